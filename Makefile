@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+
+help:  ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -e '.[dev]'
+	touch $(READY)
+
+install: $(READY)  ## create .venv and install the project in it
+
+demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; prints a table and the report's path
+	$(BIN)/gmm-torch experiment=demo
+
+test: $(READY)  ## run the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets above made (.venv, caches, runs/)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build
+
+.PHONY: help install demo test lint format clean

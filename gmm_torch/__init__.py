@@ -1,0 +1,17 @@
+"""Gaussian mixtures on classifier features: p-values that say when a prediction should be refused."""
+
+from gmm_torch.detection import FailureDetector, Verdict
+from gmm_torch.errors import ConvergenceWarning, FileFormatError, NotFittedError
+from gmm_torch.mixture import GaussianMixture
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvergenceWarning",
+    "FailureDetector",
+    "FileFormatError",
+    "GaussianMixture",
+    "NotFittedError",
+    "Verdict",
+    "__version__",
+]

@@ -1,0 +1,227 @@
+"""The contract that every covariance family keeps, and the EM that families linear in their features share."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gmm_torch.parameters import Parameters
+
+Factors = dict[str, Tensor]
+
+# A component whose share of the points is below this has no data to estimate anything from.
+DEAD_SHARE = 1e-12
+
+
+class CovarianceFamily(ABC):
+    """How the covariance matrices of K components in D dimensions are tied together, stored and estimated.
+
+    A family holds no tensors: it is a set of formulas. What describes the matrices travels as `factors`, a mapping of
+    names to tensors with optional leading batch dimensions (several mixtures at once).
+
+    Two paths lead to a density. `squared_distance` centres each point on each mean before it whitens: accurate to the
+    last digits, and what `log_prob` uses. EM uses the identity that log(w_k N(x | k)) is linear in fixed features of
+    x (products of two features, the features, one): `features`, `log_joint` and `moments` are then one matrix product
+    each. A family for which that is too wide overrides the three.
+
+    Attributes:
+        name: the value of `covariance_type` that selects the family.
+        scales_features: whether rescaling single features maps the family onto itself. Where it does, EM works on
+            data with every feature rescaled; where not, on one common scale.
+        splits_components: whether single components can be evaluated in float64 beside others in float32.
+    """
+
+    name: ClassVar[str]
+    scales_features: ClassVar[bool] = True
+    splits_components: ClassVar[bool] = True
+
+    # ---- the matrices
+
+    @abstractmethod
+    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
+        """Squared Mahalanobis distances (N, K) of x (N, D) to means (K, D)."""
+
+    @abstractmethod
+    def log_det(self, factors: Factors, n_features: int) -> Tensor:
+        """Logarithm of the determinant of the covariances, (..., K) or broadcastable to it."""
+
+    @abstractmethod
+    def covariances(self, factors: Factors, n_features: int) -> Tensor:
+        """The covariances in the family's natural shape, scikit-learn's `covariances_`."""
+
+    @abstractmethod
+    def from_covariances(self, covariances: Tensor) -> Factors:
+        """The factors of given `covariances` in the family's natural shape."""
+
+    def from_precisions(self, precisions: Tensor) -> Factors:
+        """The factors of given precisions, in the shape of the family's covariances."""
+        return self.from_covariances(precisions.reciprocal())
+
+    @abstractmethod
+    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """The covariances as full matrices (..., K, D, D)."""
+
+    @abstractmethod
+    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
+        """Standard normal `noise` (S, D) turned into deviations from the mean of `component` (S,); differentiable."""
+
+    @abstractmethod
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        """Free parameters of all covariances together."""
+
+    @abstractmethod
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        """Factors of `scale * x` from those of x; scale is (D,), constant unless the family `scales_features`."""
+
+    @abstractmethod
+    def unconstrain(self, factors: Factors) -> Factors:
+        """Tensors in which every real number is allowed, for storage that gradient steps may move."""
+
+    @abstractmethod
+    def constrain(self, raw: Factors) -> Factors:
+        """The inverse of `unconstrain`."""
+
+    @abstractmethod
+    def empty(self, n_components: int, n_features: int) -> Factors:
+        """Factors of unit covariances."""
+
+    # ---- the pieces of EM
+
+    @abstractmethod
+    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """Quadratic features (Q, n) of points stored feature by feature, (D, n)."""
+
+    @abstractmethod
+    def n_products(self, n_features: int) -> int:
+        """Q, the number of quadratic features."""
+
+    @abstractmethod
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """Coefficients (..., K, Q) of `products` in the quadratic forms x' P_k x, P_k the precisions."""
+
+    @abstractmethod
+    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
+        """P_k v_k for one vector a component: (..., K, D)."""
+
+    @abstractmethod
+    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
+        """Diagonals of the precisions, broadcastable to (..., K, D)."""
+
+    @abstractmethod
+    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
+        """Frobenius norms of the precisions, broadcastable to (..., K)."""
+
+    @abstractmethod
+    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+        """Maximum-likelihood factors from summed statistics.
+
+        Args:
+            moments: what `moments` returned, summed over all points.
+            means: (..., K, D), the new means.
+            mass: (..., K), summed responsibilities, positive.
+            ridge: (D,), added to the diagonal of every covariance.
+
+        Returns:
+            the factors, and the jitter (..., K) that it took to factorise them.
+        """
+
+    @abstractmethod
+    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+        """Factors in which the one-hot `component` (..., K) has the diagonal covariance `variance` (D,).
+
+        A family that shares its covariance leaves it as it is.
+        """
+
+    # ---- EM for families linear in their features
+
+    def features(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """What log w_k N(x | k) is linear in: products, the features themselves, one.
+
+        Args:
+            columns: (D, n), points stored feature by feature.
+            out: optional (Q + D + 1, n) to write into; not differentiable then.
+
+        Returns:
+            (Q + D + 1, n).
+        """
+        n_features, n = columns.shape
+        if out is None:
+            ones = columns.new_ones(1, n)
+            return torch.cat([self.products(columns), columns, ones])
+        q = self.n_products(n_features)
+        self.products(columns, out=out[:q])
+        out[q:-1] = columns
+        out[-1] = 1
+        return out
+
+    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+        """Everything of the E-step that does not depend on the points; `log_joint` takes it.
+
+        The ridge enters as the expected log-density under noise of that variance on the points,
+        -1/2 tr(diag(ridge) P_k): with it the M-step that adds the ridge is the exact maximiser, so the objective
+        never falls. It is below the log-likelihood by a term of the ridge's own size.
+
+        Returns:
+            {"natural": (..., K, Q + D + 1)} in the parameters' dtype.
+        """
+        means, factors = parameters.means, parameters.factors
+        n_components, n_features = means.shape[-2:]
+        linear = self.precision_times(means, factors)
+        penalty = (self.precision_diagonal(factors, n_features) * ridge).sum(-1)
+        log_norm = -0.5 * (n_features * math.log(2 * math.pi) + self.log_det(factors, n_features))
+        constant = parameters.log_weights + log_norm - 0.5 * ((means * linear).sum(-1) + penalty)
+        quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
+        return {"natural": torch.cat([quadratic, linear, constant[..., None]], dim=-1)}
+
+    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+        """log w_k + log N(x | k), less the ridge's penalty: (..., K, n)."""
+        return prepared["natural"] @ features
+
+    def moments(
+        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+    ) -> Factors:
+        """Sufficient statistics of weighted points.
+
+        Args:
+            prepared: what `prepare` returned.
+            features: (Q + D + 1, n).
+            responsibilities: (..., K, n), each times the point's weight.
+            out: earlier statistics to add these to, in place; not differentiable then.
+
+        Returns:
+            {"moments": (..., K, Q + D + 1)}: sums of r_k times the features.
+        """
+        if out is None:
+            return {"moments": responsibilities @ features.mT}
+        flat = out["moments"].flatten(0, -2)
+        flat.addmm_(responsibilities.flatten(0, -2), features.mT)
+        return out
+
+    def update(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+        """The M-step: parameters that maximise the expected log-likelihood, and the jitter (..., K) used.
+
+        A component without points keeps its mean and covariance and gets (next to) no weight.
+        """
+        n_features = previous.means.shape[-1]
+        table = moments["moments"]
+        mass, linear = table[..., -1], table[..., -1 - n_features : -1]
+        total = mass.sum(-1, keepdim=True)
+        alive = mass > DEAD_SHARE * total
+        safe_mass = torch.where(alive, mass, torch.ones_like(mass))
+        means = torch.where(alive[..., None], linear / safe_mass[..., None], previous.means)
+        factors, jitter = self.estimate(moments, means, safe_mass, ridge)
+        factors = self.keep_dead(factors, previous.factors, alive)
+        share = torch.where(alive, mass / total, torch.full_like(mass, DEAD_SHARE))
+        log_weights = (share / share.sum(-1, keepdim=True)).log()
+        return Parameters(log_weights, means, factors), torch.where(alive, jitter, torch.zeros_like(jitter))
+
+    def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
+        """`factors` for components that are `alive` (..., K), `previous` ones for the rest."""
+
+        def pick(name: str) -> Tensor:
+            new = factors[name]
+            return torch.where(alive.reshape(alive.shape + (1,) * (new.dim() - alive.dim())), new, previous[name])
+
+        return {name: pick(name) for name in factors}

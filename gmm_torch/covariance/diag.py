@@ -1,0 +1,91 @@
+"""A variance of its own for every feature of every component."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance.base import CovarianceFamily, Factors
+
+
+class Diag(CovarianceFamily):
+    """Factors: {"factor": (..., K, D)}, the inverse standard deviations."""
+
+    name = "diag"
+
+    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
+        """See `CovarianceFamily`; O(N K D) memory."""
+        centred = x[:, None] - means  # (N, K, D)
+        return (centred * factors["factor"]).square().sum(-1)
+
+    def log_det(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K)."""
+        return -2 * factors["factor"].log().sum(-1)
+
+    def covariances(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K, D), variances."""
+        return factors["factor"].square().reciprocal()
+
+    def from_covariances(self, covariances: Tensor) -> Factors:
+        """From (..., K, D) variances."""
+        return {"factor": covariances.rsqrt()}
+
+    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, D, D)."""
+        return torch.diag_embed(self.covariances(factors, n_features))
+
+    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
+        """(S, D)."""
+        return noise / factors["factor"][component]
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        """K D."""
+        return n_components * n_features
+
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        """Divided by the scale."""
+        return {"factor": factors["factor"] / scale}
+
+    def unconstrain(self, factors: Factors) -> Factors:
+        """Logarithms."""
+        return {"factor": factors["factor"].log()}
+
+    def constrain(self, raw: Factors) -> Factors:
+        """Exponentials."""
+        return {"factor": raw["factor"].exp()}
+
+    def empty(self, n_components: int, n_features: int) -> Factors:
+        """(K, D) ones."""
+        return {"factor": torch.ones(n_components, n_features)}
+
+    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """(D, n) squares."""
+        return torch.mul(columns, columns, out=out)
+
+    def n_products(self, n_features: int) -> int:
+        """D."""
+        return n_features
+
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, D)."""
+        return factors["factor"].square()
+
+    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
+        """(..., K, D)."""
+        return vectors * factors["factor"].square()
+
+    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K, D)."""
+        return factors["factor"].square()
+
+    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K)."""
+        return torch.linalg.vector_norm(factors["factor"].square(), dim=-1)
+
+    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+        """Variances about the mean, plus the ridge."""
+        second = moments["moments"][..., : means.shape[-1]] / mass[..., None]
+        variance = (second - means.square()).clamp_min(0) + ridge
+        return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
+
+    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+        """The component gets the given variances."""
+        return {"factor": torch.where(component[..., None], variance.rsqrt(), factors["factor"])}

@@ -1,0 +1,94 @@
+"""One variance for each component, the same in every direction."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance.base import CovarianceFamily, Factors
+
+
+class Spherical(CovarianceFamily):
+    """Factors: {"factor": (..., K)}, the inverse standard deviations."""
+
+    name = "spherical"
+    scales_features = False
+
+    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
+        """See `CovarianceFamily`; O(N K D) memory."""
+        centred = x[:, None] - means  # (N, K, D)
+        return centred.square().sum(-1) * factors["factor"].square()
+
+    def log_det(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K)."""
+        return -2 * n_features * factors["factor"].log()
+
+    def covariances(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K), variances."""
+        return factors["factor"].square().reciprocal()
+
+    def from_covariances(self, covariances: Tensor) -> Factors:
+        """From (..., K) variances."""
+        return {"factor": covariances.rsqrt()}
+
+    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, D, D)."""
+        variance = self.covariances(factors, n_features)
+        return torch.diag_embed(variance[..., None].expand(*variance.shape, n_features))
+
+    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
+        """(S, D)."""
+        return noise / factors["factor"][component][:, None]
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        """K."""
+        return n_components
+
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        """Divided by the (one) scale."""
+        return {"factor": factors["factor"] / scale[0]}
+
+    def unconstrain(self, factors: Factors) -> Factors:
+        """Logarithms."""
+        return {"factor": factors["factor"].log()}
+
+    def constrain(self, raw: Factors) -> Factors:
+        """Exponentials."""
+        return {"factor": raw["factor"].exp()}
+
+    def empty(self, n_components: int, n_features: int) -> Factors:
+        """(K,) ones."""
+        return {"factor": torch.ones(n_components)}
+
+    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """(1, n) squared norms."""
+        return torch.sum(columns.square(), dim=0, keepdim=True, out=out)
+
+    def n_products(self, n_features: int) -> int:
+        """One."""
+        return 1
+
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, 1)."""
+        return factors["factor"].square()[..., None]
+
+    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
+        """(..., K, D)."""
+        return vectors * factors["factor"].square()[..., None]
+
+    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K, D)."""
+        precision = factors["factor"].square()[..., None]
+        return precision.expand(*precision.shape[:-1], n_features)
+
+    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., K)."""
+        return factors["factor"].square() * n_features**0.5
+
+    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+        """Mean squared deviation over all features, plus the mean ridge."""
+        second = moments["moments"][..., 0] / mass
+        variance = (second - means.square().sum(-1)).clamp_min(0) / means.shape[-1] + ridge.mean()
+        return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
+
+    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+        """The component gets the mean of the given variances."""
+        return {"factor": torch.where(component, variance.mean().rsqrt(), factors["factor"])}

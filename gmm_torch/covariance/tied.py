@@ -1,0 +1,138 @@
+"""One covariance matrix that all components share."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
+from gmm_torch.parameters import Parameters
+
+
+class Tied(CovarianceFamily):
+    """Factors: {"factor": (..., D, D)}, upper triangular U with U U' the shared precision.
+
+    The quadratic term is the same for all components, so it is computed once a point; responsibilities sum to one, so
+    the scatter of all points about the origin replaces K second moments.
+    """
+
+    name = "tied"
+    splits_components = False
+
+    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
+        """See `CovarianceFamily`; O(N K D) memory."""
+        white = x @ factors["factor"]
+        white_means = means @ factors["factor"]
+        return (white[:, None] - white_means).square().sum(-1)
+
+    def log_det(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., 1), the same for every component."""
+        return -2 * factors["factor"].diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+
+    def covariances(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., D, D)."""
+        lower = covariance_factor(factors["factor"])
+        return lower @ lower.mT
+
+    def from_covariances(self, covariances: Tensor) -> Factors:
+        """From (..., D, D)."""
+        return {"factor": precision_factor(covariances)[0]}
+
+    def from_precisions(self, precisions: Tensor) -> Factors:
+        """From symmetric positive-definite matrices."""
+        return self.from_covariances(torch.linalg.inv(precisions))
+
+    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, D, D)."""
+        shared = self.covariances(factors, n_features)[..., None, :, :]
+        return shared.expand(*shared.shape[:-3], n_components, n_features, n_features)
+
+    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
+        """(S, D)."""
+        return torch.linalg.solve_triangular(factors["factor"].mT, noise.mT, upper=False).mT
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        """D (D + 1) / 2."""
+        return n_features * (n_features + 1) // 2
+
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        """Rows of U divided by the scale."""
+        return {"factor": factors["factor"] / scale[:, None]}
+
+    def unconstrain(self, factors: Factors) -> Factors:
+        """The diagonal as logarithms."""
+        upper = factors["factor"]
+        log_diagonal = upper.diagonal(dim1=-2, dim2=-1).log()
+        return {"factor": upper.triu(1) + torch.diag_embed(log_diagonal)}
+
+    def constrain(self, raw: Factors) -> Factors:
+        """The diagonal as exponentials."""
+        diagonal = raw["factor"].diagonal(dim1=-2, dim2=-1).exp()
+        return {"factor": raw["factor"].triu(1) + torch.diag_embed(diagonal)}
+
+    def empty(self, n_components: int, n_features: int) -> Factors:
+        """(D, D) identity."""
+        return {"factor": torch.eye(n_features)}
+
+    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+        """None: (0, n)."""
+        return columns[:0] if out is None else out
+
+    def n_products(self, n_features: int) -> int:
+        """Zero."""
+        return 0
+
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+        """(..., K, 0)."""
+        upper = factors["factor"]
+        return upper.new_zeros(*upper.shape[:-2], n_components, 0)
+
+    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
+        """(..., K, D)."""
+        return vectors @ factors["factor"] @ factors["factor"].mT
+
+    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., 1, D)."""
+        return factors["factor"].square().sum(-1)[..., None, :]
+
+    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
+        """(..., 1)."""
+        return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)[..., None]
+
+    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+        """The linear coefficients, and the factor for the shared quadratic term."""
+        return super().prepare(parameters, ridge) | {"factor": parameters.factors["factor"]}
+
+    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+        """(..., K, n)."""
+        shared = (prepared["factor"].mT @ features[:-1]).square().sum(-2, keepdim=True)
+        return super().log_joint(prepared, features) - 0.5 * shared
+
+    def moments(
+        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+    ) -> Factors:
+        """{"moments": (..., K, D + 1), "scatter": (..., D, D)}, the latter of all points about the origin."""
+        columns = features[:-1]
+        weighted = columns * responsibilities.sum(-2, keepdim=True)  # (..., D, n)
+        scatter = weighted @ columns.mT
+        result = super().moments(prepared, features, responsibilities, out)
+        if out is None:
+            return result | {"scatter": scatter}
+        out["scatter"] += scatter
+        return out
+
+    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+        """Scatter of all points less that of the means, plus the ridge."""
+        exact_mass = moments["moments"][..., -1]  # `mass` is one, not zero, for a component without points
+        between = (means * exact_mass[..., None]).mT @ means
+        covariance = (moments["scatter"] - between) / exact_mass.sum(-1)[..., None, None]
+        negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
+        factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
+        return {"factor": factor}, jitter[..., None].expand(mass.shape)
+
+    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+        """The shared covariance stays."""
+        return factors
+
+    def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
+        """The shared covariance is estimated from the components that have points."""
+        return factors

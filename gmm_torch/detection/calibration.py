@@ -1,0 +1,67 @@
+"""From scores to p-values, by rank among the scores of held-out inputs."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.p_values import calibration_size, conformal_p_value, threshold_index
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise unless 0 < alpha < 1."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha: expected a number between 0 and 1, both excluded; got {alpha}")
+
+
+class Calibration(nn.Module):
+    """Scores of calibration inputs, and the p-values that follow from them.
+
+    The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
+    sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
+    """
+
+    scores: Tensor
+
+    def __init__(self, scores: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("scores", torch.empty(0) if scores is None else scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def fit(self, scores: Tensor, alpha: float) -> Self:
+        """Take over calibration scores (n,), finite.
+
+        Raises:
+            ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
+        """
+        check_alpha(alpha)
+        if not bool(torch.isfinite(scores).all()):
+            bad = int((~torch.isfinite(scores)).sum())
+            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
+        needed = calibration_size(alpha)
+        if len(scores) < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {len(scores)}: "
+                "give more, or choose a larger alpha"
+            )
+        self.scores = scores.detach().sort().values
+        return self
+
+    def p_value(self, score: Tensor) -> Tensor:
+        """(N,) p-values of scores (N,); see `conformal_p_value`."""
+        self._check_fitted()
+        return conformal_p_value(score, self.scores)
+
+    def threshold(self, alpha: float) -> Tensor:
+        """The score () at and above which p > alpha; minus infinity where everything is accepted."""
+        self._check_fitted()
+        check_alpha(alpha)
+        k = threshold_index(alpha, len(self.scores))
+        return self.scores[k - 1] if k else self.scores.new_tensor(-torch.inf)
+
+    def _check_fitted(self) -> None:
+        if len(self.scores) == 0:
+            raise NotFittedError("no calibration scores yet: call calibrate(loader) with held-out inputs first")

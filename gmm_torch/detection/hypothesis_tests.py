@@ -1,0 +1,191 @@
+"""Are failures less typical than good inputs? Tests of hypotheses, and how large the difference is.
+
+All tests are one-sided in one direction: the null hypothesis is that both samples follow one distribution,
+the alternative that failures score lower. They take the inputs as independent; adversarial images made from
+the good images themselves are not quite, so read their p-values as an order of magnitude.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+from torch import Tensor
+
+EXACT_KS_PAIRS = 100_000  # SciPy's exact Kolmogorov-Smirnov path count overflows on large samples
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds out about two samples of scores."""
+
+    n_good: int
+    n_failures: int
+    mann_whitney_p: float
+    ks_p: float
+    superiority: float  # P(good > failure) + P(good = failure) / 2, which is the AUROC
+    interval: tuple[float, float]
+    confidence: float
+    permutation_p: float | None = None
+
+
+def compare(
+    good: Tensor, failures: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
+) -> Comparison:
+    """All tests of "failures are less typical than good inputs", with the effect size and its interval.
+
+    Args:
+        good: (N,) scores of good inputs, higher = more typical.
+        failures: (M,) scores of failures.
+        confidence: of the interval of the effect size, in (0, 1).
+        n_permutations: draws of the permutation test; 0 leaves it out.
+        seed: of these draws.
+
+    Raises:
+        ValueError: if a sample is empty, not 1-D or holds NaN, or `confidence` is outside (0, 1).
+    """
+    superiority = probability_of_superiority(good, failures)
+    return Comparison(
+        n_good=len(good),
+        n_failures=len(failures),
+        mann_whitney_p=mann_whitney(good, failures),
+        ks_p=kolmogorov_smirnov(good, failures),
+        superiority=superiority,
+        interval=superiority_interval(superiority, len(good), len(failures), confidence),
+        confidence=confidence,
+        permutation_p=permutation(good, failures, n_permutations, seed) if n_permutations else None,
+    )
+
+
+def mann_whitney(good: Tensor, failures: Tensor) -> float:
+    """One-sided Mann-Whitney U test: p-value of "failures do not score lower".
+
+    Exact for small samples without ties, else the normal approximation with the correction for ties (SciPy).
+    """
+    x, y = _samples(good, failures)
+    return float(stats.mannwhitneyu(y, x, alternative="less").pvalue)
+
+
+def kolmogorov_smirnov(good: Tensor, failures: Tensor) -> float:
+    """One-sided two-sample Kolmogorov-Smirnov test: is the failures' distribution function somewhere above?
+
+    It also sees differences in shape that leave the ranks balanced; ties make it conservative.
+    """
+    x, y = _samples(good, failures)
+    method = "auto" if len(x) * len(y) <= EXACT_KS_PAIRS else "asymp"
+    return float(stats.ks_2samp(y, x, alternative="greater", method=method).pvalue)
+
+
+def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed: int = 0) -> float:
+    """Permutation test of the difference in mean rank: valid for any sample size and any ties.
+
+    The p-value is (1 + #{permuted >= observed}) / (n_permutations + 1), never 0.
+    """
+    x, y = _samples(good, failures)
+    ranks = stats.rankdata(np.concatenate([x, y]))
+    result = stats.permutation_test(
+        (ranks[: len(x)], ranks[len(x) :]),
+        _mean_difference,
+        vectorized=True,
+        n_resamples=n_permutations,
+        batch=max(1, 10_000_000 // len(ranks)),
+        alternative="greater",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def probability_of_superiority(good: Tensor, failures: Tensor) -> float:
+    """P(good > failure) + P(good = failure) / 2 over all pairs: the AUROC, U / (N M)."""
+    x, y = _samples(good, failures)
+    rank_sum = stats.rankdata(np.concatenate([x, y]))[: len(x)].sum()
+    return float((rank_sum - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))
+
+
+def superiority_interval(
+    superiority: float, n_good: int, n_failures: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Confidence interval of the probability of superiority that keeps its width at 0 and 1.
+
+    Newcombe 2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part
+    2", Statistics in Medicine 25, method 5: the theta with |theta - estimate| <= z sqrt(V(theta)), where V is
+    the variance of Hanley and McNeil (1982) with both sample sizes replaced by their mean in the numerator. A
+    Wald interval, DeLong's included, has no width at an AUROC of 1, where few failures often end up.
+
+    Args:
+        superiority: the estimate, in [0, 1].
+        n_good: size of one sample.
+        n_failures: size of the other.
+        confidence: in (0, 1).
+
+    Returns:
+        (low, high), within [0, 1] and around the estimate.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1); got {confidence}. For a 95 % interval pass 0.95.")
+    if not 0 <= superiority <= 1 or n_good < 1 or n_failures < 1:
+        raise ValueError(
+            f"superiority must be in [0, 1] and both samples hold one input at least; got superiority "
+            f"{superiority}, n_good {n_good}, n_failures {n_failures}."
+        )
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    extra = (n_good + n_failures) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + extra * (1 - theta) / (2 - theta) + extra * theta / (1 + theta)
+        variance = theta * (1 - theta) * spread / (n_good * n_failures)
+        return (theta - superiority) ** 2 - z * z * variance
+
+    # An estimate of 0 or 1 is itself a root of the excess; just inside it the excess is negative, as elsewhere.
+    low = 0.0 if superiority == 0 else optimize.brentq(excess, 0.0, min(superiority, 1 - 1e-12))
+    high = 1.0 if superiority == 1 else optimize.brentq(excess, max(superiority, 1e-12), 1.0)
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: reject where the adjusted p-value <= a, and P(any false rejection) <= a.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure"; valid however the tests depend.
+
+    Args:
+        p_values: m p-values, in any order.
+
+    Returns:
+        m adjusted p-values in the same order, at most 1.
+
+    Raises:
+        ValueError: if a p-value is outside [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p-values must be in [0, 1]; got {list(p_values)}. Leave out tests that could not be made.")
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(value) for value in adjusted]
+
+
+def _mean_difference(x: NDArray[Any], y: NDArray[Any], axis: int) -> NDArray[Any]:
+    return np.asarray(x.mean(axis) - y.mean(axis))
+
+
+def _samples(good: Tensor, failures: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    samples = {"good": good, "failures": failures}
+    for name, sample in samples.items():
+        if sample.ndim != 1 or len(sample) == 0:
+            raise ValueError(
+                f"{name} must have shape (N,), N >= 1; got {tuple(sample.shape)}. Pass one score per input."
+            )
+        if sample.isnan().any():
+            raise ValueError(
+                f"{name} must not hold NaN, which has no order; got {int(sample.isnan().sum())} of "
+                f"{len(sample)}. Look for the input that the score is undefined on."
+            )
+    x, y = (sample.detach().cpu().double().numpy() for sample in samples.values())
+    return x, y

@@ -1,0 +1,45 @@
+"""The contract of a score."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.mixture import GaussianMixture
+
+# Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
+Fitter = Callable[[GaussianMixture, Tensor], Any]
+
+
+class Score(nn.Module):
+    """A statistic of a classifier's outputs: higher = more typical, so safer to trust.
+
+    A score is built from options that JSON can hold and keeps everything it learns in its state dict, so that a
+    detector can be stored without code.
+
+    Attributes:
+        name: how configurations and files call it.
+        differentiable: whether the score has a useful gradient with respect to the input.
+        needs_fit: whether `fit` learns anything.
+    """
+
+    name: ClassVar[str]
+    differentiable: ClassVar[bool] = True
+    needs_fit: ClassVar[bool] = True
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's keyword arguments, as JSON can hold them."""
+        return {}
+
+    def build(self, widths: dict[str, int], n_classes: int) -> Self:
+        """Create the tensors for features of these widths (layer -> D), so that `fit` or a stored state can fill them."""
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """Learn from the outputs on fitting inputs; never sees a label or a failure."""
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,)."""
+        raise NotImplementedError

@@ -1,0 +1,17 @@
+"""Minus the free energy of the logits (Liu et al. 2020)."""
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Score
+
+
+class NegativeEnergy(Score):
+    """log sum_c exp(logit_c)."""
+
+    name = "negative_energy"
+    needs_fit = False
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,)."""
+        return outputs.logits.logsumexp(-1)

@@ -1,0 +1,17 @@
+"""The baseline: the largest softmax probability (Hendrycks and Gimpel 2017)."""
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Score
+
+
+class MaxSoftmax(Score):
+    """max_c softmax(logits)_c, between 1 / C and 1."""
+
+    name = "max_softmax"
+    needs_fit = False
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,)."""
+        return outputs.logits.softmax(-1).amax(-1)

@@ -1,0 +1,102 @@
+"""Detector files: safetensors with a JSON description, so that nothing in them can run."""
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gmm_torch.errors import FileFormatError
+from gmm_torch.files import atomic_path
+
+FORMAT = "gmm_torch.detector"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class DetectorFile:
+    """What a detector file holds.
+
+    Attributes:
+        spec: a JSON object: layers, widths, score, sizes, versions, the classifier's fingerprint.
+        tensors: state of the score and the calibration, by name.
+    """
+
+    spec: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def fingerprint(module: nn.Module) -> dict[str, str]:
+    """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights")."""
+    structure, weights = hashlib.sha256(), hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        structure.update(f"{name}{tuple(value.shape)}".encode())
+        exact = value.detach().cpu()
+        exact = exact.float() if exact.is_floating_point() else exact
+        weights.update(name.encode())
+        weights.update(exact.contiguous().numpy().tobytes())
+    return {"structure": structure.hexdigest()[:32], "weights": weights.hexdigest()[:32]}
+
+
+def write_detector(path: str | os.PathLike[str], file: DetectorFile) -> None:
+    """Write a detector file, whole or not at all."""
+    metadata = {"format": FORMAT, "version": str(VERSION), "spec": json.dumps(file.spec)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in file.tensors.items()}
+    with atomic_path(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
+    """Read a detector file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: truncated, not a safetensors file, not a detector, or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"detector file: nothing at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, struct.error, OSError) as error:
+        raise FileFormatError(f"detector file: {path} is truncated or no safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise FileFormatError(f"detector file: {path} holds no detector; write one with FailureDetector.save")
+    if metadata.get("version") != str(VERSION):
+        raise FileFormatError(
+            f"detector file: {path} has format version {metadata.get('version')}, this library reads {VERSION}: "
+            "fit and save the detector again"
+        )
+    try:
+        spec = json.loads(metadata["spec"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise FileFormatError(f"detector file: {path} has a damaged description") from error
+    if not isinstance(spec, dict):
+        raise FileFormatError(f"detector file: {path} has a damaged description")
+    return DetectorFile(spec, tensors)
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Fill a module's state; every tensor must be there, of the right shape, and finite.
+
+    Raises:
+        FileFormatError: otherwise.
+    """
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != given:
+        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise FileFormatError(f"{what}: tensors missing, unexpected or of another shape: {', '.join(names[:5])}")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise FileFormatError(f"{what}: {name} has NaN or infinity")
+    module.load_state_dict(tensors)

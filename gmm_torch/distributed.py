@@ -1,0 +1,40 @@
+"""What the library asks of torch.distributed: nothing happens without a process group of two or more."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether there is a default process group with more than one process."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
+    """Sums over processes of tensors of one dtype, in one all-reduce."""
+    if not is_distributed():
+        return tensors
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def gather(x: Tensor) -> Tensor:
+    """x of every process, stacked along a new first dimension."""
+    if not is_distributed():
+        return x[None]
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.stack(parts)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """A picklable value of every process, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

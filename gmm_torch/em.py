@@ -1,0 +1,359 @@
+"""Expectation-maximisation as a machine: one pass = accumulate statistics -> reduce over processes -> advance.
+
+    em = EM(family, n_components, n_features)
+    while not em.done:
+        total = em.collect(batches)
+        em.advance(total.reduce())
+
+Full-batch, streamed and distributed fitting are these three lines; only where the batches come from differs.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.errors import ConvergenceWarning
+from gmm_torch.estep import Assignment, EStep, tight_components
+from gmm_torch.init import get_initialisation
+from gmm_torch.parameters import Parameters
+from gmm_torch.statistics import Statistics
+from gmm_torch.survey import Standardisation, Survey, sample_capacity
+
+Phase = Literal["survey", "assign", "em", "done"]
+
+# Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
+CHECK_EVERY = {"cpu": 1, "cuda": 5}
+# Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
+RIDGE_FLOOR = 1e-10
+
+
+@dataclass(frozen=True)
+class EMOptions:
+    """What a fit may be asked for; names as in scikit-learn where it has them.
+
+    Attributes:
+        max_iter: largest number of EM iterations.
+        tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
+        reg_covar: added to the diagonal of every covariance; never below 1e-10 of the variance.
+        reg_mode: `reg_covar` is a fraction of each feature's variance ("relative") or a variance ("absolute").
+        n_init: number of restarts, run as one batch; the best is kept.
+        init_params: name of an initialisation, see `gmm_torch.init`.
+        weights_init: (K,), initial weights.
+        means_init: (K, D), initial means, instead of those of `init_params`.
+        precisions_init: initial precisions, in the shape of the family's covariances.
+        seed: seed of everything random.
+    """
+
+    max_iter: int = 100
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+    reg_mode: Literal["relative", "absolute"] = "relative"
+    n_init: int = 1
+    init_params: str = "kmeans"
+    weights_init: Tensor | None = None
+    means_init: Tensor | None = None
+    precisions_init: Tensor | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter: expected at least 1; got {self.max_iter}")
+        if not self.tol >= 0:
+            raise ValueError(f"tol: expected a number >= 0; got {self.tol}")
+        if not (self.reg_covar >= 0 and math.isfinite(self.reg_covar)):
+            raise ValueError(f"reg_covar: expected a finite number >= 0; got {self.reg_covar}")
+        if self.reg_mode not in ("relative", "absolute"):
+            raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
+        if self.n_init < 1:
+            raise ValueError(f"n_init: expected at least 1; got {self.n_init}")
+        get_initialisation(self.init_params)
+
+
+@dataclass
+class EM:
+    """EM for one covariance family, advanced pass by pass; see the first lines of the module.
+
+    The first pass surveys the data, the second assigns points to initial means, every other is an EM iteration.
+    Parameters live in float64 and in standardised coordinates; `result` maps them back.
+
+    Attributes:
+        family: the covariance family.
+        n_components: K.
+        n_features: D.
+        options: see `EMOptions`.
+        dtype: what densities are computed in; sums are float64 whatever it is.
+        device: where the batches are.
+        phase: what the next pass does.
+        history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
+        jitter: (R, K), what it took to factorise each covariance in the last iteration.
+        n_reseeded: (R,), components moved to the worst explained point so far.
+        converged, n_iter, gain: of the best restart, as of the last look.
+    """
+
+    family: CovarianceFamily
+    n_components: int
+    n_features: int
+    options: EMOptions = field(default_factory=EMOptions)
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    phase: Phase = field(default="survey", init=False)
+    standardisation: Standardisation = field(init=False)
+    parameters: Parameters = field(init=False)
+    history: list[Tensor] = field(default_factory=list, init=False)
+    jitter: Tensor = field(init=False)
+    n_reseeded: Tensor = field(init=False)
+    converged: bool = field(default=False, init=False)
+    n_iter: int = field(default=0, init=False)
+    gain: float = field(default=math.inf, init=False)
+    _ridge: Tensor = field(init=False)
+    _step: EStep = field(init=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether the fit is over."""
+        return self.phase == "done"
+
+    # ---- one pass
+
+    def zero(self) -> Survey | Statistics:
+        """The statistics of no points, for the current pass."""
+        if self.phase == "survey":
+            return self.accumulate(torch.empty(0, self.n_features, device=self.device))
+        return self._step.zero()
+
+    @torch.no_grad()
+    def accumulate(self, x: Tensor, weight: Tensor | None = None) -> Survey | Statistics:
+        """Statistics of a batch, for the current pass.
+
+        Args:
+            x: (n, D), finite, any floating type, raw coordinates.
+            weight: (n,), >= 0, or None for ones.
+        """
+        if self.phase == "survey":
+            return Survey.of(x, weight, sample_capacity(self.n_components), self.options.seed)
+        return self._step(x, weight)
+
+    def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
+        """Sum of `accumulate` over (x, weight) batches."""
+        total = self.zero()
+        for x, weight in batches:
+            total = total + self.accumulate(x, weight)  # type: ignore[operator]
+        return total
+
+    @torch.no_grad()
+    def advance(self, total: Survey | Statistics) -> None:
+        """End a pass with the statistics of all points of all processes.
+
+        Raises:
+            ValueError: the survey counts fewer points than components, or no weight at all.
+        """
+        if isinstance(total, Survey):
+            self._initialise(total)
+        elif self.phase == "assign":
+            self._start(total)
+        else:
+            self._iterate(total)
+
+    # ---- between passes
+
+    def _initialise(self, survey: Survey) -> None:
+        count = int(survey.count)
+        if count < self.n_components:
+            raise ValueError(
+                f"expected at least as many points of positive weight as components ({self.n_components}); "
+                f"got {count}: give more data or fewer components"
+            )
+        self.standardisation = survey.standardisation(self.family.scales_features)
+        location, scale, variance = (
+            self.standardisation.location,
+            self.standardisation.scale,
+            self.standardisation.variance,
+        )
+        # A constant feature has scale one, and the ridge alone for a variance.
+        unit = torch.where(variance > 0, variance, torch.ones_like(variance))
+        absolute = self.options.reg_mode == "absolute"
+        ridge = self.options.reg_covar / scale.square() if absolute else self.options.reg_covar * unit
+        self._ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
+        if self.options.means_init is not None:
+            given = self.options.means_init.to(self.device, torch.float64)
+            means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
+        else:
+            generator = torch.Generator().manual_seed(self.options.seed)
+            points = self.standardisation.apply(survey.sample, self.dtype)
+            weight = survey.sample_weight.to(self.dtype)
+            init = get_initialisation(self.options.init_params)
+            means = init.means(points, weight, self.n_components, self.options.n_init, generator).double()
+        self.parameters = Parameters(
+            means.new_full(means.shape[:2], -math.log(self.n_components)),
+            means,
+            self._broad(means.shape[0], unit),
+        )
+        self.jitter = means.new_zeros(means.shape[:2])
+        self.n_reseeded = means.new_zeros(means.shape[0])
+        # In float64: nothing is known yet about how tight the components will be.
+        self._step = Assignment(self.family, self.parameters, self._ridge, self.standardisation, torch.float64)
+        self.phase = "assign"
+
+    def _broad(self, n_init: int, variance: Tensor) -> dict[str, Tensor]:
+        """Factors of components as wide as the data."""
+        factors = self.family.empty(self.n_components, self.n_features)
+        factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
+        everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
+        return self.family.replace(factors, everyone, variance + self._ridge)
+
+    def _start(self, total: Statistics) -> None:
+        n_init = self.parameters.means.shape[0]
+        fitted, self.jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        log_weights, means, factors = fitted.log_weights, fitted.means, fitted.factors
+        if self.options.means_init is not None:
+            means = self.parameters.means.clone()
+        if self.options.weights_init is not None:
+            given = self.options.weights_init.to(self.device, torch.float64)
+            log_weights = (given / given.sum()).log().expand(n_init, -1)
+        if self.options.precisions_init is not None:
+            precisions = self.options.precisions_init.to(self.device, torch.float64)
+            raw = self.family.from_precisions(precisions)
+            factors = self.family.rescale(raw, 1 / self.standardisation.scale)
+            factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
+        self._adopt(Parameters(log_weights, means, factors))
+        self.phase = "em"
+
+    def _adopt(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        tight = None
+        if self.dtype != torch.float64:
+            look = self._is_time_to_look or not self.history
+            tight = tight_components(self.family, parameters) if look else self._step.tight
+        self._step = EStep(self.family, parameters, self._ridge, self.standardisation, self.dtype, tight)
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
+
+    def _iterate(self, total: Statistics) -> None:
+        updated, self.jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        parameters = self._reseed(total, updated)
+        self.history.append(total.log_likelihood / total.mass)
+        self.n_iter += 1
+        self._adopt(parameters)
+        if self._is_time_to_look:
+            self._look()
+
+    def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
+        """Move one component without points to the worst explained point, where that is sure to help.
+
+        A component of weight e = 1 / N there changes the mean log-likelihood by at least log(1 - e), on all points,
+        plus log(1 + e N(x; x) / p(x)) / N at its own; a mixture for which the sum is positive keeps its other
+        parameters for this iteration, so the likelihood cannot fall.
+        """
+        current = self.parameters
+        share = total.moments["moments"][..., -1] / total.mass  # (R, K)
+        lightest = share.argmin(-1, keepdim=True)
+        chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
+        dead = share.gather(-1, lightest)[:, 0] * total.mass < 1e-6
+        variance = torch.where(
+            self.standardisation.variance > 0, self.standardisation.variance, torch.ones_like(self._ridge)
+        )
+        factors = self.family.replace(current.factors, chosen, variance + self._ridge)
+        log_epsilon = -total.mass.log()
+        means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
+        others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
+        rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
+        log_weights = torch.where(chosen, log_epsilon, rest)
+        log_det = self.family.log_det(factors, self.n_features).expand(share.shape)
+        peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
+        precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
+        penalty = 0.5 * (precision * self._ridge).sum(-1).gather(-1, lightest)[:, 0]
+        # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
+        helps = log_epsilon + peak - penalty - total.worst > 1.5
+        reseed = dead & helps & (self.n_components > 1)
+        self.n_reseeded = self.n_reseeded + reseed
+        return Parameters(log_weights, means, factors).where(reseed, updated)
+
+    def _look(self) -> None:
+        """Read the history from the device and decide whether to stop."""
+        recent = torch.stack(self.history[-2:]).cpu()
+        if len(recent) == 2:
+            change = recent[1] - recent[0]
+            best = int(recent[1].argmax())
+            self.gain = float(change[best])
+            self.converged = bool((change.abs() < self.options.tol).all())
+        if self.converged or self.n_iter >= self.options.max_iter:
+            self.phase = "done"
+            if not self.converged:
+                warnings.warn(
+                    f"EM stopped after max_iter={self.n_iter} iterations while the mean log-likelihood still "
+                    f"changed by {self.gain:.3g} an iteration (tol={self.options.tol:g}); raise max_iter or tol",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+
+    # ---- the result
+
+    @property
+    def best(self) -> int:
+        """Index of the restart with the highest objective."""
+        return int(self.history[-1].argmax())
+
+    def result(self) -> tuple[Parameters, Tensor]:
+        """Parameters of the best restart about the location (D,), in raw units.
+
+        Returns:
+            parameters whose means are relative to the location, and the location.
+        """
+        best = self.parameters.map(lambda value: value[self.best])
+        scale = self.standardisation.scale
+        factors = self.family.rescale(best.factors, scale)
+        return Parameters(best.log_weights, best.means * scale, factors), self.standardisation.location
+
+    def lower_bounds(self) -> Tensor:
+        """Mean objective of the best restart before each iteration's update, in raw units: (n_iter,) float64."""
+        jacobian = self.standardisation.scale.log().sum()
+        return torch.stack([value[self.best] for value in self.history]) - jacobian
+
+    # ---- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on with the next pass."""
+        state: dict[str, Any] = {
+            "phase": self.phase,
+            "n_iter": self.n_iter,
+            "converged": self.converged,
+            "gain": self.gain,
+            "history": list(self.history),
+        }
+        if self.phase != "survey":
+            state |= {
+                "parameters": self.parameters.state_dict(),
+                "standardisation": vars(self.standardisation).copy(),
+                "ridge": self._ridge,
+                "jitter": self.jitter,
+                "n_reseeded": self.n_reseeded,
+                "tight": self._step.tight,
+            }
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of an EM with the same family, sizes, options and dtype."""
+        self.phase = state["phase"]
+        self.n_iter, self.converged, self.gain = state["n_iter"], state["converged"], state["gain"]
+        self.history = [value.to(self.device) for value in state["history"]]
+        if self.phase == "survey":
+            return
+        self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
+        self.standardisation = Standardisation(
+            **{name: value.to(self.device) for name, value in state["standardisation"].items()}
+        )
+        self._ridge = state["ridge"].to(self.device)
+        self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
+        step = Assignment if self.phase == "assign" else EStep
+        dtype = torch.float64 if self.phase == "assign" else self.dtype
+        tight = state["tight"].to(self.device)
+        self._step = step(self.family, self.parameters, self._ridge, self.standardisation, dtype, tight)

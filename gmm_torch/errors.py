@@ -1,0 +1,13 @@
+"""Errors that a caller may want to tell apart."""
+
+
+class NotFittedError(RuntimeError):
+    """A model was used before it was fitted or calibrated."""
+
+
+class FileFormatError(ValueError):
+    """A file is truncated, of another version, or not what it was taken for."""
+
+
+class ConvergenceWarning(UserWarning):
+    """EM stopped at `max_iter` before the log-likelihood settled."""

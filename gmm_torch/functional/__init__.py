@@ -1,0 +1,1 @@
+"""Pure tensor functions without state: everything here is differentiable unless its docstring says otherwise."""

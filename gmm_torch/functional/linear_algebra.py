@@ -1,0 +1,110 @@
+"""Factorisations that do not raise, and the symmetric product features behind the single-GEMM EM."""
+
+import torch
+from torch import Tensor
+
+JITTER_STEPS = 6
+
+
+def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower Cholesky factor of nearly positive-definite matrices, with the jitter that it took.
+
+    Jitter grows tenfold per attempt from `100 * eps * mean diagonal`, only for the matrices that fail; one that
+    never succeeds falls back to its diagonal. On a CPU the attempts stop as soon as all succeed; on an accelerator
+    reading the codes would stall the stream, so the (cheap) attempts all run.
+
+    Args:
+        matrix: (..., D, D), symmetric.
+
+    Returns:
+        factor: (..., D, D), lower triangular.
+        jitter: (...,), what was added to the diagonal; infinite where the fallback to the diagonal was taken.
+    """
+    eps = torch.finfo(matrix.dtype).eps
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    floor = (diagonal.mean(-1).clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5) * 100 * eps)[..., None]
+    factor, code = torch.linalg.cholesky_ex(matrix)
+    jitter = torch.zeros_like(floor[..., 0])
+    on_host = matrix.device.type == "cpu"
+    for step in range(JITTER_STEPS):
+        if on_host and not bool(code.any()):
+            return factor, jitter
+        amount = floor * 10.0**step
+        attempt, attempt_code = torch.linalg.cholesky_ex(matrix + torch.diag_embed(amount.expand_as(diagonal)))
+        failed = code != 0
+        factor = torch.where(failed[..., None, None], attempt, factor)
+        jitter = torch.where(failed, amount[..., 0], jitter)
+        code = torch.where(failed, attempt_code, code)
+    failed = code != 0
+    fallback = torch.diag_embed(torch.maximum(diagonal, floor).sqrt())
+    factor = torch.where(failed[..., None, None], fallback, factor)
+    return factor, torch.where(failed, torch.full_like(jitter, torch.inf), jitter)
+
+
+def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper triangular `U` with `U @ U.T` the inverse of `covariance`, and the jitter used.
+
+    `U` is the transposed inverse of the lower Cholesky factor; whitening a row vector is then `(x - mean) @ U`, a
+    plain matrix product, which exports and differentiates where a triangular solve does not.
+
+    Args:
+        covariance: (..., D, D), symmetric.
+
+    Returns:
+        (..., D, D) and (...,).
+    """
+    lower, jitter = robust_cholesky(covariance)
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+    return torch.linalg.solve_triangular(lower, identity, upper=False).mT.contiguous(), jitter
+
+
+def covariance_factor(factor: Tensor) -> Tensor:
+    """Lower triangular `L` with `L @ L.T` the covariance, from the precision factor `U`: its inverse transpose."""
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+    return torch.linalg.solve_triangular(factor, identity, upper=True).mT
+
+
+def symmetric_products(columns: Tensor, out: Tensor | None = None) -> Tensor:
+    """All products of two features, `x_i * x_j` for i <= j, row by row of the upper triangle.
+
+    With these as features a quadratic form in x is linear, so the E-step's K forms and the M-step's K second moments
+    are one matrix product each, without a loop over components.
+
+    Args:
+        columns: (D, n), a batch of points stored feature by feature.
+        out: optional (D (D + 1) / 2, n) to write into; not differentiable then.
+
+    Returns:
+        (D (D + 1) / 2, n).
+    """
+    n_features = columns.shape[0]
+    if columns.is_cuda:
+        row, column = torch.triu_indices(n_features, n_features, device=columns.device)
+        return torch.mul(columns[row], columns[column], out=out)
+    blocks = [columns[i:] * columns[i] for i in range(n_features)] if out is None else None
+    if blocks is not None:
+        return torch.cat(blocks)
+    assert out is not None
+    start = 0
+    for i in range(n_features):
+        torch.mul(columns[i:], columns[i], out=out[start : start + n_features - i])
+        start += n_features - i
+    return out
+
+
+def pack_symmetric(matrix: Tensor) -> Tensor:
+    """Coefficients (..., D (D + 1) / 2) of `symmetric_products` for the quadratic form x' A x; A is (..., D, D)."""
+    n_features = matrix.shape[-1]
+    row, column = torch.triu_indices(n_features, n_features, device=matrix.device)
+    packed = matrix[..., row, column]
+    return torch.where(row == column, packed, 2 * packed)
+
+
+def unpack_symmetric(packed: Tensor, n_features: int) -> Tensor:
+    """The symmetric matrix (..., D, D) whose upper triangle, row by row, is `packed` (..., D (D + 1) / 2)."""
+    row, column = torch.triu_indices(n_features, n_features, device=packed.device)
+    position = torch.empty(n_features, n_features, dtype=torch.long, device=packed.device)
+    order = torch.arange(row.numel(), device=packed.device)
+    position[row, column] = order
+    position[column, row] = order
+    return packed[..., position]

@@ -1,0 +1,56 @@
+"""The threshold on a score that keeps a stated share of good inputs, and the failures that pass it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
+    """The highest threshold t such that at least `tpr` of the good inputs have a score >= t.
+
+    It is the k-th highest score of the good inputs, k = ceil(tpr N): one of the scores, no value between two.
+
+    Args:
+        good: (N,) scores of inputs that should be accepted, higher = more typical.
+        tpr: share of them to accept, in (0, 1].
+
+    Raises:
+        ValueError: if `good` is not (N,), N >= 1, holds NaN, or `tpr` is outside (0, 1].
+    """
+    _check(good, "good")
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr must be in (0, 1]; got {tpr}. It is the share of good inputs to accept, such as 0.95.")
+    k = max(1, math.ceil(round(tpr * len(good), 9)))  # rounded: 0.07 * 100 > 7 in floating point
+    return good.topk(k).values[-1]
+
+
+def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
+    """Share of the failures accepted at the threshold that accepts at least `tpr` of the good inputs.
+
+    An input is accepted when its score >= `threshold_at_tpr(good, tpr)`, so failures that tie with the
+    threshold count as accepted, as the good inputs there do: a constant score has the rate 1.
+
+    Args:
+        good: (N,) scores of inputs that should be accepted, higher = more typical.
+        failures: (M,) scores of inputs that should be refused.
+        tpr: share of the good inputs to accept, in (0, 1].
+
+    Returns:
+        float64 scalar in [0, 1], lower = better.
+
+    Raises:
+        ValueError: if a sample is empty, not 1-D or holds NaN, or `tpr` is outside (0, 1].
+    """
+    _check(failures, "failures")
+    return (failures >= threshold_at_tpr(good, tpr)).to(torch.float64).mean()
+
+
+def _check(scores: Tensor, name: str) -> None:
+    if scores.ndim != 1 or len(scores) == 0:
+        raise ValueError(f"{name} must have shape (N,), N >= 1; got {tuple(scores.shape)}. Pass one score per input.")
+    if scores.isnan().any():
+        raise ValueError(
+            f"{name} must not hold NaN, which has no order; got {int(scores.isnan().sum())} of "
+            f"{len(scores)}. Look for the input that the score is undefined on."
+        )

@@ -1,0 +1,52 @@
+"""k-means from k-means++."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.init.base import Initialisation, squared_distances
+from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
+
+MAX_ITER = 25
+
+
+def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """One iteration of Lloyd's algorithm; an empty cluster moves to the point that lies furthest from its centre.
+
+    Args:
+        x: (m, D).
+        weight: (m,), positive.
+        centres: (R, K, D).
+
+    Returns:
+        the new centres (R, K, D), and the weighted squared distance of the points to the old ones (R,).
+    """
+    n_components = centres.shape[1]
+    closest, label = squared_distances(x, centres).min(1)  # (R, m)
+    # A product with the one-hot labels, unlike a scatter, adds in the same order every time on a GPU.
+    one_hot = label[:, None] == torch.arange(n_components, device=x.device)[:, None]  # (R, K, m)
+    membership = one_hot * weight
+    mass = membership.sum(-1)
+    updated = (membership @ x) / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
+    empty = mass == 0
+    # The j-th empty cluster takes the j-th furthest point.
+    furthest = closest.topk(min(n_components, x.shape[0]), dim=1).indices
+    rank = (empty.cumsum(1) - 1).clamp(0, furthest.shape[1] - 1)
+    updated = torch.where(empty[..., None], x[furthest.gather(1, rank)], updated)
+    return updated, closest @ weight
+
+
+class KMeans(Initialisation):
+    """k-means++, then Lloyd's iterations until the inertia settles."""
+
+    name = "kmeans"
+
+    def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
+        """See `Initialisation`."""
+        centres = KMeansPlusPlus().means(x, weight, n_components, n_init, generator)
+        previous = torch.full((n_init,), torch.inf, dtype=x.dtype, device=x.device)
+        for _ in range(MAX_ITER):
+            centres, inertia = lloyd_step(x, weight, centres)
+            if bool((inertia >= previous * (1 - 1e-4)).all()):
+                break
+            previous = inertia
+        return centres

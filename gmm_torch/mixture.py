@@ -1,0 +1,341 @@
+"""The Gaussian mixture: state and public verbs."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.batches import Batches, Points, check_finite, check_points
+from gmm_torch.covariance import get_family
+from gmm_torch.em import EM, EMOptions
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.densities import log_normal
+from gmm_torch.parameters import Parameters
+
+# Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
+
+
+class GaussianMixture(nn.Module):
+    """Mixture of K Gaussians over D features.
+
+    The parameters are stored without constraints (logits of the weights, means relative to `location`, factors of the
+    precisions with logarithms on their diagonals), so an optimiser may move them; they ask for no gradient until
+    `requires_grad_()` is called. EM writes them through the inverse transforms.
+
+    Args:
+        n_components: K >= 1.
+        n_features: D >= 1.
+        covariance_type: "full", "tied", "diag" or "spherical"; see `gmm_torch.covariance`.
+        device, dtype: of the parameters; densities are computed in the wider of `dtype`, float32 and the input's type.
+
+    Attributes:
+        converged: whether the last fit met its tolerance.
+        n_iter: its number of iterations.
+        lower_bound: its last objective per point, in nats: the mean log-likelihood less a term of the size of the
+            regularisation, before the last update of the parameters.
+        history: the objective of each iteration, (n_iter,) float64.
+        jitter: (K,) float64, what had to be added to a standardised covariance, beyond the regularisation, to
+            factorise it.
+
+    Example:
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> mixture = GaussianMixture(n_components=3, n_features=2).fit(x, seed=0)
+        >>> mixture.log_prob(x).shape
+        torch.Size([1000])
+    """
+
+    location: Tensor
+    fitted: Tensor
+
+    def __init__(
+        self,
+        n_components: int,
+        n_features: int,
+        covariance_type: str = "full",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if n_components < 1:
+            raise ValueError(f"n_components: expected at least 1; got {n_components}")
+        if n_features < 1:
+            raise ValueError(f"n_features: expected at least 1; got {n_features}")
+        self.n_components = n_components
+        self.n_features = n_features
+        self.covariance_type = covariance_type
+        self.family = get_family(covariance_type)
+        options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
+        self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
+        self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
+        raw = self.family.unconstrain(self.family.empty(n_components, n_features))
+        self.raw_factors = nn.ParameterDict(
+            {name: nn.Parameter(value.to(**options), requires_grad=False) for name, value in raw.items()}
+        )
+        self.register_buffer("location", torch.zeros(n_features, **options))
+        self.register_buffer("fitted", torch.tensor(False, device=device))
+        self.converged = False
+        self.n_iter = 0
+        self.lower_bound = -math.inf
+        self.history = torch.empty(0, dtype=torch.float64)
+        self.jitter = torch.zeros(n_components, dtype=torch.float64)
+
+    def extra_repr(self) -> str:
+        """Sizes and type, for `repr`."""
+        return f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}"
+
+    # ---- parameters
+
+    @property
+    def weights(self) -> Tensor:
+        """(K,), non-negative, summing to one."""
+        return self.logits.softmax(0)
+
+    @property
+    def means(self) -> Tensor:
+        """(K, D)."""
+        return self.location + self.centred_means
+
+    @property
+    def covariances(self) -> Tensor:
+        """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: scikit-learn's shapes."""
+        return self.family.covariances(self.parameters_about_location().factors, self.n_features)
+
+    @property
+    def dense_covariances(self) -> Tensor:
+        """(K, D, D), whatever the type."""
+        factors = self.parameters_about_location().factors
+        return self.family.dense(factors, self.n_components, self.n_features)
+
+    def parameters_about_location(self) -> Parameters:
+        """The constrained parameters, with means relative to `location`; differentiable in the stored ones."""
+        factors = self.family.constrain(dict(self.raw_factors.items()))
+        return Parameters(self.logits.log_softmax(0), self.centred_means, factors)
+
+    @torch.no_grad()
+    def assign(self, parameters: Parameters, location: Tensor) -> Self:
+        """Take over constrained `parameters` whose means are relative to `location` (D,).
+
+        Raises:
+            ValueError: a tensor has another shape than the mixture's.
+        """
+        pairs = {"log_weights": (self.logits, parameters.log_weights), "location": (self.location, location)}
+        pairs["means"] = (self.centred_means, parameters.means)
+        raw = self.family.unconstrain(parameters.factors)
+        pairs |= {name: (self.raw_factors[name], raw[name]) for name in self.raw_factors}
+        for name, (mine, given) in pairs.items():
+            if mine.shape != given.shape:
+                raise ValueError(f"{name}: expected shape {tuple(mine.shape)}; got {tuple(given.shape)}")
+        for mine, given in pairs.values():
+            mine.copy_(given)
+        self.fitted.fill_(True)
+        return self
+
+    @torch.no_grad()
+    def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
+        """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates."""
+        location = means.mean(0)
+        factors = self.family.from_covariances(covariances)
+        return self.assign(Parameters(weights.log(), means - location, factors), location)
+
+    # ---- fitting
+
+    def fit(
+        self,
+        x: Points,
+        *,
+        max_iter: int = 100,
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        reg_mode: Literal["relative", "absolute"] = "relative",
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Tensor | None = None,
+        means_init: Tensor | None = None,
+        precisions_init: Tensor | None = None,
+        sample_weight: Tensor | np.ndarray | None = None,
+        seed: int = 0,
+        on_iteration: Callable[[int, Tensor], None] | None = None,
+    ) -> Self:
+        """Fit by EM; a fit on finite data neither raises nor leaves NaN behind.
+
+        With a process group of torch.distributed, every process gives its own share of the points (shares may be
+        uneven or empty) and all end with the same mixture.
+
+        Args:
+            x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
+            max_iter, tol, reg_covar, reg_mode, n_init, init_params, weights_init, means_init, precisions_init, seed:
+                see `EMOptions`.
+            sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
+            on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
+                device, in standardised coordinates; for progress bars.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: NaN or infinity, wrong shape, fewer points than components, an option out of range.
+            TypeError: x is not floating point.
+        """
+        options = EMOptions(
+            max_iter=max_iter,
+            tol=tol,
+            reg_covar=reg_covar,
+            reg_mode=reg_mode,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            means_init=means_init,
+            precisions_init=precisions_init,
+            seed=seed,
+        )
+        em = self.start_em(options)
+        batches = Batches(x, self.n_features, self.location.device, sample_weight)
+        while not em.done:
+            total = em.collect(checked(batches) if em.phase == "survey" else batches)
+            em.advance(total.reduce())
+            if on_iteration is not None and em.history:
+                on_iteration(em.n_iter, em.history[-1])
+        return self.adopt(em)
+
+    def start_em(self, options: EMOptions) -> EM:
+        """An EM machine for this mixture's family, sizes, device and computing type.
+
+        Raises:
+            ValueError: initial values of the wrong shape, or not finite.
+        """
+        self._check_init(options)
+        dtype = torch.float64 if self.location.dtype == torch.float64 else torch.float32
+        return EM(self.family, self.n_components, self.n_features, options, dtype, self.location.device)
+
+    def _check_init(self, options: EMOptions) -> None:
+        shapes = {
+            "weights_init": (self.n_components,),
+            "means_init": (self.n_components, self.n_features),
+            "precisions_init": tuple(self.covariances.shape),
+        }
+        for name, shape in shapes.items():
+            value = getattr(options, name)
+            if value is None:
+                continue
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name}: expected shape {shape}; got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+
+    def adopt(self, em: EM) -> Self:
+        """Take over the result of a finished `em`."""
+        self.assign(*em.result())
+        self.converged = em.converged
+        self.n_iter = em.n_iter
+        self.history = em.lower_bounds().cpu()
+        self.lower_bound = float(self.history[-1])
+        self.jitter = em.jitter[em.best].cpu()
+        return self
+
+    # ---- densities
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log w_k + log N(x | mean_k, covariance_k): (N, K), in nats, differentiable in x and the parameters."""
+        x = self._points(x)
+        parameters = self.parameters_about_location()
+        if self._in_one_piece(x):
+            return self._log_joint(x, parameters)
+        return torch.cat([self._log_joint(part, parameters) for part in x.split(self._chunk(x))])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density log p(x) in nats, of x (N, D): (N,).
+
+        Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
+        gradient is asked for.
+        """
+        x = self._points(x)
+        parameters = self.parameters_about_location()
+        if self._in_one_piece(x):
+            return self._log_joint(x, parameters).logsumexp(-1)
+        parts = [self._log_joint(part, parameters).logsumexp(-1) for part in x.split(self._chunk(x))]
+        return torch.cat(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`log_prob`."""
+        return self.log_prob(x)
+
+    def score(self, x: Tensor, sample_weight: Tensor | None = None) -> float:
+        """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better."""
+        log_prob = self.log_prob(x).double()
+        if sample_weight is None:
+            return float(log_prob.mean())
+        weight = sample_weight.to(log_prob)
+        return float((log_prob @ weight) / weight.sum())
+
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """Posterior probabilities of the components (responsibilities), (N, K)."""
+        return self.log_joint(x).softmax(-1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Most probable component of each point, (N,) int64."""
+        return self.log_joint(x).argmax(-1)
+
+    def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:
+        x = x - self.location
+        distance = self.family.squared_distance(x, parameters.means, parameters.factors)
+        log_det = self.family.log_det(parameters.factors, self.n_features)
+        return parameters.log_weights + log_normal(distance, log_det, self.n_features)
+
+    def _points(self, x: Tensor) -> Tensor:
+        """x checked, in float32 at least."""
+        if not torch.compiler.is_compiling():
+            check_points(x, self.n_features)
+            if not bool(self.fitted):
+                raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
+            if x.device != self.location.device:
+                raise ValueError(
+                    f"x: expected on the mixture's device {self.location.device}; got {x.device}: move one of them"
+                )
+        return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+    def _in_one_piece(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+            return True
+        needs_grad = x.requires_grad or self.centred_means.requires_grad
+        return (torch.is_grad_enabled() and needs_grad) or len(x) <= self._chunk(x)
+
+    def _chunk(self, x: Tensor) -> int:
+        bytes_per_point = x.element_size() * self.n_components * self.n_features
+        return max(16, CHUNK_BYTES.get(x.device.type, 2**25) // bytes_per_point)
+
+    # ---- sampling and information criteria
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n points drawn from the mixture, (n, D), without gradient."""
+        with torch.no_grad():
+            component = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
+            parameters = self.parameters_about_location()
+            shape = (n, self.n_features)
+            noise = torch.randn(shape, generator=generator, dtype=self.location.dtype, device=self.location.device)
+            deviation = self.family.transform_noise(noise, component, parameters.factors)
+            return self.location + parameters.means[component] + deviation
+
+    def n_parameters(self) -> int:
+        """Number of free parameters: weights, means and covariances."""
+        k, d = self.n_components, self.n_features
+        return k - 1 + k * d + self.family.n_parameters(k, d)
+
+    def bic(self, x: Tensor) -> float:
+        """Bayesian information criterion on x; lower is better (Schwarz 1978)."""
+        return -2 * self.score(x) * len(x) + self.n_parameters() * math.log(len(x))
+
+    def aic(self, x: Tensor) -> float:
+        """Akaike information criterion on x; lower is better (Akaike 1974)."""
+        return -2 * self.score(x) * len(x) + 2 * self.n_parameters()
+
+
+def checked(batches: Batches) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The batches, each looked through for NaN and infinity."""
+    for x, weight in batches:
+        check_finite(x)
+        yield x, weight

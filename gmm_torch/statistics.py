@@ -1,0 +1,52 @@
+"""Sufficient statistics: what an E-step leaves behind and an M-step needs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance import Factors
+from gmm_torch.distributed import all_reduce_sum, gather
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of some weighted points under given parameters of R mixtures; `+` adds those of other points.
+
+    Attributes:
+        mass: () float64, sum of weights.
+        log_likelihood: (R,) float64, weighted sum of the objective over the points.
+        moments: what the covariance family sums, float64, each with the leading dimension R.
+        worst: (R,) float64, smallest objective at a point of positive weight.
+        worst_point: (R, D) float64, that point.
+    """
+
+    mass: Tensor
+    log_likelihood: Tensor
+    moments: Factors
+    worst: Tensor
+    worst_point: Tensor
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        smaller = other.worst < self.worst
+        return Statistics(
+            self.mass + other.mass,
+            self.log_likelihood + other.log_likelihood,
+            {name: value + other.moments[name] for name, value in self.moments.items()},
+            torch.where(smaller, other.worst, self.worst),
+            torch.where(smaller[:, None], other.worst_point, self.worst_point),
+        )
+
+    def reduce(self) -> "Statistics":
+        """The sum over all processes."""
+        mass, log_likelihood, *moments = all_reduce_sum([self.mass, self.log_likelihood, *self.moments.values()])
+        worst, points = gather(self.worst), gather(self.worst_point)  # (processes, R), (processes, R, D)
+        winner = worst.argmin(0)
+        restart = torch.arange(worst.shape[1], device=worst.device)
+        return Statistics(
+            mass,
+            log_likelihood,
+            dict(zip(self.moments, moments, strict=True)),
+            worst[winner, restart],
+            points[winner, restart],
+        )

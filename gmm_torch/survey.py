@@ -1,0 +1,178 @@
+"""The first pass over the data: its location and scale, and a sample to initialise from."""
+
+import functools
+import math
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmm_torch.distributed import gather_objects, is_distributed
+
+_MIX = (
+    -7046029254386353131,
+    -4417276706812531889,
+    1609587929392839161,
+)  # odd 64-bit multipliers (splitmix64, xxhash)
+
+
+def _to_int64(x: Tensor) -> Tensor:
+    """The bits of float32 or float64 values as integers; -0.0 counts as 0.0."""
+    x = x + 0.0
+    return x.view(torch.int64) if x.dtype == torch.float64 else x.view(torch.int32).to(torch.int64)
+
+
+def content_keys(x: Tensor, seed: int) -> Tensor:
+    """Pseudo-random keys (n,) int64 that depend on the values of each row of x (n, D) and the seed alone.
+
+    Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process or device it
+    comes in. Keeping the rows with the smallest keys is then a uniform sample that does not depend on the order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
+    bits = _to_int64(x)
+    bits = bits ^ (bits >> 29)
+    key = (bits * multipliers.to(x.device)).sum(1)
+    for multiplier, shift in zip(_MIX, (30, 27, 31), strict=True):
+        key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
+    return key
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """The affine map that EM works behind: z = (x - location) / scale.
+
+    A mixture is affine-equivariant, so the fit is the same and the parameters map back exactly. The location is a
+    round number and the scale a power of two, so both are exact in float32 and neither hangs on the last digits of a
+    sum (whose order differs between one process and two).
+
+    Attributes:
+        location: (D,) float64.
+        scale: (D,) float64, one where a feature is constant.
+        variance: (D,) float64, of the data after the map.
+    """
+
+    location: Tensor
+    scale: Tensor
+    variance: Tensor
+
+    def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        return ((wide - self.location.to(wide.dtype)) / self.scale.to(wide.dtype)).to(dtype)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Mergeable summary of weighted points; `+` merges two.
+
+    Attributes:
+        count: () int64, number of points.
+        mass: () float64, sum of weights.
+        mean: (D,) float64.
+        spread: (D,) float64, weighted sum of squared deviations from the mean.
+        sample, sample_weight, keys: (m, D), (m,), (m,): the points with the smallest content keys.
+        capacity: the largest m.
+    """
+
+    count: Tensor
+    mass: Tensor
+    mean: Tensor
+    spread: Tensor
+    sample: Tensor
+    sample_weight: Tensor
+    keys: Tensor
+    capacity: int
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "Survey":
+        """Survey of x (n, D), finite, with weights (n,) >= 0 or None for ones.
+
+        Points of zero weight are left out as if they were not there.
+        """
+        if weight is not None:
+            x, weight = x[weight > 0], weight[weight > 0]
+        wide = x.double()
+        w = wide.new_ones(len(x)) if weight is None else weight.double()
+        mass = w.sum()
+        # Centring on a point first keeps the digits of data far from the origin.
+        anchor = wide[0] if len(x) else wide.new_zeros(x.shape[1])
+        deviation = wide - anchor
+        shift = (w @ deviation) / mass.clamp_min(torch.finfo(torch.float64).tiny)
+        spread = w @ (deviation - shift).square()
+        exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        keys = content_keys(exact, seed)
+        count = torch.tensor(len(x), device=x.device)
+        survey = cls(count, mass, anchor + shift, spread, exact, w, keys, capacity)
+        return survey._trim()
+
+    def _trim(self) -> "Survey":
+        """Keep the `capacity` smallest keys, in the order of the keys."""
+        order = self.keys.argsort(stable=True)[: self.capacity]
+        return Survey(
+            self.count,
+            self.mass,
+            self.mean,
+            self.spread,
+            self.sample[order],
+            self.sample_weight[order],
+            self.keys[order],
+            self.capacity,
+        )
+
+    def __add__(self, other: "Survey") -> "Survey":
+        """Merge by Chan, Golub, LeVeque (1983), equation 2.1."""
+        mass = self.mass + other.mass
+        share = other.mass / mass.clamp_min(torch.finfo(torch.float64).tiny)
+        delta = torch.where(self.mass > 0, other.mean - self.mean, torch.zeros_like(self.mean))
+        mean = torch.where(self.mass > 0, self.mean + delta * share, other.mean)
+        merged = Survey(
+            self.count + other.count,
+            mass,
+            mean,
+            self.spread + other.spread + delta.square() * self.mass * share,
+            torch.cat([self.sample, other.sample]),
+            torch.cat([self.sample_weight, other.sample_weight]),
+            torch.cat([self.keys, other.keys]),
+            self.capacity,
+        )
+        return merged._trim()
+
+    def reduce(self) -> "Survey":
+        """The sum over all processes."""
+        if not is_distributed():
+            return self
+        states = gather_objects({name: value.cpu() for name, value in self.state_dict().items()})
+        total = functools.reduce(operator.add, map(Survey.from_state_dict, states))
+        device = self.mean.device
+        return Survey.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
+
+    def standardisation(self, per_feature: bool) -> Standardisation:
+        """Location and scale of the surveyed points; one scale for all features unless `per_feature`."""
+        variance = self.spread / self.mass
+        if not per_feature:
+            variance = variance.mean().expand_as(variance)
+        # Rounding error of the data itself must not count as spread.
+        noise = (self.mean.abs() * torch.finfo(self.sample.dtype).eps).square()
+        varies = variance > noise
+        log_scale = (0.5 * torch.where(varies, variance, torch.ones_like(variance)).log2()).round()
+        scale = torch.where(varies, torch.exp2(log_scale), torch.ones_like(variance))
+        grid = scale / 64
+        location = ((self.mean / grid).round() * grid).to(self.sample.dtype).double()
+        return Standardisation(location, scale, self.spread / self.mass / scale.square())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A flat mapping of names to tensors; `from_state_dict` reads it back."""
+        names = ("count", "mass", "mean", "spread", "sample", "sample_weight", "keys")
+        return {name: getattr(self, name) for name in names} | {"capacity": torch.tensor(self.capacity)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":
+        """The inverse of `state_dict`."""
+        return cls(**{**state, "capacity": int(state["capacity"])})  # type: ignore[arg-type]
+
+
+def sample_capacity(n_components: int) -> int:
+    """How many points initialisation works on: enough to place the means, few enough to be quick."""
+    return max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))

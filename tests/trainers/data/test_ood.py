@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_images
+from torch.utils.data import DataLoader
+
+from trainers.data.digits import digits
+from trainers.data.noise import gaussian_noise, uniform_noise
+from trainers.data.ood import build_ood
+from trainers.data.patches import patches
+
+WriteIdx = Callable[..., np.ndarray]
+WriteFolder = Callable[..., list[Path]]
+DIGITS = {"_target_": "trainers.data.digits.digits", "split": "test"}
+
+
+def test_every_kind_of_set_takes_the_shape_of_the_images_and_no_label(
+    tmp_path: Path, write_idx: WriteIdx, write_folder: WriteFolder
+) -> None:
+    write_idx(tmp_path / "idx", packed=True)
+    write_folder(tmp_path / "folder", n=3)
+    cfg = {
+        "mnist": {
+            "_target_": "trainers.data.idx.idx_images",
+            "name": "MNIST",
+            "root": str(tmp_path / "idx"),
+            "split": "test",
+        },
+        "digits": DIGITS,
+        "folder": {
+            "_target_": "trainers.data.folder.image_folder",
+            "_partial_": True,
+            "root": str(tmp_path / "folder"),
+            "split": "all",
+        },
+        "noise": {"_target_": "trainers.data.noise.uniform_noise", "_partial_": True, "n_images": 7},
+        "patches": {"_target_": "trainers.data.patches.patches", "_partial_": True, "n_images": 5},
+        "foreign": {
+            "_target_": "torchvision.datasets.FakeData",
+            "size": 4,
+            "image_size": [3, 50, 40],
+        },
+    }
+    for shape in ((3, 32, 32), (1, 28, 28), (3, 8, 12)):
+        sets = build_ood(cfg, shape, seed=0)
+        assert {name: len(images) for name, images in sets.items()} == {
+            "mnist": 30,
+            "digits": 359,
+            "folder": 6,
+            "noise": 7,
+            "patches": 5,
+            "foreign": 4,
+        }
+        for images in sets.values():
+            for batch, labels in DataLoader(images, batch_size=100):
+                assert batch.shape[1:] == shape
+                assert batch.dtype == torch.float32
+                assert 0 <= batch.min() <= batch.max() <= 1
+                assert (labels == -1).all()
+
+
+def test_a_limit_keeps_a_seeded_choice_in_order() -> None:
+    def chosen(seed: int) -> torch.Tensor:
+        return torch.stack([image for image, _ in build_ood({"d": DIGITS}, (1, 8, 8), seed, limit=20)["d"]])
+
+    everything = [image.numpy().tobytes() for image, _ in digits("test")]
+    places = [everything.index(image.numpy().tobytes()) for image in chosen(0)]
+    assert len(places) == 20
+    assert places == sorted(places) != list(range(20))
+    assert torch.equal(chosen(0), chosen(0))
+    assert not torch.equal(chosen(0), chosen(1))
+
+
+def test_bad_configs_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"ood\.mnist must be a config with _target_"):
+        build_ood({"mnist": {"root": "data"}}, (1, 8, 8), seed=0)
+    with pytest.raises(ValueError, match="limit must be a number of images >= 1"):
+        build_ood({"d": DIGITS}, (1, 8, 8), seed=0, limit=0)
+    with pytest.raises(ValueError, match="image_shape must be"):
+        build_ood({"d": DIGITS}, (8, 8), seed=0)
+    assert build_ood(None, (1, 8, 8), seed=0) == {}
+
+
+def test_uniform_noise_is_uniform_and_seeded() -> None:
+    images = uniform_noise((3, 16, 16), seed=0, n_images=200).images
+    counts = torch.bincount(images.flatten().long(), minlength=256).float()
+    expected = images.numel() / 256
+    # chi-squared with 255 degrees of freedom: mean 255, deviation sqrt(510)
+    assert abs(((counts - expected) ** 2 / expected).sum() - 255) < 5 * 510**0.5
+    assert torch.equal(images, uniform_noise((3, 16, 16), seed=0, n_images=200).images)
+    assert not torch.equal(images, uniform_noise((3, 16, 16), seed=1, n_images=200).images)
+
+
+def test_gaussian_noise_has_its_mean_and_deviation_and_is_clipped() -> None:
+    pixels = gaussian_noise((1, 32, 32), seed=0, n_images=200, mean=0.4, std=0.1).images.float() / 255
+    assert pixels.mean().item() == pytest.approx(0.4, abs=1e-3)
+    assert pixels.std().item() == pytest.approx(0.1, abs=1e-3)
+    wide = gaussian_noise((1, 8, 8), seed=0, n_images=10, std=5.0).images
+    assert wide.min() == 0
+    assert wide.max() == 255
+    with pytest.raises(ValueError, match="std must be > 0"):
+        gaussian_noise((1, 8, 8), seed=0, std=0.0)
+
+
+def test_patches_are_cut_from_the_photographs() -> None:
+    images = patches((3, 256, 256), seed=0, n_images=40).images
+    again = patches((3, 256, 256), seed=0, n_images=40).images
+    assert torch.equal(images, again)
+    assert len({image.numpy().tobytes() for image in images}) == 40
+    photographs = np.concatenate([image.reshape(-1, 3) for image in load_sample_images().images])
+    assert images.float().mean().item() == pytest.approx(photographs.mean(), abs=40)
+    assert patches((1, 20, 700), seed=0, n_images=2).images.shape == (
+        2,
+        1,
+        20,
+        700,
+    )  # wider than a photograph
+
+
+@pytest.mark.parametrize("make", [uniform_noise, gaussian_noise, patches])
+def test_no_images_are_refused(make: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="n_images must be >= 1, got 0"):
+        make((1, 8, 8), 0, n_images=0)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+
+from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
+from trainers.report import COLUMNS, Evaluation, gallery_rows
+
+
+def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=30, images=True, **changes):
+    """A small run with made-up scores: 200 test images of three classes, failures lower than the rest."""
+    random = np.random.default_rng(0)
+    calibration = np.sort(random.normal(-300, 10, 99))
+    columns = {name: [] for name in COLUMNS}
+
+    def add(source, label, prediction, shift):
+        n = len(label)
+        score = random.normal(-300 - shift, 10, n)
+        p_value = (1 + np.searchsorted(calibration, score, side="right")) / 100
+        values = {
+            "source": np.array([source] * n, dtype=object),
+            "index": np.arange(n),
+            "label": label,
+            "prediction": prediction,
+            "score": score,
+            "p_value": p_value,
+            "accept": p_value > 0.05,
+            "max_softmax": random.random(n),
+            "component": prediction * 2,
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+
+    label = random.integers(0, 3, 200)
+    wrong = np.arange(200) < n_errors
+    add("test", label, np.where(wrong, (label + 1) % 3, label), 12 * wrong)
+    for name in attacks:
+        add(f"adversarial/{name}", label[:n_attack], (label[:n_attack] + 1) % 3, 30)
+    for name in oods:
+        add(f"ood/{name}", np.full(50, -1), random.integers(0, 3, 50), 200)
+    table = {name: np.concatenate(parts) for name, parts in columns.items()}
+
+    def scores(name, rows):
+        return torch.from_numpy(table[name][rows].astype(float))
+
+    clean = table["source"] == "test"
+    right = clean & (table["prediction"] == table["label"])
+    softmax = scores("max_softmax", clean)
+    sources = {
+        "errors": error_evidence(scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax})
+    }
+    for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
+        good, failures = (right if name.startswith("adversarial") else clean), table["source"] == name
+        sources[name] = source_evidence(
+            scores("score", good),
+            scores("score", failures),
+            {"max_softmax": (scores("max_softmax", good), scores("max_softmax", failures))},
+        )
+    metrics = {
+        "classifier": {"test_accuracy": 1 - n_errors / 200},
+        "calibration": {"n": 99, **false_alarm_rates(scores("p_value", clean))},
+        "sources": holm_correct(sources),
+        "seed": 3,
+        "versions": {"torch": "2.13.0"},
+        "device": "cpu",
+        "splits": {"train": 1000, "calibration": 99},
+    }
+    wanted = [row for ends in gallery_rows(table).values() for rows in ends.values() for row in rows]
+    parts = {
+        "metrics": metrics,
+        "table": table,
+        "projection": random.normal(size=(len(clean), 2)),
+        "images": {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in wanted}
+        if images
+        else {},
+        "class_names": ["cat", "dog", "fox"],
+        "title": "a made-up run",
+        "history": [-320.0, -305.5, -301.25],
+    }
+    return Evaluation(**{**parts, **changes})
+
+
+@pytest.fixture(scope="session")
+def evaluation():
+    return build_evaluation()
+
+
+@pytest.fixture(scope="session")
+def make_evaluation():
+    return build_evaluation

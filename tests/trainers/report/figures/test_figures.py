@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from trainers.report.figures.em_history import em_history
+from trainers.report.figures.feature_components import feature_components
+from trainers.report.figures.feature_failures import feature_failures
+from trainers.report.figures.p_value_histogram import p_value_histogram
+from trainers.report.figures.risk_coverage import risk_coverage
+from trainers.report.figures.roc import roc
+from trainers.report.figures.score_histograms import Group, score_histograms
+from trainers.report.figures.style import OURS, SOFTMAX, thin
+
+RANDOM = np.random.default_rng(0)
+POINTS = RANDOM.normal(size=(50, 2))
+SCORES = RANDOM.normal(size=50)
+WRONG = np.arange(50) < 10
+
+FIGURES = {
+    "em_history": lambda: em_history([-3.0, -2.0, -1.5]),
+    "feature_components": lambda: feature_components(POINTS, np.arange(50) % 12),
+    "feature_failures": lambda: feature_failures(POINTS, 100 * POINTS, OURS),
+    "p_value_histogram": lambda: p_value_histogram(RANDOM.random(50), OURS),
+    "risk_coverage": lambda: risk_coverage(SCORES, -SCORES, WRONG),
+    "roc": lambda: roc((SCORES, SCORES - 1), (SCORES, SCORES + 1)),
+    "score_histograms": lambda: score_histograms(
+        [Group("a", SCORES, OURS), Group("b", SCORES - 1e9, OURS)], 0.0
+    ),
+}
+
+
+def line(figure, colour):
+    return next(line for line in figure.axes[0].lines if line.get_color() == colour)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_its_axes(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    (axes,) = figure.axes
+    assert axes.get_xlabel()
+    assert axes.get_ylabel() or name == "score_histograms"  # whose rows are named instead
+
+
+def test_a_roc_curve_is_that_by_hand():
+    figure = roc((np.array([2.0, 4.0]), np.array([1.0, 3.0])), (np.zeros(2), np.zeros(2)))
+    x, y = line(figure, OURS).get_data()
+    assert list(zip(x, y, strict=True)) == [(0, 0), (0, 50), (50, 50), (50, 100), (100, 100)]
+    assert list(zip(*line(figure, SOFTMAX).get_data(), strict=True)) == [(0, 0), (100, 100)]
+
+
+def test_a_risk_coverage_curve_is_that_by_hand():
+    figure = risk_coverage(np.array([4.0, 3.0, 2.0, 1.0]), np.zeros(4), np.array([False, True, False, True]))
+    x, y = line(figure, OURS).get_data()
+    assert list(x) == [25, 50, 75, 100]
+    assert list(y) == pytest.approx([0, 50, 100 / 3, 50])
+    assert list(line(figure, SOFTMAX).get_data()[1]) == [50] * 4
+
+
+def test_p_values_are_shown_as_shares():
+    figure = p_value_histogram(np.array([0.01, 0.02, 0.5, 1.0]), OURS)
+    values = figure.axes[0].patches[0].get_data().values
+    assert (values[0], values[10], values[19], values.sum()) == (50, 25, 25, 100)
+
+
+def test_far_scores_do_not_squeeze_the_first_group():
+    figure = FIGURES["score_histograms"]()
+    left, right = figure.axes[0].get_xlim()
+    assert left < SCORES.min() < SCORES.max() < right + 1
+    assert right - left < 100
+
+
+@pytest.mark.parametrize("scores", [np.zeros(5), np.array([-np.inf, np.inf]), np.array([3.0])])
+def test_scores_without_a_spread_have_a_histogram(scores):
+    left, right = score_histograms([Group("a", scores, OURS)]).axes[0].get_xlim()
+    assert np.isfinite([left, right]).all()
+    assert left < right
+
+
+def test_thinning_keeps_both_ends_and_short_curves_whole():
+    long = np.arange(10_000)
+    (kept,) = thin(long)
+    assert (kept[0], kept[-1], len(kept)) == (0, 9999, 300)
+    np.testing.assert_array_equal(thin(long[:7])[0], long[:7])

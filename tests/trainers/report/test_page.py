@@ -1,0 +1,152 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from trainers.report import write_report
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what a test asks for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.references, self.sections, self.text = [], [], [], [], text
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "section":
+            self.sections.append(attributes["id"])
+        self.references += [attributes[name] for name in ("src", "href", "xlink:href") if name in attributes]
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def render(evaluation, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(evaluation, path)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(evaluation, tmp_path_factory):
+    return render(evaluation, tmp_path_factory.mktemp("report"))
+
+
+def test_every_section_is_there(page):
+    assert page.sections == [
+        "results", "scores", "p-values", "roc", "selection", "mixture", "images", "run", "glossary"
+    ]  # fmt: skip
+
+
+def test_the_page_needs_nothing_beside_it(page):
+    outside = [reference for reference in page.references if not reference.startswith(("#", "data:image/"))]
+    assert outside == []
+    assert "@import" not in page.text
+    assert "<script" not in page.text
+    assert not re.search(r"url\((?!#)", page.text)
+    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", page.text)
+
+
+def test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(page):
+    assert len(page.ids) == len(set(page.ids))
+    inner = {reference[1:] for reference in page.references if reference.startswith("#")}
+    inner |= set(re.findall(r"url\(#([^)]+)\)", page.text))
+    assert inner <= set(page.ids)
+
+
+def test_it_is_made_for_phones_and_for_dark_rooms(page):
+    assert "width=device-width" in page.text
+    assert "prefers-color-scheme: dark" in page.text
+    assert "var(--ours)" in page.text
+    assert "#0072b2" not in re.search(r"<svg.*</svg>", page.text, re.DOTALL)[0]
+
+
+def test_the_numbers_of_the_table_and_the_facts_are_there(page, evaluation):
+    text = page.text
+    for source in evaluation.metrics["sources"].values():
+        assert f"{100 * source['auroc']:.1f}" in text
+        assert f"{100 * source['baselines']['max_softmax']['auroc']:.1f}" in text
+    for fact in ("2.13.0", "1000 images", "99", "90.00 %", "a made-up run"):
+        assert fact in text
+    assert text.count('class="tile ') == 12 + 12 + 4 * 6
+
+
+def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
+    assert render(make_evaluation(), tmp_path).text == page.text
+
+
+def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
+    evil = "<script>alert('$x$')</script>"
+    page = render(
+        make_evaluation(oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path
+    )
+    assert "<script" not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert "b &amp; c" in page.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attacks": ()},
+        {"oods": ()},
+        {"attacks": (), "oods": ()},
+        {"n_errors": 0},
+        {"n_errors": 0, "attacks": (), "oods": ()},
+        {"n_errors": 1, "n_attack": 1},
+        {"n_attack": 0},
+        {"n_errors": 200, "attacks": ()},
+        {"images": False},
+        {"history": []},
+        {"history": [-1.5]},
+    ],
+    ids=str,
+)
+def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, tmp_path):
+    page = render(make_evaluation(**changes), tmp_path)
+    assert "nan" not in re.sub(r"data:image/[^\"]*", "", page.text).lower().replace("unanswered", "")
+    assert ("images" in page.sections) == changes.get("images", True)
+
+
+def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
+    evaluation = make_evaluation(images=False)
+    evaluation.table["score"][evaluation.table["source"] == "ood/noise"] = -np.inf
+    render(evaluation, tmp_path)
+
+
+def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluation, tmp_path):
+    evaluation = make_evaluation()
+    evaluation.images.popitem()
+    with pytest.raises(ValueError, match="is missing: the report shows the rows of gallery_rows"):
+        write_report(evaluation, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda e: {"table": {k: v for k, v in e.table.items() if k != "component"}}, "lacks the columns"),
+        (lambda e: {"table": {**e.table, "label": e.table["label"][:-1]}}, "one length"),
+        (lambda e: {"projection": e.projection[:, :1]}, "one point per row"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_in_words(make_evaluation, evaluation, change, match):
+    with pytest.raises(ValueError, match=match):
+        make_evaluation(**change(evaluation))

@@ -1,0 +1,1 @@
+"""Lightning modules, data, attacks, evidence and reports around the library `gmm_torch`."""

@@ -1,0 +1,26 @@
+"""A classifier as an attack needs it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def frozen(classifier: nn.Module) -> Iterator[None]:
+    """Hold a module in eval mode and without gradients by its parameters, then restore both.
+
+    Args:
+        classifier: every submodule gets its own mode back, every parameter its own `requires_grad`.
+    """
+    modes = {module: module.training for module in classifier.modules()}
+    wanted = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
+    classifier.eval()
+    classifier.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in wanted.items():
+            parameter.requires_grad_(requires_grad)

@@ -1,0 +1,110 @@
+"""Which images to attack."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Images that a classifier gets right, on the CPU, in the order of the data.
+
+    Attributes:
+        images: (n, C, H, W), in [0, 1].
+        label: (n,) int64.
+        index: position of each in the data set, (n,) int64.
+    """
+
+    images: Tensor
+    label: Tensor
+    index: Tensor
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
+    """Classify images in batches.
+
+    Args:
+        classifier: images to logits, in eval mode, on `device`.
+        images: (N, C, H, W).
+        device: where to classify.
+        batch_size: images at once.
+
+    Returns:
+        Classes on the CPU, (N,) int64.
+    """
+    if not len(images):
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.cat([classifier(x.to(device)).argmax(dim=1).cpu() for x in images.split(batch_size)])
+
+
+def select_right(
+    classifier: nn.Module,
+    loader: DataLoader,
+    n_images: int | None,
+    device: torch.device,
+    batch_size: int,
+    seed: int,
+) -> Selection:
+    """Draw images at random until enough of them are classified rightly.
+
+    Only as much of the data set is read as that takes.
+
+    Args:
+        classifier: images to logits, in eval mode, on `device`.
+        loader: gives batches of images and labels, in the order of its data set.
+        n_images: how many to select; None for all that are classified rightly.
+        device: where to classify.
+        batch_size: images at once.
+        seed: of the draw.
+
+    Returns:
+        At most `n_images` images.
+
+    Raises:
+        ValueError: if the loader shuffles, its data set is empty or has no length, or images are not in [0,
+            1].
+    """
+    if not isinstance(loader.sampler, SequentialSampler):
+        raise ValueError(
+            f"attacks report positions in the data set, so they need a loader in its order (shuffle=False), "
+            f"got one with a {type(loader.sampler).__name__}"
+        )
+    size = len(cast(Sized, loader.dataset))
+    if not size:
+        raise ValueError("expected a data set with images to attack, got an empty one")
+    wanted = size if n_images is None else n_images
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    drawn = DataLoader(
+        Subset(loader.dataset, order.tolist()),
+        batch_size=batch_size,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+    )
+    images, labels, positions = [], [], []
+    for (x, y, *_), index in zip(drawn, order.split(batch_size), strict=False):
+        _check_pixels(x)
+        right = predict(classifier, x, device, batch_size) == y
+        images.append(x[right])
+        labels.append(y[right])
+        positions.append(index[right])
+        wanted -= int(right.sum())
+        if wanted <= 0:
+            break
+    position = torch.cat(positions)[:n_images]
+    ranks = position.argsort()
+    return Selection(
+        torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks]
+    )
+
+
+def _check_pixels(images: Tensor) -> None:
+    if not ((images >= 0) & (images <= 1)).all():  # false for NaN, too
+        raise ValueError(
+            f"attacks need pixel values in [0, 1], got values from {images.min():.4g} to {images.max():.4g}; "
+            "leave the normalisation to the classifier"
+        )

@@ -1,0 +1,117 @@
+"""From a config to a classifier that takes images in [0, 1]."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
+from trainers.classifiers.normalize import Normalize
+
+_RESERVED = ("checkpoint", "normalize")
+
+
+def build_classifier(
+    cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]
+) -> nn.Module:
+    """Build a classifier with its normalisation inside, and load its checkpoint.
+
+    Args:
+        cfg: `_target_` and keyword arguments of the network, and two keys of its own: `checkpoint` (a path or
+            null) and `normalize` (`mean` and `std`, one value per channel; null for none). Arguments named
+            `num_classes`, `in_channels` or `image_size` that are null are filled in from the data. A
+            checkpoint that `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings
+            its normalisation along.
+        num_classes: number of classes C of the data.
+        image_shape: shape (channels, height, width) of the data's images.
+
+    Returns:
+        `nn.Sequential` of `normalize` and `network`: images (N, channels, height, width) in [0, 1] to logits
+        (N, C).
+
+    Raises:
+        FileNotFoundError: if there is no file at `checkpoint`.
+        ValueError: if the network cannot be built, does not take such images, or gives other than C logits;
+            if the checkpoint does not fit it (`CheckpointError`).
+    """
+    if not isinstance(cfg, DictConfig):
+        cfg = OmegaConf.create(dict(cfg))
+    if OmegaConf.is_missing(cfg, "_target_") or "_target_" not in cfg:
+        raise ValueError(
+            "the classifier config needs the import path of a network: "
+            "classifier._target_=package.module.Class"
+        )
+    network = _network(cfg, num_classes, image_shape)
+    classifier = nn.Sequential(
+        OrderedDict(normalize=_normalize(cfg.get("normalize"), image_shape[0]), network=network)
+    )
+    _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
+    if cfg.get("checkpoint") is not None:
+        _load(classifier, cfg["checkpoint"])
+    return classifier
+
+
+def _network(cfg: DictConfig, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
+    from_data = {
+        "num_classes": num_classes,
+        "in_channels": image_shape[0],
+        "image_size": list(image_shape[1:]),
+    }
+    filled = {key: value for key, value in from_data.items() if key in cfg and cfg[key] is None}
+    arguments = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in _RESERVED])
+    try:
+        network = instantiate(arguments, **filled)
+    except InstantiationException as error:
+        raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave "
+            f"{type(network).__name__}"
+        )
+    return network
+
+
+def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
+    cfg = cfg or OmegaConf.create()
+    mean, std = cfg.get("mean"), cfg.get("std")
+    if mean is None and std is None:
+        return Normalize([0.0] * channels, [1.0] * channels)
+    if mean is None or std is None:
+        raise ValueError(
+            f"classifier.normalize needs both mean and std or neither, got mean={mean}, std={std}"
+        )
+    return Normalize(mean, std)
+
+
+def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
+    was_training = classifier.training
+    classifier.eval()
+    try:
+        with torch.no_grad():
+            logits = classifier(torch.zeros(2, *image_shape))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"the classifier {target} does not take images of shape (N, "
+            f"{', '.join(map(str, image_shape))}): {error}"
+        ) from error
+    finally:
+        classifier.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the classifier {target} must give logits (N, {num_classes}) for the {num_classes} classes of "
+            "the data, "
+            f"for N = 2 it gave {shape}; check classifier.num_classes"
+        )
+
+
+def _load(classifier: nn.Module, path: str) -> None:
+    keys = read_weights(path).keys()
+    prefix = common_prefix(keys, classifier.state_dict())
+    whole = f"{prefix}normalize.mean" in keys and any(key.startswith(f"{prefix}network.") for key in keys)
+    load_weights(classifier if whole else classifier.get_submodule("network"), path)

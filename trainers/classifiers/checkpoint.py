@@ -1,0 +1,168 @@
+"""Weights in and out of files, without running code from them.
+
+A `.safetensors` file holds tensors only; `.pt`, `.pth` and `.ckpt` files are read with
+`torch.load(weights_only=True)`.
+"""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainers.files import atomic_path
+
+_PICKLED = (".pt", ".pth", ".ckpt")
+_SHOWN = 4  # keys of each kind that an error names
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not fit the network."""
+
+
+def save_weights(module: nn.Module, path: str | Path) -> None:
+    """Write a module's parameters and buffers to a safetensors file.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        module: on any device.
+        path: where to write.
+    """
+    # clones: safetensors refuses tensors that share memory, as tied weights do
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
+    with atomic_path(Path(path)) as temporary:
+        save_file(state, temporary)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint onto the CPU.
+
+    Args:
+        path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` file with a state dict, plain or under the
+            key `state_dict` as Lightning writes it.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the ending is unknown, the file is damaged or holds pickled Python objects, or
+            there is no state dict in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}; give the path of a .safetensors, .pt, .pth or .ckpt file"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path} is damaged or no safetensors file ({error}); copy or export it again"
+            ) from error
+    if path.suffix not in _PICKLED:
+        raise CheckpointError(f"{path}: expected a name ending in .safetensors, {', '.join(_PICKLED)}")
+    return _state_dict(_read_pickled(path), path)
+
+
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint into a module; every tensor must find its place.
+
+    Keys may carry one common prefix (`classifier.network.` in a Lightning checkpoint, `module.` from data
+    parallel training); tensors outside that prefix are left alone.
+
+    Args:
+        module: takes the weights, on its own device.
+        path: see `read_weights`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file cannot be read, or keys are missing, unexpected, or of another shape; the
+            module is then unchanged.
+    """
+    state = read_weights(path)
+    own = module.state_dict()
+    prefix = common_prefix(state, own)
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    problems = [
+        _problem("missing", own.keys() - state.keys()),
+        _problem("unexpected", state.keys() - own.keys()),
+        _problem(
+            "of another shape",
+            [
+                f"{key} (file {tuple(state[key].shape)}, network {tuple(own[key].shape)})"
+                for key in own.keys() & state.keys()
+                if state[key].shape != own[key].shape
+            ],
+        ),
+    ]
+    if any(problems):
+        raise CheckpointError(
+            f"{path} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}. "
+            "Choose the classifier config, number of classes and image channels that the file was trained "
+            "with"
+        )
+    module.load_state_dict(state)
+
+
+def common_prefix(keys: Iterable[str], wanted: Iterable[str]) -> str:
+    """Find the prefix under which most of the wanted keys stand.
+
+    Args:
+        keys: names in a checkpoint.
+        wanted: names in a module.
+
+    Returns:
+        The prefix, the shortest of the best; empty if no key is found.
+    """
+    wanted = set(wanted)
+    found: dict[str, int] = {"": 0}
+    for key in keys:
+        parts = key.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in wanted:
+                prefix = "".join(f"{part}." for part in parts[:start])
+                found[prefix] = found.get(prefix, 0) + 1
+    return max(found, key=lambda prefix: (found[prefix], -len(prefix)))
+
+
+def _read_pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds pickled Python objects, which could run code and are not loaded; "
+            "save the state dict alone: torch.save(network.state_dict(), path) or safetensors.torch.save_file"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged or no PyTorch file; copy or export it again") from error
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path}: expected a state dict (names to tensors), got {type(content).__name__}"
+        )
+    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{path}: expected a state dict (names to tensors), plain or under the key `state_dict`; "
+            f"no tensors: {_listed(others)}"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _problem(kind: str, keys: Iterable[str]) -> str:
+    keys = sorted(keys)
+    return f"{len(keys)} keys {kind}: {_listed(keys)}" if keys else ""
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")

@@ -1,0 +1,54 @@
+"""LeNet-5 for images of any size from 8x8."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class LeNet(nn.Module):
+    """Two 5x5 convolutions and three linear layers, with ReLU and max pooling.
+
+    Both convolutions are padded, so that 8x8 images survive the two poolings.
+
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998,
+    figure 2.
+
+    Args:
+        num_classes: number of classes C.
+        in_channels: number of image channels.
+        image_size: height and width of the images, in pixels.
+
+    Raises:
+        ValueError: if a side of the image is shorter than 4 pixels.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int = 1, image_size: Sequence[int] = (28, 28)) -> None:
+        super().__init__()
+        height, width = image_size
+        if min(height, width) < 4:
+            raise ValueError(f"LeNet needs images of at least 4x4 pixels, got image_size=({height}, {width})")
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, 6, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * (height // 4) * (width // 4), 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+        )
+        self.linear = nn.Linear(84, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            x: images, (N, in_channels, *image_size).
+
+        Returns:
+            Logits, (N, num_classes).
+        """
+        return self.linear(self.features(x))

@@ -1,0 +1,1 @@
+"""Datasets, their splits, and the data module that hands them out."""

@@ -1,0 +1,273 @@
+"""The data module: one dataset, five disjoint splits, five loaders."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from trainers.data.augmentation import Augmentation
+from trainers.data.errors import DataError
+from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
+from trainers.data.splits import balanced_subset, check_disjoint, split_indices
+
+Batches = DataLoader[tuple[Tensor, int]]
+"""Batches of images, float32 (B, C, H, W) in [0, 1], and labels, int64 (B,)."""
+
+
+class ImageDataModule(LightningDataModule):
+    """Images for a classifier, for the mixture of its features, for calibration and for the test.
+
+    Everything but the test split comes out of the official training split by fixed index
+    (``trainers.data.splits``). The data is loaded when something first asks for it.
+    """
+
+    def __init__(
+        self,
+        source: Callable[..., LabelledImages],
+        *,
+        root: str | os.PathLike[str] | None = "data",
+        num_classes: int | None = None,
+        image_shape: Sequence[int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        augment: Augmentation | None = None,
+        calibration_every: int = 10,
+        validation_every: int = 20,
+        mixture_every: int | None = 5,
+        n_labelled: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Take the options; nothing is read yet.
+
+        Args:
+            source: called as ``source(root=root, split="train")`` and with ``split="test"``.
+            root: the folder of datasets, handed to ``source``; None for a source that needs none.
+            num_classes: expected number of classes; None takes what the data has.
+            image_shape: expected (C, H, W); None takes what the data has.
+            mean: of each channel, for the classifier's normalisation; not applied here.
+            std: of each channel, likewise.
+            batch_size: images in a batch, of every loader.
+            num_workers: processes that load batches beside the main one.
+            pin_memory: whether batches are put in page-locked memory, which a CUDA device reads faster.
+            augment: random changes to the images of the train loader, and of no other.
+            calibration_every: see ``split_indices``.
+            validation_every: see ``split_indices``.
+            mixture_every: see ``split_indices``; None fits the mixture on the images the classifier is
+                trained on.
+            n_labelled: size of the class-balanced subset that keeps its labels; the others join the mixture
+                split.
+            seed: of the choice of labelled images and of the train loader's order.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
+        super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+        self.declared_shape = None if image_shape is None else as_image_shape(image_shape)
+        self.mean, self.std = _channel_values("mean", mean), _channel_values("std", std)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if (
+                values is not None
+                and self.declared_shape is not None
+                and len(values) != self.declared_shape[0]
+            ):
+                raise ValueError(
+                    f"{name} must have {self.declared_shape[0]} values, one per channel, got {list(values)}"
+                )
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be > 0 in every channel, got {list(self.std)}")
+        self.source = source
+        self.root = root
+        self.declared_classes = num_classes
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.augment = augment or Augmentation()
+        self.shares: dict[str, Any] = {
+            "calibration_every": calibration_every,
+            "validation_every": validation_every,
+            "mixture_every": mixture_every,
+        }
+        split_indices(1000, **self.shares)  # shares out of range are told now, before the data is read
+        self.n_labelled = n_labelled
+        self.seed = seed
+
+    @cached_property
+    def training_images(self) -> LabelledImages:
+        """The official training split, whole."""
+        images = self._load("train")
+        n_classes = len(images.class_names)
+        if self.declared_classes not in (None, n_classes):
+            raise DataError(
+                f"data.num_classes is {self.declared_classes}, but the data has {n_classes} classes"
+            )
+        if self.declared_shape not in (None, images.image_shape):
+            raise DataError(
+                f"data.image_shape is {list(self.declared_shape or ())}, "
+                f"but the images are {list(images.image_shape)}"
+            )
+        return images
+
+    @cached_property
+    def test_images(self) -> LabelledImages:
+        """The official test split, whole."""
+        images = self._load("test")
+        if images.image_shape != self.training_images.image_shape:
+            raise DataError(
+                f"test images are {list(images.image_shape)}, "
+                f"training images {list(self.training_images.image_shape)}"
+            )
+        return images
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.training_images.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name for each class, in the order of the labels."""
+        return self.training_images.class_names
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(C, H, W)."""
+        return self.training_images.image_shape
+
+    @property
+    def mixture_role(self) -> Literal["own", "shared"]:
+        """Whether the mixture split is its "own", or "shared": it holds all images of the train split."""
+        return "shared" if self.shares["mixture_every"] is None else "own"
+
+    @cached_property
+    def indices(self) -> dict[str, Tensor]:
+        """Sorted int64 indices of each split.
+
+        "train", "validation", "mixture", "calibration" are indices into the official training split, "test"
+        into the test split.
+
+        Raises:
+            OverlapError: two splits that must be disjoint are not.
+            ValueError: too few images or labels.
+        """
+        indices = split_indices(len(self.training_images), **self.shares)
+        if self.n_labelled is not None:
+            pool = indices["train"]
+            targets = self.training_images.targets[pool]
+            labelled = balanced_subset(targets, self.n_labelled, self.num_classes, self.seed)
+            indices["train"] = pool[labelled]
+            if self.mixture_role == "own":
+                unlabelled = torch.ones(len(pool), dtype=torch.bool)
+                unlabelled[labelled] = False
+                indices["mixture"] = torch.cat([indices["mixture"], pool[unlabelled]]).sort().values
+        shared = frozenset({"train", "mixture"}) if self.mixture_role == "shared" else frozenset()
+        check_disjoint(indices, may_overlap=shared)
+        return {**indices, "test": torch.arange(len(self.test_images))}
+
+    def prepare_data(self) -> None:
+        """Find the data, or download it, in one process."""
+        _ = self.indices
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the data, unless this process has, and check that the splits are disjoint."""
+        _ = self.indices
+
+    def train_dataloader(self) -> Batches:
+        """Augmented training images, in an order that ``seed`` decides."""
+        subset: Dataset[tuple[Tensor, int]] = self._subset("train")
+        transform = self.augment.transform(self.image_shape)
+        indices = self.indices["train"]
+        if transform is not None:
+            images = self.training_images
+            subset = MappedImages(images, indices, transform, images.targets[indices], self.image_shape)
+        return DataLoader(
+            subset,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(self.seed),
+            # Batch normalisation can't train on a last batch of one image.
+            drop_last=len(indices) > 1 and len(indices) % self.batch_size == 1,
+            **self._loader_options,
+        )
+
+    def val_dataloader(self) -> Batches:
+        """Validation images, in order."""
+        return self._ordered("validation")
+
+    def mixture_dataloader(self) -> Batches:
+        """The images that the mixture is fitted to, in order and never augmented.
+
+        In a distributed run each process gets its share, without padding or repetition, so that the sum of
+        the processes' sufficient statistics is that of one process.
+
+        Raises:
+            DataError: fewer images than processes.
+        """
+        dataset = self._subset("mixture")
+        sampler = None
+        if distributed.is_available() and distributed.is_initialized():
+            if len(dataset) < distributed.get_world_size():
+                raise DataError(
+                    f"{len(dataset)} mixture images are too few for {distributed.get_world_size()} processes"
+                )
+            sampler = UnrepeatedDistributedSampler(dataset, shuffle=False)
+        return DataLoader(dataset, sampler=sampler, **self._loader_options)
+
+    def calibration_dataloader(self) -> Batches:
+        """Calibration images, in order."""
+        return self._ordered("calibration")
+
+    def test_dataloader(self) -> Batches:
+        """Test images, in order."""
+        return self._ordered("test")
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits: equal when the same images play the same roles.
+
+        All labels and indices go in, and the pixels of evenly spaced images (``content_digest``).
+        """
+        digest = hashlib.sha256()
+        for images in (self.training_images, self.test_images):
+            digest.update(content_digest(images).encode())
+        for name, indices in sorted(self.indices.items()):
+            digest.update(name.encode() + indices.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "pin_memory": self.pin_memory,
+            "persistent_workers": self.num_workers > 0,
+        }
+
+    def _load(self, split: str) -> LabelledImages:
+        where = {} if self.root is None else {"root": self.root}
+        return self.source(split=split, **where)
+
+    def _subset(self, split: str) -> Subset[tuple[Tensor, int]]:
+        images = self.test_images if split == "test" else self.training_images
+        return Subset(images, self.indices[split].tolist())
+
+    def _ordered(self, split: str) -> Batches:
+        return DataLoader(self._subset(split), shuffle=False, **self._loader_options)
+
+
+def _channel_values(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) not in (1, 3):
+        raise ValueError(f"{name} must have one or three values, one per channel, got {list(values)}")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,53 @@
+"""Downloading a dataset without leaving half of it behind."""
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from trainers.data.errors import DataNotFoundError
+
+
+def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> DataNotFoundError:
+    """Compose the one-line error for a dataset that can't be had.
+
+    Args:
+        what: the dataset and split.
+        searched: the folders that were looked into.
+        reason: why it was not downloaded.
+        remedy: what the reader can do.
+    """
+    folders = ", ".join(os.path.abspath(folder) for folder in dict.fromkeys(searched))
+    reason = " ".join(reason.split())
+    reason = reason if len(reason) <= 200 else reason[:197] + "..."
+    return DataNotFoundError(f"{what}: no local copy in {folders}, and {reason}. {remedy}")
+
+
+def download_into(root: Path, fetch: Callable[[str], object]) -> str | None:
+    """Let ``fetch`` write into a temporary folder, then move what it wrote into ``root``.
+
+    Args:
+        root: the folder of datasets; created when missing, and removed again when it was and the download
+            fails.
+        fetch: called with the temporary folder.
+
+    Returns:
+        None, or why the download failed.
+    """
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
+            fetch(folder)
+            for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+                target = root / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    except (RuntimeError, OSError, EOFError, HTTPException, tarfile.TarError) as error:
+        for folder_made in missing:
+            if folder_made.is_dir() and not any(folder_made.iterdir()):
+                folder_made.rmdir()
+        return f"the download failed ({type(error).__name__}: {error})"
+    return None

@@ -1,0 +1,29 @@
+"""What can be wrong with data on disk."""
+
+
+class DataError(RuntimeError):
+    """A dataset is there but can't be used as it is."""
+
+
+class DataNotFoundError(DataError):
+    """A dataset is neither on this machine nor to be had by download."""
+
+
+class UnreadableImagesError(DataError):
+    """Some files of an image folder can't be decoded.
+
+    Attributes:
+        paths: the files.
+    """
+
+    def __init__(self, folder: str, paths: list[str], n_files: int) -> None:
+        self.paths = paths
+        shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+        super().__init__(
+            f"{len(paths)} of {n_files} image files in {folder} can't be read: {shown}. "
+            "Repair or remove them, or set skip_unreadable=true to leave them out."
+        )
+
+
+class OverlapError(DataError):
+    """Two splits that must be disjoint share images."""

@@ -1,0 +1,121 @@
+"""MNIST and its relatives: datasets in IDX files."""
+
+import gzip
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torchvision
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from trainers.data.download import download_into, not_found
+from trainers.data.errors import DataError
+from trainers.data.images import ImageArray, check_split
+
+IDX_DATASETS = ("MNIST", "FashionMNIST", "KMNIST")
+
+
+def idx_images(
+    name: str,
+    root: str | os.PathLike[str] = "data",
+    split: str = "train",
+    *,
+    folders: Sequence[str] = (),
+    download: bool = True,
+) -> ImageArray:
+    """Load one of torchvision's datasets in IDX files, from a local copy when there is one.
+
+    A copy is the two files of the split, gzipped or not, in ``<root>/<name>/raw`` (torchvision's place), in
+    ``<root>/<name>``, in ``root`` itself or in one of ``folders``. Copies are read in place and never written
+    to.
+
+    Args:
+        name: torchvision's class: "MNIST", "FashionMNIST" or "KMNIST".
+        root: the folder of datasets, or one that holds the IDX files.
+        split: "train" or "test".
+        folders: other folders that may hold the IDX files.
+        download: whether to download what is not found, to torchvision's place under ``root``.
+
+    Raises:
+        DataNotFoundError: no copy and no download.
+        DataError: the files are not what they should be.
+        ValueError: unknown name or split.
+    """
+    check_split(split)
+    if name not in IDX_DATASETS:
+        raise ValueError(f"name must be one of {', '.join(IDX_DATASETS)}, got {name!r}")
+    dataset_class = getattr(torchvision.datasets, name)
+    place = Path(root).expanduser()
+    searched = [place / name / "raw", place / name, place, *map(Path, folders)]
+    files = find_idx_files(searched, split)
+    if files is None:
+        reason = "download is off"
+        if download:
+            reason = (
+                download_into(place, lambda folder: dataset_class(folder, download=True))
+                or "it is incomplete"
+            )
+            files = find_idx_files(searched, split)
+        if files is None:
+            stem = _stem(split)
+            remedy = (
+                f"Put {stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not) into one of these "
+                "folders, or set root to the folder that holds them."
+            )
+            raise not_found(f"{name} ({split} split)", searched, reason, remedy)
+    images = _read(files[0], read_image_file)
+    targets = _read(files[1], read_label_file)
+    if len(images) != len(targets):
+        raise DataError(f"{files[0]} holds {len(images)} images, but {files[1]} holds {len(targets)} labels")
+    return ImageArray(images[:, None], targets, dataset_class.classes)
+
+
+def find_idx_files(folders: Sequence[Path], split: str) -> tuple[Path, Path] | None:
+    """Return the image file and the label file of a split from the first folder that holds both, or None."""
+    for folder in folders:
+        found = [
+            next((path for path in _spellings(folder, split, kind) if path.is_file()), None)
+            for kind in ("images-idx3", "labels-idx1")
+        ]
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    return None
+
+
+def _stem(split: str) -> str:
+    return "train" if split == "train" else "t10k"
+
+
+def _spellings(folder: Path, split: str, kind: str) -> list[Path]:
+    names = (f"{_stem(split)}-{kind}-ubyte", f"{_stem(split)}-{kind.replace('-', '.')}-ubyte")
+    return [folder / (name + suffix) for name in names for suffix in ("", ".gz")]
+
+
+def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
+    try:
+        if path.suffix != ".gz":
+            return reader(str(path))
+        # torchvision reads plain files only, and the folder of a local copy is not ours to unpack into.
+        with tempfile.TemporaryDirectory() as folder:
+            unpacked = Path(folder) / path.stem
+            with gzip.open(path) as packed, unpacked.open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+            return reader(str(unpacked))
+    # torchvision asserts on the header and lets the reshape of a short file fail.
+    except (
+        AssertionError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OSError,
+        zlib.error,
+    ) as error:
+        raise DataError(
+            f"{path} is not a readable IDX file ({type(error).__name__}: {error}). Fetch it again."
+        ) from error

@@ -1,0 +1,149 @@
+"""Labelled images: what every dataset of this package is."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+UNKNOWN_LABEL = -1
+"""The label of an image that belongs to none of the classes."""
+
+ImageShape = tuple[int, int, int]
+"""Channels, height, width."""
+
+SPLITS = ("train", "test")
+"""The two official splits of a dataset."""
+
+
+def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
+    """Raise unless ``split`` is one of ``allowed``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if split not in allowed:
+        raise ValueError(f"split must be one of {', '.join(allowed)}, got {split!r}")
+
+
+def as_image_shape(shape: Sequence[int]) -> ImageShape:
+    """Check a (C, H, W) triple and return it as a tuple of int.
+
+    Raises:
+        ValueError: not three positive integers, or neither 1 nor 3 channels.
+    """
+    values = tuple(shape)
+    if len(values) != 3 or not all(isinstance(v, int) and v > 0 for v in values) or values[0] not in (1, 3):
+        raise ValueError(
+            f"image_shape must be [channels, height, width], 1 or 3 channels and positive sizes, got "
+            f"{list(values)}"
+        )
+    return values[0], values[1], values[2]
+
+
+class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
+    """A dataset of ``(image, label)``: float32 (C, H, W) in [0, 1], and an int.
+
+    Attributes:
+        targets: (N,) int64 labels, ``UNKNOWN_LABEL`` where there is none.
+        class_names: one name for each class, in the order of the labels.
+        image_shape: (C, H, W) of every image.
+    """
+
+    targets: Tensor
+    class_names: list[str]
+    image_shape: ImageShape
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return (self[index] for index in range(len(self)))
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the image, float32 (C, H, W) in [0, 1], and the label at ``index``."""
+
+
+class ImageArray(LabelledImages):
+    """Labelled images held in memory as bytes, a quarter of what float32 takes."""
+
+    def __init__(self, images: Tensor, targets: Tensor, class_names: Sequence[str] = ()) -> None:
+        """Hold the images.
+
+        Args:
+            images: (N, C, H, W) uint8.
+            targets: (N,) int64.
+            class_names: names of the classes.
+
+        Raises:
+            ValueError: wrong rank or type, or not one label for each image.
+        """
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+        if targets.shape != (len(images),):
+            raise ValueError(
+                f"targets must be ({len(images)},) to match the images, got {tuple(targets.shape)}"
+            )
+        self.images = images.contiguous()
+        self.targets = targets.long()
+        self.class_names = list(class_names)
+        self.image_shape = as_image_shape(images.shape[1:])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index].float().div_(255), int(self.targets[index])
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        """Return a batch of items; DataLoader prefers this to one call for each item."""
+        images = self.images[indices].float().div_(255)
+        return list(zip(images.unbind(), self.targets[indices].tolist(), strict=True))
+
+
+class MappedImages(LabelledImages):
+    """Labelled images with a function applied to each image when it is read."""
+
+    def __init__(
+        self,
+        dataset: Dataset[tuple[Tensor, int]],
+        indices: Tensor,
+        function: Callable[[Tensor], Tensor],
+        targets: Tensor,
+        image_shape: ImageShape,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        """Wrap ``dataset``.
+
+        Args:
+            dataset: where the images are read.
+            indices: (M,) the items of ``dataset`` to show, in order.
+            function: image to image.
+            targets: (M,) labels to show in place of those of ``dataset``.
+            image_shape: (C, H, W) of what ``function`` returns.
+            class_names: names of the classes.
+        """
+        self.dataset = dataset
+        self.indices = indices
+        self.function = function
+        self.targets = targets
+        self.image_shape = image_shape
+        self.class_names = list(class_names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, _ = self.dataset[int(self.indices[index])]
+        return self.function(image), int(self.targets[index])
+
+
+def content_digest(dataset: LabelledImages, n_probes: int = 64) -> str:
+    """Return a hexadecimal digest of a dataset: all labels, all class names, and evenly spaced images.
+
+    A sample of the images keeps this quick for folders that don't fit in memory; the result doesn't depend on
+    how the dataset stores them.
+    """
+    digest = hashlib.sha256()
+    digest.update(repr((len(dataset), dataset.image_shape, dataset.class_names)).encode())
+    digest.update(dataset.targets.numpy().tobytes())
+    for index in torch.linspace(0, len(dataset) - 1, min(n_probes, len(dataset))).long().tolist():
+        digest.update(dataset[index][0].mul(255).round().byte().numpy().tobytes())
+    return digest.hexdigest()

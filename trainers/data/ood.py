@@ -1,0 +1,64 @@
+"""Out-of-distribution sets, in the shape of the in-distribution images."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trainers.data.conform import as_image, conform
+from trainers.data.images import UNKNOWN_LABEL, ImageShape, LabelledImages, MappedImages, as_image_shape
+
+
+def build_ood(
+    cfg_ood: Mapping[str, Any] | None,
+    image_shape: Sequence[int],
+    seed: int,
+    limit: int | None = None,
+) -> dict[str, LabelledImages]:
+    """Make the out-of-distribution sets that a config names.
+
+    Args:
+        cfg_ood: for each name a config with ``_target_``. It makes either a dataset of ``(image, label)``,
+            whose images may have any size, one or three channels, and be tensors, arrays or PIL images; or,
+            with ``_partial_: true``, a function of ``image_shape`` and ``seed`` that makes one.
+        image_shape: (C, H, W) of the in-distribution images; every image is converted to it.
+        seed: of what is random in a set, and of the choice of ``limit`` images.
+        limit: images to keep of each set, chosen at random because folders are sorted; None keeps all.
+
+    Returns:
+        for each name, in order, a dataset of float32 (C, H, W) images in [0, 1] with the label -1.
+
+    Raises:
+        ValueError: an entry without ``_target_``, an empty set, or ``limit`` < 1.
+        DataError: a set can't be found or read.
+    """
+    shape = as_image_shape(image_shape)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be a number of images >= 1 or null for all, got {limit}")
+    for name, cfg in (cfg_ood or {}).items():
+        if not isinstance(cfg, Mapping) or "_target_" not in cfg:
+            raise ValueError(f"ood.{name} must be a config with _target_, got {cfg!r}")
+    return {str(name): _build(name, cfg, shape, seed, limit) for name, cfg in (cfg_ood or {}).items()}
+
+
+def _build(
+    name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limit: int | None
+) -> LabelledImages:
+    made = instantiate(cfg)
+    dataset: Dataset[Any] = made(image_shape=shape, seed=seed) if isinstance(made, partial) else made
+    n = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
+    if n == 0:
+        raise ValueError(f"ood.{name} holds no images")
+    indices = torch.arange(n)
+    if limit is not None and limit < n:
+        indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+    targets = torch.full((len(indices),), UNKNOWN_LABEL)
+    return MappedImages(dataset, indices, partial(_to_shape, image_shape=shape), targets, shape)
+
+
+def _to_shape(image: object, image_shape: ImageShape) -> Tensor:
+    return conform(as_image(image), image_shape)

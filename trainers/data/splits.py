@@ -1,0 +1,113 @@
+"""Who gets which image of the official training split.
+
+The calibration images are a fixed function of the index, before anything else and whatever the seed, so that
+a classifier trained once can be calibrated on images that it has not seen.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from trainers.data.errors import OverlapError
+
+
+def split_indices(
+    n: int,
+    *,
+    calibration_every: int = 10,
+    validation_every: int = 20,
+    mixture_every: int | None = 5,
+) -> dict[str, Tensor]:
+    """Divide the indices 0 .. n - 1 by position.
+
+    Calibration takes every index that ``calibration_every`` divides. Of the remaining, in order, validation
+    takes each ``validation_every``-th, then mixture each ``mixture_every``-th; train takes the rest.
+
+    Args:
+        n: number of images in the official training split.
+        calibration_every: at least 2.
+        validation_every: at least 2.
+        mixture_every: at least 2, or None: the mixture is fitted on the images that the classifier was
+            trained on.
+
+    Returns:
+        "train", "validation", "mixture", "calibration": sorted int64 indices, (n_split,).
+
+    Raises:
+        ValueError: a share is out of range, or ``n`` is too small to give each split an image.
+    """
+    shares = {"calibration_every": calibration_every, "validation_every": validation_every}
+    if mixture_every is not None:
+        shares["mixture_every"] = mixture_every
+    for name, value in shares.items():
+        if value < 2:
+            raise ValueError(
+                f"{name} must be an integer >= 2 (every {name.split('_')[0]}-th image), got {value}"
+            )
+    rest = torch.arange(n)
+    indices: dict[str, Tensor] = {}
+    for name, value in shares.items():
+        taken = torch.arange(len(rest)) % value == 0
+        indices[name.removesuffix("_every")] = rest[taken]
+        rest = rest[~taken]
+    indices["train"] = rest
+    indices.setdefault("mixture", rest)
+    empty = [name for name, values in indices.items() if len(values) == 0]
+    if empty:
+        raise ValueError(f"{n} training images are too few: nothing is left for {', '.join(empty)}")
+    return indices
+
+
+def balanced_subset(targets: Tensor, n_labelled: int, num_classes: int, seed: int) -> Tensor:
+    """Choose as many samples of each class, at random.
+
+    Args:
+        targets: (N,) int64 labels in 0 .. num_classes - 1.
+        n_labelled: how many to choose, a multiple of ``num_classes``.
+        num_classes: number of classes.
+        seed: of the choice.
+
+    Returns:
+        sorted positions into ``targets``, (n_labelled,) int64.
+
+    Raises:
+        ValueError: not a positive multiple of the number of classes, or a class has too few samples.
+    """
+    if n_labelled < 1 or n_labelled % num_classes:
+        raise ValueError(
+            f"n_labelled must be a positive multiple of the {num_classes} classes, got {n_labelled}"
+        )
+    per_class = n_labelled // num_classes
+    counts = torch.bincount(targets, minlength=num_classes)
+    fewest = int(counts.min())
+    if fewest < per_class:
+        raise ValueError(
+            f"n_labelled={n_labelled} needs {per_class} labels of each class, but class "
+            f"{int(counts.argmin())} has {fewest} training images: at most "
+            f"n_labelled={fewest * num_classes} is possible"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator)
+    chosen = [order[targets[order] == label][:per_class] for label in range(num_classes)]
+    return torch.cat(chosen).sort().values
+
+
+def check_disjoint(indices: Mapping[str, Tensor], *, may_overlap: frozenset[str] = frozenset()) -> None:
+    """Raise when two splits share an image.
+
+    Args:
+        indices: for each split its indices into one and the same list of images, (n_split,).
+        may_overlap: the names of the one pair that may.
+
+    Raises:
+        OverlapError: two others do, or a split holds an image twice.
+    """
+    for name, values in indices.items():
+        if len(values.unique()) != len(values):
+            raise OverlapError(f"the {name} split holds {len(values) - len(values.unique())} images twice")
+    for first, second in combinations(indices, 2):
+        shared = int(torch.isin(indices[first], indices[second]).sum())
+        if shared and {first, second} != may_overlap:
+            raise OverlapError(f"the {first} and {second} splits must be disjoint, but share {shared} images")

@@ -1,0 +1,73 @@
+"""torchvision's datasets that fit in memory."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from trainers.data.download import download_into, not_found
+from trainers.data.images import ImageArray, check_split
+
+TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "STL10")
+
+
+def torchvision_images(
+    name: str,
+    root: str | os.PathLike[str] = "data",
+    split: str = "train",
+    *,
+    download: bool = True,
+) -> ImageArray:
+    """Load one of torchvision's datasets, from a local copy when there is one.
+
+    A copy is torchvision's own layout in ``root`` or in ``<root>/<name>``; torchvision checks its digests.
+
+    Args:
+        name: torchvision's class: "CIFAR10", "CIFAR100", "SVHN" or "STL10".
+        root: the folder of datasets.
+        split: "train" or "test".
+        download: whether to download into ``root`` what is not found.
+
+    Raises:
+        DataNotFoundError: no intact copy and no download.
+        ValueError: unknown name or split.
+    """
+    check_split(split)
+    if name not in TORCHVISION_DATASETS:
+        raise ValueError(f"name must be one of {', '.join(TORCHVISION_DATASETS)}, got {name!r}")
+    dataset_class = getattr(torchvision.datasets, name)
+    which: dict[str, Any] = {"split": split}
+    if "split" not in inspect.signature(dataset_class).parameters:
+        which = {"train": split == "train"}
+    place = Path(root).expanduser()
+    searched = [place, place / name]
+    dataset = _find(dataset_class, searched, which)
+    if dataset is None:
+        reason = "download is off"
+        if download:
+            reason = (
+                download_into(place, lambda folder: dataset_class(folder, download=True, **which))
+                or "it is damaged"
+            )
+            dataset = _find(dataset_class, searched, which)
+        if dataset is None:
+            remedy = f"Put torchvision's files of {name} there, or set root to the folder that holds them."
+            raise not_found(f"{name} ({split} split)", searched, reason, remedy)
+    images = torch.as_tensor(dataset.data)
+    if images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2)  # CIFAR keeps (N, H, W, C), the others (N, C, H, W)
+    targets = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long()
+    names = getattr(dataset, "classes", None) or [str(label) for label in range(int(targets.max()) + 1)]
+    return ImageArray(images, targets, names)
+
+
+def _find(dataset_class: Any, folders: list[Path], which: dict[str, Any]) -> Any | None:
+    for folder in folders:
+        try:
+            return dataset_class(folder, **which)
+        except RuntimeError:  # torchvision's "not found or corrupted"
+            continue
+    return None

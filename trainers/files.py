@@ -1,0 +1,37 @@
+"""Writing files so that a reader only ever sees a finished one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it onto ``path`` when the block succeeds.
+
+    The temporary name keeps the suffix of ``path``, because some writers choose the format by it. Parent
+    folders are created. When the block raises, the temporary file is removed and ``path`` is what it was
+    before.
+
+    Args:
+        path: where the finished file shall stand. An existing file is replaced in one step.
+
+    Yields:
+        the path to write to, in the same folder and therefore on the same file system.
+
+    Raises:
+        FileNotFoundError: the block ended without writing the temporary file.
+        IsADirectoryError: ``path`` is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"expected the path of a file to write, got the folder {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of our own rather than mkstemp: the writer creates the file itself, so its mode follows the
+    # umask.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder:
+        temporary = Path(folder) / target.name
+        yield temporary
+        os.replace(temporary, target)

@@ -1,0 +1,7 @@
+"""Metrics of failure detection that torchmetrics does not have; AUROC and average precision are its own."""
+
+from trainers.metrics.augrc import AUGRC
+from trainers.metrics.aurc import AURC
+from trainers.metrics.fpr_at_tpr import FPRAtTPR
+
+__all__ = ["AUGRC", "AURC", "FPRAtTPR"]

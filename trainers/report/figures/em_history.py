@@ -1,0 +1,23 @@
+"""How the fit of the mixture went."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from trainers.report.figures.style import OURS, WIDE, new_axes
+
+
+def em_history(history: Sequence[float]) -> Figure:
+    """Mean log-likelihood per image after each EM iteration.
+
+    Args:
+        history: nats, one per iteration.
+    """
+    figure, axes = new_axes(WIDE)
+    axes.plot(range(1, len(history) + 1), list(history), color=OURS, marker="o", markersize=2.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+    axes.set_xlabel("EM iteration")
+    axes.set_ylabel("mean log-likelihood (nats)")
+    return figure

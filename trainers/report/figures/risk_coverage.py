@@ -1,0 +1,40 @@
+"""How wrong the accepted predictions are, as more of them are accepted."""
+
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from gmm_torch.functional import risk_coverage as functional
+from trainers.report.figures.style import CORRECT, OURS, SOFTMAX, WIDE, legend_below, new_axes, thin
+
+
+def risk_coverage(scores: NDArray[Any], softmax: NDArray[Any], wrong: NDArray[Any]) -> Figure:
+    """Error rate among the accepted against the share accepted: ours, the plain softmax's, the best possible.
+
+    Args:
+        scores: (N,) of the clean test images, higher = accepted earlier.
+        softmax: (N,) maximum softmax probabilities.
+        wrong: (N,) bool.
+    """
+    figure, axes = new_axes(WIDE)
+    best = -wrong.astype(float)
+    for label, order, colour, line in (
+        ("best possible", best, CORRECT, (0, (1, 1.5))),
+        ("softmax", softmax, SOFTMAX, (0, (4, 1.5))),
+        ("ours", scores, OURS, "solid"),
+    ):
+        curve = functional.risk_coverage(
+            torch.from_numpy(order.astype(float)), torch.from_numpy(wrong.astype(float))
+        )
+        coverage, risk = thin(100 * curve.coverage.numpy(), 100 * curve.risk.numpy())
+        axes.plot(coverage, risk, color=colour, linestyle=line, label=label)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(
+        0, max(1.0, 160 * float(wrong.mean()))
+    )  # the first few accepted images alone may reach 100 %
+    axes.set_xlabel("coverage: images accepted (%)")
+    axes.set_ylabel("error rate among them (%)")
+    legend_below(figure, 3)
+    return figure

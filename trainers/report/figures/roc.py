@@ -1,0 +1,39 @@
+"""ROC curves of one source of failure, ours and the plain softmax's."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_roc
+
+from trainers.evidence import unit_ranks
+from trainers.report.figures.style import OURS, RULE, SMALL, SOFTMAX, new_axes, thin
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+
+def roc(ours: Pair, softmax: Pair) -> Figure:
+    """Failures refused against good inputs refused, over all thresholds.
+
+    Args:
+        ours: scores of the (N,) good inputs and the (M,) failures, higher = more typical, N, M >= 1.
+        softmax: the maximum softmax probabilities of the same inputs.
+    """
+    figure, axes = new_axes(SMALL)
+    axes.plot([0, 100], [0, 100], color=RULE, linewidth=1)
+    axes.plot(*_curve(*softmax), color=SOFTMAX, linestyle=(0, (4, 1.5)))
+    axes.plot(*_curve(*ours), color=OURS, linewidth=1.8)
+    axes.set_xlim(-1.5, 101.5)  # curves along the frame keep their full width
+    axes.set_ylim(-1.5, 101.5)
+    axes.set_xlabel("good inputs refused (%)")
+    axes.set_ylabel("failures refused (%)")
+    return figure
+
+
+def _curve(good: NDArray[Any], failures: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    scores = torch.from_numpy(np.concatenate([good, failures]).astype(np.float64))
+    failure = torch.cat([torch.zeros(len(good)), torch.ones(len(failures))]).long()
+    fpr, tpr, _ = binary_roc(1 - unit_ranks(scores), failure)
+    return thin(100 * fpr.numpy(), 100 * tpr.numpy())

@@ -1,0 +1,74 @@
+"""Where the scores of each kind of image lie: one histogram above the other."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
+from numpy.typing import NDArray
+
+from trainers.report.figures.style import INK, MUTED, WIDE, new_axes
+
+BINS = 60
+
+
+class Group(NamedTuple):
+    """The scores of one kind of image."""
+
+    label: str
+    scores: NDArray[Any]  # (N,)
+    colour: str
+
+
+def score_histograms(groups: Sequence[Group], threshold: float | None = None, alpha: float = 0.05) -> Figure:
+    """One row per group, each scaled to its own highest bin; scores beyond the axis count in its end bins.
+
+    Args:
+        groups: the first sets the range of the axis together with the bulk of the others.
+        threshold: the score below which an image is refused; None leaves the line out.
+        alpha: the false alarm rate that the threshold belongs to.
+    """
+    figure, axes = new_axes((WIDE[0], 0.36 * len(groups) + 0.85))
+    edges = np.linspace(*_range(groups), BINS + 1)
+    for row, group in enumerate(groups):
+        base = len(groups) - 1 - row
+        counts = np.histogram(np.clip(group.scores, edges[0], edges[-1]), edges)[0]
+        height = base + 0.86 * counts / max(1, counts.max())
+        axes.stairs(height, edges, baseline=base, fill=True, color=group.colour, alpha=0.28)
+        axes.stairs(height, edges, baseline=None, color=group.colour, linewidth=1.1)
+        axes.text(
+            1.0,
+            base + 0.55,
+            f"n = {len(group.scores)}",
+            transform=blended_transform_factory(axes.transAxes, axes.transData),
+            ha="right",
+            fontsize=6.5,
+            color=MUTED,
+        )
+    if threshold is not None and edges[0] <= threshold <= edges[-1]:
+        axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+        axes.text(
+            threshold, len(groups) + 0.02, f"refused at {alpha:g} ◂ ", ha="right", fontsize=7, color=INK
+        )
+    axes.set_yticks([len(groups) - 1 - row + 0.25 for row in range(len(groups))], [g.label for g in groups])
+    axes.set_ylim(0, len(groups) + 0.1)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("score (higher = more typical)")
+    return figure
+
+
+def _range(groups: Sequence[Group]) -> tuple[float, float]:
+    finite = [group.scores[np.isfinite(group.scores)] for group in groups]
+    finite = [scores for scores in finite if len(scores)]
+    if not finite:
+        return 0.0, 1.0
+    low, median, high = np.percentile(finite[0], [0.5, 50, 99.5])
+    reach = max(4 * (high - low), 1e-6)  # far groups would squeeze the first into one bin
+    left = min(np.percentile(scores, 2) for scores in finite)
+    right = max(np.percentile(scores, 99.5) for scores in finite)
+    left, right = max(min(low, left), median - reach), min(max(high, right), median + reach)
+    return (float(left), float(right)) if right > left else (float(left) - 0.5, float(left) + 0.5)

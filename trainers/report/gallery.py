@@ -1,0 +1,106 @@
+"""Images with their p-values: the least and the most typical of each source."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainers.report.evaluation import TEST, Evaluation
+from trainers.tables import source_label
+
+N_TEST = 12
+N_FAILURE = 6
+LARGEST_SIDE = 96  # pixels; larger images are scaled down, so that the page stays small
+
+
+class Tile(NamedTuple):
+    """One image of a gallery."""
+
+    source: str  # data URI
+    prediction: str
+    truth: str
+    p_value: float
+    right: bool
+
+
+class Gallery(NamedTuple):
+    """A row of images."""
+
+    title: str
+    tiles: list[Tile]
+
+
+def gallery_rows(table: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, list[int]]]:
+    """The rows that the report shows as images: source -> {"lowest", "highest"} -> rows by p-value.
+
+    Attacks are represented by the images that changed the prediction. No row is in both lists.
+    """
+    chosen = {}
+    for source in dict.fromkeys(np.asarray(table["source"]).tolist()):
+        rows = np.asarray(table["source"]) == source
+        if source.startswith("adversarial/"):
+            rows &= np.asarray(table["prediction"]) != np.asarray(table["label"])
+        ranked = np.flatnonzero(rows)
+        ranked = ranked[np.lexsort((table["score"][ranked], table["p_value"][ranked]))]
+        count = min(N_TEST if source == TEST else N_FAILURE, len(ranked) // 2 + len(ranked) % 2)
+        lowest, highest = ranked[:count], ranked[count:][-count:][::-1]
+        chosen[source] = {"lowest": lowest.tolist(), "highest": highest.tolist()}
+    return chosen
+
+
+def galleries(evaluation: Evaluation) -> list[Gallery]:
+    """The galleries of the page, the clean test images first; none where the evaluation has no images.
+
+    Raises:
+        ValueError: if there are images, but not those of `gallery_rows`.
+    """
+    if not evaluation.images:
+        return []
+    found = []
+    for source, ends in gallery_rows(evaluation.table).items():
+        name = "clean test images" if source == TEST else source_label(source)
+        for end, rows in ends.items():
+            if rows:
+                found.append(Gallery(f"{name}: {end} p-values", [_tile(evaluation, row) for row in rows]))
+    return sorted(found, key=lambda gallery: not gallery.title.startswith("clean test images"))
+
+
+def _tile(evaluation: Evaluation, row: int) -> Tile:
+    if row not in evaluation.images:
+        raise ValueError(
+            f"the image of row {row} is missing: the report shows the rows of gallery_rows(table). "
+            "Pass all of them, or no images at all."
+        )
+    label = int(evaluation.table["label"][row])
+    prediction = int(evaluation.table["prediction"][row])
+    return Tile(
+        data_uri(evaluation.images[row]),
+        _name(evaluation, prediction),
+        _name(evaluation, label),
+        float(evaluation.table["p_value"][row]),
+        label == prediction,
+    )
+
+
+def _name(evaluation: Evaluation, label: int) -> str:
+    names = evaluation.class_names
+    if label < 0:
+        return "none of the classes"
+    return str(names[label]) if label < len(names) else f"class {label}"
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """An (H, W, 1 or 3) uint8 image as a data URI: PNG, or JPEG once it had to be scaled down."""
+    picture = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[-1] == 1 else image)
+    small = max(picture.size) <= LARGEST_SIDE
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    stream = io.BytesIO()
+    picture.save(
+        stream, format="PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 88})
+    )
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,0 +1,285 @@
+"""Figures, tables and images put together into the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from trainers.files import atomic_path
+from trainers.report.evaluation import Evaluation
+from trainers.report.figures.em_history import em_history
+from trainers.report.figures.feature_components import feature_components
+from trainers.report.figures.feature_failures import feature_failures
+from trainers.report.figures.p_value_histogram import p_value_histogram
+from trainers.report.figures.risk_coverage import risk_coverage
+from trainers.report.figures.roc import roc
+from trainers.report.figures.score_histograms import Group, score_histograms
+from trainers.report.figures.style import CORRECT, OURS, source_colour
+from trainers.report.gallery import galleries
+from trainers.report.svg import inline_svg
+from trainers.report.verdict import verdict
+from trainers.tables import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
+
+HERE = Path(__file__).parent
+
+
+class Panel(NamedTuple):
+    """A figure with its heading and a line below."""
+
+    heading: str
+    note: str
+    svg: Markup
+
+
+class Line(NamedTuple):
+    """One source in the results table, as text."""
+
+    label: str
+    n: int
+    auroc: str
+    interval: str
+    softmax_auroc: str
+    winner: int
+    aupr_in: str
+    aupr_out: str
+    fpr: str
+    softmax_fpr: str
+    refused: str
+    mann_whitney: str
+    ks: str
+    reason: str
+
+
+def write_report(evaluation: Evaluation, path: Path | str) -> None:
+    """Write the report of a run as one HTML page that needs nothing beside it.
+
+    Args:
+        evaluation: the run's results.
+        path: of the page; written to a temporary name first, then moved.
+
+    Raises:
+        ValueError: if an image that the galleries show is missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    page = environment.get_template("report.html.j2").render(
+        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        title=evaluation.title,
+        verdict=verdict(evaluation.metrics),
+        cards=_cards(evaluation),
+        alpha=f"{evaluation.alpha:g}",
+        lines=_lines(evaluation),
+        caption=caption(evaluation.metrics),
+        scores=_scores(evaluation),
+        p_values=_p_values(evaluation),
+        rocs=_rocs(evaluation),
+        selection=_selection(evaluation),
+        mixture=_mixture(evaluation),
+        planes=_planes(evaluation),
+        kinds={
+            source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()
+        },
+        galleries=galleries(evaluation),
+        facts=_facts(evaluation),
+    )
+    with atomic_path(Path(path)) as temporary:
+        Path(temporary).write_text(page, encoding="utf-8")
+
+
+def _lines(evaluation: Evaluation) -> list[Line]:
+    lines = []
+    for name, source in evaluation.metrics["sources"].items():
+        softmax = source["baselines"].get(BASELINE, {})
+        effect = source.get("effect_size")
+        refused = ~evaluation.column("accept", evaluation.failures(name)).astype(bool)
+        lines.append(
+            Line(
+                label=source_label(name),
+                n=source["n"],
+                auroc=percent(source["auroc"]),
+                interval="–".join(percent(end) for end in effect["interval"]) if effect else "",
+                softmax_auroc=percent(softmax.get("auroc")),
+                winner=winner(source["auroc"], softmax.get("auroc")),
+                aupr_in=percent(source["aupr_in"]),
+                aupr_out=percent(source["aupr_out"]),
+                fpr=percent(source["fpr_at_95_tpr"]),
+                softmax_fpr=percent(softmax.get("fpr_at_95_tpr")),
+                refused=percent(float(refused.mean()) if len(refused) else None),
+                mann_whitney=p_value_text(source.get("mann_whitney_p_holm")),
+                ks=p_value_text(source.get("ks_p_holm")),
+                reason=source.get("reason", ""),
+            )
+        )
+    return lines
+
+
+def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """Key figures: (name, value, small print)."""
+    metrics = evaluation.metrics
+    calibration = metrics["calibration"]
+    measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
+    cards = [
+        (
+            "Test accuracy",
+            f"{percent(metrics['classifier']['test_accuracy'])} %",
+            f"{int(evaluation.clean().sum())} test images",
+        )
+    ]
+    if measured:
+        ours = [s["auroc"] for s in measured.values()]
+        softmax = [s["baselines"].get(BASELINE, {}).get("auroc") for s in measured.values()]
+        known = [value for value in softmax if value is not None]
+        mean_softmax = float(np.mean(known)) if known else None
+        weakest = min(measured, key=lambda name: measured[name]["auroc"])
+        cards += [
+            (
+                "Mean AUROC",
+                f"{percent(float(np.mean(ours)))} %",
+                f"over {len(ours)} of {len(metrics['sources'])} sources; softmax {percent(mean_softmax)} %",
+            ),
+            (
+                "Weakest source",
+                f"{percent(measured[weakest]['auroc'])} %",
+                f"AUROC on {source_label(weakest)}",
+            ),
+        ]
+    rate = calibration["false_alarm_rate"].get("0.05")
+    low, high = calibration.get("false_alarm_interval", {}).get("0.05", (None, None))
+    interval = f"; 95 % interval {percent(low)} to {percent(high)} %" if low is not None else ""
+    return [*cards, ("False alarms", f"{percent(rate)} %", f"5 % were asked for{interval}")]
+
+
+def _scores(evaluation: Evaluation) -> Panel:
+    kinds = [("correct", evaluation.correct(), CORRECT)] + [
+        (source_label(source), evaluation.failures(source), source_colour(source))
+        for source in evaluation.sources
+    ]
+    groups = [
+        Group(label, evaluation.column("score", rows).astype(float), colour)
+        for label, rows, colour in kinds
+        if rows.any()
+    ]
+    figure = score_histograms(groups, _threshold(evaluation), evaluation.alpha)
+    return _panel("scores", "Scores of each kind of image", "", figure)
+
+
+def _threshold(evaluation: Evaluation) -> float | None:
+    """The lowest score that was accepted, where acceptance followed the score."""
+    accept = np.asarray(evaluation.table["accept"]).astype(bool)
+    score = np.asarray(evaluation.table["score"]).astype(float)
+    if accept.all() or not accept.any() or score[accept].min() < score[~accept].max():
+        return None
+    return float(score[accept].min())
+
+
+def _p_values(evaluation: Evaluation) -> list[Panel]:
+    kinds = [("all clean test images", evaluation.clean(), OURS), ("correct", evaluation.correct(), CORRECT)]
+    kinds += [(source_label(s), evaluation.failures(s), source_colour(s)) for s in evaluation.sources]
+    panels = []
+    for i, (label, rows, colour) in enumerate(kinds):
+        if rows.any():
+            p = evaluation.column("p_value", rows).astype(float)
+            refused = percent(float((p <= evaluation.alpha).mean()))
+            note = f"n = {len(p)}; {refused} % at or below {evaluation.alpha:g}"
+            panels.append(_panel(f"p{i}", label, note, p_value_histogram(p, colour)))
+    return panels
+
+
+def _rocs(evaluation: Evaluation) -> list[Panel]:
+    panels = []
+    for i, name in enumerate(evaluation.sources):
+        good, failures = evaluation.good(name), evaluation.failures(name)
+        if not (good.any() and failures.any()):
+            continue
+        source = evaluation.metrics["sources"][name]
+        softmax = source["baselines"].get(BASELINE, {}).get("auroc")
+        note = f"AUROC {percent(source['auroc'])}, softmax {percent(softmax)}"
+        column: Callable[..., Any] = evaluation.column
+        figure = roc(
+            (column("score", good), column("score", failures)),
+            (column("max_softmax", good), column("max_softmax", failures)),
+        )
+        panels.append(_panel(f"roc{i}", source_label(name), note, figure))
+    return panels
+
+
+def _selection(evaluation: Evaluation) -> Panel:
+    clean = evaluation.clean()
+    wrong = evaluation.column("prediction", clean) != evaluation.column("label", clean)
+    errors = evaluation.metrics["sources"].get("errors", {})
+    softmax = errors.get("baselines", {}).get(BASELINE, {})
+    note = "; ".join(
+        f"{name.upper()} {percent(errors.get(name), 2)} %, softmax {percent(softmax.get(name), 2)} %"
+        for name in ("aurc", "augrc")
+        if errors.get(name) is not None
+    )
+    if not wrong.any():
+        note = "no test image is misclassified: every curve is zero"
+    figure = risk_coverage(evaluation.column("score", clean), evaluation.column("max_softmax", clean), wrong)
+    return _panel("risk", "Risk against coverage", note, figure)
+
+
+def _mixture(evaluation: Evaluation) -> list[Panel]:
+    panels = []
+    if len(evaluation.history):
+        note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
+        panels.append(_panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
+    clean = evaluation.clean()
+    if clean.any():
+        component = evaluation.column("component", clean).astype(int)
+        figure = feature_components(evaluation.projection[clean], component)
+        note = f"clean test images by component; {len(np.unique(component))} components are in use"
+        panels.append(_panel("components", "Features by component", note, figure))
+    return panels
+
+
+def _planes(evaluation: Evaluation) -> list[Panel]:
+    correct = evaluation.correct()
+    panels = []
+    for i, name in enumerate(evaluation.sources):
+        failures = evaluation.failures(name)
+        if correct.any() and failures.any():
+            figure = feature_failures(
+                evaluation.projection[correct], evaluation.projection[failures], source_colour(name)
+            )
+            panels.append(_panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
+    return panels
+
+
+def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+    metrics = evaluation.metrics
+    calibration = metrics["calibration"]
+    facts = [
+        ("Seed", str(metrics["seed"])),
+        ("Device", str(metrics["device"])),
+        ("Test accuracy", f"{percent(metrics['classifier']['test_accuracy'], 2)} %"),
+        ("Clean test images", str(int(evaluation.clean().sum()))),
+        ("Calibration images", str(calibration["n"])),
+    ]
+    facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]
+    intervals = calibration.get("false_alarm_interval", {})
+    for alpha, rate in calibration["false_alarm_rate"].items():
+        interval = (
+            f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""
+        )
+        facts.append((f"False alarms at {alpha}", f"{percent(rate, 2)} %{interval}"))
+    for name, source in metrics["sources"].items():
+        if source.get("success_rate") is not None:
+            facts.append(
+                (f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked")
+            )
+    facts += [(f"Version of {name}", str(version)) for name, version in metrics["versions"].items()]
+    return [(name, value or MISSING) for name, value in facts]
+
+
+def _panel(key: str, heading: str, note: str, figure: Any) -> Panel:
+    return Panel(heading, note, inline_svg(figure, key, f"{heading}. {note}".strip()))
