@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -318,7 +318,13 @@ class EM:
         jacobian = self.standardisation.scale.log().sum()
         return torch.stack([value[self.best] for value in self.history]) - jacobian
 
-    # ---- saving
+    # ---- moving and saving
+
+    def to(self, device: torch.device) -> Self:
+        """Go on with batches that are on `device`."""
+        self.device = device
+        self.load_state_dict(self.state_dict())
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the next pass."""

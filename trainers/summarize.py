@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
-from trainers.files import atomic_path
+from gmm_torch.files import atomic_path
 from trainers.tables import MISSING, percent, source_label
 
 METRICS = "metrics.json"
@@ -82,9 +82,7 @@ class Summary:
             table.add_row(*(Text(cell) for cell in self._cells(job)))
         table.add_section()
         for job in self.statistics:
-            table.add_row(
-                *(Text(cell) for cell in self._cells(job)), style="bold" if job.name == "mean" else ""
-            )
+            table.add_row(*(Text(cell) for cell in self._cells(job)), style="bold" if job.name == "mean" else "")
         return table
 
     @property

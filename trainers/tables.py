@@ -36,9 +36,7 @@ def source_label(source: str) -> str:
     """The source in plain words: "adversarial/cw_l2" -> "cw l2 attack", "ood/mnist" -> "mnist (OOD)"."""
     kind, _, name = source.partition("/")
     name = name.replace("_", " ")
-    return {"errors": "test errors", "adversarial": f"{name} attack", "ood": f"{name} (OOD)"}.get(
-        kind, source
-    )
+    return {"errors": "test errors", "adversarial": f"{name} attack", "ood": f"{name} (OOD)"}.get(kind, source)
 
 
 def winner(ours: float | None, baseline: float | None) -> int:
@@ -53,9 +51,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     """The table for the terminal, the better AUROC of each row in bold; AUROC and FPR in per cent."""
     table = Table(caption=caption(metrics), caption_justify="left")
     for column in COLUMNS:
-        table.add_column(
-            column, justify="left" if column == "source" else "right", no_wrap=column == "source"
-        )
+        table.add_column(column, justify="left" if column == "source" else "right", no_wrap=column == "source")
     for cells, better in _rows(metrics):
         styles = {2: "bold" if better > 0 else "", 3: "bold" if better < 0 else ""}
         table.add_row(*(Text(cell, style=styles.get(i, "")) for i, cell in enumerate(cells)))

@@ -73,7 +73,7 @@ class FailureDetector(nn.Module):
         self.alpha = alpha
         self.seed = seed
         self.n_fitted = 0
-        self._widths: dict[str, int] = {}
+        self.widths: dict[str, int] = {}
         self._n_classes = 0
 
     @property
@@ -140,7 +140,7 @@ class FailureDetector(nn.Module):
         return mixture.fit(features, seed=self.seed)
 
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
-        self._widths, self._n_classes = widths, n_classes
+        self.widths, self._n_classes = widths, n_classes
         self.score.build(widths, n_classes)
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
@@ -161,7 +161,7 @@ class FailureDetector(nn.Module):
         return self
 
     def _check_fitted(self) -> None:
-        if not self._widths:
+        if not self.widths:
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
     # ---- judging
@@ -198,7 +198,7 @@ class FailureDetector(nn.Module):
         self.calibration.threshold(self.alpha)
         spec = {
             "layers": self.extractor.layers,
-            "widths": self._widths,
+            "widths": self.widths,
             "n_classes": self._n_classes,
             "score": {"name": self.score.name, "options": self.score.options()},
             "alpha": self.alpha,

@@ -112,7 +112,7 @@ class FeatureExtractor(nn.Module):
         if not ran:
             known = ", ".join(name for name, _ in self.classifier.named_modules() if name)
             raise ValueError(
-                f"layers: the classifier has no linear layer to find the penultimate features at; name layers among: {known}"
+                f"layers: the classifier has no linear layer, so no penultimate features are found; name some of: {known}"
             )
         return ran[-1] + INPUT
 

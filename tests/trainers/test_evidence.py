@@ -53,9 +53,7 @@ def test_a_source_has_every_key_and_every_baseline():
     json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("n", "m", "reason"), [(5, 0, "no failures"), (0, 5, "no good inputs"), (0, 0, "no good")]
-)
+@pytest.mark.parametrize(("n", "m", "reason"), [(5, 0, "no failures"), (0, 5, "no good inputs"), (0, 0, "no good")])
 def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
     good, failures = torch.zeros(n), torch.zeros(m)
     found = source_evidence(good, failures, {"max_softmax": (good, failures)})
@@ -91,9 +89,7 @@ def test_the_errors_have_risk_coverage_for_ours_and_the_baselines():
 
 
 def test_no_errors_have_an_area_of_zero_and_no_auroc():
-    found = error_evidence(
-        torch.arange(5.0), torch.zeros(5, dtype=torch.bool), {"max_softmax": torch.ones(5)}
-    )
+    found = error_evidence(torch.arange(5.0), torch.zeros(5, dtype=torch.bool), {"max_softmax": torch.ones(5)})
     assert (found["n"], found["auroc"], found["aurc"], found["augrc"]) == (0, None, 0, 0)
     assert risk_coverage_evidence(torch.arange(5.0), torch.zeros(5))["baselines"] == {}
 

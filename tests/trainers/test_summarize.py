@@ -27,9 +27,7 @@ def sweep(tmp_path):
     for components in (5, 10, 30):
         for seed in (0, 1):
             auroc = 0.7 + components / 1000 + 0.02 * seed
-            write_job(
-                tmp_path / str(job), [f"mixture.n_components={components}", f"seed={seed}"], auroc, seed
-            )
+            write_job(tmp_path / str(job), [f"mixture.n_components={components}", f"seed={seed}"], auroc, seed)
             job += 1
     return tmp_path
 

@@ -62,4 +62,4 @@ def warn_if_untrustworthy(result: AttackResult) -> None:
 
 
 def _warn(name: str, text: str) -> None:
-    warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=3)
+    warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=4)

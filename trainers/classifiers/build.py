@@ -16,9 +16,7 @@ from trainers.classifiers.normalize import Normalize
 _RESERVED = ("checkpoint", "normalize")
 
 
-def build_classifier(
-    cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]
-) -> nn.Module:
+def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     """Build a classifier with its normalisation inside, and load its checkpoint.
 
     Args:
@@ -43,13 +41,10 @@ def build_classifier(
         cfg = OmegaConf.create(dict(cfg))
     if OmegaConf.is_missing(cfg, "_target_") or "_target_" not in cfg:
         raise ValueError(
-            "the classifier config needs the import path of a network: "
-            "classifier._target_=package.module.Class"
+            "the classifier config needs the import path of a network: classifier._target_=package.module.Class"
         )
     network = _network(cfg, num_classes, image_shape)
-    classifier = nn.Sequential(
-        OrderedDict(normalize=_normalize(cfg.get("normalize"), image_shape[0]), network=network)
-    )
+    classifier = nn.Sequential(OrderedDict(normalize=_normalize(cfg.get("normalize"), image_shape[0]), network=network))
     _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
     if cfg.get("checkpoint") is not None:
         _load(classifier, cfg["checkpoint"])
@@ -70,8 +65,7 @@ def _network(cfg: DictConfig, num_classes: int, image_shape: Sequence[int]) -> n
         raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave "
-            f"{type(network).__name__}"
+            f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave {type(network).__name__}"
         )
     return network
 
@@ -82,9 +76,7 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
     if mean is None and std is None:
         return Normalize([0.0] * channels, [1.0] * channels)
     if mean is None or std is None:
-        raise ValueError(
-            f"classifier.normalize needs both mean and std or neither, got mean={mean}, std={std}"
-        )
+        raise ValueError(f"classifier.normalize needs both mean and std or neither, got mean={mean}, std={std}")
     return Normalize(mean, std)
 
 
@@ -96,8 +88,7 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
             logits = classifier(torch.zeros(2, *image_shape))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"the classifier {target} does not take images of shape (N, "
-            f"{', '.join(map(str, image_shape))}): {error}"
+            f"the classifier {target} does not take images of shape (N, {', '.join(map(str, image_shape))}): {error}"
         ) from error
     finally:
         classifier.train(was_training)
@@ -111,7 +102,7 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
 
 
 def _load(classifier: nn.Module, path: str) -> None:
-    keys = read_weights(path).keys()
-    prefix = common_prefix(keys, classifier.state_dict())
-    whole = f"{prefix}normalize.mean" in keys and any(key.startswith(f"{prefix}network.") for key in keys)
-    load_weights(classifier if whole else classifier.get_submodule("network"), path)
+    state = read_weights(path)
+    prefix = common_prefix(state, classifier.state_dict())
+    whole = f"{prefix}normalize.mean" in state and any(key.startswith(f"{prefix}network.") for key in state)
+    load_weights(classifier if whole else classifier.get_submodule("network"), state, path)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainers.files import atomic_path
+from gmm_torch.files import atomic_path
 
 _PICKLED = (".pt", ".pth", ".ckpt")
 _SHOWN = 4  # keys of each kind that an error names
@@ -55,9 +55,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}; give the path of a .safetensors, .pt, .pth or .ckpt file"
-        )
+        raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .safetensors, .pt, .pth or .ckpt file")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -70,22 +68,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _state_dict(_read_pickled(path), path)
 
 
-def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a module; every tensor must find its place.
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load the tensors of a checkpoint into a module; every one must find its place.
 
     Keys may carry one common prefix (`classifier.network.` in a Lightning checkpoint, `module.` from data
     parallel training); tensors outside that prefix are left alone.
 
     Args:
         module: takes the weights, on its own device.
-        path: see `read_weights`.
+        state: what `read_weights` gave.
+        source: where that came from, for the error.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file cannot be read, or keys are missing, unexpected, or of another shape; the
-            module is then unchanged.
+        CheckpointError: if keys are missing, unexpected, or of another shape; the module is then unchanged.
     """
-    state = read_weights(path)
     own = module.state_dict()
     prefix = common_prefix(state, own)
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -103,9 +99,8 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     ]
     if any(problems):
         raise CheckpointError(
-            f"{path} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}. "
-            "Choose the classifier config, number of classes and image channels that the file was trained "
-            "with"
+            f"{source} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}. "
+            "Choose the classifier, number of classes and image channels that the file was trained with"
         )
     module.load_state_dict(state)
 
@@ -147,9 +142,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"{path}: expected a state dict (names to tensors), got {type(content).__name__}"
-        )
+        raise CheckpointError(f"{path}: expected a state dict (names to tensors), got {type(content).__name__}")
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(

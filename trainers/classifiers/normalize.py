@@ -33,9 +33,7 @@ class Normalize(nn.Module):
                 f"mean={[*mean]}, std={[*std]}"
             )
         if not (mean_.isfinite().all() and std_.isfinite().all() and (std_ > 0).all()):
-            raise ValueError(
-                f"mean must be finite and std finite and positive, got mean={[*mean]}, std={[*std]}"
-            )
+            raise ValueError(f"mean must be finite and std finite and positive, got mean={[*mean]}, std={[*std]}")
         self.register_buffer("mean", mean_[:, None, None])
         self.register_buffer("std", std_[:, None, None])
 

@@ -14,7 +14,7 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class SmallCNN(nn.Module):
-    """Three convolution blocks, a global average and a linear head.
+    """Four convolution blocks, a global average and a linear head.
 
     Args:
         num_classes: number of classes C.
@@ -30,6 +30,8 @@ class SmallCNN(nn.Module):
             _block(width // 2, width),
             nn.MaxPool2d(2),
             _block(width, width),
+            nn.MaxPool2d(2),
+            _block(width, width),
         )
         self.pool = GlobalAveragePool()
         self.linear = nn.Linear(width, num_classes)
@@ -38,7 +40,7 @@ class SmallCNN(nn.Module):
         """Classify images.
 
         Args:
-            x: images, (N, in_channels, H, W), H and W at least 4.
+            x: images, (N, in_channels, H, W), H and W at least 8.
 
         Returns:
             Logits, (N, num_classes).

@@ -99,8 +99,6 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     small = max(picture.size) <= LARGEST_SIDE
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     stream = io.BytesIO()
-    picture.save(
-        stream, format="PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 88})
-    )
+    picture.save(stream, format="PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 88}))
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from trainers.files import atomic_path
+from gmm_torch.files import atomic_path
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
 from trainers.report.figures.feature_components import feature_components
@@ -85,9 +85,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         selection=_selection(evaluation),
         mixture=_mixture(evaluation),
         planes=_planes(evaluation),
-        kinds={
-            source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()
-        },
+        kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()},
         galleries=galleries(evaluation),
         facts=_facts(evaluation),
     )
@@ -155,13 +153,17 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     rate = calibration["false_alarm_rate"].get("0.05")
     low, high = calibration.get("false_alarm_interval", {}).get("0.05", (None, None))
     interval = f"; 95 % interval {percent(low)} to {percent(high)} %" if low is not None else ""
-    return [*cards, ("False alarms", f"{percent(rate)} %", f"5 % were asked for{interval}")]
+    cards.append(("False alarms", f"{percent(rate)} %", f"5 % were asked for{interval}"))
+    return [(name, _unbroken(value), _unbroken(note)) for name, value, note in cards]
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "\u00a0%")
 
 
 def _scores(evaluation: Evaluation) -> Panel:
     kinds = [("correct", evaluation.correct(), CORRECT)] + [
-        (source_label(source), evaluation.failures(source), source_colour(source))
-        for source in evaluation.sources
+        (source_label(source), evaluation.failures(source), source_colour(source)) for source in evaluation.sources
     ]
     groups = [
         Group(label, evaluation.column("score", rows).astype(float), colour)
@@ -268,15 +270,11 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]
     intervals = calibration.get("false_alarm_interval", {})
     for alpha, rate in calibration["false_alarm_rate"].items():
-        interval = (
-            f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""
-        )
+        interval = f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""
         facts.append((f"False alarms at {alpha}", f"{percent(rate, 2)} %{interval}"))
     for name, source in metrics["sources"].items():
         if source.get("success_rate") is not None:
-            facts.append(
-                (f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked")
-            )
+            facts.append((f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked"))
     facts += [(f"Version of {name}", str(version)) for name, version in metrics["versions"].items()]
     return [(name, value or MISSING) for name, value in facts]
 

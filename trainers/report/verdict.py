@@ -84,11 +84,7 @@ def _unsure(source: Mapping[str, Any]) -> bool:
 
 def _unmeasured(metrics: Mapping[str, Any]) -> str:
     empty = [name for name, s in metrics["sources"].items() if s["auroc"] is None]
-    return (
-        f"Not measured, for want of failures: {_join([source_label(name) for name in empty])}."
-        if empty
-        else ""
-    )
+    return f"Not measured, for want of failures: {_join([source_label(name) for name in empty])}." if empty else ""
 
 
 def _names(sources: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.outputs import Outputs
@@ -33,7 +34,7 @@ class Score(nn.Module):
         return {}
 
     def build(self, widths: dict[str, int], n_classes: int) -> Self:
-        """Create the tensors for features of these widths (layer -> D), so that `fit` or a stored state can fill them."""
+        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill."""
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
@@ -43,3 +44,7 @@ class Score(nn.Module):
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
         raise NotImplementedError
+
+    def component(self, outputs: Outputs) -> Tensor:
+        """(N,) int64, the most probable component of the (first) mixture; -1 where the score has none."""
+        return outputs.logits.new_full((len(outputs.logits),), -1, dtype=torch.long)

@@ -48,3 +48,7 @@ class LogLikelihood(Score):
         """(N,), in nats."""
         parts = [mixture(outputs.features[layer]) for layer, mixture in zip(self.layers, self.mixtures, strict=True)]
         return sum(parts[1:], start=parts[0])
+
+    def component(self, outputs: Outputs) -> Tensor:
+        """See `Score`; of the first layer's mixture."""
+        return self.mixtures[0].predict(outputs.features[self.layers[0]])  # type: ignore[operator]

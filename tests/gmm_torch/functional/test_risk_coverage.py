@@ -12,9 +12,7 @@ def test_the_curve_of_four_inputs_is_that_by_hand():
     curve = risk_coverage(SCORES, WRONG)
     assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
     torch.testing.assert_close(curve.risk, torch.tensor([0, 1 / 2, 1 / 3, 1 / 2], dtype=torch.float64))
-    torch.testing.assert_close(
-        curve.generalized_risk, torch.tensor([0, 1 / 4, 1 / 4, 1 / 2], dtype=torch.float64)
-    )
+    torch.testing.assert_close(curve.generalized_risk, torch.tensor([0, 1 / 4, 1 / 4, 1 / 2], dtype=torch.float64))
 
 
 def test_the_areas_of_four_inputs_are_those_by_hand():

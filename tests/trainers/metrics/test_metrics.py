@@ -57,9 +57,7 @@ def test_merging_two_metrics_is_one_metric_of_both(metric_class):
 def test_forward_gives_the_batch_and_keeps_the_whole(metric_class):
     scores, failure = data()
     metric = metric_class()
-    torch.testing.assert_close(
-        metric(scores[:50], failure[:50]), WHOLE[metric_class](scores[:50], failure[:50])
-    )
+    torch.testing.assert_close(metric(scores[:50], failure[:50]), WHOLE[metric_class](scores[:50], failure[:50]))
     metric(scores[50:], failure[50:])
     torch.testing.assert_close(metric.compute(), WHOLE[metric_class](scores, failure))
 

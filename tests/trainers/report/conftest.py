@@ -45,9 +45,7 @@ def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=3
     clean = table["source"] == "test"
     right = clean & (table["prediction"] == table["label"])
     softmax = scores("max_softmax", clean)
-    sources = {
-        "errors": error_evidence(scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax})
-    }
+    sources = {"errors": error_evidence(scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax})}
     for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
         good, failures = (right if name.startswith("adversarial") else clean), table["source"] == name
         sources[name] = source_evidence(
@@ -69,9 +67,7 @@ def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=3
         "metrics": metrics,
         "table": table,
         "projection": random.normal(size=(len(clean), 2)),
-        "images": {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in wanted}
-        if images
-        else {},
+        "images": {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in wanted} if images else {},
         "class_names": ["cat", "dog", "fox"],
         "title": "a made-up run",
         "history": [-320.0, -305.5, -301.25],

@@ -94,9 +94,7 @@ def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
 
 def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
     evil = "<script>alert('$x$')</script>"
-    page = render(
-        make_evaluation(oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path
-    )
+    page = render(make_evaluation(oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path)
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     assert "b &amp; c" in page.text

@@ -31,10 +31,7 @@ def test_it_says_where_softmax_is_the_better_choice():
     found = verdict(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
     assert "on 1 of 2 sources (mean AUROC 92.3 against 90.1)" in found.sentences[0]
     assert "Softmax is the better choice on test errors (90.2 against our 85.6)." in found.sentences[0]
-    assert (
-        found.sentences[1]
-        == "Asked to refuse 5 % of clean images, it refused 4.7 % of the clean test images."
-    )
+    assert found.sentences[1] == "Asked to refuse 5 % of clean images, it refused 4.7 % of the clean test images."
 
 
 def test_it_does_not_boast_where_it_is_never_worse():

@@ -38,19 +38,16 @@ def score_histograms(groups: Sequence[Group], threshold: float | None = None, al
         axes.stairs(height, edges, baseline=base, fill=True, color=group.colour, alpha=0.28)
         axes.stairs(height, edges, baseline=None, color=group.colour, linewidth=1.1)
         axes.text(
-            1.0,
-            base + 0.55,
+            1.015,  # right of the axes, outside the data
+            base + 0.2,
             f"n = {len(group.scores)}",
             transform=blended_transform_factory(axes.transAxes, axes.transData),
-            ha="right",
             fontsize=6.5,
             color=MUTED,
         )
     if threshold is not None and edges[0] <= threshold <= edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
-        axes.text(
-            threshold, len(groups) + 0.02, f"refused at {alpha:g} ◂ ", ha="right", fontsize=7, color=INK
-        )
+        axes.text(threshold, len(groups) + 0.02, f"refused at {alpha:g} ◂ ", ha="right", fontsize=7, color=INK)
     axes.set_yticks([len(groups) - 1 - row + 0.25 for row in range(len(groups))], [g.label for g in groups])
     axes.set_ylim(0, len(groups) + 0.1)
     axes.set_xlim(edges[0], edges[-1])

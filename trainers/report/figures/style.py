@@ -98,9 +98,7 @@ def frame(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return low - margin, high + margin
 
 
-def draw_points(
-    axes: Axes, points: NDArray[Any], colours: Any, size: float, alpha: float, limit: int = 4000
-) -> None:
+def draw_points(axes: Axes, points: NDArray[Any], colours: Any, size: float, alpha: float, limit: int = 4000) -> None:
     """Up to `limit` points as one embedded image, those beyond the axes at their edge."""
     if len(points) > limit:
         keep = np.random.default_rng(0).choice(len(points), limit, replace=False)

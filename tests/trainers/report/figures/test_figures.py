@@ -23,9 +23,7 @@ FIGURES = {
     "p_value_histogram": lambda: p_value_histogram(RANDOM.random(50), OURS),
     "risk_coverage": lambda: risk_coverage(SCORES, -SCORES, WRONG),
     "roc": lambda: roc((SCORES, SCORES - 1), (SCORES, SCORES + 1)),
-    "score_histograms": lambda: score_histograms(
-        [Group("a", SCORES, OURS), Group("b", SCORES - 1e9, OURS)], 0.0
-    ),
+    "score_histograms": lambda: score_histograms([Group("a", SCORES, OURS), Group("b", SCORES - 1e9, OURS)], 0.0),
 }
 
 

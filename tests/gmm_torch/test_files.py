@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.files import atomic_path
+from gmm_torch.files import atomic_path
 
 
 def write_half(path: Path) -> None:

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from trainers.classifiers.build import build_classifier
+from trainers.classifiers.checkpoint import CheckpointError, save_weights
+
+CONF = Path(__file__).parents[3] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
+SMALL = {
+    "_target_": "trainers.classifiers.small_cnn.SmallCNN",
+    "width": 8,
+    "num_classes": None,
+    "in_channels": None,
+    "normalize": {"mean": [0.3], "std": [0.4]},
+}
+
+
+def _compose(name, channels, *overrides):
+    statistics = [f"+data.mean={[0.5] * channels}", f"+data.std={[0.2] * channels}"]
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose(overrides=[f"+classifier={name}", *statistics, *overrides]).classifier
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "custom"])
+@pytest.mark.parametrize("image_shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28)])
+def test_every_config_maps_images_to_logits(name, image_shape):
+    classifier = build_classifier(_compose(name, image_shape[0]), 7, image_shape).eval()
+    with torch.no_grad():
+        assert classifier(torch.rand(3, *image_shape)).shape == (3, 7)
+    assert list(dict(classifier.named_children())) == ["normalize", "network"]
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "lenet", "resnet20"])
+def test_odd_sizes_and_channels_are_possible(name):
+    classifier = build_classifier(_compose(name, 5), 2, (5, 11, 9)).eval()
+    assert classifier(torch.rand(2, 5, 11, 9)).shape == (2, 2)
+
+
+def test_a_network_of_the_users_own():
+    cfg = _compose("custom", 1, "classifier._target_=torch.nn.Flatten", "classifier.normalize=null")
+    assert torch.equal(build_classifier(cfg, 16, (1, 4, 4))(torch.ones(2, 1, 4, 4)), torch.ones(2, 16))
+
+
+def test_a_missing_target_says_how_to_give_one():
+    with pytest.raises(ValueError, match=r"classifier\._target_=package\.module\.Class"):
+        build_classifier(_compose("custom", 1), 10, (1, 8, 8))
+
+
+def test_normalisation_comes_from_the_data():
+    normalize = build_classifier(_compose("small_cnn", 3), 10, (3, 8, 8)).normalize
+    torch.testing.assert_close(normalize.mean.flatten(), torch.full((3,), 0.5))
+    torch.testing.assert_close(normalize.std.flatten(), torch.full((3,), 0.2))
+
+
+def test_half_a_normalisation_is_refused():
+    with pytest.raises(ValueError, match="both mean and std"):
+        build_classifier(SMALL | {"normalize": {"mean": [0.3], "std": None}}, 10, (1, 8, 8))
+
+
+def test_a_wrong_number_of_logits_is_refused():
+    with pytest.raises(ValueError, match=r"logits \(N, 10\).*gave \(2, 4\)"):
+        build_classifier(SMALL | {"num_classes": 4}, 10, (1, 8, 8))
+
+
+def test_images_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"does not take images of shape \(N, 1, 8, 8\)"):
+        build_classifier(SMALL | {"in_channels": 2}, 10, (1, 8, 8))
+
+
+def test_a_target_that_is_no_network_is_refused():
+    with pytest.raises(ValueError, match=r"must give a torch\.nn\.Module, it gave Fraction"):
+        build_classifier({"_target_": "fractions.Fraction"}, 10, (1, 8, 8))
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(ValueError, match=r"cannot build the classifier torch\.nn\.Nothing"):
+        build_classifier({"_target_": "torch.nn.Nothing"}, 10, (1, 8, 8))
+
+
+@pytest.mark.parametrize("part", ["network", "whole"])
+def test_a_checkpoint_of_the_network_or_of_the_whole_classifier_is_loaded(tmp_path, part):
+    classifier = build_classifier(SMALL, 10, (1, 8, 8))
+    nn.init.constant_(classifier.network.linear.weight, 2.0)
+    save_weights(classifier if part == "whole" else classifier.network, tmp_path / "c.safetensors")
+    cfg = SMALL | {"checkpoint": str(tmp_path / "c.safetensors"), "normalize": {"mean": [0.1], "std": [0.2]}}
+    loaded = build_classifier(cfg, 10, (1, 8, 8))
+    assert (loaded.network.linear.weight == 2.0).all()
+    # the normalisation belongs to the weights, so it comes along where it was saved
+    assert loaded.normalize.mean.item() == pytest.approx(0.3 if part == "whole" else 0.1)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    save_weights(build_classifier(SMALL, 10, (1, 8, 8)).network, tmp_path / "c.safetensors")
+    cfg = SMALL | {"checkpoint": str(tmp_path / "c.safetensors"), "width": 16}
+    with pytest.raises(CheckpointError, match=r"does not fit SmallCNN.*of another shape"):
+        build_classifier(cfg, 10, (1, 8, 8))

@@ -1,0 +1,69 @@
+"""Scoring images under a Lightning Trainer."""
+
+from typing import NamedTuple
+
+import lightning
+import torch
+from torch import Tensor
+
+from gmm_torch.batches import first_of
+from gmm_torch.detection import FailureDetector, FeatureExtractor, Outputs
+from gmm_torch.detection.scores import make_score
+
+
+class Scored(NamedTuple):
+    """What is kept of N scored images, on the CPU.
+
+    Attributes:
+        prediction: (N,) int64.
+        score: (N,), higher = more typical.
+        p_value: (N,).
+        accept: (N,) bool.
+        max_softmax: (N,), the baseline on the same images.
+        component: (N,) int64, the mixture's most probable component; -1 for a score without a mixture.
+        features: (N, D) of the first layer, for pictures.
+    """
+
+    prediction: Tensor
+    score: Tensor
+    p_value: Tensor
+    accept: Tensor
+    max_softmax: Tensor
+    component: Tensor
+    features: Tensor
+
+
+class OutputsModule(lightning.LightningModule):
+    """Logits and features of a loader's images, by `trainer.predict`."""
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Outputs:
+        """Outputs of a batch x or (x, ...)."""
+        return self.extractor(first_of(batch))
+
+
+class EvaluationModule(lightning.LightningModule):
+    """Verdicts on a loader's images, with the baseline beside them, by `trainer.predict`."""
+
+    def __init__(self, detector: FailureDetector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.baseline = make_score("max_softmax")
+
+    def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Scored:
+        """`Scored` of a batch x or (x, ...)."""
+        outputs = self.detector.extractor(first_of(batch))
+        verdict = self.detector.judge(outputs)
+        component = self.detector.score.component(outputs)
+        features = next(iter(outputs.features.values()))
+        kept = (verdict.prediction, verdict.score, verdict.p_value, verdict.accept)
+        scored = Scored(*kept, self.baseline(outputs), component, features)
+        return Scored(*(value.cpu() for value in scored))
+
+
+def cat_scored(parts: list[Scored]) -> Scored:
+    """Several batches, one after another."""
+    return Scored(*(torch.cat(values) for values in zip(*parts, strict=True)))

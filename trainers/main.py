@@ -1,0 +1,62 @@
+"""The application: `python -m trainers.main`, or `gmm-torch`."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.files import atomic_path
+from trainers.data.errors import DataError
+
+# An installed wheel carries conf/ inside this package; a checkout has it beside.
+_HERE = Path(__file__).parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+
+# What a user can mend; anything else is a defect of ours and keeps its traceback.
+USER_ERRORS = (DataError, FileFormatError, NotFittedError, FileNotFoundError, FloatingPointError, ValueError)
+
+log = logging.getLogger(__name__)
+
+
+def quieten() -> None:
+    """Leave out what Lightning and warnings say about the machine; errors and our own lines stay."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+
+
+def run_task(cfg: DictConfig, folder: Path) -> None:
+    """Write the resolved config into the folder and run the task on it."""
+    OmegaConf.resolve(cfg)
+    with atomic_path(folder / "config.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(cfg))
+    task = instantiate(cfg.task)
+    task(cfg, folder)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Run one task; a mistake of the user's ends it with one line."""
+    quieten()
+    try:
+        run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except (*USER_ERRORS, InstantiationException) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", cause)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

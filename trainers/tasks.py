@@ -1,0 +1,331 @@
+"""The tasks of the application: functions of a resolved config and the run's folder."""
+
+import csv
+import json
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.em import EMOptions
+from gmm_torch.files import atomic_path
+from gmm_torch.mixture import GaussianMixture
+from trainers.classifier_module import ClassifierModule
+from trainers.classifiers.build import build_classifier
+from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
+from trainers.data.datamodule import ImageDataModule
+from trainers.data.folder import image_folder
+from trainers.data.ood import build_ood
+from trainers.evaluation_module import EvaluationModule, OutputsModule, Scored, cat_scored
+from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
+from trainers.mixture_module import MixtureModule
+from trainers.report import TEST, Evaluation, gallery_rows, principal_plane, write_report
+from trainers.strategies import without_gradients
+from trainers.summarize import summarize as gather_runs
+from trainers.tables import metrics_table
+
+log = logging.getLogger(__name__)
+
+CSV_COLUMNS = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
+
+
+@dataclass
+class Run:
+    """One run of the application: its config, its folder, and what its tasks hand to each other."""
+
+    cfg: DictConfig
+    folder: Path
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """The data module; reads nothing yet."""
+        return instantiate(self.cfg.data)
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        """The classifier, with the checkpoint's weights if the config names one."""
+        return build_classifier(self.cfg.classifier, self.data.num_classes, self.data.image_shape)
+
+    def trainer(self, **changes: Any) -> lightning.Trainer:
+        """The configured Trainer, its files in the run's folder."""
+        return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **changes)
+
+    def single(self) -> lightning.Trainer:
+        """A Trainer on one device for scoring, without checkpoints."""
+        return self.trainer(devices=1, strategy="auto", callbacks=[])
+
+    def loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        """Batches of a dataset, in order."""
+        return DataLoader(dataset, batch_size=self.data.batch_size, num_workers=self.data.num_workers)
+
+
+# ---- tasks
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Train, fit, calibrate, evaluate, report. A classifier with a checkpoint is not trained again."""
+    this = Run(cfg, folder)
+    if cfg.classifier.checkpoint is None:
+        train_classifier(this)
+    detector = fit_detector(this)
+    evaluate_detector(this, detector)
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Train the classifier."""
+    train_classifier(Run(cfg, folder))
+
+
+def fit(cfg: DictConfig, folder: Path) -> None:
+    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`."""
+    _need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=fit needs a trained classifier")
+    fit_detector(Run(cfg, folder))
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> None:
+    """Evaluate the detector of `detector` on the classifier of `classifier.checkpoint`."""
+    _need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=evaluate needs the detector's classifier")
+    _need(cfg.detector, "detector", "task=evaluate needs a fitted detector")
+    this = Run(cfg, folder)
+    evaluate_detector(this, FailureDetector.load(cfg.detector, this.classifier))
+
+
+def score(cfg: DictConfig, folder: Path) -> None:
+    """Write prediction, p-value and verdict of every image below `input` to a CSV."""
+    _need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=score needs the detector's classifier")
+    _need(cfg.detector, "detector", "task=score needs a fitted detector")
+    _need(cfg.input, "input", "task=score needs a folder of images")
+    this = Run(cfg, folder)
+    detector = FailureDetector.load(cfg.detector, this.classifier)
+    images = image_folder(
+        cfg.input, "all", image_shape=this.data.image_shape, skip_unreadable=cfg.skip_unreadable
+    )
+    scored = _score(this, detector, images)
+    names = this.data.class_names
+    path = folder / "verdicts.csv"
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "prediction", "score", "p_value", "accept", "component"))
+        for i, image in enumerate(images.paths):  # type: ignore[attr-defined]
+            verdict = (names[scored.prediction[i]], f"{scored.score[i]:.6g}", f"{scored.p_value[i]:.6g}")
+            writer.writerow((image, *verdict, bool(scored.accept[i]), int(scored.component[i])))
+    refused = int((~scored.accept).sum())
+    Console().print(f"{refused} of {len(scored.accept)} images refused at alpha={detector.alpha:g}: {path}")
+
+
+def summarize(cfg: DictConfig, folder: Path) -> None:
+    """Gather every run below `input` into one table."""
+    _need(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
+    Console(width=None).print(gather_runs(cfg.input).table())
+
+
+def _need(value: Any, key: str, reason: str) -> None:
+    if value is None:
+        raise ValueError(f"{reason}: set {key}=...")
+
+
+# ---- steps
+
+
+def train_classifier(run: Run) -> None:
+    """Train, keep the best epoch's weights, and write `classifier.safetensors`."""
+    cfg, data = run.cfg, run.data
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = ClassifierModule(
+        run.classifier,
+        data.num_classes,
+        instantiate(cfg.optimizer.optimizer),
+        instantiate(cfg.optimizer.scheduler),
+        label_smoothing=cfg.optimizer.label_smoothing,
+    )
+    trainer = run.trainer()
+    trainer.fit(module, data.train_dataloader(), data.val_dataloader(), ckpt_path=cfg.resume, weights_only=True)
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[union-attr]
+    if best:
+        load_weights(run.classifier, read_weights(best), best)
+    save_weights(run.classifier, run.folder / "classifier.safetensors")
+    log.info("classifier: %s", run.folder / "classifier.safetensors")
+
+
+def fit_detector(run: Run) -> FailureDetector:
+    """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
+    cfg, data = run.cfg, run.data
+    detector = FailureDetector(
+        run.classifier, layers=cfg.layers, score=instantiate(cfg.score), alpha=cfg.alpha, seed=cfg.seed
+    )
+    fitting = _outputs(run, detector, data.mixture_dataloader())
+    calibration = _outputs(run, detector, data.calibration_dataloader())
+    options = EMOptions(**OmegaConf.to_container(cfg.mixture.em), seed=cfg.seed)  # type: ignore[arg-type]
+
+    def fitter(mixture: GaussianMixture, features: Tensor) -> None:
+        trainer = run.trainer(
+            max_epochs=options.max_iter + 2,  # the survey and the assignment come before the iterations
+            callbacks=[],
+            use_distributed_sampler=False,
+            strategy=without_gradients(cfg.trainer.get("strategy", "auto")),
+        )
+        module = MixtureModule(mixture, features, options)
+        trainer.fit(module)
+        mixture.adopt(module.em)
+
+    detector.fit_outputs(fitting, fitter)
+    detector.calibrate_outputs(calibration)
+    detector.save(run.folder / "detector.safetensors")
+    log.info("detector: %s", run.folder / "detector.safetensors")
+    return detector
+
+
+def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
+    """Score every source of failure; write `metrics.json`, `scores.csv`, `report.html`; print the table."""
+    cfg, data = run.cfg, run.data
+    images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
+    labels = {TEST: data.test_images.targets}
+    indices = {TEST: torch.arange(len(data.test_images))}
+    attacks: dict[str, dict[str, Any]] = {}
+    for name, attack_cfg in (cfg.get("attack") or {}).items():
+        result = instantiate(attack_cfg).run(
+            detector.classifier, data.test_dataloader(), device=run.single().strategy.root_device, seed=cfg.seed
+        )
+        source = f"adversarial/{name}"
+        images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
+        attacks[source] = {
+            "epsilon": result.epsilon,
+            "n_attacked": result.n_attacked,
+            "success_rate": result.success_rate,
+            "median_l2": result.median_l2,
+            "median_linf": result.median_linf,
+        }
+    for name, dataset in build_ood(cfg.get("ood"), data.image_shape, cfg.seed, cfg.ood_limit).items():
+        source = f"ood/{name}"
+        images[source] = dataset
+        labels[source] = torch.full((len(dataset),), -1)
+        indices[source] = torch.arange(len(dataset))
+    scored = {source: _score(run, detector, dataset) for source, dataset in images.items()}
+    metrics = _metrics(run, detector, scored, labels[TEST], attacks)
+    _write_metrics(metrics, run.folder / "metrics.json")
+    table = _table(scored, labels, indices)
+    _write_scores(table, run.folder / "scores.csv")
+    rows = {row for ends in gallery_rows(table).values() for chosen in ends.values() for row in chosen}
+    clean = torch.from_numpy(table["source"] == TEST)
+    features = torch.cat([part.features for part in scored.values()])
+    mixtures = [module for module in detector.score.modules() if isinstance(module, GaussianMixture)]
+    evaluation = Evaluation(
+        metrics=metrics,
+        table=table,
+        projection=principal_plane(features, fit_rows=clean).numpy(),
+        images=_pictures(images, rows),
+        class_names=data.class_names,
+        title=cfg.title,
+        history=mixtures[0].history.tolist() if mixtures else [],
+    )
+    write_report(evaluation, run.folder / "report.html")
+    console = Console()
+    console.print(metrics_table(metrics))
+    console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
+    return metrics
+
+
+# ---- pieces
+
+
+def _outputs(run: Run, detector: FailureDetector, loader: DataLoader[Any]) -> Outputs:
+    parts = run.single().predict(OutputsModule(detector.extractor), loader)
+    return Outputs.cat(parts)  # type: ignore[arg-type]
+
+
+def _score(run: Run, detector: FailureDetector, dataset: Dataset[Any]) -> Scored:
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        empty = torch.empty(0)
+        none = empty.long()
+        return Scored(none, empty, empty, empty.bool(), empty, none, empty.reshape(0, next(iter(detector.widths.values()))))
+    parts = run.single().predict(EvaluationModule(detector), run.loader(dataset))
+    return cat_scored(parts)  # type: ignore[arg-type]
+
+
+def _metrics(
+    run: Run,
+    detector: FailureDetector,
+    scored: Mapping[str, Scored],
+    labels: Tensor,
+    attacks: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """The content of metrics.json."""
+    clean = scored[TEST]
+    wrong = clean.prediction != labels
+    sources = {"errors": error_evidence(clean.score, wrong, {"max_softmax": clean.max_softmax})}
+    for source, part in scored.items():
+        if source == TEST:
+            continue
+        good = ~wrong if source.startswith("adversarial/") else torch.ones_like(wrong)
+        baselines = {"max_softmax": (clean.max_softmax[good], part.max_softmax)}
+        sources[source] = source_evidence(clean.score[good], part.score, baselines) | attacks.get(source, {})
+    return {
+        "title": run.cfg.title,
+        "alpha": detector.alpha,
+        "classifier": {"test_accuracy": float((~wrong).double().mean())},
+        "calibration": {"n": len(detector.calibration), **false_alarm_rates(clean.p_value)},
+        "sources": holm_correct(sources),
+        "splits": {name: len(index) for name, index in run.data.indices.items()},
+        "data_fingerprint": run.data.fingerprint(),
+        "n_fitted": detector.n_fitted,
+        "seed": run.cfg.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "device": _device_name(detector.device),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def _write_metrics(metrics: Mapping[str, Any], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def _table(
+    scored: Mapping[str, Scored], labels: Mapping[str, Tensor], indices: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Columns of scores.csv as numpy arrays, sources one after another."""
+    columns: dict[str, Any] = {
+        "source": np.concatenate([np.full(len(part.score), source) for source, part in scored.items()]),
+        "index": torch.cat([indices[source] for source in scored]).numpy(),
+        "label": torch.cat([labels[source] for source in scored]).numpy(),
+    }
+    for name in ("prediction", "score", "p_value", "accept", "max_softmax", "component"):
+        columns[name] = torch.cat([getattr(part, name) for part in scored.values()]).numpy()
+    return columns
+
+
+def _write_scores(table: Mapping[str, Any], path: Path) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(CSV_COLUMNS)
+        writer.writerows(zip(*(table[name].tolist() for name in CSV_COLUMNS), strict=True))
+
+
+def _pictures(images: Mapping[str, Dataset[Any]], rows: set[int]) -> dict[int, Any]:
+    """The images of the chosen rows as (H, W, C) uint8."""
+    pictures, start = {}, 0
+    for dataset in images.values():
+        n = len(dataset)  # type: ignore[arg-type]
+        for row in sorted(row for row in rows if start <= row < start + n):
+            image = dataset[row - start][0]
+            pictures[row] = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        start += n
+    return pictures
