@@ -91,17 +91,6 @@ def check_points(x: Any, n_features: int, name: str = "x") -> None:
         raise ValueError(f"{name}: expected shape (N, {n_features}); got {tuple(x.shape)}")
 
 
-def check_finite(x: Tensor, name: str = "x") -> None:
-    """Raise if a row of x (N, D) is not finite, naming how many and the first."""
-    finite = torch.isfinite(x).all(1)
-    if not bool(finite.all()):
-        bad = (~finite).nonzero()[:, 0]
-        raise ValueError(
-            f"{name}: expected finite numbers; {len(bad)} of {len(x)} rows have NaN or infinity, "
-            f"the first is row {int(bad[0])}: drop or repair them"
-        )
-
-
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
     """Weights as a float64 tensor; raise unless there are n, finite, not negative, and not all zero."""
     weight = torch.as_tensor(weight).double()

@@ -8,7 +8,10 @@
 Full-batch, streamed and distributed fitting are these three lines; only where the batches come from differs.
 """
 
+import functools
+import logging
 import math
+import operator
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,12 +28,18 @@ from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation, Survey, sample_capacity
 
+logger = logging.getLogger(__name__)
+
 Phase = Literal["survey", "assign", "em", "done"]
 
 # Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
 CHECK_EVERY = {"cpu": 1, "cuda": 5}
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 RIDGE_FLOOR = 1e-10
+# Elements of the points that the survey works on at once.
+SURVEY_ELEMENTS = 2**22
+# A component with less than this much of a point, in summed responsibilities, is without points.
+DEAD_MASS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,10 @@ class EMOptions:
         max_iter: largest number of EM iterations.
         tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
         reg_covar: added to the diagonal of every covariance; never below 1e-10 of the variance.
-        reg_mode: `reg_covar` is a fraction of each feature's variance ("relative") or a variance ("absolute").
+        reg_mode: "relative": `reg_covar` is a fraction of each feature's variance (of a constant feature: of the
+            geometric mean of the others'), and the E-step allows for it, so the objective never falls. "absolute":
+            `reg_covar` is a variance and the E-step ignores it, which is what scikit-learn does; the log-likelihood
+            can then fall, by no more than the regularisation's own effect, where a component collapses.
         n_init: number of restarts, run as one batch; the best is kept.
         init_params: name of an initialisation, see `gmm_torch.init`.
         weights_init: (K,), initial weights.
@@ -73,6 +85,11 @@ class EMOptions:
         if self.n_init < 1:
             raise ValueError(f"n_init: expected at least 1; got {self.n_init}")
         get_initialisation(self.init_params)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
+    return torch.autocast(device.type, enabled=False)
 
 
 @dataclass
@@ -112,6 +129,7 @@ class EM:
     converged: bool = field(default=False, init=False)
     n_iter: int = field(default=0, init=False)
     gain: float = field(default=math.inf, init=False)
+    _mass: float = field(default=math.nan, init=False)
     _ridge: Tensor = field(init=False)
     _step: EStep = field(init=False)
 
@@ -133,12 +151,18 @@ class EM:
         """Statistics of a batch, for the current pass.
 
         Args:
-            x: (n, D), finite, any floating type, raw coordinates.
+            x: (n, D), any floating type, raw coordinates. Rows that are not finite make the end of the survey raise.
             weight: (n,), >= 0, or None for ones.
         """
-        if self.phase == "survey":
-            return Survey.of(x, weight, sample_capacity(self.n_components), self.options.seed)
-        return self._step(x, weight)
+        with full_precision(self.device):
+            if self.phase != "survey":
+                return self._step(x, weight)
+            n_rows = max(1, SURVEY_ELEMENTS // self.n_features)
+            weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
+            capacity = sample_capacity(self.n_components)
+            parts = zip(x.split(n_rows), weights, strict=False)
+            surveys = (Survey.of(part, w, capacity, self.options.seed) for part, w in parts)
+            return functools.reduce(operator.add, surveys)
 
     def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
@@ -152,32 +176,43 @@ class EM:
         """End a pass with the statistics of all points of all processes.
 
         Raises:
-            ValueError: the survey counts fewer points than components, or no weight at all.
+            ValueError: the survey met NaN or infinity, or fewer points than components; a later pass met other points
+                than the survey.
         """
-        if isinstance(total, Survey):
-            self._initialise(total)
-        elif self.phase == "assign":
-            self._start(total)
-        else:
-            self._iterate(total)
+        with full_precision(self.device):
+            if isinstance(total, Survey):
+                self._initialise(total)
+            elif self.phase == "assign":
+                self._check_mass(total)
+                self._start(total)
+            else:
+                self._iterate(total)
 
     # ---- between passes
 
+    def _check_mass(self, total: Statistics) -> None:
+        mass = float(total.mass)
+        if not math.isclose(mass, self._mass, rel_tol=1e-6):
+            raise ValueError(
+                f"expected the same points at every pass, of total weight {self._mass:g} as in the first; got "
+                f"{mass:g}: give data that can be read again and again"
+            )
+
     def _initialise(self, survey: Survey) -> None:
+        if int(survey.n_bad):
+            raise ValueError(
+                f"x: expected finite numbers; {int(survey.n_bad)} of {int(survey.rows)} rows have NaN or infinity, "
+                f"the first is row {int(survey.first_bad)}: drop or repair them"
+            )
         count = int(survey.count)
         if count < self.n_components:
             raise ValueError(
                 f"expected at least as many points of positive weight as components ({self.n_components}); "
                 f"got {count}: give more data or fewer components"
             )
+        self._mass = float(survey.mass)
         self.standardisation = survey.standardisation(self.family.scales_features)
-        location, scale, variance = (
-            self.standardisation.location,
-            self.standardisation.scale,
-            self.standardisation.variance,
-        )
-        # A constant feature has scale one, and the ridge alone for a variance.
-        unit = torch.where(variance > 0, variance, torch.ones_like(variance))
+        location, scale, unit = vars(self.standardisation).values()
         absolute = self.options.reg_mode == "absolute"
         ridge = self.options.reg_covar / scale.square() if absolute else self.options.reg_covar * unit
         self._ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
@@ -193,7 +228,7 @@ class EM:
         self.parameters = Parameters(
             means.new_full(means.shape[:2], -math.log(self.n_components)),
             means,
-            self._broad(means.shape[0], unit),
+            self._broad(means.shape[0]),
         )
         self.jitter = means.new_zeros(means.shape[:2])
         self.n_reseeded = means.new_zeros(means.shape[0])
@@ -201,12 +236,13 @@ class EM:
         self._step = Assignment(self.family, self.parameters, self._ridge, self.standardisation, torch.float64)
         self.phase = "assign"
 
-    def _broad(self, n_init: int, variance: Tensor) -> dict[str, Tensor]:
+    def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
+        variance = self.standardisation.unit + self._ridge
         factors = self.family.empty(self.n_components, self.n_features)
         factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
         everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
-        return self.family.replace(factors, everyone, variance + self._ridge)
+        return self.family.replace(factors, everyone, variance)
 
     def _start(self, total: Statistics) -> None:
         n_init = self.parameters.means.shape[0]
@@ -231,7 +267,12 @@ class EM:
         if self.dtype != torch.float64:
             look = self._is_time_to_look or not self.history
             tight = tight_components(self.family, parameters) if look else self._step.tight
-        self._step = EStep(self.family, parameters, self._ridge, self.standardisation, self.dtype, tight)
+        self._step = EStep(self.family, parameters, self._penalised, self.standardisation, self.dtype, tight)
+
+    @property
+    def _penalised(self) -> Tensor:
+        """The ridge that the E-step allows for, see `CovarianceFamily.prepare`."""
+        return self._ridge if self.options.reg_mode == "relative" else torch.zeros_like(self._ridge)
 
     @property
     def _is_time_to_look(self) -> bool:
@@ -244,6 +285,7 @@ class EM:
         self.n_iter += 1
         self._adopt(parameters)
         if self._is_time_to_look:
+            self._check_mass(total)
             self._look()
 
     def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
@@ -257,11 +299,8 @@ class EM:
         share = total.moments["moments"][..., -1] / total.mass  # (R, K)
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-        dead = share.gather(-1, lightest)[:, 0] * total.mass < 1e-6
-        variance = torch.where(
-            self.standardisation.variance > 0, self.standardisation.variance, torch.ones_like(self._ridge)
-        )
-        factors = self.family.replace(current.factors, chosen, variance + self._ridge)
+        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS
+        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self._ridge)
         log_epsilon = -total.mass.log()
         means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
         others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
@@ -270,7 +309,7 @@ class EM:
         log_det = self.family.log_det(factors, self.n_features).expand(share.shape)
         peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
         precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
-        penalty = 0.5 * (precision * self._ridge).sum(-1).gather(-1, lightest)[:, 0]
+        penalty = 0.5 * (precision * self._penalised).sum(-1).gather(-1, lightest)[:, 0]
         # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
         helps = log_epsilon + peak - penalty - total.worst > 1.5
         reseed = dead & helps & (self.n_components > 1)
@@ -287,10 +326,18 @@ class EM:
             self.converged = bool((change.abs() < self.options.tol).all())
         if self.converged or self.n_iter >= self.options.max_iter:
             self.phase = "done"
+            n_reseeded = int(self.n_reseeded.sum())
+            if n_reseeded:
+                logger.info("moved %d components without points to the worst explained points", n_reseeded)
             if not self.converged:
+                known = (
+                    f"while the mean log-likelihood still changed by {self.gain:.3g} an iteration"
+                    if len(recent) == 2
+                    else "before two log-likelihoods could be compared"
+                )
                 warnings.warn(
-                    f"EM stopped after max_iter={self.n_iter} iterations while the mean log-likelihood still "
-                    f"changed by {self.gain:.3g} an iteration (tol={self.options.tol:g}); raise max_iter or tol",
+                    f"EM stopped after max_iter={self.n_iter} iterations, {known} (tol={self.options.tol:g}); raise "
+                    "max_iter or tol",
                     ConvergenceWarning,
                     stacklevel=2,
                 )
@@ -337,6 +384,7 @@ class EM:
         }
         if self.phase != "survey":
             state |= {
+                "mass": self._mass,
                 "parameters": self.parameters.state_dict(),
                 "standardisation": vars(self.standardisation).copy(),
                 "ridge": self._ridge,
@@ -353,6 +401,7 @@ class EM:
         self.history = [value.to(self.device) for value in state["history"]]
         if self.phase == "survey":
             return
+        self._mass = state["mass"]
         self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
         self.standardisation = Standardisation(
             **{name: value.to(self.device) for name, value in state["standardisation"].items()}
@@ -362,4 +411,4 @@ class EM:
         step = Assignment if self.phase == "assign" else EStep
         dtype = torch.float64 if self.phase == "assign" else self.dtype
         tight = state["tight"].to(self.device)
-        self._step = step(self.family, self.parameters, self._ridge, self.standardisation, dtype, tight)
+        self._step = step(self.family, self.parameters, self._penalised, self.standardisation, dtype, tight)

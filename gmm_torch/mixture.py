@@ -1,22 +1,27 @@
 """The Gaussian mixture: state and public verbs."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.batches import Batches, Points, check_finite, check_points
+from gmm_torch.batches import Batches, Points, check_points, check_weight
 from gmm_torch.covariance import get_family
-from gmm_torch.em import EM, EMOptions
+from gmm_torch.em import EM, EMOptions, full_precision
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.parameters import Parameters
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
+
+
+def is_traced() -> bool:
+    """Whether torch.compile, torch.export or a transform of torch.func runs this code; values can't be read then."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
 class GaussianMixture(nn.Module):
@@ -132,15 +137,35 @@ class GaussianMixture(nn.Module):
                 raise ValueError(f"{name}: expected shape {tuple(mine.shape)}; got {tuple(given.shape)}")
         for mine, given in pairs.values():
             mine.copy_(given)
+        # What the stored location loses by rounding goes to the means, which are small and keep it.
+        self.centred_means.copy_(parameters.means + (location - self.location.to(location.dtype)))
         self.fitted.fill_(True)
         return self
 
     @torch.no_grad()
     def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
-        """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates."""
+        """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
+
+        Raises:
+            ValueError: a wrong shape, NaN or infinity, weights that are no distribution, a covariance that is not
+                symmetric and positive definite.
+        """
+        given = {"weights": weights, "means": means, "covariances": covariances}
+        for name, value in given.items():
+            expected = getattr(self, name).shape
+            if value.shape != expected:
+                raise ValueError(f"{name}: expected shape {tuple(expected)}; got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+        total = float(weights.double().sum())
+        if bool((weights < 0).any()) or abs(total - 1) > 1e-3:
+            raise ValueError(
+                f"weights: expected non-negative numbers that sum to 1; got a sum of {total:g} and a smallest of "
+                f"{float(weights.min()):g}"
+            )
+        means, factors = means.double(), self.family.from_covariances(covariances.double())
         location = means.mean(0)
-        factors = self.family.from_covariances(covariances)
-        return self.assign(Parameters(weights.log(), means - location, factors), location)
+        return self.assign(Parameters(weights.double().log(), means - location, factors), location)
 
     # ---- fitting
 
@@ -196,8 +221,7 @@ class GaussianMixture(nn.Module):
         em = self.start_em(options)
         batches = Batches(x, self.n_features, self.location.device, sample_weight)
         while not em.done:
-            total = em.collect(checked(batches) if em.phase == "survey" else batches)
-            em.advance(total.reduce())
+            em.advance(em.collect(batches).reduce())
             if on_iteration is not None and em.history:
                 on_iteration(em.n_iter, em.history[-1])
         return self.adopt(em)
@@ -206,7 +230,7 @@ class GaussianMixture(nn.Module):
         """An EM machine for this mixture's family, sizes, device and computing type.
 
         Raises:
-            ValueError: initial values of the wrong shape, or not finite.
+            ValueError: initial values of the wrong shape, not finite, or no weights or precisions.
         """
         self._check_init(options)
         dtype = torch.float64 if self.location.dtype == torch.float64 else torch.float32
@@ -226,6 +250,11 @@ class GaussianMixture(nn.Module):
                 raise ValueError(f"{name}: expected shape {shape}; got {tuple(value.shape)}")
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+        weights, precisions = options.weights_init, options.precisions_init
+        if weights is not None and (bool((weights < 0).any()) or not bool((weights > 0).any())):
+            raise ValueError("weights_init: expected numbers >= 0, one at least positive; got others")
+        if precisions is not None:
+            self.family.from_precisions(precisions.double())
 
     def adopt(self, em: EM) -> Self:
         """Take over the result of a finished `em`."""
@@ -242,7 +271,7 @@ class GaussianMixture(nn.Module):
     def log_joint(self, x: Tensor) -> Tensor:
         """log w_k + log N(x | mean_k, covariance_k): (N, K), in nats, differentiable in x and the parameters."""
         x = self._points(x)
-        parameters = self.parameters_about_location()
+        parameters = self._computing_parameters(x)
         if self._in_one_piece(x):
             return self._log_joint(x, parameters)
         return torch.cat([self._log_joint(part, parameters) for part in x.split(self._chunk(x))])
@@ -254,7 +283,7 @@ class GaussianMixture(nn.Module):
         gradient is asked for.
         """
         x = self._points(x)
-        parameters = self.parameters_about_location()
+        parameters = self._computing_parameters(x)
         if self._in_one_piece(x):
             return self._log_joint(x, parameters).logsumexp(-1)
         parts = [self._log_joint(part, parameters).logsumexp(-1) for part in x.split(self._chunk(x))]
@@ -265,11 +294,22 @@ class GaussianMixture(nn.Module):
         return self.log_prob(x)
 
     def score(self, x: Tensor, sample_weight: Tensor | None = None) -> float:
-        """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better."""
-        log_prob = self.log_prob(x).double()
+        """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better.
+
+        Args:
+            x: (N, D), N >= 1.
+            sample_weight: (N,), >= 0.
+
+        Raises:
+            ValueError: no points, or weights that are negative, not finite, all zero or of another length.
+        """
+        if len(x) == 0:
+            raise ValueError("x: expected at least one point; got none")
+        with torch.no_grad():
+            log_prob = self.log_prob(x).double()
         if sample_weight is None:
             return float(log_prob.mean())
-        weight = sample_weight.to(log_prob)
+        weight = check_weight(sample_weight, len(x)).to(log_prob)
         return float((log_prob @ weight) / weight.sum())
 
     def predict_proba(self, x: Tensor) -> Tensor:
@@ -281,27 +321,38 @@ class GaussianMixture(nn.Module):
         return self.log_joint(x).argmax(-1)
 
     def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:
-        x = x - self.location
-        distance = self.family.squared_distance(x, parameters.means, parameters.factors)
-        log_det = self.family.log_det(parameters.factors, self.n_features)
-        return parameters.log_weights + log_normal(distance, log_det, self.n_features)
+        with full_precision(x.device):
+            x = x - self.location
+            distance = self.family.squared_distance(x, parameters.means, parameters.factors)
+            log_det = self.family.log_det(parameters.factors, self.n_features)
+            return parameters.log_weights + log_normal(distance, log_det, self.n_features)
+
+    def _computing_parameters(self, x: Tensor) -> Parameters:
+        """The constrained parameters in the computing type, which x already has."""
+        with full_precision(x.device):
+            return self.parameters_about_location().map(lambda value: value.to(x.dtype))
+
+    def _require_fitted(self) -> None:
+        if not is_traced() and not bool(self.fitted):
+            raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
 
     def _points(self, x: Tensor) -> Tensor:
-        """x checked, in float32 at least."""
+        """x checked, in the computing type: the widest of x's, the parameters' and float32."""
+        self._require_fitted()
         if not torch.compiler.is_compiling():
+            if not isinstance(x, Tensor):
+                raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
             check_points(x, self.n_features)
-            if not bool(self.fitted):
-                raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
             if x.device != self.location.device:
                 raise ValueError(
                     f"x: expected on the mixture's device {self.location.device}; got {x.device}: move one of them"
                 )
-        return x if x.dtype in (torch.float32, torch.float64) else x.float()
+        return x.to(torch.promote_types(torch.promote_types(x.dtype, self.location.dtype), torch.float32))
 
     def _in_one_piece(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+        if is_traced():
             return True
-        needs_grad = x.requires_grad or self.centred_means.requires_grad
+        needs_grad = x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         return (torch.is_grad_enabled() and needs_grad) or len(x) <= self._chunk(x)
 
     def _chunk(self, x: Tensor) -> int:
@@ -311,7 +362,14 @@ class GaussianMixture(nn.Module):
     # ---- sampling and information criteria
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n points drawn from the mixture, (n, D), without gradient."""
+        """n points drawn from the mixture, (n, D), without gradient.
+
+        Raises:
+            ValueError: n is not positive.
+        """
+        self._require_fitted()
+        if n < 1:
+            raise ValueError(f"n: expected at least 1; got {n}")
         with torch.no_grad():
             component = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
             parameters = self.parameters_about_location()
@@ -332,10 +390,3 @@ class GaussianMixture(nn.Module):
     def aic(self, x: Tensor) -> float:
         """Akaike information criterion on x; lower is better (Akaike 1974)."""
         return -2 * self.score(x) * len(x) + 2 * self.n_parameters()
-
-
-def checked(batches: Batches) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The batches, each looked through for NaN and infinity."""
-    for x, weight in batches:
-        check_finite(x)
-        yield x, weight

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,13 +49,14 @@ class Standardisation:
 
     Attributes:
         location: (D,) float64.
-        scale: (D,) float64, one where a feature is constant.
-        variance: (D,) float64, of the data after the map.
+        scale: (D,) float64, of a typical other feature where a feature is constant.
+        unit: (D,) float64, positive: the variance of the data after the map. That of a constant feature is taken for
+            the geometric mean of the others, and one where all are constant.
     """
 
     location: Tensor
     scale: Tensor
-    variance: Tensor
+    unit: Tensor
 
     def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
@@ -68,14 +69,21 @@ class Survey:
     """Mergeable summary of weighted points; `+` merges two.
 
     Attributes:
-        count: () int64, number of points.
+        rows: () int64, number of rows, of zero weight and not finite included.
+        n_bad: () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise.
+        first_bad: () int64, position of the first of them in the order of the merges; `rows` or more if there is none.
+        count: () int64, number of points of positive weight.
         mass: () float64, sum of weights.
         mean: (D,) float64.
         spread: (D,) float64, weighted sum of squared deviations from the mean.
-        sample, sample_weight, keys: (m, D), (m,), (m,): the points with the smallest content keys.
+        sample, sample_weight, keys: (m, D), (m,), (m,): the distinct points with the smallest content keys, the
+            summed weights of each and the keys.
         capacity: the largest m.
     """
 
+    rows: Tensor
+    n_bad: Tensor
+    first_bad: Tensor
     count: Tensor
     mass: Tensor
     mean: Tensor
@@ -87,12 +95,17 @@ class Survey:
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "Survey":
-        """Survey of x (n, D), finite, with weights (n,) >= 0 or None for ones.
+        """Survey of x (n, D) with weights (n,) >= 0 or None for ones.
 
         Points of zero weight are left out as if they were not there.
         """
-        if weight is not None:
-            x, weight = x[weight > 0], weight[weight > 0]
+        rows = torch.tensor(len(x), device=x.device)
+        finite = torch.isfinite(x).all(1)
+        position = torch.arange(len(x), device=x.device)
+        first_bad = position.masked_fill(finite, len(x)).amin() if len(x) else rows
+        counts = finite if weight is None else finite & (weight > 0)
+        if not bool(counts.all()):
+            x, weight = x[counts], None if weight is None else weight[counts]
         wide = x.double()
         w = wide.new_ones(len(x)) if weight is None else weight.double()
         mass = w.sum()
@@ -104,21 +117,21 @@ class Survey:
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         keys = content_keys(exact, seed)
         count = torch.tensor(len(x), device=x.device)
-        survey = cls(count, mass, anchor + shift, spread, exact, w, keys, capacity)
+        n_bad = (~finite).sum()
+        survey = cls(rows, n_bad, first_bad, count, mass, anchor + shift, spread, exact, w, keys, capacity)
         return survey._trim()
 
     def _trim(self) -> "Survey":
-        """Keep the `capacity` smallest keys, in the order of the keys."""
-        order = self.keys.argsort(stable=True)[: self.capacity]
-        return Survey(
-            self.count,
-            self.mass,
-            self.mean,
-            self.spread,
-            self.sample[order],
-            self.sample_weight[order],
-            self.keys[order],
-            self.capacity,
+        """Add up the weights of equal points, and keep the `capacity` smallest keys, in the order of the keys."""
+        keys, order = self.keys.sort(stable=True)
+        keys, group, size = keys.unique_consecutive(return_inverse=True, return_counts=True)
+        first = order[size.cumsum(0) - size][: self.capacity]
+        weight = self.sample_weight.new_zeros(len(keys)).index_add_(0, group, self.sample_weight[order])
+        return replace(
+            self,
+            sample=self.sample[first],
+            sample_weight=weight[: self.capacity],
+            keys=keys[: self.capacity],
         )
 
     def __add__(self, other: "Survey") -> "Survey":
@@ -128,6 +141,9 @@ class Survey:
         delta = torch.where(self.mass > 0, other.mean - self.mean, torch.zeros_like(self.mean))
         mean = torch.where(self.mass > 0, self.mean + delta * share, other.mean)
         merged = Survey(
+            self.rows + other.rows,
+            self.n_bad + other.n_bad,
+            torch.where(self.n_bad > 0, self.first_bad, self.rows + other.first_bad),
             self.count + other.count,
             mass,
             mean,
@@ -151,21 +167,23 @@ class Survey:
     def standardisation(self, per_feature: bool) -> Standardisation:
         """Location and scale of the surveyed points; one scale for all features unless `per_feature`."""
         variance = self.spread / self.mass
-        if not per_feature:
-            variance = variance.mean().expand_as(variance)
         # Rounding error of the data itself must not count as spread.
         noise = (self.mean.abs() * torch.finfo(self.sample.dtype).eps).square()
+        if not per_feature:
+            variance, noise = variance.mean().expand_as(variance), noise.mean().expand_as(noise)
         varies = variance > noise
-        log_scale = (0.5 * torch.where(varies, variance, torch.ones_like(variance)).log2()).round()
-        scale = torch.where(varies, torch.exp2(log_scale), torch.ones_like(variance))
+        log_variance = torch.where(varies, variance, torch.ones_like(variance)).log2()
+        typical = log_variance.sum() / varies.sum().clamp_min(1)
+        log_variance = torch.where(varies, log_variance, typical)
+        log_scale = (0.5 * log_variance).round()
+        scale = torch.exp2(log_scale)
         grid = scale / 64
         location = ((self.mean / grid).round() * grid).to(self.sample.dtype).double()
-        return Standardisation(location, scale, self.spread / self.mass / scale.square())
+        return Standardisation(location, scale, torch.exp2(log_variance - 2 * log_scale))
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping of names to tensors; `from_state_dict` reads it back."""
-        names = ("count", "mass", "mean", "spread", "sample", "sample_weight", "keys")
-        return {name: getattr(self, name) for name in names} | {"capacity": torch.tensor(self.capacity)}
+        return {**vars(self), "capacity": torch.tensor(self.capacity)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":

@@ -30,9 +30,15 @@ def quieten() -> None:
     """Leave out what Lightning and warnings say about the machine; errors and our own lines stay."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    for message in (
+        ".*does not have many workers.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*smaller than the logging interval.*",
+        ".*exists and is not empty.*",
+        ".*this fit will run with no optimizer.*",
+        ".*does not need a `?dataloader.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def run_task(cfg: DictConfig, folder: Path) -> None:

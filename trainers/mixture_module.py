@@ -28,9 +28,7 @@ class MixtureModule(lightning.LightningModule):
         batch_size: rows that are moved to the device at once; the result does not depend on it.
     """
 
-    def __init__(
-        self, mixture: GaussianMixture, features: Tensor, options: EMOptions, batch_size: int = 2**16
-    ) -> None:
+    def __init__(self, mixture: GaussianMixture, features: Tensor, options: EMOptions, batch_size: int = 2**16) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.mixture = mixture
@@ -64,7 +62,7 @@ class MixtureModule(lightning.LightningModule):
         assert self._total is not None
         self.em.advance(self._total.reduce())
         if self.em.history:
-            self.log("log_likelihood", self.em.history[-1].max().float(), prog_bar=True)
+            self.log("log_likelihood", self.em.history[-1].max().float(), prog_bar=True, sync_dist=True)
         self.trainer.should_stop = self.em.done
 
     def on_fit_end(self) -> None:
@@ -82,4 +80,3 @@ class MixtureModule(lightning.LightningModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.em.load_state_dict(state)
-

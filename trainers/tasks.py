@@ -41,6 +41,7 @@ from trainers.tables import metrics_table
 log = logging.getLogger(__name__)
 
 CSV_COLUMNS = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
+FEW_BATCHES = 20  # are scored before a progress bar could be read
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
 
 
@@ -65,9 +66,22 @@ class Run:
         """The configured Trainer, its files in the run's folder."""
         return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **changes)
 
-    def single(self) -> lightning.Trainer:
-        """A Trainer on one device for scoring, without checkpoints."""
-        return self.trainer(devices=1, strategy="auto", callbacks=[])
+    def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
+        """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""
+        log.info("%s: %d images", what, len(loader.dataset))  # type: ignore[arg-type]
+        trainer = self.trainer(
+            devices=1,
+            strategy="auto",
+            callbacks=[],
+            enable_checkpointing=False,
+            enable_progress_bar=len(loader) > FEW_BATCHES,
+        )
+        return trainer.predict(module, loader)  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the configured Trainer computes."""
+        return self.trainer(devices=1, strategy="auto", callbacks=[]).strategy.root_device
 
     def loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         """Batches of a dataset, in order."""
@@ -112,10 +126,8 @@ def score(cfg: DictConfig, folder: Path) -> None:
     _need(cfg.input, "input", "task=score needs a folder of images")
     this = Run(cfg, folder)
     detector = FailureDetector.load(cfg.detector, this.classifier)
-    images = image_folder(
-        cfg.input, "all", image_shape=this.data.image_shape, skip_unreadable=cfg.skip_unreadable
-    )
-    scored = _score(this, detector, images)
+    images = image_folder(cfg.input, "all", image_shape=this.data.image_shape, skip_unreadable=cfg.skip_unreadable)
+    scored = _score(this, detector, images, "images")
     names = this.data.class_names
     path = folder / "verdicts.csv"
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
@@ -149,12 +161,10 @@ def train_classifier(run: Run) -> None:
     module = ClassifierModule(
         run.classifier,
         data.num_classes,
-        instantiate(cfg.optimizer.optimizer),
-        instantiate(cfg.optimizer.scheduler),
-        label_smoothing=cfg.optimizer.label_smoothing,
+        **instantiate(cfg.optimizer),
     )
     trainer = run.trainer()
-    trainer.fit(module, data.train_dataloader(), data.val_dataloader(), ckpt_path=cfg.resume, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[union-attr]
     if best:
         load_weights(run.classifier, read_weights(best), best)
@@ -168,14 +178,16 @@ def fit_detector(run: Run) -> FailureDetector:
     detector = FailureDetector(
         run.classifier, layers=cfg.layers, score=instantiate(cfg.score), alpha=cfg.alpha, seed=cfg.seed
     )
-    fitting = _outputs(run, detector, data.mixture_dataloader())
-    calibration = _outputs(run, detector, data.calibration_dataloader())
+    extract = OutputsModule(detector.extractor)
+    fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
+    calibration = Outputs.cat(run.predict(extract, data.calibration_dataloader(), "features of the calibration split"))
     options = EMOptions(**OmegaConf.to_container(cfg.mixture.em), seed=cfg.seed)  # type: ignore[arg-type]
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
         trainer = run.trainer(
             max_epochs=options.max_iter + 2,  # the survey and the assignment come before the iterations
             callbacks=[],
+            enable_checkpointing=False,
             use_distributed_sampler=False,
             strategy=without_gradients(cfg.trainer.get("strategy", "auto")),
         )
@@ -198,9 +210,9 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     indices = {TEST: torch.arange(len(data.test_images))}
     attacks: dict[str, dict[str, Any]] = {}
     for name, attack_cfg in (cfg.get("attack") or {}).items():
-        result = instantiate(attack_cfg).run(
-            detector.classifier, data.test_dataloader(), device=run.single().strategy.root_device, seed=cfg.seed
-        )
+        log.info("attack %s", name)
+        attack = instantiate(attack_cfg)
+        result = attack.run(detector.classifier, data.test_dataloader(), device=run.device, seed=cfg.seed)
         source = f"adversarial/{name}"
         images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
         attacks[source] = {
@@ -215,7 +227,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         images[source] = dataset
         labels[source] = torch.full((len(dataset),), -1)
         indices[source] = torch.arange(len(dataset))
-    scored = {source: _score(run, detector, dataset) for source, dataset in images.items()}
+    scored = {source: _score(run, detector, dataset, source) for source, dataset in images.items()}
     metrics = _metrics(run, detector, scored, labels[TEST], attacks)
     _write_metrics(metrics, run.folder / "metrics.json")
     table = _table(scored, labels, indices)
@@ -243,18 +255,14 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
 # ---- pieces
 
 
-def _outputs(run: Run, detector: FailureDetector, loader: DataLoader[Any]) -> Outputs:
-    parts = run.single().predict(OutputsModule(detector.extractor), loader)
-    return Outputs.cat(parts)  # type: ignore[arg-type]
-
-
-def _score(run: Run, detector: FailureDetector, dataset: Dataset[Any]) -> Scored:
+def _score(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str) -> Scored:
     if len(dataset) == 0:  # type: ignore[arg-type]
         empty = torch.empty(0)
         none = empty.long()
-        return Scored(none, empty, empty, empty.bool(), empty, none, empty.reshape(0, next(iter(detector.widths.values()))))
-    parts = run.single().predict(EvaluationModule(detector), run.loader(dataset))
-    return cat_scored(parts)  # type: ignore[arg-type]
+        return Scored(
+            none, empty, empty, empty.bool(), empty, none, empty.reshape(0, next(iter(detector.widths.values())))
+        )
+    return cat_scored(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {what}"))
 
 
 def _metrics(
@@ -298,9 +306,7 @@ def _write_metrics(metrics: Mapping[str, Any], path: Path) -> None:
         temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def _table(
-    scored: Mapping[str, Scored], labels: Mapping[str, Tensor], indices: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _table(scored: Mapping[str, Scored], labels: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> dict[str, Any]:
     """Columns of scores.csv as numpy arrays, sources one after another."""
     columns: dict[str, Any] = {
         "source": np.concatenate([np.full(len(part.score), source) for source, part in scored.items()]),

@@ -49,15 +49,23 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """The covariances in the family's natural shape, scikit-learn's `covariances_`."""
+        """The covariances in the family's natural shape, scikit-learn's `covariances_` where that has the family."""
 
     @abstractmethod
     def from_covariances(self, covariances: Tensor) -> Factors:
-        """The factors of given `covariances` in the family's natural shape."""
+        """The factors of given `covariances` in the family's natural shape.
 
+        Raises:
+            ValueError: they are not finite, symmetric and positive definite.
+        """
+
+    @abstractmethod
     def from_precisions(self, precisions: Tensor) -> Factors:
-        """The factors of given precisions, in the shape of the family's covariances."""
-        return self.from_covariances(precisions.reciprocal())
+        """The factors of given precisions, in the shape of the family's covariances.
+
+        Raises:
+            ValueError: they are not finite, symmetric and positive definite.
+        """
 
     @abstractmethod
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:

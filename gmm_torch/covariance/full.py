@@ -11,6 +11,7 @@ from gmm_torch.functional.linear_algebra import (
     symmetric_products,
     unpack_symmetric,
 )
+from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 
 
 class Full(CovarianceFamily):
@@ -34,11 +35,11 @@ class Full(CovarianceFamily):
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., K, D, D)."""
-        return {"factor": precision_factor(covariances)[0]}
+        return {"factor": checked_precision_factor(covariances, "covariances")}
 
     def from_precisions(self, precisions: Tensor) -> Factors:
         """From symmetric positive-definite matrices."""
-        return self.from_covariances(torch.linalg.inv(precisions))
+        return {"factor": checked_factor_of_precision(precisions, "precisions")}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -46,9 +47,13 @@ class Full(CovarianceFamily):
 
     def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
         """(S, D)."""
-        # x = U'^-1 e has covariance (U U')^-1.
-        upper = factors["factor"][component]
-        return torch.linalg.solve_triangular(upper.mT, noise[..., None], upper=False)[..., 0]
+        # x = U'^-1 e has covariance (U U')^-1. Component by component: (S, D, D) would not fit.
+        lower = covariance_factor(factors["factor"])
+        deviation = torch.empty_like(noise)
+        for k in component.unique().tolist():
+            chosen = component == k
+            deviation[chosen] = noise[chosen] @ lower[k].mT
+        return deviation
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """K D (D + 1) / 2."""

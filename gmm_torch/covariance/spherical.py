@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.functional.positive_definite import require_positive
 
 
 class Spherical(CovarianceFamily):
@@ -27,7 +28,11 @@ class Spherical(CovarianceFamily):
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., K) variances."""
-        return {"factor": covariances.rsqrt()}
+        return {"factor": require_positive(covariances, "covariances").rsqrt()}
+
+    def from_precisions(self, precisions: Tensor) -> Factors:
+        """From numbers > 0."""
+        return {"factor": require_positive(precisions, "precisions").sqrt()}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
+from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.parameters import Parameters
 
 
@@ -35,11 +36,11 @@ class Tied(CovarianceFamily):
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., D, D)."""
-        return {"factor": precision_factor(covariances)[0]}
+        return {"factor": checked_precision_factor(covariances, "covariances")}
 
     def from_precisions(self, precisions: Tensor) -> Factors:
         """From symmetric positive-definite matrices."""
-        return self.from_covariances(torch.linalg.inv(precisions))
+        return {"factor": checked_factor_of_precision(precisions, "precisions")}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -48,7 +49,7 @@ class Tied(CovarianceFamily):
 
     def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
         """(S, D)."""
-        return torch.linalg.solve_triangular(factors["factor"].mT, noise.mT, upper=False).mT
+        return noise @ covariance_factor(factors["factor"]).mT
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """D (D + 1) / 2."""

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,16 +57,21 @@ class FeatureExtractor(nn.Module):
     def __init__(self, classifier: nn.Module, layers: Sequence[str] | None = None) -> None:
         super().__init__()
         self.classifier = classifier
+        if layers is not None:
+            self._check_names(layers)
         self.layers = None if layers is None else list(layers)
-        if self.layers is not None:
-            self._check_names(self.layers)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the extractor's own flag; the classifier's modes are its owner's."""
+        self.training = mode
+        return self
 
     def _check_names(self, layers: Sequence[str]) -> None:
         known = [name for name, _ in self.classifier.named_modules() if name]
-        if not layers:
-            raise ValueError("layers: expected at least one name, or None for the penultimate layer; got none")
         if isinstance(layers, str):
             raise ValueError(f"layers: expected a list of names; got the string {layers!r}: write [{layers!r}]")
+        if not layers:
+            raise ValueError("layers: expected at least one name, or None for the penultimate layer; got none")
         for layer in layers:
             name = layer.removesuffix(INPUT)
             if name not in known:

@@ -51,9 +51,7 @@ class Attack:
         if not isinstance(method, AttackWithDistance):
             raise ValueError(f"attack {name}: method must be a foolbox attack, got {type(method).__name__}")
         if epsilon is None and isinstance(method, FixedEpsilonAttack):
-            raise ValueError(
-                f"attack {name}: {type(method).__name__} needs a budget; set epsilon, to 8/255 say"
-            )
+            raise ValueError(f"attack {name}: {type(method).__name__} needs a budget; set epsilon, to 8/255 say")
         if n_images is not None and n_images < 1:
             raise ValueError(f"attack {name}: n_images must be at least 1, or null for all, got {n_images}")
         if batch_size < 1:
@@ -112,9 +110,7 @@ class Attack:
         if not len(clean.images):
             return clean.images, torch.zeros(0, dtype=torch.bool)
         model = PyTorchModel(classifier, bounds=(0, 1), device=device)
-        batches = list(
-            zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True)
-        )
+        batches = list(zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True))
         found, zero_gradient = [], []
         console = Console(stderr=True)
         for images, labels in track(
@@ -148,9 +144,7 @@ def _parse_budget(name: str, epsilon: float | str) -> float:
             f"attack {name}: epsilon must be a number, or a fraction such as 8/255, got {epsilon!r}"
         ) from error
     if not value > 0:
-        raise ValueError(
-            f"attack {name}: epsilon must be positive, or null for the smallest, got {epsilon!r}"
-        )
+        raise ValueError(f"attack {name}: epsilon must be positive, or null for the smallest, got {epsilon!r}")
     return value
 
 

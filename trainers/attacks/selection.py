@@ -97,9 +97,7 @@ def select_right(
             break
     position = torch.cat(positions)[:n_images]
     ranks = position.argsort()
-    return Selection(
-        torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks]
-    )
+    return Selection(torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks])
 
 
 def _check_pixels(images: Tensor) -> None:

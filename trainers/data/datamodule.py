@@ -78,11 +78,7 @@ class ImageDataModule(LightningDataModule):
         self.declared_shape = None if image_shape is None else as_image_shape(image_shape)
         self.mean, self.std = _channel_values("mean", mean), _channel_values("std", std)
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if (
-                values is not None
-                and self.declared_shape is not None
-                and len(values) != self.declared_shape[0]
-            ):
+            if values is not None and self.declared_shape is not None and len(values) != self.declared_shape[0]:
                 raise ValueError(
                     f"{name} must have {self.declared_shape[0]} values, one per channel, got {list(values)}"
                 )
@@ -110,13 +106,10 @@ class ImageDataModule(LightningDataModule):
         images = self._load("train")
         n_classes = len(images.class_names)
         if self.declared_classes not in (None, n_classes):
-            raise DataError(
-                f"data.num_classes is {self.declared_classes}, but the data has {n_classes} classes"
-            )
+            raise DataError(f"data.num_classes is {self.declared_classes}, but the data has {n_classes} classes")
         if self.declared_shape not in (None, images.image_shape):
             raise DataError(
-                f"data.image_shape is {list(self.declared_shape or ())}, "
-                f"but the images are {list(images.image_shape)}"
+                f"data.image_shape is {list(self.declared_shape or ())}, but the images are {list(images.image_shape)}"
             )
         return images
 
@@ -126,8 +119,7 @@ class ImageDataModule(LightningDataModule):
         images = self._load("test")
         if images.image_shape != self.training_images.image_shape:
             raise DataError(
-                f"test images are {list(images.image_shape)}, "
-                f"training images {list(self.training_images.image_shape)}"
+                f"test images are {list(images.image_shape)}, training images {list(self.training_images.image_shape)}"
             )
         return images
 

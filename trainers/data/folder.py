@@ -35,9 +35,7 @@ _MANY_FILES = 1000
 class ImageFiles(LabelledImages):
     """Labelled images decoded from their files each time they are read."""
 
-    def __init__(
-        self, samples: Sequence[Sample], image_shape: ImageShape, class_names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], image_shape: ImageShape, class_names: Sequence[str] = ()) -> None:
         self.paths = [path for path, _ in samples]
         self.targets = torch.tensor([label for _, label in samples], dtype=torch.long)
         self.image_shape = image_shape
@@ -91,8 +89,7 @@ def image_folder(
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataNotFoundError(
-            f"image folder: there is no folder {os.path.abspath(folder)}. "
-            "Set root to the folder that holds the images."
+            f"image folder: there is no folder {os.path.abspath(folder)}. Set root to the folder that holds the images."
         )
     class_names: list[str] = []
     if split == "all":
@@ -150,12 +147,8 @@ def _ends_with(path: str, marker: bytes) -> bool:
 
 
 def _list_all(folder: Path) -> list[Sample]:
-    paths = [
-        os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names
-    ]
-    return [
-        (path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, IMG_EXTENSIONS)
-    ]
+    paths = [os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, IMG_EXTENSIONS)]
 
 
 def _list_splits(folder: Path, test_share: float, seed: int) -> tuple[dict[str, list[Sample]], list[str]]:
@@ -171,13 +164,8 @@ def _list_splits(folder: Path, test_share: float, seed: int) -> tuple[dict[str, 
     names, labels = _classes(folder / "train")
     unknown = sorted(set(_classes(folder / "test")[0]) - set(names))
     if unknown:
-        raise DataError(
-            f"{folder / 'test'} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}"
-        )
-    lists = {
-        name: make_dataset(folder / name, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
-        for name in SPLITS
-    }
+        raise DataError(f"{folder / 'test'} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}")
+    lists = {name: make_dataset(folder / name, labels, extensions=IMG_EXTENSIONS, allow_empty=True) for name in SPLITS}
     return lists, names
 
 
@@ -185,9 +173,7 @@ def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
     try:
         return find_classes(folder)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{folder} holds no class folders: expected one folder of images for each class"
-        ) from error
+        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class") from error
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:

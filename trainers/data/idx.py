@@ -55,10 +55,7 @@ def idx_images(
     if files is None:
         reason = "download is off"
         if download:
-            reason = (
-                download_into(place, lambda folder: dataset_class(folder, download=True))
-                or "it is incomplete"
-            )
+            reason = download_into(place, lambda folder: dataset_class(folder, download=True)) or "it is incomplete"
             files = find_idx_files(searched, split)
         if files is None:
             stem = _stem(split)

@@ -37,8 +37,7 @@ def as_image_shape(shape: Sequence[int]) -> ImageShape:
     values = tuple(shape)
     if len(values) != 3 or not all(isinstance(v, int) and v > 0 for v in values) or values[0] not in (1, 3):
         raise ValueError(
-            f"image_shape must be [channels, height, width], 1 or 3 channels and positive sizes, got "
-            f"{list(values)}"
+            f"image_shape must be [channels, height, width], 1 or 3 channels and positive sizes, got {list(values)}"
         )
     return values[0], values[1], values[2]
 
@@ -84,9 +83,7 @@ class ImageArray(LabelledImages):
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
         if targets.shape != (len(images),):
-            raise ValueError(
-                f"targets must be ({len(images)},) to match the images, got {tuple(targets.shape)}"
-            )
+            raise ValueError(f"targets must be ({len(images)},) to match the images, got {tuple(targets.shape)}")
         self.images = images.contiguous()
         self.targets = targets.long()
         self.class_names = list(class_names)

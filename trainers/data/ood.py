@@ -45,9 +45,7 @@ def build_ood(
     return {str(name): _build(name, cfg, shape, seed, limit) for name, cfg in (cfg_ood or {}).items()}
 
 
-def _build(
-    name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limit: int | None
-) -> LabelledImages:
+def _build(name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limit: int | None) -> LabelledImages:
     made = instantiate(cfg)
     dataset: Dataset[Any] = made(image_shape=shape, seed=seed) if isinstance(made, partial) else made
     n = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length

@@ -49,8 +49,7 @@ def torchvision_images(
         reason = "download is off"
         if download:
             reason = (
-                download_into(place, lambda folder: dataset_class(folder, download=True, **which))
-                or "it is damaged"
+                download_into(place, lambda folder: dataset_class(folder, download=True, **which)) or "it is damaged"
             )
             dataset = _find(dataset_class, searched, which)
         if dataset is None:

@@ -103,6 +103,7 @@ class _Bomb:
         return exec, ("raise SystemExit('ran code from a checkpoint')",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_code_in_a_pickle_is_not_run(tmp_path, save):
     save({"state_dict": {"0.weight": _Bomb()}}, tmp_path / "bomb.pt")

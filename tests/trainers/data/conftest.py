@@ -37,9 +37,7 @@ def write_idx() -> WriteIdx:
 def write_folder() -> WriteFolder:
     """Write a folder of class folders with ``n`` images each; return the paths, sorted."""
 
-    def write(
-        folder: Path, classes: tuple[str, ...] = ("cat", "dog"), n: int = 10, ext: str = "png"
-    ) -> list[Path]:
+    def write(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), n: int = 10, ext: str = "png") -> list[Path]:
         paths = []
         random = np.random.default_rng(0)
         for label, name in enumerate(classes):

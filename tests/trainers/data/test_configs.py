@@ -28,9 +28,7 @@ def composed(tmp_path: Path, overrides: list[str]) -> DictConfig:
     primary = tmp_path / "primary"
     primary.mkdir(exist_ok=True)
     (primary / "primary.yaml").write_text(
-        "defaults:\n  - _self_\n  - data: digits\n  - ood: []\n"
-        f"hydra:\n  searchpath:\n    - file://{CONF}\n"
-        "seed: 3\n"
+        f"defaults:\n  - _self_\n  - data: digits\n  - ood: []\nhydra:\n  searchpath:\n    - file://{CONF}\nseed: 3\n"
     )
     with initialize_config_dir(str(primary), version_base=None):
         return compose("primary", overrides)
@@ -85,9 +83,7 @@ def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path) -> None:
     data = instantiate(cfg.data)
     data.setup()
     assert (len(data.training_images), len(data.test_images)) == (60_000, 10_000)
-    assert data.training_images.images.float().mean().item() / 255 == pytest.approx(
-        cfg.data.mean[0], abs=1e-3
-    )
+    assert data.training_images.images.float().mean().item() / 255 == pytest.approx(cfg.data.mean[0], abs=1e-3)
 
 
 @pytest.mark.parametrize("layout", ["one folder", "train and test"])
@@ -111,9 +107,7 @@ def test_an_ood_config_holds_one_set_under_its_own_name(tmp_path: Path, name: st
     assert instantiate(cfg.ood[name], _partial_=True) is not None
 
 
-def test_a_list_of_ood_sets_is_built_in_order(
-    tmp_path: Path, write_idx: WriteIdx, write_folder: WriteFolder
-) -> None:
+def test_a_list_of_ood_sets_is_built_in_order(tmp_path: Path, write_idx: WriteIdx, write_folder: WriteFolder) -> None:
     write_idx(tmp_path / "idx")
     write_folder(tmp_path / "images", n=4)
     names = ["mnist", "uniform_noise", "gaussian_noise", "patches", "folder", "tiny_imagenet", "digits"]

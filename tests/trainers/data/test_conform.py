@@ -16,9 +16,7 @@ def test_gray_becomes_three_equal_channels_and_colour_luminance() -> None:
     assert torch.equal(conform(gray, (3, 8, 8)), gray.repeat(3, 1, 1))
     colour = torch.rand(3, 8, 8)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    torch.testing.assert_close(
-        conform(colour, (1, 8, 8)), (weights * colour).sum(0, keepdim=True), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(conform(colour, (1, 8, 8)), (weights * colour).sum(0, keepdim=True), atol=1e-3, rtol=0)
 
 
 def test_scaling_down_averages() -> None:

@@ -62,9 +62,7 @@ def test_what_the_data_module_knows() -> None:
 def test_the_splits_are_disjoint_and_calibration_is_fixed(
     mixture_every: int | None, n_labelled: int | None, calibration_every: int, seed: int
 ) -> None:
-    data = module(
-        mixture_every=mixture_every, n_labelled=n_labelled, calibration_every=calibration_every, seed=seed
-    )
+    data = module(mixture_every=mixture_every, n_labelled=n_labelled, calibration_every=calibration_every, seed=seed)
     indices = {name: set(values.tolist()) for name, values in data.indices.items() if name != "test"}
     shared = {"train", "mixture"} if mixture_every is None else None
     for first, second in combinations(indices, 2):
@@ -157,9 +155,7 @@ def test_the_fingerprint_tells_other_images_labels_and_splits_apart() -> None:
 def test_a_folder_has_one_fingerprint_cached_or_not(tmp_path: Path, write_folder: WriteFolder) -> None:
     write_folder(tmp_path, n=40)
     prints = {
-        ImageDataModule(
-            partial(image_folder, image_shape=(3, 8, 8), cache=cache), root=tmp_path
-        ).fingerprint()
+        ImageDataModule(partial(image_folder, image_shape=(3, 8, 8), cache=cache), root=tmp_path).fingerprint()
         for cache in (False, True)
     }
     assert len(prints) == 1
@@ -175,9 +171,7 @@ def test_processes_share_the_mixture_images_without_padding_or_repetition(
     for rank in range(4):
         monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
         loader = data.mixture_dataloader()
-        assert isinstance(
-            loader.sampler, DistributedSampler
-        )  # or Lightning would put one of its own that pads
+        assert isinstance(loader.sampler, DistributedSampler)  # or Lightning would put one of its own that pads
         shares.append(all_of(loader)[0])
     assert [len(share) for share in shares] == [62, 62, 61, 61]
     expected = digits("train").images[data.indices["mixture"]].float() / 255

@@ -11,9 +11,7 @@ def test_every_fifth_digit_from_the_fourth_on_is_a_test_image() -> None:
     assert (len(train), len(test)) == (1438, 359)
     assert test.targets.tolist() == bunch.target[4::5].tolist()
     expected = torch.tensor(bunch.images[4::5]).float() / 16
-    torch.testing.assert_close(
-        torch.stack([image[0] for image, _ in test]), expected, atol=0.501 / 255, rtol=0
-    )
+    torch.testing.assert_close(torch.stack([image[0] for image, _ in test]), expected, atol=0.501 / 255, rtol=0)
     assert train.class_names == [str(i) for i in range(10)]
 
 

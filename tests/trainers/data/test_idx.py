@@ -16,9 +16,7 @@ WriteIdx = Callable[..., np.ndarray]
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("place", ["", "MNIST", "MNIST/raw"])
-def test_a_local_copy_is_found_and_left_alone(
-    tmp_path: Path, write_idx: WriteIdx, place: str, packed: bool
-) -> None:
+def test_a_local_copy_is_found_and_left_alone(tmp_path: Path, write_idx: WriteIdx, place: str, packed: bool) -> None:
     images = write_idx(tmp_path / place, packed=packed)
     before = sorted(tmp_path.rglob("*"))
     dataset = idx_images("MNIST", tmp_path, "test", download=False)

@@ -10,12 +10,8 @@ from trainers.data.splits import balanced_subset, check_disjoint, split_indices
 @pytest.mark.parametrize(
     ("n", "calibration", "validation", "mixture"), list(product((60, 1438), (2, 10), (3, 20), (2, 5)))
 )
-def test_the_splits_are_disjoint_and_cover_all(
-    n: int, calibration: int, validation: int, mixture: int
-) -> None:
-    indices = split_indices(
-        n, calibration_every=calibration, validation_every=validation, mixture_every=mixture
-    )
+def test_the_splits_are_disjoint_and_cover_all(n: int, calibration: int, validation: int, mixture: int) -> None:
+    indices = split_indices(n, calibration_every=calibration, validation_every=validation, mixture_every=mixture)
     for first, second in combinations(indices.values(), 2):
         assert not set(first.tolist()) & set(second.tolist())
     assert torch.equal(torch.cat(list(indices.values())).sort().values, torch.arange(n))
@@ -41,9 +37,7 @@ def test_without_a_share_the_mixture_gets_the_train_images() -> None:
 
 def test_overlap_with_any_other_split_is_an_error() -> None:
     indices = {"train": torch.tensor([1, 2]), "mixture": torch.tensor([1]), "calibration": torch.tensor([2])}
-    with pytest.raises(
-        OverlapError, match="train and calibration splits must be disjoint, but share 1 images"
-    ):
+    with pytest.raises(OverlapError, match="train and calibration splits must be disjoint, but share 1 images"):
         check_disjoint(indices, may_overlap=frozenset({"train", "mixture"}))
     with pytest.raises(OverlapError, match="holds 1 images twice"):
         check_disjoint({"train": torch.tensor([3, 3])})

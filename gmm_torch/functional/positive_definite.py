@@ -1,0 +1,51 @@
+"""Factors of matrices that a caller says are positive definite, or an error that says they are not."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.functional.linear_algebra import precision_factor
+
+# Largest asymmetry, and largest correction to the diagonal, that counts as rounding, relative to the diagonal.
+TOLERANCE = 1e-3
+
+
+def require_positive(value: Tensor, name: str) -> Tensor:
+    """`value`, where every entry is finite and positive.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not bool((torch.isfinite(value) & (value > 0)).all()):
+        raise ValueError(f"{name}: expected finite numbers > 0; got {float(value.min()):g} or NaN")
+    return value
+
+
+def checked_precision_factor(covariance: Tensor, name: str) -> Tensor:
+    """Upper triangular U (..., D, D) with U U' the inverse of `covariance` (..., D, D).
+
+    Raises:
+        ValueError: a matrix is not finite, not symmetric or not positive definite.
+    """
+    size = covariance.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    asymmetry = (covariance - covariance.mT).abs().amax((-2, -1))
+    factor, jitter = precision_factor(covariance)
+    good = (asymmetry <= TOLERANCE * size) & (jitter <= TOLERANCE * size) & torch.isfinite(factor).all(-1).all(-1)
+    if not bool(good.all()):
+        bad = (~good.reshape(-1)).nonzero()[:, 0].tolist()
+        raise ValueError(f"{name}: expected symmetric positive-definite matrices; got others at components {bad}")
+    return factor
+
+
+def checked_factor_of_precision(precision: Tensor, name: str) -> Tensor:
+    """Upper triangular U (..., D, D) with U U' the given `precision` (..., D, D).
+
+    Raises:
+        ValueError: a matrix is not finite, not symmetric or not positive definite.
+    """
+    # The inverse of the reversed matrix has the factor V with V V' = (J P J)^-1; its inverse transpose is the lower
+    # factor of J P J, and reversing that gives the upper factor of P.
+    flipped = precision.flip(-2, -1)
+    upper = checked_precision_factor(flipped, name)
+    identity = torch.eye(upper.shape[-1], dtype=upper.dtype, device=upper.device).expand_as(upper)
+    lower = torch.linalg.solve_triangular(upper, identity, upper=True).mT
+    return lower.flip(-2, -1).contiguous()

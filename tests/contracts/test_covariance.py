@@ -1,0 +1,349 @@
+"""What every covariance family promises, checked for each that the registry finds."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+from torch.func import functional_call
+
+from gmm_torch import GaussianMixture
+from gmm_torch.covariance import FAMILIES, CovarianceFamily, Factors, get_family
+from gmm_torch.parameters import Parameters
+
+K, D, N, R = 3, 4, 40, 2
+
+torch_options = {"dtype": torch.float64}
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request: pytest.FixtureRequest) -> CovarianceFamily:
+    return get_family(request.param)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def random_factors(family: CovarianceFamily, generator: torch.Generator, n_init: int | None = None) -> Factors:
+    """Factors somewhere around unit covariances, with a leading dimension of `n_init` if given."""
+    raw = family.unconstrain({name: value.double() for name, value in family.empty(K, D).items()})
+    shapes = {name: value.shape if n_init is None else (n_init, *value.shape) for name, value in raw.items()}
+    noise = {name: torch.randn(shape, generator=generator, **torch_options) for name, shape in shapes.items()}
+    return family.constrain({name: raw[name] + 0.3 * noise[name] for name in raw})
+
+
+def random_parameters(family: CovarianceFamily, generator: torch.Generator, n_init: int | None = None) -> Parameters:
+    lead = () if n_init is None else (n_init,)
+    log_weights = torch.randn(*lead, K, generator=generator, **torch_options).log_softmax(-1)
+    means = torch.randn(*lead, K, D, generator=generator, **torch_options)
+    return Parameters(log_weights, means, random_factors(family, generator, n_init))
+
+
+def random_points(generator: torch.Generator) -> Tensor:
+    return 2 * torch.randn(N, D, generator=generator, **torch_options)
+
+
+def oracle(family: CovarianceFamily, parameters: Parameters) -> MultivariateNormal:
+    return MultivariateNormal(parameters.means, family.dense(parameters.factors, K, D))
+
+
+def mixture_of(family: CovarianceFamily, parameters: Parameters) -> GaussianMixture:
+    mixture = GaussianMixture(K, D, family.name, **torch_options)
+    return mixture.assign(parameters, torch.zeros(D, **torch_options))
+
+
+def brute_force(family: CovarianceFamily, x: Tensor, r: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (K,), means (K, D) and dense covariances (K, D, D) of weighted points, written out term by term."""
+    mass = r.sum(1)
+    means = (r[:, :, None] * x).sum(1) / mass[:, None]
+    scatter = torch.zeros(K, D, D, **torch_options)
+    for k in range(K):
+        for n in range(len(x)):
+            scatter[k] += r[k, n] * torch.outer(x[n] - means[k], x[n] - means[k])
+    covariance = scatter / mass[:, None, None]
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    dense = {
+        "full": covariance,
+        "tied": (scatter.sum(0) / mass.sum()).expand(K, D, D),
+        "diag": torch.diag_embed(diagonal),
+        "spherical": torch.diag_embed(diagonal.mean(1, keepdim=True).expand(K, D)),
+    }[family.name]
+    added = ridge.mean().expand(D) if family.name == "spherical" else ridge
+    return mass / mass.sum(), means, dense + torch.diag(added)
+
+
+closed_form = pytest.mark.parametrize("name", [name for name in FAMILIES if name != "low_rank"])
+
+
+def test_distance_and_determinant_give_the_density_of_the_dense_form(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    distance = family.squared_distance(x, parameters.means, parameters.factors)
+    log_det = family.log_det(parameters.factors, D)
+    assert distance.shape == (N, K)
+    density = -0.5 * (D * math.log(2 * math.pi) + log_det + distance)
+    torch.testing.assert_close(density, oracle(family, parameters).log_prob(x[:, None]), rtol=1e-10, atol=1e-10)
+
+
+def test_constrain_is_the_inverse_of_unconstrain(family, generator):
+    factors = random_factors(family, generator)
+    back = family.constrain(family.unconstrain(factors))
+    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in family.empty(K, D).items()}
+    torch.testing.assert_close(back, factors, rtol=1e-12, atol=1e-12)
+
+
+def test_any_stored_numbers_are_a_covariance(family, generator):
+    shapes = {name: value.shape for name, value in family.unconstrain(family.empty(K, D)).items()}
+    raw = {name: 2 * torch.randn(shape, generator=generator, **torch_options) for name, shape in shapes.items()}
+    eigenvalues = torch.linalg.eigvalsh(family.dense(family.constrain(raw), K, D))
+    assert (eigenvalues > 0).all()
+
+
+def test_empty_is_the_unit_covariance(family):
+    dense = family.dense(family.empty(K, D), K, D)
+    torch.testing.assert_close(dense, torch.eye(D).expand(K, D, D))
+
+
+def test_covariances_round_trip(family, generator):
+    factors = random_factors(family, generator)
+    back = family.from_covariances(family.covariances(factors, D))
+    torch.testing.assert_close(family.dense(back, K, D), family.dense(factors, K, D), rtol=1e-9, atol=1e-9)
+
+
+@closed_form
+def test_precisions_round_trip(name, generator):
+    family = get_family(name)
+    covariances = family.covariances(random_factors(family, generator), D)
+    precisions = torch.linalg.inv(covariances) if name in ("full", "tied") else 1 / covariances
+    back = family.from_precisions(precisions)
+    torch.testing.assert_close(family.covariances(back, D), covariances, rtol=1e-9, atol=1e-9)
+
+
+@closed_form
+@pytest.mark.parametrize("method", ["from_covariances", "from_precisions"])
+def test_what_is_not_positive_definite_is_refused(name, method):
+    family = get_family(name)
+    unit = family.covariances(family.empty(K, D), D)
+    with pytest.raises(ValueError, match="expected"):
+        getattr(family, method)(-unit)
+    with pytest.raises(ValueError, match="expected"):
+        getattr(family, method)(unit * torch.nan)
+
+
+def test_rescale_is_the_covariance_of_scaled_points(family, generator):
+    factors = random_factors(family, generator)
+    scale = torch.rand(D, generator=generator, **torch_options) + 0.5
+    if not family.scales_features:
+        scale = scale[0].expand(D)
+    expected = family.dense(factors, K, D) * scale[:, None] * scale
+    torch.testing.assert_close(family.dense(family.rescale(factors, scale), K, D), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_replace_changes_the_chosen_component_alone(family, generator):
+    factors = random_factors(family, generator)
+    chosen = torch.tensor([False, True, False])
+    variance = torch.rand(D, generator=generator, **torch_options) + 0.5
+    before, after = (family.dense(f, K, D) for f in (factors, family.replace(factors, chosen, variance)))
+    torch.testing.assert_close(after[~chosen], before[~chosen])
+    if family.name == "tied":
+        torch.testing.assert_close(after, before)
+    else:
+        expected = variance.mean().expand(D) if family.name == "spherical" else variance
+        torch.testing.assert_close(after[1], torch.diag(expected))
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.01])
+def test_log_joint_from_features_is_the_exact_one_less_the_penalty_of_the_ridge(family, generator, ridge):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridges = torch.full((D,), ridge, **torch_options)
+    joint = family.log_joint(family.prepare(parameters, ridges), family.features(x.mT.contiguous()))
+    dense = oracle(family, parameters)
+    penalty = 0.5 * ridge * dense.precision_matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    expected = parameters.log_weights + dense.log_prob(x[:, None]) - penalty
+    torch.testing.assert_close(joint, expected.mT, rtol=1e-9, atol=1e-9)
+
+
+def test_features_can_be_written_in_place(family, generator):
+    columns = random_points(generator).mT.contiguous()
+    expected = family.features(columns)
+    out = torch.full_like(expected, torch.nan)
+    torch.testing.assert_close(family.features(columns, out=out), expected, rtol=0, atol=0)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+
+@closed_form
+def test_update_from_moments_is_the_weighted_maximum_likelihood(name, generator):
+    family = get_family(name)
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridge = torch.rand(D, generator=generator, **torch_options) / 10
+    prepared, features = family.prepare(parameters, ridge), family.features(x.mT.contiguous())
+    r = torch.rand(K, N, generator=generator, **torch_options)
+    updated, jitter = family.update(family.moments(prepared, features, r), ridge, parameters)
+    weights, means, dense = brute_force(family, x, r, ridge)
+    torch.testing.assert_close(updated.log_weights.exp(), weights, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(updated.means, means, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(family.dense(updated.factors, K, D), dense, rtol=1e-8, atol=1e-10)
+    assert (jitter == 0).all()
+
+
+def test_moments_of_parts_add_up(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridge = torch.zeros(D, **torch_options)
+    prepared, columns = family.prepare(parameters, ridge), x.mT.contiguous()
+    r = torch.rand(K, N, generator=generator, **torch_options)
+    whole = family.moments(prepared, family.features(columns), r)
+    total = family.moments(prepared, family.features(columns[:, :0]), r[:, :0])
+    for part in (slice(0, 13), slice(13, None)):
+        total = family.moments(prepared, family.features(columns[:, part].contiguous()), r[:, part], out=total)
+    torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-10)
+
+
+def test_the_mass_of_the_components_is_the_last_column_of_the_moments(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    r = torch.rand(K, N, generator=generator, **torch_options)
+    prepared = family.prepare(parameters, torch.zeros(D, **torch_options))
+    moments = family.moments(prepared, family.features(x.mT.contiguous()), r)
+    torch.testing.assert_close(moments["moments"][..., -1], r.sum(1))
+
+
+def test_a_component_without_points_stays_where_it_is(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridge = torch.full((D,), 1e-6, **torch_options)
+    prepared, features = family.prepare(parameters, ridge), family.features(x.mT.contiguous())
+    r = torch.rand(K, N, generator=generator, **torch_options)
+    r[1] = 0
+    updated, _ = family.update(family.moments(prepared, features, r), ridge, parameters)
+    torch.testing.assert_close(updated.means[1], parameters.means[1])
+    if family.name != "tied":
+        before, after = (family.dense(p.factors, K, D)[1] for p in (parameters, updated))
+        torch.testing.assert_close(after, before)
+    assert updated.log_weights.exp()[1] < 1e-10
+    torch.testing.assert_close(updated.log_weights.exp().sum(), torch.tensor(1.0, **torch_options))
+
+
+def test_a_batch_of_mixtures_is_each_of_them(family, generator):
+    parameters, x = random_parameters(family, generator, n_init=R), random_points(generator)
+    ridge = torch.full((D,), 1e-3, **torch_options)
+    features = family.features(x.mT.contiguous())
+
+    def em_step(p: Parameters) -> tuple[Tensor, Parameters, Tensor]:
+        prepared = family.prepare(p, ridge)
+        joint = family.log_joint(prepared, features)
+        moments = family.moments(prepared, features, joint.softmax(-2))
+        return joint, *family.update(moments, ridge, p)
+
+    joint, updated, jitter = em_step(parameters)
+    assert joint.shape == (R, K, N)
+    assert jitter.shape == (R, K)
+    for i in range(R):
+        single_joint, single, _ = em_step(parameters.map(lambda value, i=i: value[i]))
+        torch.testing.assert_close(joint[i], single_joint)
+        torch.testing.assert_close(vars(updated.map(lambda value, i=i: value[i])), vars(single))
+
+
+def test_an_em_step_never_lowers_the_objective(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridge = torch.full((D,), 0.05, **torch_options)
+    features, before = family.features(x.mT.contiguous()), -math.inf
+    for _ in range(15):
+        prepared = family.prepare(parameters, ridge)
+        joint = family.log_joint(prepared, features)
+        objective = float(joint.logsumexp(-2).mean())
+        assert objective >= before - 1e-12
+        before = objective
+        parameters, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), ridge, parameters)
+
+
+def test_the_pieces_of_the_precision_are_those_of_the_dense_form(family, generator):
+    parameters = random_parameters(family, generator)
+    precision = oracle(family, parameters).precision_matrix
+    factors = parameters.factors
+    expected = (precision @ parameters.means[..., None])[..., 0]
+    torch.testing.assert_close(family.precision_times(parameters.means, factors), expected, rtol=1e-9, atol=1e-9)
+    diagonal = family.precision_diagonal(factors, D).expand(K, D)
+    torch.testing.assert_close(diagonal, precision.diagonal(dim1=-2, dim2=-1), rtol=1e-9, atol=1e-9)
+    norm = family.precision_norm(factors, D).expand(K)
+    torch.testing.assert_close(norm, torch.linalg.matrix_norm(precision), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("full", 3 * 10), ("tied", 10), ("diag", 3 * 4), ("spherical", 3), ("low_rank", None)]
+)
+def test_number_of_free_parameters(name, expected):
+    if name not in FAMILIES or expected is None:
+        pytest.skip("checked where the family is tested")
+    family = get_family(name)
+    assert family.n_parameters(K, D) == expected
+    assert GaussianMixture(K, D, name).n_parameters() == expected + (K - 1) + K * D
+
+
+def test_noise_is_turned_into_draws_with_the_covariance(family, generator):
+    factors, n = random_factors(family, generator), 40_000
+    component = torch.arange(K).repeat_interleave(n)
+    noise = torch.randn(K * n, D, generator=generator, **torch_options)
+    deviation = family.transform_noise(noise, component, factors).reshape(K, n, D)
+    dense = family.dense(factors, K, D)
+    # The mean and the second moments of n draws are normal to good approximation with these standard deviations; a
+    # bound of five of them has a false-alarm rate below 1e-6 an entry, 5e-5 for all entries together.
+    variance = dense.diagonal(dim1=-2, dim2=-1)
+    assert (deviation.mean(1).abs() < 5 * (variance / n).sqrt()).all()
+    second = deviation.mT @ deviation / n
+    spread = ((variance[:, :, None] * variance[:, None, :] + dense.square()) / n).sqrt()
+    assert ((second - dense).abs() < 5 * spread).all()
+
+
+def test_a_sample_has_the_mean_and_the_covariance_of_the_mixture(family, generator):
+    parameters, n = random_parameters(family, generator), 40_000
+    mixture = mixture_of(family, parameters)
+    x = mixture.sample(n, generator)
+    assert x.shape == (n, D)
+    weights, means = parameters.log_weights.exp(), parameters.means
+    mean = weights @ means
+    centred = means - mean
+    dense = family.dense(parameters.factors, K, D)
+    covariance = (weights[:, None, None] * (dense + centred[:, :, None] * centred[:, None, :])).sum(0)
+    # Standard errors estimated from the sample; five of them: a false-alarm rate below 1e-6 an entry.
+    assert ((x.mean(0) - mean).abs() < 5 * x.std(0) / n**0.5).all()
+    products = (x - mean)[:, :, None] * (x - mean)[:, None, :]
+    assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / n**0.5).all()
+
+
+def test_gradients_in_the_points_are_right(family, generator):
+    mixture = mixture_of(family, random_parameters(family, generator))
+    x = random_points(generator)[:5].requires_grad_()
+    assert torch.autograd.gradcheck(mixture.log_prob, (x,))
+    assert torch.autograd.gradgradcheck(mixture.log_prob, (x[:2],))
+
+
+def test_gradients_in_the_stored_parameters_are_right(family, generator):
+    mixture = mixture_of(family, random_parameters(family, generator))
+    x = random_points(generator)[:5]
+    state = {name: value.detach().clone().requires_grad_() for name, value in mixture.named_parameters()}
+
+    def log_prob(*values: Tensor) -> Tensor:
+        return functional_call(mixture, dict(zip(state, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(log_prob, tuple(state.values()))
+
+
+def test_gradients_through_an_em_step_are_right(family, generator):
+    parameters, x = random_parameters(family, generator), random_points(generator)
+    ridge = torch.full((D,), 1e-3, **torch_options)
+    names = list(parameters.factors)
+
+    def em_step(points: Tensor, log_weights: Tensor, means: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:
+        p = Parameters(log_weights, means, dict(zip(names, factors, strict=True)))
+        features, prepared = family.features(points.mT), family.prepare(p, ridge)
+        joint = family.log_joint(prepared, features)
+        updated, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), ridge, p)
+        return updated.log_weights, updated.means, family.dense(updated.factors, K, D)
+
+    inputs = (x, parameters.log_weights, parameters.means, *parameters.factors.values())
+    assert torch.autograd.gradcheck(em_step, tuple(value.detach().requires_grad_() for value in inputs))
+
+
+def test_unknown_type_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"covariance_type: expected one of .*full.*; got 'banana'"):
+        GaussianMixture(2, 2, "banana")

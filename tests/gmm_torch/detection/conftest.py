@@ -1,0 +1,30 @@
+import pytest
+import torch
+from torch import nn
+
+
+class TinyNet(nn.Module):
+    def __init__(self, n_features: int = 6, n_classes: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, n_features, 3)
+        self.norm = nn.BatchNorm2d(n_features)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(n_features, n_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.norm(self.conv(x)).relu()
+        return self.head(self.dropout(maps.mean((2, 3))))
+
+
+@pytest.fixture
+def net() -> TinyNet:
+    torch.manual_seed(0)
+    return TinyNet()
+
+
+def images(n: int, seed: int) -> torch.Tensor:
+    return torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def batches(n: int, seed: int, size: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(x, torch.zeros(len(x), dtype=torch.long)) for x in images(n, seed).split(size)]

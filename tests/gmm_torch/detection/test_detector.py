@@ -1,0 +1,203 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
+from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detection.storage import read_detector
+from tests.gmm_torch.detection.conftest import TinyNet, batches, images
+
+
+@pytest.fixture
+def detector(net):
+    return FailureDetector(net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
+
+
+def test_the_score_is_the_log_likelihood_of_the_penultimate_features(net, detector):
+    x = images(20, 3)
+    features = FeatureExtractor(net)(x).features["head:input"]
+    mixture = GaussianMixture(3, 6).fit(
+        FeatureExtractor(net)(torch.cat([b[0] for b in batches(300, 1)])).features["head:input"]
+    )
+    torch.testing.assert_close(detector(x).score, mixture.log_prob(features), rtol=1e-4, atol=1e-4)
+
+
+def test_a_verdict_is_the_classifiers_answer_with_a_rank_among_calibration_scores(net, detector):
+    x = images(50, 3)
+    verdict = detector(x)
+    net.eval()
+    torch.testing.assert_close(verdict.logits, net(x))
+    assert torch.equal(verdict.prediction, net(x).argmax(1))
+    calibration = detector(torch.cat([b[0] for b in batches(99, 2)])).score
+    rank = (calibration <= verdict.score[:, None]).sum(1)
+    torch.testing.assert_close(verdict.p_value, (1 + rank) / 100, atol=0.0101, rtol=0)
+    assert torch.equal(verdict.accept, verdict.p_value > 0.05)
+
+
+def test_images_from_elsewhere_are_refused(detector):
+    assert not detector(images(50, 3) * 10).accept.any()
+
+
+def test_labels_make_no_difference(net, detector):
+    unlabelled = FailureDetector(net, n_components=3)
+    unlabelled.fit([b[0] for b in batches(300, 1)]).calibrate([b[0] for b in batches(99, 2)])
+    assert torch.equal(unlabelled(images(9, 3)).score, detector(images(9, 3)).score)
+
+
+def test_nan_pixels_are_refused(detector):
+    x = images(4, 3)
+    x[1, 0, 2, 2] = torch.nan
+    verdict = detector(x)
+    assert not verdict.accept[1]
+    assert verdict.p_value[1] == 0.01
+    assert torch.isfinite(verdict.p_value).all()
+
+
+def test_huge_pixels_are_refused(detector):
+    assert not detector(images(4, 3) * 1e30).accept.any()
+
+
+def test_the_margin_has_the_sign_of_the_verdict_and_a_gradient(detector):
+    x = (images(60, 3) * 2).requires_grad_()
+    margin = detector.margin(x)
+    assert torch.equal(margin >= 0, detector(x).accept)
+    margin.sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+    assert (x.grad != 0).any()
+
+
+def test_fitting_again_forgets_the_calibration(detector):
+    detector.fit(batches(200, 5))
+    with pytest.raises(NotFittedError, match="calibrate"):
+        detector(images(2, 0))
+
+
+def test_use_before_fit_is_one_clear_error(net):
+    for use in (lambda d: d(images(2, 0)), lambda d: d.calibrate(batches(30, 0)), lambda d: d.save("x")):
+        with pytest.raises(NotFittedError, match="call fit"):
+            use(FailureDetector(net))
+
+
+def test_an_empty_loader_is_one_clear_error(net):
+    with pytest.raises(ValueError, match="expected at least one batch; got none"):
+        FailureDetector(net).fit([])
+
+
+def test_fewer_images_than_components_is_one_clear_error(net):
+    with pytest.raises(ValueError, match=r"components \(30\); got 10"):
+        FailureDetector(net).fit(batches(10, 0))
+
+
+def test_a_calibration_set_too_small_says_how_many_it_needs(net):
+    detector = FailureDetector(net, n_components=2, alpha=0.01).fit(batches(100, 0))
+    with pytest.raises(ValueError, match="alpha=0.01 needs at least 99 inputs; got 98"):
+        detector.calibrate(batches(98, 1))
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan")])
+def test_alpha_must_lie_between_zero_and_one(net, alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        FailureDetector(net, alpha=alpha)
+
+
+def test_features_that_are_not_finite_are_counted(net):
+    bad = batches(100, 0)
+    bad[0][0][3] = torch.inf
+    with pytest.raises(ValueError, match="1 of 100 inputs give NaN or infinity"):
+        FailureDetector(net, n_components=2).fit(bad)
+
+
+def test_a_saved_detector_gives_the_same_verdicts(net, detector, tmp_path):
+    path = tmp_path / "sub" / "detector.safetensors"
+    detector.save(path)
+    loaded = FailureDetector.load(path, net)
+    for mine, theirs in zip(detector(images(40, 3)), loaded(images(40, 3)), strict=True):
+        assert torch.equal(mine, theirs)
+    assert [p.name for p in path.parent.iterdir()] == ["detector.safetensors"]
+
+
+def test_a_file_for_another_classifier_is_refused(net, detector, tmp_path):
+    detector.save(tmp_path / "d.safetensors")
+    with pytest.raises(ValueError, match="layers or shapes are not those"):
+        FailureDetector.load(tmp_path / "d.safetensors", TinyNet(n_features=7))
+    torch.manual_seed(9)
+    with pytest.raises(ValueError, match="weights are not those"):
+        FailureDetector.load(tmp_path / "d.safetensors", TinyNet())
+    FailureDetector.load(tmp_path / "d.safetensors", TinyNet(), strict=False)
+
+
+def test_a_truncated_file_is_refused(net, detector, tmp_path):
+    path = tmp_path / "d.safetensors"
+    detector.save(path)
+    content = path.read_bytes()
+    for length in (0, 7, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(FileFormatError, match="truncated or no safetensors file"):
+            FailureDetector.load(path, net)
+
+
+def test_a_pickle_is_refused(net, tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "d.safetensors")
+    with pytest.raises(FileFormatError, match="no safetensors file"):
+        FailureDetector.load(tmp_path / "d.safetensors", net)
+
+
+def test_a_file_of_another_version_is_refused(net, detector, tmp_path):
+    path = tmp_path / "d.safetensors"
+    detector.save(path)
+    spec = json.dumps(read_detector(path).spec)
+    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "99", "spec": spec})
+    with pytest.raises(FileFormatError, match="version 99, this library reads"):
+        FailureDetector.load(path, net)
+    save_file(load_file(path), path)
+    with pytest.raises(FileFormatError, match="holds no detector"):
+        FailureDetector.load(path, net)
+
+
+def test_a_missing_file_is_named(net, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*none\.safetensors"):
+        FailureDetector.load(tmp_path / "none.safetensors", net)
+
+
+def test_tensors_that_do_not_fit_or_are_not_finite_are_named(net, detector, tmp_path):
+    path = tmp_path / "d.safetensors"
+    detector.save(path)
+    spec = json.dumps(read_detector(path).spec)
+    metadata = {"format": "gmm_torch.detector", "version": "1", "spec": spec}
+    tensors = load_file(path)
+    name = next(key for key in tensors if key.endswith("centred_means"))
+    save_file({k: v for k, v in tensors.items() if k != name}, path, metadata=metadata)
+    with pytest.raises(FileFormatError, match="centred_means"):
+        FailureDetector.load(path, net)
+    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, path, metadata=metadata)
+    with pytest.raises(FileFormatError, match="NaN or infinity"):
+        FailureDetector.load(path, net)
+
+
+def test_the_detector_is_a_module_on_the_classifiers_device(net, detector):
+    assert set(dict(detector.named_parameters())) >= {f"extractor.classifier.{n}" for n, _ in net.named_parameters()}
+    moved = detector.double()
+    assert moved(images(3, 0).double()).score.dtype == torch.float64
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_verdicts_on_a_gpu_are_those_on_a_cpu(net):
+    cpu = FailureDetector(net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))(images(40, 3))
+    gpu = FailureDetector(net.cuda(), n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
+    verdict = gpu(images(40, 3).cuda())
+    assert verdict.score.is_cuda
+    torch.testing.assert_close(verdict.score.cpu(), cpu.score, rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifier_of_vectors_works_as_one_of_images():
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    detector = FailureDetector(mlp, n_components=2).fit(x[:200].split(50)).calibrate(x[200:].split(50))
+    assert detector.extractor.layers == ["2:input"]
+    assert not detector(torch.full((1, 5), 50.0)).accept.any()

@@ -1,0 +1,42 @@
+"""Does a p-value mean what it says? False-alarm rate of these tests, stated: 1e-4 each, with fixed seeds."""
+
+import pytest
+import torch
+from scipy import stats
+
+from gmm_torch.detection import Calibration
+
+N_SPLITS, N_CALIBRATION, N_TEST = 200, 99, 50
+
+
+def p_values(discrete: bool) -> torch.Tensor:
+    """(N_SPLITS, N_TEST) p-values of clean points, each row with a calibration set of its own."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for _ in range(N_SPLITS):
+        scores = torch.randn(N_CALIBRATION + N_TEST, generator=generator)
+        scores = scores.mul(2).round() if discrete else scores
+        calibration = Calibration().fit(scores[:N_CALIBRATION], alpha=0.05)
+        rows.append(calibration.p_value(scores[N_CALIBRATION:]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1, 0.2])
+def test_clean_inputs_are_refused_at_most_at_the_rate_alpha(alpha, discrete):
+    # One p-value a split: then the alarms are independent, and their number is at most binomial(N_SPLITS, alpha).
+    alarms = int((p_values(discrete)[:, 0] <= alpha).sum())
+    assert stats.binomtest(alarms, N_SPLITS, alpha, alternative="greater").pvalue > 1e-4
+
+
+def test_p_values_of_continuous_scores_are_uniform_on_the_grid():
+    rank = (p_values(discrete=False)[:, 0] * (N_CALIBRATION + 1)).round().long()
+    assert rank.min() >= 1
+    assert rank.max() <= N_CALIBRATION + 1
+    counts = torch.bincount((rank - 1) // 10, minlength=10)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+
+
+def test_the_check_would_notice_p_values_that_are_too_small():
+    alarms = int((p_values(discrete=False)[:, 0] / 2 <= 0.1).sum())
+    assert stats.binomtest(alarms, N_SPLITS, 0.1, alternative="greater").pvalue < 1e-4
