@@ -18,14 +18,15 @@ import numpy as np
 import sklearn.mixture
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from gmm_torch.batches import Batches
+from gmm_torch.batches import Batches, check_weight
 from gmm_torch.em import EM, EMOptions
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
 from gmm_torch.mixture import GaussianMixture as TorchMixture
@@ -76,6 +77,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         feature_names_in_: (D,), names of the features, where X has some.
 
     Example:
+        >>> import numpy as np
         >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
         >>> mixture = GaussianMixture(n_components=2, random_state=0).fit(X)
         >>> bool((mixture.predict(X[:3]) == mixture.predict([[0, 0]])).all())
@@ -168,9 +170,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, n_samples = {len(X)}"
             )
-        weight = None
-        if sample_weight is not None:
-            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = None if sample_weight is None else check_weight(np.array(sample_weight), len(X))
         warm = self.warm_start and hasattr(self, "mixture_")
         initial = self._last_parameters() if warm else self._checked_initial_values(X.shape[1])
         device = self._device()
@@ -220,7 +220,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _validate(self, X: ArrayLike, reset: bool, **checks: Any) -> NDArray[Any]:
         """X as a contiguous (N, D) array of the type to compute in."""
         dtype = [np.float64, np.float32] if self.dtype is None else np.dtype(self.dtype)
-        return validate_data(self, X, reset=reset, dtype=dtype, order="C", **checks)
+        with config_context(array_api_dispatch=False):  # with it, tensors would come through as tensors
+            return validate_data(self, X, reset=reset, dtype=dtype, order="C", **checks)
 
     def _last_parameters(self) -> dict[str, Tensor]:
         """Where a warm start goes on from; in float64, which keeps the digits of means far from the origin."""
@@ -305,11 +306,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean log-likelihood per point of X (N, D) in nats, with weights (N,) >= 0 if given; higher is better."""
         log_likelihood = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, log_likelihood, dtype=np.float64, ensure_non_negative=True
-            )
-        return float(np.average(log_likelihood, weights=sample_weight))
+        if sample_weight is None:
+            return float(log_likelihood.mean())
+        weight = check_weight(np.array(sample_weight), len(log_likelihood)).numpy()
+        return float(np.average(log_likelihood, weights=weight))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Most probable component of each point of X (N, D): (N,)."""
@@ -494,7 +494,7 @@ def warn_not_converged(changes: NDArray[Any], tol: float) -> None:
         "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
         "or check for degenerate data." + missed,
         ConvergenceWarning,
-        stacklevel=3,
+        stacklevel=4,  # warn_not_converged, fit, the wrapper of _fit_context, the caller
     )
 
 

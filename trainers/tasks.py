@@ -15,20 +15,25 @@ import lightning
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.em import EMOptions
 from gmm_torch.files import atomic_path
+from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
+from trainers.attacks import Attack
 from trainers.classifier_module import ClassifierModule
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.folder import image_folder
+from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
 from trainers.evaluation_module import EvaluationModule, OutputsModule, Scored, cat_scored
 from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
@@ -78,6 +83,37 @@ class Run:
         )
         return trainer.predict(module, loader)  # type: ignore[return-value]
 
+    @cached_property
+    def em_options(self) -> EMOptions:
+        """How the mixtures are fitted."""
+        return EMOptions(**OmegaConf.to_container(self.cfg.mixture.em), seed=self.cfg.seed)  # type: ignore[arg-type]
+
+    @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks by name."""
+        attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
+        for attack in attacks.values():
+            if self.cfg.attack_limit is not None:
+                attack.n_images = min(attack.n_images or self.cfg.attack_limit, self.cfg.attack_limit)
+        return attacks
+
+    @cached_property
+    def ood(self) -> dict[str, LabelledImages]:
+        """The out-of-distribution sets by name, in the shape of the data."""
+        return build_ood(self.cfg.get("ood"), self.data.image_shape, self.cfg.seed, self.cfg.ood_limit)
+
+    def check(self) -> None:
+        """Raise now what would go wrong after the long work."""
+        check_alpha(self.cfg.alpha)
+        instantiate(self.cfg.score)
+        _ = self.em_options, self.attacks, self.data.test_images, self.ood
+        needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
+        if given < needed:
+            raise ValueError(
+                f"calibration set: alpha={self.cfg.alpha:g} needs at least {needed} images; the split has {given}: "
+                "lower data.calibration_every, or choose a larger alpha"
+            )
+
     @property
     def device(self) -> torch.device:
         """Where the configured Trainer computes."""
@@ -94,6 +130,7 @@ class Run:
 def run(cfg: DictConfig, folder: Path) -> None:
     """Train, fit, calibrate, evaluate, report. A classifier with a checkpoint is not trained again."""
     this = Run(cfg, folder)
+    this.check()
     if cfg.classifier.checkpoint is None:
         train_classifier(this)
     detector = fit_detector(this)
@@ -108,7 +145,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
 def fit(cfg: DictConfig, folder: Path) -> None:
     """Fit and calibrate a detector for the classifier of `classifier.checkpoint`."""
     _need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=fit needs a trained classifier")
-    fit_detector(Run(cfg, folder))
+    this = Run(cfg, folder)
+    this.check()
+    fit_detector(this)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
@@ -165,9 +204,9 @@ def train_classifier(run: Run) -> None:
     )
     trainer = run.trainer()
     trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[union-attr]
-    if best:
-        load_weights(run.classifier, read_weights(best), best)
+    keeper = trainer.checkpoint_callback
+    if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+        load_weights(run.classifier, read_weights(keeper.best_model_path), keeper.best_model_path)
     save_weights(run.classifier, run.folder / "classifier.safetensors")
     log.info("classifier: %s", run.folder / "classifier.safetensors")
 
@@ -181,7 +220,7 @@ def fit_detector(run: Run) -> FailureDetector:
     extract = OutputsModule(detector.extractor)
     fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
     calibration = Outputs.cat(run.predict(extract, data.calibration_dataloader(), "features of the calibration split"))
-    options = EMOptions(**OmegaConf.to_container(cfg.mixture.em), seed=cfg.seed)  # type: ignore[arg-type]
+    options = run.em_options
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
         trainer = run.trainer(
@@ -209,9 +248,8 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     labels = {TEST: data.test_images.targets}
     indices = {TEST: torch.arange(len(data.test_images))}
     attacks: dict[str, dict[str, Any]] = {}
-    for name, attack_cfg in (cfg.get("attack") or {}).items():
+    for name, attack in run.attacks.items():
         log.info("attack %s", name)
-        attack = instantiate(attack_cfg)
         result = attack.run(detector.classifier, data.test_dataloader(), device=run.device, seed=cfg.seed)
         source = f"adversarial/{name}"
         images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
@@ -222,7 +260,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
             "median_l2": result.median_l2,
             "median_linf": result.median_linf,
         }
-    for name, dataset in build_ood(cfg.get("ood"), data.image_shape, cfg.seed, cfg.ood_limit).items():
+    for name, dataset in run.ood.items():
         source = f"ood/{name}"
         images[source] = dataset
         labels[source] = torch.full((len(dataset),), -1)

@@ -1,0 +1,46 @@
+"""EM under a Lightning Trainer: two processes, one mixture."""
+
+import lightning
+import pytest
+import torch
+
+from gmm_torch import GaussianMixture
+from gmm_torch.em import EMOptions
+from trainers.mixture_module import MixtureModule
+from trainers.strategies import without_gradients
+
+OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)
+
+
+def features() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(501, 4, generator=generator) + 4 * torch.randint(0, 3, (501, 1), generator=generator)
+
+
+def fit(covariance_type: str, tmp_path, **trainer: object) -> GaussianMixture:
+    mixture = GaussianMixture(3, 4, covariance_type)
+    module = MixtureModule(mixture, features(), OPTIONS, batch_size=100)
+    lightning.Trainer(
+        accelerator="cpu", max_epochs=OPTIONS.max_iter + 2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        default_root_dir=tmp_path, **trainer,
+    ).fit(module)  # fmt: skip
+    return mixture.adopt(module.em)
+
+
+@pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning", "ignore:.*run with no optimizer.*")
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_a_trainer_gives_the_mixture_that_fit_gives(covariance_type, tmp_path):
+    under_trainer = fit(covariance_type, tmp_path)
+    alone = GaussianMixture(3, 4, covariance_type).fit(features(), max_iter=8, tol=0.0, seed=3)
+    torch.testing.assert_close(under_trainer.log_prob(features()), alone.log_prob(features()), rtol=1e-5, atol=1e-5)
+    assert under_trainer.n_iter == alone.n_iter == 8
+
+
+@pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning", "ignore:.*run with no optimizer.*")
+def test_two_processes_give_the_mixture_of_one(tmp_path):
+    one = fit("full", tmp_path)
+    two = fit("full", tmp_path, devices=2, strategy=without_gradients("ddp_spawn"))
+    for name in ("weights", "means", "covariances"):
+        torch.testing.assert_close(getattr(one, name), getattr(two, name), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.history, two.history, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,155 @@
+"""The application from end to end, and what it says about mistakes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from tests.contracts.test_configs import configure
+from trainers.main import run_task
+
+FAST = (
+    "experiment=demo",
+    "debug=fast",
+    "trainer.limit_train_batches=null",
+    "trainer.max_epochs=8",
+    "trainer.enable_progress_bar=false",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_task(configure(*FAST), folder)
+    return folder
+
+
+def app(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainers.main", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_metrics_hold_what_outside_readers_look_for(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert 0.5 < metrics["classifier"]["test_accuracy"] <= 1
+    assert metrics["calibration"]["n"] == 360
+    assert set(metrics["calibration"]["false_alarm_rate"]) == {"0.01", "0.05", "0.1"}
+    assert {"seed", "versions", "device"} <= set(metrics)
+    expected = {"errors", "ood/patches", "ood/uniform_noise", "ood/gaussian_noise"}
+    expected |= {f"adversarial/{name}" for name in ("fgsm", "bim", "pgd", "deepfool", "cw_l2")}
+    assert set(metrics["sources"]) == expected
+    for source in metrics["sources"].values():
+        keys = {"n", "auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr", "mann_whitney_p", "ks_p", "baselines"}
+        assert keys <= set(source)
+        if source["n"] > 1:
+            assert 0 <= source["auroc"] <= 1
+            assert 0 <= source["baselines"]["max_softmax"]["auroc"] <= 1
+
+
+def test_scores_hold_one_row_per_image_and_agree_with_the_metrics(finished):
+    with open(finished / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clean = [row for row in rows if row["source"] == "test"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    accuracy = sum(row["label"] == row["prediction"] for row in clean) / len(clean)
+    assert len(clean) == 359
+    assert accuracy == pytest.approx(metrics["classifier"]["test_accuracy"])
+    alarms = sum(float(row["p_value"]) <= 0.05 for row in clean) / len(clean)
+    assert alarms == pytest.approx(metrics["calibration"]["false_alarm_rate"]["0.05"])
+    assert all((row["accept"] == "True") == (float(row["p_value"]) > 0.05) for row in rows)
+    for name, source in metrics["sources"].items():
+        if name != "errors":
+            assert sum(row["source"] == name for row in rows) == source["n"]
+
+
+def test_uniform_noise_is_told_from_digits(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["sources"]["ood/uniform_noise"]["auroc"] > 0.9
+
+
+def test_files_hold_no_pickle(finished):
+    for name in ("classifier.safetensors", "detector.safetensors"):
+        with safe_open(finished / name, framework="pt") as file:
+            assert list(file.keys())
+
+
+def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
+    run_task(configure(*FAST), tmp_path)
+    assert (tmp_path / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
+    weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
+    run_task(configure(*FAST, "task=fit", weights), tmp_path / "fit")
+    detector = f"detector={tmp_path / 'fit' / 'detector.safetensors'}"
+    run_task(configure(*FAST, "task=evaluate", weights, detector), tmp_path / "evaluate")
+    again = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    once = json.loads((finished / "metrics.json").read_text())
+    assert again["sources"]["ood/patches"] == once["sources"]["ood/patches"]
+    assert again["calibration"] == once["calibration"]
+
+
+def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
+    folder = tmp_path / "images"
+    for i in range(5):
+        pixels = torch.randint(0, 256, (8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        (folder / "deeper").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(folder / "deeper" / f"{i}.png")
+    files = (
+        f"classifier.checkpoint={finished / 'classifier.safetensors'}",
+        f"detector={finished / 'detector.safetensors'}",
+    )
+    run_task(configure(*FAST, "task=score", *files, f"input={folder}"), tmp_path / "out")
+    with open(tmp_path / "out" / "verdicts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == [f"{i}.png" for i in range(5)]
+    assert all(0 < float(row["p_value"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("task=fit",), "set classifier.checkpoint="),
+        (("task=evaluate", "classifier.checkpoint=x.safetensors"), "set detector="),
+        (("task=score", "classifier.checkpoint=x.safetensors", "detector=y"), "set input="),
+        (("task=fit", "classifier.checkpoint=/nowhere/x.safetensors"), "/nowhere/x.safetensors"),
+        (("alpha=2",), "alpha: expected a number between 0 and 1"),
+        (("mixture.em.tol=-1",), "tol: expected a number >= 0"),
+        (("task=summarize", "input=/nowhere"), "/nowhere"),
+    ],
+)
+def test_a_mistake_is_told_before_any_work(overrides, message, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=message):
+        run_task(configure("experiment=demo", *overrides), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.yaml"}
+
+
+def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
+    done = app("experiment=demo", "task=evaluate", cwd=tmp_path)
+    assert done.returncode == 2
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    assert len(said) == 1
+    assert "set classifier.checkpoint=" in said[0]
+
+
+def test_the_command_lists_the_options_when_one_is_unknown(tmp_path):
+    done = app("data=nothing", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Could not find 'data/nothing'" in done.stderr
+    assert "fashion_mnist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_refuses_an_unknown_key(tmp_path):
+    done = app("mixture.n_component=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "n_component" in done.stderr
+    assert "Traceback" not in done.stderr
