@@ -28,7 +28,13 @@ format: $(READY)  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+readme: demo  ## run the demo and write its table into the README
+	$(BIN)/python benchmarks/readme_table.py
+
+bench-em: $(READY)  ## EM against its peers, side by side (needs the extra: pip install -e '.[benchmarks]')
+	$(BIN)/python benchmarks/em_speed.py
+
 clean:  ## remove what the targets above made (.venv, caches, runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test lint format readme bench-em clean

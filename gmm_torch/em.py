@@ -96,7 +96,8 @@ def full_precision(device: torch.device) -> torch.autocast:
 class EM:
     """EM for one covariance family, advanced pass by pass; see the first lines of the module.
 
-    The first pass surveys the data, the second assigns points to initial means, every other is an EM iteration.
+    The first pass surveys the data, the second assigns points to initial means, every other is an EM iteration; one
+    in which a component collapses to less than float32 can sum is taken again.
     Parameters live in float64 and in standardised coordinates; `result` maps them back.
 
     Attributes:
@@ -131,6 +132,7 @@ class EM:
     gain: float = field(default=math.inf, init=False)
     _mass: float = field(default=math.nan, init=False)
     _ridge: Tensor = field(init=False)
+    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), init=False)
     _step: EStep = field(init=False)
 
     @property
@@ -232,9 +234,8 @@ class EM:
         )
         self.jitter = means.new_zeros(means.shape[:2])
         self.n_reseeded = means.new_zeros(means.shape[0])
-        # In float64: nothing is known yet about how tight the components will be.
-        self._step = Assignment(self.family, self.parameters, self._ridge, self.standardisation, torch.float64)
         self.phase = "assign"
+        self._step = self._make_step()
 
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
@@ -258,16 +259,40 @@ class EM:
             raw = self.family.from_precisions(precisions)
             factors = self.family.rescale(raw, 1 / self.standardisation.scale)
             factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
-        self._adopt(Parameters(log_weights, means, factors))
         self.phase = "em"
+        self._adopt(Parameters(log_weights, means, factors))
 
     def _adopt(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        tight = None
-        if self.dtype != torch.float64:
-            look = self._is_time_to_look or not self.history
-            tight = tight_components(self.family, parameters) if look else self._step.tight
-        self._step = EStep(self.family, parameters, self._penalised, self.standardisation, self.dtype, tight)
+        if self._is_time_to_look:
+            self._tight = self._find_tight(parameters)
+        self._step = self._make_step()
+
+    def _find_tight(self, parameters: Parameters) -> Tensor:
+        if self.dtype == torch.float64:
+            return torch.empty(0, dtype=torch.long, device=self.device)
+        return tight_components(self.family, parameters)
+
+    def _make_step(self) -> EStep:
+        if self.phase == "assign":
+            # In float64: nothing is known yet about how tight the components will be.
+            return Assignment(self.family, self.parameters, self._ridge, self.standardisation, torch.float64)
+        ridge = self._penalised
+        return EStep(self.family, self.parameters, ridge, self.standardisation, self.dtype, self._tight)
+
+    def _collapses(self, updated: Parameters) -> bool:
+        """Whether a component has become so tight that its moments should have been summed in float64.
+
+        If so the next pass sums them again, with that component in float64, from the parameters there are.
+        """
+        if self._step.dtype == torch.float64 or not self._is_time_to_look:
+            return False
+        tight = torch.cat([self._tight, self._find_tight(updated)]).unique()
+        if len(tight) == len(self._tight):
+            return False
+        self._tight = tight
+        self._step = self._make_step()
+        return True
 
     @property
     def _penalised(self) -> Tensor:
@@ -279,7 +304,10 @@ class EM:
         return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
-        updated, self.jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        updated, jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        if self._collapses(updated):
+            return
+        self.jitter = jitter
         parameters = self._reseed(total, updated)
         self.history.append(total.log_likelihood / total.mass)
         self.n_iter += 1
@@ -390,7 +418,7 @@ class EM:
                 "ridge": self._ridge,
                 "jitter": self.jitter,
                 "n_reseeded": self.n_reseeded,
-                "tight": self._step.tight,
+                "tight": self._tight,
             }
         return state
 
@@ -408,7 +436,5 @@ class EM:
         )
         self._ridge = state["ridge"].to(self.device)
         self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
-        step = Assignment if self.phase == "assign" else EStep
-        dtype = torch.float64 if self.phase == "assign" else self.dtype
-        tight = state["tight"].to(self.device)
-        self._step = step(self.family, self.parameters, self._penalised, self.standardisation, dtype, tight)
+        self._tight = state["tight"].to(self.device)
+        self._step = self._make_step()

@@ -221,8 +221,9 @@ class GaussianMixture(nn.Module):
         em = self.start_em(options)
         batches = Batches(x, self.n_features, self.location.device, sample_weight)
         while not em.done:
+            n_iter = em.n_iter
             em.advance(em.collect(batches).reduce())
-            if on_iteration is not None and em.history:
+            if on_iteration is not None and em.n_iter > n_iter:
                 on_iteration(em.n_iter, em.history[-1])
         return self.adopt(em)
 
