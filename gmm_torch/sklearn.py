@@ -38,7 +38,7 @@ MATRIX_TYPES = ("full", "tied")
 OWN_PARAMETERS = ("device", "dtype")
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class GaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by EM, with the interface of `sklearn.mixture.GaussianMixture`.
 
     Args:
@@ -177,7 +177,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         mixture = TorchMixture(
             self.n_components, X.shape[1], self.covariance_type, device=device, dtype=getattr(torch, X.dtype.name)
         )
-        options = {
+        options: dict[str, Any] = {
             "tol": self.tol,
             "reg_covar": self.reg_covar,
             "reg_mode": "absolute",

@@ -37,9 +37,9 @@ class MixtureModule(lightning.LightningModule):
         self.em = mixture.start_em(options)
         self._total: Survey | Statistics | None = None
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """This process's share of the features, in slices; shares differ by at most one row."""
-        rows: TensorDataset = TensorDataset(self.features)
+        rows = TensorDataset(self.features)
         share: Sampler[int] = (
             UnrepeatedDistributedSampler(rows, shuffle=False) if is_distributed() else SequentialSampler(rows)
         )

@@ -16,6 +16,10 @@ from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly,
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.mixture import GaussianMixture
 
+# Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
+# held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
+REG_COVAR = 1e-2
+
 
 class Verdict(NamedTuple):
     """What a detector says about N inputs.
@@ -137,7 +141,7 @@ class FailureDetector(nn.Module):
         return self
 
     def _fit_mixture(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
-        return mixture.fit(features, seed=self.seed)
+        return mixture.fit(features, reg_covar=REG_COVAR, seed=self.seed)
 
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes

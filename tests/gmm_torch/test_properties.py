@@ -1,0 +1,250 @@
+"""What must hold for any data: hypothesis draws the problems."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from gmm_torch import ConvergenceWarning, GaussianMixture
+from gmm_torch.covariance import FAMILIES
+
+TYPES = sorted(FAMILIES)
+
+pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
+drawn = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Tensor, int]:
+    """Points (N, D) in float64 and K: clusters, ties, constant columns, odd locations and scales."""
+    n, d, k = draw(st.integers(6, 60)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    centres = draw(st.sampled_from([0.0, 1.0, 10.0])) * torch.randn(k, d, generator=generator, dtype=torch.float64)
+    label = torch.randint(k, (n,), generator=generator)
+    x = centres[label] + torch.randn(n, d, generator=generator, dtype=torch.float64)
+    if draw(st.booleans()):
+        x = x.round()
+    if draw(st.booleans()):
+        x[:, 0] = 1.0
+    scale = draw(st.sampled_from([1e-4, 1.0, 1e4]))
+    return scale * (x + draw(st.sampled_from([0.0, 100.0]))), k
+
+
+def fit(x: Tensor, k: int, covariance_type: str, **options) -> GaussianMixture:
+    mixture = GaussianMixture(k, x.shape[1], covariance_type, dtype=x.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(x, **{"max_iter": 15, "tol": 0.0, **options})
+
+
+def spread_out(x: Tensor, k: int) -> Tensor:
+    return x[torch.linspace(0, len(x) - 1, k).long()]
+
+
+def assert_same_density(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
+
+
+def assert_same_mixture(a: GaussianMixture, b: GaussianMixture, scale: Tensor, tolerance: float = 1e-5) -> None:
+    """Equal weights, means and covariances, both measured in units of the data's `scale` (D,)."""
+    options = {"rtol": tolerance, "atol": tolerance}
+    torch.testing.assert_close(a.weights.double(), b.weights.double(), **options)
+    torch.testing.assert_close(a.means.double() / scale, b.means.double() / scale, **options)
+    unit = scale[:, None] * scale
+    torch.testing.assert_close(a.dense_covariances.double() / unit, b.dense_covariances.double() / unit, **options)
+
+
+# ---- monotone
+
+
+@drawn
+@given(
+    problem=problems(),
+    covariance_type=st.sampled_from(TYPES),
+    reg=st.sampled_from([0.0, 1e-6, 1e-2]),
+    n_init=st.integers(1, 3),
+    init=st.sampled_from(["kmeans", "k-means++", "random", "random_from_data"]),
+    weighted=st.booleans(),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+)
+def test_the_objective_never_falls_and_nothing_is_nan(problem, covariance_type, reg, n_init, init, weighted, dtype):
+    x, k = problem
+    x = x.to(dtype)
+    weight = torch.arange(1, len(x) + 1) / len(x) if weighted else None
+    options = {"reg_covar": reg, "n_init": n_init, "init_params": init, "max_iter": 25}
+    mixture = fit(x, k, covariance_type, sample_weight=weight, **options)
+    rise = mixture.history.diff()
+    # The objective is a mean of log-densities computed in `dtype`; its rounding is relative to its size.
+    rounding = {torch.float64: 1e-9, torch.float32: 2e-4}[dtype] * mixture.history.abs().amax().clamp_min(1)
+    assert torch.isfinite(mixture.history).all()
+    assert (rise >= -rounding).all()
+    for value in (mixture.weights, mixture.means, mixture.dense_covariances, mixture.log_prob(x)):
+        assert torch.isfinite(value).all()
+
+
+@drawn
+@given(problem=problems(), covariance_type=st.sampled_from(TYPES))
+def test_the_objective_never_falls_while_a_dead_component_is_brought_back(problem, covariance_type):
+    x, k = problem
+    k = k + 1
+    means = spread_out(x, k).clone()
+    means[-1] = x[0] + 1e3 * (x.std(0) + 1)  # far from every point
+    mixture = fit(x, k, covariance_type, means_init=means, max_iter=25)
+    assert (mixture.history.diff() >= -1e-9 * mixture.history.abs().amax().clamp_min(1)).all()
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_dead_component_is_brought_back_where_the_data_has_a_place_for_it(covariance_type):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    x[200:] += 30
+    means = torch.stack([x[0], x[0] + 1e6])
+    mixture = fit(x, 2, covariance_type, means_init=means, max_iter=100)
+    assert mixture.weights.min() > 0.1
+
+
+# ---- equivariant
+
+
+@drawn
+@given(problem=problems(), covariance_type=st.sampled_from(TYPES), shift=st.sampled_from([1.0, -1e3]))
+def test_shifted_data_gives_the_shifted_mixture(problem, covariance_type, shift):
+    x, k = problem
+    scale = (x - x.mean(0)).square().mean(0).sqrt()
+    scale = torch.where(scale > 0, scale, scale.max().clamp_min(1e-12))
+    offset = shift * scale.mean()
+    means = spread_out(x, k)
+    a = fit(x, k, covariance_type, means_init=means, max_iter=5)
+    b = fit(x + offset, k, covariance_type, means_init=means + offset, max_iter=5)
+    assert_same_density(a.log_prob(x), b.log_prob(x + offset))
+
+
+@drawn
+@given(
+    problem=problems(),
+    covariance_type=st.sampled_from(TYPES),
+    factors=st.lists(st.sampled_from([1e-3, 0.3, 1.0, 7.0, 1e3]), min_size=5, max_size=5),
+)
+def test_rescaled_data_gives_the_rescaled_mixture(problem, covariance_type, factors):
+    x, k = problem
+    x = x + torch.linspace(0, 1, len(x))[:, None] ** torch.arange(1, x.shape[1] + 1) * x.abs().max()  # no constants
+    factor = torch.tensor(factors[: x.shape[1]], dtype=torch.float64)
+    if not FAMILIES[covariance_type].scales_features:
+        factor = factor[0].expand_as(factor)
+    variance = x.var(0)
+
+    def start(x: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        template = GaussianMixture(k, x.shape[1], covariance_type, dtype=x.dtype)
+        covariances = variance * scale.square()
+        shape = template.covariances.shape
+        if covariance_type == "spherical":
+            covariances = covariances.mean().expand(k)
+        elif covariance_type in ("full", "tied"):
+            covariances = torch.diag(covariances)
+        precisions = torch.linalg.inv(covariances) if covariance_type in ("full", "tied") else 1 / covariances
+        return {"means_init": spread_out(x, k), "precisions_init": precisions.expand(shape), "weights_init": ones}
+
+    ones = torch.ones(k, dtype=torch.float64)
+    a = fit(x, k, covariance_type, max_iter=5, **start(x, torch.ones_like(factor)))
+    b = fit(x * factor, k, covariance_type, max_iter=5, **start(x * factor, factor))
+    assert_same_density(a.log_prob(x), b.log_prob(x * factor) + factor.log().sum())
+
+
+@drawn
+@given(problem=problems(), covariance_type=st.sampled_from(TYPES), seed=st.integers(0, 1000))
+def test_components_in_another_order_give_the_mixture_in_that_order(problem, covariance_type, seed):
+    x, k = problem
+    order = torch.randperm(k, generator=torch.Generator().manual_seed(seed))
+    means = x.unique(dim=0)
+    k = min(k, len(means))  # equal means would be told apart by their order alone
+    order = order[order < k]
+    means = spread_out(means, k)
+    a = fit(x, k, covariance_type, means_init=means, max_iter=5)
+    b = fit(x, k, covariance_type, means_init=means[order], max_iter=5)
+    assert_same_density(a.log_prob(x), b.log_prob(x))
+
+
+# ---- weights
+
+
+@drawn
+@given(problem=problems(), covariance_type=st.sampled_from(TYPES), seed=st.integers(0, 1000))
+def test_an_integer_weight_is_duplication_and_a_zero_weight_is_dropping(problem, covariance_type, seed):
+    x, k = problem
+    weight = torch.randint(0, 4, (len(x),), generator=torch.Generator().manual_seed(seed))
+    weight[:k] = 1
+    repeated = x.repeat_interleave(weight, dim=0)
+    a = fit(x, k, covariance_type, sample_weight=weight, max_iter=5)  # from the default start: it is weighted too
+    b = fit(repeated, k, covariance_type, max_iter=5)
+    torch.testing.assert_close(a.history, b.history, rtol=1e-6, atol=1e-6)
+    assert_same_density(a.log_prob(x), b.log_prob(x))
+    assert a.score(x, weight) == pytest.approx(b.score(repeated), rel=1e-6, abs=1e-6)
+
+
+def test_a_weighted_start_is_a_duplicated_one_beyond_the_capacity_of_the_sample():
+    x = torch.randn(9_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.randint(0, 3, (len(x),), generator=torch.Generator().manual_seed(1))
+    a = fit(x, 4, "full", sample_weight=weight, max_iter=3)
+    b = fit(x.repeat_interleave(weight + 0, dim=0).repeat(1, 1), 4, "full", max_iter=3)
+    assert_same_density(a.log_prob(x), b.log_prob(x))
+
+
+def test_many_copies_of_few_points_do_not_crowd_the_rest_out_of_the_start():
+    # More copies of each point than initialisation samples.
+    x = torch.tensor([[0.0], [10.0], [20.0]]).repeat(20_000, 1)
+    mixture = fit(x, 3, "spherical", max_iter=2)
+    torch.testing.assert_close(mixture.means.sort(0).values, torch.tensor([[0.0], [10.0], [20.0]]))
+
+
+# ---- order and batches
+
+
+@drawn
+@given(
+    problem=problems(),
+    covariance_type=st.sampled_from(TYPES),
+    batch_size=st.integers(1, 30),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+)
+def test_a_loader_in_any_order_gives_the_mixture_of_the_tensor(problem, covariance_type, batch_size, dtype):
+    x, k = problem
+    x = x.to(dtype)
+    ordered = x[x[:, -1].argsort()]
+    loader = DataLoader(TensorDataset(ordered, torch.arange(len(x))), batch_size=batch_size)
+    means = spread_out(x, k)
+    a = fit(x, k, covariance_type, means_init=means, max_iter=5)
+    b = fit(loader, k, covariance_type, means_init=means, max_iter=5) if False else streamed(loader, x, k, covariance_type)
+    assert_same_density(a.log_prob(x), b.log_prob(x), {torch.float64: 1e-8, torch.float32: 1e-5}[dtype])
+
+
+def streamed(loader: DataLoader, x: Tensor, k: int, covariance_type: str) -> GaussianMixture:
+    mixture = GaussianMixture(k, x.shape[1], covariance_type, dtype=x.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(loader, means_init=spread_out(x, k), max_iter=5, tol=0.0)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("init", ["kmeans", "k-means++", "random_from_data", "random"])
+def test_the_start_does_not_depend_on_order_or_batches(covariance_type, init):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 3, generator=generator) + 4 * torch.arange(3).repeat_interleave(200)[:, None]
+    options = {"init_params": init, "max_iter": 10, "tol": 0.0, "seed": 3}
+    whole = GaussianMixture(3, 3, covariance_type).fit(x[torch.randperm(600, generator=generator)], **options)
+    by_class = GaussianMixture(3, 3, covariance_type).fit(list(x.split(50)), **options)
+    scale = x.double().std(0)
+    assert_same_mixture(whole, by_class, scale)
+
+
+def test_numpy_memory_maps_are_read_in_slices(tmp_path):
+    x = torch.randn(70_000, 2, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "points.npy"
+    np.save(path, x.numpy())
+    mapped = GaussianMixture(2, 2).fit(np.load(path, mmap_mode="r"), max_iter=5, tol=0.0)
+    whole = GaussianMixture(2, 2).fit(x, max_iter=5, tol=0.0)
+    assert_same_mixture(mapped, whole, torch.ones(2))
