@@ -9,20 +9,25 @@ from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
 
-# Bytes of features alive at once: they should stay in a CPU's last-level cache, and keep a GPU busy.
-FEATURE_BYTES = {"cpu": 2**25, "cuda": 2**29}
+# Bytes that a chunk may keep alive: a CPU's second-level caches should hold most of it, a GPU should be kept busy.
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
+# A chunk below this many points would spend its time on starting operations.
+MIN_CHUNK = 256
 # Sums in the computing type are moved to float64 after this many points.
 SPILL_POINTS = 2**14
+# Logarithm of a ratio to the largest term that stands for all smaller ones. Below it lie the subnormal numbers, which
+# are slow to compute with, and no digit of any sum.
+LOG_NOTHING = -80.0
 # Estimated error of a float32 quadratic form, in nats, above which a component is evaluated in float64.
-TIGHT_NATS = 3e-4
+TIGHT_NATS = 1e-2
 
 
 class EStep:
     """Statistics of points under fixed parameters of R mixtures.
 
-    Features and densities are computed in `dtype`, about the origin of the standardised data. That is exact enough
-    until a component is so tight that its quadratic forms cancel: those components are evaluated in float64, alone
-    where the family allows it.
+    Densities and sums are computed in `dtype`, about the origin of the standardised data. That is exact enough until a
+    component is so tight that its second moment cancels against its mean: those components are evaluated in float64,
+    alone where the family allows it.
 
     Args:
         family: the covariance family.
@@ -30,6 +35,7 @@ class EStep:
         ridge: (D,) float64, see `CovarianceFamily.prepare`.
         standardisation: maps raw points to the parameters' coordinates.
         dtype: the computing type, float32 or float64.
+        tight: flat indices over R and K of the components that float32 is not enough for.
     """
 
     def __init__(
@@ -46,23 +52,24 @@ class EStep:
         self.standardisation = standardisation
         self.n_init, self.n_components, self.n_features = parameters.means.shape
         n_all = self.n_init * self.n_components
-        tight = torch.empty(0, dtype=torch.long) if tight is None else tight
-        wide = dtype == torch.float64 or (not family.splits_components and len(tight) > 0)
-        self.dtype = torch.float64 if wide or len(tight) > n_all // 2 else dtype
-        self.tight = tight[:0] if self.dtype == torch.float64 else tight
-        exact = family.prepare(parameters, ridge)
-        self.prepared = {name: value.to(self.dtype) for name, value in exact.items()}
-        self.tight_rows = exact["natural"].flatten(0, -2)[self.tight] if len(self.tight) else None
+        n_tight = 0 if tight is None else len(tight)
+        wide = dtype == torch.float64 or (not family.splits_components and n_tight > 0)
+        self.dtype = torch.float64 if wide or n_tight > n_all // 2 else dtype
+        self.prepared = {name: value.to(self.dtype) for name, value in family.prepare(parameters, ridge).items()}
+        self.tight: tuple[Tensor, Tensor] | None = None
+        if tight is not None and n_tight and self.dtype != torch.float64:
+            self.tight = (tight // self.n_components, tight % self.n_components)
+            self.tight_prepared = family.prepare(parameters.map(lambda value: value[self.tight]), ridge)
 
     # ---- what a pass does to a chunk
 
-    def responsibilities(self, z: Tensor, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
         """Responsibilities (R, K, n) and objective (R, n) of a chunk."""
         joint = self.family.log_joint(self.prepared, features)
-        if self.tight_rows is not None and wide_features is not None:
-            joint.flatten(0, -2)[self.tight] = (self.tight_rows @ wide_features).to(self.dtype)
+        if wide_features is not None:
+            joint[self.tight] = self.family.log_joint(self.tight_prepared, wide_features).to(self.dtype)
         peak = joint.amax(-2, keepdim=True)
-        joint.sub_(peak).exp_()
+        joint.sub_(peak).clamp_min_(LOG_NOTHING).exp_()
         total = joint.sum(-2, keepdim=True)
         joint.mul_(total.reciprocal())
         return joint, (peak + total.log_())[..., 0, :]
@@ -81,72 +88,76 @@ class EStep:
         """The statistics of no points."""
         means = self.parameters.means
         nothing = means.new_zeros(self.n_init)
-        moments = {name: value.double() for name, value in self._zero_moments().items()}
+        moments = {name: value.double() for name, value in self._zero_moments(self.prepared).items()}
         worst = torch.full_like(nothing, torch.inf)
         return Statistics(nothing.sum(), nothing, moments, worst, means.new_zeros(self.n_init, self.n_features))
 
-    def _zero_moments(self) -> Factors:
-        device = self.parameters.means.device
-        features = torch.zeros(self._width, 0, dtype=self.dtype, device=device)
-        nobody = torch.zeros(self.n_init, self.n_components, 0, dtype=self.dtype, device=device)
-        return self.family.moments(self.prepared, features, nobody)
+    def _zero_moments(self, prepared: Factors) -> Factors:
+        some = next(iter(prepared.values()))
+        nobody = some.new_zeros(self._n_rows, 0)
+        lead = (self.n_init, self.n_components) if prepared is self.prepared else self.tight[0].shape
+        return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
 
     @property
-    def _width(self) -> int:
+    def _n_rows(self) -> int:
+        """Number of features that the family makes of a point."""
         return self.family.n_products(self.n_features) + self.n_features + 1
+
+    @property
+    def _chunk(self) -> int:
+        """Number of points that are looked at together."""
+        n_all = self.n_init * self.n_components
+        alive = self._n_rows + 2 * n_all + self.family.n_scratch(n_all, self.n_features)
+        n_bytes = CHUNK_BYTES[self.parameters.means.device.type]
+        return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
 
     def _block(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
-        moments = self._zero_moments()
-        tight_moments = None if self.tight_rows is None else torch.zeros_like(self.tight_rows)
-        mass = x.new_tensor(len(x), dtype=torch.float64) if weight is None else weight.sum(dtype=torch.float64)
-        log_likelihoods, points = [], []
-        itemsize = torch.finfo(self.dtype).bits // 8
-        columns_alive = self._width + 2 * self.n_init * self.n_components
-        step = FEATURE_BYTES[x.device.type] // (itemsize * columns_alive)
-        step = max(64, min(step, len(x)))
-        buffer = torch.empty(self._width * min(step, len(x)), dtype=self.dtype, device=x.device)
+        moments = self._zero_moments(self.prepared)
+        tight_moments = self._zero_moments(self.tight_prepared) if self.tight else {}
+        step = min(self._chunk, len(x))
+        buffer = x.new_empty(self._n_rows * step, dtype=self.dtype)
+        objectives = []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            z = self.standardisation.apply(part, self.dtype)
-            out = buffer[: self._width * len(z)].view(self._width, len(z))
-            features = self.family.features(z.mT.contiguous(), out=out)
+            columns = self.standardisation.columns(part, self.dtype)
+            features = self.family.features(columns, out=buffer[: self._n_rows * len(part)].view(-1, len(part)))
             wide_features = None
-            if self.tight_rows is not None:
-                wide = self.standardisation.apply(part, torch.float64)
-                wide_features = self.family.features(wide.mT.contiguous())
-            joint, objective = self.responsibilities(z, features, wide_features)
+            if self.tight:
+                wide_features = self.family.features(self.standardisation.columns(part, torch.float64))
+            joint, objective = self.responsibilities(features, wide_features)
             if weight is not None:
-                w = weight[start : start + step].to(self.dtype)
-                joint.mul_(w)
+                joint.mul_(weight[start : start + step].to(self.dtype))
             self.family.moments(self.prepared, features, joint, out=moments)
-            if tight_moments is not None and wide_features is not None:
-                tight_moments += joint.flatten(0, -2)[self.tight].double() @ wide_features.mT
-            log_likelihoods.append(objective)
-            points.append(z)
-        objective = torch.cat(log_likelihoods, dim=-1).double()  # (R, n)
+            if wide_features is not None:
+                self.family.moments(self.tight_prepared, wide_features, joint[self.tight].double(), out=tight_moments)
+            objectives.append(objective)
+        objective = torch.cat(objectives, dim=-1).double()  # (R, n)
         moments = {name: value.double() for name, value in moments.items()}
-        if tight_moments is not None:
-            moments["moments"].flatten(0, -2)[self.tight] = tight_moments
+        for name, value in tight_moments.items():
+            moments[name][self.tight] = value
         if weight is None:
+            mass = objective.new_tensor(len(x))
             candidate = objective
             log_likelihood = objective.sum(-1)
         else:
+            mass = weight.sum(dtype=torch.float64)
             candidate = objective.masked_fill(weight <= 0, torch.inf)
             log_likelihood = objective @ weight.double()
         worst, where = candidate.min(-1)
-        worst_point = torch.cat(points)[where].double()
+        worst_point = self.standardisation.apply(x[where], torch.float64)
         return Statistics(mass, log_likelihood, moments, worst, worst_point)
 
 
 class Assignment(EStep):
     """Hard assignment of every point to the nearest of the means, for the start; the objective is zero."""
 
-    def responsibilities(self, z: Tensor, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
         """One-hot responsibilities (R, K, n), and zeros (R, n)."""
-        nearest = squared_distances(z, self.parameters.means.to(z.dtype)).argmin(-2, keepdim=True)  # (R, 1, n)
-        component = torch.arange(self.n_components, device=z.device)[:, None]
-        return (nearest == component).to(z.dtype), z.new_zeros(self.n_init, len(z))
+        columns = features[-1 - self.n_features : -1]
+        nearest = squared_distances(columns.mT, self.parameters.means.to(self.dtype)).argmin(-2, keepdim=True)
+        component = torch.arange(self.n_components, device=columns.device)[:, None]
+        return (nearest == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])
 
 
 def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:

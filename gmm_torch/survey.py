@@ -60,8 +60,14 @@ class Standardisation:
 
     def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
-        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        return ((wide - self.location.to(wide.dtype)) / self.scale.to(wide.dtype)).to(dtype)
+        return self.columns(x, dtype).mT
+
+    def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """`apply`, stored feature by feature: (D, n), contiguous."""
+        wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        columns = x.mT.to(wide, copy=True, memory_format=torch.contiguous_format)
+        columns.sub_(self.location.to(wide)[:, None]).div_(self.scale.to(wide)[:, None])
+        return columns.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Scored(NamedTuple):
         accept: (N,) bool.
         max_softmax: (N,), the baseline on the same images.
         component: (N,) int64, the mixture's most probable component; -1 for a score without a mixture.
-        features: (N, D) of the first layer, for pictures.
+        features: (N, D) of the last layer, for pictures.
     """
 
     prediction: Tensor
@@ -48,6 +48,8 @@ class OutputsModule(lightning.LightningModule):
 class EvaluationModule(lightning.LightningModule):
     """Verdicts on a loader's images, with the baseline beside them, by `trainer.predict`."""
 
+    detector: FailureDetector
+
     def __init__(self, detector: FailureDetector) -> None:
         super().__init__()
         self.detector = detector
@@ -58,7 +60,7 @@ class EvaluationModule(lightning.LightningModule):
         outputs = self.detector.extractor(first_of(batch))
         verdict = self.detector.judge(outputs)
         component = self.detector.score.component(outputs)
-        features = next(iter(outputs.features.values()))
+        features = list(outputs.features.values())[-1][:, 0]
         kept = (verdict.prediction, verdict.score, verdict.p_value, verdict.accept)
         scored = Scored(*kept, self.baseline(outputs), component, features)
         return Scored(*(value.cpu() for value in scored))

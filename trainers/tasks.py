@@ -215,7 +215,12 @@ def fit_detector(run: Run) -> FailureDetector:
     """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
     cfg, data = run.cfg, run.data
     detector = FailureDetector(
-        run.classifier, layers=cfg.layers, score=instantiate(cfg.score), alpha=cfg.alpha, seed=cfg.seed
+        run.classifier,
+        layers=cfg.layers,
+        score=instantiate(cfg.score),
+        views=cfg.views,
+        alpha=cfg.alpha,
+        seed=cfg.seed,
     )
     extract = OutputsModule(detector.extractor)
     fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
@@ -298,7 +303,7 @@ def _score(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str
         empty = torch.empty(0)
         none = empty.long()
         return Scored(
-            none, empty, empty, empty.bool(), empty, none, empty.reshape(0, next(iter(detector.widths.values())))
+            none, empty, empty, empty.bool(), empty, none, empty.reshape(0, list(detector.widths.values())[-1])
         )
     return cat_scored(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {what}"))
 

@@ -24,7 +24,8 @@ class CovarianceFamily(ABC):
     Two paths lead to a density. `squared_distance` centres each point on each mean before it whitens: accurate to the
     last digits, and what `log_prob` uses. EM uses the identity that log(w_k N(x | k)) is linear in fixed features of
     x (products of two features, the features, one): `features`, `log_joint` and `moments` are then one matrix product
-    each. A family for which that is too wide overrides the three.
+    each. A family whose forms need too many products has none of them, and overrides `prepare`, `log_joint` and
+    `moments`.
 
     Attributes:
         name: the value of `covariance_type` that selects the family.
@@ -97,17 +98,22 @@ class CovarianceFamily(ABC):
 
     # ---- the pieces of EM
 
-    @abstractmethod
     def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
         """Quadratic features (Q, n) of points stored feature by feature, (D, n)."""
+        return columns[:0] if out is None else out
 
-    @abstractmethod
     def n_products(self, n_features: int) -> int:
         """Q, the number of quadratic features."""
+        return 0
 
-    @abstractmethod
     def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """Coefficients (..., K, Q) of `products` in the quadratic forms x' P_k x, P_k the precisions."""
+        none = self.precision_diagonal(factors, n_features)[..., :0]
+        return none.expand(*none.shape[:-2], n_components, 0)
+
+    def n_scratch(self, n_components: int, n_features: int) -> int:
+        """Numbers that `log_joint` or `moments` hold for a point beside its features and responsibilities."""
+        return 0
 
     @abstractmethod
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:

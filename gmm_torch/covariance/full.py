@@ -1,21 +1,30 @@
 """A covariance matrix of its own for every component."""
 
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors
-from gmm_torch.functional.linear_algebra import (
-    covariance_factor,
-    pack_symmetric,
-    precision_factor,
-    symmetric_products,
-    unpack_symmetric,
-)
+from gmm_torch.functional.densities import log_normal
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
+from gmm_torch.parameters import Parameters
+
+# Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
+# the other triangle, yet enough for it to run at the machine's rate.
+BLOCK_ROWS = 16
 
 
 class Full(CovarianceFamily):
-    """Factors: {"factor": (..., K, D, D)}, upper triangular U with U U' the precision of the component."""
+    """Factors: {"factor": (..., K, D, D)}, upper triangular U with U U' the precision of the component.
+
+    EM needs a triangle of a (D, D) matrix per point and component twice: the whitening U' x of the E-step, the second
+    moments of the M-step. Both are taken a few rows at a time, of all components at once, each block of rows as far as
+    the diagonal: large matrix products that leave out the other triangle. Forms linear in the D (D + 1) / 2 products of
+    two features would cost as many multiplications, but write and read the products, and lose twice the digits.
+    """
 
     name = "full"
 
@@ -78,17 +87,9 @@ class Full(CovarianceFamily):
         """(K, D, D) identities."""
         return {"factor": torch.eye(n_features).expand(n_components, -1, -1).clone()}
 
-    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """(D (D + 1) / 2, n)."""
-        return symmetric_products(columns, out=out)
-
-    def n_products(self, n_features: int) -> int:
-        """D (D + 1) / 2."""
-        return n_features * (n_features + 1) // 2
-
-    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
-        """(..., K, D (D + 1) / 2)."""
-        return pack_symmetric(factors["factor"] @ factors["factor"].mT)
+    def n_scratch(self, n_components: int, n_features: int) -> int:
+        """A block of rows for each component, and its squares."""
+        return 2 * n_components * min(BLOCK_ROWS, n_features)
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""
@@ -103,11 +104,55 @@ class Full(CovarianceFamily):
         """(..., K)."""
         return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
 
+    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+        """{"rows": (..., K, D, D), "shift": (..., K, D), "constant": (..., K)}: U', U' mean and what is left.
+
+        See `CovarianceFamily` for the ridge. The rows lie in memory row by row, each with all components together.
+        """
+        upper, n_features = parameters.factors["factor"], parameters.means.shape[-1]
+        rows = upper.mT.movedim(-2, 0).contiguous().movedim(0, -2)
+        shift = (upper.mT @ parameters.means[..., None])[..., 0]
+        penalty = (self.precision_diagonal(parameters.factors, n_features) * ridge).sum(-1)
+        log_norm = log_normal(penalty, self.log_det(parameters.factors, n_features), n_features)
+        return {"rows": rows, "shift": shift, "constant": parameters.log_weights + log_norm}
+
+    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+        """(..., K, n)."""
+        columns = features[:-1]
+        rows, shift = prepared["rows"].movedim(-2, 0), prepared["shift"].movedim(-1, 0)  # (D, ..., K, D), (D, ..., K)
+        distance = columns.new_zeros(*shift.shape[1:], columns.shape[1])
+        for start, end in blocks(len(columns)):
+            lower = rows[start:end, ..., :end].flatten(0, -2)
+            white = torch.addmm(-shift[start:end].reshape(-1, 1), lower, columns[:end])
+            distance = distance + white.square().view(end - start, *distance.shape).sum(0)
+        return prepared["constant"][..., None] - 0.5 * distance
+
+    def moments(
+        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+    ) -> Factors:
+        """{"moments": (..., K, D + 1), "second": (..., K, D, D)}: of "second" the lower triangle alone has a meaning.
+
+        It lies in memory row by row, each with all components together.
+        """
+        columns = features[:-1]
+        result = super().moments(prepared, features, responsibilities, out)
+        shape = responsibilities.shape[:-1]
+        rows = None if out is None else out["second"].movedim(-2, 0)  # (D, ..., K, D)
+        parts = []
+        for start, end in blocks(len(columns)):
+            block = columns[start:end].view(end - start, *[1] * len(shape), -1)
+            weighted = (block * responsibilities).flatten(0, -2)
+            if rows is None:
+                part = weighted @ columns[:end].mT
+                parts.append(F.pad(part, (0, len(columns) - end)).view(end - start, *shape, -1))
+            else:
+                rows[start:end, ..., :end].view(-1, end).addmm_(weighted, columns[:end].mT)
+        return result if out is not None else result | {"second": torch.cat(parts).movedim(0, -2)}
+
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Second moments about the mean, plus the ridge."""
-        n_features = means.shape[-1]
-        second = moments["moments"][..., : self.n_products(n_features)] / mass[..., None]
-        covariance = unpack_symmetric(second, n_features) - means[..., :, None] * means[..., None, :]
+        lower = moments["second"] / mass[..., None, None]
+        covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
         # Rounding can leave a variance below zero; the ridge is added to what is left.
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
         factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
@@ -117,3 +162,9 @@ class Full(CovarianceFamily):
         """U = diag(1 / sqrt(variance)) for the component."""
         fresh = torch.diag_embed(variance.rsqrt())
         return {"factor": torch.where(component[..., None, None], fresh, factors["factor"])}
+
+
+def blocks(n_rows: int) -> Iterator[tuple[int, int]]:
+    """First row, and the row after the last, of each block of a triangle's rows."""
+    for start in range(0, n_rows, BLOCK_ROWS):
+        yield start, min(start + BLOCK_ROWS, n_rows)

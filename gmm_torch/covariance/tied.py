@@ -74,18 +74,9 @@ class Tied(CovarianceFamily):
         """(D, D) identity."""
         return {"factor": torch.eye(n_features)}
 
-    def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """None: (0, n)."""
-        return columns[:0] if out is None else out
-
-    def n_products(self, n_features: int) -> int:
-        """Zero."""
-        return 0
-
-    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
-        """(..., K, 0)."""
-        upper = factors["factor"]
-        return upper.new_zeros(*upper.shape[:-2], n_components, 0)
+    def n_scratch(self, n_components: int, n_features: int) -> int:
+        """The whitened features and their squares."""
+        return 2 * n_features
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""

@@ -14,8 +14,11 @@ from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import SCORES, Fitter, Score, make_score
 from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly, read_detector, write_detector
 from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
 
+# Every third calibration input is a reference for scores that need one; not below so many.
+REFERENCE_EVERY, MIN_REFERENCE, MAX_REFERENCE = 3, 50, 10_000
 # Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
 # held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
 REG_COVAR = 1e-2
@@ -45,9 +48,12 @@ class FailureDetector(nn.Module):
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
         n_components: K of the mixtures.
-        layers: names of layers to take features from, or None for the penultimate; see `FeatureExtractor`.
+        layers: names of layers to take features from, "penultimate", "stages", or None for what the score is meant
+            for; see `FeatureExtractor`.
         covariance_type: of the mixtures.
-        score: a score, or None for the log-likelihood of the features.
+        score: a score, or None for `Consensus`, the best over all sources of failure.
+        views: how many views of an image to look at, or their names, or None for those that the score is meant for.
+            Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
 
@@ -58,21 +64,32 @@ class FailureDetector(nn.Module):
         >>> detector(images).accept                             # doctest: +SKIP
     """
 
+    extractor: FeatureExtractor
+    score: Score
+    calibration: Calibration
+
     def __init__(
         self,
         classifier: nn.Module,
-        n_components: int = 30,
+        n_components: int = 10,
         *,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         covariance_type: str = "full",
         score: Score | None = None,
+        views: int | Sequence[str] | None = None,
         alpha: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_alpha(alpha)
-        self.extractor = FeatureExtractor(classifier, layers)
-        self.score = score or make_score("log_likelihood", n_components=n_components, covariance_type=covariance_type)
+        self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
+        if isinstance(views, int) and not 1 <= views <= len(self.score.views):
+            raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
+        chosen = self.score.views[:views] if views is None or isinstance(views, int) else views
+        self.extractor = FeatureExtractor(
+            classifier, self.score.layers if layers is None else layers, pooling=self.score.pooling, views=chosen
+        )
+        self.views_by_default = views is None
         self.calibration = Calibration()
         self.alpha = alpha
         self.seed = seed
@@ -101,12 +118,17 @@ class FailureDetector(nn.Module):
             ValueError: no batch at all, or features that are not finite.
         """
         device = self.device
-        parts = [self.extractor(first_of(batch).to(device)) for batch in batches]
+        parts = []
+        for batch in batches:
+            x = first_of(batch).to(device)
+            if self.views_by_default and not self.widths and x.dim() != 4:
+                self.extractor.views = ("identity",)
+            parts.append(self.extractor(x))
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
         outputs = Outputs.cat(parts)
         for layer, value in outputs.features.items():
-            bad = int((~torch.isfinite(value).all(1)).sum())
+            bad = int((~torch.isfinite(value).flatten(1).all(1)).sum())
             if bad:
                 raise ValueError(
                     f"features of layer {layer!r}: {bad} of {len(value)} inputs give NaN or infinity: "
@@ -132,10 +154,11 @@ class FailureDetector(nn.Module):
     @torch.no_grad()
     def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None) -> Self:
         """`fit`, from outputs that are already there."""
-        widths = {layer: value.shape[1] for layer, value in outputs.features.items()}
-        self._build(widths, outputs.logits.shape[1])
+        widths = {layer: value.shape[-1] for layer, value in outputs.features.items()}
+        self._build(widths, outputs.logits.shape[-1])
         self.to(outputs.logits.device)
         self.score.fit(outputs, fitter or self._fit_mixture)
+        self.score.refer(outputs.rows(slice(MAX_REFERENCE)))
         self.calibration = Calibration().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
         return self
@@ -145,7 +168,7 @@ class FailureDetector(nn.Module):
 
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes
-        self.score.build(widths, n_classes)
+        self.score.build(widths, len(self.extractor.views), n_classes)
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
         """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
@@ -159,8 +182,20 @@ class FailureDetector(nn.Module):
 
     @torch.no_grad()
     def calibrate_outputs(self, outputs: Outputs) -> Self:
-        """`calibrate`, from outputs that are already there."""
+        """`calibrate`, from outputs that are already there.
+
+        A score that ranks among reference inputs gets every third of them for that, and is calibrated on the others:
+        then the p-value is exactly valid. With too few for both, the fitting inputs stay the reference; validity is
+        the same, since the score is fixed either way before the calibration inputs are ranked.
+        """
         self._check_fitted()
+        n = len(outputs.logits)
+        reference = torch.arange(n, device=outputs.logits.device) % REFERENCE_EVERY == 0
+        n_reference = int(reference.sum())
+        enough = n_reference >= MIN_REFERENCE and n - n_reference >= calibration_size(self.alpha)
+        if self.score.needs_reference and enough:
+            self.score.refer(outputs.rows(reference))
+            outputs = outputs.rows(~reference)
         self.calibration.fit(self.score(outputs), self.alpha)
         return self
 
@@ -183,7 +218,8 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         score = self.score(outputs)
         p_value = self.calibration.p_value(score)
-        return Verdict(outputs.logits, outputs.logits.argmax(-1), score, p_value, p_value > self.alpha)
+        logits = outputs.own_logits
+        return Verdict(logits, logits.argmax(-1), score, p_value, p_value > self.alpha)
 
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
@@ -202,6 +238,7 @@ class FailureDetector(nn.Module):
         self.calibration.threshold(self.alpha)
         spec = {
             "layers": self.extractor.layers,
+            "views": list(self.extractor.views),
             "widths": self.widths,
             "n_classes": self._n_classes,
             "score": {"name": self.score.name, "options": self.score.options()},
@@ -235,7 +272,8 @@ class FailureDetector(nn.Module):
             name, options = spec["score"]["name"], spec["score"]["options"]
             if name not in SCORES:
                 raise FileFormatError(f"detector file: {path} has an unknown score {name!r}")
-            layers, widths, n_classes = spec["layers"], dict(spec["widths"]), int(spec["n_classes"])
+            layers, views = list(spec["layers"]), tuple(spec["views"])
+            widths, n_classes = dict(spec["widths"]), int(spec["n_classes"])
             stored, alpha, seed = spec["classifier"], float(spec["alpha"]), int(spec["seed"])
             score = make_score(name, **options)
         except (KeyError, TypeError) as error:
@@ -247,9 +285,10 @@ class FailureDetector(nn.Module):
                     f"classifier: its {meaning} are not those the detector {path} was fitted to; load that "
                     "classifier's checkpoint, or fit and calibrate a detector for this one"
                 )
-        detector = cls(classifier, layers=layers, score=score, alpha=alpha, seed=seed)
+        detector = cls(classifier, layers=layers, score=score, views=views, alpha=alpha, seed=seed)
         detector._build(widths, n_classes)
         own = {key.removeprefix("score."): value for key, value in file.tensors.items() if key.startswith("score.")}
+        detector.score.reserve({key: tuple(value.shape) for key, value in own.items()})
         load_exactly(detector.score, own, f"detector file: {path}")
         scores = file.tensors.get("calibration.scores", torch.empty(0))
         detector.calibration.fit(scores, alpha)

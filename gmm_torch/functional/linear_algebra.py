@@ -1,4 +1,4 @@
-"""Factorisations that do not raise, and the symmetric product features behind the single-GEMM EM."""
+"""Factorisations that do not raise."""
 
 import torch
 from torch import Tensor
@@ -62,49 +62,3 @@ def covariance_factor(factor: Tensor) -> Tensor:
     """Lower triangular `L` with `L @ L.T` the covariance, from the precision factor `U`: its inverse transpose."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
     return torch.linalg.solve_triangular(factor, identity, upper=True).mT
-
-
-def symmetric_products(columns: Tensor, out: Tensor | None = None) -> Tensor:
-    """All products of two features, `x_i * x_j` for i <= j, row by row of the upper triangle.
-
-    With these as features a quadratic form in x is linear, so the E-step's K forms and the M-step's K second moments
-    are one matrix product each, without a loop over components.
-
-    Args:
-        columns: (D, n), a batch of points stored feature by feature.
-        out: optional (D (D + 1) / 2, n) to write into; not differentiable then.
-
-    Returns:
-        (D (D + 1) / 2, n).
-    """
-    n_features = columns.shape[0]
-    if columns.is_cuda:
-        row, column = torch.triu_indices(n_features, n_features, device=columns.device)
-        return torch.mul(columns[row], columns[column], out=out)
-    blocks = [columns[i:] * columns[i] for i in range(n_features)] if out is None else None
-    if blocks is not None:
-        return torch.cat(blocks)
-    assert out is not None
-    start = 0
-    for i in range(n_features):
-        torch.mul(columns[i:], columns[i], out=out[start : start + n_features - i])
-        start += n_features - i
-    return out
-
-
-def pack_symmetric(matrix: Tensor) -> Tensor:
-    """Coefficients (..., D (D + 1) / 2) of `symmetric_products` for the quadratic form x' A x; A is (..., D, D)."""
-    n_features = matrix.shape[-1]
-    row, column = torch.triu_indices(n_features, n_features, device=matrix.device)
-    packed = matrix[..., row, column]
-    return torch.where(row == column, packed, 2 * packed)
-
-
-def unpack_symmetric(packed: Tensor, n_features: int) -> Tensor:
-    """The symmetric matrix (..., D, D) whose upper triangle, row by row, is `packed` (..., D (D + 1) / 2)."""
-    row, column = torch.triu_indices(n_features, n_features, device=packed.device)
-    position = torch.empty(n_features, n_features, dtype=torch.long, device=packed.device)
-    order = torch.arange(row.numel(), device=packed.device)
-    position[row, column] = order
-    position[column, row] = order
-    return packed[..., position]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,48 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
     Returns:
         (N,), the dtype of the score, at least float32; without gradient.
     """
-    score = torch.nan_to_num(score.detach(), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    score = comparable(score)
     rank = torch.searchsorted(sorted_calibration, score.to(sorted_calibration.dtype).contiguous(), right=True)
     dtype = torch.promote_types(score.dtype, torch.float32)
     return (1 + rank).to(dtype) / (len(sorted_calibration) + 1)
+
+
+def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor) -> Tensor:
+    """p = (#{calibration < score} + u (1 + #{calibration = score})) / (n + 1), exactly uniform even with ties.
+
+    Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", eq. 2.20: the place of a score among those
+    equal to it, itself included, is drawn. For a score exchangeable with the calibration scores P(p <= a) = a for
+    every a. Never above `conformal_p_value`, and not the same for the same input twice, unless the draws are.
+
+    Args:
+        score: (N,), higher = more typical; NaN counts as the least typical of all.
+        sorted_calibration: (n,), ascending.
+        uniform: (N,), independent draws from (0, 1], such as `stream_uniforms`.
+
+    Returns:
+        (N,) in (0, 1], the wider dtype of the score and the draws; without gradient.
+    """
+    score = comparable(score)
+    dtype = torch.promote_types(score.dtype, uniform.dtype)
+    values = score.to(sorted_calibration.dtype).contiguous()
+    below = torch.searchsorted(sorted_calibration, values)
+    equal = torch.searchsorted(sorted_calibration, values, right=True) - below
+    return (below.to(dtype) + uniform.to(dtype) * (1 + equal)) / (len(sorted_calibration) + 1)
+
+
+def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:
+    """Draws start, start + 1, ..., start + n - 1 of the uniform sequence that belongs to `seed`; (n,) float64, CPU.
+
+    They come from a counter (Philox, Salmon et al. 2011), so a stream gets the same draws in whatever batches it
+    arrives, and a draw is never used twice. They lie in (0, 1].
+    """
+    generator = np.random.Generator(np.random.Philox(key=seed).advance(start))
+    return torch.from_numpy(1 - generator.random((n, 4))[:, 0].copy())  # one step of the counter gives four draws
+
+
+def comparable(score: Tensor) -> Tensor:
+    """The score without gradient, with NaN as minus infinity: what has no order is the least typical of all."""
+    return torch.nan_to_num(score.detach(), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def calibration_size(alpha: float) -> int:

@@ -57,8 +57,6 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-
-
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Tensor]]:
     return fits(points())

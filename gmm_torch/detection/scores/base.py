@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.mixture import GaussianMixture
 
@@ -22,24 +23,35 @@ class Score(nn.Module):
     Attributes:
         name: how configurations and files call it.
         differentiable: whether the score has a useful gradient with respect to the input.
-        needs_fit: whether `fit` learns anything.
+        layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
+        needs_reference: whether it ranks among scores of held-out inputs, which `refer` gives it.
     """
 
     name: ClassVar[str]
     differentiable: ClassVar[bool] = True
-    needs_fit: ClassVar[bool] = True
+    layers: ClassVar[str] = PENULTIMATE
+    pooling: ClassVar[str] = "mean"
+    views: ClassVar[tuple[str, ...]] = ("identity",)
+    needs_reference: ClassVar[bool] = False
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them."""
         return {}
 
-    def build(self, widths: dict[str, int], n_classes: int) -> Self:
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill."""
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """Learn from the outputs on fitting inputs; never sees a label or a failure."""
         return self
+
+    def refer(self, outputs: Outputs) -> Self:
+        """Take the outputs on held-out clean inputs as reference, where `needs_reference`."""
+        return self
+
+    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""

@@ -10,8 +10,7 @@ class NegativeEnergy(Score):
     """log sum_c exp(logit_c)."""
 
     name = "negative_energy"
-    needs_fit = False
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        return outputs.logits.logsumexp(-1)
+        return outputs.own_logits.logsumexp(-1)

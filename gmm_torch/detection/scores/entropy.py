@@ -10,9 +10,8 @@ class NegativeEntropy(Score):
     """sum_c p_c log p_c in nats, at most 0."""
 
     name = "negative_entropy"
-    needs_fit = False
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        log_p = outputs.logits.log_softmax(-1)
+        log_p = outputs.own_logits.log_softmax(-1)
         return (log_p.exp() * log_p).sum(-1)

@@ -2,53 +2,63 @@
 
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.transforms import TRANSFORMS, check_transform
 from gmm_torch.mixture import GaussianMixture
 
 
 class LogLikelihood(Score):
-    """Sum over the layers of log p(z_layer), one mixture a layer.
+    """Sum over the layers of log p(z_layer), one mixture a layer, jointly over all views.
 
     Args:
-        n_components: K of each mixture; a layer of a small fitting set may need fewer.
+        n_components: K of each mixture.
         covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
     """
 
     name = "log_likelihood"
 
-    def __init__(self, n_components: int = 30, covariance_type: str = "full") -> None:
+    def __init__(self, n_components: int = 30, covariance_type: str = "full", transform: str = "none") -> None:
         super().__init__()
+        check_transform(transform)
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.layers: list[str] = []
+        self.transform = transform
+        self.names: list[str] = []
         self.mixtures = nn.ModuleList()
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
-        return {"n_components": self.n_components, "covariance_type": self.covariance_type}
+        keys = ("n_components", "covariance_type", "transform")
+        return {key: getattr(self, key) for key in keys}
 
-    def build(self, widths: dict[str, int], n_classes: int) -> Self:
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.layers = list(widths)
+        self.names = list(widths)
         self.mixtures = nn.ModuleList(
-            GaussianMixture(self.n_components, width, self.covariance_type) for width in widths.values()
+            GaussianMixture(self.n_components, n_views * width, self.covariance_type) for width in widths.values()
         )
         return self
 
+    def points(self, outputs: Outputs, layer: str) -> Tensor:
+        """What the layer's mixture models: (N, V D)."""
+        return TRANSFORMS[self.transform](outputs.features[layer]).flatten(1)
+
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        for layer, mixture in zip(self.layers, self.mixtures, strict=True):
-            fitter(mixture, outputs.features[layer])  # type: ignore[arg-type]
+        for layer, mixture in zip(self.names, self.mixtures, strict=True):
+            fitter(mixture, self.points(outputs, layer))  # type: ignore[arg-type]
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
-        parts = [mixture(outputs.features[layer]) for layer, mixture in zip(self.layers, self.mixtures, strict=True)]
-        return sum(parts[1:], start=parts[0])
+        pairs = zip(self.names, self.mixtures, strict=True)
+        return torch.stack([mixture(self.points(outputs, layer)) for layer, mixture in pairs]).sum(0)
 
     def component(self, outputs: Outputs) -> Tensor:
         """See `Score`; of the first layer's mixture."""
-        return self.mixtures[0].predict(outputs.features[self.layers[0]])  # type: ignore[operator]
+        return self.mixtures[0].predict(self.points(outputs, self.names[0]))  # type: ignore[operator]

@@ -10,8 +10,7 @@ class MaxSoftmax(Score):
     """max_c softmax(logits)_c, between 1 / C and 1."""
 
     name = "max_softmax"
-    needs_fit = False
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        return outputs.logits.softmax(-1).amax(-1)
+        return outputs.own_logits.softmax(-1).amax(-1)

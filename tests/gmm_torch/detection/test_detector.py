@@ -7,6 +7,7 @@ from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
 from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detection.scores import SCORES, make_score
 from gmm_torch.detection.storage import read_detector
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
@@ -16,11 +17,13 @@ def detector(net):
     return FailureDetector(net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
 
 
-def test_the_score_is_the_log_likelihood_of_the_penultimate_features(net, detector):
+def test_the_papers_score_is_the_log_likelihood_of_the_penultimate_features(net):
     x = images(20, 3)
-    features = FeatureExtractor(net)(x).features["head:input"]
+    detector = FailureDetector(net, score=make_score("log_likelihood", n_components=3))
+    detector.fit(batches(300, 1)).calibrate(batches(99, 2))
+    features = FeatureExtractor(net)(x).features["head:input"][:, 0]
     mixture = GaussianMixture(3, 6).fit(
-        FeatureExtractor(net)(torch.cat([b[0] for b in batches(300, 1)])).features["head:input"],
+        FeatureExtractor(net)(torch.cat([b[0] for b in batches(300, 1)])).features["head:input"][:, 0],
         reg_covar=1e-2,
     )
     torch.testing.assert_close(detector(x).score, mixture.log_prob(features), rtol=1e-4, atol=1e-4)
@@ -89,8 +92,8 @@ def test_an_empty_loader_is_one_clear_error(net):
 
 
 def test_fewer_images_than_components_is_one_clear_error(net):
-    with pytest.raises(ValueError, match=r"components \(30\); got 10"):
-        FailureDetector(net).fit(batches(10, 0))
+    with pytest.raises(ValueError, match=r"components \(10\); got 9"):
+        FailureDetector(net).fit(batches(9, 0))
 
 
 def test_a_calibration_set_too_small_says_how_many_it_needs(net):
@@ -202,3 +205,49 @@ def test_a_classifier_of_vectors_works_as_one_of_images():
     detector = FailureDetector(mlp, n_components=2).fit(x[:200].split(50)).calibrate(x[200:].split(50))
     assert detector.extractor.layers == ["2:input"]
     assert not detector(torch.full((1, 5), 50.0)).accept.any()
+
+
+def test_views_cost_one_pass_each_and_one_is_the_image_alone(net):
+    assert FailureDetector(net).extractor.views == ("identity", "mirror", "blur")
+    assert FailureDetector(net, views=1).extractor.views == ("identity",)
+    assert FailureDetector(net, views=["identity", "shift"]).extractor.views == ("identity", "shift")
+    with pytest.raises(ValueError, match="has 1 to 3; got 4"):
+        FailureDetector(net, views=4)
+
+
+def test_a_third_of_a_large_calibration_set_becomes_the_reference(net, detector):
+    assert len(detector.calibration) == 99
+    detector.calibrate(batches(300, 2))
+    assert len(detector.calibration) == 200
+    assert detector.score.references.shape == (3, 100)
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("views", [1, None])
+def test_every_score_keeps_the_contract(name, views, net, tmp_path):
+    detector = FailureDetector(net, score=make_score(name), views=views).fit(batches(300, 1))
+    detector.calibrate(batches(300, 2))
+    x = images(40, 3).requires_grad_()
+    verdict = detector(x)
+    assert verdict.score.shape == (40,)
+    assert torch.isfinite(verdict.score).all()
+    torch.testing.assert_close(detector(x[7:8]).score, verdict.score[7:8], rtol=1e-4, atol=1e-4)
+    if detector.score.differentiable:
+        verdict.score.sum().backward()
+        assert torch.isfinite(x.grad).all()
+        assert (x.grad != 0).any()
+    detector.save(tmp_path / "d.safetensors")
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    assert torch.equal(loaded(x).p_value, verdict.p_value)
+    component = detector.score.component(detector.extractor(x))
+    assert component.shape == (40,)
+    assert component.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_clean_images_are_typical_and_broken_ones_refused_whatever_the_score(name, net):
+    detector = FailureDetector(net, score=make_score(name)).fit(batches(300, 1)).calibrate(batches(300, 2))
+    assert detector(images(400, 3)).accept.float().mean() > 0.85
+    broken = images(2, 3)
+    broken[0, 0, 0, 0] = torch.nan
+    assert not detector(broken).accept[0]

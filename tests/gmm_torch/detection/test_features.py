@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.features import pool
+from gmm_torch.detection.pooling import mean, moments
+from gmm_torch.detection.views import VIEWS
 from tests.gmm_torch.detection.conftest import images
 
 
@@ -12,19 +13,19 @@ def test_the_penultimate_layer_is_the_input_of_the_last_linear_layer_that_runs(n
     assert list(outputs.features) == ["head:input"]
     net.eval()
     expected = net.norm(net.conv(images(4, 0))).relu().mean((2, 3))
-    torch.testing.assert_close(outputs.features["head:input"], expected)
-    torch.testing.assert_close(outputs.logits, net(images(4, 0)))
+    torch.testing.assert_close(outputs.features["head:input"][:, 0], expected)
+    torch.testing.assert_close(outputs.own_logits, net(images(4, 0)))
 
 
 def test_convolutional_maps_are_pooled_over_space(net):
     outputs = FeatureExtractor(net, ["conv", "head"])(images(4, 0))
-    torch.testing.assert_close(outputs.features["conv"], net.conv(images(4, 0)).mean((2, 3)))
-    assert outputs.features["head"].shape == (4, 3)
+    torch.testing.assert_close(outputs.features["conv"][:, 0], net.conv(images(4, 0)).mean((2, 3)))
+    assert outputs.features["head"].shape == (4, 1, 3)
 
 
 def test_sequences_are_pooled_over_positions():
     tokens = torch.randn(2, 5, 7)
-    torch.testing.assert_close(pool(tokens), tokens.mean(1))
+    torch.testing.assert_close(mean(tokens), tokens.mean(1))
 
 
 def test_the_classifier_runs_in_evaluation_mode_and_gets_its_modes_back(net):
@@ -73,3 +74,61 @@ def test_a_layer_that_does_not_run_is_named(net):
     net.spare = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="spare did not run"):
         FeatureExtractor(net, ["spare"])(images(2, 0))
+
+
+def test_moments_are_mean_and_deviation_over_positions():
+    maps = torch.randn(3, 4, 5, 6)
+    expected = torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2, correction=0)], dim=1)
+    torch.testing.assert_close(moments(maps), expected)
+    torch.testing.assert_close(moments(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+
+
+def test_moments_of_a_constant_map_have_a_finite_gradient():
+    maps = torch.ones(1, 2, 3, 3, requires_grad=True)
+    moments(maps).sum().backward()
+    assert torch.isfinite(maps.grad).all()
+
+
+def test_each_view_gives_the_outputs_of_the_transformed_image(net):
+    x = images(5, 0)
+    outputs = FeatureExtractor(net, ["conv"], views=("identity", "mirror", "blur", "shift"))(x)
+    assert outputs.logits.shape == (5, 4, 3)
+    for i, view in enumerate(VIEWS.values()):
+        alone = FeatureExtractor(net, ["conv"])(view(x))
+        torch.testing.assert_close(outputs.logits[:, i], alone.own_logits)
+        torch.testing.assert_close(outputs.features["conv"][:, i], alone.features["conv"][:, 0])
+
+
+@pytest.mark.parametrize("view", VIEWS.values())
+def test_views_keep_shape_and_range_and_pass_gradients(view):
+    x = images(2, 0).requires_grad_()
+    seen = view(x)
+    assert seen.shape == x.shape
+    assert seen.min() >= 0
+    assert seen.max() <= 1
+    seen.sum().backward()
+    assert (x.grad != 0).any()
+
+
+def test_stages_are_the_last_layers_at_the_last_three_resolutions():
+    stem, last = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+    body = [stem, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), last, nn.ReLU()]
+    net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    outputs = FeatureExtractor(net, "stages")(torch.rand(2, 1, 16, 16))
+    assert list(outputs.features) == ["1", "3", "6"]
+
+
+def test_stages_of_a_network_without_maps_are_the_penultimate_layer():
+    outputs = FeatureExtractor(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), "stages")(torch.rand(2, 4))
+    assert list(outputs.features) == ["2:input"]
+
+
+def test_views_of_what_is_no_image_are_refused():
+    with pytest.raises(ValueError, match=r"expected images \(N, C, H, W\)"):
+        FeatureExtractor(nn.Linear(4, 3), views=("identity", "mirror"))(torch.rand(2, 4))
+
+
+@pytest.mark.parametrize("views", [(), ("mirror",), ("identity", "identity"), ("identity", "upside_down")])
+def test_wrong_views_are_refused(net, views):
+    with pytest.raises(ValueError, match="views: expected"):
+        FeatureExtractor(net, views=views)

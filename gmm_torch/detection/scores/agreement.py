@@ -1,0 +1,54 @@
+"""How sure the views that may vote are of the class predicted for the input itself."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter, Score
+
+
+class Agreement(Score):
+    """Mean over voting views of log softmax(logits_v)_c, c the class predicted for the input itself.
+
+    A view votes if, on the fitting inputs, its predictions overlap those of the inputs themselves:
+    E[p_v . p_0] >= keep E[p_0 . p_0]. That takes no labels, and leaves out a mirror where it changes what an image
+    shows, as with digits.
+
+    Args:
+        keep: the share of overlap that a view needs.
+    """
+
+    name = "agreement"
+    views = ("identity", "mirror", "blur")
+    votes: Tensor
+
+    def __init__(self, keep: float = 0.95) -> None:
+        super().__init__()
+        self.keep = keep
+        self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return {"keep": self.keep}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.votes = torch.ones(n_views, dtype=torch.bool)
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        p = outputs.logits.softmax(-1)  # (N, V, C)
+        overlap = (p * p[:, :1]).sum(-1).mean(0)  # (V,)
+        self.votes = overlap >= self.keep * overlap[0]
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats, at most 0."""
+        log_p = outputs.logits.log_softmax(-1)
+        predicted = outputs.own_logits.argmax(-1)
+        of_predicted = log_p.gather(-1, predicted[:, None, None].expand(-1, log_p.shape[1], 1))[..., 0]  # (N, V)
+        weight = self.votes.to(of_predicted)
+        return (of_predicted @ weight) / weight.sum()

@@ -1,0 +1,115 @@
+"""The default: three scores, each ranked among clean inputs, combined into one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.layers import STAGES
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.agreement import Agreement
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
+from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
+from gmm_torch.functional.combination import COMBINATIONS, log_tail
+
+PARTS: dict[str, type[Score]] = {part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood)}
+
+
+class Consensus(Score):
+    """-log sum_j w_j p_j^(-1/2) over the p-values of several scores.
+
+    What each finds is blind to what another sees: `agreement` finds test errors and what lies at a decision boundary,
+    `moment_likelihood` other distributions, `logit_likelihood` adversarial images. `docs/detector.md` has the study
+    behind the choice; it used failures other than those of the published tables.
+
+    Args:
+        n_components: K of the mixtures.
+        covariance_type: of the mixtures.
+        weights: of the parts, by name; a part that is not named is left out.
+        combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
+    """
+
+    name = "consensus"
+    layers = STAGES
+    pooling = "moments"
+    views = ("identity", "mirror", "blur")
+    needs_reference = True
+
+    def __init__(
+        self,
+        n_components: int = 10,
+        covariance_type: str = "full",
+        weights: Mapping[str, float] | None = None,
+        combination: str = "root_mean",
+    ) -> None:
+        super().__init__()
+        if combination not in COMBINATIONS:
+            raise ValueError(f"combination: expected one of {', '.join(COMBINATIONS)}; got {combination!r}")
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.weights = dict(weights or {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.25})
+        self.combination = combination
+        unknown = [name for name in self.weights if name not in PARTS]
+        if unknown or not all(weight > 0 for weight in self.weights.values()):
+            raise ValueError(f"weights: expected positive numbers for some of {', '.join(PARTS)}; got {self.weights}")
+        self.parts = nn.ModuleDict({name: self._make(name) for name in self.weights})
+        self.register_buffer("references", torch.empty(len(self.weights), 0))
+
+    references: Tensor
+
+    def _make(self, name: str) -> Score:
+        if name == Agreement.name:
+            return Agreement()
+        return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        keys = ("n_components", "covariance_type", "weights", "combination")
+        return {key: getattr(self, key) for key in keys}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        for part in self._scores():
+            part.build(widths, n_views, n_classes)
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        for part in self._scores():
+            part.fit(outputs, fitter)
+        return self
+
+    def refer(self, outputs: Outputs) -> Self:
+        """See `Score`."""
+        self.references = torch.stack([part(outputs).sort().values for part in self._scores()])
+        return self
+
+    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """See `Score`."""
+        shape = shapes.get("references", ())
+        if len(shape) == 2 and shape[0] == len(self.weights):
+            self.references = torch.zeros(shape)
+
+    def log_p_values(self, outputs: Outputs) -> Tensor:
+        """Of each part among the reference inputs, (N, J)."""
+        pairs = zip(self._scores(), self.references, strict=True)
+        return torch.stack([log_tail(part(outputs), reference) for part, reference in pairs], dim=-1)
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,)."""
+        log_p = self.log_p_values(outputs)
+        log_weights = torch.tensor(list(self.weights.values()), dtype=log_p.dtype, device=log_p.device).log()
+        return COMBINATIONS[self.combination](log_p, log_weights)
+
+    def component(self, outputs: Outputs) -> Tensor:
+        """See `Score`; of the first part with a mixture."""
+        for part in self._scores():
+            found = part.component(outputs)
+            if len(found) and int(found[0]) >= 0:
+                return found
+        return super().component(outputs)
+
+    def _scores(self) -> Sequence[Score]:
+        return list(self.parts.values())  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""Log-likelihood of the log-probabilities that the classifier gives all views, jointly."""
+
+from typing import Any, Self
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.mixture import GaussianMixture
+
+
+class LogitLikelihood(Score):
+    """A mixture over the log-softmax of every view, concatenated: (N, V C).
+
+    It knows how the classifier's opinion of a clean image moves from view to view. An adversarial image is one whose
+    opinion moves otherwise.
+
+    Args:
+        n_components: K.
+        covariance_type: see `GaussianMixture`.
+    """
+
+    name = "logit_likelihood"
+    views = ("identity", "mirror", "blur")
+
+    mixture: GaussianMixture
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full") -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.mixture = GaussianMixture(n_components, 1, covariance_type)  # of the right width after `build`
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return {"n_components": self.n_components, "covariance_type": self.covariance_type}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.mixture = GaussianMixture(self.n_components, n_views * n_classes, self.covariance_type)
+        return self
+
+    def points(self, outputs: Outputs) -> Tensor:
+        """What the mixture models: (N, V C)."""
+        return outputs.logits.log_softmax(-1).flatten(1)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        fitter(self.mixture, self.points(outputs))
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats."""
+        return self.mixture(self.points(outputs))
+
+    def component(self, outputs: Outputs) -> Tensor:
+        """See `Score`."""
+        return self.mixture.predict(self.points(outputs))

@@ -1,0 +1,72 @@
+"""Log-likelihood of the directions of means and deviations of several stages, jointly over views."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.layers import STAGES
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.transforms import unit
+from gmm_torch.mixture import GaussianMixture
+
+
+class MomentLikelihood(Score):
+    """One mixture over z = (m_1, d_1, m_2, d_2, ...) of all layers and some views, each part scaled to unit norm.
+
+    m is the mean and d the standard deviation of a layer's maps over space. Early stages see texture, late ones
+    content; the deviation tells a map that fires in one place from one that glows everywhere. The mixture is joint
+    over layers and views, so it learns how they go together in clean images.
+
+    Args:
+        n_components: K.
+        covariance_type: see `GaussianMixture`.
+        n_views: how many of the views, from the first, are modelled; fewer where there are fewer.
+    """
+
+    name = "moment_likelihood"
+    layers = STAGES
+    pooling = "moments"
+
+    mixture: GaussianMixture
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", n_views: int = 2) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.n_views = n_views
+        self.mixture = GaussianMixture(n_components, 1, covariance_type)  # of the right width after `build`
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        keys = ("n_components", "covariance_type", "n_views")
+        return {key: getattr(self, key) for key in keys}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        width = min(self.n_views, n_views) * sum(widths.values())
+        self.mixture = GaussianMixture(self.n_components, width, self.covariance_type)
+        return self
+
+    def points(self, outputs: Outputs) -> Tensor:
+        """What the mixture models: (N, V sum D)."""
+        parts = []
+        for value in outputs.features.values():
+            chosen = value[:, : self.n_views]
+            halves = chosen.unflatten(-1, (2, -1)) if chosen.shape[-1] % 2 == 0 else chosen
+            parts.append(unit(halves).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        fitter(self.mixture, self.points(outputs))
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats."""
+        return self.mixture(self.points(outputs))
+
+    def component(self, outputs: Outputs) -> Tensor:
+        """See `Score`."""
+        return self.mixture.predict(self.points(outputs))

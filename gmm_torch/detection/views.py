@@ -1,0 +1,49 @@
+"""Fixed transforms of an image under which a detector looks at it again.
+
+A view need not keep the label: the mixture learns how clean images behave under it. Adversarial images sit where the
+views disagree. All are differentiable, keep the shape and map [0, 1] into [0, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+BLUR_SIGMA = 0.6  # pixels
+
+
+def identity(x: Tensor) -> Tensor:
+    """The image itself."""
+    return x
+
+
+def mirror(x: Tensor) -> Tensor:
+    """Left and right swapped."""
+    return x.flip(-1)
+
+
+def blur(x: Tensor) -> Tensor:
+    """Gaussian blur over 5 x 5 pixels, so light that people hardly see it."""
+    return v2.functional.gaussian_blur(x, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
+
+
+def shift(x: Tensor) -> Tensor:
+    """Moved by two pixels down and right, the border reflected."""
+    return F.pad(x, (2, 0, 2, 0), mode="reflect")[..., : x.shape[-2], : x.shape[-1]]
+
+
+VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
+
+
+def check_views(names: tuple[str, ...]) -> None:
+    """Raise unless every name is a view, the first is `identity`, and none comes twice."""
+    unknown = [name for name in names if name not in VIEWS]
+    if unknown:
+        raise ValueError(f"views: expected names among {', '.join(VIEWS)}; got {', '.join(unknown)}")
+    if not names or names[0] != "identity" or len(set(names)) < len(names):
+        raise ValueError(f"views: expected 'identity' first and each view once; got {names}")
+
+
+def look(x: Tensor, names: tuple[str, ...]) -> Tensor:
+    """All views of a batch, view after view: (V N, ...)."""
+    return x if names == ("identity",) else torch.cat([VIEWS[name](x) for name in names])

@@ -1,0 +1,35 @@
+"""Exact confidence bounds of a rate, from a count."""
+
+from scipy import stats
+
+from gmm_torch.functional.checks import check_probability
+
+
+def upper_bound(n_events: int, n: int, confidence: float) -> float:
+    """The rate r at which a binomial(n, r) is <= n_events with probability 1 - confidence; 1 where n = 0.
+
+    Clopper and Pearson 1934, one-sided: whatever the rate, it lies above this with probability <= 1 - confidence.
+    The same number is the bound of Lemma 3.1 in Geifman and El-Yaniv 2017.
+
+    Raises:
+        ValueError: not 0 <= n_events <= n, or a confidence outside (0, 1).
+    """
+    _check(n_events, n, confidence)
+    return 1.0 if n_events == n else float(stats.beta.ppf(confidence, n_events + 1, n - n_events))
+
+
+def interval(n_events: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided Clopper-Pearson interval (low, high) of the rate; (0, 1) where n = 0.
+
+    Raises:
+        ValueError: not 0 <= n_events <= n, or a confidence outside (0, 1).
+    """
+    _check(n_events, n, confidence)
+    one_sided = (1 + confidence) / 2
+    return 1 - upper_bound(n - n_events, n, one_sided), upper_bound(n_events, n, one_sided)
+
+
+def _check(n_events: int, n: int, confidence: float) -> None:
+    if not 0 <= n_events <= n:
+        raise ValueError(f"binomial count: expected 0 <= events <= n; got {n_events} of {n}")
+    check_probability("confidence", confidence)

@@ -1,0 +1,37 @@
+"""Checks of arguments that several functions share; each error says what was expected and what arrived."""
+
+import torch
+from torch import Tensor
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise ValueError unless 0 < value < 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, both excluded; got {value}")
+
+
+def check_count(name: str, value: int, at_least: int = 1) -> None:
+    """Raise ValueError unless value >= at_least."""
+    if value < at_least:
+        raise ValueError(f"{name}: expected at least {at_least}; got {value}")
+
+
+def check_p_values(p_values: Tensor) -> None:
+    """Raise ValueError unless p-values are (N,), N >= 1, and lie in [0, 1]."""
+    if p_values.ndim != 1 or len(p_values) == 0:
+        raise ValueError(f"p-values: expected shape (N,), N >= 1; got {tuple(p_values.shape)}")
+    bad = int((~((p_values >= 0) & (p_values <= 1))).sum())
+    if bad:
+        raise ValueError(f"p-values: expected numbers in [0, 1]; {bad} of {len(p_values)} are not (NaN included)")
+
+
+def check_scores(name: str, scores: Tensor, at_least: int = 1) -> None:
+    """Raise ValueError unless scores are (N,), N >= at_least, without NaN."""
+    if scores.ndim != 1 or len(scores) < at_least:
+        raise ValueError(f"{name}: expected shape (N,), N >= {at_least}; got {tuple(scores.shape)}")
+    bad = int(torch.isnan(scores).sum())
+    if bad:
+        raise ValueError(
+            f"{name}: expected numbers; {bad} of {len(scores)} are NaN. Look for the input that the score is "
+            "undefined on."
+        )

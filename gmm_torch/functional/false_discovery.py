@@ -1,0 +1,72 @@
+"""Which inputs of a batch are failures, with a bounded false discovery rate.
+
+Conformal p-values of one batch share their calibration set and are dependent, but positively (PRDS), so the
+Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Bates, Candes, Lei, Romano, Sesia 2023,
+"Testing for outliers with conformal p-values", theorems 2 (Benjamini-Hochberg) and 3 (with Storey's estimate). The
+guarantee is for the average over calibration sets and batches. The scores have to be good inputs' scores independent of
+each other and of the calibration's, and the failures independent of both.
+"""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.functional.checks import check_p_values, check_probability
+
+
+def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
+    """The smallest q at which each input would be a discovery: min over j >= rank of (share m p_(j) / j), at most 1.
+
+    Benjamini and Hochberg 1995; with a `null_proportion` below 1 these are Storey's q-values (Storey 2002).
+
+    Args:
+        p_values: (m,) in [0, 1].
+        null_proportion: share of good inputs, known or estimated, in (0, 1].
+
+    Returns:
+        (m,) float64, in the order of the p-values, on their device.
+    """
+    check_p_values(p_values)
+    if not 0 < null_proportion <= 1:
+        raise ValueError(f"null_proportion: expected a number in (0, 1]; got {null_proportion}")
+    ordered, order = p_values.double().sort(descending=True)
+    rank = torch.arange(len(ordered), 0, -1, device=p_values.device)
+    stepped = (null_proportion * len(ordered) * ordered / rank).cummin(0).values
+    return torch.empty_like(stepped).scatter_(0, order, stepped.clamp(max=1))
+
+
+def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
+    """Storey's estimate of the share of good inputs: (1 + #{p > split}) / (m (1 - split)), at most 1.
+
+    Storey, Taylor, Siegmund 2004, "Strong control, conservative point estimation and simultaneous conservative
+    consistency of false discovery rates": good inputs have p-values above the split as often as they are many, failures
+    have none. The added one makes the procedure with it exact in finite samples.
+
+    Args:
+        p_values: (m,) in [0, 1].
+        split: lambda in the paper, in (0, 1).
+    """
+    check_p_values(p_values)
+    check_probability("split", split)
+    return min(1.0, (1 + int((p_values > split).sum())) / (len(p_values) * (1 - split)))
+
+
+def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:
+    """Which inputs are failures, at a false discovery rate of at most q.
+
+    The expected share of good inputs among the discoveries (0 where there are none) is at most q.
+
+    With n calibration scores no p-value is below 1/(n + 1): a lone failure among m inputs can be found only if n + 1 >=
+    m / q.
+
+    Args:
+        p_values: (m,), conformal p-values of one batch.
+        q: false discovery rate, in (0, 1).
+        storey: estimate the share of good inputs from the batch, which finds more where failures are many.
+
+    Returns:
+        (m,) bool.
+    """
+    check_probability("q", q)
+    share = null_proportion(p_values) if storey else 1.0
+    # 0.05 * 20 / 20 must count as <= 0.05
+    return adjusted_p_values(p_values, share) <= q * (1 + 1e-6)

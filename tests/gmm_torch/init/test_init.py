@@ -1,0 +1,103 @@
+"""What every initialisation promises."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gmm_torch.init import INITIALISATIONS, get_initialisation
+from gmm_torch.init.base import draw, squared_distances
+from gmm_torch.init.kmeans import lloyd_step
+
+each = pytest.mark.parametrize("name", sorted(INITIALISATIONS))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(90, 2, generator=generator()) + 20 * torch.arange(3).repeat_interleave(30)[:, None]
+
+
+@each
+def test_means_have_their_shape_and_are_finite(x, name):
+    means = get_initialisation(name).means(x, torch.ones(90), 4, 3, generator())
+    assert means.shape == (3, 4, 2)
+    assert torch.isfinite(means).all()
+    assert (means >= x.amin(0) - 1e-4).all()
+    assert (means <= x.amax(0) + 1e-4).all()
+
+
+@each
+def test_a_seed_fixes_the_means(x, name):
+    a, b = (get_initialisation(name).means(x, torch.ones(90), 3, 2, generator(7)) for _ in range(2))
+    assert torch.equal(a, b)
+
+
+@each
+def test_fewer_distinct_points_than_components_are_no_trouble(name):
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    means = get_initialisation(name).means(x, torch.ones(2), 5, 2, generator())
+    assert means.shape == (2, 5, 2)
+    assert torch.isfinite(means).all()
+
+
+@each
+def test_one_point_is_enough(name):
+    means = get_initialisation(name).means(torch.ones(1, 2), torch.ones(1), 3, 1, generator())
+    torch.testing.assert_close(means, torch.ones(1, 3, 2))
+
+
+@pytest.mark.parametrize("name", ["kmeans", "k-means++"])
+def test_separate_clusters_get_a_mean_each(x, name):
+    means = get_initialisation(name).means(x, torch.ones(90), 3, 5, generator())
+    label = (means.mean(-1) / 20).round().long().sort(1).values
+    assert torch.equal(label, torch.arange(3).expand(5, 3))
+
+
+def test_points_without_weight_are_not_drawn(x):
+    weight = torch.zeros(90)
+    weight[:5] = 1
+    for name in ("k-means++", "random_from_data"):
+        means = get_initialisation(name).means(x, weight, 3, 4, generator()).flatten(0, 1)
+        assert all(bool((x[:5] == mean).all(1).any()) for mean in means)
+
+
+def test_an_empty_cluster_moves_to_the_furthest_point():
+    x = torch.tensor([[0.0], [1.0], [10.0]])
+    centres, inertia = lloyd_step(x, torch.ones(3), torch.tensor([[[0.5], [-100.0]]]))
+    assert centres.flatten().tolist() == pytest.approx([11 / 3, 10.0])
+    assert inertia.tolist() == pytest.approx([0.25 + 0.25 + 90.25])
+
+
+def test_lloyd_never_raises_the_inertia(x):
+    centres = x[:6].expand(2, -1, -1).clone()
+    previous = torch.full((2,), torch.inf)
+    for _ in range(20):
+        centres, inertia = lloyd_step(x, torch.ones(90), centres)
+        assert (inertia <= previous * (1 + 1e-6)).all()
+        previous = inertia
+
+
+def test_distances_are_those_of_a_loop(x):
+    centres = torch.randn(4, 2, generator=generator())
+    expected = torch.stack([(x - centre).square().sum(1) for centre in centres])
+    torch.testing.assert_close(squared_distances(x, centres), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_draws_follow_the_probabilities():
+    index = draw(torch.tensor([0.0, 1.0, 3.0, 0.0]), 4000, generator())
+    counts = torch.bincount(index, minlength=4)
+    assert counts[0] == counts[3] == 0
+    # Binomial(4000, 3/4) has a standard deviation of 27; five of them.
+    assert abs(int(counts[2]) - 3000) < 137
+
+
+def test_a_row_of_zeros_is_drawn_from_uniformly():
+    assert draw(torch.zeros(3), 500, generator()).unique().tolist() == [0, 1, 2]
+
+
+def test_an_unknown_initialisation_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"init_params: expected one of .*kmeans.*; got 'magic'"):
+        get_initialisation("magic")
