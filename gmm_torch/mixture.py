@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gmm_torch.batches import Batches, Points, check_points, check_weight
 from gmm_torch.covariance import get_family
@@ -333,13 +334,14 @@ class GaussianMixture(nn.Module):
         with full_precision(x.device):
             return self.parameters_about_location().map(lambda value: value.to(x.dtype))
 
-    def _require_fitted(self) -> None:
+    def require_fitted(self) -> None:
+        """Raise `NotFittedError` unless there are parameters."""
         if not is_traced() and not bool(self.fitted):
             raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
 
     def _points(self, x: Tensor) -> Tensor:
         """x checked, in the computing type: the widest of x's, the parameters' and float32."""
-        self._require_fitted()
+        self.require_fitted()
         if not torch.compiler.is_compiling():
             if not isinstance(x, Tensor):
                 raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
@@ -362,22 +364,44 @@ class GaussianMixture(nn.Module):
 
     # ---- sampling and information criteria
 
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points drawn from the mixture, (n, D), without gradient.
 
         Raises:
             ValueError: n is not positive.
         """
-        self._require_fitted()
+        return self.rsample(n, generator)
+
+    def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n points drawn from the mixture, (n, D), differentiable in the means and covariances.
+
+        A draw is mean_k + (factor of covariance_k) noise with k drawn first: the gradient of an expectation is right in
+        the means and the covariances. The choice of k has no gradient, so none reaches the weights; for those, weigh
+        the draws by `log_prob` (the score-function estimator).
+
+        Raises:
+            ValueError: n is not positive.
+        """
+        self.require_fitted()
         if n < 1:
             raise ValueError(f"n: expected at least 1; got {n}")
-        with torch.no_grad():
-            component = torch.multinomial(self.weights.double(), n, replacement=True, generator=generator)
-            parameters = self.parameters_about_location()
-            shape = (n, self.n_features)
-            noise = torch.randn(shape, generator=generator, dtype=self.location.dtype, device=self.location.device)
-            deviation = self.family.transform_noise(noise, component, parameters.factors)
-            return self.location + parameters.means[component] + deviation
+        component = torch.multinomial(self.weights.detach().double(), n, replacement=True, generator=generator)
+        parameters = self.parameters_about_location()
+        shape = (n, self.n_features)
+        noise = torch.randn(shape, generator=generator, dtype=self.location.dtype, device=self.location.device)
+        deviation = self.family.transform_noise(noise, component, parameters.factors)
+        return self.location + parameters.means[component] + deviation
+
+    def to_distribution(self) -> MixtureSameFamily:
+        """The mixture as a distribution of torch.distributions, which shares its gradients; K D^2 memory.
+
+        Raises:
+            NotFittedError: there are no parameters yet.
+        """
+        self.require_fitted()
+        components = MultivariateNormal(self.means, self.dense_covariances, validate_args=False)
+        return MixtureSameFamily(Categorical(logits=self.logits), components, validate_args=False)
 
     def n_parameters(self) -> int:
         """Number of free parameters: weights, means and covariances."""

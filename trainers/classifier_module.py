@@ -118,4 +118,5 @@ class ClassifierModule(lightning.LightningModule):
         logits = self(images)
         metrics.update(logits.softmax(dim=1), labels)
         self.log(loss_name, F.cross_entropy(logits, labels), sync_dist=True, batch_size=len(labels))
-        self.log_dict(metrics, prog_bar=True, on_epoch=True, batch_size=len(labels))
+        for name, metric in metrics.items():
+            self.log(name, metric, prog_bar=name.endswith("accuracy"), on_epoch=True, batch_size=len(labels))

@@ -7,7 +7,7 @@ beta(k, n + 1 - k). With ties it is at most that.
 Two kinds of guarantee follow, both of which fail for at most a share delta of calibration sets:
 
 - at one alpha that was fixed beforehand: `conditional_alpha`, from the beta distribution (Vovk 2012, "Conditional
-  validity of inductive conformal predictors", prop. 2);
+  validity of inductive conformal predictors");
 - at every alpha at once, so that the p-value itself may be used: `conditional_p_value` with a table of bounds b_1 <=
   ... <= b_n such that P(U_(k) <= b_k for all k) >= 1 - delta (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
   outliers with conformal p-values", section 3).
@@ -29,7 +29,7 @@ MEMORY = 4_000_000  # numbers at a time in the Monte Carlo simulation
 def simes_bounds(n: int, delta: float, k: int | None = None) -> Tensor:
     """b_(n+1-i) = 1 - delta^(1/k) (i ... (i-k+1) / (n ... (n-k+1)))^(1/k), by the generalised Simes inequality.
 
-    Bates et al. 2023, eq. 9 (Sarkar 2008). Tight for small p-values; says nothing (1) for those above about 1 - k/n.
+    Bates et al. 2023, after Sarkar 2008. Tight for small p-values; says nothing (1) for those above about 1 - k/n.
 
     Args:
         n: size of the calibration set.
@@ -65,7 +65,7 @@ def dkw_bounds(n: int, delta: float) -> Tensor:
 def monte_carlo_bounds(n: int, delta: float, n_draws: int = 999, seed: int = 0, share: float = 0.5) -> Tensor:
     """b_i = quantile of beta(i, n + 1 - i) at one level for all i, the level found by simulation.
 
-    Berk and Jones 1979; Bates et al. 2023 calibrate other curves in the same way (section 3.3). Each simulated set of n
+    Berk and Jones 1979; Bates et al. 2023 calibrate other curves in the same way. Each simulated set of n
     uniform numbers has a level at which it would just touch the bounds; the k-th smallest of n_draws such levels, k =
     floor(delta (n_draws + 1)), is taken. A new set is exchangeable with the simulated ones, so the bounds fail with
     probability k / (n_draws + 1) <= delta, the simulation's own error included.

@@ -2,9 +2,9 @@
 
 Conformal p-values of one batch share their calibration set and are dependent, but positively (PRDS), so the
 Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Bates, Candes, Lei, Romano, Sesia 2023,
-"Testing for outliers with conformal p-values", theorems 2 (Benjamini-Hochberg) and 3 (with Storey's estimate). The
-guarantee is for the average over calibration sets and batches. The scores have to be good inputs' scores independent of
-each other and of the calibration's, and the failures independent of both.
+"Testing for outliers with conformal p-values". Storey's estimate keeps it too: Marandon, Lei, Mary, Roquain 2024,
+"Adaptive novelty detection with false discovery rate guarantee". Both are statements about the average over calibration
+sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
 """
 
 import torch

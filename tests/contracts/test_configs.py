@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from trainers.main import CONF, run_task
 
@@ -17,6 +19,18 @@ LISTS = {"ood", "attack"}
 def configure(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
+
+
+def write_images(root: Path) -> None:
+    """Two classes of noise, bright and dark, as an image folder."""
+    generator = torch.Generator().manual_seed(0)
+    for split, n in (("train", 150), ("test", 20)):
+        for name, low in (("bright", 128), ("dark", 0)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                pixels = torch.randint(low, low + 128, (32, 32, 3), dtype=torch.uint8, generator=generator)
+                Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
 
 
 def targets(cfg: object) -> list[str]:
@@ -61,9 +75,14 @@ def test_every_trainer_is_instantiated(option, tmp_path):
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
 def test_every_experiment_runs_in_fast_mode(option, tmp_path):
-    run_task(configure(f"experiment={option}", "debug=fast"), tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
+    overrides = [f"experiment={option}", "debug=fast"]
+    cfg = configure(*overrides)
+    if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images
+        write_images(tmp_path / "images")
+        overrides.append(f"data.root={tmp_path / 'images'}")
+    run_task(configure(*overrides), tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left >= {
         "classifier.safetensors", "config.yaml", "detector.safetensors", "metrics.json", "report.html", "scores.csv",
     }  # fmt: skip
-    assert Path(tmp_path / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000

@@ -1,0 +1,167 @@
+"""P-values by predicted class, so that no class bears all the false alarms."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.calibration import check_alpha
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.p_values import calibration_size, comparable, threshold_index
+
+
+class MondrianCalibration(nn.Module):
+    """Calibration scores by predicted class: an input is ranked among those that the classifier gave the same class.
+
+    Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", section 4.5 (Mondrian conformal predictors).
+    The guarantee: for an input exchangeable with the calibration inputs, P(p <= a | predicted class) <= a for every
+    class with enough calibration inputs, and P(p <= a | predicted class is one of the pooled) <= a for the pool of the
+    others, on average over calibration sets.
+
+    Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of the
+    other classes join it. For an input of class c the classes are counted with that input among them: only so is the
+    pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
+
+    Args:
+        n_classes: C of the classifier.
+        min_size: calibration inputs that a class needs to stand alone; None for as many as alpha needs at least. Larger
+            groups have false alarm rates closer to alpha.
+    """
+
+    scores: Tensor
+    classes: Tensor
+    needed: Tensor
+    sizes: Tensor
+    table: Tensor
+    members: Tensor
+
+    def __init__(self, n_classes: int, min_size: int | None = None) -> None:
+        super().__init__()
+        if n_classes < 1 or (min_size is not None and min_size < 1):
+            raise ValueError(f"expected at least one class and min_size >= 1; got {n_classes} and {min_size}")
+        self.n_classes = n_classes
+        self.min_size = min_size
+        self.register_buffer("scores", torch.empty(0))  # (n,) ascending within a class
+        self.register_buffer("classes", torch.empty(0, dtype=torch.long))  # (n,) ascending
+        self.register_buffer("needed", torch.tensor(0))  # (), what min_size came to at `fit`
+        self.register_buffer("sizes", torch.zeros(n_classes, dtype=torch.long), persistent=False)
+        self.register_buffer("table", torch.empty(n_classes, 0), persistent=False)  # (C, largest class), + infinity
+        self.register_buffer("members", torch.eye(n_classes, dtype=torch.bool), persistent=False)  # (C, C)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor) -> Self:
+        """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.
+
+        Raises:
+            ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
+                be <= alpha; the message says how many it takes.
+        """
+        check_alpha(alpha)
+        bad = int((~torch.isfinite(scores)).sum())
+        if bad:
+            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
+        self._check_predictions(predictions, len(scores))
+        needed = max(calibration_size(alpha), self.min_size or 0)
+        if len(scores) < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
+                f"{len(scores)}: give more, or choose a larger alpha"
+            )
+        order = scores.detach().argsort(stable=True)
+        order = order[predictions[order].argsort(stable=True)]
+        self.scores, self.classes = scores.detach()[order], predictions[order].long()
+        self.needed = torch.tensor(needed, device=scores.device)
+        self._index()
+        return self
+
+    @property
+    def pooled(self) -> Tensor:
+        """(C,) bool, whether the inputs of a class are compared with those of other classes too."""
+        return self.members.sum(1) > 1
+
+    @property
+    def group_sizes(self) -> Tensor:
+        """(C,) int64, among how many calibration scores an input of each class is ranked."""
+        return (self.members * self.sizes).sum(1)
+
+    def p_value(self, score: Tensor, predictions: Tensor) -> Tensor:
+        """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
+
+        A score that is not a number counts as the least typical of all. Without gradient.
+        """
+        self._check_fitted()
+        self._check_predictions(predictions, len(score))
+        score = comparable(score)
+        columns = score.to(self.table.dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
+        # plus infinity must not count what fills the table up
+        below = torch.minimum(torch.searchsorted(self.table, columns, right=True), self.sizes[:, None])
+        rank = (self.members[predictions] * below.T).sum(1)
+        dtype = torch.promote_types(score.dtype, torch.float32)
+        return (1 + rank).to(dtype) / (self.group_sizes[predictions] + 1)
+
+    def threshold(self, alpha: float) -> Tensor:
+        """(C,) scores at and above which p > alpha, by predicted class; minus infinity where everything is accepted."""
+        self._check_fitted()
+        check_alpha(alpha)
+        found = []
+        for own in self.members:
+            group = self.scores[own[self.classes]]
+            k = threshold_index(alpha, len(group))
+            found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
+        return torch.stack(found)
+
+    def _index(self) -> None:
+        """Rebuild what follows from the scores and their classes."""
+        self.sizes = torch.bincount(self.classes, minlength=self.n_classes)
+        place = torch.arange(len(self), device=self.scores.device)
+        place = place - (self.sizes.cumsum(0) - self.sizes)[self.classes]
+        shape = (self.n_classes, int(self.sizes.max()))
+        self.table = self.scores.new_full(shape, torch.inf)
+        self.table[self.classes, place] = self.scores
+        counts = self.sizes.tolist()
+        groups = [_group(c, counts, int(self.needed)) for c in range(self.n_classes)]
+        self.members = torch.zeros(self.n_classes, self.n_classes, dtype=torch.bool)
+        for c, group in enumerate(groups):
+            self.members[c, group] = True
+        self.members = self.members.to(self.scores.device)
+
+    def _check_predictions(self, predictions: Tensor, n: int) -> None:
+        if predictions.shape != (n,) or predictions.is_floating_point():
+            raise ValueError(
+                f"predictions: expected one class per score, shape ({n},) of integers; got {tuple(predictions.shape)} "
+                f"of {predictions.dtype}"
+            )
+        if n and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
+            raise ValueError(
+                f"predictions: expected classes 0 to {self.n_classes - 1}; got {int(predictions.min())} to "
+                f"{int(predictions.max())}"
+            )
+
+    def _check_fitted(self) -> None:
+        if len(self.scores) == 0:
+            raise NotFittedError("no calibration scores yet: call fit(scores, alpha, predictions=...) first")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("scores", "classes"):  # as many as were saved
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):
+                setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if len(self.classes):
+            self._check_predictions(self.classes, len(self.scores))
+            self._index()
+
+
+def _group(c: int, counts: list[int], needed: int) -> list[int]:
+    """The classes that an input of class c is compared with: a function of the counts with that input included."""
+    counts = [count + (k == c) for k, count in enumerate(counts)]
+    pool = [k for k, count in enumerate(counts) if count <= needed]
+    size = sum(counts[k] for k in pool)
+    others = sorted((k for k, count in enumerate(counts) if count > needed), key=lambda k: (counts[k], k))
+    while 0 < size <= needed and others:
+        joining = others.pop(0)
+        pool.append(joining)
+        size += counts[joining]
+    return sorted(pool) if c in pool else [c]
