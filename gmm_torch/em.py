@@ -36,8 +36,8 @@ Phase = Literal["survey", "assign", "em", "done"]
 CHECK_EVERY = {"cpu": 1, "cuda": 5}
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 RIDGE_FLOOR = 1e-10
-# Elements of the points that the survey works on at once.
-SURVEY_ELEMENTS = 2**22
+# Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
+SURVEY_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
 # A component with less than this much of a point, in summed responsibilities, is without points.
 DEAD_MASS = 1e-6
 
@@ -159,7 +159,7 @@ class EM:
         with full_precision(self.device):
             if self.phase != "survey":
                 return self._step(x, weight)
-            n_rows = max(1, SURVEY_ELEMENTS // self.n_features)
+            n_rows = max(1, SURVEY_ELEMENTS[self.device.type] // self.n_features)
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
@@ -247,7 +247,7 @@ class EM:
 
     def _start(self, total: Statistics) -> None:
         n_init = self.parameters.means.shape[0]
-        fitted, self.jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        fitted, self.jitter = self.family.start(total.moments, self._ridge, self.parameters)
         log_weights, means, factors = fitted.log_weights, fitted.means, fitted.factors
         if self.options.means_init is not None:
             means = self.parameters.means.clone()

@@ -17,23 +17,19 @@ _MIX = (
 )  # odd 64-bit multipliers (splitmix64, xxhash)
 
 
-def _to_int64(x: Tensor) -> Tensor:
-    """The bits of float32 or float64 values as integers; -0.0 counts as 0.0."""
-    x = x + 0.0
-    return x.view(torch.int64) if x.dtype == torch.float64 else x.view(torch.int32).to(torch.int64)
-
-
 def content_keys(x: Tensor, seed: int) -> Tensor:
     """Pseudo-random keys (n,) int64 that depend on the values of each row of x (n, D) and the seed alone.
 
-    Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process or device it
-    comes in. Keeping the rows with the smallest keys is then a uniform sample that does not depend on the order.
+    Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process, device or
+    wider type it comes in. Keeping the rows with the smallest keys is then a uniform sample that does not depend on the order.
     """
     generator = torch.Generator().manual_seed(seed)
     multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
-    bits = _to_int64(x)
-    bits = bits ^ (bits >> 29)
-    key = (bits * multipliers.to(x.device)).sum(1)
+    # The sum makes -0.0 the same as 0.0.
+    bits = (x + x.new_zeros(1, dtype=torch.float64)).view(torch.int64)
+    # Round numbers differ in their high bits alone, of which a product would keep few.
+    bits ^= bits >> 45
+    key = bits.mul_(multipliers.to(x.device)).sum(1)
     for multiplier, shift in zip(_MIX, (30, 27, 31), strict=True):
         key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     return key
@@ -112,14 +108,13 @@ class Survey:
         counts = finite if weight is None else finite & (weight > 0)
         if not bool(counts.all()):
             x, weight = x[counts], None if weight is None else weight[counts]
-        wide = x.double()
-        w = wide.new_ones(len(x)) if weight is None else weight.double()
+        w = x.new_ones(len(x), dtype=torch.float64) if weight is None else weight.double()
         mass = w.sum()
         # Centring on a point first keeps the digits of data far from the origin.
-        anchor = wide[0] if len(x) else wide.new_zeros(x.shape[1])
-        deviation = wide - anchor
+        anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
+        deviation = x - anchor
         shift = (w @ deviation) / mass.clamp_min(torch.finfo(torch.float64).tiny)
-        spread = w @ (deviation - shift).square()
+        spread = w @ deviation.sub_(shift).square_()
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         keys = content_keys(exact, seed)
         count = torch.tensor(len(x), device=x.device)

@@ -16,11 +16,12 @@ FAMILIES: dict[str, CovarianceFamily] = {
 
 
 def get_family(name: str) -> CovarianceFamily:
-    """The family called `name`.
+    """The family called `name`, which may carry an option behind a colon ("low_rank:20").
 
     Raises:
-        ValueError: no family has that name.
+        ValueError: no family has that name, or the family not that option.
     """
-    if name not in FAMILIES:
+    base, colon, option = name.partition(":")
+    if base not in FAMILIES:
         raise ValueError(f"covariance_type: expected one of {', '.join(FAMILIES)}; got {name!r}")
-    return FAMILIES[name]
+    return FAMILIES[base].with_option(option) if colon else FAMILIES[base]

@@ -38,6 +38,14 @@ class CovarianceFamily(ABC):
     scales_features: ClassVar[bool] = True
     splits_components: ClassVar[bool] = True
 
+    def with_option(self, option: str) -> "CovarianceFamily":
+        """The family that "name:option" selects.
+
+        Raises:
+            ValueError: the family has no options, or not this one.
+        """
+        raise ValueError(f"covariance_type: {self.name!r} takes no option; got {option!r}")
+
     # ---- the matrices
 
     @abstractmethod
@@ -230,6 +238,10 @@ class CovarianceFamily(ABC):
         share = torch.where(alive, mass / total, torch.full_like(mass, DEAD_SHARE))
         log_weights = (share / share.sum(-1, keepdim=True)).log()
         return Parameters(log_weights, means, factors), torch.where(alive, jitter, torch.zeros_like(jitter))
+
+    def start(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+        """The first M-step, after a hard assignment: it need not raise any likelihood."""
+        return self.update(moments, ridge, previous)
 
     def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
         """`factors` for components that are `alive` (..., K), `previous` ones for the rest."""

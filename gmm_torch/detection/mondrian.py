@@ -18,9 +18,9 @@ class MondrianCalibration(nn.Module):
     class with enough calibration inputs, and P(p <= a | predicted class is one of the pooled) <= a for the pool of the
     others, on average over calibration sets.
 
-    Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of the
-    other classes join it. For an input of class c the classes are counted with that input among them: only so is the
-    pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
+    Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of
+    the other classes join it. For an input of class c the classes are counted with that input among them: only so is
+    the pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
 
     Args:
         n_classes: C of the classifier.

@@ -70,9 +70,9 @@ def corrected_fisher(p_values: Tensor, n_calibration: int) -> float:
     """Fisher's combination of conformal p-values that share one calibration set of size n.
 
     -2 sum log p has the variance of chi-squared(2m) times 1 + m/n, since the p-values share what they are ranked among.
-    With g = sqrt(1 + m/n) the p-value is P(chi-squared(2m) >= (-2 sum log p + 2m (g - 1)) / g), after Bates et al. 2023,
-    "Testing for outliers with conformal p-values". Valid as m and n grow; without the correction it is not
-    valid at all, and the more inputs the batch has, the worse.
+    With g = sqrt(1 + m/n) the p-value is P(chi-squared(2m) >= (-2 sum log p + 2m (g - 1)) / g), after Bates, Candes,
+    Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values". Valid as m and n grow; without the
+    correction it is not, and the more inputs the batch has, the worse.
 
     Args:
         p_values: (m,) in (0, 1], from `conformal_p_value`.

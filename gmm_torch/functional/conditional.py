@@ -122,7 +122,7 @@ def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
 
 
 def conditional_alpha(alpha: float, n: int, delta: float) -> float:
-    """The marginal level to test at, so that the false alarm rate is <= alpha for a share 1 - delta of calibration sets.
+    """The marginal level at which the false alarm rate is <= alpha for a share 1 - delta of calibration sets.
 
     It is (k + 1/2) / (n + 1) with the largest k for which P(beta(k, n + 1 - k) <= alpha) >= 1 - delta; the half keeps
     it away from the attainable p-values k / (n + 1), where rounding would decide.
@@ -137,7 +137,8 @@ def conditional_alpha(alpha: float, n: int, delta: float) -> float:
     if k < 1:
         raise ValueError(
             f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} needs at least "
-            f"{conditional_calibration_size(alpha, delta)} inputs; got {n}: give more, or choose a larger alpha or delta"
+            f"{conditional_calibration_size(alpha, delta)} inputs; got {n}: give more, or choose a larger alpha or "
+            "delta"
         )
     return (k + 0.5) / (n + 1)
 

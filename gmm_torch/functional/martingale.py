@@ -2,8 +2,8 @@
 
 Each input of the stream gets the smoothed p-value of its rank among the calibration scores *and* the stream before it.
 While everything is exchangeable these p-values are independent and uniform, exactly (Vovk, Gammerman, Shafer 2005,
-"Algorithmic learning in a random world", chapters 7 and 8). A gambler who starts with 1 and multiplies his capital by a function f >= 0 with integral 1 of each
-p-value has a martingale, so by Ville's inequality
+"Algorithmic learning in a random world", chapters 7 and 8). A gambler who starts with 1 and multiplies his capital by
+f(p) of each p-value, where f >= 0 has integral 1, has a martingale, so by Ville's inequality
 
     P(the capital ever reaches c) <= 1 / c,
 

@@ -29,9 +29,9 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
 def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor) -> Tensor:
     """p = (#{calibration < score} + u (1 + #{calibration = score})) / (n + 1), exactly uniform even with ties.
 
-    The smoothed p-value of Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place of a score among those
-    equal to it, itself included, is drawn. For a score exchangeable with the calibration scores P(p <= a) = a for
-    every a. Never above `conformal_p_value`, and not the same for the same input twice, unless the draws are.
+    The smoothed p-value of Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place
+    of a score among those equal to it, itself included, is drawn. For a score exchangeable with the calibration scores
+    P(p <= a) = a for every a. Never above `conformal_p_value`; it depends on the draw as well as on the input.
 
     Args:
         score: (N,), higher = more typical; NaN counts as the least typical of all.

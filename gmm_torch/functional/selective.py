@@ -14,6 +14,7 @@ candidates are fixed in advance, because which candidates a bisection visits dep
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def select_alpha(
         ValueError: shapes, NaN, candidates that do not descend.
     """
     _check(p_values, errors, target, delta)
-    if len(alphas) == 0 or any(a <= b for a, b in zip(alphas, alphas[1:], strict=False)):
+    if len(alphas) == 0 or any(a <= b for a, b in pairwise(alphas)):
         raise ValueError("alphas: expected at least one, each lower than the one before")
     if n_starts < 1:
         raise ValueError(f"n_starts: expected at least 1; got {n_starts}")
@@ -156,8 +157,8 @@ def _answer(tries: list[Selection], best: int, level: float) -> Selection:
         why = f"even without any error it takes {needed} accepted inputs, and there are {least.n} labelled ones"
     else:
         why = (
-            f"the best line accepts {least.n_accepted} of {least.n} labelled inputs, of which {least.n_errors} are wrong: "
-            f"a rate of up to {least.risk_bound:.3g} can't be excluded"
+            f"the best line accepts {least.n_accepted} of {least.n} labelled inputs, of which {least.n_errors} are "
+            f"wrong: a rate of up to {least.risk_bound:.3g} can't be excluded"
         )
     raise UnattainableRiskError(
         f"an error rate of {target:g} with confidence {1 - least.delta:g} can't be had: {why}. Give more labelled "

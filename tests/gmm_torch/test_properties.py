@@ -14,6 +14,7 @@ from gmm_torch import ConvergenceWarning, GaussianMixture
 from gmm_torch.covariance import FAMILIES
 
 TYPES = sorted(FAMILIES)
+WITH_PRECISIONS = [name for name in TYPES if name != "low_rank"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 drawn = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -43,7 +44,10 @@ def fit(x: Tensor, k: int, covariance_type: str, **options) -> GaussianMixture:
 
 
 def full_start(x: Tensor, k: int, covariance_type: str, means: Tensor | None = None) -> dict[str, Tensor]:
-    """A start that leaves nothing to the assignment of points to the nearest mean, where ties hang on rounding."""
+    """A start that leaves nothing to the assignment of points to the nearest mean, where ties hang on rounding.
+
+    There is none without initial precisions.
+    """
     variance = (x - x[0]).var(0, correction=0)  # exactly zero for a constant
     typical = variance[variance > 0].mean() if bool((variance > 0).any()) else torch.ones((), dtype=x.dtype)
     precision = torch.where(variance > 0, variance, typical).reciprocal()
@@ -120,17 +124,17 @@ def test_the_objective_never_falls_while_a_dead_component_is_brought_back(proble
 def test_a_dead_component_is_brought_back_where_the_data_has_a_place_for_it(covariance_type):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 3, generator=generator, dtype=torch.float64)
-    x[200:] += 30
+    x[290:] += 1000
     means = torch.stack([x[0], x[0] + 1e6])
     mixture = fit(x, 2, covariance_type, means_init=means, max_iter=100)
-    assert mixture.weights.min() > 0.1
+    assert mixture.weights.min() == pytest.approx(10 / 300, rel=1e-3)
 
 
 # ---- equivariant
 
 
 @drawn
-@given(problem=problems(), covariance_type=st.sampled_from(TYPES), shift=st.sampled_from([1.0, -1e3]))
+@given(problem=problems(), covariance_type=st.sampled_from(WITH_PRECISIONS), shift=st.sampled_from([1.0, -1e3]))
 def test_shifted_data_gives_the_shifted_mixture(problem, covariance_type, shift):
     x, k = problem
     scale = (x - x.mean(0)).square().mean(0).sqrt()
@@ -144,7 +148,7 @@ def test_shifted_data_gives_the_shifted_mixture(problem, covariance_type, shift)
 @drawn
 @given(
     problem=problems(),
-    covariance_type=st.sampled_from(TYPES),
+    covariance_type=st.sampled_from(WITH_PRECISIONS),
     factors=st.lists(st.sampled_from([1e-3, 0.3, 1.0, 7.0, 1e3]), min_size=5, max_size=5),
 )
 def test_rescaled_data_gives_the_rescaled_mixture(problem, covariance_type, factors):
@@ -159,7 +163,7 @@ def test_rescaled_data_gives_the_rescaled_mixture(problem, covariance_type, fact
 
 
 @drawn
-@given(problem=problems(), covariance_type=st.sampled_from(TYPES), seed=st.integers(0, 1000))
+@given(problem=problems(), covariance_type=st.sampled_from(WITH_PRECISIONS), seed=st.integers(0, 1000))
 def test_components_in_another_order_give_the_mixture_in_that_order(problem, covariance_type, seed):
     x, k = problem
     order = torch.randperm(k, generator=torch.Generator().manual_seed(seed))
@@ -207,7 +211,7 @@ def test_many_copies_of_few_points_do_not_crowd_the_rest_out_of_the_start():
 @drawn
 @given(
     problem=problems(),
-    covariance_type=st.sampled_from(TYPES),
+    covariance_type=st.sampled_from(WITH_PRECISIONS),
     batch_size=st.integers(1, 30),
     dtype=st.sampled_from([torch.float64, torch.float32]),
 )

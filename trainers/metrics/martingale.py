@@ -17,8 +17,7 @@ class ExchangeabilityMartingale(Metric):
     """Log capital of a bet against "the stream is exchangeable with the calibration set" (`functional.martingale`).
 
     On clean data the capital ever reaches c with probability at most 1 / c, whenever and however often one looks:
-    `alarm` is valid at any time. The order of updates is the order of the stream, and a drift is found the sooner
-    the later the alarm is looked for, so this metric has no meaning for a shuffled mixture of streams.
+    `alarm` is valid at any time. The order of updates is the order of the stream.
 
     With several processes an update takes the batches of all of them, in the order of their ranks: all hold the same
     stream, and all must update equally often.
@@ -33,7 +32,6 @@ class ExchangeabilityMartingale(Metric):
 
     is_differentiable = False
     higher_is_better = None
-    # `forward` would bet on the batch with the whole stream forgotten; see there.
     full_state_update = True
 
     seen: Tensor
@@ -68,7 +66,7 @@ class ExchangeabilityMartingale(Metric):
 
     def update(self, scores: Tensor) -> None:
         """Bet on a batch (N,) of the stream, in its order; higher = more typical, NaN = the least typical."""
-        if self._gathers():
+        if self.distributed_available_fn():
             scores = torch.cat(gather_all_tensors(scores.contiguous()))
         if len(scores) == 0:
             return
@@ -92,7 +90,8 @@ class ExchangeabilityMartingale(Metric):
     def forward(self, scores: Tensor) -> Tensor:
         """Update, and give the log capital of the whole stream: one batch alone has no meaning here."""
         self.update(scores)
-        return self.compute()
+        self._forward_cache = self.compute()
+        return self._forward_cache
 
     @property
     def alarm(self) -> bool:
@@ -113,11 +112,3 @@ class ExchangeabilityMartingale(Metric):
         raise NotImplementedError(
             "martingales of two streams can't be merged: update one metric with both, in the order of the inputs"
         )
-
-    def _gathers(self) -> bool:
-        return bool(self._device_count() > 1)
-
-    @staticmethod
-    def _device_count() -> int:
-        distributed = torch.distributed
-        return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

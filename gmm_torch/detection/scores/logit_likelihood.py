@@ -5,6 +5,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.mixture import GaussianMixture
 
@@ -29,7 +30,8 @@ class LogitLikelihood(Score):
         super().__init__()
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.mixture = GaussianMixture(n_components, 1, covariance_type)  # of the right width after `build`
+        self.projection = Projection(1)  # like the mixture, of the right width after `build`
+        self.mixture = GaussianMixture(n_components, 1, covariance_type)
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -37,15 +39,21 @@ class LogitLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.mixture = GaussianMixture(self.n_components, n_views * n_classes, self.covariance_type)
+        self.projection = Projection(n_views * n_classes)
+        self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
 
     def points(self, outputs: Outputs) -> Tensor:
-        """What the mixture models: (N, V C)."""
+        """What the mixture models: (N, V C), projected where that is wide."""
+        return self.projection(self.opinions(outputs))
+
+    def opinions(self, outputs: Outputs) -> Tensor:
+        """Log-softmax of all views: (N, V C)."""
         return outputs.logits.log_softmax(-1).flatten(1)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
+        self.projection.fit(self.opinions(outputs))
         fitter(self.mixture, self.points(outputs))
         return self
 

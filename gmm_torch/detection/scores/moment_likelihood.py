@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gmm_torch.detection.layers import STAGES
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.transforms import unit
 from gmm_torch.mixture import GaussianMixture
@@ -36,7 +37,8 @@ class MomentLikelihood(Score):
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.n_views = n_views
-        self.mixture = GaussianMixture(n_components, 1, covariance_type)  # of the right width after `build`
+        self.projection = Projection(1)  # like the mixture, of the right width after `build`
+        self.mixture = GaussianMixture(n_components, 1, covariance_type)
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -45,12 +47,16 @@ class MomentLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        width = min(self.n_views, n_views) * sum(widths.values())
-        self.mixture = GaussianMixture(self.n_components, width, self.covariance_type)
+        self.projection = Projection(min(self.n_views, n_views) * sum(widths.values()))
+        self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
 
     def points(self, outputs: Outputs) -> Tensor:
-        """What the mixture models: (N, V sum D)."""
+        """What the mixture models: (N, V sum D), projected where that is wide."""
+        return self.projection(self.parts(outputs))
+
+    def parts(self, outputs: Outputs) -> Tensor:
+        """Means and deviations of all layers and views, each of unit norm: (N, V sum D)."""
         parts = []
         for value in outputs.features.values():
             chosen = value[:, : self.n_views]
@@ -60,6 +66,7 @@ class MomentLikelihood(Score):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
+        self.projection.fit(self.parts(outputs))
         fitter(self.mixture, self.points(outputs))
         return self
 

@@ -1,0 +1,55 @@
+"""Principal directions of features that are too wide for full covariances."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+MAX_WIDTH = 512
+MAX_ROWS = 20_000
+
+
+class Projection(nn.Module):
+    """Keeps features of up to `max_width`; wider ones become their principal coordinates and what these leave out.
+
+    The last coordinate is the distance to the principal subspace, so an input that leaves it stays visible.
+
+    Args:
+        width: D of the features.
+        max_width: largest width that is kept, at least 2.
+    """
+
+    centre: Tensor
+    basis: Tensor
+
+    def __init__(self, width: int, max_width: int = MAX_WIDTH) -> None:
+        super().__init__()
+        self.is_needed = width > max_width
+        self.width = max_width if self.is_needed else width
+        if self.is_needed:
+            self.register_buffer("centre", torch.zeros(width))
+            self.register_buffer("basis", torch.zeros(width, max_width - 1))
+
+    @torch.no_grad()
+    def fit(self, points: Tensor) -> Self:
+        """Learn the directions from points (N, D); those that N points can't determine stay zero."""
+        if not self.is_needed:
+            return self
+        rows = points[:MAX_ROWS]
+        self.centre = rows.mean(0)
+        rank = min(self.width - 1, *rows.shape)
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
+            torch.manual_seed(0)  # the decomposition starts from random vectors
+            directions = torch.pca_lowrank(rows - self.centre, q=rank, center=False, niter=4)[2]
+        self.basis = torch.zeros_like(self.basis, device=rows.device, dtype=rows.dtype)
+        self.basis[:, :rank] = directions
+        return self
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(N, D) to (N, width)."""
+        if not self.is_needed:
+            return points
+        centred = points - self.centre
+        inside = centred @ self.basis
+        outside = torch.linalg.vector_norm(centred - inside @ self.basis.mT, dim=-1, keepdim=True)
+        return torch.cat([inside, outside], dim=-1)
