@@ -83,6 +83,6 @@ def _dense(mixture: GaussianMixture) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mixture(source: GaussianMixture, log_weights: Tensor, means: Tensor, covariances: Tensor) -> GaussianMixture:
-    options = {"device": source.location.device, "dtype": source.location.dtype}
-    result = GaussianMixture(source.n_components, means.shape[1], "full", **options)
+    device, dtype = source.location.device, source.location.dtype
+    result = GaussianMixture(source.n_components, means.shape[1], "full", device=device, dtype=dtype)
     return result.set_parameters(log_weights.softmax(0), means, covariances)

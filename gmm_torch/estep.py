@@ -95,7 +95,9 @@ class EStep:
     def _zero_moments(self, prepared: Factors) -> Factors:
         some = next(iter(prepared.values()))
         nobody = some.new_zeros(self._n_rows, 0)
-        lead = (self.n_init, self.n_components) if prepared is self.prepared else self.tight[0].shape
+        lead: tuple[int, ...] = (self.n_init, self.n_components)
+        if self.tight is not None and prepared is not self.prepared:
+            lead = self.tight[0].shape
         return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
 
     @property

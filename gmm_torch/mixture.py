@@ -84,6 +84,7 @@ class GaussianMixture(nn.Module):
         )
         self.register_buffer("location", torch.zeros(n_features, **options))
         self.register_buffer("fitted", torch.tensor(False, device=device))
+        self._seen_fitted = False
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
@@ -336,8 +337,16 @@ class GaussianMixture(nn.Module):
 
     def require_fitted(self) -> None:
         """Raise `NotFittedError` unless there are parameters."""
-        if not is_traced() and not bool(self.fitted):
+        if is_traced() or self._seen_fitted:
+            return
+        # Reading the flag makes the host wait for the device: once is enough.
+        self._seen_fitted = bool(self.fitted)
+        if not self._seen_fitted:
             raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._seen_fitted = False
+        super()._load_from_state_dict(*args)
 
     def _points(self, x: Tensor) -> Tensor:
         """x checked, in the computing type: the widest of x's, the parameters' and float32."""

@@ -60,7 +60,7 @@ class Calibration(nn.Module):
         self._check_fitted()
         check_alpha(alpha)
         k = threshold_index(alpha, len(self.scores))
-        return self.scores[k - 1] if k else self.scores.new_tensor(-torch.inf)
+        return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
     def _check_fitted(self) -> None:
         if len(self.scores) == 0:

@@ -5,11 +5,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.pooling import POOLINGS
+from gmm_torch.detection.pooling import POOLINGS, statistics
 from gmm_torch.detection.views import check_views, look
 
 
@@ -61,6 +62,7 @@ class FeatureExtractor(nn.Module):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.pooling = pooling
+        self.statistics: dict[str, tuple[str, ...]] = {}  # by layer, known after the first forward pass
         self.views = tuple(views)
         check_views(self.views)
 
@@ -96,6 +98,8 @@ class FeatureExtractor(nn.Module):
         missing = [layer for layer in self.layers if layer not in caught]
         if missing:
             raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
+        if not torch.compiler.is_compiling():
+            self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
         pool = POOLINGS[self.pooling]
         return Outputs(self._by_input(logits), {layer: self._by_input(pool(caught[layer])) for layer in self.layers})
 

@@ -36,4 +36,12 @@ def moments(activation: Tensor) -> Tensor:
     return torch.cat([centre, deviation], dim=-1)
 
 
+STATISTICS = {"mean": ("mean",), "maximum": ("maximum",), "moments": ("mean", "deviation")}
+
+
+def statistics(pooling: str, activation: Tensor) -> tuple[str, ...]:
+    """What the equal parts of a pooled row are, in order; one without a name where there was nothing to pool."""
+    return STATISTICS[pooling] if positions_last(activation).shape[-1] > 1 else ("",)
+
+
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "maximum": maximum, "moments": moments}

@@ -1,5 +1,7 @@
 """Several p-values of one input as one statistic."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     n_tail = max(2, n // 10)
     excess = (reference[n_tail - 1] - reference[:n_tail]).mean().clamp_min(torch.finfo(score.dtype).eps)
     beyond = (reference[0] - score).clamp_min(0) / excess
-    return rank - torch.log(torch.tensor(n + 1.0, dtype=score.dtype, device=score.device)) - beyond
+    return rank - math.log(n + 1) - beyond
 
 
 def root_mean(log_p: Tensor, log_weights: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def run_whole(x: Tensor) -> EM:
 def test_passes_that_disagree_about_the_points_are_an_error(x):
     em = machine()
     em.advance(em.collect([(x, None)]))
-    with pytest.raises(ValueError, match="expected the same points at every pass, of total weight 150 .* got 149"):
+    with pytest.raises(ValueError, match=r"expected the same points at every pass, of total weight 150 .* got 149"):
         em.advance(em.collect([(x[1:], None)]))
 
 

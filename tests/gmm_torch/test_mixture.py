@@ -42,6 +42,7 @@ def assert_same(a: GaussianMixture, b: GaussianMixture, tolerance: float = 0.0) 
 # ---- what fit takes
 
 
+@pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 @each_type
 def test_whatever_holds_the_points_gives_the_same_mixture(x, covariance_type, tmp_path):
     np.save(tmp_path / "x.npy", x.numpy())
@@ -56,16 +57,14 @@ def test_whatever_holds_the_points_gives_the_same_mixture(x, covariance_type, tm
         "list of batches": list(x.split(50)),
         "list of tuples": [(part, None) for part in x.split(50)],
     }
-    expected = fitted(x, covariance_type)
+    # So many iterations: where the likelihood is flat, rounding decides when a tolerance is met.
+    options = {"tol": 0.0, "max_iter": 20}
+    expected = fitted(x, covariance_type, **options)
     for source in sources.values():
-        actual = fitted_to(source, covariance_type)
+        actual = GaussianMixture(K, D, covariance_type).fit(source, **options)
         torch.testing.assert_close(actual.log_prob(x), expected.log_prob(x), rtol=1e-5, atol=1e-5)
         if covariance_type != "low_rank":  # whose loadings are determined up to a rotation
             assert_same(actual, expected, 1e-5)
-
-
-def fitted_to(source, covariance_type: str) -> GaussianMixture:
-    return GaussianMixture(K, D, covariance_type).fit(source, tol=1e-6, max_iter=200)
 
 
 def test_an_iterator_is_refused_because_it_can_be_read_once(x):

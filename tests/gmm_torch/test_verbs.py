@@ -61,9 +61,7 @@ def test_an_unfitted_mixture_has_no_distribution():
 @each_type
 def test_draws_are_the_same_with_and_without_gradient(covariance_type):
     mixture = fitted(covariance_type).requires_grad_()
-    with_gradient, without = (
-        draw(10, torch.Generator().manual_seed(1)) for draw in (mixture.rsample, mixture.sample)
-    )
+    with_gradient, without = (draw(10, torch.Generator().manual_seed(1)) for draw in (mixture.rsample, mixture.sample))
     assert torch.equal(with_gradient, without)
     assert with_gradient.requires_grad
     assert not without.requires_grad

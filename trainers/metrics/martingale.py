@@ -90,8 +90,9 @@ class ExchangeabilityMartingale(Metric):
     def forward(self, scores: Tensor) -> Tensor:
         """Update, and give the log capital of the whole stream: one batch alone has no meaning here."""
         self.update(scores)
-        self._forward_cache = self.compute()
-        return self._forward_cache
+        value = self.compute()
+        self._forward_cache = value  # type: ignore[assignment]  # where Lightning's `self.log` looks
+        return value
 
     @property
     def alarm(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.feature_mixture import FeatureMixture
 from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.mixture import GaussianMixture
@@ -57,6 +58,22 @@ class Score(nn.Module):
         """(N,)."""
         raise NotImplementedError
 
+    # ---- what a score can say about its reasons
+
+    def models(self) -> dict[str, FeatureMixture]:
+        """Its mixtures by name; none where it has none."""
+        return {}
+
+    def part_p_values(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Where a score combines others: the p-value (N,) of each among the reference inputs."""
+        return {}
+
+    def part_influence(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Where a score combines others: by how much (N,) each lowers it; the largest part dominates."""
+        return {}
+
     def component(self, outputs: Outputs) -> Tensor:
-        """(N,) int64, the most probable component of the (first) mixture; -1 where the score has none."""
+        """(N,) int64, the most probable component of the first mixture; -1 where the score has none."""
+        for found in self.models().values():
+            return found.mixture.predict(found.points(outputs))
         return outputs.logits.new_full((len(outputs.logits),), -1, dtype=torch.long)

@@ -1,11 +1,13 @@
 """The default: three scores, each ranked among clean inputs, combined into one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.feature_mixture import FeatureMixture
 from gmm_torch.detection.layers import STAGES
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
@@ -13,6 +15,7 @@ from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
+from gmm_torch.functional.p_values import conformal_p_value
 
 PARTS: dict[str, type[Score]] = {part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood)}
 
@@ -99,17 +102,33 @@ class Consensus(Score):
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        log_p = self.log_p_values(outputs)
-        log_weights = torch.tensor(list(self.weights.values()), dtype=log_p.dtype, device=log_p.device).log()
+        return self.combine(self.log_p_values(outputs))
+
+    def combine(self, log_p: Tensor) -> Tensor:
+        """(N, J) log p-values of the parts as one statistic, (N,)."""
+        # filled one by one: a tensor of numbers from the host would make it wait for the device
+        log_weights = torch.stack([log_p.new_full((), math.log(weight)) for weight in self.weights.values()])
         return COMBINATIONS[self.combination](log_p, log_weights)
 
-    def component(self, outputs: Outputs) -> Tensor:
-        """See `Score`; of the first part with a mixture."""
-        for part in self._scores():
-            found = part.component(outputs)
-            if len(found) and int(found[0]) >= 0:
-                return found
-        return super().component(outputs)
+    def models(self) -> dict[str, FeatureMixture]:
+        """See `Score`; those of the parts."""
+        return {name: model for part in self._scores() for name, model in part.models().items()}
+
+    def part_p_values(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Score`."""
+        pairs = zip(self.weights, self._scores(), self.references, strict=True)
+        return {name: conformal_p_value(part(outputs), reference) for name, part, reference in pairs}
+
+    def part_influence(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Score`; by how much the statistic would rise if the part had nothing to say, p = 1/2."""
+        log_p = self.log_p_values(outputs)
+        whole = self.combine(log_p)
+        neutral = math.log(0.5)
+        found = {}
+        for j, name in enumerate(self.weights):
+            without = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], neutral), log_p[:, j + 1 :]], dim=1)
+            found[name] = self.combine(without) - whole
+        return found
 
     def _scores(self) -> Sequence[Score]:
         return list(self.parts.values())  # type: ignore[arg-type]

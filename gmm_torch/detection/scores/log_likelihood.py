@@ -1,10 +1,12 @@
 """The paper's score: log-likelihood of the features under a Gaussian mixture (Shao, Song, Ermon 2020)."""
 
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.transforms import TRANSFORMS, check_transform
@@ -29,6 +31,7 @@ class LogLikelihood(Score):
         self.covariance_type = covariance_type
         self.transform = transform
         self.names: list[str] = []
+        self.blocks: list[Block] = []
         self.mixtures = nn.ModuleList()
 
     def options(self) -> dict[str, Any]:
@@ -39,6 +42,7 @@ class LogLikelihood(Score):
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
         self.names = list(widths)
+        self.blocks = [Block(layer, n_views, width) for layer, width in widths.items()]
         self.mixtures = nn.ModuleList(
             GaussianMixture(self.n_components, n_views * width, self.covariance_type) for width in widths.values()
         )
@@ -59,6 +63,10 @@ class LogLikelihood(Score):
         pairs = zip(self.names, self.mixtures, strict=True)
         return torch.stack([mixture(self.points(outputs, layer)) for layer, mixture in pairs]).sum(0)
 
-    def component(self, outputs: Outputs) -> Tensor:
-        """See `Score`; of the first layer's mixture."""
-        return self.mixtures[0].predict(self.points(outputs, self.names[0]))  # type: ignore[operator]
+    def models(self) -> dict[str, FeatureMixture]:
+        """See `Score`; one a layer."""
+        pairs = zip(self.blocks, self.mixtures, strict=True)
+        return {
+            block.layer: FeatureMixture(mixture, partial(self.points, layer=block.layer), [block])  # type: ignore[arg-type]
+            for block, mixture in pairs
+        }

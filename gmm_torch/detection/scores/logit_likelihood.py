@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -32,6 +33,7 @@ class LogitLikelihood(Score):
         self.covariance_type = covariance_type
         self.projection = Projection(1)  # like the mixture, of the right width after `build`
         self.mixture = GaussianMixture(n_components, 1, covariance_type)
+        self.blocks: list[Block] = []
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -39,6 +41,7 @@ class LogitLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
+        self.blocks = [Block(LOG_SOFTMAX, n_views, n_classes)]
         self.projection = Projection(n_views * n_classes)
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
@@ -61,6 +64,6 @@ class LogitLikelihood(Score):
         """(N,), in nats."""
         return self.mixture(self.points(outputs))
 
-    def component(self, outputs: Outputs) -> Tensor:
+    def models(self) -> dict[str, FeatureMixture]:
         """See `Score`."""
-        return self.mixture.predict(self.points(outputs))
+        return {self.name: FeatureMixture(self.mixture, self.opinions, self.blocks, self.projection)}

@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture
 from gmm_torch.detection.layers import STAGES
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -39,6 +40,7 @@ class MomentLikelihood(Score):
         self.n_views = n_views
         self.projection = Projection(1)  # like the mixture, of the right width after `build`
         self.mixture = GaussianMixture(n_components, 1, covariance_type)
+        self.blocks: list[Block] = []
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -47,7 +49,9 @@ class MomentLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.projection = Projection(min(self.n_views, n_views) * sum(widths.values()))
+        seen = min(self.n_views, n_views)
+        self.blocks = [Block(layer, seen, width) for layer, width in widths.items()]
+        self.projection = Projection(seen * sum(widths.values()))
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
 
@@ -74,6 +78,6 @@ class MomentLikelihood(Score):
         """(N,), in nats."""
         return self.mixture(self.points(outputs))
 
-    def component(self, outputs: Outputs) -> Tensor:
+    def models(self) -> dict[str, FeatureMixture]:
         """See `Score`."""
-        return self.mixture.predict(self.points(outputs))
+        return {self.name: FeatureMixture(self.mixture, self.parts, self.blocks, self.projection)}

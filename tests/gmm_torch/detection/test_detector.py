@@ -98,7 +98,7 @@ def test_fewer_images_than_components_is_one_clear_error(net):
 
 def test_a_calibration_set_too_small_says_how_many_it_needs(net):
     detector = FailureDetector(net, n_components=2, alpha=0.01).fit(batches(100, 0))
-    with pytest.raises(ValueError, match="alpha=0.01 needs at least 99 inputs; got 98"):
+    with pytest.raises(ValueError, match=r"alpha=0\.01 needs at least 99 inputs; got 98"):
         detector.calibrate(batches(98, 1))
 
 

@@ -1,0 +1,735 @@
+"""Area under the ROC curve of the failure detector, its ablations and its peers, on three sources of failure.
+
+    pip install gmm_torch[benchmarks]
+    python benchmarks/detection.py --checkpoint resnet20.safetensors --data cifar10-jpeg \
+        --ood tiny-imagenet=tiny-imagenet-32 fashion=fashion_mnist mnist=mnist uniform=uniform_noise \
+        --document docs/detector.md
+
+The images are a folder with `train/` and `test/`, one folder a class in each. Everything is fitted on images that the
+classifier was trained on, calibrated on a part of the test images and judged on the rest; a seed decides which part,
+and where EM starts. Attacked images, the classifier's outputs and fitted mixtures are kept in the folder `--cache`, so
+that a run that was interrupted goes on where it stopped; remove the folder after changing the library.
+
+Columns: `errors` has the wrongly classified test images against the right ones; an attack's column the attacked images
+of the test part that changed class, against the right ones; an out-of-distribution set's its images against all.
+"""
+
+import argparse
+import copy
+import dataclasses
+import hashlib
+import inspect
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_ood.api as peer_api
+import pytorch_ood.detector as peer_detectors
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.detector import REG_COVAR
+from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.layers import INPUT, PENULTIMATE, STAGES, find_penultimate, find_stages
+from gmm_torch.detection.scores import SCORES, Score, make_score
+from gmm_torch.detection.storage import fingerprint
+from gmm_torch.files import atomic_path
+from gmm_torch.functional.combination import COMBINATIONS
+from gmm_torch.mixture import GaussianMixture
+from trainers.classifiers.build import build_classifier
+from trainers.data.folder import image_folder
+from trainers.data.idx import find_idx_files
+from trainers.data.images import LabelledImages, content_digest
+from trainers.data.ood import build_ood
+from trainers.main import CONF
+
+VIEWS = ("identity", "mirror", "blur", "shift")
+DEFAULT_VIEWS = SCORES["consensus"].views
+ERRORS = "errors"
+
+# name -> a config of `conf/attack` and what is changed in it. `pgd` and `pgd2` take the step that foolbox takes by
+# default, a thirtieth of the budget; the configs' own is a tenth.
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fgsm": ("fgsm", {}),
+    "bim": ("bim", {}),
+    "pgd": ("pgd", {"method": {"rel_stepsize": 0.01 / 0.3}}),
+    "pgd2": ("pgd2", {"method": {"rel_stepsize": 0.01 / 0.3}}),
+    "deepfool": ("deepfool", {}),
+    "cw_l2": ("cw_l2", {}),
+    "pgd_wide": ("pgd", {}),
+    "pgd2_wide": ("pgd2", {}),
+}
+# Shown in a table of their own: they are the same attacks as two other columns, and would count twice in the mean.
+EXTRA = ("pgd_wide", "pgd2_wide")
+
+Scorer = Callable[[Outputs], Tensor]  # higher = more typical
+PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scikit-learn")
+
+
+# ---- what is judged
+
+
+@dataclass
+class Failures:
+    """Outputs on inputs of one column, and the test image that each was made from, or -1."""
+
+    outputs: Outputs
+    source: Tensor
+
+
+@dataclass
+class Study:
+    """A classifier's outputs, under every view and at every layer that a method may ask for.
+
+    Attributes:
+        classifier: of the outputs.
+        layers: rule -> names of layers.
+        fit, fit_labels: on images that the classifier was trained on.
+        test, test_labels: on images that it has not seen.
+        failures: column -> attacked and out-of-distribution images.
+    """
+
+    classifier: nn.Module
+    layers: dict[str, list[str]]
+    fit: Outputs
+    fit_labels: Tensor
+    test: Outputs
+    test_labels: Tensor
+    failures: dict[str, Failures]
+
+    @property
+    def head(self) -> nn.Linear:
+        """The classifier's last linear layer."""
+        head = self.classifier.get_submodule(self.layers[PENULTIMATE][0].removesuffix(INPUT))
+        assert isinstance(head, nn.Linear)
+        return head
+
+    @cached_property
+    def right(self) -> Tensor:
+        """(n_test,) bool: rightly classified."""
+        return self.test.own_logits.argmax(-1) == self.test_labels
+
+    def features(self, outputs: Outputs, view: str = "identity") -> Tensor:
+        """Penultimate features of one view, (N, D)."""
+        return outputs.features[self.layers[PENULTIMATE][0]][:, VIEWS.index(view)]
+
+    def of(self, outputs: Outputs, rule: str, pooling: str, views: Sequence[str]) -> Outputs:
+        """The part of `outputs` that an extractor with these settings would give."""
+        rows = [VIEWS.index(view) for view in views]
+        features = {}
+        for layer in self.layers[rule]:
+            value = outputs.features[layer][:, rows]
+            if rule == STAGES and pooling == "mean":
+                value = value[..., : value.shape[-1] // 2]  # means come before deviations
+            features[layer] = value
+        return Outputs(outputs.logits[:, rows], features)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which test images calibrate and which are judged."""
+
+    seed: int
+    calibration: Tensor
+    test: Tensor
+
+    @staticmethod
+    def draw(seed: int, n: int, n_calibration: int, n_test: int) -> "Split":
+        """At random, disjoint."""
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        return Split(seed, order[:n_calibration], order[n_calibration : n_calibration + n_test])
+
+
+@dataclass
+class Row:
+    """One method's areas, in percent: column -> one number a seed."""
+
+    group: str
+    method: str
+    auroc: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+
+    def add(self, areas: Mapping[str, float]) -> None:
+        """One more seed."""
+        for column, area in areas.items():
+            self.auroc.setdefault(column, []).append(area)
+
+    def summary(self, columns: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation over the seeds of each column, and of the mean and minimum of `columns`."""
+        main = np.array([self.auroc[column] for column in columns])  # (columns, seeds)
+        values = {**self.auroc, "mean": main.mean(0), "min": main.min(0)}
+        return {
+            name: (float(np.mean(value)), float(np.std(value, ddof=1)) if len(value) > 1 else 0.0)
+            for name, value in values.items()
+        }
+
+
+def score_everything(scorer: Scorer, study: Study) -> dict[str, Tensor]:
+    """Scores (n,) of the test images, under "", and of every column's failures."""
+    scores = {"": scorer(study.test), **{name: scorer(fail.outputs) for name, fail in study.failures.items()}}
+    for name, value in scores.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"scores of {name or 'test images'} are not finite")
+    return scores
+
+
+def judged(study: Study, split: Split, column: str) -> Tensor:
+    """Which of a column's failures belong to a split, as positions: made from a judged image, or from none."""
+    source = study.failures[column].source
+    return torch.where((source < 0) | torch.isin(source, split.test))[0]
+
+
+def areas(scores: Mapping[str, Tensor], study: Study, split: Split) -> dict[str, float]:
+    """Column -> area under the ROC curve in percent, failures being the positives."""
+    test, right = scores[""][split.test], study.right[split.test]
+    found = {ERRORS: area(test[right], test[~right])}
+    for column, failures in study.failures.items():
+        clean = test[right] if bool((failures.source >= 0).all()) else test
+        found[column] = area(clean, scores[column][judged(study, split, column)])
+    return found
+
+
+def area(clean: Tensor, failed: Tensor) -> float:
+    """In percent; nan where there is no failure."""
+    if not len(clean) or not len(failed):
+        return float("nan")
+    truth = np.r_[np.zeros(len(clean)), np.ones(len(failed))]
+    return 100 * float(roc_auc_score(truth, -torch.cat([clean, failed]).double().numpy()))
+
+
+# ---- ours
+
+
+class Fitter:
+    """Fits mixtures as the detector does, and remembers the fits by their data.
+
+    Args:
+        folder: where fits are kept.
+        seed: of the initialisation.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.seed = seed
+
+    def __call__(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
+        """Fit in place."""
+        key = hashlib.sha256(f"{self.seed} {REG_COVAR} {mixture}".encode())
+        key.update(features.contiguous().numpy().tobytes())
+        path = self.folder / f"{key.hexdigest()[:24]}.safetensors"
+        if path.exists():
+            mixture.load_state_dict(load_file(path))
+            return mixture
+        mixture.fit(features, reg_covar=REG_COVAR, seed=self.seed)
+        with atomic_path(path) as temporary:
+            save_file({name: value.contiguous() for name, value in mixture.state_dict().items()}, temporary)
+        return mixture
+
+
+class Ours:
+    """Fits detectors to a study's outputs for one split."""
+
+    def __init__(self, study: Study, split: Split, cache: Path) -> None:
+        self.study = study
+        self.split = split
+        self.fitter = Fitter(cache / "mixtures", split.seed)
+
+    def detector(self, score: Score, views: Sequence[str]) -> FailureDetector:
+        """Fitted and calibrated."""
+        layers = self.study.layers[score.layers]
+        detector = FailureDetector(self.study.classifier, score=score, views=views, layers=layers, seed=self.split.seed)
+        look = partial(self.study.of, rule=score.layers, pooling=score.pooling, views=views)
+        detector.fit_outputs(look(self.study.fit), self.fitter)
+        return detector.calibrate_outputs(look(self.study.test).rows(self.split.calibration))
+
+    @torch.no_grad()
+    def areas(self, detector: FailureDetector, score: Score | None = None) -> dict[str, float]:
+        """Of a detector's verdicts, or of one of its parts alone."""
+        judge = detector.score if score is None else score
+        whole = detector.score
+        views = detector.extractor.views
+
+        def scorer(outputs: Outputs) -> Tensor:
+            return judge(self.study.of(outputs, whole.layers, whole.pooling, views))
+
+        return areas(score_everything(scorer, self.study), self.study, self.split)
+
+    def rows(self) -> dict[tuple[str, str], dict[str, float]]:
+        """(group, method) -> areas."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        default = self.detector(make_score("consensus"), DEFAULT_VIEWS)
+        one_pass = self.detector(make_score("consensus"), VIEWS[:1])
+        found["ours", f"default, views={len(DEFAULT_VIEWS)}"] = self.areas(default)
+        found["ours", "views=1"] = self.areas(one_pass)
+        for views in (("identity", "mirror"), ("identity", "blur"), ("identity", "shift"), VIEWS):
+            detector = self.detector(make_score("consensus"), views)
+            found["views", ", ".join(["image", *views[1:]])] = self.areas(detector)
+        for detector in (default, one_pass):
+            n = len(detector.extractor.views)
+            for rule in COMBINATIONS:
+                if rule == detector.score.options()["combination"]:
+                    continue
+                changed = copy.deepcopy(detector)
+                changed.score.combination = rule  # type: ignore[assignment]
+                found["combination", f"{rule}, views={n}"] = self.areas(changed)
+            even = make_score("consensus", weights=dict.fromkeys(detector.score.options()["weights"], 1.0))
+            found["combination", f"root_mean, equal weights, views={n}"] = self.areas(
+                self.detector(even, detector.extractor.views)
+            )
+            parts: Mapping[str, Score] = detector.score.parts  # type: ignore[assignment]
+            for name, part in parts.items():
+                found["score alone", f"{name}, views={n}"] = self.areas(detector, part)
+        for k in (30, 10):
+            paper = self.detector(make_score("log_likelihood", n_components=k), VIEWS[:1])
+            found["paper", f"log_likelihood, K={k}"] = self.areas(paper)
+        unit = self.detector(make_score("log_likelihood", n_components=10, transform="unit"), VIEWS[:1])
+        found["score alone", "log_likelihood, unit norm, K=10"] = self.areas(unit)
+        for name, kind in SCORES.items():
+            if name not in {"consensus", "log_likelihood", *default.score.parts}:  # type: ignore[misc]
+                found["score alone", name] = self.areas(self.detector(make_score(name), kind.views))
+        return found
+
+
+# ---- peers
+
+
+class NotApplicable(ValueError):
+    """A peer needs what this benchmark has not got."""
+
+
+def make_peer(kind: type[Any], study: Study) -> Any:
+    """A detector of pytorch-ood with its defaults, given this classifier's last layer where it asks for it.
+
+    Raises:
+        NotApplicable: it asks for something else.
+    """
+    if not issubclass(kind, peer_api.LogitsDetector | peer_api.FeaturesDetector | peer_api.FeatureMapsDetector):
+        raise NotApplicable("works on gradients, dropout samples or several layers' maps, not on logits or features")
+    head = study.head.eval()
+    maps = issubclass(kind, peer_api.FeatureMapsDetector)
+    given = {
+        "model": nn.Identity(),
+        "encoder": nn.Identity(),
+        "backbone": nn.Identity(),
+        "head": nn.Sequential(nn.Flatten(), head) if maps else head,
+        "w": head.weight.detach(),
+        "b": head.bias.detach(),
+        "d": head.in_features // 2,  # as pytorch-ood does where d is out of range
+        "p": 0.9,  # DICE's for CIFAR
+    }
+    parameters = inspect.signature(kind).parameters.values()
+    wanted = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    if kind is peer_detectors.PNML:
+        wanted = [*wanted]
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise NotApplicable(f"needs {', '.join(missing)}")
+    return kind(**{name: given[name] for name in wanted})
+
+
+@torch.no_grad()
+def peer_scores(kind: type[Any], study: Study, view: str) -> dict[str, Tensor]:
+    """Scores of everything, fitted and judged on one view."""
+    peer = make_peer(kind, study)
+    if isinstance(peer, peer_api.LogitsDetector):
+        what, points = "logits", lambda outputs: outputs.logits[:, VIEWS.index(view)]
+    elif isinstance(peer, peer_api.FeatureMapsDetector):
+        what, points = "feature_maps", lambda outputs: study.features(outputs, view)[..., None, None]
+    else:
+        what, points = "features", lambda outputs: study.features(outputs, view)
+    if peer.requires_fit:
+        with torch.enable_grad():
+            getattr(peer, f"fit_{what}")(points(study.fit).clone(), study.fit_labels)
+
+    def scorer(outputs: Outputs) -> Tensor:
+        parts = [getattr(peer, f"predict_{what}")(part) for part in points(outputs).split(1000)]
+        return -torch.cat(parts).detach().double()
+
+    scores = score_everything(scorer, study)
+    if len(scores[""].unique()) < 2:
+        raise NotApplicable("gives every image the same score: needs maps over space")
+    return scores
+
+
+def peer_rows(study: Study, splits: Sequence[Split]) -> tuple[list[Row], dict[str, str]]:
+    """Rows of every detector of pytorch-ood, in one pass and averaged over the default's views; and who fails, why."""
+    single, averaged, reasons = [], [], {}
+    for name in sorted(peer_detectors.__all__, key=str.lower):
+        kind = getattr(peer_detectors, name)
+        if not inspect.isclass(kind):
+            continue
+        try:
+            by_view = [peer_scores(kind, study, view) for view in DEFAULT_VIEWS]
+        except Exception as error:  # whatever another library raises is the reason that the table gives
+            reasons[name] = str(error) if isinstance(error, NotApplicable) else f"{type(error).__name__}: {error}"
+            continue
+        mean = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
+        single.append(_row("peer", name, by_view[0], study, splits))
+        averaged.append(_row("peer over views", f"{name}, image, mirror, blur", mean, study, splits))
+    for views in (("identity", "mirror"), DEFAULT_VIEWS):
+        rows = [VIEWS.index(view) for view in views]
+        certainty = score_everything(lambda o, rows=rows: o.logits[:, rows].softmax(-1).mean(1).amax(-1), study)
+        label = ", ".join(["image", *views[1:]])
+        averaged.append(_row("peer over views", f"maximum of the mean softmax, {label}", certainty, study, splits))
+    return single + averaged, reasons
+
+
+def _row(group: str, method: str, scores: Mapping[str, Tensor], study: Study, splits: Sequence[Split]) -> Row:
+    row = Row(group, method)
+    for split in splits:
+        row.add(areas(scores, study, split))
+    return row
+
+
+# ---- data
+
+
+class Workbench:
+    """Reads images, attacks them and runs the classifier, each thing once.
+
+    Args:
+        options: the command line's.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        overrides = [
+            f"classifier={options.classifier}",
+            f"classifier.checkpoint={options.checkpoint}",
+            "data=image_folder",
+            f"data.root={options.data}",
+            f"data.image_shape={list(options.image_shape)}",
+            *options.override,
+        ]
+        self.cfg = self._compose(overrides)
+        self.image_shape = tuple(self.cfg.data.image_shape)
+        self.train = image_folder(options.data, "train", image_shape=self.image_shape)
+        self.test = image_folder(options.data, "test", image_shape=self.image_shape)
+        classifier = build_classifier(self.cfg.classifier, len(self.train.class_names), self.image_shape)
+        self.classifier = classifier.eval().requires_grad_(False).to(self.device)
+        self.cache = Path(options.cache) / fingerprint(classifier)["weights"][:12]
+
+    @staticmethod
+    def _compose(overrides: list[str]) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides)
+
+    def fit_indices(self) -> Tensor:
+        """Evenly spaced among the training images that the classifier was trained on."""
+        index = torch.arange(len(self.train))
+        if self.options.held_out_every:
+            index = index[index % self.options.held_out_every != 0]
+        n = min(self.options.n_fit, len(index))
+        return index[torch.arange(n) * len(index) // n]
+
+    def ood(self) -> dict[str, LabelledImages]:
+        """Column -> images."""
+        configs: dict[str, Any] = {}
+        for name, value in self.options.ood.items():
+            folder = Path(value).expanduser()
+            if folder.is_dir() and find_idx_files([folder], "test"):
+                source = {"_target_": "trainers.data.idx.idx_images", "name": "MNIST", "root": value}
+                configs[name] = {**source, "split": "test", "download": False}
+            elif folder.is_dir():
+                source = {"_target_": "trainers.data.folder.image_folder", "_partial_": True}
+                configs[name] = {**source, "root": value, "split": "all"}
+            else:
+                configs[name] = OmegaConf.load(CONF / "ood" / f"{value}.yaml")[value]
+        limit = self.options.n_ood
+        for config in configs.values():
+            if "n_images" in config:
+                config["n_images"] = limit
+        return build_ood(configs, self.image_shape, seed=0, limit=limit)
+
+    def attacked(self, name: str) -> tuple[Dataset[Any], Tensor, dict[str, Any]]:
+        """The successes of an attack on test images, the test image behind each, and what the attack says of itself."""
+        base, changes = ATTACKS[name]
+        cfg = OmegaConf.merge(OmegaConf.load(CONF / "attack" / f"{base}.yaml")[base], changes)
+        text = OmegaConf.to_yaml(cfg) + content_digest(self.test)
+        path = self.cache / "attacks" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        if not path.exists():
+            print(f"attack {name}: {cfg.n_images} images", flush=True)
+            loader = DataLoader(self.test, batch_size=cfg.batch_size)
+            result = instantiate(cfg).run(self.classifier, loader, self.device)
+            about = {
+                key: getattr(result, key)
+                for key in ("n_attacked", "n_success", "success_rate", "median_l2", "median_linf", "seconds")
+            }
+            with atomic_path(path) as temporary:
+                tensors = {"images": result.images.contiguous(), "index": result.index}
+                save_file(tensors, temporary)
+            with atomic_path(path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps({**about, "config": OmegaConf.to_container(cfg)}))
+        stored = load_file(path)
+        about = json.loads(path.with_suffix(".json").read_text())
+        return _Images(stored["images"]), stored["index"], about
+
+    @cached_property
+    def layers(self) -> dict[str, list[str]]:
+        """Rule -> names."""
+        x = self.train[0][0][None].to(self.device).repeat(2, 1, 1, 1)
+        return {STAGES: find_stages(self.classifier, x), PENULTIMATE: find_penultimate(self.classifier, x)}
+
+    @torch.no_grad()
+    def outputs(self, name: str, images: Dataset[Any]) -> Outputs:
+        """Of all views, at the stages and the penultimate layer, on the CPU."""
+        names = list(dict.fromkeys(self.layers[STAGES] + self.layers[PENULTIMATE]))
+        n = len(images)  # type: ignore[arg-type]
+        probe = hashlib.sha256(repr((names, VIEWS, n)).encode())
+        for index in torch.linspace(0, n - 1, 16).long().tolist():
+            probe.update(images[index][0].numpy().tobytes())
+        path = self.cache / "outputs" / f"{name}-{probe.hexdigest()[:12]}.safetensors"
+        if not path.exists():
+            print(f"outputs: {name}, {n} images", flush=True)
+            extractor = FeatureExtractor(self.classifier, names, pooling="moments", views=VIEWS)
+            parts = [extractor(x.to(self.device)) for x, *_ in DataLoader(images, batch_size=256)]
+            whole = Outputs.cat([Outputs(p.logits.cpu(), {k: v.cpu() for k, v in p.features.items()}) for p in parts])
+            with atomic_path(path) as temporary:
+                save_file({"": whole.logits.contiguous(), **_contiguous(whole.features)}, temporary)
+        stored = load_file(path)
+        return Outputs(stored.pop(""), {layer: stored[layer] for layer in names})
+
+    def study(self, attacks: Sequence[str]) -> tuple[Study, dict[str, Any]]:
+        """Everything the methods need, and what the attacks say of themselves."""
+        about: dict[str, Any] = {}
+        failures: dict[str, Failures] = {}
+        for name in attacks:
+            images, index, about[name] = self.attacked(name)
+            failures[name] = Failures(self.outputs(name, images), index)
+        for name, images in self.ood().items():
+            failures[name] = Failures(self.outputs(name, images), torch.full((len(images),), -1))
+        index = self.fit_indices()
+        study = Study(
+            classifier=self.classifier,
+            layers=self.layers,
+            fit=self.outputs("fit", Subset(self.train, index.tolist())),
+            fit_labels=self.train.targets[index],
+            test=self.outputs("test", self.test),
+            test_labels=self.test.targets,
+            failures=failures,
+        )
+        self.classifier.cpu()
+        return study, about
+
+
+class _Images(Dataset[tuple[Tensor, int]]):
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], -1
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in tensors.items()}
+
+
+# ---- the report
+
+
+GROUPS = {
+    "ours": "The detector",
+    "peer": "Peers in one pass (pytorch-ood, its defaults)",
+    "peer over views": "Peers averaged over the same views",
+    "paper": "The paper's plain method",
+    "score alone": "Each score alone",
+    "views": "Which views",
+    "combination": "Other ways to combine, of the same three scores",
+}
+
+
+def table(result: Mapping[str, Any], groups: Sequence[str], columns: Sequence[str], ends: Sequence[str] = ()) -> str:
+    """Markdown: mean ± standard deviation over the seeds, one line a method."""
+    shown = [*columns, *ends]
+    lines = ["| method | " + " | ".join(shown) + " |", "| --- |" + " ---: |" * len(shown)]
+    for row in result["rows"]:
+        if row["group"] in groups:
+            cells = [f"{row['auroc'][c]['mean']:.1f} ± {row['auroc'][c]['std']:.1f}" for c in shown]
+            lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gaps(result: Mapping[str, Any]) -> str:
+    """Markdown: in each column the best peer, and how far above or below it the detector is."""
+    columns, rows = result["columns"], result["rows"]
+    ours = [row for row in rows if row["group"] == "ours"]
+    lines = ["| column | best peer, one pass | " + " | ".join(row["method"] for row in ours)]
+    lines[0] += " | best peer over the same views | " + ours[0]["method"] + " |"
+    lines.append("| --- | --- |" + " ---: |" * len(ours) + " --- | ---: |")
+    for column in [*columns, "mean", "min"]:
+        cells = [column]
+        for group, against in (("peer", ours), ("peer over views", ours[:1])):
+            peers = [row for row in rows if row["group"] == group]
+            best = max(peers, key=lambda row: row["auroc"][column]["mean"])
+            area_of_best = best["auroc"][column]["mean"]
+            cells.append(f"{best['method']} {area_of_best:.1f}")
+            cells += [f"{row['auroc'][column]['mean'] - area_of_best:+.1f}" for row in against]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """Everything, in Markdown."""
+    n, ends = result["n"], ("mean", "min")
+    counts = ", ".join(f"{column} {n[column]}" for column in [*result["columns"], *result["extra"]])
+    parts = [
+        f"AUROC in %, mean ± standard deviation over seeds {', '.join(map(str, result['seeds']))} (calibration split "
+        f"and 
+        f"start of EM). Accuracy on the {n['all test images']} test images {100 * result['accuracy']:.1f} %; fitted on "
+        f"{n['fit']} training images, calibrated on {n['calibration']} test images, judged on {n['test']} others. "
+        f"Failures a seed: {counts}. {result['device']}; "
+        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        + "."
+    ]
+    for group, title in GROUPS.items():
+        parts += [f"**{title}**", table(result, [group], result["columns"], ends)]
+        if group == "ours":
+            parts += ["**Against the best peer of each column** (difference in points)", gaps(result)]
+    if result["extra"]:
+        parts += [
+            "**PGD with steps of a tenth of the budget**, three times foolbox's default (not in the means)",
+            table(result, ["ours", "peer"], result["extra"]),
+        ]
+    if result["peers not run"]:
+        parts.append("**Peers not run**")
+        parts.append("\n".join(f"- {name}: {reason}" for name, reason in result["peers not run"].items()))
+    return "\n\n".join(parts)
+
+
+BEGIN, END = "<!-- written by benchmarks/detection.py -->", "<!-- end of what benchmarks/detection.py wrote -->"
+
+
+def write_into(path: Path, text: str) -> None:
+    """Put text between the two markers of a document.
+
+    Raises:
+        ValueError: it lacks them.
+    """
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    before = path.read_text()
+    if not pattern.search(before):
+        raise ValueError(f"{path}: expected the lines {BEGIN!r} and {END!r}, to write the tables between")
+    with atomic_path(path) as temporary:
+        temporary.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", before))
+
+
+# ---- the command
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classifier", default="resnet20", help="a config of conf/classifier")
+    parser.add_argument("--checkpoint", required=True, help="the classifier's weights")
+    parser.add_argument("--data", required=True, help="a folder with train/<class>/* and test/<class>/*")
+    parser.add_argument("--image-shape", type=int, nargs=3, default=(3, 32, 32), metavar=("C", "H", "W"))
+    parser.add_argument(
+        "--override", nargs="*", default=[], help="of the configs, such as data.mean=[0.5,0.5,0.5]; see conf/"
+    )
+    parser.add_argument(
+        "--ood",
+        nargs="*",
+        default=[],
+        metavar="NAME=SET",
+        help="a column and a folder of images, a folder of IDX files, or a config of conf/ood",
+    )
+    parser.add_argument("--attacks", nargs="*", default=list(ATTACKS), choices=[*ATTACKS, []], metavar="NAME")
+    parser.add_argument(
+        "--held-out-every",
+        type=int,
+        default=10,
+        help="the classifier was trained without training images 0, n, 2n, ... of the sorted list; 0: with all",
+    )
+    parser.add_argument("--n-fit", type=int, default=20_000)
+    parser.add_argument("--n-calibration", type=int, default=2000)
+    parser.add_argument("--n-test", type=int, default=3000)
+    parser.add_argument("--n-ood", type=int, default=2500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the classifier")
+    parser.add_argument("--cache", default="runs/detection")
+    parser.add_argument("--prepare", action="store_true", help="fill the cache and stop before anything is judged")
+    parser.add_argument("--result", default=str(Path(__file__).parent / "results" / "detection.json"))
+    parser.add_argument("--document", help="a Markdown file whose marked lines are replaced by the tables")
+    options = parser.parse_args(arguments)
+    pairs = [entry.partition("=") for entry in options.ood]
+    if any(not name or not value for name, _, value in pairs):
+        parser.error(f"--ood: expected NAME=SET, got {' '.join(options.ood)}")
+    options.ood = {name: value for name, _, value in pairs}
+    return options
+
+
+def main() -> None:
+    """Run everything; see the first lines of the module."""
+    options = parse()
+    bench = Workbench(options)
+    study, about = bench.study(options.attacks)
+    if options.prepare:
+        return
+    n = len(study.test_labels)
+    if options.n_calibration + options.n_test > n:
+        raise SystemExit(f"--n-calibration and --n-test: expected at most {n} test images together")
+    splits = [Split.draw(seed, n, options.n_calibration, options.n_test) for seed in options.seeds]
+    rows: dict[tuple[str, str], Row] = {}
+    for split in splits:
+        print(f"seed {split.seed}", flush=True)
+        for key, found in Ours(study, split, bench.cache).rows().items():
+            rows.setdefault(key, Row(*key)).add(found)
+    peers, reasons = peer_rows(study, splits)
+    columns = [ERRORS, *(name for name in study.failures if name not in EXTRA)]
+    counts = {name: [len(judged(study, split, name)) for split in splits] for name in study.failures}
+    counts[ERRORS] = [int((~study.right[split.test]).sum()) for split in splits]
+    result = {
+        "columns": columns,
+        "extra": [name for name in study.failures if name in EXTRA],
+        "seeds": options.seeds,
+        "accuracy": float(study.right.double().mean()),
+        "n": {
+            "all test images": n,
+            "fit": len(study.fit_labels),
+            "calibration": options.n_calibration,
+            "test": options.n_test,
+            **{name: round(float(np.mean(values))) for name, values in counts.items()},
+        },
+        "device": f"{bench.device.type} ({platform.machine()})",
+        "versions": {name: version(name) for name in PACKAGES},
+        "attacks": about,
+        "peers not run": reasons,
+        "rows": [
+            {
+                "group": row.group,
+                "method": row.method,
+                "auroc": {
+                    name: {"mean": round(mean, 2), "std": round(std, 2)}
+                    for name, (mean, std) in row.summary(columns).items()
+                },
+            }
+            for row in [*rows.values(), *peers]
+        ],
+    }
+    with atomic_path(options.result) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    text = document(result)
+    print(text)
+    if options.document:
+        write_into(Path(options.document), text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
+from gmm_torch.functional.attribution import half_gradient
+from gmm_torch.mixture import GaussianMixture
+
+LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
+
+
+class Block(NamedTuple):
+    """Neighbouring coordinates of a mixture's features: `width` of a layer for each of the first `n_views` views."""
+
+    layer: str
+    n_views: int
+    width: int
+
+
+class Place(NamedTuple):
+    """Where a coordinate comes from; `layer` is None for what a projection leaves out of all layers."""
+
+    layer: str | None
+    view: int
+    position: int
+
+
+@dataclass(frozen=True)
+class FeatureMixture:
+    """One mixture of a score.
+
+    Attributes:
+        mixture: over points (N, D).
+        features: from outputs to features (N, S).
+        blocks: what the S features are, in order.
+        projection: from features to points, None where they are the same.
+    """
+
+    mixture: GaussianMixture
+    features: Callable[[Outputs], Tensor]
+    blocks: Sequence[Block]
+    projection: Projection | None = None
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether points are other numbers than features."""
+        return self.projection is not None and self.projection.is_needed
+
+    def points(self, outputs: Outputs) -> Tensor:
+        """What the mixture models, (N, D)."""
+        features = self.features(outputs)
+        return features if self.projection is None else self.projection(features)
+
+    def place(self, position: int) -> Place:
+        """Where a column of `contributions` comes from."""
+        for layer, n_views, width in self.blocks:
+            if position < n_views * width:
+                return Place(layer, *divmod(position, width))
+            position -= n_views * width
+        return Place(None, 0, 0)
+
+    def contributions(self, outputs: Outputs, component: Tensor) -> Tensor:
+        """Share of each feature in the squared Mahalanobis distance to the mean of a component.
+
+        The share of feature i is c_i = (z - mu)_i (P (z - mu))_i, P the precision: exact, of expectation one for
+        inputs of that component (see `half_gradient`). Where the mixture sees a projection of the features, the shares
+        are those of the features before it, and a last column holds the share of the distance to the subspace that it
+        projects on.
+
+        Args:
+            outputs: of N inputs.
+            component: (N,) int64.
+
+        Returns:
+            (N, S), or (N, S + 1) with a projection, float64; each row sums to the squared distance.
+        """
+        features = self.features(outputs).detach().double()
+        mixture = self.mixture
+        with torch.inference_mode(False):  # a gradient can't pass through tensors made in inference mode
+            parameters = mixture.parameters_about_location().map(lambda value: value.double().clone())
+        means = parameters.means + mixture.location.double()
+        chosen = component[:, None]
+
+        def distance(v: Tensor) -> Tensor:
+            # about zero: v is centred on the mean of its own component already
+            table = mixture.family.squared_distance(v, torch.zeros_like(parameters.means), parameters.factors)
+            return table.gather(1, chosen)[:, 0]
+
+        if self.projection is None or not self.projection.is_needed:
+            deviation = features - means[component]
+            return deviation * half_gradient(distance, deviation)
+        basis, centre = self.projection.basis.double(), self.projection.centre.double()
+        points = self.points(outputs).detach().double()
+        deviation = points - means[component]
+        pulled = half_gradient(distance, deviation)
+        # Orthonormal columns: for s the deviation in features, basis' s is the deviation in the linear coordinates.
+        in_features = features - centre - means[component][:, :-1] @ basis.mT
+        inside = in_features * (pulled[:, :-1] @ basis.mT)
+        return torch.cat([inside, deviation[:, -1:] * pulled[:, -1:]], dim=1)
+
+    def distances(self, points: Tensor, anchors: Tensor, component: Tensor) -> Tensor:
+        """Mahalanobis distance of each point to each anchor, in the metric of the point's own component.
+
+        Args:
+            points: (N, D).
+            anchors: (M, D).
+            component: (N,) int64.
+
+        Returns:
+            (N, M), in standard deviations of the component.
+        """
+        mixture = self.mixture
+        parameters = mixture.parameters_about_location().map(lambda value: value.to(points.dtype))
+        anchors, centred = anchors - mixture.location, points - mixture.location
+        found = points.new_empty(len(points), len(anchors))
+        # A covariance family measures from K centres at once: up to one point of each component shares a call.
+        slot = _occurrence(component)
+        for i in range(int(slot.max()) + 1 if len(slot) else 0):
+            rows = (slot == i).nonzero()[:, 0]
+            centres = parameters.means.index_put((component[rows],), centred[rows])
+            squared = mixture.family.squared_distance(anchors, centres, parameters.factors)  # (M, K)
+            found[rows] = squared[:, component[rows]].mT
+        return found.clamp_min(0).sqrt()
+
+
+def _occurrence(values: Tensor) -> Tensor:
+    """(N,), how often the value of each place occurred before it."""
+    same = values[:, None] == values
+    return same.tril(-1).sum(1)

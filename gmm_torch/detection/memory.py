@@ -1,0 +1,104 @@
+"""What a detector remembers of fitting and labelled inputs to explain others by; no verdict depends on it."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.feature_mixture import FeatureMixture
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.functional.counts import class_counts
+
+# Fitting inputs that are kept as neighbours, and the numbers that they may take together: eight megabytes.
+MAX_KEPT, MAX_NUMBERS = 1000, 2**21
+
+
+class ComponentMemory(nn.Module):
+    """Of one mixture with K components over D features.
+
+    Attributes:
+        points: (M, D), those of the kept fitting inputs.
+        predicted: (K, C) int64, predicted classes of all fitting inputs by component.
+        labelled: (K, C) int64, labels of held-out inputs by component; zero until such were given.
+        wrong: (K,) int64, how many of these were predicted wrongly.
+    """
+
+    points: Tensor
+    predicted: Tensor
+    labelled: Tensor
+    wrong: Tensor
+
+    def __init__(self, n_components: int, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("points", torch.empty(0, n_features))
+        self.register_buffer("predicted", torch.zeros(n_components, n_classes, dtype=torch.long))
+        self.register_buffer("labelled", torch.zeros(n_components, n_classes, dtype=torch.long))
+        self.register_buffer("wrong", torch.zeros(n_components, dtype=torch.long))
+
+
+class Memory(nn.Module):
+    """Of all mixtures of a score, in their order.
+
+    Attributes:
+        index: (M,) int64, which of the fitting inputs are kept, evenly spaced.
+        prediction: (M,) int64, their predicted classes.
+        mixtures: one `ComponentMemory` for each mixture.
+    """
+
+    index: Tensor
+    prediction: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.empty(0, dtype=torch.long))
+        self.register_buffer("prediction", torch.empty(0, dtype=torch.long))
+        self.mixtures = nn.ModuleList()
+
+    def build(self, models: Mapping[str, FeatureMixture], n_classes: int) -> Self:
+        """Make room for mixtures of these sizes; forgets what there was."""
+        self.index, self.prediction = self.index[:0], self.prediction[:0]
+        self.mixtures = nn.ModuleList(
+            ComponentMemory(model.mixture.n_components, model.mixture.n_features, n_classes)
+            for model in models.values()
+        )
+        return self
+
+    def fit(self, models: Mapping[str, FeatureMixture], outputs: Outputs) -> Self:
+        """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
+        logits = outputs.own_logits
+        prediction = logits.argmax(-1)
+        width = sum(model.mixture.n_features for model in models.values())
+        n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
+        self.index = torch.arange(n_kept, device=logits.device) * len(logits) // max(1, n_kept)
+        self.prediction = prediction[self.index]
+        for model, kept in zip(models.values(), self._kept(), strict=True):
+            points = model.points(outputs)
+            kept.points = points[self.index]
+            kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
+        return self
+
+    def observe(self, models: Mapping[str, FeatureMixture], outputs: Outputs, labels: Tensor) -> Self:
+        """Take labels and errors by component, in place of earlier ones.
+
+        Args:
+            models: as at `fit`.
+            outputs: on N held-out inputs.
+            labels: (N,) int64, their true classes.
+        """
+        wrong = (outputs.own_logits.argmax(-1) != labels).long()
+        for model, kept in zip(models.values(), self._kept(), strict=True):
+            component = model.mixture.predict(model.points(outputs))
+            kept.labelled = class_counts(component, labels, *kept.labelled.shape)
+            kept.wrong = torch.zeros_like(kept.wrong).index_add(0, component, wrong)
+        return self
+
+    def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make room for stored tensors whose sizes the data decided."""
+        for name, buffer in list(self.named_buffers()):
+            owner, _, leaf = name.rpartition(".")
+            if leaf in ("index", "prediction", "points") and name in shapes:
+                setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
+
+    def _kept(self) -> list[ComponentMemory]:
+        return list(self.mixtures)  # type: ignore[arg-type]

@@ -1,0 +1,23 @@
+"""What a detector says about a batch."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Verdict(NamedTuple):
+    """What a detector says about N inputs.
+
+    Attributes:
+        logits: (N, C), the classifier's.
+        prediction: (N,) int64, the classifier's class.
+        score: (N,), higher = more typical.
+        p_value: (N,), conformal p-value of the hypothesis that the input is like the calibration inputs.
+        accept: (N,) bool, p_value > alpha. Which kind of failure a refused input is can't be told from this.
+    """
+
+    logits: Tensor
+    prediction: Tensor
+    score: Tensor
+    p_value: Tensor
+    accept: Tensor
