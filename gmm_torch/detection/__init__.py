@@ -1,8 +1,19 @@
 """From a classifier's features to a verdict; start at `detector.py`."""
 
 from gmm_torch.detection.calibration import Calibration
-from gmm_torch.detection.detector import FailureDetector, Verdict
+from gmm_torch.detection.characterisation import Characterisation
+from gmm_torch.detection.detector import FailureDetector
+from gmm_torch.detection.explanation import Explanation
 from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.verdict import Verdict
 
-__all__ = ["Calibration", "FailureDetector", "FeatureExtractor", "Outputs", "Verdict"]
+__all__ = [
+    "Calibration",
+    "Characterisation",
+    "Explanation",
+    "FailureDetector",
+    "FeatureExtractor",
+    "Outputs",
+    "Verdict",
+]

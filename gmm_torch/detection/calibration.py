@@ -1,12 +1,12 @@
 """From scores to p-values, by rank among the scores of held-out inputs."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.p_values import calibration_size, conformal_p_value, threshold_index
+from gmm_torch.functional.p_values import calibration_size, conformal_p_value, smoothed_p_value, threshold_index
 
 
 def check_alpha(alpha: float) -> None:
@@ -20,6 +20,9 @@ class Calibration(nn.Module):
 
     The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
     sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
+
+    Other calibrations have the same verbs, so they can stand in its place: `MondrianCalibration` holds the guarantee in
+    every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores predictions.
     """
 
     scores: Tensor
@@ -31,7 +34,7 @@ class Calibration(nn.Module):
     def __len__(self) -> int:
         return len(self.scores)
 
-    def fit(self, scores: Tensor, alpha: float) -> Self:
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite.
 
         Raises:
@@ -50,10 +53,16 @@ class Calibration(nn.Module):
         self.scores = scores.detach().sort().values
         return self
 
-    def p_value(self, score: Tensor) -> Tensor:
-        """(N,) p-values of scores (N,); see `conformal_p_value`."""
+    def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
+        """(N,) p-values of scores (N,); see `conformal_p_value`.
+
+        With `uniform`, (N,) independent draws from (0, 1] such as `stream_uniforms`, they are randomised: exactly
+        uniform on clean inputs, ties or not; see `smoothed_p_value`.
+        """
         self._check_fitted()
-        return conformal_p_value(score, self.scores)
+        if uniform is None:
+            return conformal_p_value(score, self.scores)
+        return smoothed_p_value(score, self.scores, uniform)
 
     def threshold(self, alpha: float) -> Tensor:
         """The score () at and above which p > alpha; minus infinity where everything is accepted."""
@@ -61,6 +70,12 @@ class Calibration(nn.Module):
         check_alpha(alpha)
         k = threshold_index(alpha, len(self.scores))
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        scores = state_dict.get(prefix + "scores")
+        if isinstance(scores, Tensor):  # as many as were saved
+            self.scores = self.scores.new_empty(scores.shape, dtype=scores.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_fitted(self) -> None:
         if len(self.scores) == 0:

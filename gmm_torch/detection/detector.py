@@ -1,18 +1,23 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
+import json
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.characterisation import Characterisation, characterise
+from gmm_torch.detection.explanation import Explanation, explain
 from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import SCORES, Fitter, Score, make_score
-from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly, read_detector, write_detector
+from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly, part_of, read_detector, write_detector
+from gmm_torch.detection.verdict import Verdict
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
@@ -22,24 +27,6 @@ REFERENCE_EVERY, MIN_REFERENCE, MAX_REFERENCE = 3, 50, 10_000
 # Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
 # held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
 REG_COVAR = 1e-2
-
-
-class Verdict(NamedTuple):
-    """What a detector says about N inputs.
-
-    Attributes:
-        logits: (N, C), the classifier's.
-        prediction: (N,) int64, the classifier's class.
-        score: (N,), higher = more typical.
-        p_value: (N,), conformal p-value of the hypothesis that the input is like the calibration inputs.
-        accept: (N,) bool, p_value > alpha. Which kind of failure a refused input is can't be told from this.
-    """
-
-    logits: Tensor
-    prediction: Tensor
-    score: Tensor
-    p_value: Tensor
-    accept: Tensor
 
 
 class FailureDetector(nn.Module):
@@ -67,6 +54,7 @@ class FailureDetector(nn.Module):
     extractor: FeatureExtractor
     score: Score
     calibration: Calibration
+    memory: Memory
 
     def __init__(
         self,
@@ -91,6 +79,7 @@ class FailureDetector(nn.Module):
         )
         self.views_by_default = views is None
         self.calibration = Calibration()
+        self.memory = Memory()
         self.alpha = alpha
         self.seed = seed
         self.n_fitted = 0
@@ -159,6 +148,7 @@ class FailureDetector(nn.Module):
         self.to(outputs.logits.device)
         self.score.fit(outputs, fitter or self._fit_mixture)
         self.score.refer(outputs.rows(slice(MAX_REFERENCE)))
+        self.memory.fit(self.score.models(), outputs)
         self.calibration = Calibration().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
         return self
@@ -169,6 +159,7 @@ class FailureDetector(nn.Module):
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes
         self.score.build(widths, len(self.extractor.views), n_classes)
+        self.memory.build(self.score.models(), n_classes)
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
         """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
@@ -216,7 +207,8 @@ class FailureDetector(nn.Module):
     def judge(self, outputs: Outputs) -> Verdict:
         """`forward`, from outputs that are already there."""
         self._check_fitted()
-        score = self.score(outputs)
+        # What is not a number has no order: the least typical of all.
+        score = torch.nan_to_num(self.score(outputs), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         p_value = self.calibration.p_value(score)
         logits = outputs.own_logits
         return Verdict(logits, logits.argmax(-1), score, p_value, p_value > self.alpha)
@@ -226,7 +218,134 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         return self.score(self.extractor(x)) - self.calibration.threshold(self.alpha)
 
-    # ---- files
+    # ---- explaining
+
+    @torch.no_grad()
+    def explain(
+        self, x: Tensor, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
+    ) -> Explanation:
+        """Why the inputs of a batch are refused or accepted; `print(detector.explain(x)[0])` says it in words.
+
+        Args:
+            x: a batch of N inputs; one that is not finite is explained as that.
+            class_names: index -> name; numbers where None.
+            n_features: how many of the features that contribute most to the distance are listed.
+            n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from.
+
+        Returns:
+            verdict, probabilities in each view, p-values of the score's parts, and of each mixture: the component, its
+            make-up and error rate, the features that contribute most, the nearest fitting inputs.
+
+        Raises:
+            NotFittedError: before `fit` and `calibrate`.
+            ValueError: fewer class names than classes.
+        """
+        return self.explain_outputs(self.extractor(x), class_names, n_features=n_features, n_nearest=n_nearest)
+
+    @torch.no_grad()
+    def explain_outputs(
+        self, outputs: Outputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
+    ) -> Explanation:
+        """`explain`, from outputs that are already there."""
+        self._check_fitted()
+        if class_names is not None and len(class_names) < self._n_classes:
+            raise ValueError(f"class_names: expected {self._n_classes}, one a class; got {len(class_names)}")
+        return explain(
+            self.score,
+            self.extractor,
+            self.memory,
+            outputs,
+            self.judge(outputs),
+            n_features=n_features,
+            n_nearest=n_nearest,
+            class_names=class_names,
+        )
+
+    def characterise(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, Characterisation]:
+        """Where the classifier errs: the components of each mixture, ranked by error rate on labelled inputs.
+
+        `explain` knows the error rates of the components from then on. No verdict depends on them.
+
+        Args:
+            loader: batches (x, label, ...), label (n,) int64 from 0 to C - 1; inputs that the classifier was not
+                trained on, or the error rates are too low.
+            confidence: of the intervals.
+
+        Returns:
+            by name of the mixture, as in `explain`; nothing for a score without mixtures.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: an empty loader, batches without labels, labels out of range, features that are not finite.
+        """
+        self._check_fitted()
+        labels: list[Tensor] = []
+
+        def watched() -> Iterator[Any]:
+            for batch in loader:
+                labels.append(_labels_of(batch))
+                yield batch
+
+        outputs = self.outputs(watched())
+        return self.characterise_outputs(outputs, torch.cat(labels), confidence=confidence)
+
+    @torch.no_grad()
+    def characterise_outputs(
+        self, outputs: Outputs, labels: Tensor, *, confidence: float = 0.95
+    ) -> dict[str, Characterisation]:
+        """`characterise`, from outputs that are already there and labels (N,)."""
+        self._check_fitted()
+        prediction = outputs.own_logits.argmax(-1)
+        labels = labels.to(prediction)
+        if labels.shape != prediction.shape:
+            raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {tuple(labels.shape)}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self._n_classes:
+            raise ValueError(
+                f"labels: expected 0 to {self._n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: "
+                "leave inputs without a class out"
+            )
+        models = self.score.models()
+        self.memory.observe(models, outputs, labels)
+        return {
+            name: characterise(
+                model.mixture.predict(model.points(outputs)), prediction, labels, model.mixture.n_components, confidence
+            )
+            for name, model in models.items()
+        }
+
+    # ---- states and files
+
+    def get_extra_state(self) -> Tensor:
+        """What `load_state_dict` must know before it can make room for the tensors: JSON as bytes, (B,) uint8."""
+        sizes = {
+            "layers": self.extractor.layers,
+            "views": list(self.extractor.views),
+            "widths": self.widths,
+            "n_classes": self._n_classes,
+            "n_fitted": self.n_fitted,
+        }
+        return torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing is left to do: room is made before the parts of the detector are loaded."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        state = state_dict.get(f"{prefix}_extra_state")
+        if state is not None:
+            sizes = json.loads(bytes(state.tolist()))
+            self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
+            self.n_fitted = int(sizes["n_fitted"])
+            if sizes["widths"]:
+                own = part_of(dict(state_dict), prefix.removesuffix("."))
+                self._make_room(dict(sizes["widths"]), int(sizes["n_classes"]), own)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _make_room(self, widths: dict[str, int], n_classes: int, tensors: dict[str, Tensor]) -> None:
+        self._build(widths, n_classes)
+        for name, module in (("score", self.score), ("memory", self.memory)):
+            module.reserve({key: tuple(value.shape) for key, value in part_of(tensors, name).items()})
+        self.calibration.scores = torch.zeros_like(tensors["calibration.scores"])
+        self.to(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
@@ -249,6 +368,7 @@ class FailureDetector(nn.Module):
             "versions": {"torch": torch.__version__},
         }
         tensors = {f"score.{name}": value for name, value in self.score.state_dict().items()}
+        tensors |= {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
         tensors["calibration.scores"] = self.calibration.scores
         write_detector(path, DetectorFile(spec, tensors))
 
@@ -286,11 +406,21 @@ class FailureDetector(nn.Module):
                     "classifier's checkpoint, or fit and calibrate a detector for this one"
                 )
         detector = cls(classifier, layers=layers, score=score, views=views, alpha=alpha, seed=seed)
-        detector._build(widths, n_classes)
-        own = {key.removeprefix("score."): value for key, value in file.tensors.items() if key.startswith("score.")}
-        detector.score.reserve({key: tuple(value.shape) for key, value in own.items()})
-        load_exactly(detector.score, own, f"detector file: {path}")
-        scores = file.tensors.get("calibration.scores", torch.empty(0))
-        detector.calibration.fit(scores, alpha)
+        tensors = {"calibration.scores": torch.empty(0)} | file.tensors
+        detector._make_room(widths, n_classes, tensors)
+        for part, module in (("score", detector.score), ("memory", detector.memory)):
+            load_exactly(module, part_of(tensors, part), f"detector file: {path}")
+        detector.calibration.fit(tensors["calibration.scores"].to(detector.device), alpha)
         detector.n_fitted = int(spec.get("n_fitted", 0))
         return detector.to(detector.device)
+
+
+def _labels_of(batch: Any) -> Tensor:
+    if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[1], Tensor):
+        raise ValueError("loader: expected batches (x, label, ...); got some without labels")
+    labels = batch[1]
+    if labels.shape != (len(batch[0]),) or labels.is_floating_point():
+        raise ValueError(
+            f"loader: expected integer labels ({len(batch[0])},); got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return labels

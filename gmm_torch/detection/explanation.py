@@ -159,7 +159,7 @@ class Explanation:
 
     Attributes:
         verdict: the detector's.
-        views: (N, V), probability of the predicted class in each view.
+        views: (N, V), probability of the predicted class in each view, 0 where the logits are not finite.
         view_names: the V views.
         part_p_values: of each part of a combined score, (N,); {} for a single score.
         dominant: (N,) int64, index of the part that lowers the score most; None for a single score.
@@ -208,6 +208,7 @@ def explain(
 ) -> Explanation:
     """Gather what score and memory know about inputs; see `FailureDetector.explain`."""
     of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
+    of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
     influence = score.part_influence(outputs)
     mixtures = {
         name: _explain_mixture(model, kept, memory, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
@@ -215,7 +216,7 @@ def explain(
     }
     return Explanation(
         verdict=verdict,
-        views=outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0],
+        views=torch.where(torch.isnan(of_predicted_class), 0, of_predicted_class),
         view_names=extractor.views,
         part_p_values=score.part_p_values(outputs),
         dominant=torch.stack(list(influence.values())).argmax(0) if influence else None,

@@ -84,8 +84,8 @@ class FeatureMixture:
         mixture = self.mixture
         with torch.inference_mode(False):  # a gradient can't pass through tensors made in inference mode
             parameters = mixture.parameters_about_location().map(lambda value: value.double().clone())
+            chosen = component[:, None].clone()
         means = parameters.means + mixture.location.double()
-        chosen = component[:, None]
 
         def distance(v: Tensor) -> Tensor:
             # about zero: v is centred on the mean of its own component already

@@ -62,7 +62,8 @@ class MondrianCalibration(nn.Module):
         bad = int((~torch.isfinite(scores)).sum())
         if bad:
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        self._check_predictions(predictions, len(scores))
+        self._check_shape(predictions, len(scores))
+        self._check_classes(predictions)
         needed = max(calibration_size(alpha), self.min_size or 0)
         if len(scores) < needed:
             raise ValueError(
@@ -86,20 +87,28 @@ class MondrianCalibration(nn.Module):
         """(C,) int64, among how many calibration scores an input of each class is ranked."""
         return (self.members * self.sizes).sum(1)
 
-    def p_value(self, score: Tensor, predictions: Tensor) -> Tensor:
+    def p_value(self, score: Tensor, predictions: Tensor, *, uniform: Tensor | None = None) -> Tensor:
         """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
 
         A score that is not a number counts as the least typical of all. Without gradient.
+
+        With `uniform`, (N,) independent draws from (0, 1], p = (#{scores of the group < score} + u (1 + #{scores of the
+        group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
+        pool, ties or not.
         """
         self._check_fitted()
-        self._check_predictions(predictions, len(score))
+        self._check_shape(predictions, len(score))
+        if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
+            self._check_classes(predictions)
         score = comparable(score)
-        columns = score.to(self.table.dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
-        # plus infinity must not count what fills the table up
-        below = torch.minimum(torch.searchsorted(self.table, columns, right=True), self.sizes[:, None])
-        rank = (self.members[predictions] * below.T).sum(1)
-        dtype = torch.promote_types(score.dtype, torch.float32)
-        return (1 + rank).to(dtype) / (self.group_sizes[predictions] + 1)
+        size = self.group_sizes[predictions]
+        up_to = self._rank(score, predictions, right=True)
+        if uniform is None:
+            dtype = torch.promote_types(score.dtype, torch.float32)
+            return (1 + up_to).to(dtype) / (size + 1)
+        below = self._rank(score, predictions, right=False)
+        dtype = torch.promote_types(score.dtype, uniform.dtype)
+        return (below.to(dtype) + uniform.to(dtype) * (1 + up_to - below)) / (size + 1)
 
     def threshold(self, alpha: float) -> Tensor:
         """(C,) scores at and above which p > alpha, by predicted class; minus infinity where everything is accepted."""
@@ -111,6 +120,13 @@ class MondrianCalibration(nn.Module):
             k = threshold_index(alpha, len(group))
             found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
         return torch.stack(found)
+
+    def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
+        """(N,) int64, how many scores of each input's group lie below its score, those equal to it included or not."""
+        columns = score.to(self.table.dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
+        # plus infinity must not count what fills the table up
+        below = torch.minimum(torch.searchsorted(self.table, columns, right=right), self.sizes[:, None])
+        return (self.members[predictions] * below.T).sum(1)
 
     def _index(self) -> None:
         """Rebuild what follows from the scores and their classes."""
@@ -127,13 +143,15 @@ class MondrianCalibration(nn.Module):
             self.members[c, group] = True
         self.members = self.members.to(self.scores.device)
 
-    def _check_predictions(self, predictions: Tensor, n: int) -> None:
+    def _check_shape(self, predictions: Tensor, n: int) -> None:
         if predictions.shape != (n,) or predictions.is_floating_point():
             raise ValueError(
                 f"predictions: expected one class per score, shape ({n},) of integers; got {tuple(predictions.shape)} "
                 f"of {predictions.dtype}"
             )
-        if n and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
+
+    def _check_classes(self, predictions: Tensor) -> None:
+        if len(predictions) and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
             raise ValueError(
                 f"predictions: expected classes 0 to {self.n_classes - 1}; got {int(predictions.min())} to "
                 f"{int(predictions.max())}"
@@ -150,7 +168,8 @@ class MondrianCalibration(nn.Module):
                 setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
         if len(self.classes):
-            self._check_predictions(self.classes, len(self.scores))
+            self._check_shape(self.classes, len(self.scores))
+            self._check_classes(self.classes)
             self._index()
 
 

@@ -17,7 +17,7 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DetectorFile:
 
     Attributes:
         spec: a JSON object: layers, widths, score, sizes, versions, the classifier's fingerprint.
-        tensors: state of the score and the calibration, by name.
+        tensors: state of the score, the memory and the calibration, by name.
     """
 
     spec: dict[str, Any]
@@ -83,6 +83,12 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
     if not isinstance(spec, dict):
         raise FileFormatError(f"detector file: {path} has a damaged description")
     return DetectorFile(spec, tensors)
+
+
+def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `part.`, without that; all of them for an empty part."""
+    prefix = f"{part}." if part else ""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:

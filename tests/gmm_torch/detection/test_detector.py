@@ -8,7 +8,7 @@ from torch import nn
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.scores import SCORES, make_score
-from gmm_torch.detection.storage import read_detector
+from gmm_torch.detection.storage import VERSION, read_detector
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
 
@@ -171,7 +171,7 @@ def test_tensors_that_do_not_fit_or_are_not_finite_are_named(net, detector, tmp_
     path = tmp_path / "d.safetensors"
     detector.save(path)
     spec = json.dumps(read_detector(path).spec)
-    metadata = {"format": "gmm_torch.detector", "version": "1", "spec": spec}
+    metadata = {"format": "gmm_torch.detector", "version": str(VERSION), "spec": spec}
     tensors = load_file(path)
     name = next(key for key in tensors if key.endswith("centred_means"))
     save_file({k: v for k, v in tensors.items() if k != name}, path, metadata=metadata)

@@ -1,0 +1,83 @@
+"""P-values that hold for the calibration set at hand, not only on average over calibration sets."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.conditional import BOUNDS, simultaneous_calibration_size
+from gmm_torch.functional.p_values import comparable
+
+
+class ConditionalCalibration(Calibration):
+    """Calibration whose p-values are raised so far that they hold given the calibration set.
+
+    The guarantee: with probability >= 1 - delta over calibration sets, P(p <= a | the set) <= a for every a at once, for
+    inputs from where the calibration inputs come from, all independent (Bates, Candes, Lei, Romano, Sesia 2023,
+    "Testing for outliers with conformal p-values", section 3). Where only one alpha matters, fixed beforehand,
+    `functional.conditional.conditional_alpha` costs less.
+
+    Args:
+        delta: share of calibration sets for which it may fail, in (0, 1).
+        method: "simes", tight for small p-values; "monte_carlo", tight over a wider range; "dkw", for large sets and
+            large p-values. See `functional.conditional`.
+    """
+
+    bounds: Tensor
+
+    def __init__(self, delta: float = 0.1, method: str = "monte_carlo") -> None:
+        super().__init__()
+        check_probability("delta", delta)
+        if method not in BOUNDS:
+            raise ValueError(f"method: expected one of {', '.join(BOUNDS)}; got {method!r}")
+        self.delta = delta
+        self.method = method
+        # They follow from the size of the set, the method and delta.
+        self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) float32, ascending
+
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
+        """Take over calibration scores (n,), finite.
+
+        Raises:
+            ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
+        """
+        super().fit(scores, alpha, predictions=predictions)
+        self._tabulate()
+        if not bool(self.bounds[0] <= alpha):
+            given, self.scores = len(self.scores), self.scores[:0]
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at least "
+                f"{simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])} inputs; got {given}: give "
+                "more, choose a larger alpha or delta, or another method"
+            )
+        return self
+
+    def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
+        """(N,) p-values of scores (N,): the bound b_i of the conformal p-value i/(n + 1).
+
+        Raises:
+            ValueError: with `uniform`: the bounds are for p-values that are not randomised.
+        """
+        self._check_fitted()
+        if uniform is not None:
+            raise ValueError("uniform: expected None; bounds given the calibration set are not for randomised p-values")
+        score = comparable(score)
+        rank = torch.searchsorted(self.scores, score.to(self.scores.dtype).contiguous(), right=True)
+        return self.bounds[rank].to(torch.promote_types(score.dtype, torch.float32))
+
+    def threshold(self, alpha: float) -> Tensor:
+        """The score () at and above which p > alpha; minus infinity where everything is accepted."""
+        self._check_fitted()
+        check_alpha(alpha)
+        k = int((self.bounds[:-1] <= alpha).sum())
+        return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
+
+    def _tabulate(self) -> None:
+        self.bounds = BOUNDS[self.method](len(self.scores), self.delta).float().to(self.scores.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if len(self.scores):
+            self._tabulate()
