@@ -5,7 +5,7 @@ the alternative that failures score lower. They take the inputs as independent; 
 the good images themselves are not quite, so read their p-values as an order of magnitude.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,17 +133,30 @@ def superiority_interval(
             f"superiority must be in [0, 1] and both samples hold one input at least; got superiority "
             f"{superiority}, n_good {n_good}, n_failures {n_failures}."
         )
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    return interval_of_superiority(
+        superiority, lambda theta: superiority_variance(theta, n_good, n_failures), confidence
+    )
+
+
+def superiority_variance(theta: float, n_good: int, n_failures: int) -> float:
+    """Variance of the estimate where the probability of superiority is theta; Newcombe 2006, see above."""
     extra = (n_good + n_failures) / 2 - 1
+    spread = 1 + extra * (1 - theta) / (2 - theta) + extra * theta / (1 + theta)
+    return theta * (1 - theta) * spread / (n_good * n_failures)
+
+
+def interval_of_superiority(
+    estimate: float, variance: Callable[[float], float], confidence: float
+) -> tuple[float, float]:
+    """The theta with |theta - estimate| <= z sqrt(variance(theta)); the variance is 0 at 0 and at 1."""
+    z = float(stats.norm.ppf((1 + confidence) / 2))
 
     def excess(theta: float) -> float:
-        spread = 1 + extra * (1 - theta) / (2 - theta) + extra * theta / (1 + theta)
-        variance = theta * (1 - theta) * spread / (n_good * n_failures)
-        return (theta - superiority) ** 2 - z * z * variance
+        return (theta - estimate) ** 2 - z * z * variance(theta)
 
     # An estimate of 0 or 1 is itself a root of the excess; just inside it the excess is negative, as elsewhere.
-    low = 0.0 if superiority == 0 else optimize.brentq(excess, 0.0, min(superiority, 1 - 1e-12))
-    high = 1.0 if superiority == 1 else optimize.brentq(excess, max(superiority, 1e-12), 1.0)
+    low = 0.0 if estimate == 0 else optimize.brentq(excess, 0.0, min(estimate, 1 - 1e-12))
+    high = 1.0 if estimate == 1 else optimize.brentq(excess, max(estimate, 1e-12), 1.0)
     return float(low), float(high)
 
 

@@ -62,7 +62,7 @@ class MondrianCalibration(nn.Module):
         bad = int((~torch.isfinite(scores)).sum())
         if bad:
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        self._check_shape(predictions, len(scores))
+        _check_shape(predictions, scores)
         self._check_classes(predictions)
         needed = max(calibration_size(alpha), self.min_size or 0)
         if len(scores) < needed:
@@ -97,7 +97,7 @@ class MondrianCalibration(nn.Module):
         pool, ties or not.
         """
         self._check_fitted()
-        self._check_shape(predictions, len(score))
+        _check_shape(predictions, score)
         if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
             self._check_classes(predictions)
         score = comparable(score)
@@ -143,13 +143,6 @@ class MondrianCalibration(nn.Module):
             self.members[c, group] = True
         self.members = self.members.to(self.scores.device)
 
-    def _check_shape(self, predictions: Tensor, n: int) -> None:
-        if predictions.shape != (n,) or predictions.is_floating_point():
-            raise ValueError(
-                f"predictions: expected one class per score, shape ({n},) of integers; got {tuple(predictions.shape)} "
-                f"of {predictions.dtype}"
-            )
-
     def _check_classes(self, predictions: Tensor) -> None:
         if len(predictions) and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
             raise ValueError(
@@ -168,9 +161,17 @@ class MondrianCalibration(nn.Module):
                 setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
         if len(self.classes):
-            self._check_shape(self.classes, len(self.scores))
+            _check_shape(self.classes, self.scores)
             self._check_classes(self.classes)
             self._index()
+
+
+def _check_shape(predictions: Tensor, scores: Tensor) -> None:
+    if predictions.shape != scores.shape or scores.dim() != 1 or predictions.is_floating_point():
+        raise ValueError(
+            f"predictions: expected one class per score, shape {tuple(scores.shape)} of integers; got "
+            f"{tuple(predictions.shape)} of {predictions.dtype}"
+        )
 
 
 def _group(c: int, counts: list[int], needed: int) -> list[int]:

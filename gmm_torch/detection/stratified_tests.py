@@ -11,7 +11,35 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_scores
+from gmm_torch.detection.hypothesis_tests import (
+    holm,
+    interval_of_superiority,
+    superiority_interval,
+    superiority_variance,
+)
+from gmm_torch.functional.checks import check_probability, check_scores
+
+
+@dataclass(frozen=True)
+class StratumComparison:
+    """One stratum by itself.
+
+    Attributes:
+        name: of the stratum, such as a class.
+        n_failures, n_good: its inputs.
+        superiority: P(good > failure) + P(good = failure) / 2.
+        interval: of the superiority, for this stratum alone.
+        mann_whitney_p: one-sided p-value of "failures do not score lower".
+        mann_whitney_p_holm: the same, corrected over all strata.
+    """
+
+    name: int
+    n_failures: int
+    n_good: int
+    superiority: float
+    interval: tuple[float, float]
+    mann_whitney_p: float
+    mann_whitney_p_holm: float
 
 
 @dataclass(frozen=True)
@@ -23,18 +51,20 @@ class StratifiedComparison:
         permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None if not made.
         superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
             number of pairs: the AUROC within strata.
+        interval: of the superiority, if it is the same in all strata.
+        confidence: of every interval.
         n_failures, n_good: inputs in the strata that were compared.
-        strata: those that hold both good inputs and failures; the others say nothing.
-        by_stratum: superiority in each of these.
+        strata: those that hold both good inputs and failures, one by one; the others say nothing.
     """
 
     van_elteren_p: float
     permutation_p: float | None
     superiority: float
+    interval: tuple[float, float]
+    confidence: float
     n_failures: int
     n_good: int
-    strata: tuple[int, ...]
-    by_stratum: tuple[float, ...]
+    strata: tuple[StratumComparison, ...]
 
 
 @dataclass(frozen=True)
@@ -54,26 +84,38 @@ class _Stratum:
         m, n = self.sizes
         return float((self.ranks[~self.failure].sum() - n * (n + 1) / 2) / (m * n))
 
+    @property
+    def mann_whitney_p(self) -> float:
+        return float(stats.mannwhitneyu(self.ranks[self.failure], self.ranks[~self.failure], alternative="less").pvalue)
+
 
 def compare_within(
-    scores: Tensor, failure: Tensor, stratum: Tensor, n_permutations: int = 0, seed: int = 0
+    scores: Tensor,
+    failure: Tensor,
+    stratum: Tensor,
+    confidence: float = 0.95,
+    n_permutations: int = 0,
+    seed: int = 0,
 ) -> StratifiedComparison:
     """Test "failures score lower" within strata, such as predicted classes.
 
     The statistic is the sum over strata of (rank sum of the failures) / (stratum size + 1), which is the most powerful
     weighting for a common shift (van Elteren 1960, "On the combination of independent two-sample tests of Wilcoxon");
-    its variance is the exact one under permutation, ties included.
+    its variance is the exact one under permutation, ties included. The interval is that of `superiority_interval`, with
+    the variance of the weighted mean over independent strata.
 
     Args:
         scores: (N,), higher = more typical.
         failure: (N,) bool or 0/1, True where the prediction is wrong.
         stratum: (N,) integers.
+        confidence: of the intervals, in (0, 1).
         n_permutations: draws of the permutation test; 0 leaves it out.
         seed: of these draws.
 
     Raises:
         ValueError: shapes, NaN, or no stratum with both good inputs and failures.
     """
+    check_probability("confidence", confidence)
     strata = _strata(scores, failure, stratum)
     observed = sum(_statistic(s.ranks[s.failure].sum(), s) for s in strata)
     mean = sum(s.sizes[0] / 2 for s in strata)  # of a rank (size + 1) / 2, over size + 1
@@ -81,15 +123,39 @@ def compare_within(
     # all scores equal: no evidence at all
     z = (observed - mean) / variance**0.5 if variance > 0 else 0.0
     pairs = np.array([s.sizes[0] * s.sizes[1] for s in strata])
-    by_stratum = np.array([s.superiority for s in strata])
+    weights = pairs / pairs.sum()
+    superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
     return StratifiedComparison(
         van_elteren_p=float(stats.norm.cdf(z)) if variance > 0 else 1.0,
         permutation_p=_permutation(strata, float(observed), n_permutations, seed) if n_permutations else None,
-        superiority=float((pairs * by_stratum).sum() / pairs.sum()),
+        superiority=superiority,
+        interval=interval_of_superiority(
+            superiority,
+            lambda theta: sum(
+                w * w * superiority_variance(theta, *s.sizes) for w, s in zip(weights.tolist(), strata, strict=True)
+            ),
+            confidence,
+        ),
+        confidence=confidence,
         n_failures=sum(s.sizes[0] for s in strata),
         n_good=sum(s.sizes[1] for s in strata),
-        strata=tuple(s.name for s in strata),
-        by_stratum=tuple(float(value) for value in by_stratum),
+        strata=_one_by_one(strata, confidence),
+    )
+
+
+def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
+    p = [s.mann_whitney_p for s in strata]
+    return tuple(
+        StratumComparison(
+            name=s.name,
+            n_failures=s.sizes[0],
+            n_good=s.sizes[1],
+            superiority=s.superiority,
+            interval=superiority_interval(s.superiority, s.sizes[1], s.sizes[0], confidence),
+            mann_whitney_p=alone,
+            mann_whitney_p_holm=corrected,
+        )
+        for s, alone, corrected in zip(strata, p, holm(p), strict=True)
     )
 
 

@@ -51,7 +51,7 @@ def batch_p_value(
     check_count("n_permutations", n_permutations)
     if statistic not in _STATISTICS:
         raise ValueError(f"statistic: expected one of {', '.join(_STATISTICS)}; got {statistic!r}")
-    pooled, order = torch.cat([batch, comparable(calibration).to(batch)]).cpu().double().sort()  # (m + n,)
+    pooled, order = torch.cat([batch, comparable(calibration).to(batch.device)]).cpu().double().sort()  # (m + n,)
     measure = _STATISTICS[statistic](pooled, len(batch))
     observed = measure((order < len(batch))[None].double())
     generator = torch.Generator().manual_seed(seed)

@@ -14,6 +14,7 @@ Two kinds of guarantee follow, both of which fail for at most a share delta of c
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from gmm_torch.functional.checks import check_count, check_probability
 from gmm_torch.functional.p_values import threshold_index
 
 MEMORY = 4_000_000  # numbers at a time in the Monte Carlo simulation
+LARGEST = 2**24  # calibration set that is looked at
 
 
 def simes_bounds(n: int, delta: float, k: int | None = None) -> Tensor:
@@ -86,13 +88,31 @@ def monte_carlo_bounds(n: int, delta: float, n_draws: int = 999, seed: int = 0, 
         raise ValueError(f"n_draws: delta={delta:g} needs at least {math.ceil(1 / delta) - 1} draws; got {n_draws}")
     bounded = max(1, min(n, round(share * n)))
     i = np.arange(1, bounded + 1)
+    ceiling = delta / 8
+    levels = _lowest_levels(n, bounded, n_draws, seed, ceiling)
+    while ceiling < 1 and np.isfinite(levels).sum() < k:
+        ceiling = min(1.0, 4 * ceiling)
+        levels = _lowest_levels(n, bounded, n_draws, seed, ceiling)
+    level = np.partition(levels, k - 1)[k - 1]
+    return _table(np.concatenate([special.betainccinv(i, n + 1 - i, level), np.ones(n - bounded)]))
+
+
+def _lowest_levels(n: int, bounded: int, n_draws: int, seed: int, ceiling: float) -> np.ndarray:
+    """Of each simulated set the lowest P(beta(i, n + 1 - i) > U_(i)) over i <= bounded; infinity where it's above the
+    ceiling, which saves the evaluation of nearly all of them.
+    """
+    i = np.arange(1, bounded + 1)
+    floor = special.betainccinv(i, n + 1 - i, ceiling) if ceiling < 1 else np.zeros(bounded)
     random = np.random.default_rng(seed)
-    levels = []
+    levels = np.full(n_draws, np.inf)
+    done = 0
     for size in _chunks(n_draws, max(1, MEMORY // n)):
         ordered = np.sort(random.random((size, n)), 1)[:, :bounded]
-        levels.append(special.betaincc(i, n + 1 - i, ordered).min(1))
-    level = np.partition(np.concatenate(levels), k - 1)[k - 1]
-    return _table(np.concatenate([special.betainccinv(i, n + 1 - i, level), np.ones(n - bounded)]))
+        row, column = np.nonzero(ordered >= floor)
+        level = special.betaincc(i[column], n + 1 - i[column], ordered[row, column])
+        np.minimum.at(levels, done + row, level)
+        done += size
+    return levels
 
 
 def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
@@ -171,6 +191,47 @@ def conditional_calibration_size(alpha: float, delta: float, level: float | None
         if enough.any():
             return int(n[enough.argmax()])
         first, size = first + size, 2 * size
+
+
+BOUNDS: dict[str, Callable[[int, float], Tensor]] = {
+    "simes": simes_bounds,
+    "dkw": dkw_bounds,
+    "monte_carlo": monte_carlo_bounds,
+}
+
+
+def simultaneous_calibration_size(
+    alpha: float, delta: float, bounds: Callable[[int, float], Tensor] = monte_carlo_bounds
+) -> int:
+    """How many calibration inputs let an input be refused at alpha by `conditional_p_value`, so b_1 <= alpha?
+
+    Guarantees at every alpha at once cost more inputs than that of `conditional_calibration_size` at one alpha.
+
+    Args:
+        alpha: the lowest false alarm rate to test at, in (0, 1).
+        delta: share of calibration sets for which the p-values may fail, in (0, 1).
+        bounds: from n and delta to the table of bounds, such as `simes_bounds`; b_1 must fall as n rises.
+
+    Returns:
+        The smallest n, by bisection.
+
+    Raises:
+        ValueError: not even 2^24 inputs suffice.
+    """
+    check_probability("alpha", alpha)
+    check_probability("delta", delta)
+    high = 1
+    while not float(bounds(high, delta)[0]) <= alpha:
+        high *= 2
+        if high > LARGEST:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} takes more than {LARGEST} inputs"
+            )
+    low = high // 2  # does not suffice
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if float(bounds(middle, delta)[0]) <= alpha else (middle, high)
+    return high
 
 
 def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.detection.error_rates import EDGES, cochran_armitage, error_rates
+from gmm_torch.detection.error_rates import EDGES, RateBin, cochran_armitage, error_rates, rises
 
 
 def draw(n, slope, seed):
@@ -50,8 +50,34 @@ def test_the_trend_test_looks_in_one_direction_and_holds_its_level():
     assert sum(value <= 0.05 for value in null) <= 36
 
 
+def bins_of(*counts):
+    return [RateBin(i, i + 1, n, k, k / n if n else None, (0.0, 1.0)) for i, (k, n) in enumerate(counts)]
+
+
+def test_one_rise_is_fishers_exact_test_times_the_number_of_neighbours():
+    # from 1 of 10 to 6 of 10: hypergeometric, 7 errors among 20 inputs
+    exact = stats.hypergeom(20, 7, 10).cdf(1)
+    assert rises(bins_of((1, 10), (6, 10))) == pytest.approx(exact)
+    assert rises(bins_of((5, 10), (1, 10), (0, 0), (6, 10))) == pytest.approx(2 * exact)
+
+
+def test_a_fall_is_no_rise_but_a_bump_in_it_is():
+    assert rises(error_rates(*draw(3000, 0.15, 0))) > 0.2
+    falling = bins_of((300, 1000), (200, 1000), (100, 1000), (50, 1000))
+    assert rises(falling) == 1
+    bumped = bins_of((300, 1000), (100, 1000), (200, 1000), (50, 1000))
+    assert cochran_armitage(bumped) < 1e-6  # the trend alone hides it
+    assert rises(bumped) < 1e-6
+
+
+def test_the_test_of_a_rise_holds_its_level():
+    null = [rises(error_rates(*draw(300, 0, seed))) for seed in range(400)]
+    assert sum(value <= 0.05 for value in null) <= 36
+
+
 def test_no_errors_show_no_trend():
     assert cochran_armitage(error_rates(torch.rand(50), torch.zeros(50))) == 1
+    assert rises(error_rates(torch.rand(50), torch.zeros(50))) == 1
 
 
 def test_bad_arguments_are_refused_in_words():

@@ -75,6 +75,33 @@ def test_the_threshold_and_the_p_value_agree():
     assert calibration.threshold(0.001).isneginf().all()
 
 
+def test_randomised_p_values_by_hand():
+    scores = torch.tensor([1.0, 2.0, 2.0, 10.0, 20.0, 20.0])
+    calibration = MondrianCalibration(2).fit(scores, 0.5, predictions=torch.tensor([0, 0, 0, 1, 1, 1]))
+    x, y = torch.tensor([2.0, 2.0, 20.0, torch.inf, torch.nan]), torch.tensor([0, 1, 1, 0, 1])
+    # one below and two equal; none; one below and two equal; three below; none
+    expected = torch.tensor([1 + 0.5 * 3, 0.5, 1 + 0.5 * 3, 3.5, 0.5]) / 4
+    torch.testing.assert_close(calibration.p_value(x, y, uniform=torch.full((5,), 0.5)), expected)
+    torch.testing.assert_close(calibration.p_value(x, y, uniform=torch.ones(5)), calibration.p_value(x, y))
+
+
+def test_it_exports_with_a_dynamic_batch():
+    class Judge(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            scores, classes = drawn([40, 5, 30, 17])
+            self.calibration = MondrianCalibration(4).fit(scores, 0.05, predictions=classes)
+
+        def forward(self, score, logits):
+            return self.calibration.p_value(score, logits.argmax(-1))
+
+    judge, batch = Judge(), torch.export.Dim("batch", min=2)
+    x, logits = torch.randn(7), torch.randn(7, 4)
+    program = torch.export.export(judge, (x, logits), dynamic_shapes=({0: batch}, {0: batch}))
+    x, logits = torch.randn(23) + 4, torch.randn(23, 4)
+    torch.testing.assert_close(program.module()(x, logits), judge(x, logits))
+
+
 def test_min_size_pools_more():
     scores, classes = drawn([50, 30, 25])
     assert MondrianCalibration(3).fit(scores, 0.1, predictions=classes).pooled.sum() == 0
@@ -109,5 +136,8 @@ def test_bad_arguments_are_refused_in_words():
         calibration.fit(scores, 0.1, predictions=classes[1:])
     with pytest.raises(ValueError, match="expected classes 0 to 1; got 1 to 2"):
         calibration.fit(scores, 0.1, predictions=classes + 1)
+    calibration.fit(scores, 0.1, predictions=classes)
+    with pytest.raises(ValueError, match="expected classes 0 to 1; got -1 to 0"):
+        calibration.p_value(scores[:2], torch.tensor([-1, 0]))
     with pytest.raises(ValueError, match="min_size >= 1"):
         MondrianCalibration(2, min_size=0)

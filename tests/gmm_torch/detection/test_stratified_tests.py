@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.detection.hypothesis_tests import mann_whitney, probability_of_superiority
+from gmm_torch.detection.hypothesis_tests import compare, holm, mann_whitney, probability_of_superiority
 from gmm_torch.detection.stratified_tests import compare_within
 
 
@@ -26,6 +26,47 @@ def test_one_stratum_is_the_mann_whitney_test():
     assert found.superiority == pytest.approx(probability_of_superiority(scores[~failure], scores[failure]))
 
 
+def test_one_stratum_has_the_interval_of_the_comparison_without_strata():
+    scores, failure, _ = draw(300, 0)
+    found = compare_within(scores, failure, torch.full((300,), 7), confidence=0.9)
+    expected = compare(scores[~failure], scores[failure], 0.9)
+    assert found.interval == pytest.approx(expected.interval)
+    (alone,) = found.strata
+    assert (alone.name, alone.n_good, alone.n_failures) == (7, expected.n_good, expected.n_failures)
+    assert alone.interval == pytest.approx(expected.interval)
+    assert alone.mann_whitney_p == pytest.approx(expected.mann_whitney_p)
+
+
+def test_every_stratum_is_compared_by_itself_and_corrected_for_their_number():
+    scores, failure, stratum = draw(400, 3)
+    found = compare_within(scores - 0.5 * failure, failure, stratum)
+    for each in found.strata:
+        x = (scores - 0.5 * failure)[stratum == each.name]
+        wrong = failure[stratum == each.name]
+        assert each.mann_whitney_p == pytest.approx(mann_whitney(x[~wrong], x[wrong]))
+        assert each.interval == pytest.approx(compare(x[~wrong], x[wrong]).interval)
+    assert [s.mann_whitney_p_holm for s in found.strata] == holm([s.mann_whitney_p for s in found.strata])
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    truth = float(stats.norm.cdf(0.7 / 2**0.5))
+    missed = 0
+    for seed in range(400):
+        scores, failure, stratum = draw(200, seed)
+        low, high = compare_within(scores - 0.7 * failure, failure, stratum, confidence=0.9).interval
+        missed += not low <= truth <= high
+    # a binomial(400, 0.1) exceeds 63 once in 6000 tries; the seeds are fixed
+    assert missed <= 63
+    assert missed >= 15  # nor is it far too wide
+
+
+def test_failures_that_all_score_lower_have_an_interval_up_to_one():
+    _, failure, stratum = draw(200, 0)
+    found = compare_within(-failure.float(), failure, stratum)
+    assert found.superiority == 1
+    assert 0.8 < found.interval[0] < found.interval[1] == 1
+
+
 def test_two_small_strata_agree_with_every_exchange():
     scores = torch.tensor([1.0, 3.0, 4.0, 2.0, 5.0, 5.0, 7.0])
     failure = torch.tensor([1, 0, 0, 1, 0, 1, 0])
@@ -37,7 +78,7 @@ def test_two_small_strata_agree_with_every_exchange():
     assert found.permutation_p == pytest.approx(np.mean(np.array(sums) <= observed + 1e-9), abs=0.01)
     z = (observed - np.mean(sums)) / np.std(sums)
     assert found.van_elteren_p == pytest.approx(stats.norm.cdf(z))
-    assert found.by_stratum == (1.0, pytest.approx((1 + 1 + 0.5 + 1) / 4))
+    assert [each.superiority for each in found.strata] == [1.0, pytest.approx((1 + 1 + 0.5 + 1) / 4)]
     assert found.superiority == pytest.approx((2 * 1.0 + 4 * 3.5 / 4) / 6)
 
 

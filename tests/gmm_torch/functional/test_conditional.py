@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -12,6 +13,7 @@ from gmm_torch.functional.conditional import (
     false_alarm_interval,
     monte_carlo_bounds,
     simes_bounds,
+    simultaneous_calibration_size,
 )
 from gmm_torch.functional.p_values import conformal_p_value, threshold_index
 
@@ -96,6 +98,31 @@ def test_calculator_and_level_agree():
     assert conditional_alpha(0.05, n, 0.1) == 1.5 / (n + 1)
     with pytest.raises(ValueError, match=f"needs at least {n} inputs; got {n - 1}"):
         conditional_alpha(0.05, n - 1, 0.1)
+
+
+def test_the_calculator_for_all_alphas_finds_the_smallest_set():
+    # Simes: 1 - delta^(1/k) <= alpha with k = n // 2
+    k = math.ceil(math.log(0.1) / math.log1p(-0.05))
+    assert simultaneous_calibration_size(0.05, 0.1, simes_bounds) == 2 * k
+    # DKW: sqrt(log(1/delta) / (2n)) <= alpha
+    assert simultaneous_calibration_size(0.05, 0.1, dkw_bounds) == math.ceil(math.log(10) / (2 * 0.05**2))
+    n = simultaneous_calibration_size(0.05, 0.1)
+    assert monte_carlo_bounds(n, 0.1)[0] <= 0.05 < monte_carlo_bounds(n - 1, 0.1)[0]
+    assert n > conditional_calibration_size(0.05, 0.1)
+    with pytest.raises(ValueError, match="takes more than 16777216 inputs"):
+        simultaneous_calibration_size(1e-5, 0.1, dkw_bounds)
+
+
+def test_what_is_left_out_of_the_simulation_does_not_matter():
+    # the level is the k-th lowest over simulated sets; here every order statistic of every set is looked at
+    n, n_draws = 30, 99
+    ordered = np.sort(np.random.default_rng(5).random((n_draws, n)), 1)
+    i = np.arange(1, n + 1)
+    for delta in (0.05, 0.5, 0.9):
+        level = np.sort(stats.beta.sf(ordered, i, n + 1 - i).min(1))[round(100 * delta) - 1]
+        expected = torch.from_numpy(stats.beta.isf(level, i, n + 1 - i))
+        got = monte_carlo_bounds(n, delta, n_draws, seed=5, share=1.0)[:-1]
+        torch.testing.assert_close(got, expected)
 
 
 def test_the_interval_of_the_false_alarm_rate_is_that_of_a_beta_distribution():
