@@ -14,9 +14,9 @@ from gmm_torch.functional.p_values import comparable
 class ConditionalCalibration(Calibration):
     """Calibration whose p-values are raised so far that they hold given the calibration set.
 
-    The guarantee, for independent inputs from where the calibration inputs come from: with probability >= 1 - delta over
-    calibration sets, P(p <= a | the set) <= a for every a at once (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
-    outliers with conformal p-values", section 3). Where only one alpha matters, fixed beforehand,
+    The guarantee, for independent inputs from where the calibration inputs come from: with probability >= 1 - delta
+    over calibration sets, P(p <= a | the set) <= a for every a at once (Bates, Candes, Lei, Romano, Sesia 2023,
+    "Testing for outliers with conformal p-values", section 3). Where only one alpha matters, fixed beforehand,
     `functional.conditional.conditional_alpha` costs less.
 
     Args:
@@ -49,8 +49,8 @@ class ConditionalCalibration(Calibration):
             given, self.scores = len(self.scores), self.scores[:0]
             needed = simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
             raise ValueError(
-                f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at least "
-                f"{needed} inputs; got {given}: give more, choose a larger alpha or delta, or another method"
+                f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at "
+                f"least {needed} inputs; got {given}: give more, choose a larger alpha or delta, or another method"
             )
         return self
 
