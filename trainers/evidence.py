@@ -6,6 +6,8 @@ NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,13 +15,17 @@ from scipy import stats
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
-from gmm_torch.detection.hypothesis_tests import compare, holm
+from gmm_torch.detection.error_rates import cochran_armitage, error_rates, rises
+from gmm_torch.detection.hypothesis_tests import compare, holm, permutation
+from gmm_torch.detection.stratified_tests import compare_within
 from gmm_torch.functional.risk_coverage import excess_aurc
 from trainers.metrics import AUGRC, AURC, FPRAtTPR
 
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
 SELECTION = ("aurc", "augrc", "excess_aurc")
+ERROR_TESTS = ("permutation_p", "van_elteren_p", "trend_p", "rise_p")  # of the source `errors` alone
+N_PERMUTATIONS = 999  # a second or two with ten thousand images
 
 
 def unit_ranks(scores: Tensor) -> Tensor:
@@ -122,13 +128,21 @@ def risk_coverage_evidence(
     }
 
 
-def error_evidence(scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The source `errors`: `source_evidence` of wrong against right, and `risk_coverage_evidence`.
+def error_evidence(
+    scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor], p_values: Tensor, prediction: Tensor
+) -> dict[str, Any]:
+    """The source `errors`: `source_evidence` of wrong against right, and what only labelled test images can show.
 
     Args:
         scores: (N,) of all test images.
         wrong: (N,) bool, True where the prediction is wrong.
         baselines: name -> (N,) scores of the same images.
+        p_values: (N,) of the same images.
+        prediction: (N,) int64, predicted classes.
+
+    Returns:
+        the keys of `source_evidence` and `risk_coverage_evidence`; permutation_p; within_class, see
+        `within_class_evidence`; error_rate, see `error_rate_evidence`.
     """
     wrong = wrong.bool()
     evidence = source_evidence(
@@ -137,7 +151,69 @@ def error_evidence(scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor
     selection = risk_coverage_evidence(scores, wrong, baselines)
     for name, values in selection.pop("baselines").items():
         evidence["baselines"][name].update(values)
-    return {**evidence, **selection}
+    both = "reason" not in evidence
+    return {
+        **evidence,
+        **selection,
+        "permutation_p": permutation(scores[~wrong], scores[wrong], N_PERMUTATIONS) if both else None,
+        "within_class": within_class_evidence(scores, wrong, prediction),
+        "error_rate": error_rate_evidence(p_values, wrong),
+    }
+
+
+def within_class_evidence(
+    scores: Tensor, wrong: Tensor, prediction: Tensor, confidence: float = 0.95
+) -> dict[str, Any]:
+    """Are wrong predictions less typical than right ones of the same predicted class? See `compare_within`.
+
+    Args:
+        scores: (N,).
+        wrong: (N,) bool.
+        prediction: (N,) int64, predicted classes.
+        confidence: of the intervals.
+
+    Returns:
+        van_elteren_p, permutation_p, superiority (the AUROC within classes), interval, confidence, n_failures, n_good;
+        classes: one entry a class with both wrong and right predictions (name, n_failures, n_good, superiority,
+        interval, mann_whitney_p, and mann_whitney_p_holm, corrected over the classes). Where there is no such class
+        the numbers are None and a `reason` says so.
+    """
+    wrong = wrong.bool()
+    if not set(prediction[wrong].tolist()) & set(prediction[~wrong].tolist()):
+        return {
+            "reason": "no predicted class has both wrong and right predictions",
+            **dict.fromkeys(("van_elteren_p", "permutation_p", "superiority", "interval")),
+            "confidence": confidence,
+            "n_failures": 0,
+            "n_good": 0,
+            "classes": [],
+        }
+    found = asdict(compare_within(scores, wrong, prediction, confidence, N_PERMUTATIONS))
+    classes = [{**each, "interval": list(each["interval"])} for each in found.pop("strata")]
+    return {**found, "interval": list(found["interval"]), "classes": classes}
+
+
+def error_rate_evidence(p_values: Tensor, wrong: Tensor, confidence: float = 0.95) -> dict[str, Any]:
+    """The error rate by p-value, and whether it falls as the p-value rises.
+
+    Args:
+        p_values: (N,), N >= 1.
+        wrong: (N,) bool.
+        confidence: of each bin's interval.
+
+    Returns:
+        bins: low, high, n, n_errors, rate (None where n = 0), interval, of the images with low < p <= high;
+        trend_p: a small one shows that the rate falls over the bins (Cochran-Armitage); rise_p: a small one shows that
+        it rises between two neighbours all the same. Both None, with a `reason`, where all images are in one bin.
+    """
+    bins = error_rates(p_values, wrong, confidence=confidence)
+    found: dict[str, Any] = {
+        "confidence": confidence,
+        "bins": [{**asdict(each), "interval": list(each.interval)} for each in bins],
+    }
+    if sum(each.n > 0 for each in bins) < 2:
+        return {**found, "reason": "all p-values are in one bin", "trend_p": None, "rise_p": None}
+    return {**found, "trend_p": cochran_armitage(bins), "rise_p": rises(bins)}
 
 
 def false_alarm_rates(
@@ -175,16 +251,28 @@ def false_alarm_rates(
 
 
 def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The sources with `mann_whitney_p_holm` and `ks_p_holm`, corrected over all tests of the table together.
+    """The sources with `<test>_holm` beside each test, corrected over all tests of the table together.
 
-    Tests that could not be made (None) stay None and don't count.
+    Tests that could not be made (None) stay None and don't count. Those of single classes are corrected among
+    themselves, see `within_class_evidence`.
     """
-    made = [(name, test) for name in sources for test in TESTS if sources[name][test] is not None]
-    adjusted = dict(zip(made, holm([sources[name][test] for name, test in made]), strict=True))
-    return {
-        name: {**source, **{f"{test}_holm": adjusted.get((name, test)) for test in TESTS}}
-        for name, source in sources.items()
-    }
+    corrected = deepcopy(dict(sources))
+    parts = [
+        part
+        for source in corrected.values()
+        for part in (source, source.get("within_class"), source.get("error_rate"))
+        if part is not None
+    ]
+    made = []
+    for part in parts:
+        for test in (*TESTS, *ERROR_TESTS):
+            if test in part:
+                part[f"{test}_holm"] = None
+                if part[test] is not None:
+                    made.append((part, test))
+    for (part, test), value in zip(made, holm([part[test] for part, test in made]), strict=True):
+        part[f"{test}_holm"] = value
+    return corrected
 
 
 def _selection(scores: Tensor, wrong: Tensor) -> dict[str, float]:

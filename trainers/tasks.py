@@ -35,6 +35,7 @@ from trainers.data.datamodule import ImageDataModule
 from trainers.data.folder import image_folder
 from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
+from trainers.error_table import error_table
 from trainers.evaluation_module import EvaluationModule, OutputsModule, Scored, cat_scored
 from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
 from trainers.mixture_module import MixtureModule
@@ -291,6 +292,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     write_report(evaluation, run.folder / "report.html")
     console = Console()
     console.print(metrics_table(metrics))
+    console.print(error_table(metrics))
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
     return metrics
 
@@ -318,7 +320,8 @@ def _metrics(
     """The content of metrics.json."""
     clean = scored[TEST]
     wrong = clean.prediction != labels
-    sources = {"errors": error_evidence(clean.score, wrong, {"max_softmax": clean.max_softmax})}
+    softmax = {"max_softmax": clean.max_softmax}
+    sources = {"errors": error_evidence(clean.score, wrong, softmax, clean.p_value, clean.prediction)}
     for source, part in scored.items():
         if source == TEST:
             continue

@@ -6,16 +6,20 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from gmm_torch.detection.hypothesis_tests import holm
+from gmm_torch.detection.stratified_tests import compare_within
 from trainers.evidence import (
     DETECTION,
     TESTS,
     detection_metrics,
     error_evidence,
+    error_rate_evidence,
     false_alarm_rates,
     holm_correct,
     risk_coverage_evidence,
     source_evidence,
     unit_ranks,
+    within_class_evidence,
 )
 
 
@@ -81,16 +85,91 @@ def test_nan_scores_are_refused():
 
 def test_the_errors_have_risk_coverage_for_ours_and_the_baselines():
     scores, wrong = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([False, True, False, True])
-    found = error_evidence(scores, wrong, {"max_softmax": -scores})
+    found = error_evidence(scores, wrong, {"max_softmax": -scores}, scores / 4, torch.zeros(4).long())
     assert found["auroc"] == pytest.approx(3 / 4)
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     assert found["baselines"]["max_softmax"]["aurc"] == pytest.approx((1 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
     assert found["baselines"]["max_softmax"]["auroc"] == pytest.approx(1 / 4)
 
 
+def labelled(n=600, seed=0, shift=0.8):
+    """Scores, errors, p-values and predicted classes; errors are `shift` lower and rarer for larger p-values."""
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.randint(4, (n,), generator=generator)
+    p = torch.rand(n, generator=generator)
+    wrong = torch.rand(n, generator=generator) < 0.3 * (1 - p)
+    return torch.randn(n, generator=generator) - shift * wrong, wrong, p, prediction
+
+
+def test_the_errors_are_compared_within_predicted_classes():
+    scores, wrong, _, prediction = labelled()
+    found = within_class_evidence(scores, wrong, prediction)
+    direct = compare_within(scores, wrong, prediction)
+    assert found["van_elteren_p"] == direct.van_elteren_p < 1e-6
+    assert found["permutation_p"] == 1 / 1000
+    low, high = found["interval"]
+    assert low < found["superiority"] < high
+    assert [each["name"] for each in found["classes"]] == [0, 1, 2, 3]
+    assert found["classes"][2]["n_failures"] == int((wrong & (prediction == 2)).sum())
+    json.dumps(found, allow_nan=False)
+    # an offset of a whole class makes no difference
+    shifted = within_class_evidence(scores + 5 * prediction, wrong, prediction)
+    assert shifted["superiority"] == pytest.approx(found["superiority"])
+
+
+def test_classes_that_are_all_wrong_or_all_right_have_nothing_to_compare():
+    prediction = torch.tensor([0, 0, 1, 1])
+    found = within_class_evidence(torch.arange(4.0), prediction == 1, prediction)
+    assert found["reason"] == "no predicted class has both wrong and right predictions"
+    assert found["van_elteren_p"] is None
+    assert found["classes"] == []
+
+
+def test_the_error_rate_is_given_by_p_value_with_both_tests():
+    _, wrong, p, _ = labelled()
+    found = error_rate_evidence(p, wrong)
+    assert sum(each["n"] for each in found["bins"]) == 600
+    assert sum(each["n_errors"] for each in found["bins"]) == int(wrong.sum())
+    for each in found["bins"]:
+        low, high = each["interval"]
+        assert low <= each["rate"] <= high
+    assert found["trend_p"] < 1e-4
+    assert found["rise_p"] > 0.05
+    json.dumps(found, allow_nan=False)
+
+
+def test_p_values_in_one_bin_show_no_trend_and_say_so():
+    found = error_rate_evidence(torch.ones(5), torch.tensor([1, 0, 0, 0, 0]))
+    assert (found["trend_p"], found["rise_p"], found["reason"]) == (None, None, "all p-values are in one bin")
+    assert found["bins"][0]["rate"] is None
+
+
+def test_all_tests_of_the_errors_are_corrected_with_those_of_the_table():
+    scores, wrong, p, prediction = labelled(shift=0.1)
+    errors = error_evidence(scores, wrong, {}, p, prediction)
+    other = source_evidence(scores[~wrong], scores[wrong], {})
+    found = holm_correct({"errors": errors, "ood/x": other})
+    places = [
+        (part, test)
+        for part in (found["errors"], found["errors"]["within_class"], found["errors"]["error_rate"], found["ood/x"])
+        for test in (*TESTS, "permutation_p", "van_elteren_p", "trend_p", "rise_p")
+        if test in part
+    ]
+    assert len(places) == 9
+    assert [part[f"{test}_holm"] for part, test in places] == holm([part[test] for part, test in places])
+    assert "trend_p_holm" not in errors["error_rate"]
+
+
 def test_no_errors_have_an_area_of_zero_and_no_auroc():
-    found = error_evidence(torch.arange(5.0), torch.zeros(5, dtype=torch.bool), {"max_softmax": torch.ones(5)})
+    found = error_evidence(
+        torch.arange(5.0), torch.zeros(5).bool(), {"max_softmax": torch.ones(5)}, torch.rand(5), torch.arange(5)
+    )
     assert (found["n"], found["auroc"], found["aurc"], found["augrc"]) == (0, None, 0, 0)
+    assert found["permutation_p"] is None
+    assert found["within_class"]["superiority"] is None
+    assert "no predicted class" in found["within_class"]["reason"]
+    assert found["error_rate"]["trend_p"] == 1
+    json.dumps(found, allow_nan=False)
     assert risk_coverage_evidence(torch.arange(5.0), torch.zeros(5))["baselines"] == {}
 
 

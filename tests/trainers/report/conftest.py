@@ -45,7 +45,11 @@ def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=3
     clean = table["source"] == "test"
     right = clean & (table["prediction"] == table["label"])
     softmax = scores("max_softmax", clean)
-    sources = {"errors": error_evidence(scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax})}
+    p_values, prediction = scores("p_value", clean), torch.from_numpy(table["prediction"][clean])
+    errors = error_evidence(
+        scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax}, p_values, prediction
+    )
+    sources = {"errors": errors}
     for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
         good, failures = (right if name.startswith("adversarial") else clean), table["source"] == name
         sources[name] = source_evidence(
