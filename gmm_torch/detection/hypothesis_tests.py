@@ -81,10 +81,15 @@ def kolmogorov_smirnov(good: Tensor, failures: Tensor) -> float:
 def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed: int = 0) -> float:
     """Permutation test of the difference in mean rank: valid for any sample size and any ties.
 
-    The p-value is (1 + #{permuted >= observed}) / (n_permutations + 1), never 0.
+    The p-value is (1 + #{permuted >= observed}) / (n_permutations + 1), never 0; exact where there are no more
+    exchanges than that, or one input in a sample.
     """
     x, y = _samples(good, failures)
     ranks = stats.rankdata(np.concatenate([x, y]))
+    if len(y) == 1:  # SciPy asks for two; every exchange is one of these
+        return float((ranks <= ranks[-1]).mean())
+    if len(x) == 1:
+        return float((ranks >= ranks[0]).mean())
     result = stats.permutation_test(
         (ranks[: len(x)], ranks[len(x) :]),
         _mean_difference,

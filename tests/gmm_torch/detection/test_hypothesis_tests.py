@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import pytest
@@ -136,3 +137,18 @@ def test_bad_settings_are_refused_in_words():
         superiority_interval(float("nan"), 3, 3)
     with pytest.raises(ValueError, match=r"p-values must be in \[0, 1\]"):
         holm([0.1, float("nan")])
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (6, 1), (1, 1)])
+def test_one_input_in_a_sample_is_compared_with_every_exchange(sizes):
+    n, m = sizes
+    values = torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0, 0.0, 2.0])[: n + m]
+    good, failures = values[:n], values[n:]
+    ranks = stats.rankdata(values.numpy())
+    observed = ranks[n:].mean() - ranks[:n].mean()
+    below = 0
+    exchanges = list(itertools.combinations(range(n + m), m))
+    for chosen in exchanges:
+        others = [i for i in range(n + m) if i not in chosen]
+        below += ranks[list(chosen)].mean() - ranks[others].mean() <= observed + 1e-9
+    assert permutation(good, failures, 99) == pytest.approx(below / len(exchanges))
