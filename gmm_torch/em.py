@@ -324,7 +324,7 @@ class EM:
         parameters for this iteration, so the likelihood cannot fall.
         """
         current = self.parameters
-        share = total.moments["moments"][..., -1] / total.mass  # (R, K)
+        share = total.moments["moments"][..., 0] / total.mass  # (R, K)
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
         dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS

@@ -156,7 +156,7 @@ class Assignment(EStep):
 
     def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
         """One-hot responsibilities (R, K, n), and zeros (R, n)."""
-        columns = features[-1 - self.n_features : -1]
+        columns = features[1 : self.n_features + 1]
         nearest = squared_distances(columns.mT, self.parameters.means.to(self.dtype)).argmin(-2, keepdim=True)
         component = torch.arange(self.n_components, device=columns.device)[:, None]
         return (nearest == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])

@@ -23,7 +23,7 @@ class CovarianceFamily(ABC):
 
     Two paths lead to a density. `squared_distance` centres each point on each mean before it whitens: accurate to the
     last digits, and what `log_prob` uses. EM uses the identity that log(w_k N(x | k)) is linear in fixed features of
-    x (products of two features, the features, one): `features`, `log_joint` and `moments` are then one matrix product
+    x (one, the features, products of two features): `features`, `log_joint` and `moments` are then one matrix product
     each. A family whose forms need too many products has none of them, and overrides `prepare`, `log_joint` and
     `moments`.
 
@@ -159,23 +159,22 @@ class CovarianceFamily(ABC):
     # ---- EM for families linear in their features
 
     def features(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
-        """What log w_k N(x | k) is linear in: products, the features themselves, one.
+        """What log w_k N(x | k) is linear in: one, the features themselves, products.
 
         Args:
             columns: (D, n), points stored feature by feature.
-            out: optional (Q + D + 1, n) to write into; not differentiable then.
+            out: optional (1 + D + Q, n) to write into; not differentiable then.
 
         Returns:
-            (Q + D + 1, n).
+            (1 + D + Q, n).
         """
         n_features, n = columns.shape
         if out is None:
             ones = columns.new_ones(1, n)
-            return torch.cat([self.products(columns), columns, ones])
-        q = self.n_products(n_features)
-        self.products(columns, out=out[:q])
-        out[q:-1] = columns
-        out[-1] = 1
+            return torch.cat([ones, columns, self.products(columns)])
+        out[0] = 1
+        out[1 : n_features + 1] = columns
+        self.products(columns, out=out[n_features + 1 :])
         return out
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
@@ -186,7 +185,7 @@ class CovarianceFamily(ABC):
         never falls. It is below the log-likelihood by a term of the ridge's own size.
 
         Returns:
-            {"natural": (..., K, Q + D + 1)} in the parameters' dtype.
+            {"natural": (..., K, 1 + D + Q)} in the parameters' dtype.
         """
         means, factors = parameters.means, parameters.factors
         n_components, n_features = means.shape[-2:]
@@ -195,7 +194,7 @@ class CovarianceFamily(ABC):
         log_norm = -0.5 * (n_features * math.log(2 * math.pi) + self.log_det(factors, n_features))
         constant = parameters.log_weights + log_norm - 0.5 * ((means * linear).sum(-1) + penalty)
         quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
-        return {"natural": torch.cat([quadratic, linear, constant[..., None]], dim=-1)}
+        return {"natural": torch.cat([constant[..., None], linear, quadratic], dim=-1)}
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """log w_k + log N(x | k), less the ridge's penalty: (..., K, n)."""
@@ -208,12 +207,12 @@ class CovarianceFamily(ABC):
 
         Args:
             prepared: what `prepare` returned.
-            features: (Q + D + 1, n).
+            features: (1 + D + Q, n).
             responsibilities: (..., K, n), each times the point's weight.
             out: earlier statistics to add these to, in place; not differentiable then.
 
         Returns:
-            {"moments": (..., K, Q + D + 1)}: sums of r_k times the features.
+            {"moments": (..., K, 1 + D + Q)}: sums of r_k times the features.
         """
         if out is None:
             return {"moments": responsibilities @ features.mT}
@@ -228,7 +227,7 @@ class CovarianceFamily(ABC):
         """
         n_features = previous.means.shape[-1]
         table = moments["moments"]
-        mass, linear = table[..., -1], table[..., -1 - n_features : -1]
+        mass, linear = table[..., 0], table[..., 1 : n_features + 1]
         total = mass.sum(-1, keepdim=True)
         alive = mass > DEAD_SHARE * total
         safe_mass = torch.where(alive, mass, torch.ones_like(mass))

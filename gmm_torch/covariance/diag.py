@@ -87,7 +87,7 @@ class Diag(CovarianceFamily):
 
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Variances about the mean, plus the ridge."""
-        second = moments["moments"][..., : means.shape[-1]] / mass[..., None]
+        second = moments["moments"][..., means.shape[-1] + 1 :] / mass[..., None]
         variance = (second - means.square()).clamp_min(0) + ridge
         return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
 

@@ -105,36 +105,36 @@ class Full(CovarianceFamily):
         return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
-        """{"rows": (..., K, D, D), "shift": (..., K, D), "constant": (..., K)}: U', U' mean and what is left.
+        """{"rows": (..., K, D, 1 + D), "constant": (..., K)}: [-U' mean, U'], which whitens [1, x], and what is left.
 
         See `CovarianceFamily` for the ridge. The rows lie in memory row by row, each with all components together.
         """
         upper, n_features = parameters.factors["factor"], parameters.means.shape[-1]
-        rows = upper.mT.movedim(-2, 0).contiguous().movedim(0, -2)
-        shift = (upper.mT @ parameters.means[..., None])[..., 0]
+        shift = upper.mT @ parameters.means[..., None]
+        rows = torch.cat([-shift, upper.mT], dim=-1).movedim(-2, 0).contiguous().movedim(0, -2)
         penalty = (self.precision_diagonal(parameters.factors, n_features) * ridge).sum(-1)
         log_norm = log_normal(penalty, self.log_det(parameters.factors, n_features), n_features)
-        return {"rows": rows, "shift": shift, "constant": parameters.log_weights + log_norm}
+        return {"rows": rows, "constant": parameters.log_weights + log_norm}
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """(..., K, n)."""
-        columns = features[:-1]
-        rows, shift = prepared["rows"].movedim(-2, 0), prepared["shift"].movedim(-1, 0)  # (D, ..., K, D), (D, ..., K)
-        distance = columns.new_zeros(*shift.shape[1:], columns.shape[1])
-        for start, end in blocks(len(columns)):
-            lower = rows[start:end, ..., :end].flatten(0, -2)
-            white = torch.addmm(-shift[start:end].reshape(-1, 1), lower, columns[:end])
-            distance = distance + white.square().view(end - start, *distance.shape).sum(0)
-        return prepared["constant"][..., None] - 0.5 * distance
+        rows = prepared["rows"].movedim(-2, 0)  # (D, ..., K, 1 + D)
+        distance = None
+        for start, end in blocks(len(rows)):
+            white = rows[start:end, ..., : end + 1].flatten(0, -2) @ features[: end + 1]
+            for row in white.view(end - start, *rows.shape[1:-1], -1):
+                # row by row the sum stays in the first-level cache, and no squares are written anywhere
+                distance = row.square() if distance is None else distance.addcmul_(row, row)
+        return torch.sub(prepared["constant"][..., None], distance, alpha=0.5)
 
     def moments(
         self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
     ) -> Factors:
-        """{"moments": (..., K, D + 1), "second": (..., K, D, D)}: of "second" the lower triangle alone has a meaning.
+        """{"moments": (..., K, 1 + D), "second": (..., K, D, D)}: of "second" the lower triangle alone has a meaning.
 
         It lies in memory row by row, each with all components together.
         """
-        columns = features[:-1]
+        columns = features[1:]
         result = super().moments(prepared, features, responsibilities, out)
         shape = responsibilities.shape[:-1]
         rows = None if out is None else out["second"].movedim(-2, 0)  # (D, ..., K, D)

@@ -158,9 +158,9 @@ class LowRank(CovarianceFamily):
         return square.clamp_min(0).sqrt()
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
-        """{"natural": (..., K, 2 D + 1), "basis": (..., K, D, q), "shift": (..., K, q)}.
+        """{"natural": (..., K, 1 + 2 D), "basis": (..., K, D, q), "shift": (..., K, q)}.
 
-        The log-density is linear in squares, features and one, plus half the square of A' (x - mean).
+        The log-density is linear in one, features and squares, plus half the square of A' (x - mean).
         """
         means, factors = parameters.means, parameters.factors
         n_features = means.shape[-1]
@@ -168,7 +168,7 @@ class LowRank(CovarianceFamily):
         penalty = (self.precision_diagonal(factors, n_features) * ridge).sum(-1)
         log_norm = log_normal(penalty, self.log_det(factors, n_features), n_features)
         constant = parameters.log_weights + log_norm - 0.5 * (means.square() * precision).sum(-1)
-        natural = torch.cat([-0.5 * precision, means * precision, constant[..., None]], dim=-1)
+        natural = torch.cat([constant[..., None], means * precision, -0.5 * precision], dim=-1)
         shift = (basis.mT @ means[..., None])[..., 0]
         return {"natural": natural, "basis": basis.mT.contiguous(), "shift": shift}
 
@@ -179,7 +179,7 @@ class LowRank(CovarianceFamily):
     def moments(
         self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
     ) -> Factors:
-        """{"moments": (..., K, 2 D + 1), "cross": (..., K, q, D)}, the latter of A' (x - old mean) with x."""
+        """{"moments": (..., K, 1 + 2 D), "cross": (..., K, q, D)}, the latter of A' (x - old mean) with x."""
         columns = self._columns(features)
         weighted = (self._project(prepared, features) * responsibilities[..., None, :]).flatten(0, -2)
         result = super().moments(prepared, features, responsibilities, out)
@@ -205,10 +205,10 @@ class LowRank(CovarianceFamily):
         directions, _, triangle = decompose(old)
         basis = old["noise"][..., None] * directions  # A
         table = moments["moments"]
-        second = table[..., :n_features] / mass[..., None]
+        second = table[..., n_features + 1 :] / mass[..., None]
         variance = (second - means.square()).clamp_min(0) + ridge
         # A scatter about the new means times A, from sums about the old ones: A' (x - old mean) sums to this.
-        total = table[..., n_features:-1] - table[..., -1:] * moments["old_means"]
+        total = table[..., 1 : n_features + 1] - table[..., :1] * moments["old_means"]
         along = (basis.mT @ total[..., None])[..., 0]  # (..., K, q)
         cross = (moments["cross"].mT - means[..., None] * along[..., None, :]) / mass[..., None, None]
         cross = cross + ridge[:, None] * basis  # (..., K, D, q)
@@ -256,7 +256,7 @@ class LowRank(CovarianceFamily):
     @staticmethod
     def _columns(features: Tensor) -> Tensor:
         n_features = (len(features) - 1) // 2
-        return features[n_features:-1]
+        return features[1 : n_features + 1]
 
 
 def decompose(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:

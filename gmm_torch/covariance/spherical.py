@@ -90,7 +90,7 @@ class Spherical(CovarianceFamily):
 
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Mean squared deviation over all features, plus the mean ridge."""
-        second = moments["moments"][..., 0] / mass
+        second = moments["moments"][..., -1] / mass
         variance = (second - means.square().sum(-1)).clamp_min(0) / means.shape[-1] + ridge.mean()
         return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
 

@@ -96,14 +96,14 @@ class Tied(CovarianceFamily):
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """(..., K, n)."""
-        shared = (prepared["factor"].mT @ features[:-1]).square().sum(-2, keepdim=True)
+        shared = (prepared["factor"].mT @ features[1:]).square().sum(-2, keepdim=True)
         return super().log_joint(prepared, features) - 0.5 * shared
 
     def moments(
         self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
     ) -> Factors:
-        """{"moments": (..., K, D + 1), "scatter": (..., D, D)}, the latter of all points about the origin."""
-        columns = features[:-1]
+        """{"moments": (..., K, 1 + D), "scatter": (..., D, D)}, the latter of all points about the origin."""
+        columns = features[1:]
         weighted = columns * responsibilities.sum(-2, keepdim=True)  # (..., D, n)
         scatter = weighted @ columns.mT
         result = super().moments(prepared, features, responsibilities, out)
@@ -114,7 +114,7 @@ class Tied(CovarianceFamily):
 
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Scatter of all points less that of the means, plus the ridge."""
-        exact_mass = moments["moments"][..., -1]  # `mass` is one, not zero, for a component without points
+        exact_mass = moments["moments"][..., 0]  # `mass` is one, not zero, for a component without points
         between = (means * exact_mass[..., None]).mT @ means
         covariance = (moments["scatter"] - between) / exact_mass.sum(-1)[..., None, None]
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)

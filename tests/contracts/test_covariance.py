@@ -202,12 +202,12 @@ def test_moments_of_parts_add_up(family, generator):
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-10)
 
 
-def test_the_mass_of_the_components_is_the_last_column_of_the_moments(family, generator):
+def test_the_mass_of_the_components_is_the_first_column_of_the_moments(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
     r = torch.rand(K, N, generator=generator, **torch_options)
     prepared = family.prepare(parameters, torch.zeros(D, **torch_options))
     moments = family.moments(prepared, family.features(x.mT.contiguous()), r)
-    torch.testing.assert_close(moments["moments"][..., -1], r.sum(1))
+    torch.testing.assert_close(moments["moments"][..., 0], r.sum(1))
 
 
 def test_a_component_without_points_stays_where_it_is(family, generator):
