@@ -1,6 +1,6 @@
 """Exact confidence bounds of a rate, from a count."""
 
-from scipy import stats
+from scipy import special
 
 from gmm_torch.functional.checks import check_probability
 
@@ -15,7 +15,7 @@ def upper_bound(n_events: int, n: int, confidence: float) -> float:
         ValueError: not 0 <= n_events <= n, or a confidence outside (0, 1).
     """
     _check(n_events, n, confidence)
-    return 1.0 if n_events == n else float(stats.beta.ppf(confidence, n_events + 1, n - n_events))
+    return 1.0 if n_events == n else float(special.betaincinv(n_events + 1, n - n_events, confidence))
 
 
 def interval(n_events: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
