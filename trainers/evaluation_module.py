@@ -20,7 +20,8 @@ class Scored(NamedTuple):
         p_value: (N,).
         accept: (N,) bool.
         max_softmax: (N,), the baseline on the same images.
-        component: (N,) int64, the mixture's most probable component; -1 for a score without a mixture.
+        component: (N,) int64, the first mixture's most probable component; -1 for a score without a mixture.
+        components: (N, J) int64, the most probable component of each of the J mixtures.
         features: (N, D) of the last layer, for pictures.
     """
 
@@ -30,6 +31,7 @@ class Scored(NamedTuple):
     accept: Tensor
     max_softmax: Tensor
     component: Tensor
+    components: Tensor
     features: Tensor
 
 
@@ -59,10 +61,11 @@ class EvaluationModule(lightning.LightningModule):
         """`Scored` of a batch x or (x, ...)."""
         outputs = self.detector.extractor(first_of(batch))
         verdict = self.detector.judge(outputs)
-        component = self.detector.score.component(outputs)
+        components = self.detector.score.components(outputs)
+        component = components[:, 0] if components.shape[1] else torch.full_like(verdict.prediction, -1)
         features = list(outputs.features.values())[-1][:, 0]
         kept = (verdict.prediction, verdict.score, verdict.p_value, verdict.accept)
-        scored = Scored(*kept, self.baseline(outputs), component, features)
+        scored = Scored(*kept, self.baseline(outputs), component, components, features)
         return Scored(*(value.cpu() for value in scored))
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +23,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.calibration import check_alpha
+from gmm_torch.detection.characterisation import characterise
+from gmm_torch.detection.explanation import InputExplanation
+from gmm_torch.detection.memory import ComponentMemory
 from gmm_torch.em import EMOptions
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.p_values import calibration_size
@@ -39,7 +42,7 @@ from trainers.error_table import error_table
 from trainers.evaluation_module import EvaluationModule, OutputsModule, Scored, cat_scored
 from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
 from trainers.mixture_module import MixtureModule
-from trainers.report import TEST, Evaluation, gallery_rows, principal_plane, write_report
+from trainers.report import TEST, Components, Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.strategies import without_gradients
 from trainers.summarize import summarize as gather_runs
 from trainers.tables import metrics_table
@@ -242,6 +245,8 @@ def fit_detector(run: Run) -> FailureDetector:
 
     detector.fit_outputs(fitting, fitter)
     detector.calibrate_outputs(calibration)
+    # The labels serve explanations alone: no verdict depends on them.
+    detector.characterise_outputs(calibration, data.training_images.targets[data.indices["calibration"]])
     detector.save(run.folder / "detector.safetensors")
     log.info("detector: %s", run.folder / "detector.safetensors")
     return detector
@@ -276,7 +281,9 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     _write_metrics(metrics, run.folder / "metrics.json")
     table = _table(scored, labels, indices)
     _write_scores(table, run.folder / "scores.csv")
-    rows = {row for ends in gallery_rows(table).values() for chosen in ends.values() for row in chosen}
+    components = _components(detector, scored[TEST], labels[TEST])
+    explained = [row for rows in reason_rows(table).values() for row in rows]
+    explanations = _explain(run, detector, images, explained)
     clean = torch.from_numpy(table["source"] == TEST)
     features = torch.cat([part.features for part in scored.values()])
     mixtures = [module for module in detector.score.modules() if isinstance(module, GaussianMixture)]
@@ -284,10 +291,13 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         metrics=metrics,
         table=table,
         projection=principal_plane(features, fit_rows=clean).numpy(),
-        images=_pictures(images, rows),
+        images=_pictures(images, shown_rows(table, components)),
         class_names=data.class_names,
         title=cfg.title,
         history=mixtures[0].history.tolist() if mixtures else [],
+        components=components,
+        explanations=explanations,
+        neighbours=_neighbours(run, detector, explanations.values()),
     )
     write_report(evaluation, run.folder / "report.html")
     console = Console()
@@ -304,9 +314,9 @@ def _score(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str
     if len(dataset) == 0:  # type: ignore[arg-type]
         empty = torch.empty(0)
         none = empty.long()
-        return Scored(
-            none, empty, empty, empty.bool(), empty, none, empty.reshape(0, list(detector.widths.values())[-1])
-        )
+        components = none.reshape(0, len(detector.score.models()))
+        features = empty.reshape(0, list(detector.widths.values())[-1])
+        return Scored(none, empty, empty, empty.bool(), empty, none, components, features)
     return cat_scored(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {what}"))
 
 
@@ -371,13 +381,55 @@ def _write_scores(table: Mapping[str, Any], path: Path) -> None:
         writer.writerows(zip(*(table[name].tolist() for name in CSV_COLUMNS), strict=True))
 
 
-def _pictures(images: Mapping[str, Dataset[Any]], rows: set[int]) -> dict[int, Any]:
+def _components(detector: FailureDetector, clean: Scored, labels: Tensor) -> dict[str, Components]:
+    """What the test images say about the components of each mixture, and what the calibration images said."""
+    found = {}
+    for j, (name, model) in enumerate(detector.score.models().items()):
+        component = clean.components[:, j]
+        kept: ComponentMemory = detector.memory.mixtures[j]  # type: ignore[assignment]
+        held_out = torch.stack([kept.labelled.sum(1), kept.wrong], dim=1).cpu()
+        found[name] = Components(
+            characterise(component, clean.prediction, labels, model.mixture.n_components),
+            component.numpy(),
+            held_out.numpy() if bool(held_out.any()) else None,
+        )
+    return found
+
+
+def _explain(
+    run: Run, detector: FailureDetector, images: Mapping[str, Dataset[Any]], rows: Sequence[int]
+) -> dict[int, InputExplanation]:
+    """Explanations of the chosen rows."""
+    if not rows:
+        return {}
+    batch = torch.stack(list(_items(images, rows).values())).to(detector.device)
+    explanation = detector.explain(batch, run.data.class_names, n_features=3)
+    return {row: explanation[i] for i, row in enumerate(_items(images, rows))}
+
+
+def _neighbours(run: Run, detector: FailureDetector, explanations: Iterable[InputExplanation]) -> dict[int, Any]:
+    """The fitting images that explanations name; none where the detector was fitted to other images than the run's."""
+    dataset = run.data.mixture_dataloader().dataset
+    if len(dataset) != detector.n_fitted:  # type: ignore[arg-type]
+        return {}
+    facts = [each.mixtures[each.leading] for each in explanations if each.leading is not None]
+    return {position: _picture(dataset[position][0]) for each in facts for position, _, _ in each.nearest}
+
+
+def _pictures(images: Mapping[str, Dataset[Any]], rows: Iterable[int]) -> dict[int, Any]:
     """The images of the chosen rows as (H, W, C) uint8."""
-    pictures, start = {}, 0
+    return {row: _picture(image) for row, image in _items(images, rows).items()}
+
+
+def _picture(image: Tensor) -> Any:
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _items(images: Mapping[str, Dataset[Any]], rows: Iterable[int]) -> dict[int, Tensor]:
+    """The images of the chosen rows of the table, in its order, as the classifier gets them."""
+    chosen, found, start = sorted(rows), {}, 0
     for dataset in images.values():
         n = len(dataset)  # type: ignore[arg-type]
-        for row in sorted(row for row in rows if start <= row < start + n):
-            image = dataset[row - start][0]
-            pictures[row] = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        found |= {row: dataset[row - start][0] for row in chosen if start <= row < start + n}
         start += n
-    return pictures
+    return found

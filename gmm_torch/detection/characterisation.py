@@ -144,7 +144,7 @@ def characterise(
         )
     summaries.sort(key=lambda each: (each.error_rate is None, -(each.error_rate or 0), -each.n, each.component))
     total = int(errors.sum())
-    return Characterisation(tuple(summaries), len(component), total, _difference_p(size, errors, seed), confidence)
+    return Characterisation(tuple(summaries), len(component), total, difference_p(size, errors, seed), confidence)
 
 
 def shares(counts: Tensor) -> tuple[Share, ...]:
@@ -154,8 +154,17 @@ def shares(counts: Tensor) -> tuple[Share, ...]:
     return tuple(sorted(found, key=lambda share: -share.share))
 
 
-def _difference_p(size: Tensor, errors: Tensor, seed: int) -> float:
-    """Permutation test: errors dealt out at random among the inputs, sizes of the components kept."""
+def difference_p(size: Tensor, errors: Tensor, seed: int = 0) -> float:
+    """P-value of "the error rate is the same in all components", by permutation.
+
+    The errors are dealt out at random among the inputs, sizes of the components kept; the statistic is Pearson's
+    chi-squared.
+
+    Args:
+        size: (K,), inputs of each component.
+        errors: (K,), how many of them are predicted wrongly.
+        seed: of the permutations.
+    """
     n = size[size > 0].double().numpy()
     observed = errors[size > 0].double().numpy()
     total = int(observed.sum())

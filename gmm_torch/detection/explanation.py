@@ -28,7 +28,7 @@ class MixtureExplanation:
     Attributes:
         component: (N,) int64, the most probable one.
         posterior: (N, K), responsibilities of all components.
-        squared_distance: (N,) float64, squared Mahalanobis distance to the component's mean; D on average.
+        squared_distance: (N,) float64, squared Mahalanobis distance to the component's mean; the mixture expects D.
         contributions: (N, S) float64, each feature's share of it, 1 on average; see `FeatureMixture.contributions`.
         features: (N, T) int64, the columns of the largest contributions, the largest first.
         nearest: (N, J) int64, positions among the fitting inputs of the nearest ones that were kept, nearest first.
@@ -37,6 +37,7 @@ class MixtureExplanation:
         predicted: (K, C) int64, predicted classes of the fitting inputs by component; None where unknown.
         labelled: (K, C) int64, labels of held-out inputs by component; None unless `characterise` was called.
         wrong: (K,) int64, how many of these were predicted wrongly; None like `labelled`.
+        n_features: D of the mixture.
         name_of: from a column of `contributions` and class names to words.
     """
 
@@ -51,6 +52,7 @@ class MixtureExplanation:
     predicted: Tensor | None
     labelled: Tensor | None
     wrong: Tensor | None
+    n_features: int
     name_of: Callable[[int, Sequence[str] | None], str]
 
     @property
@@ -71,7 +73,8 @@ class ComponentFacts:
         n_labelled, n_errors: held-out inputs of the component, and how many of them are predicted wrongly.
         error_rate: n_errors / n_labelled, None where there are none.
         error_interval: its Clopper-Pearson interval at 95 %.
-        squared_distance: to the component's mean; the number of features on average.
+        squared_distance: to the component's mean.
+        n_features: D of the mixture, the squared distance it expects; new inputs are further off where it overfits.
         features: those that contribute most, with their shares of the squared distance, the largest first.
         nearest: (position among fitting inputs, distance, predicted class) of the nearest kept ones.
     """
@@ -85,6 +88,7 @@ class ComponentFacts:
     error_rate: float | None
     error_interval: tuple[float, float]
     squared_distance: float
+    n_features: int
     features: tuple[tuple[str, float], ...]
     nearest: tuple[tuple[int, float, int], ...]
 
@@ -150,7 +154,10 @@ class InputExplanation:
             low, high = facts.error_interval
             about += f"; {facts.error_rate:.1%} wrong of {facts.n_labelled}, {low:.1%} to {high:.1%}"
         top = ", ".join(f"{feature} {share:.3g}" for feature, share in facts.features[:N_SHOWN])
-        return [f"{about})", f"squared distance {facts.squared_distance:.4g}, most from {top}"]
+        return [
+            f"{about})",
+            f"squared distance {facts.squared_distance:.4g}, {facts.n_features} expected, most from {top}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,7 @@ def _explain_mixture(
         predicted=kept.predicted if bool(kept.predicted.any()) else None,
         labelled=kept.labelled if observed else None,
         wrong=kept.wrong if observed else None,
+        n_features=model.mixture.n_features,
         name_of=name_of,
     )
 
@@ -282,6 +290,7 @@ def _facts(mixture: MixtureExplanation, i: int, class_names: Sequence[str] | Non
         error_rate=wrong / n if n else None,
         error_interval=interval(wrong, n),
         squared_distance=float(mixture.squared_distance[i]),
+        n_features=mixture.n_features,
         features=tuple((mixture.name_of(c, class_names), float(mixture.contributions[i, c])) for c in columns),
         nearest=tuple(each for each in neighbours if each[0] >= 0),
     )

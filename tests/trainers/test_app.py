@@ -75,6 +75,15 @@ def test_uniform_noise_is_told_from_digits(finished):
     assert metrics["sources"]["ood/uniform_noise"]["auroc"] > 0.9
 
 
+def test_the_report_shows_the_components_and_why_images_were_refused(finished):
+    page = (finished / "report.html").read_text()
+    assert 'id="components"' in page
+    assert 'class="sheet"' in page
+    assert page.count('class="reason"') >= 2
+    assert 'class="near"' in page
+    assert "on the calibration images p = " in page
+
+
 def test_files_hold_no_pickle(finished):
     for name in ("classifier.safetensors", "detector.safetensors"):
         with safe_open(finished / name, framework="pt") as file:

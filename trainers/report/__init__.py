@@ -1,8 +1,20 @@
 """The report of a run: one self-contained HTML page that opens offline."""
 
-from trainers.report.evaluation import COLUMNS, TEST, Evaluation
+from trainers.report.evaluation import COLUMNS, TEST, Components, Evaluation
 from trainers.report.gallery import gallery_rows
 from trainers.report.page import write_report
 from trainers.report.projection import principal_plane
+from trainers.report.reasons import reason_rows
+from trainers.report.shown import shown_rows
 
-__all__ = ["COLUMNS", "TEST", "Evaluation", "gallery_rows", "principal_plane", "write_report"]
+__all__ = [
+    "COLUMNS",
+    "TEST",
+    "Components",
+    "Evaluation",
+    "gallery_rows",
+    "principal_plane",
+    "reason_rows",
+    "shown_rows",
+    "write_report",
+]

@@ -1,11 +1,14 @@
 """What a report is made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gmm_torch.detection.characterisation import Characterisation
+from gmm_torch.detection.explanation import InputExplanation
 
 TEST = "test"  # the source of the clean test images; the others are those of metrics["sources"] but "errors"
 COLUMNS = (
@@ -22,6 +25,22 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Components:
+    """What labelled images say about the components of one mixture.
+
+    Attributes:
+        found: the characterisation by the clean test images.
+        component: (n_test,) the component of each of them, in the order of the table.
+        held_out: (K, 2), labelled calibration images of each component, and how many are predicted wrongly; None where
+            the detector was given no labels.
+    """
+
+    found: Characterisation
+    component: NDArray[np.integer[Any]]
+    held_out: NDArray[np.integer[Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A run's results, one row per scored image.
 
@@ -30,10 +49,13 @@ class Evaluation:
         table: the columns `COLUMNS`, each (n,). `source` is `TEST` for clean test images, else
             "adversarial/<attack>" or "ood/<name>"; label -1 where an image has no class.
         projection: (n, 2), a plane through the features (`principal_plane`).
-        images: row -> (H, W, 1 or 3) uint8, for the rows that `gallery_rows(table)` asks for.
+        images: row -> (H, W, 1 or 3) uint8, for the rows that `shown_rows(table, components)` asks for.
         class_names: index -> name.
         title: of the page.
         history: mean log-likelihood per image after each EM iteration, nats.
+        components: of each mixture by name.
+        explanations: row -> why it was refused, for the rows of `reason_rows(table)`.
+        neighbours: position among the fitting images -> (H, W, 1 or 3) uint8, for those that explanations name.
 
     Raises:
         ValueError: if a column is missing or the lengths differ.
@@ -46,6 +68,9 @@ class Evaluation:
     class_names: Sequence[str]
     title: str
     history: Sequence[float]
+    components: Mapping[str, Components] = field(default_factory=dict)
+    explanations: Mapping[int, InputExplanation] = field(default_factory=dict)
+    neighbours: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.table]
@@ -54,6 +79,13 @@ class Evaluation:
         lengths = {name: len(self.table[name]) for name in COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the table's columns must have one length; got {lengths}.")
+        n_clean = int(self.clean().sum())
+        for name, components in self.components.items():
+            if components.component.shape != (n_clean,):
+                raise ValueError(
+                    f"components of {name}: expected one a clean test image, ({n_clean},); "
+                    f"got {components.component.shape}."
+                )
         if self.projection.shape != (lengths["source"], 2):
             raise ValueError(
                 f"projection must have one point per row of the table, ({lengths['source']}, 2); "
@@ -93,3 +125,9 @@ class Evaluation:
     def column(self, name: str, rows: NDArray[np.bool_]) -> NDArray[Any]:
         """The values of a column in the chosen rows."""
         return np.asarray(self.table[name])[rows]
+
+    def name(self, label: int) -> str:
+        """A class in words."""
+        if label < 0:
+            return "none of the classes"
+        return str(self.class_names[label]) if label < len(self.class_names) else f"class {label}"

@@ -65,32 +65,30 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
         name = "clean test images" if source == TEST else source_label(source)
         for end, rows in ends.items():
             if rows:
-                found.append(Gallery(f"{name}: {end} p-values", [_tile(evaluation, row) for row in rows]))
+                found.append(Gallery(f"{name}: {end} p-values", [tile(evaluation, row) for row in rows]))
     return sorted(found, key=lambda gallery: not gallery.title.startswith("clean test images"))
 
 
-def _tile(evaluation: Evaluation, row: int) -> Tile:
+def tile(evaluation: Evaluation, row: int) -> Tile:
+    """The image of a row, with its prediction, truth and p-value.
+
+    Raises:
+        ValueError: the evaluation lacks the image.
+    """
     if row not in evaluation.images:
         raise ValueError(
-            f"the image of row {row} is missing: the report shows the rows of gallery_rows(table). "
+            f"the image of row {row} is missing: the report shows the rows of shown_rows(table, components). "
             "Pass all of them, or no images at all."
         )
     label = int(evaluation.table["label"][row])
     prediction = int(evaluation.table["prediction"][row])
     return Tile(
         data_uri(evaluation.images[row]),
-        _name(evaluation, prediction),
-        _name(evaluation, label),
+        evaluation.name(prediction),
+        evaluation.name(label),
         float(evaluation.table["p_value"][row]),
         label == prediction,
     )
-
-
-def _name(evaluation: Evaluation, label: int) -> str:
-    names = evaluation.class_names
-    if label < 0:
-        return "none of the classes"
-    return str(names[label]) if label < len(names) else f"class {label}"
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:

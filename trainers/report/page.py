@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from gmm_torch.files import atomic_path
+from trainers.report.components import sections
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
 from trainers.report.figures.feature_components import feature_components
@@ -19,6 +20,7 @@ from trainers.report.figures.roc import roc
 from trainers.report.figures.score_histograms import Group, score_histograms
 from trainers.report.figures.style import CORRECT, OURS, source_colour
 from trainers.report.gallery import galleries
+from trainers.report.reasons import reasons
 from trainers.report.svg import inline_svg
 from trainers.report.verdict import verdict
 from trainers.tables import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
@@ -86,7 +88,9 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         mixture=_mixture(evaluation),
         planes=_planes(evaluation),
         kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()},
+        components=sections(evaluation),
         galleries=galleries(evaluation),
+        reasons=reasons(evaluation),
         facts=_facts(evaluation),
     )
     with atomic_path(Path(path)) as temporary:

@@ -72,8 +72,7 @@ class Score(nn.Module):
         """Where a score combines others: by how much (N,) each lowers it; the largest part dominates."""
         return {}
 
-    def component(self, outputs: Outputs) -> Tensor:
-        """(N,) int64, the most probable component of the first mixture; -1 where the score has none."""
-        for found in self.models().values():
-            return found.mixture.predict(found.points(outputs))
-        return outputs.logits.new_full((len(outputs.logits),), -1, dtype=torch.long)
+    def components(self, outputs: Outputs) -> Tensor:
+        """(N, J) int64, the most probable component of each of its J mixtures."""
+        found = [model.mixture.predict(model.points(outputs)) for model in self.models().values()]
+        return torch.stack(found, dim=1) if found else outputs.logits.new_empty(len(outputs.logits), 0).long()

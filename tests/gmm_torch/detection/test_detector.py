@@ -239,9 +239,9 @@ def test_every_score_keeps_the_contract(name, views, net, tmp_path):
     detector.save(tmp_path / "d.safetensors")
     loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
     assert torch.equal(loaded(x).p_value, verdict.p_value)
-    component = detector.score.component(detector.extractor(x))
-    assert component.shape == (40,)
-    assert component.dtype == torch.int64
+    components = detector.score.components(detector.extractor(x))
+    assert components.shape == (40, len(detector.score.models()))
+    assert components.dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -2,11 +2,43 @@ import numpy as np
 import pytest
 import torch
 
+from gmm_torch.detection.characterisation import characterise
+from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
 from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
-from trainers.report import COLUMNS, Evaluation, gallery_rows
+from trainers.report import COLUMNS, Components, Evaluation, reason_rows, shown_rows
 
 
-def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=30, images=True, **changes):
+def explain(row, prediction, accept, p_value):
+    """A made-up explanation whose numbers tell the row."""
+    facts = ComponentFacts(
+        component=row % 3,
+        responsibility=0.9,
+        predictions=((prediction, 0.75), ((prediction + 1) % 3, 0.25)),
+        labels=(),
+        n_labelled=40,
+        n_errors=row % 7,
+        error_rate=(row % 7) / 40,
+        error_interval=(0.0, 0.5),
+        squared_distance=1000.0 + row,
+        n_features=64,
+        features=(("stage mean[3]", 12.5), ("stage deviation[1]", 3.25)),
+        nearest=((row, 4.5, prediction), (row + 1, 5.5, prediction)),
+    )
+    return InputExplanation(
+        prediction=prediction,
+        score=-1.0,
+        p_value=p_value,
+        accept=accept,
+        views={"identity": 0.6, "mirror": 0.2},
+        part_p_values={"agreement": 0.1, "moment_likelihood": 0.001},
+        dominant="moment_likelihood",
+        mixtures={"moment_likelihood": facts},
+    )
+
+
+def build_evaluation(
+    n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=30, images=True, explained=False, **changes
+):
     """A small run with made-up scores: 200 test images of three classes, failures lower than the rest."""
     random = np.random.default_rng(0)
     calibration = np.sort(random.normal(-300, 10, 99))
@@ -66,15 +98,29 @@ def build_evaluation(n_errors=20, attacks=("fgsm",), oods=("noise",), n_attack=3
         "device": "cpu",
         "splits": {"train": 1000, "calibration": 99},
     }
-    wanted = [row for ends in gallery_rows(table).values() for rows in ends.values() for row in rows]
+    component = torch.arange(200) % 4
+    found = characterise(component, *(torch.from_numpy(table[name][:200]) for name in ("prediction", "label")), 5)
+    held_out = np.array([[30, 3], [20, 2], [10, 1], [5, 0], [0, 0]])
+    components = {"moment_likelihood": Components(found, component.numpy(), held_out)} if explained else {}
+    rows = [row for chosen in reason_rows(table).values() for row in chosen] if explained else []
+    explanations = {
+        row: explain(row, int(table["prediction"][row]), bool(table["accept"][row]), float(table["p_value"][row]))
+        for row in rows
+    }
+    wanted = shown_rows(table, components)
+    near = {i for row in rows for i in (row, row + 1)}
+    pixels = {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in sorted(wanted | near)}
     parts = {
         "metrics": metrics,
         "table": table,
         "projection": random.normal(size=(len(clean), 2)),
-        "images": {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in wanted} if images else {},
+        "images": {row: pixels[row] for row in sorted(wanted)} if images else {},
         "class_names": ["cat", "dog", "fox"],
         "title": "a made-up run",
         "history": [-320.0, -305.5, -301.25],
+        "components": components,
+        "explanations": explanations,
+        "neighbours": {i: pixels[i] for i in sorted(near)},
     }
     return Evaluation(**{**parts, **changes})
 

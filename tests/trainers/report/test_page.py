@@ -3,8 +3,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
-from trainers.report import write_report
+from gmm_torch.detection.characterisation import characterise
+from trainers.report import Components, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -53,6 +55,25 @@ def test_every_section_is_there(page):
     assert page.sections == [
         "results", "scores", "p-values", "roc", "selection", "mixture", "images", "run", "glossary"
     ]  # fmt: skip
+
+
+def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_path):
+    page = render(make_evaluation(explained=True), tmp_path)
+    assert page.sections == [
+        "results", "scores", "p-values", "roc", "selection", "mixture", "components", "images", "reasons", "run",
+        "glossary",
+    ]  # fmt: skip
+    assert {f"#{name}" for name in page.sections} <= set(page.references)
+    assert page.text.count('class="reason"') == 6 + 2 + 2
+    assert page.text.count('class="sheet"') == 4
+    test_the_page_needs_nothing_beside_it(page)
+
+
+def test_without_images_the_components_keep_their_table(make_evaluation, tmp_path):
+    page = render(make_evaluation(explained=True, images=False), tmp_path)
+    assert "components" in page.sections
+    assert "reasons" not in page.sections
+    assert "<img" not in page.text
 
 
 def test_the_page_needs_nothing_beside_it(page):
@@ -132,7 +153,7 @@ def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
 def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluation, tmp_path):
     evaluation = make_evaluation()
     evaluation.images.popitem()
-    with pytest.raises(ValueError, match="is missing: the report shows the rows of gallery_rows"):
+    with pytest.raises(ValueError, match="is missing: the report shows the rows of shown_rows"):
         write_report(evaluation, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -142,6 +163,12 @@ def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluatio
     [
         (lambda e: {"table": {k: v for k, v in e.table.items() if k != "component"}}, "lacks the columns"),
         (lambda e: {"table": {**e.table, "label": e.table["label"][:-1]}}, "one length"),
+        (
+            lambda e: {
+                "components": {"m": Components(characterise(*[torch.zeros(3).long()] * 3, 1), np.zeros(3, int))}
+            },
+            r"expected one a clean test image, \(200,\); got \(3,\)",
+        ),
         (lambda e: {"projection": e.projection[:, :1]}, "one point per row"),
     ],
 )

@@ -1,0 +1,156 @@
+"""Components of the mixtures, ranked by error rate: a table, and sheets of their images."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gmm_torch.detection.characterisation import ComponentSummary, difference_p
+from trainers.report.evaluation import TEST, Components, Evaluation
+from trainers.report.gallery import Tile, tile
+from trainers.tables import MISSING, p_value_text, percent
+
+N_SHEETS = 6  # components of a mixture whose images are shown, those with the highest error rates
+N_WRONG, N_RIGHT = 6, 6  # images of a sheet
+N_CLASSES, N_CONFUSIONS = 3, 3  # in a line
+N_ROWS = 40  # of a table
+
+
+class ComponentLine(NamedTuple):
+    """One component in the table, as text."""
+
+    component: int
+    predictions: str
+    n: int
+    n_errors: int
+    error_rate: str
+    interval: str
+    held_out: str
+    confusions: str
+
+
+class Sheet(NamedTuple):
+    """Images of one component."""
+
+    title: str
+    note: str
+    wrong: list[Tile]
+    right: list[Tile]
+
+
+class Section(NamedTuple):
+    """One mixture: what its components say, in words, as a table and as sheets."""
+
+    name: str
+    conclusion: str
+    lines: list[ComponentLine]
+    n_left_out: int
+    sheets: list[Sheet]
+
+
+def sheet_rows(table: Mapping[str, NDArray[Any]], components: Components) -> dict[int, dict[str, list[int]]]:
+    """The rows that the sheets of a mixture show: component -> {"wrong", "right"} -> rows.
+
+    Components without an error are left out, unless none has one. Wrong predictions come by p-value, the highest first: those that the detector missed. Right ones come by score, the
+    most typical first.
+    """
+    clean = np.flatnonzero(np.asarray(table["source"]) == TEST)
+    summaries = [each for each in components.found.components if each.n_errors] or list(components.found.components)
+    wrong = np.asarray(table["prediction"])[clean] != np.asarray(table["label"])[clean]
+    chosen = {}
+    for summary in summaries[:N_SHEETS]:
+        own = components.component == summary.component
+        if own.any():
+            missed = clean[own & wrong]
+            missed = missed[np.lexsort((missed, -table["p_value"][missed]))]
+            right = clean[own & ~wrong]
+            right = right[np.lexsort((right, -table["score"][right]))]
+            chosen[summary.component] = {"wrong": missed[:N_WRONG].tolist(), "right": right[:N_RIGHT].tolist()}
+    return chosen
+
+
+def sections(evaluation: Evaluation) -> list[Section]:
+    """One section a mixture, that with the most components in use first; none where the evaluation has no components.
+
+    Raises:
+        ValueError: the evaluation has images, but lacks one of a sheet.
+    """
+    found = [_section(evaluation, name, components) for name, components in evaluation.components.items()]
+    return sorted(found, key=lambda section: -len(section.lines) - section.n_left_out)
+
+
+def _section(evaluation: Evaluation, name: str, components: Components) -> Section:
+    occupied = [each for each in components.found.components if each.n]
+    rows = sheet_rows(evaluation.table, components) if evaluation.images and len(occupied) > 1 else {}
+    sheets = [_sheet(evaluation, each, rows[each.component]) for each in occupied if each.component in rows]
+    return Section(
+        name.replace("_", " "),
+        conclusion(components),
+        [_line(evaluation, each, components.held_out) for each in occupied[:N_ROWS]],
+        max(0, len(occupied) - N_ROWS),
+        sheets,
+    )
+
+
+def conclusion(components: Components) -> str:
+    """What the table says, in a few sentences."""
+    found = components.found
+    occupied = [each for each in found.components if each.n]
+    if not occupied:
+        return "No test image, so nothing is known."
+    n_all = len(found.components)
+    if len(occupied) == 1:
+        return f"All test images are in one of {n_all} components, so it tells nothing apart."
+    used = f"{len(occupied)} of {n_all} components hold test images"
+    if not found.n_errors:
+        return f"{used}; none of the {found.n} is predicted wrongly."
+    # The fewest components that hold at least half of the errors.
+    total, n_images, n_top = 0, 0, 0
+    for each in sorted(occupied, key=lambda each: (-each.n_errors, each.n)):
+        total, n_images, n_top = total + each.n_errors, n_images + each.n, n_top + 1
+        if 2 * total >= found.n_errors:
+            break
+    holders = "one of them holds" if n_top == 1 else f"{n_top} of them hold"
+    share = percent(n_images / found.n)
+    sentences = [f"{used}; {holders} {total} of the {found.n_errors} errors with {share}\u00a0% of the images."]
+    test = f"p = {p_value_text(found.difference_p)}"
+    if components.held_out is not None:
+        size, errors = torch.as_tensor(components.held_out).T
+        test += f"; on the calibration images p = {p_value_text(difference_p(size, errors))}"
+    differs = found.difference_p <= 0.05
+    claim = "The error rate differs between components" if differs else "No difference of error rates is shown"
+    return " ".join([*sentences, f"{claim} (permutation test, {test})."])
+
+
+def _line(evaluation: Evaluation, each: ComponentSummary, held_out: NDArray[Any] | None) -> ComponentLine:
+    low, high = each.interval
+    return ComponentLine(
+        each.component,
+        _classes(evaluation, each),
+        each.n,
+        each.n_errors,
+        percent(each.error_rate),
+        f"{percent(low)}–{percent(high)}",
+        MISSING if held_out is None else f"{held_out[each.component, 1]} of {held_out[each.component, 0]}",
+        "; ".join(
+            f"{evaluation.name(label)} taken for {evaluation.name(prediction)}" + (f" ({n}\u00a0×)" if n > 1 else "")
+            for label, prediction, n in each.confusions[:N_CONFUSIONS]
+        ),
+    )
+
+
+def _sheet(evaluation: Evaluation, each: ComponentSummary, rows: Mapping[str, list[int]]) -> Sheet:
+    low, high = each.interval
+    interval = f"95 % interval {percent(low)} to {percent(high)} %"
+    return Sheet(
+        f"Component {each.component}: {percent(each.error_rate)} % wrong",
+        f"{each.n_errors} of {each.n} test images ({interval}). Predicted: {_classes(evaluation, each)}.",
+        [tile(evaluation, row) for row in rows["wrong"]],
+        [tile(evaluation, row) for row in rows["right"]],
+    )
+
+
+def _classes(evaluation: Evaluation, each: ComponentSummary) -> str:
+    return ", ".join(f"{evaluation.name(c)} ({percent(share, 0)}\u00a0%)" for c, share in each.predictions[:N_CLASSES])

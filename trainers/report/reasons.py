@@ -1,0 +1,144 @@
+"""Why images were refused: an explanation beside each."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
+from trainers.report.evaluation import TEST, Evaluation
+from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
+from trainers.tables import percent, source_label
+
+N_TEST, N_FAILURE = 6, 2  # refused images of each source
+SMALLEST = 1e-3  # the p-value at which a bar is full
+N_CLASSES = 3  # in a line
+
+
+class Meter(NamedTuple):
+    """A number with a bar of `width` per cent."""
+
+    name: str
+    value: str
+    width: float
+    marked: bool
+
+
+class Neighbour(NamedTuple):
+    """A fitting image that is near."""
+
+    source: str  # data URI
+    prediction: str
+    distance: str
+
+
+class Reason(NamedTuple):
+    """One refused image and what is known about the reason."""
+
+    tile: Tile
+    parts: list[Meter]
+    views: list[Meter]
+    mixture: str
+    component: str
+    distance: str
+    features: list[tuple[str, str]]
+    neighbours: list[Neighbour]
+
+
+class Reasons(NamedTuple):
+    """Refused images of one source."""
+
+    title: str
+    reasons: list[Reason]
+
+
+def reason_rows(table: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    """The rows that the report explains: source -> refused rows of the gallery, the lowest p-values first.
+
+    Among the clean test images wrong predictions and false alarms take turns, as long as there are both.
+    """
+    chosen = {}
+    for source, ends in gallery_rows(table).items():
+        refused = [row for row in ends["lowest"] if not table["accept"][row]]
+        if source == TEST:
+            wrong = [row for row in refused if table["prediction"][row] != table["label"][row]][: N_TEST // 2]
+            right = [row for row in refused if row not in wrong][: N_TEST - len(wrong)]
+            refused = sorted(wrong + right, key=refused.index)
+        chosen[source] = refused[: N_TEST if source == TEST else N_FAILURE]
+    return chosen
+
+
+def reasons(evaluation: Evaluation) -> list[Reasons]:
+    """The explanations of the page, those of clean test images first; none where the evaluation has none."""
+    if not (evaluation.explanations and evaluation.images):
+        return []
+    found = []
+    for source, rows in reason_rows(evaluation.table).items():
+        name = "clean test images" if source == TEST else source_label(source)
+        explained = [_reason(evaluation, row) for row in rows if row in evaluation.explanations]
+        if explained:
+            found.append(Reasons(name, explained))
+    return sorted(found, key=lambda each: each.title != "clean test images")
+
+
+def _reason(evaluation: Evaluation, row: int) -> Reason:
+    explanation = evaluation.explanations[row]
+    name = explanation.leading
+    facts = None if name is None else explanation.mixtures[name]
+    return Reason(
+        tile(evaluation, row),
+        [
+            Meter(part.replace("_", " "), f"{p:.3f}", _width(p), part == explanation.dominant)
+            for part, p in explanation.part_p_values.items()
+        ],
+        _views(explanation),
+        "" if name is None else name.replace("_", " "),
+        "" if facts is None else _component(evaluation, facts),
+        "" if facts is None else _distance(facts),
+        [] if facts is None else [(feature, f"{share:.3g}") for feature, share in facts.features],
+        [] if facts is None else _neighbours(evaluation, facts),
+    )
+
+
+def _width(p: float) -> float:
+    """Per cent of a bar: nothing at p = 1, full at p = `SMALLEST` and below; logarithmic."""
+    return round(100 * min(1.0, math.log(max(p, SMALLEST)) / math.log(SMALLEST)), 1)
+
+
+def _views(explanation: InputExplanation) -> list[Meter]:
+    names = {"identity": "the image itself"}
+    if len(explanation.views) == 1:
+        names = {"identity": "probability of its class"}
+    return [
+        Meter(names.get(view, view), f"{percent(p, 0)} %", round(100 * p, 1), False)
+        for view, p in explanation.views.items()
+    ]
+
+
+def _component(evaluation: Evaluation, facts: ComponentFacts) -> str:
+    if facts.component < 0:
+        return "The features are not finite"
+    made_of = ", ".join(
+        f"{evaluation.name(c)} ({percent(share, 0)}\u00a0%)" for c, share in facts.predictions[:N_CLASSES]
+    )
+    text = f"Component {facts.component}"
+    text += f", fitting images predicted {made_of}" if made_of else ""
+    if facts.error_rate is not None:
+        text += f"; {facts.n_errors} of {facts.n_labelled} calibration images wrong"
+    return text
+
+
+def _distance(facts: ComponentFacts) -> str:
+    if not np.isfinite(facts.squared_distance):
+        return ""
+    return f"{facts.squared_distance:,.0f} where the mixture expects {facts.n_features:,}"
+
+
+def _neighbours(evaluation: Evaluation, facts: ComponentFacts) -> list[Neighbour]:
+    return [
+        Neighbour(data_uri(evaluation.neighbours[position]), evaluation.name(prediction), f"{distance:.1f}")
+        for position, distance, prediction in facts.nearest
+        if position in evaluation.neighbours
+    ]
