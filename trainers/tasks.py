@@ -427,7 +427,8 @@ def _picture(image: Tensor) -> Any:
 
 def _items(images: Mapping[str, Dataset[Any]], rows: Iterable[int]) -> dict[int, Tensor]:
     """The images of the chosen rows of the table, in its order, as the classifier gets them."""
-    chosen, found, start = sorted(rows), {}, 0
+    found: dict[int, Tensor] = {}
+    chosen, start = sorted(rows), 0
     for dataset in images.values():
         n = len(dataset)  # type: ignore[arg-type]
         found |= {row: dataset[row - start][0] for row in chosen if start <= row < start + n}

@@ -14,7 +14,7 @@ from trainers.tables import MISSING, p_value_text, percent
 
 N_SHEETS = 6  # components of a mixture whose images are shown, those with the highest error rates
 N_WRONG, N_RIGHT = 6, 6  # images of a sheet
-N_CLASSES, N_CONFUSIONS = 3, 3  # in a line
+N_CONFUSIONS = 3  # in a line
 N_ROWS = 40  # of a table
 
 
@@ -53,8 +53,8 @@ class Section(NamedTuple):
 def sheet_rows(table: Mapping[str, NDArray[Any]], components: Components) -> dict[int, dict[str, list[int]]]:
     """The rows that the sheets of a mixture show: component -> {"wrong", "right"} -> rows.
 
-    Components without an error are left out, unless none has one. Wrong predictions come by p-value, the highest first: those that the detector missed. Right ones come by score, the
-    most typical first.
+    Components without an error are left out, unless none has one. Wrong predictions come by p-value, the highest
+    first: those that the detector missed. Right ones come by score, the most typical first.
     """
     clean = np.flatnonzero(np.asarray(table["source"]) == TEST)
     summaries = [each for each in components.found.components if each.n_errors] or list(components.found.components)
@@ -128,7 +128,7 @@ def _line(evaluation: Evaluation, each: ComponentSummary, held_out: NDArray[Any]
     low, high = each.interval
     return ComponentLine(
         each.component,
-        _classes(evaluation, each),
+        evaluation.made_of(each.predictions),
         each.n,
         each.n_errors,
         percent(each.error_rate),
@@ -146,11 +146,7 @@ def _sheet(evaluation: Evaluation, each: ComponentSummary, rows: Mapping[str, li
     interval = f"95 % interval {percent(low)} to {percent(high)} %"
     return Sheet(
         f"Component {each.component}: {percent(each.error_rate)} % wrong",
-        f"{each.n_errors} of {each.n} test images ({interval}). Predicted: {_classes(evaluation, each)}.",
+        f"{each.n_errors} of {each.n} test images ({interval}). Predicted: {evaluation.made_of(each.predictions)}.",
         [tile(evaluation, row) for row in rows["wrong"]],
         [tile(evaluation, row) for row in rows["right"]],
     )
-
-
-def _classes(evaluation: Evaluation, each: ComponentSummary) -> str:
-    return ", ".join(f"{evaluation.name(c)} ({percent(share, 0)}\u00a0%)" for c, share in each.predictions[:N_CLASSES])

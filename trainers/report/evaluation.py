@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.characterisation import Characterisation
+from gmm_torch.detection.characterisation import Characterisation, Share
 from gmm_torch.detection.explanation import InputExplanation
 
 TEST = "test"  # the source of the clean test images; the others are those of metrics["sources"] but "errors"
@@ -131,3 +131,7 @@ class Evaluation:
         if label < 0:
             return "none of the classes"
         return str(self.class_names[label]) if label < len(self.class_names) else f"class {label}"
+
+    def made_of(self, predictions: Sequence[Share], n: int = 3) -> str:
+        """The first of some classes with their shares, in words."""
+        return ", ".join(f"{self.name(label)} ({100 * share:.0f}\u00a0%)" for label, share in predictions[:n])

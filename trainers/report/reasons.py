@@ -14,7 +14,6 @@ from trainers.tables import percent, source_label
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source
 SMALLEST = 1e-3  # the p-value at which a bar is full
-N_CLASSES = 3  # in a line
 
 
 class Meter(NamedTuple):
@@ -120,9 +119,7 @@ def _views(explanation: InputExplanation) -> list[Meter]:
 def _component(evaluation: Evaluation, facts: ComponentFacts) -> str:
     if facts.component < 0:
         return "The features are not finite"
-    made_of = ", ".join(
-        f"{evaluation.name(c)} ({percent(share, 0)}\u00a0%)" for c, share in facts.predictions[:N_CLASSES]
-    )
+    made_of = evaluation.made_of(facts.predictions)
     text = f"Component {facts.component}"
     text += f", fitting images predicted {made_of}" if made_of else ""
     if facts.error_rate is not None:

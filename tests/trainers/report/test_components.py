@@ -41,7 +41,7 @@ def test_sheets_show_the_missed_errors_and_the_most_typical_images_of_their_own_
     table = explained.table
     wrong = table["prediction"] != table["label"]
     for k, chosen in rows.items():
-        own = np.flatnonzero((table["source"] == "test")) % 4 == k
+        own = np.flatnonzero(table["source"] == "test") % 4 == k
         assert wrong[chosen["wrong"]].all()
         assert not wrong[chosen["right"]].any()
         assert own[chosen["wrong"] + chosen["right"]].all()

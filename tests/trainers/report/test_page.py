@@ -8,6 +8,7 @@ import torch
 from gmm_torch.detection.characterisation import characterise
 from trainers.report import Components, write_report
 
+THREE = [torch.zeros(3, dtype=torch.long)] * 3
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -164,9 +165,7 @@ def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluatio
         (lambda e: {"table": {k: v for k, v in e.table.items() if k != "component"}}, "lacks the columns"),
         (lambda e: {"table": {**e.table, "label": e.table["label"][:-1]}}, "one length"),
         (
-            lambda e: {
-                "components": {"m": Components(characterise(*[torch.zeros(3).long()] * 3, 1), np.zeros(3, int))}
-            },
+            lambda e: {"components": {"m": Components(characterise(*THREE, 1), np.zeros(3, int))}},
             r"expected one a clean test image, \(200,\); got \(3,\)",
         ),
         (lambda e: {"projection": e.projection[:, :1]}, "one point per row"),
