@@ -109,6 +109,7 @@ class EM:
         device: where the batches are.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
+        ridge: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
         jitter: (R, K), what it took to factorise each covariance in the last iteration.
         n_reseeded: (R,), components moved to the worst explained point so far.
         converged, n_iter, gain: of the best restart, as of the last look.
@@ -125,13 +126,13 @@ class EM:
     standardisation: Standardisation = field(init=False)
     parameters: Parameters = field(init=False)
     history: list[Tensor] = field(default_factory=list, init=False)
+    ridge: Tensor = field(init=False)
     jitter: Tensor = field(init=False)
     n_reseeded: Tensor = field(init=False)
     converged: bool = field(default=False, init=False)
     n_iter: int = field(default=0, init=False)
     gain: float = field(default=math.inf, init=False)
     _mass: float = field(default=math.nan, init=False)
-    _ridge: Tensor = field(init=False)
     _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), init=False)
     _step: EStep = field(init=False)
 
@@ -217,7 +218,7 @@ class EM:
         location, scale, unit = vars(self.standardisation).values()
         absolute = self.options.reg_mode == "absolute"
         ridge = self.options.reg_covar / scale.square() if absolute else self.options.reg_covar * unit
-        self._ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
+        self.ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
             means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
@@ -234,21 +235,34 @@ class EM:
         )
         self.jitter = means.new_zeros(means.shape[:2])
         self.n_reseeded = means.new_zeros(means.shape[0])
+        options = self.options
+        if all(v is not None for v in (options.weights_init, options.means_init, options.precisions_init)):
+            self.begin(self._with_given(self.parameters))
+            return
         self.phase = "assign"
         self._step = self._make_step()
 
+    def begin(self, parameters: Parameters) -> None:
+        """Start the iterations from parameters of standardised points, after the survey."""
+        self.phase = "em"
+        self._adopt(parameters)
+
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
-        variance = self.standardisation.unit + self._ridge
+        variance = self.standardisation.unit + self.ridge
         factors = self.family.empty(self.n_components, self.n_features)
         factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
         everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
         return self.family.replace(factors, everyone, variance)
 
     def _start(self, total: Statistics) -> None:
-        n_init = self.parameters.means.shape[0]
-        fitted, self.jitter = self.family.start(total.moments, self._ridge, self.parameters)
-        log_weights, means, factors = fitted.log_weights, fitted.means, fitted.factors
+        fitted, self.jitter = self.family.start(total.moments, self.ridge, self.parameters)
+        self.begin(self._with_given(fitted))
+
+    def _with_given(self, parameters: Parameters) -> Parameters:
+        """`parameters` with the initial values that the options give in place of theirs."""
+        log_weights, means, factors = parameters.log_weights, parameters.means, parameters.factors
+        n_init = means.shape[0]
         if self.options.means_init is not None:
             means = self.parameters.means.clone()
         if self.options.weights_init is not None:
@@ -259,8 +273,7 @@ class EM:
             raw = self.family.from_precisions(precisions)
             factors = self.family.rescale(raw, 1 / self.standardisation.scale)
             factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
-        self.phase = "em"
-        self._adopt(Parameters(log_weights, means, factors))
+        return Parameters(log_weights, means, factors)
 
     def _adopt(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -276,8 +289,8 @@ class EM:
     def _make_step(self) -> EStep:
         if self.phase == "assign":
             # In float64: nothing is known yet about how tight the components will be.
-            return Assignment(self.family, self.parameters, self._ridge, self.standardisation, torch.float64)
-        ridge = self._penalised
+            return Assignment(self.family, self.parameters, self.ridge, self.standardisation, torch.float64)
+        ridge = self.penalty
         return EStep(self.family, self.parameters, ridge, self.standardisation, self.dtype, self._tight)
 
     def _collapses(self, updated: Parameters) -> bool:
@@ -295,16 +308,16 @@ class EM:
         return True
 
     @property
-    def _penalised(self) -> Tensor:
+    def penalty(self) -> Tensor:
         """The ridge that the E-step allows for, see `CovarianceFamily.prepare`."""
-        return self._ridge if self.options.reg_mode == "relative" else torch.zeros_like(self._ridge)
+        return self.ridge if self.options.reg_mode == "relative" else torch.zeros_like(self.ridge)
 
     @property
     def _is_time_to_look(self) -> bool:
         return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
-        updated, jitter = self.family.update(total.moments, self._ridge, self.parameters)
+        updated, jitter = self.family.update(total.moments, self.ridge, self.parameters)
         if self._collapses(updated):
             return
         self.jitter = jitter
@@ -328,7 +341,7 @@ class EM:
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
         dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS
-        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self._ridge)
+        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.ridge)
         log_epsilon = -total.mass.log()
         means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
         others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
@@ -337,7 +350,7 @@ class EM:
         log_det = self.family.log_det(factors, self.n_features).expand(share.shape)
         peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
         precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
-        penalty = 0.5 * (precision * self._penalised).sum(-1).gather(-1, lightest)[:, 0]
+        penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
         # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
         helps = log_epsilon + peak - penalty - total.worst > 1.5
         reseed = dead & helps & (self.n_components > 1)
@@ -357,18 +370,22 @@ class EM:
             n_reseeded = int(self.n_reseeded.sum())
             if n_reseeded:
                 logger.info("moved %d components without points to the worst explained points", n_reseeded)
-            if not self.converged:
-                known = (
-                    f"while the mean log-likelihood still changed by {self.gain:.3g} an iteration"
-                    if len(recent) == 2
-                    else "before two log-likelihoods could be compared"
-                )
-                warnings.warn(
-                    f"EM stopped after max_iter={self.n_iter} iterations, {known} (tol={self.options.tol:g}); raise "
-                    "max_iter or tol",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
+
+    def warn_unless_converged(self, stacklevel: int = 2) -> None:
+        """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
+        if self.converged:
+            return
+        known = (
+            f"while the mean log-likelihood still changed by {self.gain:.3g} an iteration"
+            if len(self.history) > 1
+            else "before two log-likelihoods could be compared"
+        )
+        warnings.warn(
+            f"EM stopped after max_iter={self.n_iter} iterations, {known} (tol={self.options.tol:g}); raise max_iter "
+            "or tol",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
 
     # ---- the result
 
@@ -384,9 +401,7 @@ class EM:
             parameters whose means are relative to the location, and the location.
         """
         best = self.parameters.map(lambda value: value[self.best])
-        scale = self.standardisation.scale
-        factors = self.family.rescale(best.factors, scale)
-        return Parameters(best.log_weights, best.means * scale, factors), self.standardisation.location
+        return self.standardisation.undo(self.family, best), self.standardisation.location
 
     def lower_bounds(self) -> Tensor:
         """Mean objective of the best restart before each iteration's update, in raw units: (n_iter,) float64."""
@@ -415,7 +430,7 @@ class EM:
                 "mass": self._mass,
                 "parameters": self.parameters.state_dict(),
                 "standardisation": vars(self.standardisation).copy(),
-                "ridge": self._ridge,
+                "ridge": self.ridge,
                 "jitter": self.jitter,
                 "n_reseeded": self.n_reseeded,
                 "tight": self._tight,
@@ -434,7 +449,7 @@ class EM:
         self.standardisation = Standardisation(
             **{name: value.to(self.device) for name, value in state["standardisation"].items()}
         )
-        self._ridge = state["ridge"].to(self.device)
+        self.ridge = state["ridge"].to(self.device)
         self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
         self._tight = state["tight"].to(self.device)
         self._step = self._make_step()

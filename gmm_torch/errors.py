@@ -5,6 +5,10 @@ class NotFittedError(RuntimeError):
     """A model was used before it was fitted or calibrated."""
 
 
+class SolverError(RuntimeError):
+    """An iteration did not settle where its result was needed."""
+
+
 class FileFormatError(ValueError):
     """A file is truncated, of another version, or not what it was taken for."""
 

@@ -139,7 +139,7 @@ class EStep:
         for name, value in tight_moments.items():
             moments[name][self.tight] = value
         if weight is None:
-            mass = objective.new_tensor(len(x))
+            mass = objective.new_full((), len(x))
             candidate = objective
             log_likelihood = objective.sum(-1)
         else:

@@ -14,6 +14,7 @@ from gmm_torch.covariance import get_family
 from gmm_torch.em import EM, EMOptions, full_precision
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.online import OnlineEM
 from gmm_torch.parameters import Parameters
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
@@ -85,6 +86,7 @@ class GaussianMixture(nn.Module):
         self.register_buffer("location", torch.zeros(n_features, **options))
         self.register_buffer("fitted", torch.tensor(False, device=device))
         self._seen_fitted = False
+        self._online: OnlineEM | None = None
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
@@ -165,6 +167,7 @@ class GaussianMixture(nn.Module):
                 f"weights: expected non-negative numbers that sum to 1; got a sum of {total:g} and a smallest of "
                 f"{float(weights.min()):g}"
             )
+        self._online = None
         means, factors = means.double(), self.family.from_covariances(covariances.double())
         location = means.mean(0)
         return self.assign(Parameters(weights.double().log(), means - location, factors), location)
@@ -220,6 +223,7 @@ class GaussianMixture(nn.Module):
             precisions_init=precisions_init,
             seed=seed,
         )
+        self._online = None
         em = self.start_em(options)
         batches = Batches(x, self.n_features, self.location.device, sample_weight)
         while not em.done:
@@ -228,6 +232,41 @@ class GaussianMixture(nn.Module):
             if on_iteration is not None and em.n_iter > n_iter:
                 on_iteration(em.n_iter, em.history[-1])
         return self.adopt(em)
+
+    def start_online(
+        self, *, power: float = 0.6, offset: float = 2.0, n_first: int | None = None, **options: Any
+    ) -> OnlineEM:
+        """A follower of a stream of points, see `OnlineEM`; hand its `result` to `assign` when it is wanted.
+
+        Goes on from the mixture's parameters where it has some.
+
+        Args:
+            power, offset, n_first: see `OnlineEM`.
+            **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
+        """
+        em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
+        known = (self.parameters_about_location(), self.location) if bool(self.fitted) else None
+        return OnlineEM(em, known, power=power, offset=offset, n_first=n_first)
+
+    def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:
+        """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.
+
+        Has parameters as soon as enough points have come to start from (`n_first`), or before, if it had some.
+
+        Args:
+            x: (n, D).
+            sample_weight: (n,), >= 0.
+            **options: of `start_online`, looked at in the first call.
+
+        Raises:
+            ValueError, TypeError: wrong shape, type or option.
+        """
+        if self._online is None:
+            self._online = self.start_online(**options)
+        self._online.update(x, sample_weight)
+        if self._online.started:
+            self.assign(*self._online.result())
+        return self
 
     def start_em(self, options: EMOptions) -> EM:
         """An EM machine for this mixture's family, sizes, device and computing type.
@@ -260,7 +299,8 @@ class GaussianMixture(nn.Module):
             self.family.from_precisions(precisions.double())
 
     def adopt(self, em: EM) -> Self:
-        """Take over the result of a finished `em`."""
+        """Take over the result of a finished `em`; a `ConvergenceWarning` where it did not converge."""
+        em.warn_unless_converged(stacklevel=3)
         self.assign(*em.result())
         self.converged = em.converged
         self.n_iter = em.n_iter
@@ -321,7 +361,11 @@ class GaussianMixture(nn.Module):
 
     def predict(self, x: Tensor) -> Tensor:
         """Most probable component of each point, (N,) int64."""
-        return self.log_joint(x).argmax(-1)
+        x = self._points(x)
+        parameters = self._computing_parameters(x)
+        parts = [x] if is_traced() else x.split(self._chunk(x))
+        with torch.no_grad():
+            return torch.cat([self._log_joint(part, parameters).argmax(-1) for part in parts])
 
     def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:
         with full_precision(x.device):
@@ -346,6 +390,7 @@ class GaussianMixture(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._seen_fitted = False
+        self._online = None
         super()._load_from_state_dict(*args)
 
     def _points(self, x: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.distributed import gather_objects, is_distributed
+from gmm_torch.parameters import Parameters
 
 _MIX = (
     -7046029254386353131,
@@ -64,6 +66,17 @@ class Standardisation:
         columns = x.mT.to(wide, copy=True, memory_format=torch.contiguous_format)
         columns.sub_(self.location.to(wide)[:, None]).div_(self.scale.to(wide)[:, None])
         return columns.to(dtype)
+
+    def undo(self, family: CovarianceFamily, parameters: Parameters) -> Parameters:
+        """Parameters of standardised points as parameters of raw ones, whose means are relative to the location."""
+        factors = family.rescale(parameters.factors, self.scale)
+        return Parameters(parameters.log_weights, parameters.means * self.scale, factors)
+
+    def parameters(self, family: CovarianceFamily, raw: Parameters, location: Tensor) -> Parameters:
+        """The inverse of `undo`, from parameters whose means are relative to any `location` (D,)."""
+        means = (raw.means.double() + (location.double() - self.location)) / self.scale
+        factors = family.rescale({name: value.double() for name, value in raw.factors.items()}, 1 / self.scale)
+        return Parameters(raw.log_weights.double(), means, factors)
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,15 @@ class CovarianceFamily(ABC):
         name: the value of `covariance_type` that selects the family.
         scales_features: whether rescaling single features maps the family onto itself. Where it does, EM works on
             data with every feature rescaled; where not, on one common scale.
+        averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
+            own, can be averaged.
         splits_components: whether single components can be evaluated in float64 beside others in float32.
     """
 
     name: ClassVar[str]
     scales_features: ClassVar[bool] = True
     splits_components: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
 
     def with_option(self, option: str) -> "CovarianceFamily":
         """The family that "name:option" selects.

@@ -118,13 +118,11 @@ class Full(CovarianceFamily):
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """(..., K, n)."""
-        rows = prepared["rows"].movedim(-2, 0)  # (D, ..., K, 1 + D)
-        distance = None
-        for start, end in blocks(len(rows)):
-            white = rows[start:end, ..., : end + 1].flatten(0, -2) @ features[: end + 1]
-            for row in white.view(end - start, *rows.shape[1:-1], -1):
-                # row by row the sum stays in the first-level cache, and no squares are written anywhere
-                distance = row.square() if distance is None else distance.addcmul_(row, row)
+        rows = white_rows(prepared["rows"], features)
+        distance = next(rows).square()
+        # Row by row the sum stays in the first-level cache, and no squares are written anywhere.
+        for row in rows:
+            distance.addcmul_(row, row)
         return torch.sub(prepared["constant"][..., None], distance, alpha=0.5)
 
     def moments(
@@ -162,6 +160,14 @@ class Full(CovarianceFamily):
         """U = diag(1 / sqrt(variance)) for the component."""
         fresh = torch.diag_embed(variance.rsqrt())
         return {"factor": torch.where(component[..., None, None], fresh, factors["factor"])}
+
+
+def white_rows(rows: Tensor, features: Tensor) -> Iterator[Tensor]:
+    """The D whitened features, each (..., K, n), of points given as [1, x] (1 + D, n)."""
+    rows = rows.movedim(-2, 0)  # (D, ..., K, 1 + D)
+    for start, end in blocks(len(rows)):
+        white = rows[start:end, ..., : end + 1].flatten(0, -2) @ features[: end + 1]
+        yield from white.view(end - start, *rows.shape[1:-1], -1)
 
 
 def blocks(n_rows: int) -> Iterator[tuple[int, int]]:

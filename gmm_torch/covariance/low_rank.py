@@ -36,6 +36,7 @@ class LowRank(CovarianceFamily):
     """
 
     name = "low_rank"
+    averages = False
 
     def __init__(self, rank: int = DEFAULT_RANK) -> None:
         self.rank = rank
