@@ -101,7 +101,9 @@ class FailureDetector(nn.Module):
 
     @torch.no_grad()
     def outputs(self, batches: Iterable[Any]) -> Outputs:
-        """Logits and features of all batches x or (x, ...), on the classifier's device; labels are ignored.
+        """Logits and features of all batches x or (x, ...), on the classifier's device.
+
+        Labels are ignored, unless the score was told to use them.
 
         Raises:
             ValueError: no batch at all, or features that are not finite.
@@ -112,7 +114,10 @@ class FailureDetector(nn.Module):
             x = first_of(batch).to(device)
             if self.views_by_default and not self.widths and x.dim() != 4:
                 self.extractor.views = ("identity",)
-            parts.append(self.extractor(x))
+            outputs = self.extractor(x)
+            if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
+                outputs = outputs._replace(labels=_labels_of(batch).to(device))
+            parts.append(outputs)
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
         outputs = Outputs.cat(parts)

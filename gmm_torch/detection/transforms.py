@@ -1,31 +1,190 @@
-"""Fixed maps of features before a mixture sees them."""
+"""Maps of features before a mixture sees them; those that learn something learn it from fitting inputs alone."""
 
-from collections.abc import Callable
+from typing import ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from scipy import stats
+from torch import Tensor, nn
+
+MAX_ROWS = 20_000  # from which a transform learns
+MAX_POWER_ROWS = 2_000  # the same of the power transform, which searches feature by feature
+POWER_RANGE = (-2.0, 4.0)  # of exponents: beyond, a few points decide
+# Smallest deviation of a feature or direction, relative to the largest: what varies less is noise of the arithmetic.
+FLOOR = 1e-3
 
 
-def none(z: Tensor) -> Tensor:
+class Transform(nn.Module):
+    """A differentiable map of the last dimension to one of the same width.
+
+    Attributes:
+        name: how configurations and files call it.
+        mixes: whether an output is more than one feature, so that it has no feature's name.
+    """
+
+    name: ClassVar[str]
+    mixes: ClassVar[bool] = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+    def fit(self, z: Tensor) -> Self:
+        """Learn from (N, D), where there is something to learn."""
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        raise NotImplementedError
+
+
+class Nothing(Transform):
     """The features as they are."""
-    return z
+
+    name = "none"
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return z
 
 
-def unit(z: Tensor) -> Tensor:
+class Unit(Transform):
     """Scaled to Euclidean norm one: direction without magnitude."""
-    return F.normalize(z, dim=-1)
+
+    name = "unit"
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return unit(z)
 
 
-def signed_root(z: Tensor) -> Tensor:
+class SignedRoot(Transform):
     """Signed square root: draws the long tails of rectified features in."""
-    return z.sign() * (z.abs() + torch.finfo(z.dtype).eps).sqrt()
+
+    name = "signed_root"
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return z.sign() * (z.abs() + torch.finfo(z.dtype).eps).sqrt()
 
 
-TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": none, "unit": unit, "signed_root": signed_root}
+class Standardise(Transform):
+    """Each feature less its mean, in units of its standard deviation."""
+
+    name = "standardise"
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.register_buffer("location", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def fit(self, z: Tensor) -> Self:
+        """See `Transform`."""
+        wide = z[:MAX_ROWS].double()
+        scale = wide.std(0, correction=0)
+        # A feature that is constant in the fitting inputs has no unit of its own.
+        floor = (FLOOR * scale.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
+        self.location, self.scale = wide.mean(0).to(z), scale.clamp_min(floor).to(z)
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return (z - self.location) / self.scale
+
+
+class Power(Transform):
+    """Each feature made as normal as a power can make it (Yeo and Johnson 2000), then standardised.
+
+    The exponents are the maximum-likelihood ones of `scipy.stats.yeojohnson_normmax`.
+    """
+
+    name = "power"
+    exponent: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.unit = Standardise(width)  # powers are taken of standardised features: the unit must not matter
+        self.scale = Standardise(width)
+        self.register_buffer("exponent", torch.ones(width))
+
+    def fit(self, z: Tensor) -> Self:
+        """See `Transform`."""
+        self.unit.fit(z)
+        columns = self.unit(z[:MAX_POWER_ROWS]).double().cpu().numpy().T
+        found = [stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
+        self.exponent = torch.as_tensor(np.clip(found, *POWER_RANGE)).to(z)
+        self.scale.fit(yeo_johnson(self.unit(z), self.exponent))
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return self.scale(yeo_johnson(self.unit(z), self.exponent))
+
+
+class Whiten(Transform):
+    """Principal coordinates, each in units of its standard deviation."""
+
+    name = "whiten"
+    mixes = True
+    location: Tensor
+    basis: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.register_buffer("location", torch.zeros(width))
+        self.register_buffer("basis", torch.eye(width))
+
+    def fit(self, z: Tensor) -> Self:
+        """See `Transform`."""
+        wide = z[:MAX_ROWS].double()
+        mean = wide.mean(0)
+        variance, directions = torch.linalg.eigh((wide - mean).mT @ (wide - mean) / len(wide))
+        floor = (FLOOR**2 * variance.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
+        largest = directions.gather(
+            0, directions.abs().argmax(0, keepdim=True)
+        )  # the sign is a choice: this one repeats
+        scaled = directions * largest.sign() * variance.clamp_min(floor).rsqrt()
+        self.location, self.basis = mean.to(z), scaled.flip(1).contiguous().to(z)
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """See `Transform`."""
+        return (z - self.location) @ self.basis
+
+
+TRANSFORMS: dict[str, type[Transform]] = {
+    cls.name: cls for cls in (Nothing, Unit, SignedRoot, Standardise, Power, Whiten)
+}
 
 
 def check_transform(name: str) -> None:
     """Raise unless there is such a transform."""
     if name not in TRANSFORMS:
         raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}; got {name!r}")
+
+
+def unit(z: Tensor) -> Tensor:
+    """Scaled to Euclidean norm one along the last dimension; zero stays zero."""
+    return F.normalize(z, dim=-1)
+
+
+def yeo_johnson(z: Tensor, exponent: Tensor) -> Tensor:
+    """Yeo and Johnson 2000, equation 2.1: a power of 1 + z for z >= 0, its mirror image of 2 - exponent below.
+
+    Args:
+        z: (..., D).
+        exponent: (D,), the lambda.
+    """
+    positive = box_cox(z.clamp_min(0), exponent)
+    negative = -box_cox((-z).clamp_min(0), 2 - exponent)
+    return torch.where(z >= 0, positive, negative)
+
+
+def box_cox(y: Tensor, exponent: Tensor) -> Tensor:
+    """((1 + y)^exponent - 1) / exponent for y >= 0, its limit log(1 + y) where the exponent is near zero."""
+    small = exponent.abs() < 1e-4
+    safe = torch.where(small, torch.ones_like(exponent), exponent)
+    log = torch.log1p(y)
+    return torch.where(small, log, torch.expm1(safe * log) / safe)

@@ -26,6 +26,7 @@ class Score(nn.Module):
         differentiable: whether the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
         needs_reference: whether it ranks among scores of held-out inputs, which `refer` gives it.
+        needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
     """
 
     name: ClassVar[str]
@@ -34,6 +35,7 @@ class Score(nn.Module):
     pooling: ClassVar[str] = "mean"
     views: ClassVar[tuple[str, ...]] = ("identity",)
     needs_reference: ClassVar[bool] = False
+    needs_labels: bool = False
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them."""
@@ -44,7 +46,7 @@ class Score(nn.Module):
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """Learn from the outputs on fitting inputs; never sees a label or a failure."""
+        """Learn from the outputs on fitting inputs; never sees a failure, nor a label unless `needs_labels`."""
         return self
 
     def refer(self, outputs: Outputs) -> Self:

@@ -1,0 +1,75 @@
+"""A mixture for every class."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+from gmm_torch.mixture import GaussianMixture
+
+MIN_POINTS = 10  # of a class, for each of its components; a class with fewer gets the mixture of all inputs
+
+
+class ClassConditional(LayerMixtures):
+    """Sum over the layers of log p(z | c), c the predicted class, with a mixture of its own for every class.
+
+    The classes of the fitting inputs are those that the classifier predicts, unless labels are asked for:
+    `labels=True` takes them from the loader that the detector is fitted to. It is there to be compared with: with
+    labels it is what the paper does without.
+
+    Args:
+        n_components: K for each class.
+        covariance_type: see `GaussianMixture`; any but "tied", since the classes are fitted one by one.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        labels: whether classes are labels instead of predictions.
+    """
+
+    name = "class_conditional"
+
+    def __init__(
+        self, n_components: int = 1, covariance_type: str = "full", transform: str = "none", labels: bool = False
+    ) -> None:
+        super().__init__(n_components, covariance_type, transform)
+        if covariance_type == "tied":
+            raise ValueError("covariance_type: the classes are fitted one by one and can't be 'tied'; choose another")
+        self.needs_labels = labels
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return super().options() | {"labels": self.needs_labels}
+
+    def make_mixture(self, n_features: int, n_classes: int) -> GaussianMixture:
+        """The components of all classes, class after class, all classes as probable."""
+        return GaussianMixture(n_classes * self.n_components, n_features, self.covariance_type)
+
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
+        """See `LayerMixtures`."""
+        classes = outputs.classes(self.needs_labels)
+        n_classes = mixture.n_components // self.n_components
+        sizes = torch.bincount(classes, minlength=n_classes).tolist()
+        large = [n >= MIN_POINTS * self.n_components for n in sizes]
+        pooled = None if all(large) else self._fitted(points, fitter)
+        found = [self._fitted(points[classes == c], fitter) if large[c] else pooled for c in range(n_classes)]
+        parts = [each for each in found if each is not None]
+        mixture.set_parameters(
+            torch.cat([each.weights for each in parts]) / n_classes,
+            torch.cat([each.means for each in parts]),
+            torch.cat([each.covariances for each in parts]),
+        )
+
+    def _fitted(self, points: Tensor, fitter: Fitter) -> GaussianMixture:
+        mixture = GaussianMixture(self.n_components, points.shape[1], self.covariance_type).to(points)
+        fitter(mixture, points)
+        return mixture
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats, up to a constant."""
+        predicted = outputs.own_logits.argmax(1)[:, None]
+        by_class = [
+            joint.unflatten(1, (-1, self.n_components)).logsumexp(2).gather(1, predicted)[:, 0]
+            for joint in self.log_joints(outputs)
+        ]
+        return torch.stack(by_class).sum(0)

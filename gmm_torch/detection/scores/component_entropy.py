@@ -1,0 +1,26 @@
+"""How sure the mixture is of the component."""
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+
+
+class ComponentEntropy(LayerMixtures):
+    """Sum over the layers of sum_k p(k | z) log p(k | z): minus the entropy of the posterior of the components.
+
+    Low between components, and blind to how far all of them are.
+
+    Args:
+        n_components: K of each mixture.
+        covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+    """
+
+    name = "component_entropy"
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats, between - L log K and 0."""
+        log_p = [joint.log_softmax(1) for joint in self.log_joints(outputs)]
+        entropies = [(each.exp() * each).sum(1) for each in log_p]
+        return sum(entropies[1:], start=entropies[0])

@@ -1,0 +1,30 @@
+"""How far ahead the most probable component is."""
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+
+
+class ComponentMargin(LayerMixtures):
+    """Sum over the layers of log p(k_1 | z) - log p(k_2 | z), k_1 and k_2 the two most probable components.
+
+    Small between components, and blind to how far all of them are.
+
+    Args:
+        n_components: K of each mixture, at least 2.
+        covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+    """
+
+    name = "component_margin"
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+        if n_components < 2:
+            raise ValueError(f"n_components: a margin needs at least 2; got {n_components}")
+        super().__init__(n_components, covariance_type, transform)
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats, at least 0."""
+        margins = [-joint.topk(2, dim=1).values.diff(dim=1)[:, 0] for joint in self.log_joints(outputs)]
+        return sum(margins[1:], start=margins[0])

@@ -1,0 +1,88 @@
+"""What scores with one mixture a layer have in common."""
+
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.transforms import TRANSFORMS, check_transform
+from gmm_torch.mixture import GaussianMixture
+
+
+class LayerMixtures(Score):
+    """One mixture for each layer, over its features in all views jointly. No score by itself.
+
+    Args:
+        n_components: K of each mixture.
+        covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture, fitted before it; see `gmm_torch.detection.transforms`.
+    """
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+        super().__init__()
+        check_transform(transform)
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.transform = transform
+        self.names: list[str] = []
+        self.blocks: list[Block] = []
+        self.transforms = nn.ModuleList()
+        self.mixtures = nn.ModuleList()
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        keys = ("n_components", "covariance_type", "transform")
+        return {key: getattr(self, key) for key in keys}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        made = TRANSFORMS[self.transform]
+        self.names = list(widths)
+        named = {layer: f"{layer} {self.transform}" if made.mixes else layer for layer in widths}
+        self.blocks = [Block(named[layer], n_views, width) for layer, width in widths.items()]
+        self.transforms = nn.ModuleList(made(width) for width in widths.values())
+        self.mixtures = nn.ModuleList(self.make_mixture(n_views * width, n_classes) for width in widths.values())
+        return self
+
+    def make_mixture(self, n_features: int, n_classes: int) -> GaussianMixture:
+        """An empty mixture of a layer."""
+        return GaussianMixture(self.n_components, n_features, self.covariance_type)
+
+    def points(self, outputs: Outputs, layer: str) -> Tensor:
+        """What the layer's mixture models: (N, V D)."""
+        transform = self.transforms[self.names.index(layer)]
+        return transform(outputs.features[layer]).flatten(1)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        for layer, transform in zip(self.names, self.transforms, strict=True):
+            transform.fit(outputs.features[layer].flatten(0, 1))  # type: ignore[operator]
+        for layer, mixture in zip(self.names, self.mixtures, strict=True):
+            self.fit_mixture(mixture, self.points(outputs, layer), outputs, fitter)  # type: ignore[arg-type]
+        return self
+
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
+        """Fit the mixture of a layer to its points (N, V D)."""
+        fitter(mixture, points)
+
+    def log_joints(self, outputs: Outputs) -> list[Tensor]:
+        """log w_k + log N(z | k) of each layer, each (N, K)."""
+        pairs = zip(self.names, self.mixtures, strict=True)
+        return [mixture.log_joint(self.points(outputs, layer)) for layer, mixture in pairs]  # type: ignore[operator]
+
+    def log_probs(self, outputs: Outputs) -> Tensor:
+        """log p(z) of each layer, (N, L)."""
+        pairs = zip(self.names, self.mixtures, strict=True)
+        return torch.stack([mixture(self.points(outputs, layer)) for layer, mixture in pairs], dim=1)
+
+    def models(self) -> dict[str, FeatureMixture]:
+        """See `Score`; one a layer."""
+        triples = zip(self.names, self.blocks, self.mixtures, strict=True)
+        return {
+            layer: FeatureMixture(mixture, partial(self.points, layer=layer), [block])  # type: ignore[arg-type]
+            for layer, block, mixture in triples
+        }

@@ -1,0 +1,82 @@
+"""Distance to the nearest class (Lee et al. 2018)."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+from gmm_torch.functional.class_moments import class_moments
+from gmm_torch.mixture import GaussianMixture
+
+ABSENT = 1e-30  # weight of a class that no fitting input had: no explanation names it
+
+
+class Mahalanobis(LayerMixtures):
+    """Minus the sum over the layers of the squared distance to the nearest class mean, in one covariance for all.
+
+    Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
+    equation 2, without their input perturbation and learnt weights. The classes are those that the classifier
+    predicts, unless labels are asked for: `labels=True` takes them from the loader that the detector is fitted to.
+
+    Args:
+        labels: whether classes are labels instead of predictions.
+        reg_covar: added to each feature's variance, as a share of it.
+        transform: of the features before; see `gmm_torch.detection.transforms`.
+    """
+
+    name = "mahalanobis"
+    present: Tensor
+
+    def __init__(self, labels: bool = False, reg_covar: float = 1e-4, transform: str = "none") -> None:
+        super().__init__(1, "tied", transform)
+        if not reg_covar > 0:
+            raise ValueError(f"reg_covar: expected a number > 0; got {reg_covar}")
+        self.needs_labels = labels
+        self.reg_covar = reg_covar
+        self.register_buffer("present", torch.ones(0, dtype=torch.bool))
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return {"labels": self.needs_labels, "reg_covar": self.reg_covar, "transform": self.transform}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.present = torch.ones(n_classes, dtype=torch.bool)
+        return super().build(widths, n_views, n_classes)
+
+    def make_mixture(self, n_features: int, n_classes: int) -> GaussianMixture:
+        """One component a class, all with the same covariance."""
+        return GaussianMixture(n_classes, n_features, "tied")
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`; closed form, so the fitter has nothing to do."""
+        counts = torch.bincount(outputs.classes(self.needs_labels), minlength=len(self.present))
+        self.present = counts > 0
+        return super().fit(outputs, fitter)
+
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
+        """See `LayerMixtures`."""
+        found = class_moments(points, outputs.classes(self.needs_labels), mixture.n_components, self.reg_covar)
+        weights = self.present.to(found.means).clamp_min(ABSENT)
+        mixture.set_parameters(weights / weights.sum(), found.means, found.within)
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), at most 0."""
+        return -torch.stack([distance.amin(1) for distance in self.squared_distances(outputs)]).sum(0)
+
+    def squared_distances(self, outputs: Outputs) -> list[Tensor]:
+        """To each class, of each layer, each (N, C); infinite for a class that no fitting input had."""
+        found = []
+        for layer, mixture in zip(self.names, self.mixtures, strict=True):
+            distance = squared_distance(mixture, self.points(outputs, layer))  # type: ignore[arg-type]
+            found.append(distance.masked_fill(~self.present, torch.inf))
+        return found
+
+
+def squared_distance(mixture: GaussianMixture, points: Tensor) -> Tensor:
+    """Squared Mahalanobis distances of points (N, D) to all components, (N, K); differentiable."""
+    parameters = mixture.parameters_about_location().map(lambda value: value.to(points.dtype))
+    return mixture.family.squared_distance(points - mixture.location, parameters.means, parameters.factors)

@@ -1,0 +1,63 @@
+"""Likelihood of features and prediction together, by what the classifier predicts within each component."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+
+
+class PredictionAssociation(LayerMixtures):
+    """Sum over the layers of log sum_k p(z, k) P(c | k), c the predicted class.
+
+    P(c | k) is how often the classifier predicts c for fitting inputs of component k, by their responsibilities; no
+    label is used. A prediction that is rare where the features lie lowers the score.
+
+    Args:
+        n_components: K of each mixture.
+        covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        smoothing: added to the count of every class in every component (Laplace's rule for 1), so that nothing is
+            impossible.
+    """
+
+    name = "prediction_association"
+    log_association: Tensor
+
+    def __init__(
+        self, n_components: int = 10, covariance_type: str = "full", transform: str = "none", smoothing: float = 1.0
+    ) -> None:
+        super().__init__(n_components, covariance_type, transform)
+        if not smoothing > 0:
+            raise ValueError(f"smoothing: expected a number > 0; got {smoothing}")
+        self.smoothing = smoothing
+        self.register_buffer("log_association", torch.zeros(0, n_components, 0))
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return super().options() | {"smoothing": self.smoothing}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.log_association = torch.zeros(len(widths), self.n_components, n_classes)
+        return super().build(widths, n_views, n_classes)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        super().fit(outputs, fitter)
+        logits = outputs.own_logits
+        predicted = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()
+        tables = [joint.softmax(1).double().mT @ predicted for joint in self.log_joints(outputs)]
+        counts = torch.stack(tables) + self.smoothing  # (L, K, C)
+        self.log_association = (counts / counts.sum(-1, keepdim=True)).log().to(logits)
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats."""
+        predicted = outputs.own_logits.argmax(1)
+        of_predicted = self.log_association[:, :, predicted].mT  # (L, N, K)
+        pairs = zip(self.log_joints(outputs), of_predicted, strict=True)
+        return torch.stack([(joint + log_p).logsumexp(1) for joint, log_p in pairs]).sum(0)

@@ -1,0 +1,49 @@
+"""What the components explain beyond one Gaussian."""
+
+from typing import Self
+
+from torch import Tensor, nn
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+from gmm_torch.mixture import GaussianMixture
+
+
+class RelativeLikelihood(LayerMixtures):
+    """Sum over the layers of log p(z) - log p_0(z), p the mixture and p_0 one Gaussian on the same points.
+
+    The background Gaussian takes what all inputs share out of the score, in the way of Ren et al. 2019, "Likelihood
+    ratios for out-of-distribution detection", and of the relative Mahalanobis distance (Ren et al. 2021). With one
+    component it is zero. It is blind to inputs that leave all data in the same direction.
+
+    Args:
+        n_components: K of each mixture.
+        covariance_type: see `GaussianMixture`; the background Gaussian has the same.
+        transform: of the features before both; see `gmm_torch.detection.transforms`.
+    """
+
+    name = "relative_likelihood"
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+        super().__init__(n_components, covariance_type, transform)
+        self.backgrounds = nn.ModuleList()
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        sizes = [n_views * width for width in widths.values()]
+        self.backgrounds = nn.ModuleList(GaussianMixture(1, size, self.covariance_type) for size in sizes)
+        return super().build(widths, n_views, n_classes)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        super().fit(outputs, fitter)
+        for layer, background in zip(self.names, self.backgrounds, strict=True):
+            fitter(background, self.points(outputs, layer))  # type: ignore[arg-type]
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats."""
+        pairs = zip(self.names, self.backgrounds, strict=True)
+        background = sum(model(self.points(outputs, layer)) for layer, model in pairs)
+        return self.log_probs(outputs).sum(1) - background

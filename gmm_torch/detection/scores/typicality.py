@@ -1,0 +1,51 @@
+"""Too likely is suspicious as well: distance of the log-likelihood from its usual value."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
+
+
+class Typicality(LayerMixtures):
+    """- sum over the layers of |log p(z) - m| / s, m and s the mean and deviation of log p(z) over fitting inputs.
+
+    In many dimensions nearly all points have a log-density close to its mean, the negative entropy; the mode is far
+    from typical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
+    typicality", equation 5 with one input).
+
+    Args:
+        n_components: K of each mixture.
+        covariance_type: see `GaussianMixture`.
+        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+    """
+
+    name = "typicality"
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+        super().__init__(n_components, covariance_type, transform)
+        self.register_buffer("location", torch.zeros(0))
+        self.register_buffer("scale", torch.ones(0))
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.location, self.scale = torch.zeros(len(widths)), torch.ones(len(widths))
+        return super().build(widths, n_views, n_classes)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        super().fit(outputs, fitter)
+        log_p = self.log_probs(outputs)
+        wide = log_p.double()
+        self.location = wide.mean(0).to(log_p)
+        self.scale = wide.std(0, correction=0).clamp_min(torch.finfo(log_p.dtype).eps).to(log_p)
+        return self
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in standard deviations, at most 0."""
+        return -((self.log_probs(outputs) - self.location).abs() / self.scale).sum(1)

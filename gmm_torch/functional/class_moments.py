@@ -1,0 +1,44 @@
+"""Means and the common covariance of classes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ClassMoments(NamedTuple):
+    """Moments of C classes.
+
+    Attributes:
+        means: (C, D) float64; the mean of all points for a class without any.
+        within: (D, D) float64, the covariance of points about the mean of their class, with a ridge.
+    """
+
+    means: Tensor
+    within: Tensor
+
+
+def class_moments(points: Tensor, classes: Tensor, n_classes: int, ridge: float) -> ClassMoments:
+    """Maximum-likelihood moments of normal classes with a common covariance.
+
+    Args:
+        points: (N, D), N >= 1.
+        classes: (N,) int64 in [0, n_classes).
+        n_classes: C.
+        ridge: > 0, added to each variance as a share of the feature's total variance, and as the same share of a
+            thousandth of the mean variance, so that a feature that never varies is no obstacle.
+
+    Returns:
+        `ClassMoments`; the covariance is positive definite.
+    """
+    wide = points.double()
+    centre = wide.mean(0)
+    centred = wide - centre
+    sums = torch.zeros(n_classes, points.shape[1], dtype=wide.dtype, device=wide.device).index_add_(0, classes, centred)
+    counts = torch.bincount(classes, minlength=n_classes)
+    means = sums / counts.clamp_min(1)[:, None]
+    deviation = centred - means[classes]
+    variance = centred.square().mean(0)
+    floor = (1e-3 * variance.mean()).clamp_min(torch.finfo(points.dtype).tiny ** 0.5)
+    within = deviation.mT @ deviation / len(wide) + torch.diag_embed(ridge * (variance + floor))
+    return ClassMoments(means + centre, within)
