@@ -1,0 +1,43 @@
+"""The examples of `docs/guarantees.md` run as they stand, and its tables are those of the benchmark's results."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "guarantees.md").read_text()
+
+
+def test_every_python_block_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 10
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)  # later blocks go on from earlier ones
+    assert "can't be had" in capsys.readouterr().out
+
+
+def test_the_tables_are_those_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    page = importlib.import_module("guarantees_page")
+    results = json.loads(page.PAGE.parent.parent.joinpath("benchmarks", "results", "guarantees.json").read_text())
+    assert page.filled(PAGE, results) == PAGE
+    assert all(p >= results["false_alarm_rate_of_the_tests"] / len(results["tests"]) for p in results["tests"].values())
+    with pytest.raises(ValueError, match="expected the lines '<!-- setup"):
+        page.filled("", results)
+    sys.modules.pop("guarantees_page")
+
+
+def test_every_section_that_it_links_to_exists():
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    }
+    links = re.findall(r"\]\(#([a-z0-9-]+)\)", PAGE)
+    assert len(links) >= 7
+    assert set(links) <= headings
