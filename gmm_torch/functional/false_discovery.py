@@ -7,6 +7,8 @@ Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Ba
 sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,14 +22,14 @@ def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
 
     Args:
         p_values: (m,) in [0, 1].
-        null_proportion: share of good inputs, known or estimated, in (0, 1].
+        null_proportion: share of good inputs, known or estimated; an estimate may be above one.
 
     Returns:
         (m,) float64, in the order of the p-values, on their device.
     """
     check_p_values(p_values)
-    if not 0 < null_proportion <= 1:
-        raise ValueError(f"null_proportion: expected a number in (0, 1]; got {null_proportion}")
+    if not 0 < null_proportion < math.inf:
+        raise ValueError(f"null_proportion: expected a positive number; got {null_proportion}")
     ordered, order = p_values.double().sort(descending=True)
     rank = torch.arange(len(ordered), 0, -1, device=p_values.device)
     stepped = (null_proportion * len(ordered) * ordered / rank).cummin(0).values
@@ -35,11 +37,12 @@ def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
 
 
 def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
-    """Storey's estimate of the share of good inputs: (1 + #{p > split}) / (m (1 - split)), at most 1.
+    """Storey's estimate of the share of good inputs: (1 + #{p > split}) / (m (1 - split)).
 
     Storey, Taylor, Siegmund 2004, "Strong control, conservative point estimation and simultaneous conservative
     consistency of false discovery rates": good inputs have p-values above the split as often as they are many, failures
-    have none. The added one makes the procedure with it exact in finite samples.
+    have none. The added one makes the procedure with it exact in finite samples, as does that an estimate above one
+    stays as it is: cut off, it would let the false discovery rate of a batch without failures exceed q a little.
 
     Args:
         p_values: (m,) in [0, 1].
@@ -47,7 +50,7 @@ def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
     """
     check_p_values(p_values)
     check_probability("split", split)
-    return min(1.0, (1 + int((p_values > split).sum())) / (len(p_values) * (1 - split)))
+    return (1 + int((p_values > split).sum())) / (len(p_values) * (1 - split))
 
 
 def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:

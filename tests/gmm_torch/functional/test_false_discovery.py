@@ -32,6 +32,16 @@ def test_storeys_estimate_by_hand():
     assert null_proportion(torch.cat([p, torch.zeros(16)])) == pytest.approx((1 + 2) / (20 * 0.5))
 
 
+def test_storeys_estimate_is_not_cut_off_at_one():
+    p = torch.tensor([0.1, 0.6, 0.7, 0.8])
+    assert null_proportion(p) == pytest.approx(2)
+    # 2 * 4 * 0.02 / 1 <= 0.2, but not <= 0.1; Benjamini and Hochberg's 4 * 0.02 / 1 is
+    p[0] = 0.02
+    assert discoveries(p, 0.2, storey=True).tolist() == [True, False, False, False]
+    assert discoveries(p, 0.1, storey=True).sum() == 0
+    assert discoveries(p, 0.1).sum() == 1
+
+
 def test_storeys_estimate_finds_more():
     p = torch.cat([torch.full((15,), 0.06), torch.linspace(0.3, 1, 5)])
     assert discoveries(p, 0.05).sum() == 0
