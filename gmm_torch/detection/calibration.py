@@ -25,6 +25,8 @@ class Calibration(nn.Module):
     every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores predictions.
     """
 
+    name = "marginal"
+
     scores: Tensor
 
     def __init__(self, scores: Tensor | None = None) -> None:
@@ -52,6 +54,14 @@ class Calibration(nn.Module):
             )
         self.scores = scores.detach().sort().values
         return self
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make another one like this, for files."""
+        return {}
+
+    def fresh(self) -> Self:
+        """Another one like this, without scores."""
+        return type(self)(**self.options())
 
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """(N,) p-values of scores (N,); see `conformal_p_value`.

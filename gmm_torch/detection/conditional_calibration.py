@@ -1,6 +1,6 @@
 """P-values that hold for the calibration set at hand, not only on average over calibration sets."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class ConditionalCalibration(Calibration):
             large p-values. See `functional.conditional`.
     """
 
+    name = "conditional"
     bounds: Tensor
 
     def __init__(self, delta: float = 0.1, method: str = "monte_carlo") -> None:
@@ -36,6 +37,10 @@ class ConditionalCalibration(Calibration):
         self.method = method
         # They follow from the size of the set, the method and delta.
         self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) float32, ascending
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make another one like this, for files."""
+        return {"delta": self.delta, "method": self.method}
 
     def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite.

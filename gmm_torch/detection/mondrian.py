@@ -28,6 +28,7 @@ class MondrianCalibration(nn.Module):
             groups have false alarm rates closer to alpha.
     """
 
+    name = "by_class"
     scores: Tensor
     classes: Tensor
     needed: Tensor
@@ -50,6 +51,14 @@ class MondrianCalibration(nn.Module):
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make another one like this, for files."""
+        return {"n_classes": self.n_classes, "min_size": self.min_size}
+
+    def fresh(self) -> Self:
+        """Another one like this, without scores."""
+        return type(self)(**self.options())
 
     def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor) -> Self:
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from gmm_torch.detection import Calibration
+from gmm_torch.detection.calibrations import CALIBRATIONS, make_calibration
 from gmm_torch.detection.conditional_calibration import ConditionalCalibration
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.errors import NotFittedError
@@ -28,6 +29,27 @@ def test_all_calibrations_have_the_same_verbs_and_their_state_comes_back(make):
     lowest = threshold[y] if threshold.dim() else threshold
     assert torch.equal(p > 0.05, torch.nan_to_num(X, nan=-torch.inf) >= lowest)
     assert len(loaded) == 200
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [Calibration(), ConditionalCalibration(0.2, "simes"), MondrianCalibration(3, min_size=30)],
+    ids=CALIBRATIONS,
+)
+def test_each_is_made_anew_from_its_name_and_options(calibration):
+    classes = torch.arange(200) % 3
+    first = calibration.fit(SCORES, 0.1, predictions=classes)
+    fresh, made = first.fresh(), make_calibration(first.name, **first.options())
+    for other in (fresh, made):
+        assert type(other) is type(first)
+        assert other.options() == first.options()
+        assert len(other) == 0
+        other.fit(SCORES, 0.1, predictions=classes)
+        torch.testing.assert_close(
+            other.p_value(X, torch.zeros(len(X)).long()), first.p_value(X, torch.zeros(len(X)).long())
+        )
+    with pytest.raises(ValueError, match="calibration: expected one of marginal, conditional, by_class; got 'exact'"):
+        make_calibration("exact")
 
 
 def test_draws_give_the_smoothed_p_value():
