@@ -172,6 +172,13 @@ class MondrianCalibration(nn.Module):
         if len(self.classes):
             _check_shape(self.classes, self.scores)
             self._check_classes(self.classes)
+            step = self.classes.diff()
+            ascending = ((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all()
+            if not bool(torch.isfinite(self.scores).all() & ascending):
+                raise ValueError(
+                    "calibration scores: expected finite numbers, ascending within ascending classes; the state is "
+                    "damaged"
+                )
             self._index()
 
 

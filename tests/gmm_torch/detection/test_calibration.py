@@ -52,6 +52,15 @@ def test_each_is_made_anew_from_its_name_and_options(calibration):
         make_calibration("exact")
 
 
+@pytest.mark.parametrize("damage", [lambda s: s.flip(0), lambda s: s.index_fill(0, torch.tensor(5), torch.nan)])
+@pytest.mark.parametrize("make", [Calibration, ConditionalCalibration, lambda: MondrianCalibration(3)])
+def test_a_damaged_state_is_refused(make, damage):
+    state = dict(make().fit(SCORES, 0.05, predictions=torch.arange(200) % 3).state_dict())
+    state["scores"] = damage(state["scores"])
+    with pytest.raises(ValueError, match="the state is damaged"):
+        make().load_state_dict(state)
+
+
 def test_draws_give_the_smoothed_p_value():
     u = torch.rand(len(X), generator=torch.Generator().manual_seed(1))
     calibration = Calibration().fit(SCORES.round(), 0.05)
