@@ -10,7 +10,7 @@ from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
 
 # Bytes that a chunk may keep alive: a CPU's second-level caches should hold most of it, a GPU should be kept busy.
-CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
+CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**29}
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256
 # Sums in the computing type are moved to float64 after this many points.
@@ -122,8 +122,9 @@ class EStep:
         objectives = []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            columns = self.standardisation.columns(part, self.dtype)
-            features = self.family.features(columns, out=buffer[: self._n_rows * len(part)].view(-1, len(part)))
+            features = buffer[: self._n_rows * len(part)].view(-1, len(part))
+            self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
+            self.family.complete(features, self.n_features)
             wide_features = None
             if self.tight:
                 wide_features = self.family.features(self.standardisation.columns(part, torch.float64))

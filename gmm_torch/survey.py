@@ -60,12 +60,15 @@ class Standardisation:
         """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
         return self.columns(x, dtype).mT
 
-    def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """`apply`, stored feature by feature: (D, n), contiguous."""
+    def columns(self, x: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
+        """`apply`, stored feature by feature: (D, n), contiguous; written into `out` where that is given."""
         wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-        columns = x.mT.to(wide, copy=True, memory_format=torch.contiguous_format)
-        columns.sub_(self.location.to(wide)[:, None]).div_(self.scale.to(wide)[:, None])
-        return columns.to(dtype)
+        columns = out if out is not None and wide == dtype else x.new_empty(x.shape[::-1], dtype=wide)
+        torch.sub(x.mT.to(wide), self.location.to(wide)[:, None], out=columns)
+        columns.mul_(self.scale.reciprocal().to(wide)[:, None])  # exact: a power of two
+        if out is None:
+            return columns.to(dtype)
+        return columns if columns is out else out.copy_(columns)
 
     def undo(self, family: CovarianceFamily, parameters: Parameters) -> Parameters:
         """Parameters of standardised points as parameters of raw ones, whose means are relative to the location."""

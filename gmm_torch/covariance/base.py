@@ -161,24 +161,22 @@ class CovarianceFamily(ABC):
 
     # ---- EM for families linear in their features
 
-    def features(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
+    def features(self, columns: Tensor) -> Tensor:
         """What log w_k N(x | k) is linear in: one, the features themselves, products.
 
         Args:
             columns: (D, n), points stored feature by feature.
-            out: optional (1 + D + Q, n) to write into; not differentiable then.
 
         Returns:
             (1 + D + Q, n).
         """
-        n_features, n = columns.shape
-        if out is None:
-            ones = columns.new_ones(1, n)
-            return torch.cat([ones, columns, self.products(columns)])
-        out[0] = 1
-        out[1 : n_features + 1] = columns
-        self.products(columns, out=out[n_features + 1 :])
-        return out
+        return torch.cat([columns.new_ones(1, columns.shape[1]), columns, self.products(columns)])
+
+    def complete(self, features: Tensor, n_features: int) -> Tensor:
+        """`features`, in place, of points that stand in rows 1 to D of (1 + D + Q, n) already; not differentiable."""
+        features[0] = 1
+        self.products(features[1 : n_features + 1], out=features[n_features + 1 :])
+        return features
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
         """Everything of the E-step that does not depend on the points; `log_joint` takes it.
