@@ -21,7 +21,7 @@ from gmm_torch.functional.p_values import comparable
 
 LINEAR = (-1.0, 0.0, 1.0)  # f(p) = 1 + e (p - 1/2): slow and safe, both directions (Vovk et al. 2021)
 POWER = (0.25, 0.5, 0.75)  # f(p) = k p^(k - 1): quick when p-values are tiny (Vovk, Gammerman, Shafer 2005)
-CHUNK = 1024  # inputs ranked at a time: comparisons within a chunk are quadratic
+CHUNK = 256  # inputs ranked at a time: comparisons within a chunk are quadratic, a chunk sorts all before it
 
 
 class Ranked(NamedTuple):
