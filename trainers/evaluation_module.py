@@ -36,15 +36,22 @@ class Scored(NamedTuple):
 
 
 class OutputsModule(lightning.LightningModule):
-    """Logits and features of a loader's images, by `trainer.predict`."""
+    """Logits and features of a loader's images, by `trainer.predict`.
 
-    def __init__(self, extractor: FeatureExtractor) -> None:
+    Args:
+        extractor: of the detector.
+        labels: whether the labels of batches (x, label, ...) are kept, for a score that was told to use them.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, labels: bool = False) -> None:
         super().__init__()
         self.extractor = extractor
+        self.labels = labels
 
     def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Outputs:
         """Outputs of a batch x or (x, ...)."""
-        return self.extractor(first_of(batch))
+        outputs = self.extractor(first_of(batch))
+        return outputs._replace(labels=batch[1]) if self.labels else outputs
 
 
 class EvaluationModule(lightning.LightningModule):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.pooling import POOLINGS, statistics
-from gmm_torch.detection.views import check_views, look
+from gmm_torch.detection.views import check_views, passes
 
 
 @contextmanager
@@ -84,6 +84,9 @@ class FeatureExtractor(nn.Module):
                 "use views=1 for other inputs"
             )
         caught: dict[str, Tensor] = {}
+        logits: list[Tensor] = []
+        rows: list[list[Tensor]] = []
+        pool = POOLINGS[self.pooling]
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
             if not self.layers:
@@ -91,21 +94,29 @@ class FeatureExtractor(nn.Module):
             for layer in self.layers:
                 module = self.classifier.get_submodule(layer.removesuffix(INPUT))
                 stack.callback(module.register_forward_hook(partial(_catch, caught, layer)).remove)
-            logits = self.classifier(look(x, self.views))
+            for batch in passes(x, self.views):
+                logits.append(self._checked(self.classifier(batch)))
+                missing = [layer for layer in self.layers if layer not in caught]
+                if missing:
+                    raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
+                if not torch.compiler.is_compiling():
+                    self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
+                rows.append([pool(caught.pop(layer)) for layer in self.layers])
+        features = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        shape = (len(self.views), x.shape[0])
+        by_layer = {layer: _by_input(each, shape) for layer, each in zip(self.layers, features, strict=True)}
+        return Outputs(_by_input(torch.cat(logits), shape), by_layer)
+
+    def _checked(self, logits: Any) -> Tensor:
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"classifier: expected logits of shape (N, C); got {got}: wrap it so that it gives them")
-        missing = [layer for layer in self.layers if layer not in caught]
-        if missing:
-            raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
-        if not torch.compiler.is_compiling():
-            self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
-        pool = POOLINGS[self.pooling]
-        return Outputs(self._by_input(logits), {layer: self._by_input(pool(caught[layer])) for layer in self.layers})
+        return logits
 
-    def _by_input(self, rows: Tensor) -> Tensor:
-        """(V N, D), view after view, as (N, V, D)."""
-        return rows.unflatten(0, (len(self.views), -1)).transpose(0, 1)
+
+def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(V N, D), view after view, as (N, V, D)."""
+    return rows.unflatten(0, shape).transpose(0, 1)
 
 
 def _catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

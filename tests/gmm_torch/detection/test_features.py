@@ -132,3 +132,9 @@ def test_views_of_what_is_no_image_are_refused():
 def test_wrong_views_are_refused(net, views):
     with pytest.raises(ValueError, match="views: expected"):
         FeatureExtractor(net, views=views)
+
+
+def test_no_images_give_no_rows(net):
+    outputs = FeatureExtractor(net, ["conv"], views=("identity", "mirror"))(images(0, 0))
+    assert outputs.logits.shape == (0, 2, 3)
+    assert outputs.features["conv"].shape == (0, 2, 6)
