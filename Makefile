@@ -31,7 +31,8 @@ format: $(READY)  ## let ruff rewrite the code
 readme: demo  ## run the demo and write its table into the README
 	$(BIN)/python benchmarks/readme_table.py
 
-bench-em: $(READY)  ## EM against its peers, side by side (needs the extra: pip install -e '.[benchmarks]')
+bench-em: $(READY)  ## EM against its peers, side by side, half an hour; installs them
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]'
 	$(BIN)/python benchmarks/em_speed.py
 
 clean:  ## remove what the targets above made (.venv, caches, runs/)

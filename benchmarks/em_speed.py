@@ -16,7 +16,6 @@ import em_peers
 import torch
 from pages import RESULTS, ROOT, fill, table
 from problems import Problem, facts, gemm_rate
-from torch import Tensor
 
 # problem, repeats, and the goal: the fastest peer's time over ours
 ROWS = [
@@ -99,7 +98,7 @@ def markdown(result: dict[str, Any]) -> str:
         table(head, lines)
         + f"\n\nSeconds per iteration, float32 unless stated; medians of {counts} repeats. {about['device']}, "
         + f"{about['threads']} threads; its matrix products ran at {rates} GFLOP/s (float32, row by row). "
-        + f"The last column is the relative difference of the final mean log-likelihood from scikit-learn's in "
+        + "The last column is the relative difference of the final mean log-likelihood from scikit-learn's in "
         + f"float64. {versions}."
     )
 

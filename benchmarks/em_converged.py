@@ -1,0 +1,130 @@
+"""Time to scikit-learn's converged log-likelihood, on features of a real classifier, from the same start.
+
+    python benchmarks/em_converged.py features.npy            # (N, D) float32
+    python benchmarks/em_converged.py --images folder --checkpoint resnet20.safetensors
+
+scikit-learn runs to its own tolerance (1e-3 by default) from given means; then gmm_torch from the same start to the
+first iteration whose log-likelihood is that of scikit-learn or better. Medians over repeats that take turns. Writes
+`benchmarks/results/em_converged.json` and the table of docs/speed.md.
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from pages import RESULTS, ROOT, fill, table
+from problems import Problem, facts
+from sklearn.mixture import GaussianMixture as Reference
+from torch import Tensor
+
+from gmm_torch import GaussianMixture
+from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.em import EMOptions
+from trainers.classifiers.build import build_classifier
+from trainers.main import CONF
+
+K = 50
+
+
+def features_of(images: Path, checkpoint: Path) -> Tensor:
+    """Penultimate features of the CIFAR ResNet-20 on all training images of a folder."""
+    overrides = ["experiment=cifar10_resnet20", f"data.root={images}", f"classifier.checkpoint={checkpoint}"]
+    with initialize_config_dir(str(CONF), version_base=None):
+        cfg = compose("config", overrides)
+    data = instantiate(cfg.data)
+    data.setup()
+    classifier = build_classifier(cfg.classifier, data.num_classes, data.image_shape)
+    extractor = FeatureExtractor(classifier, "penultimate")
+    with torch.no_grad():
+        parts = [next(iter(extractor(x[0]).features.values())) for x in data.mixture_dataloader()]
+    return torch.cat(parts).flatten(1).float()
+
+
+def ours(x: Tensor, problem: Problem, start: dict[str, Tensor], target: float, max_iter: int) -> tuple[float, int]:
+    """Seconds and iterations until the mean log-likelihood is `target`."""
+    mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type)
+    begin = time.perf_counter()
+    em = mixture.start_em(EMOptions(max_iter=max_iter, tol=0.0, reg_mode="absolute", **start))
+    while not em.done:
+        em.advance(em.collect([(x, None)]))
+        if em.n_iter > 0 and float(em.lower_bounds()[-1]) >= target:
+            return time.perf_counter() - begin, em.n_iter
+    raise SystemExit(f"expected to reach {target:.6f} in {max_iter} iterations; got {float(em.lower_bounds()[-1]):.6f}")
+
+
+def main() -> None:
+    """Measure, write the JSON, fill the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("features", nargs="?", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.features is not None:
+        x = torch.from_numpy(np.load(arguments.features)).float()
+    else:
+        x = features_of(arguments.images, arguments.checkpoint)
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = []
+    for kind in ("full", "diag"):
+        problem = Problem(len(x), x.shape[1], K, kind)
+        start = problem.start(x)
+        seconds: dict[str, list[float]] = {"float64": [], "float32": [], "ours": []}
+        for _ in range(arguments.repeats):
+            for dtype in (np.float64, np.float32):
+                given = {name: value.numpy().astype(dtype) for name, value in start.items()}
+                reference = Reference(K, covariance_type=kind, max_iter=1000, init_params="random_from_data", **given)
+                points = x.numpy().astype(dtype)
+                begin = time.perf_counter()
+                reference.fit(points)
+                seconds[dtype.__name__].append(time.perf_counter() - begin)
+                if dtype is np.float64:
+                    target, n_iter = float(reference.lower_bound_), reference.n_iter_
+            taken, n_ours = ours(x, problem, start, target, 2 * n_iter)
+            seconds["ours"].append(taken)
+        median = {name: statistics.median(values) for name, values in seconds.items()}
+        rows.append({"type": kind, "n_iter": n_iter, "n_iter_ours": n_ours, "target": target, "seconds": median})
+        print(rows[-1], flush=True)
+    result = {"facts": facts(torch.device("cpu"), "scikit-learn"), "n": len(x), "d": x.shape[1], "k": K, "rows": rows}
+    (RESULTS / "em_converged.json").write_text(json.dumps(result, indent=1) + "\n")
+    head = [
+        "type",
+        "scikit-learn float64, s",
+        "float32, s",
+        "gmm_torch, s",
+        "iterations",
+        "ratio to float64",
+        "to float32",
+    ]
+    lines = [
+        [
+            row["type"],
+            f"{row['seconds']['float64']:.2f}",
+            f"{row['seconds']['float32']:.2f}",
+            f"{row['seconds']['ours']:.2f}",
+            f"{row['n_iter']} / {row['n_iter_ours']}",
+            f"{row['seconds']['float64'] / row['seconds']['ours']:.1f}",
+            f"{row['seconds']['float32'] / row['seconds']['ours']:.1f}",
+        ]
+        for row in rows
+    ]
+    about = result["facts"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    text = (
+        table(head, lines)
+        + f"\n\n{len(x):,} x {x.shape[1]}, K = {K}. {about['device']}, {about['threads']} threads; {versions}."
+    )
+    print(text)
+    fill(ROOT / "docs" / "speed.md", "em_converged", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Seconds per EM iteration on a CUDA device, the share of its GEMM rate, and peers on the same card.
+
+    python benchmarks/em_gpu.py
+
+An iteration's time is (time of 8 iterations - time of 2) / 6, median of five after a warm-up, with the device's own
+clock stopped by synchronising before and after each fit. Writes `benchmarks/results/em_gpu.json`.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import em_peers
+import torch
+from em_speed import ROWS, markdown, measure
+from pages import RESULTS
+from problems import Problem, facts
+
+LARGE = Problem(1_000_000, 512, 100, "full")
+PEERS = ["scikit-learn array API", "torchgmm"]
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("expected a CUDA device; torch finds none")
+    em_peers.quiet()
+    device = torch.device("cuda")
+    rows: list[dict[str, Any]] = []
+    for problem in [*(problem for problem, _, _ in ROWS), LARGE]:
+        # the peers keep N x K x D numbers, which the large problem leaves no room for
+        peers = PEERS if problem is not LARGE else []
+        rows.append(measure(problem, arguments.repeats, peers, device) | {"goal": 10.0})
+    result = {"facts": facts(device, "scikit-learn", "torchgmm"), "rows": rows}
+    print(markdown(result))
+    (RESULTS / "em_gpu.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

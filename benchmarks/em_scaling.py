@@ -1,0 +1,99 @@
+"""Cost of an EM iteration against points, features, components and processes, with fitted exponents.
+
+    python benchmarks/em_scaling.py
+
+Each curve changes one size and keeps the others; an exponent is the slope of the logarithms over the upper half of the
+curve, where fixed costs no longer matter. Writes `benchmarks/results/em_scaling.json`, `docs/em_scaling.svg` and the
+table of docs/speed.md.
+"""
+
+import json
+import statistics
+import warnings
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from pages import RESULTS, ROOT, fill, table
+from problems import Problem, facts, wall
+
+from gmm_torch import GaussianMixture
+
+BASE = {"n": 20_000, "d": 32, "k": 16}
+CURVES = {"n": (2500, 5000, 10_000, 20_000, 40_000, 80_000), "d": (8, 16, 32, 64, 128), "k": (2, 4, 8, 16, 32, 64)}
+NAMES = {"n": "points", "d": "features", "k": "components"}
+TYPES = ("full", "diag", "tied", "spherical")
+REPEATS = 3
+
+
+def seconds(problem: Problem) -> float:
+    """Of one iteration: (time of 6 - time of 2) / 4, the median of the repeats."""
+    x = problem.points()
+    start = problem.start(x)
+
+    def fit(n_iter: int) -> float:
+        mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type)
+        return wall(lambda: mixture.fit(x, max_iter=n_iter, tol=0.0, **start))
+
+    fit(2)
+    return statistics.median(max((fit(6) - fit(2)) / 4, 1e-6) for _ in range(REPEATS))
+
+
+def exponent(sizes: tuple[int, ...], times: list[float]) -> float:
+    """Slope of log time over log size, upper half."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
+
+
+def main() -> None:
+    """Measure, draw, write."""
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = []
+    for kind in TYPES:
+        for axis, sizes in CURVES.items():
+            times = [seconds(Problem(**{**BASE, axis: size}, covariance_type=kind)) for size in sizes]
+            rows.append(
+                {"type": kind, "axis": axis, "sizes": sizes, "seconds": times, "exponent": exponent(sizes, times)}
+            )
+            print(kind, axis, [f"{t:.4f}" for t in times], f"exponent {rows[-1]['exponent']:.2f}", flush=True)
+    result = {"facts": facts(torch.device("cpu")), "base": BASE, "rows": rows}
+    (RESULTS / "em_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result)
+    lines = [
+        [
+            kind,
+            *(
+                f"{row['exponent']:.2f}"
+                for axis in CURVES
+                for row in rows
+                if (row["type"], row["axis"]) == (kind, axis)
+            ),
+        ]
+        for kind in TYPES
+    ]
+    about = result["facts"]
+    base = ", ".join(f"{value:,} {NAMES[axis]}" for axis, value in BASE.items())
+    note = f"Exponents of the time of an iteration about {base}. {about['device']}, torch {about['versions']['torch']}."
+    text = table(["type", *NAMES.values()], lines) + f"\n\n{note}\n\n![time of an iteration](em_scaling.svg)"
+    fill(ROOT / "docs" / "speed.md", "em_scaling", text)
+
+
+def draw(result: dict[str, Any]) -> None:
+    """The curves, one panel an axis."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "gmm_torch"  # the same numbers give the same file
+    figure, panels = plt.subplots(1, len(CURVES), figsize=(10, 3.2), sharey=True, layout="constrained")
+    for panel, axis in zip(panels, CURVES, strict=True):
+        for row in result["rows"]:
+            if row["axis"] == axis:
+                panel.loglog(row["sizes"], row["seconds"], marker="o", label=f"{row['type']}: {row['exponent']:.2f}")
+        panel.set_xlabel(NAMES[axis])
+        panel.legend(title="exponent", fontsize=8, title_fontsize=8)
+    panels[0].set_ylabel("seconds per iteration")
+    figure.savefig(ROOT / "docs" / "em_scaling.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
