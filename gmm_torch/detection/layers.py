@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 INPUT = ":input"
-PENULTIMATE, STAGES = "penultimate", "stages"
-N_STAGES = 3
+PENULTIMATE, STAGES, DEPTHS = "penultimate", "stages", "depths"
+N_STAGES, N_DEEP_STAGES = 3, 2
 
 
 class Trace(NamedTuple):
@@ -69,7 +69,41 @@ def find_stages(classifier: nn.Module, x: Tensor) -> list[str]:
     return list(last.values())[-N_STAGES:] or find_penultimate(classifier, x)
 
 
-FINDERS = {PENULTIMATE: find_penultimate, STAGES: find_stages}
+def find_depths(classifier: nn.Module, x: Tensor) -> list[str]:
+    """The stages, and a third and two thirds of the way through each of the last two of them.
+
+    What lies within a stage is named as the input of the block that comes next (see `stage_ends`). The blocks of a
+    stage are the outermost modules with maps of its size: those within its last module, where there are several, or
+    else those beside it.
+    """
+    ran = trace(classifier, x)
+    found: list[str] = []
+    ends = find_stages(classifier, x)
+    for i, end in enumerate(ends):
+        size = next((step.shape[2:] for step in reversed(ran) if step.name == end), None)
+        if size is not None and i >= len(ends) - N_DEEP_STAGES:
+            alike = [step.name for step in ran if len(step.shape) >= 4 and step.shape[2:] == size]
+            within = _outermost([name for name in alike if name.startswith(f"{end}.")])
+            blocks = within if len(within) > 1 else _outermost(alike)
+            inner = {round(share * len(blocks)) for share in (1 / 3, 2 / 3)} - {0, len(blocks)}
+            found += [blocks[j] + INPUT for j in sorted(inner)]
+        found.append(end)
+    return found
+
+
+def _outermost(names: list[str]) -> list[str]:
+    """Those that lie within no other of them; of one that holds all the others, those within it."""
+    top = [name for name in dict.fromkeys(names) if not any(name.startswith(f"{other}.") for other in names)]
+    rest = [name for name in names if name not in top]
+    return _outermost(rest) if len(top) == 1 and rest else top
+
+
+def stage_ends(layers: Sequence[str]) -> list[str]:
+    """The layers named by their output, as stages are; all where there is none."""
+    return [layer for layer in layers if not layer.endswith(INPUT)] or list(layers)
+
+
+FINDERS = {PENULTIMATE: find_penultimate, STAGES: find_stages, DEPTHS: find_depths}
 
 
 def check_names(classifier: nn.Module, layers: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The default: three scores, each ranked among clean inputs, combined into one."""
+"""The default: several scores, each ranked among clean inputs, combined into one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,34 +8,42 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.feature_mixture import FeatureMixture
-from gmm_torch.detection.layers import STAGES
+from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.depth_agreement import DepthAgreement
 from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.p_values import conformal_p_value
 
-PARTS: dict[str, type[Score]] = {part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood)}
+PARTS: dict[str, type[Score]] = {
+    part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, DepthAgreement)
+}
+WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.25}
+# One look has no other views to disagree with: the layers take their place.
+ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.125, "depth_agreement": 0.5}
 
 
 class Consensus(Score):
     """-log sum_j w_j p_j^(-1/2) over the p-values of several scores.
 
     What each finds is blind to what another sees: `agreement` finds test errors and what lies at a decision boundary,
-    `moment_likelihood` other distributions, `logit_likelihood` adversarial images. `docs/detector.md` has the study
-    behind the choice; it used failures other than those of the published tables.
+    `moment_likelihood` other distributions, `logit_likelihood` adversarial images. With one view alone and several
+    layers, `depth_agreement` takes over from the other views. `docs/detector.md` has the study behind the choice; it
+    used failures other than those of the published tables.
 
     Args:
         n_components: K of the mixtures.
         covariance_type: of the mixtures.
-        weights: of the parts, by name; a part that is not named is left out.
+        weights: of the parts, by name; a part that is not named is left out. None for those of the study, which
+            depend on whether there are several views.
         combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
     """
 
     name = "consensus"
-    layers = STAGES
+    layers = DEPTHS
     pooling = "moments"
     views = ("identity", "mirror", "blur")
     needs_reference = True
@@ -52,28 +60,39 @@ class Consensus(Score):
             raise ValueError(f"combination: expected one of {', '.join(COMBINATIONS)}; got {combination!r}")
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.weights = dict(weights or {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.25})
         self.combination = combination
-        unknown = [name for name in self.weights if name not in PARTS]
-        if unknown or not all(weight > 0 for weight in self.weights.values()):
-            raise ValueError(f"weights: expected positive numbers for some of {', '.join(PARTS)}; got {self.weights}")
-        self.parts = nn.ModuleDict({name: self._make(name) for name in self.weights})
-        self.register_buffer("references", torch.empty(len(self.weights), 0))
+        self.given_weights = dict(weights) if weights else None
+        self.weights: dict[str, float] = {}
+        self.register_buffer("references", torch.empty(0, 0))
+        self._take(self.given_weights or WEIGHTS)
 
     references: Tensor
+
+    def _take(self, weights: Mapping[str, float]) -> None:
+        unknown = [name for name in weights if name not in PARTS]
+        if unknown or not weights or not all(weight > 0 for weight in weights.values()):
+            raise ValueError(f"weights: expected positive numbers for some of {', '.join(PARTS)}; got {dict(weights)}")
+        self.weights = dict(weights)
+        self.parts = nn.ModuleDict({name: self._make(name) for name in weights})
+        self.references = self.references.new_empty(len(weights), 0)
 
     def _make(self, name: str) -> Score:
         if name == Agreement.name:
             return Agreement()
+        if name == DepthAgreement.name:
+            return DepthAgreement(self.n_components)
         return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
-        keys = ("n_components", "covariance_type", "weights", "combination")
-        return {key: getattr(self, key) for key in keys}
+        keys = ("n_components", "covariance_type", "combination")
+        return {key: getattr(self, key) for key in keys} | {"weights": self.given_weights}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
+        if self.given_weights is None:
+            has_depth = n_views == 1 and len(widths) > 1 and n_classes > 1
+            self._take(ONE_PASS_WEIGHTS if has_depth else WEIGHTS)
         for part in self._scores():
             part.build(widths, n_views, n_classes)
         return self

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.feature_mixture import Block, FeatureMixture
-from gmm_torch.detection.layers import STAGES
+from gmm_torch.detection.layers import STAGES, stage_ends
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -19,7 +19,8 @@ class MomentLikelihood(Score):
 
     m is the mean and d the standard deviation of a layer's maps over space. Early stages see texture, late ones
     content; the deviation tells a map that fires in one place from one that glows everywhere. The mixture is joint
-    over layers and views, so it learns how they go together in clean images.
+    over layers and views, so it learns how they go together in clean images. Of layers that are found as "depths" it
+    takes the ends of stages.
 
     Args:
         n_components: K.
@@ -50,8 +51,8 @@ class MomentLikelihood(Score):
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
         seen = min(self.n_views, n_views)
-        self.blocks = [Block(layer, seen, width) for layer, width in widths.items()]
-        self.projection = Projection(seen * sum(widths.values()))
+        self.blocks = [Block(layer, seen, widths[layer]) for layer in stage_ends(list(widths))]
+        self.projection = Projection(seen * sum(block.width for block in self.blocks))
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
 
@@ -62,8 +63,8 @@ class MomentLikelihood(Score):
     def parts(self, outputs: Outputs) -> Tensor:
         """Means and deviations of all layers and views, each of unit norm: (N, V sum D)."""
         parts = []
-        for value in outputs.features.values():
-            chosen = value[:, : self.n_views]
+        for layer, *_ in self.blocks:
+            chosen = outputs.features[layer][:, : self.n_views]
             halves = chosen.unflatten(-1, (2, -1)) if chosen.shape[-1] % 2 == 0 else chosen
             parts.append(unit(halves).flatten(1))
         return torch.cat(parts, dim=1)

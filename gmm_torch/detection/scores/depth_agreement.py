@@ -1,0 +1,137 @@
+"""Whether layers before the last lean to the predicted class as much as the classifier's certainty lets expect."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.layers import DEPTHS
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.transforms import SignedRoot, Standardise
+from gmm_torch.functional.class_moments import class_moments
+from gmm_torch.functional.conditional_tail import log_conditional_tail
+from gmm_torch.functional.log_odds import log_odds
+from gmm_torch.mixture import GaussianMixture
+
+MAX_WIDTH = 64  # of the features of a layer: a covariance for each class must stay cheap
+MAX_FULL = 100  # classes with covariances of their own; more of them share one
+PRIOR = 10  # the pooled covariance counts as so many inputs a feature in that of each class
+REG_COVAR = 1e-2
+TEMPERATURES = torch.logspace(0, math.log10(32), 21).tolist()
+
+
+class DepthAgreement(Score):
+    """log P(D <= d | S = s): d what the layers say for the predicted class, s what the classifier says for it.
+
+    A mixture with one component for each class that the classifier predicts (no label is used) makes a classifier of
+    each layer. d is the mean over the layers of the log-odds of the predicted class in its posterior, s the log-odds in
+    the softmax. A second mixture over (s, d) says how low d is for an s like this one. An attack moves the last layers
+    further than the earlier ones: the classifier is sure, and the layers before are not.
+
+    The odds of a layer are divided by the temperature at which they predict the classifier's predictions best, since
+    Gaussians over many features are too sure of themselves.
+
+    Args:
+        n_components: K of the mixture over (s, d).
+    """
+
+    name = "depth_agreement"
+    layers = DEPTHS
+    pooling = "moments"
+
+    temperature: Tensor
+
+    def __init__(self, n_components: int = 10) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.names: list[str] = []
+        self.maps = nn.ModuleList()
+        self.classes = nn.ModuleList()
+        self.joint = GaussianMixture(n_components, 2)
+        self.register_buffer("temperature", torch.ones(0))
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return {"n_components": self.n_components}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`.
+
+        Raises:
+            ValueError: fewer than two classes.
+        """
+        if n_classes < 2:
+            raise ValueError(f"depth_agreement: expected a classifier of at least 2 classes; got {n_classes}")
+        self.names = list(widths)
+        self.maps = nn.ModuleList(
+            nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))
+            for width in widths.values()
+        )
+        kind = "full" if n_classes <= MAX_FULL else "tied"
+        self.classes = nn.ModuleList(
+            GaussianMixture(n_classes, min(width, MAX_WIDTH), kind) for width in widths.values()
+        )
+        self.temperature = torch.ones(len(widths))
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`; the classes in closed form, so that the fitter has only the last mixture to fit."""
+        predicted = outputs.own_logits.argmax(1)
+        chosen = []
+        for layer, steps, classes in zip(self.names, self.maps, self.classes, strict=True):
+            points = outputs.features[layer][:, 0]
+            for step in steps:  # type: ignore[attr-defined]
+                points = step.fit(points)(points)
+            fit_classes(classes, points, predicted)  # type: ignore[arg-type]
+            joint = classes.log_joint(points)  # type: ignore[operator]
+            losses = [nn.functional.cross_entropy(joint / t, predicted) for t in TEMPERATURES]
+            chosen.append(joint.new_tensor(TEMPERATURES)[torch.stack(losses).argmin()])
+        self.temperature = torch.stack(chosen)
+        fitter(self.joint, self.odds(outputs))
+        return self
+
+    def odds(self, outputs: Outputs) -> Tensor:
+        """s and d: (N, 2)."""
+        own = outputs.own_logits
+        predicted = own.argmax(1)
+        depth = []
+        for i, layer in enumerate(self.names):
+            joint = self.classes[i].log_joint(self.maps[i](outputs.features[layer][:, 0]))  # type: ignore[operator]
+            depth.append(log_odds(joint / self.temperature[i], predicted))
+        return torch.stack([log_odds(own, predicted), torch.stack(depth).mean(0)], dim=1)
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), at most 0."""
+        pairs = self.odds(outputs)
+        parameters = self.joint.parameters_about_location().map(lambda value: value.to(pairs.dtype))
+        covariances = self.joint.family.dense(parameters.factors, self.n_components, 2)
+        return log_conditional_tail(pairs - self.joint.location, parameters.log_weights, parameters.means, covariances)
+
+
+def fit_classes(mixture: GaussianMixture, points: Tensor, classes: Tensor) -> None:
+    """Make component c of a mixture the normal distribution of the points of class c, its covariance shrunk.
+
+    S_c = (n_c C_c + m W) / (n_c + m) and a small ridge: C_c the class's own covariance, W that within all classes,
+    m = PRIOR * D. A class without points gets the mean of all and W.
+
+    Args:
+        mixture: C components, "full" or "tied", over D features.
+        points: (N, D).
+        classes: (N,) int64.
+    """
+    n_classes, width = mixture.n_components, points.shape[1]
+    found = class_moments(points, classes, n_classes, REG_COVAR)
+    counts = torch.bincount(classes, minlength=n_classes).to(found.means)
+    covariances = found.within
+    if mixture.covariance_type == "full":
+        prior = PRIOR * width
+        floor = torch.eye(width).to(found.within) * (REG_COVAR * found.within.diagonal().mean())
+        own = []
+        for c in range(n_classes):
+            deviation = (points.double() - found.means[c]) * (classes == c)[:, None]
+            own.append((deviation.mT @ deviation + prior * found.within) / (counts[c] + prior) + floor)
+        covariances = torch.stack(own)
+    mixture.set_parameters((counts + 1) / (counts + 1).sum(), found.means, covariances)
