@@ -6,7 +6,9 @@ A ResNet-20 for 32 x 32 images answers batches of 256; `FailureDetector(classifi
 same batches, in one pass (`views=1`) and with its three views. What is timed takes turns within each repeat; a ratio is
 that of one repeat to the classifier in the same repeat, and the median over the repeats counts. With one thread the
 clock is the processor time of the process, which other work on the machine hardly touches; otherwise it is the wall
-clock. The weights are random: they bear on no timing. Writes `benchmarks/results/scoring_overhead.json` and exits with 1 where a goal is missed.
+clock. The weights are random: they bear on no timing.
+
+Writes `benchmarks/results/scoring_overhead.json` and exits with 1 where a goal is missed.
 """
 
 import argparse

@@ -226,7 +226,7 @@ def fit_detector(run: Run) -> FailureDetector:
         alpha=cfg.alpha,
         seed=cfg.seed,
     )
-    extract = OutputsModule(detector.extractor)
+    extract = OutputsModule(detector.extractor, detector.score.needs_labels)
     fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
     calibration = Outputs.cat(run.predict(extract, data.calibration_dataloader(), "features of the calibration split"))
     options = run.em_options

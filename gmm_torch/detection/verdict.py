@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.utils import _pytree
 
 
 class Verdict(NamedTuple):
@@ -21,3 +22,7 @@ class Verdict(NamedTuple):
     score: Tensor
     p_value: Tensor
     accept: Tensor
+
+
+# So that `torch.export.save` can write what an exported detector returns; there is no public call for named tuples.
+_pytree._register_namedtuple(Verdict, serialized_type_name="gmm_torch.detection.verdict.Verdict")

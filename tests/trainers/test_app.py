@@ -106,6 +106,20 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     assert again["calibration"] == once["calibration"]
 
 
+def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path):
+    weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
+    for labels in ("true", "false"):
+        run_task(
+            configure(*FAST, "task=fit", weights, "score=mahalanobis", f"score.labels={labels}"), tmp_path / labels
+        )
+    means = []
+    for labels in ("true", "false"):
+        with safe_open(tmp_path / labels / "detector.safetensors", framework="pt") as file:
+            means.append(file.get_tensor("score.mixtures.0.centred_means"))
+    assert means[0].shape == means[1].shape
+    assert not torch.equal(*means)
+
+
 def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     folder = tmp_path / "images"
     for i in range(5):
