@@ -5,6 +5,9 @@ Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Ba
 "Testing for outliers with conformal p-values". Storey's estimate keeps it too: Marandon, Lei, Mary, Roquain 2024,
 "Adaptive novelty detection with false discovery rate guarantee". Both are statements about the average over calibration
 sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
+
+With p-values that are valid given the calibration set (`conditional_p_value`) both hold given that set, since then the
+p-values of good inputs are independent: for a share 1 - delta of calibration sets.
 """
 
 import math
