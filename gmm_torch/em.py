@@ -25,6 +25,7 @@ from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.estep import Assignment, EStep, tight_components
 from gmm_torch.init import get_initialisation
 from gmm_torch.parameters import Parameters
+from gmm_torch.prior import Prior
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation, Survey, sample_capacity
 
@@ -55,6 +56,11 @@ class EMOptions:
             `reg_covar` is a variance and the E-step ignores it, which is what scikit-learn does; the log-likelihood
             can then fall, by no more than the regularisation's own effect, where a component collapses.
         n_init: number of restarts, run as one batch; the best is kept.
+        prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
+            then includes the prior, divided by the weight of the data.
+        weight_concentration: Dirichlet parameter of the weights, >= 1.
+        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, see
+            `oracle_approximating_shrinkage`; the objective can then fall.
         init_params: name of an initialisation, see `gmm_torch.init`.
         weights_init: (K,), initial weights.
         means_init: (K, D), initial means, instead of those of `init_params`.
@@ -66,6 +72,9 @@ class EMOptions:
     tol: float = 1e-3
     reg_covar: float = 1e-6
     reg_mode: Literal["relative", "absolute"] = "relative"
+    prior_count: float = 0.0
+    weight_concentration: float = 1.0
+    shrinkage: Literal["oas"] | None = None
     n_init: int = 1
     init_params: str = "kmeans"
     weights_init: Tensor | None = None
@@ -82,6 +91,12 @@ class EMOptions:
             raise ValueError(f"reg_covar: expected a finite number >= 0; got {self.reg_covar}")
         if self.reg_mode not in ("relative", "absolute"):
             raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
+        if not (self.prior_count >= 0 and math.isfinite(self.prior_count)):
+            raise ValueError(f"prior_count: expected a finite number >= 0; got {self.prior_count}")
+        if not (self.weight_concentration >= 1 and math.isfinite(self.weight_concentration)):
+            raise ValueError(f"weight_concentration: expected a finite number >= 1; got {self.weight_concentration}")
+        if self.shrinkage not in (None, "oas"):
+            raise ValueError(f"shrinkage: expected 'oas' or None; got {self.shrinkage!r}")
         if self.n_init < 1:
             raise ValueError(f"n_init: expected at least 1; got {self.n_init}")
         get_initialisation(self.init_params)
@@ -256,7 +271,9 @@ class EM:
         return self.family.replace(factors, everyone, variance)
 
     def _start(self, total: Statistics) -> None:
-        fitted, self.jitter = self.family.start(total.moments, self.ridge, self.parameters)
+        moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
+        fitted, self.jitter = self.family.start(moments, self.ridge, self.parameters)
+        fitted = self.prior.weigh(fitted, total.moments["moments"][..., 0])
         self.begin(self._with_given(fitted))
 
     def _with_given(self, parameters: Parameters) -> Parameters:
@@ -308,6 +325,12 @@ class EM:
         return True
 
     @property
+    def prior(self) -> Prior:
+        """The prior of the options, in standardised coordinates."""
+        options = self.options
+        return Prior(options.prior_count, options.weight_concentration, self.standardisation.unit)
+
+    @property
     def penalty(self) -> Tensor:
         """The ridge that the E-step allows for, see `CovarianceFamily.prepare`."""
         return self.ridge if self.options.reg_mode == "relative" else torch.zeros_like(self.ridge)
@@ -317,12 +340,20 @@ class EM:
         return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
-        updated, jitter = self.family.update(total.moments, self.ridge, self.parameters)
+        mass = total.moments["moments"][..., 0]
+        moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
+        updated, jitter = self.family.update(moments, self.ridge, self.parameters)
+        updated = self.prior.weigh(updated, mass)
+        if self.options.shrinkage is not None:
+            updated = self.family.shrink(updated, mass)
         if self._collapses(updated):
             return
         self.jitter = jitter
         parameters = self._reseed(total, updated)
-        self.history.append(total.log_likelihood / total.mass)
+        objective = total.log_likelihood
+        if self.prior.matters:
+            objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
+        self.history.append(objective / total.mass)
         self.n_iter += 1
         self._adopt(parameters)
         if self._is_time_to_look:
@@ -353,7 +384,7 @@ class EM:
         penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
         # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
         helps = log_epsilon + peak - penalty - total.worst > 1.5
-        reseed = dead & helps & (self.n_components > 1)
+        reseed = dead & helps & (self.n_components > 1) & (self.options.prior_count == 0)
         self.n_reseeded = self.n_reseeded + reseed
         return Parameters(log_weights, means, factors).where(reseed, updated)
 

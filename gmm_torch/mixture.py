@@ -182,6 +182,9 @@ class GaussianMixture(nn.Module):
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
         reg_mode: Literal["relative", "absolute"] = "relative",
+        prior_count: float = 0.0,
+        weight_concentration: float = 1.0,
+        shrinkage: Literal["oas"] | None = None,
         n_init: int = 1,
         init_params: str = "kmeans",
         weights_init: Tensor | None = None,
@@ -198,8 +201,8 @@ class GaussianMixture(nn.Module):
 
         Args:
             x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
-            max_iter, tol, reg_covar, reg_mode, n_init, init_params, weights_init, means_init, precisions_init, seed:
-                see `EMOptions`.
+            max_iter, tol, reg_covar, reg_mode, prior_count, weight_concentration, shrinkage, n_init, init_params,
+                weights_init, means_init, precisions_init, seed: see `EMOptions`.
             sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
             on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
                 device, in standardised coordinates; for progress bars.
@@ -216,6 +219,9 @@ class GaussianMixture(nn.Module):
             tol=tol,
             reg_covar=reg_covar,
             reg_mode=reg_mode,
+            prior_count=prior_count,
+            weight_concentration=weight_concentration,
+            shrinkage=shrinkage,
             n_init=n_init,
             init_params=init_params,
             weights_init=weights_init,
@@ -275,6 +281,10 @@ class GaussianMixture(nn.Module):
             ValueError: initial values of the wrong shape, not finite, or no weights or precisions.
         """
         self._check_init(options)
+        if options.shrinkage is not None and not self.family.shrinks:
+            raise ValueError(
+                f"shrinkage: expected a family with covariances of its own, full or tied; got {self.covariance_type!r}"
+            )
         dtype = torch.float64 if self.location.dtype == torch.float64 else torch.float32
         return EM(self.family, self.n_components, self.n_features, options, dtype, self.location.device)
 

@@ -53,6 +53,8 @@ class OnlineEM:
                 f"covariance_type: the statistics of {em.family.name!r} hang on the parameters of their batch, "
                 "so they can't be averaged over batches; choose full, tied, diag or spherical"
             )
+        if em.options.prior_count or em.options.weight_concentration > 1 or em.options.shrinkage:
+            raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
         k, d = em.n_components, em.n_features
         self.em, self.known = em, known
         self.power, self.offset = power, offset

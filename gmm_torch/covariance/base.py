@@ -33,6 +33,7 @@ class CovarianceFamily(ABC):
             data with every feature rescaled; where not, on one common scale.
         averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
             own, can be averaged.
+        shrinks: whether there is something for `shrink` to do.
         splits_components: whether single components can be evaluated in float64 beside others in float32.
     """
 
@@ -40,6 +41,7 @@ class CovarianceFamily(ABC):
     scales_features: ClassVar[bool] = True
     splits_components: ClassVar[bool] = True
     averages: ClassVar[bool] = True
+    shrinks: ClassVar[bool] = False
 
     def with_option(self, option: str) -> "CovarianceFamily":
         """The family that "name:option" selects.
@@ -242,6 +244,17 @@ class CovarianceFamily(ABC):
     def start(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
         """The first M-step, after a hard assignment: it need not raise any likelihood."""
         return self.update(moments, ridge, previous)
+
+    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+        """Parameters whose covariances are shrunk by `oracle_approximating_shrinkage`.
+
+        Args:
+            parameters: with leading dimensions.
+            mass: (..., K), number of points of each component.
+
+        Only for a family that `shrinks`.
+        """
+        raise NotImplementedError(self.name)
 
     def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
         """`factors` for components that are `alive` (..., K), `previous` ones for the rest."""

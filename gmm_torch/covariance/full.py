@@ -10,6 +10,7 @@ from gmm_torch.covariance.base import CovarianceFamily, Factors
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
+from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 from gmm_torch.parameters import Parameters
 
 # Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
@@ -27,6 +28,7 @@ class Full(CovarianceFamily):
     """
 
     name = "full"
+    shrinks = True
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
@@ -155,6 +157,12 @@ class Full(CovarianceFamily):
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
         factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
         return {"factor": factor}, jitter
+
+    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+        """Each component by its own number of points."""
+        covariances = self.covariances(parameters.factors, parameters.means.shape[-1])
+        factor, _ = precision_factor(oracle_approximating_shrinkage(covariances, mass))
+        return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """U = diag(1 / sqrt(variance)) for the component."""

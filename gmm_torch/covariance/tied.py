@@ -6,6 +6,7 @@ from torch import Tensor
 from gmm_torch.covariance.base import CovarianceFamily, Factors
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
+from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 from gmm_torch.parameters import Parameters
 
 
@@ -17,6 +18,7 @@ class Tied(CovarianceFamily):
     """
 
     name = "tied"
+    shrinks = True
     splits_components = False
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
@@ -120,6 +122,12 @@ class Tied(CovarianceFamily):
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
         factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
         return {"factor": factor}, jitter[..., None].expand(mass.shape)
+
+    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+        """By the number of all points."""
+        covariance = self.covariances(parameters.factors, parameters.means.shape[-1])
+        factor, _ = precision_factor(oracle_approximating_shrinkage(covariance, mass.sum(-1)))
+        return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The shared covariance stays."""
