@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
+from gmm_torch.detection.class_rates import class_rates, homogeneity
 from gmm_torch.detection.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.detection.hypothesis_tests import compare, holm, permutation
 from gmm_torch.detection.stratified_tests import compare_within
@@ -248,6 +249,30 @@ def false_alarm_rates(
         rates[f"{alpha:g}"] = alarms / len(p_values)
         intervals[f"{alpha:g}"] = [float(interval.low), float(interval.high)]
     return {"false_alarm_rate": rates, "false_alarm_interval": intervals}
+
+
+def class_false_alarms(
+    p_values: Tensor, prediction: Tensor, alpha: float = 0.05, confidence: float = 0.95
+) -> dict[str, Any]:
+    """Whether some predicted class bears more than its share of the false alarms: clean test images with p <= alpha.
+
+    Args:
+        p_values: (N,) of clean test images, N >= 1.
+        prediction: (N,) int64, predicted classes.
+        alpha: false alarm rate asked for.
+        confidence: of each class's interval.
+
+    Returns:
+        alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates
+        differ, and `MondrianCalibration` would make them equal.
+    """
+    rates = class_rates(p_values <= alpha, prediction, confidence)
+    return {
+        "alpha": alpha,
+        "confidence": confidence,
+        "classes": [{**asdict(each), "interval": list(each.interval)} for each in rates],
+        "homogeneity_p": homogeneity(rates),
+    }
 
 
 def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

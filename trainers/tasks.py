@@ -40,7 +40,13 @@ from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
 from trainers.error_table import error_table
 from trainers.evaluation_module import EvaluationModule, OutputsModule, Scored, cat_scored
-from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
+from trainers.evidence import (
+    class_false_alarms,
+    error_evidence,
+    false_alarm_rates,
+    holm_correct,
+    source_evidence,
+)
 from trainers.mixture_module import MixtureModule
 from trainers.report import TEST, Components, Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.strategies import without_gradients
@@ -342,7 +348,11 @@ def _metrics(
         "title": run.cfg.title,
         "alpha": detector.alpha,
         "classifier": {"test_accuracy": float((~wrong).double().mean())},
-        "calibration": {"n": len(detector.calibration), **false_alarm_rates(clean.p_value)},
+        "calibration": {
+            "n": len(detector.calibration),
+            **false_alarm_rates(clean.p_value),
+            "by_class": class_false_alarms(clean.p_value, clean.prediction),
+        },
         "sources": holm_correct(sources),
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "data_fingerprint": run.data.fingerprint(),

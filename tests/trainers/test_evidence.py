@@ -11,6 +11,7 @@ from gmm_torch.detection.stratified_tests import compare_within
 from trainers.evidence import (
     DETECTION,
     TESTS,
+    class_false_alarms,
     detection_metrics,
     error_evidence,
     error_rate_evidence,
@@ -179,6 +180,17 @@ def test_false_alarms_are_counted_with_their_exact_interval():
     low, high = found["false_alarm_interval"]["0.05"]  # Clopper-Pearson: quantiles of beta distributions
     assert low == pytest.approx(stats.beta.ppf(0.025, 2, 19))
     assert high == pytest.approx(stats.beta.ppf(0.975, 3, 18))
+
+
+def test_false_alarms_are_counted_by_predicted_class():
+    prediction = torch.arange(400) % 4
+    p = torch.where((prediction == 2) & (torch.arange(400) % 8 == 2), 0.05, 0.9)
+    found = class_false_alarms(p, prediction)
+    assert [each["n_refused"] for each in found["classes"]] == [0, 0, 50, 0]
+    assert found["classes"][2]["rate"] == 0.5
+    assert found["homogeneity_p"] == 1 / 10_000
+    assert class_false_alarms(torch.ones(8), torch.arange(8) % 2)["homogeneity_p"] == 1
+    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize("p_values", [torch.zeros(0), torch.tensor([0.5, math.nan]), torch.tensor([1.5])])
