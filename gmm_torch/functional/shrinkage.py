@@ -8,8 +8,8 @@ def oracle_approximating_shrinkage(covariance: Tensor, n: Tensor) -> Tensor:
     """Covariance matrices drawn towards a multiple of the identity by as much as their points are few.
 
     The intensity is that of Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for MMSE covariance estimation" (2010),
-    equation 23 (scikit-learn's `OAS` leaves out its terms in 2 / D): for Gaussian points it needs nothing but the matrix and the number of points, where Ledoit and Wolf's
-    needs fourth moments.
+    equation 23 (scikit-learn's `OAS` leaves out its terms in 2 / D). For Gaussian points it needs nothing but the
+    matrix and the number of points, where Ledoit and Wolf's needs fourth moments.
 
     Args:
         covariance: (..., D, D), symmetric.
