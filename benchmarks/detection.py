@@ -15,7 +15,6 @@ of the test part that changed class, against the right ones; an out-of-distribut
 """
 
 import argparse
-import copy
 import dataclasses
 import hashlib
 import inspect
@@ -44,8 +43,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.detector import REG_COVAR
 from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.detection.layers import INPUT, PENULTIMATE, STAGES, find_penultimate, find_stages
+from gmm_torch.detection.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.detection.scores import SCORES, Score, make_score
+from gmm_torch.detection.scores.consensus import PARTS, Consensus
 from gmm_torch.detection.storage import fingerprint
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.combination import COMBINATIONS
@@ -57,24 +57,21 @@ from trainers.data.images import LabelledImages, content_digest
 from trainers.data.ood import build_ood
 from trainers.main import CONF
 
-VIEWS = ("identity", "mirror", "blur", "shift")
-DEFAULT_VIEWS = SCORES["consensus"].views
+VIEWS = SCORES["consensus"].views
 ERRORS = "errors"
 
-# name -> a config of `conf/attack` and what is changed in it. `pgd` and `pgd2` take the step that foolbox takes by
-# default, a thirtieth of the budget; the configs' own is a tenth.
+# name -> a config of `conf/attack` and what is changed in it. All test images that the classifier gets right are
+# attacked, but for the two slow attacks. `pgd` and `pgd2` take the step that foolbox takes by default, a thirtieth of
+# the budget; the configs' own is a tenth.
+FOOLBOX_STEP = {"rel_stepsize": 0.01 / 0.3}
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fgsm": ("fgsm", {}),
-    "bim": ("bim", {}),
-    "pgd": ("pgd", {"method": {"rel_stepsize": 0.01 / 0.3}}),
-    "pgd2": ("pgd2", {"method": {"rel_stepsize": 0.01 / 0.3}}),
-    "deepfool": ("deepfool", {}),
-    "cw_l2": ("cw_l2", {}),
-    "pgd_wide": ("pgd", {}),
-    "pgd2_wide": ("pgd2", {}),
+    "fgsm": ("fgsm", {"n_images": None}),
+    "bim": ("bim", {"n_images": None}),
+    "pgd": ("pgd", {"n_images": None, "method": FOOLBOX_STEP}),
+    "pgd2": ("pgd2", {"n_images": None, "method": FOOLBOX_STEP}),
+    "deepfool": ("deepfool", {"n_images": 1500}),
+    "cw_l2": ("cw_l2", {"n_images": 500}),
 }
-# Shown in a table of their own: they are the same attacks as two other columns, and would count twice in the mean.
-EXTRA = ("pgd_wide", "pgd2_wide")
 
 Scorer = Callable[[Outputs], Tensor]  # higher = more typical
 PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scikit-learn")
@@ -133,7 +130,7 @@ class Study:
         features = {}
         for layer in self.layers[rule]:
             value = outputs.features[layer][:, rows]
-            if rule == STAGES and pooling == "mean":
+            if rule != PENULTIMATE and pooling == "mean":
                 value = value[..., : value.shape[-1] // 2]  # means come before deviations
             features[layer] = value
         return Outputs(outputs.logits[:, rows], features)
@@ -255,51 +252,58 @@ class Ours:
         detector.fit_outputs(look(self.study.fit), self.fitter)
         return detector.calibrate_outputs(look(self.study.test).rows(self.split.calibration))
 
+    def areas(self, detector: FailureDetector) -> dict[str, float]:
+        """Of a detector's scores."""
+        return areas(self._everything(detector, detector.score), self.study, self.split)
+
     @torch.no_grad()
-    def areas(self, detector: FailureDetector, score: Score | None = None) -> dict[str, float]:
-        """Of a detector's verdicts, or of one of its parts alone."""
-        judge = detector.score if score is None else score
-        whole = detector.score
-        views = detector.extractor.views
-
-        def scorer(outputs: Outputs) -> Tensor:
-            return judge(self.study.of(outputs, whole.layers, whole.pooling, views))
-
-        return areas(score_everything(scorer, self.study), self.study, self.split)
+    def _everything(self, detector: FailureDetector, judge: Scorer) -> dict[str, Tensor]:
+        score, views = detector.score, detector.extractor.views
+        return score_everything(lambda o: judge(self.study.of(o, score.layers, score.pooling, views)), self.study)
 
     def rows(self) -> dict[tuple[str, str], dict[str, float]]:
         """(group, method) -> areas."""
         found: dict[tuple[str, str], dict[str, float]] = {}
-        default = self.detector(make_score("consensus"), DEFAULT_VIEWS)
-        one_pass = self.detector(make_score("consensus"), VIEWS[:1])
-        found["ours", f"default, views={len(DEFAULT_VIEWS)}"] = self.areas(default)
-        found["ours", "views=1"] = self.areas(one_pass)
-        for views in (("identity", "mirror"), ("identity", "blur"), ("identity", "shift"), VIEWS):
-            detector = self.detector(make_score("consensus"), views)
-            found["views", ", ".join(["image", *views[1:]])] = self.areas(detector)
-        for detector in (default, one_pass):
-            n = len(detector.extractor.views)
-            for rule in COMBINATIONS:
-                if rule == detector.score.options()["combination"]:
-                    continue
-                changed = copy.deepcopy(detector)
-                changed.score.combination = rule  # type: ignore[assignment]
-                found["combination", f"{rule}, views={n}"] = self.areas(changed)
-            even = make_score("consensus", weights=dict.fromkeys(detector.score.options()["weights"], 1.0))
-            found["combination", f"root_mean, equal weights, views={n}"] = self.areas(
-                self.detector(even, detector.extractor.views)
-            )
-            parts: Mapping[str, Score] = detector.score.parts  # type: ignore[assignment]
-            for name, part in parts.items():
-                found["score alone", f"{name}, views={n}"] = self.areas(detector, part)
+        for views in (VIEWS, VIEWS[:1]):
+            found |= self._consensus(self.detector(make_score("consensus"), views))
+        for view in VIEWS[1:]:
+            found["views", f"image, {view}"] = self.areas(self.detector(make_score("consensus"), ("identity", view)))
         for k in (30, 10):
             paper = self.detector(make_score("log_likelihood", n_components=k), VIEWS[:1])
             found["paper", f"log_likelihood, K={k}"] = self.areas(paper)
-        unit = self.detector(make_score("log_likelihood", n_components=10, transform="unit"), VIEWS[:1])
-        found["score alone", "log_likelihood, unit norm, K=10"] = self.areas(unit)
         for name, kind in SCORES.items():
-            if name not in {"consensus", "log_likelihood", *default.score.parts}:  # type: ignore[misc]
-                found["score alone", name] = self.areas(self.detector(make_score(name), kind.views))
+            if name not in {"consensus", "log_likelihood", *PARTS}:
+                found["score alone", f"{name}, views={len(kind.views)}"] = self.areas(
+                    self.detector(make_score(name), kind.views)
+                )
+        return found
+
+    def _consensus(self, detector: FailureDetector) -> dict[tuple[str, str], dict[str, float]]:
+        """A detector with the default score, and everything else that can be made of the p-values of its parts."""
+        score = detector.score
+        assert isinstance(score, Consensus)
+        names, n = list(score.weights), len(detector.extractor.views)
+        log_p = self._everything(detector, score.log_p_values)  # (N, J)
+
+        def by(rule: str, weights: Mapping[str, float]) -> dict[str, float]:
+            kept = [names.index(name) for name in weights]
+            log_weights = torch.tensor(list(weights.values())).log()
+            combined = {key: COMBINATIONS[rule](value[:, kept], log_weights) for key, value in log_p.items()}
+            return areas(combined, self.study, self.split)
+
+        found = {
+            ("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by(score.combination, score.weights)
+        }
+        for rule in COMBINATIONS:
+            if rule != score.combination:
+                found["combination", f"{rule}, views={n}"] = by(rule, score.weights)
+        found["combination", f"{score.combination} with equal weights, views={n}"] = by(
+            score.combination, dict.fromkeys(names, 1.0)
+        )
+        for name in names:
+            rest = {other: weight for other, weight in score.weights.items() if other != name}
+            found["combination", f"without {name}, views={n}"] = by(score.combination, rest)
+            found["score alone", f"{name}, views={n}"] = by("fisher", {name: 1.0})
         return found
 
 
@@ -332,8 +336,6 @@ def make_peer(kind: type[Any], study: Study) -> Any:
     }
     parameters = inspect.signature(kind).parameters.values()
     wanted = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
-    if kind is peer_detectors.PNML:
-        wanted = [*wanted]
     missing = [name for name in wanted if name not in given]
     if missing:
         raise NotApplicable(f"needs {', '.join(missing)}")
@@ -372,18 +374,17 @@ def peer_rows(study: Study, splits: Sequence[Split]) -> tuple[list[Row], dict[st
         if not inspect.isclass(kind):
             continue
         try:
-            by_view = [peer_scores(kind, study, view) for view in DEFAULT_VIEWS]
+            by_view = [peer_scores(kind, study, view) for view in VIEWS]
         except Exception as error:  # whatever another library raises is the reason that the table gives
             reasons[name] = str(error) if isinstance(error, NotApplicable) else f"{type(error).__name__}: {error}"
             continue
         mean = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
         single.append(_row("peer", name, by_view[0], study, splits))
-        averaged.append(_row("peer over views", f"{name}, image, mirror, blur", mean, study, splits))
-    for views in (("identity", "mirror"), DEFAULT_VIEWS):
-        rows = [VIEWS.index(view) for view in views]
-        certainty = score_everything(lambda o, rows=rows: o.logits[:, rows].softmax(-1).mean(1).amax(-1), study)
-        label = ", ".join(["image", *views[1:]])
-        averaged.append(_row("peer over views", f"maximum of the mean softmax, {label}", certainty, study, splits))
+        averaged.append(_row("peer over views", name, mean, study, splits))
+    for n in (2, 3):
+        certainty = score_everything(lambda o, n=n: o.logits[:, :n].softmax(-1).mean(1).amax(-1), study)
+        label = f"maximum of the mean softmax, {', '.join(['image', *VIEWS[1:n]])}"
+        averaged.append(_row("peer over views", label, certainty, study, splits))
     return single + averaged, reasons
 
 
@@ -482,12 +483,12 @@ class Workbench:
     def layers(self) -> dict[str, list[str]]:
         """Rule -> names."""
         x = self.train[0][0][None].to(self.device).repeat(2, 1, 1, 1)
-        return {STAGES: find_stages(self.classifier, x), PENULTIMATE: find_penultimate(self.classifier, x)}
+        return {rule: find(self.classifier, x) for rule, find in FINDERS.items()}
 
     @torch.no_grad()
     def outputs(self, name: str, images: Dataset[Any]) -> Outputs:
         """Of all views, at the stages and the penultimate layer, on the CPU."""
-        names = list(dict.fromkeys(self.layers[STAGES] + self.layers[PENULTIMATE]))
+        names = list(dict.fromkeys(self.layers[DEPTHS] + self.layers[PENULTIMATE]))
         n = len(images)  # type: ignore[arg-type]
         probe = hashlib.sha256(repr((names, VIEWS, n)).encode())
         for index in torch.linspace(0, n - 1, 16).long().tolist():
@@ -551,7 +552,7 @@ GROUPS = {
     "paper": "The paper's plain method",
     "score alone": "Each score alone",
     "views": "Which views",
-    "combination": "Other ways to combine, of the same three scores",
+    "combination": "Other ways to combine the same scores",
 }
 
 
@@ -588,13 +589,12 @@ def gaps(result: Mapping[str, Any]) -> str:
 def document(result: Mapping[str, Any]) -> str:
     """Everything, in Markdown."""
     n, ends = result["n"], ("mean", "min")
-    counts = ", ".join(f"{column} {n[column]}" for column in [*result["columns"], *result["extra"]])
+    counts = ", ".join(f"{column} {n[column]}" for column in result["columns"])
     parts = [
         f"AUROC in %, mean ± standard deviation over seeds {', '.join(map(str, result['seeds']))} (calibration split "
-        f"and 
-        f"start of EM). Accuracy on the {n['all test images']} test images {100 * result['accuracy']:.1f} %; fitted on "
-        f"{n['fit']} training images, calibrated on {n['calibration']} test images, judged on {n['test']} others. "
-        f"Failures a seed: {counts}. {result['device']}; "
+        f"and start of EM). Accuracy on the {n['all test images']} test images {100 * result['accuracy']:.1f} %; "
+        f"fitted on {n['fit']} training images, calibrated on {n['calibration']} test images, judged on {n['test']} "
+        f"others. Failures a seed: {counts}. {result['device']}; "
         + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         + "."
     ]
@@ -602,11 +602,6 @@ def document(result: Mapping[str, Any]) -> str:
         parts += [f"**{title}**", table(result, [group], result["columns"], ends)]
         if group == "ours":
             parts += ["**Against the best peer of each column** (difference in points)", gaps(result)]
-    if result["extra"]:
-        parts += [
-            "**PGD with steps of a tenth of the budget**, three times foolbox's default (not in the means)",
-            table(result, ["ours", "peer"], result["extra"]),
-        ]
     if result["peers not run"]:
         parts.append("**Peers not run**")
         parts.append("\n".join(f"- {name}: {reason}" for name, reason in result["peers not run"].items()))
@@ -692,12 +687,11 @@ def main() -> None:
         for key, found in Ours(study, split, bench.cache).rows().items():
             rows.setdefault(key, Row(*key)).add(found)
     peers, reasons = peer_rows(study, splits)
-    columns = [ERRORS, *(name for name in study.failures if name not in EXTRA)]
+    columns = [ERRORS, *study.failures]
     counts = {name: [len(judged(study, split, name)) for split in splits] for name in study.failures}
     counts[ERRORS] = [int((~study.right[split.test]).sum()) for split in splits]
     result = {
         "columns": columns,
-        "extra": [name for name in study.failures if name in EXTRA],
         "seeds": options.seeds,
         "accuracy": float(study.right.double().mean()),
         "n": {
