@@ -220,7 +220,8 @@ class EM:
         if int(survey.n_bad):
             raise ValueError(
                 f"x: expected finite numbers; {int(survey.n_bad)} of {int(survey.rows)} rows have NaN or infinity, "
-                f"the first is row {int(survey.first_bad)}: drop or repair them; for missing values see gmm_torch.missing"
+                f"the first is row {int(survey.first_bad)}: drop or repair them, or "
+                "see gmm_torch.missing"
             )
         count = int(survey.count)
         if count < self.n_components:
