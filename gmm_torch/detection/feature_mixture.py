@@ -10,6 +10,7 @@ from torch import Tensor
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.functional.attribution import half_gradient
+from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
 
 LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
@@ -115,21 +116,13 @@ class FeatureMixture:
         Returns:
             (N, M), in standard deviations of the component.
         """
-        mixture = self.mixture
-        parameters = mixture.parameters_about_location().map(lambda value: value.to(points.dtype))
-        anchors, centred = anchors - mixture.location, points - mixture.location
+        covariances, means = self.mixture.dense_covariances, self.mixture.means.double()
         found = points.new_empty(len(points), len(anchors))
-        # A covariance family measures from K centres at once: up to one point of each component shares a call.
-        slot = _occurrence(component)
-        for i in range(int(slot.max()) + 1 if len(slot) else 0):
-            rows = (slot == i).nonzero()[:, 0]
-            centres = parameters.means.index_put((component[rows],), centred[rows])
-            squared = mixture.family.squared_distance(anchors, centres, parameters.factors)  # (M, K)
-            found[rows] = squared[:, component[rows]].mT
-        return found.clamp_min(0).sqrt()
-
-
-def _occurrence(values: Tensor) -> Tensor:
-    """(N,), how often the value of each place occurred before it."""
-    same = values[:, None] == values
-    return same.tril(-1).sum(1)
+        for k in component.unique().tolist():
+            rows = component == k
+            lower, _ = robust_cholesky(covariances[k].double())
+            centred = torch.cat([points[rows], anchors]).double() - means[k]
+            white = torch.linalg.solve_triangular(lower, centred.mT, upper=False).mT
+            own = white[: len(white) - len(anchors)]
+            found[rows] = torch.cdist(own, white[len(own) :]).to(found)
+        return found
