@@ -113,6 +113,11 @@ class EStep:
         n_bytes = CHUNK_BYTES[self.parameters.means.device.type]
         return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
 
+    def _room(self, buffer: Tensor, n: int) -> Tensor:
+        """(1 + D + Q, n) in the buffer, in the order of memory that suits the family."""
+        used = buffer[: self._n_rows * n]
+        return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
+
     def _block(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
         moments = self._zero_moments(self.prepared)
@@ -122,7 +127,7 @@ class EStep:
         objectives = []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            features = buffer[: self._n_rows * len(part)].view(-1, len(part))
+            features = self._room(buffer, len(part))
             self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
             self.family.complete(features, self.n_features)
             wide_features = None

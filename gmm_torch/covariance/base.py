@@ -33,6 +33,8 @@ class CovarianceFamily(ABC):
             data with every feature rescaled; where not, on one common scale.
         averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
             own, can be averaged.
+        by_point: whether EM stores the features of a chunk point by point, which suits products with few components, and
+            not feature by feature, which suits work on single features.
         shrinks: whether there is something for `shrink` to do.
         splits_components: whether single components can be evaluated in float64 beside others in float32.
     """
@@ -42,6 +44,7 @@ class CovarianceFamily(ABC):
     splits_components: ClassVar[bool] = True
     averages: ClassVar[bool] = True
     shrinks: ClassVar[bool] = False
+    by_point: ClassVar[bool] = False
 
     def with_option(self, option: str) -> "CovarianceFamily":
         """The family that "name:option" selects.
@@ -201,7 +204,11 @@ class CovarianceFamily(ABC):
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """log w_k + log N(x | k), less the ridge's penalty: (..., K, n)."""
-        return prepared["natural"] @ features
+        natural = prepared["natural"]
+        if features.stride(-1) == 1:
+            return natural @ features
+        # Point by point in memory, as the features are.
+        return (features.mT @ natural.flatten(0, -2).mT).mT.unflatten(0, natural.shape[:-1])
 
     def moments(
         self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None

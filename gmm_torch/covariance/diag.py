@@ -11,6 +11,7 @@ class Diag(CovarianceFamily):
     """Factors: {"factor": (..., K, D)}, the inverse standard deviations."""
 
     name = "diag"
+    by_point = True
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""

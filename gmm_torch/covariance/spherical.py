@@ -11,6 +11,7 @@ class Spherical(CovarianceFamily):
     """Factors: {"factor": (..., K)}, the inverse standard deviations."""
 
     name = "spherical"
+    by_point = True
     scales_features = False
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:

@@ -18,6 +18,7 @@ class Tied(CovarianceFamily):
     """
 
     name = "tied"
+    by_point = True
     shrinks = True
     splits_components = False
 
