@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from gmm_torch.files import atomic_path
 from trainers.report.components import sections
 from trainers.report.evaluation import Evaluation
+from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
+from trainers.report.figures.error_rate import error_rate
 from trainers.report.figures.feature_components import feature_components
 from trainers.report.figures.feature_failures import feature_failures
 from trainers.report.figures.p_value_histogram import p_value_histogram
@@ -83,8 +86,10 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         caption=caption(evaluation.metrics),
         scores=_scores(evaluation),
         p_values=_p_values(evaluation),
+        class_alarms=_class_alarms(evaluation),
         rocs=_rocs(evaluation),
         selection=_selection(evaluation),
+        error_rate=_error_rate(evaluation),
         mixture=_mixture(evaluation),
         planes=_planes(evaluation),
         kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()},
@@ -200,6 +205,22 @@ def _p_values(evaluation: Evaluation) -> list[Panel]:
     return panels
 
 
+def _class_alarms(evaluation: Evaluation) -> Panel | None:
+    found = evaluation.metrics["calibration"].get("by_class", {})
+    classes = [each for each in found.get("classes", []) if each["n"]]
+    if not classes:
+        return None
+    names = [evaluation.name(each["name"]) for each in classes]
+    rates, intervals = [each["rate"] for each in classes], [each["interval"] for each in classes]
+    note = f"at {found['alpha']:g}, with {percent(found['confidence'], 0)} % intervals"
+    if found.get("homogeneity_p") is not None:
+        note += f"; test that all are equal: p = {p_value_text(found['homogeneity_p'])}"
+    if len(classes) > MAX_CLASSES:
+        note += f"; the {MAX_CLASSES} highest of {len(classes)}"
+    figure = class_alarms(names, rates, intervals, found["alpha"])
+    return _panel("classes", "False alarms by predicted class", note, figure)
+
+
 def _rocs(evaluation: Evaluation) -> list[Panel]:
     panels = []
     for i, name in enumerate(evaluation.sources):
@@ -234,6 +255,16 @@ def _selection(evaluation: Evaluation) -> Panel:
     return _panel("risk", "Risk against coverage", note, figure)
 
 
+def _error_rate(evaluation: Evaluation) -> Panel | None:
+    found = evaluation.metrics["sources"].get("errors", {}).get("error_rate")
+    if not found or not any(each["n"] for each in found["bins"]):
+        return None
+    note = f"with {percent(found['confidence'], 0)} % intervals"
+    if found.get("trend_p_holm") is not None:
+        note += f"; falls with the p-value: p (Holm) = {p_value_text(found['trend_p_holm'])}"
+    return _panel("error", "Error rate by p-value", note, error_rate(found["bins"]))
+
+
 def _mixture(evaluation: Evaluation) -> list[Panel]:
     panels = []
     if len(evaluation.history):
@@ -241,11 +272,22 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
         panels.append(_panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.clean()
     if clean.any():
-        component = evaluation.column("component", clean).astype(int)
+        name, component = _richest(evaluation)
+        n_used = len(np.unique(component))
         figure = feature_components(evaluation.projection[clean], component)
-        note = f"clean test images by component; {len(np.unique(component))} components are in use"
+        used = f"{n_used} component{'s are' if n_used != 1 else ' is'} in use"
+        note = f"clean test images by component{f' of {name}' if name else ''}; {used}"
         panels.append(_panel("components", "Features by component", note, figure))
     return panels
+
+
+def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
+    """The mixture with the most components in use, and the component of each clean test image in it."""
+    if not evaluation.components:
+        return "", evaluation.column("component", evaluation.clean()).astype(int)
+    used = {name: len(np.unique(each.component)) for name, each in evaluation.components.items()}
+    name = max(used, key=lambda name: used[name])
+    return name.replace("_", " "), evaluation.components[name].component
 
 
 def _planes(evaluation: Evaluation) -> list[Panel]:

@@ -70,6 +70,26 @@ def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_
     test_the_page_needs_nothing_beside_it(page)
 
 
+def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_were_measured(
+    make_evaluation, page, tmp_path
+):
+    assert "False alarms by predicted class" not in page.text
+    metrics = dict(make_evaluation().metrics)
+    classes = [
+        {"name": 0, "n": 50, "n_refused": 5, "rate": 0.1, "interval": [0.03, 0.2]},
+        {"name": 1, "n": 0, "n_refused": 0, "rate": None, "interval": [0.0, 1.0]},
+    ]
+    by_class = {"alpha": 0.05, "confidence": 0.95, "classes": classes, "homogeneity_p": 0.25}
+    metrics["calibration"] = {**metrics["calibration"], "by_class": by_class}
+    bins = [{"low": 0.0, "high": 1.0, "n": 200, "n_errors": 20, "rate": 0.1, "interval": [0.06, 0.15]}]
+    errors = {**metrics["sources"]["errors"], "error_rate": {"confidence": 0.95, "bins": bins, "trend_p_holm": None}}
+    metrics["sources"] = {**metrics["sources"], "errors": errors}
+    full = render(make_evaluation(metrics=metrics), tmp_path)
+    assert "test that all are equal: p = 0.25" in full.text
+    assert "Error rate by p-value" in full.text
+    test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(full)
+
+
 def test_without_images_the_components_keep_their_table(make_evaluation, tmp_path):
     page = render(make_evaluation(explained=True, images=False), tmp_path)
     assert "components" in page.sections

@@ -1,5 +1,6 @@
 """How the figures look: sizes, type, and a palette that colour-blind readers can tell apart."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,15 @@ def thin(*curves: NDArray[Any], points: int = 300) -> tuple[NDArray[Any], ...]:
     """The same evenly spaced points of curves of one length, both ends included."""
     keep = np.unique(np.linspace(0, len(curves[0]) - 1, points).round().astype(int))
     return tuple(curve[keep] for curve in curves)
+
+
+def rate_bars(
+    rates: Sequence[float], intervals: Sequence[Sequence[float]]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Rates in per cent, and how far their intervals reach below and above: three arrays (n,)."""
+    middle = 100 * np.asarray(rates, dtype=float).reshape(-1)
+    ends = 100 * np.asarray(intervals, dtype=float).reshape(-1, 2)
+    return middle, np.maximum(middle - ends[:, 0], 0), np.maximum(ends[:, 1] - middle, 0)
 
 
 def frame(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

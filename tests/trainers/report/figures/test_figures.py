@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from trainers.report.figures.class_alarms import class_alarms
 from trainers.report.figures.em_history import em_history
+from trainers.report.figures.error_rate import error_rate
 from trainers.report.figures.feature_components import feature_components
 from trainers.report.figures.feature_failures import feature_failures
 from trainers.report.figures.p_value_histogram import p_value_histogram
@@ -16,7 +18,15 @@ POINTS = RANDOM.normal(size=(50, 2))
 SCORES = RANDOM.normal(size=50)
 WRONG = np.arange(50) < 10
 
+BINS = [
+    {"low": 0.0, "high": 0.1, "n": 10, "rate": 0.5, "interval": [0.2, 0.8]},
+    {"low": 0.1, "high": 0.5, "n": 0, "rate": None, "interval": [0.0, 1.0]},
+    {"low": 0.5, "high": 1.0, "n": 40, "rate": 0.05, "interval": [0.01, 0.2]},
+]
+
 FIGURES = {
+    "class_alarms": lambda: class_alarms(["a", "b"], [0.1, 0.0], [(0.05, 0.2), (0.0, 0.1)], 0.05),
+    "error_rate": lambda: error_rate(BINS),
     "em_history": lambda: em_history([-3.0, -2.0, -1.5]),
     "feature_components": lambda: feature_components(POINTS, np.arange(50) % 12),
     "feature_failures": lambda: feature_failures(POINTS, 100 * POINTS, OURS),
@@ -80,3 +90,20 @@ def test_thinning_keeps_both_ends_and_short_curves_whole():
     (kept,) = thin(long)
     assert (kept[0], kept[-1], len(kept)) == (0, 9999, 300)
     np.testing.assert_array_equal(thin(long[:7])[0], long[:7])
+
+
+def test_error_rates_are_drawn_in_per_cent_where_there_are_images():
+    (axes,) = error_rate(BINS).axes
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [0, 2]
+    assert list(y) == [50, 5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.5", "1"]
+    (segments,) = [collection.get_segments() for collection in axes.collections]
+    assert segments[0][:, 1].tolist() == [20, 80]
+
+
+def test_of_many_classes_those_with_the_most_false_alarms_are_shown_in_their_order():
+    rates = [i / 100 for i in range(30)]
+    (axes,) = class_alarms([f"class {i}" for i in range(30)], rates, [(r, r + 0.1) for r in rates], 0.05).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"class {i}" for i in range(29, 14, -1)]
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx(list(range(29, 14, -1)))
