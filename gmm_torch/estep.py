@@ -19,7 +19,7 @@ SPILL_POINTS = 2**14
 # are slow to compute with, and no digit of any sum.
 LOG_NOTHING = -80.0
 # Estimated error of a float32 quadratic form, in nats, above which a component is evaluated in float64.
-TIGHT_NATS = 1e-3
+TIGHT_NATS = 3e-4
 
 
 class EStep:
