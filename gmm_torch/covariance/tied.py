@@ -18,7 +18,6 @@ class Tied(CovarianceFamily):
     """
 
     name = "tied"
-    by_point = True
     shrinks = True
     splits_components = False
 
