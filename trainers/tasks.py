@@ -1,6 +1,7 @@
 """The tasks of the application: functions of a resolved config and the run's folder."""
 
 import csv
+import functools
 import json
 import logging
 import platform
@@ -56,6 +57,7 @@ from trainers.tables import metrics_table
 log = logging.getLogger(__name__)
 
 CSV_COLUMNS = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
+SAME_IMAGES = 0.95  # share of equal predictions from which images count as those that a detector remembers
 FEW_BATCHES = 20  # are scored before a progress bar could be read
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
 
@@ -229,6 +231,7 @@ def fit_detector(run: Run) -> FailureDetector:
         layers=cfg.layers,
         score=instantiate(cfg.score),
         views=cfg.views,
+        calibration=_calibration(cfg.calibration, data.num_classes),
         alpha=cfg.alpha,
         seed=cfg.seed,
     )
@@ -256,6 +259,11 @@ def fit_detector(run: Run) -> FailureDetector:
     detector.save(run.folder / "detector.safetensors")
     log.info("detector: %s", run.folder / "detector.safetensors")
     return detector
+
+
+def _calibration(cfg: DictConfig, n_classes: int) -> Any:
+    chosen = instantiate(cfg)
+    return chosen(n_classes=n_classes) if isinstance(chosen, functools.partial) else chosen
 
 
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
@@ -418,12 +426,22 @@ def _explain(
 
 
 def _neighbours(run: Run, detector: FailureDetector, explanations: Iterable[InputExplanation]) -> dict[int, Any]:
-    """The fitting images that explanations name; none where the detector was fitted to other images than the run's."""
-    dataset = run.data.mixture_dataloader().dataset
-    if len(dataset) != detector.n_fitted:  # type: ignore[arg-type]
-        return {}
+    """The fitting images that explanations name; none where the detector was fitted to other images than the run's.
+
+    Other images show by their number, or by predictions that are not those that the detector remembers.
+    """
     facts = [each.mixtures[each.leading] for each in explanations if each.leading is not None]
-    return {position: _picture(dataset[position][0]) for each in facts for position, _, _ in each.nearest}
+    predicted = {position: prediction for each in facts for position, _, prediction in each.nearest}
+    dataset = run.data.mixture_dataloader().dataset
+    if not predicted or len(dataset) != detector.n_fitted:  # type: ignore[arg-type]
+        return {}
+    images = {position: dataset[position][0] for position in predicted}
+    with torch.no_grad():
+        logits = detector.extractor(torch.stack(list(images.values())).to(detector.device)).own_logits
+    agree = logits.argmax(1).cpu() == torch.tensor(list(predicted.values()))
+    if float(agree.float().mean()) < SAME_IMAGES:
+        return {}
+    return {position: _picture(image) for position, image in images.items()}
 
 
 def _pictures(images: Mapping[str, Dataset[Any]], rows: Iterable[int]) -> dict[int, Any]:

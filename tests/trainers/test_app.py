@@ -106,6 +106,19 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     assert again["calibration"] == once["calibration"]
 
 
+def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(finished, tmp_path):
+    files = (
+        f"classifier.checkpoint={finished / 'classifier.safetensors'}",
+        f"detector={finished / 'detector.safetensors'}",
+    )
+    for seed, shown in ((0, True), (1, False)):  # the seed chooses the images that keep their labels
+        folder = tmp_path / str(seed)
+        run_task(configure(*FAST, "task=evaluate", "attack=[]", f"seed={seed}", *files), folder)
+        page = (folder / "report.html").read_text()
+        assert 'class="reason"' in page
+        assert ('class="near"' in page) == shown
+
+
 def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     for labels in ("true", "false"):
