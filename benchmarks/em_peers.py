@@ -113,7 +113,7 @@ def tgmm(problem: Problem, x: Tensor, start: Start, n_iter: int) -> Run:
         init_means=start["means_init"].to(x),
         init_covariances=covariances,
         max_iter=n_iter,
-        tol=-1.0,
+        tol=1e-30,
         device=str(x.device),
     )
     begin = time.perf_counter()

@@ -17,13 +17,13 @@ import torch
 from pages import RESULTS, ROOT, fill, table
 from problems import Problem, facts, gemm_rate
 
-# problem, repeats, and the goal: the fastest peer's time over ours
+# problem, repeats, and the goal: the fastest peer's time over ours; a round of the last takes ten minutes
 ROWS = [
     (Problem(50_000, 64, 50, "full"), 5, 3.0),
     (Problem(50_000, 64, 50, "diag"), 5, 2.0),
     (Problem(50_000, 64, 50, "tied"), 5, 3.0),
     (Problem(50_000, 64, 50, "spherical"), 5, 2.0),
-    (Problem(200_000, 256, 20, "full"), 3, 2.5),
+    (Problem(200_000, 256, 20, "full"), 1, 2.5),
 ]
 SHORT, LONG = 2, 8
 REFERENCE = "scikit-learn float64"
@@ -117,11 +117,19 @@ def main() -> None:
     for index in arguments.rows:
         problem, repeats, goal = ROWS[index]
         rows.append(measure(problem, arguments.repeats or repeats, arguments.peers, device) | {"goal": goal})
-    result = {"facts": facts(device, "scikit-learn", "torchgmm", "tgmm", "pomegranate"), "rows": rows}
+    about = facts(device, "scikit-learn", "torchgmm", "tgmm", "pomegranate")
+    path = RESULTS / "em_speed.json"
+    if path.exists():  # rows that were left out this time stay, if they are of the same machine and versions
+        before = json.loads(path.read_text())
+        measured = {row["problem"] for row in rows}
+        if before["facts"] == about:
+            rows += [row for row in before["rows"] if row["problem"] not in measured]
+    order = [problem.name for problem, _, _ in ROWS]
+    result = {"facts": about, "rows": sorted(rows, key=lambda row: order.index(row["problem"]))}
     text = markdown(result)
     print(text)
     if arguments.write:
-        (RESULTS / "em_speed.json").write_text(json.dumps(result, indent=1) + "\n")
+        path.write_text(json.dumps(result, indent=1) + "\n")
         for page in (ROOT / "docs" / "speed.md", ROOT / "README.md"):
             fill(page, "em_speed", text)
 

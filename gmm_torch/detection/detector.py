@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.calibrations import CALIBRATIONS, make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
 from gmm_torch.detection.explanation import Explanation, explain
 from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import Memory
+from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import SCORES, Fitter, Score, make_score
 from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly, part_of, read_detector, write_detector
@@ -41,6 +43,8 @@ class FailureDetector(nn.Module):
         score: a score, or None for `Consensus`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
             Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images.
+        calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
+            `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
 
@@ -53,7 +57,7 @@ class FailureDetector(nn.Module):
 
     extractor: FeatureExtractor
     score: Score
-    calibration: Calibration
+    calibration: Calibration | MondrianCalibration
     memory: Memory
 
     def __init__(
@@ -65,6 +69,7 @@ class FailureDetector(nn.Module):
         covariance_type: str = "full",
         score: Score | None = None,
         views: int | Sequence[str] | None = None,
+        calibration: Calibration | MondrianCalibration | None = None,
         alpha: float = 0.05,
         seed: int = 0,
     ) -> None:
@@ -78,7 +83,7 @@ class FailureDetector(nn.Module):
             classifier, self.score.layers if layers is None else layers, pooling=self.score.pooling, views=chosen
         )
         self.views_by_default = views is None
-        self.calibration = Calibration()
+        self.calibration = Calibration() if calibration is None else calibration
         self.memory = Memory()
         self.alpha = alpha
         self.seed = seed
@@ -154,7 +159,7 @@ class FailureDetector(nn.Module):
         self.score.fit(outputs, fitter or self._fit_mixture)
         self.score.refer(outputs.rows(slice(MAX_REFERENCE)))
         self.memory.fit(self.score.models(), outputs)
-        self.calibration = Calibration().to(outputs.logits.device)
+        self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
         return self
 
@@ -192,7 +197,7 @@ class FailureDetector(nn.Module):
         if self.score.needs_reference and enough:
             self.score.refer(outputs.rows(reference))
             outputs = outputs.rows(~reference)
-        self.calibration.fit(self.score(outputs), self.alpha)
+        self.calibration.fit(self.score(outputs), self.alpha, predictions=outputs.own_logits.argmax(-1))
         return self
 
     def _check_fitted(self) -> None:
@@ -214,14 +219,19 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         # What is not a number has no order: the least typical of all.
         score = torch.nan_to_num(self.score(outputs), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        p_value = self.calibration.p_value(score)
         logits = outputs.own_logits
-        return Verdict(logits, logits.argmax(-1), score, p_value, p_value > self.alpha)
+        prediction = logits.argmax(-1)
+        p_value = self.calibration.p_value(score, prediction)
+        return Verdict(logits, prediction, score, p_value, p_value > self.alpha)
 
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
-        return self.score(self.extractor(x)) - self.calibration.threshold(self.alpha)
+        outputs = self.extractor(x)
+        threshold = self.calibration.threshold(self.alpha)
+        if threshold.dim():  # one a predicted class
+            threshold = threshold[outputs.own_logits.argmax(-1)]
+        return self.score(outputs) - threshold
 
     # ---- explaining
 
@@ -349,7 +359,6 @@ class FailureDetector(nn.Module):
         self._build(widths, n_classes)
         for name, module in (("score", self.score), ("memory", self.memory)):
             module.reserve({key: tuple(value.shape) for key, value in part_of(tensors, name).items()})
-        self.calibration.scores = torch.zeros_like(tensors["calibration.scores"])
         self.to(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -366,6 +375,7 @@ class FailureDetector(nn.Module):
             "widths": self.widths,
             "n_classes": self._n_classes,
             "score": {"name": self.score.name, "options": self.score.options()},
+            "calibration": {"name": self.calibration.name, "options": self.calibration.options()},
             "alpha": self.alpha,
             "seed": self.seed,
             "n_fitted": self.n_fitted,
@@ -374,7 +384,7 @@ class FailureDetector(nn.Module):
         }
         tensors = {f"score.{name}": value for name, value in self.score.state_dict().items()}
         tensors |= {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
-        tensors["calibration.scores"] = self.calibration.scores
+        tensors |= {f"calibration.{name}": value for name, value in self.calibration.state_dict().items()}
         write_detector(path, DetectorFile(spec, tensors))
 
     @classmethod
@@ -401,6 +411,10 @@ class FailureDetector(nn.Module):
             widths, n_classes = dict(spec["widths"]), int(spec["n_classes"])
             stored, alpha, seed = spec["classifier"], float(spec["alpha"]), int(spec["seed"])
             score = make_score(name, **options)
+            kind = spec.get("calibration", {"name": Calibration.name, "options": {}})
+            if kind["name"] not in CALIBRATIONS:
+                raise FileFormatError(f"detector file: {path} has an unknown calibration {kind['name']!r}")
+            calibration = make_calibration(kind["name"], **kind["options"])
         except (KeyError, TypeError) as error:
             raise FileFormatError(f"detector file: {path} has a damaged description ({error})") from error
         actual = fingerprint(classifier)
@@ -410,12 +424,17 @@ class FailureDetector(nn.Module):
                     f"classifier: its {meaning} are not those the detector {path} was fitted to; load that "
                     "classifier's checkpoint, or fit and calibrate a detector for this one"
                 )
-        detector = cls(classifier, layers=layers, score=score, views=views, alpha=alpha, seed=seed)
+        detector = cls(
+            classifier, layers=layers, score=score, views=views, calibration=calibration, alpha=alpha, seed=seed
+        )
         tensors = {"calibration.scores": torch.empty(0)} | file.tensors
         detector._make_room(widths, n_classes, tensors)
         for part, module in (("score", detector.score), ("memory", detector.memory)):
             load_exactly(module, part_of(tensors, part), f"detector file: {path}")
-        detector.calibration.fit(tensors["calibration.scores"].to(detector.device), alpha)
+        try:
+            detector.calibration.load_state_dict(part_of(tensors, "calibration"))
+        except (RuntimeError, ValueError) as error:
+            raise FileFormatError(f"detector file: {path} has damaged calibration scores ({error})") from error
         detector.n_fitted = int(spec.get("n_fitted", 0))
         return detector.to(detector.device)
 
