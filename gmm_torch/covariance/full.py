@@ -16,6 +16,9 @@ from gmm_torch.parameters import Parameters
 # Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
 # the other triangle, yet enough for it to run at the machine's rate.
 BLOCK_ROWS = 16
+# On a CPU, the fraction of responsibilities that are not negligible below which the M-step takes them one component at
+# a time. (On an accelerator counting them would stall the stream.)
+FEW = 0.2
 
 
 class Full(CovarianceFamily):
@@ -107,16 +110,19 @@ class Full(CovarianceFamily):
         return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
-        """{"rows": (..., K, D, 1 + D), "constant": (..., K)}: [-U' mean, U'], which whitens [1, x], and what is left.
+        """{"rows": (..., K, D, 1 + D), "constant": (..., K), "share": (..., K)}.
+
+        The rows are [-U' mean, U'], which whitens [1, x], the constant is what is left, the share the weights.
 
         See `CovarianceFamily` for the ridge. The rows lie in memory row by row, each with all components together.
         """
         upper, n_features = parameters.factors["factor"], parameters.means.shape[-1]
         shift = upper.mT @ parameters.means[..., None]
         rows = torch.cat([-shift, upper.mT], dim=-1).movedim(-2, 0).contiguous().movedim(0, -2)
+        share = parameters.log_weights.exp()
         penalty = (self.precision_diagonal(parameters.factors, n_features) * ridge).sum(-1)
         log_norm = log_normal(penalty, self.log_det(parameters.factors, n_features), n_features)
-        return {"rows": rows, "constant": parameters.log_weights + log_norm}
+        return {"rows": rows, "constant": parameters.log_weights + log_norm, "share": share}
 
     def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
         """(..., K, n)."""
@@ -137,6 +143,12 @@ class Full(CovarianceFamily):
         columns = features[1:]
         result = super().moments(prepared, features, responsibilities, out)
         shape = responsibilities.shape[:-1]
+        if out is not None and columns.device.type == "cpu":
+            kept = worth_adding(responsibilities, prepared["share"]).flatten(0, -2)
+            sizes = kept.sum(-1).tolist()
+            if sum(sizes) < FEW * kept.numel():
+                add_few(columns, responsibilities, kept.flatten().nonzero()[:, 0], sizes, out["second"])
+                return result
         rows = None if out is None else out["second"].movedim(-2, 0)  # (D, ..., K, D)
         parts = []
         for start, end in blocks(len(columns)):
@@ -168,6 +180,35 @@ class Full(CovarianceFamily):
         """U = diag(1 / sqrt(variance)) for the component."""
         fresh = torch.diag_embed(variance.rsqrt())
         return {"factor": torch.where(component[..., None, None], fresh, factors["factor"])}
+
+
+def worth_adding(responsibilities: Tensor, share: Tensor) -> Tensor:
+    """Which responsibilities (..., K, n) are worth adding, for components that expect these shares (..., K) of points.
+
+    What is left out of a component adds up to less than the machine's precision times what it expects.
+    """
+    n = max(1, responsibilities.shape[-1])
+    mean_weight = responsibilities.sum((-2, -1), keepdim=True) / n
+    return responsibilities > torch.finfo(responsibilities.dtype).eps * mean_weight * share[..., None]
+
+
+def add_few(columns: Tensor, responsibilities: Tensor, kept: Tensor, sizes: list[int], second: Tensor) -> None:
+    """Add the second moments (..., K, D, D) of those points that a component keeps, component by component.
+
+    Args:
+        columns: (D, n).
+        responsibilities: (..., K, n).
+        kept: (M,) int64, ascending: flat positions in the responsibilities.
+        sizes: how many of them belong to each component.
+        second: in place; all of it, not a triangle alone.
+    """
+    chosen = columns.index_select(1, kept % columns.shape[1])
+    weighted = chosen * responsibilities.flatten().index_select(0, kept)
+    flat, end = second.flatten(0, -3), 0
+    for k, size in enumerate(sizes):
+        start, end = end, end + size
+        if size:
+            flat[k].addmm_(weighted[:, start:end], chosen[:, start:end].mT)
 
 
 def white_rows(rows: Tensor, features: Tensor) -> Iterator[Tensor]:
