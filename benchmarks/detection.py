@@ -146,8 +146,8 @@ class Split:
 
     @staticmethod
     def draw(seed: int, n: int, n_calibration: int, n_test: int) -> "Split":
-        """At random, disjoint."""
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        """At random, disjoint; not by the generator that chooses the images to attack, or they would be the same."""
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
         return Split(seed, order[:n_calibration], order[n_calibration : n_calibration + n_test])
 
 
@@ -321,7 +321,7 @@ def make_peer(kind: type[Any], study: Study) -> Any:
         NotApplicable: it asks for something else.
     """
     if not issubclass(kind, peer_api.LogitsDetector | peer_api.FeaturesDetector | peer_api.FeatureMapsDetector):
-        raise NotApplicable("works on gradients, dropout samples or several layers' maps, not on logits or features")
+        raise NotApplicable("works on gradients, dropout samples or maps of several layers, not on logits or features")
     head = study.head.eval()
     maps = issubclass(kind, peer_api.FeatureMapsDetector)
     given = {
@@ -335,7 +335,8 @@ def make_peer(kind: type[Any], study: Study) -> Any:
         "p": 0.9,  # DICE's for CIFAR
     }
     parameters = inspect.signature(kind).parameters.values()
-    wanted = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    needed = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    wanted = [parameter.name for parameter in needed if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     missing = [name for name in wanted if name not in given]
     if missing:
         raise NotApplicable(f"needs {', '.join(missing)}")
@@ -468,7 +469,7 @@ class Workbench:
             result = instantiate(cfg).run(self.classifier, loader, self.device)
             about = {
                 key: getattr(result, key)
-                for key in ("n_attacked", "n_success", "success_rate", "median_l2", "median_linf", "seconds")
+                for key in ("n_attacked", "n_success", "success_rate", "median_l2", "median_linf")
             }
             with atomic_path(path) as temporary:
                 tensors = {"images": result.images.contiguous(), "index": result.index}
