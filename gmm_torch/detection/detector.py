@@ -37,8 +37,8 @@ class FailureDetector(nn.Module):
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
         n_components: K of the mixtures.
-        layers: names of layers to take features from, "penultimate", "stages", or None for what the score is meant
-            for; see `FeatureExtractor`.
+        layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
+            meant for; see `FeatureExtractor`.
         covariance_type: of the mixtures.
         score: a score, or None for `Consensus`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.

@@ -35,8 +35,9 @@ class FeatureExtractor(nn.Module):
 
     Args:
         classifier: any module from a batch to logits (N, C).
-        layers: names; or "penultimate", the input of the last linear layer to run, or "stages", the last layer at
-            each of the last three resolutions, both found at the first forward pass.
+        layers: names; or "penultimate", the input of the last linear layer to run, "stages", the last layer at each of
+            the last three resolutions, or "depths", the stages and two places within each of the last two. These
+            are found at the first forward pass.
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.detection.pooling`.
         views: names of views, the first "identity"; see `gmm_torch.detection.views`. Each is one more input to the
             classifier.
