@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,7 +195,8 @@ def score(cfg: DictConfig, folder: Path) -> None:
 def summarize(cfg: DictConfig, folder: Path) -> None:
     """Gather every run below `input` into one table."""
     _need(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
-    Console(width=None).print(gather_runs(cfg.input).table())
+    # A file or a pipe has room for every column.
+    Console(width=None if sys.stdout.isatty() else 220).print(gather_runs(cfg.input).table())
 
 
 def _need(value: Any, key: str, reason: str) -> None:
