@@ -20,7 +20,6 @@ import hashlib
 import inspect
 import json
 import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -35,6 +34,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pages import fill
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -609,23 +609,6 @@ def document(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-BEGIN, END = "<!-- written by benchmarks/detection.py -->", "<!-- end of what benchmarks/detection.py wrote -->"
-
-
-def write_into(path: Path, text: str) -> None:
-    """Put text between the two markers of a document.
-
-    Raises:
-        ValueError: it lacks them.
-    """
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    before = path.read_text()
-    if not pattern.search(before):
-        raise ValueError(f"{path}: expected the lines {BEGIN!r} and {END!r}, to write the tables between")
-    with atomic_path(path) as temporary:
-        temporary.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", before))
-
-
 # ---- the command
 
 
@@ -723,7 +706,7 @@ def main() -> None:
     text = document(result)
     print(text)
     if options.document:
-        write_into(Path(options.document), text)
+        fill(Path(options.document), "detection", text)
 
 
 if __name__ == "__main__":

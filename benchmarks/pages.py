@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gmm_torch.files import atomic_path
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -14,15 +16,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def fill(page: Path, name: str, text: str) -> None:
-    """Put text between the markers `<!-- name -->` and `<!-- end of name -->` of a page.
+def filled(page: str, name: str, text: str) -> str:
+    """The page with text between its lines `<!-- name -->` and `<!-- end of name -->`.
 
     Raises:
-        SystemExit: the page has no such markers.
+        ValueError: the page has no such lines.
     """
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    content = page.read_text(encoding="utf-8")
-    if not pattern.search(content):
-        raise SystemExit(f"{page.name}: expected the lines {begin!r} and {end!r}")
-    page.write_text(pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", content), encoding="utf-8")
+    if not pattern.search(page):
+        raise ValueError(f"expected the lines {begin!r} and {end!r}, to write the table between")
+    return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", page)
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """`filled`, for a file, which is replaced whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(filled(path.read_text(encoding="utf-8"), name, text), encoding="utf-8")

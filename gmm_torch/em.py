@@ -107,6 +107,20 @@ def full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
+def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
+    """Issue a `ConvergenceWarning`; gain is the last change of the mean log-likelihood, None if there was but one."""
+    known = (
+        "before two log-likelihoods could be compared"
+        if gain is None
+        else f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
+    )
+    warnings.warn(
+        f"EM stopped after max_iter={n_iter} iterations, {known} (tol={tol:g}); raise max_iter or tol",
+        ConvergenceWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
 @dataclass
 class EM:
     """EM for one covariance family, advanced pass by pass; see the first lines of the module.
@@ -407,17 +421,7 @@ class EM:
         """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
         if self.converged:
             return
-        known = (
-            f"while the mean log-likelihood still changed by {self.gain:.3g} an iteration"
-            if len(self.history) > 1
-            else "before two log-likelihoods could be compared"
-        )
-        warnings.warn(
-            f"EM stopped after max_iter={self.n_iter} iterations, {known} (tol={self.options.tol:g}); raise max_iter "
-            "or tol",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        warn_not_converged(self.n_iter, self.gain if len(self.history) > 1 else None, self.options.tol, stacklevel + 1)
 
     # ---- the result
 

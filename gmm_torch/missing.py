@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gmm_torch.batches import check_points
 from gmm_torch.covariance import Factors
-from gmm_torch.em import EMOptions
+from gmm_torch.em import EMOptions, warn_not_converged
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import robust_cholesky
@@ -117,13 +117,7 @@ def fit(
     mixture.converged, mixture.n_iter, mixture.lower_bound = converged, len(history), history[-1]
     mixture.history, mixture.jitter = torch.tensor(history, dtype=torch.float64), jitter.cpu()
     if not converged:
-        change = f"{history[-1] - history[-2]:.3g}" if len(history) > 1 else "an unknown amount"
-        warnings.warn(
-            f"EM stopped after max_iter={len(history)} iterations, while the mean log-likelihood still changed by "
-            f"{change} an iteration (tol={tol:g}); raise max_iter or tol",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        warn_not_converged(len(history), history[-1] - history[-2] if len(history) > 1 else None, tol)
     return mixture
 
 

@@ -12,13 +12,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 
 
-def test_every_python_block_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) >= 10
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)  # later blocks go on from earlier ones
+def test_every_python_block_runs(run_python_blocks, capsys):
+    assert run_python_blocks(PAGE) >= 10
     assert "can't be had" in capsys.readouterr().out
 
 

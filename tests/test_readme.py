@@ -6,13 +6,8 @@ from pathlib import Path
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_every_python_block_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)  # later blocks go on from earlier ones
+def test_every_python_block_runs(tmp_path, run_python_blocks):
+    assert run_python_blocks(README) >= 2
     assert (tmp_path / "detector.safetensors").is_file()
 
 
