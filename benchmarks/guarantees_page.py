@@ -3,12 +3,12 @@
 The page shows the scores of real images where those of the synthetic distributions say the same; all are in the JSON.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent.parent / "docs" / "guarantees.md"
+import pages
+
+PAGE = pages.ROOT / "docs" / "guarantees.md"
 ADJUSTMENTS = {
     "none": "none",
     "fixed_alpha": "`conditional_alpha`",
@@ -35,9 +35,7 @@ def ranged(found: Mapping[str, Any], digits: int = 1) -> str:
 
 def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
     """A table, its first column text."""
-    columns = [each.strip() for each in header.split("|")]
-    lines = [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return pages.table([each.strip() for each in header.split("|")], [list(row) for row in rows])
 
 
 def setup(result: Mapping[str, Any]) -> str:
@@ -227,12 +225,7 @@ def filled(page: str, result: Mapping[str, Any]) -> str:
         ValueError: a marker is missing.
     """
     for name, write in SECTIONS.items():
-        begin, end = f"<!-- {name}: benchmarks/guarantees.py writes it -->", f"<!-- end of {name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        if not pattern.search(page):
-            raise ValueError(f"{PAGE.name}: expected the lines {begin!r} and {end!r}")
-        text = f"{begin}\n\n{write(result)}\n\n{end}"
-        page = pattern.sub(lambda _, text=text: text, page)
+        page = pages.filled(page, name, write(result))
     return page
 
 
