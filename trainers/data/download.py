@@ -1,11 +1,14 @@
 """Downloading a dataset without leaving half of it behind."""
 
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
+
+from torchvision.datasets.utils import download_url
 
 from trainers.data.errors import DataNotFoundError
 
@@ -51,3 +54,25 @@ def download_into(root: Path, fetch: Callable[[str], object]) -> str | None:
                 folder_made.rmdir()
         return f"the download failed ({type(error).__name__}: {error})"
     return None
+
+
+def fetch_archive(folder: str, *, url: str, filename: str, md5: str | None = None) -> None:
+    """Download an archive of images and unpack it.
+
+    Args:
+        folder: where to unpack it.
+        url: of the archive.
+        filename: its name, whose ending says how it is packed (.tar, .tar.gz, .zip).
+        md5: its digest, if its publisher gives one.
+
+    Raises:
+        RuntimeError: the digest is another.
+        OSError: the download fails, or the archive is damaged.
+    """
+    download_url(url, folder, filename, md5)
+    archive = Path(folder) / filename
+    if archive.suffix == ".zip":  # shutil leaves out members that point out of the folder
+        shutil.unpack_archive(archive, folder)
+    else:
+        shutil.unpack_archive(archive, folder, filter="data")
+    archive.unlink()

@@ -1,5 +1,7 @@
 """What can be wrong with data on disk."""
 
+from collections.abc import Mapping
+
 
 class DataError(RuntimeError):
     """A dataset is there but can't be used as it is."""
@@ -7,6 +9,22 @@ class DataError(RuntimeError):
 
 class DataNotFoundError(DataError):
     """A dataset is neither on this machine nor to be had by download."""
+
+
+class MissingSetsError(DataNotFoundError):
+    """Several sets can't be had.
+
+    Attributes:
+        errors: for each set, by name, what is wrong with it.
+    """
+
+    def __init__(self, errors: Mapping[str, DataNotFoundError]) -> None:
+        self.errors = dict(errors)
+        told = " | ".join(f"{name}: {error}" for name, error in errors.items())
+        super().__init__(
+            f"{len(errors)} data set{'s' * (len(errors) > 1)} can't be found. {told} | skip_missing=true goes on "
+            "without the out-of-distribution sets that are missing."
+        )
 
 
 class UnreadableImagesError(DataError):

@@ -1,5 +1,6 @@
 """MNIST and its relatives: datasets in IDX files."""
 
+import functools
 import gzip
 import os
 import shutil
@@ -16,7 +17,8 @@ from trainers.data.download import download_into, not_found
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray, check_split
 
-IDX_DATASETS = ("MNIST", "FashionMNIST", "KMNIST")
+IDX_DATASETS = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
+EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
 def idx_images(
@@ -24,6 +26,7 @@ def idx_images(
     root: str | os.PathLike[str] = "data",
     split: str = "train",
     *,
+    subset: str | None = None,
     folders: Sequence[str] = (),
     download: bool = True,
 ) -> ImageArray:
@@ -34,31 +37,37 @@ def idx_images(
     to.
 
     Args:
-        name: torchvision's class: "MNIST", "FashionMNIST" or "KMNIST".
+        name: torchvision's class: "MNIST", "FashionMNIST", "KMNIST" or "EMNIST".
         root: the folder of datasets, or one that holds the IDX files.
         split: "train" or "test".
+        subset: of EMNIST: "balanced", "byclass", "bymerge", "digits", "letters" or "mnist"; None for the others.
         folders: other folders that may hold the IDX files.
         download: whether to download what is not found, to torchvision's place under ``root``.
 
     Raises:
         DataNotFoundError: no copy and no download.
         DataError: the files are not what they should be.
-        ValueError: unknown name or split.
+        ValueError: unknown name, subset or split.
     """
     check_split(split)
     if name not in IDX_DATASETS:
         raise ValueError(f"name must be one of {', '.join(IDX_DATASETS)}, got {name!r}")
+    if subset not in (EMNIST_SUBSETS if name == "EMNIST" else (None,)):
+        allowed = f"one of {', '.join(EMNIST_SUBSETS)}" if name == "EMNIST" else "null"
+        raise ValueError(f"subset of {name} must be {allowed}, got {subset!r}")
     dataset_class = getattr(torchvision.datasets, name)
+    which: dict[str, str] = {} if subset is None else {"split": subset}
+    stem = _stem(split, subset)
     place = Path(root).expanduser()
     searched = [place / name / "raw", place / name, place, *map(Path, folders)]
-    files = find_idx_files(searched, split)
+    files = find_idx_files(searched, split, subset)
     if files is None:
         reason = "download is off"
         if download:
-            reason = download_into(place, lambda folder: dataset_class(folder, download=True)) or "it is incomplete"
-            files = find_idx_files(searched, split)
+            fetch = functools.partial(dataset_class, download=True, **which)
+            reason = download_into(place, fetch) or "it is incomplete"
+            files = find_idx_files(searched, split, subset)
         if files is None:
-            stem = _stem(split)
             remedy = (
                 f"Put {stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not) into one of these "
                 "folders, or set root to the folder that holds them."
@@ -68,14 +77,19 @@ def idx_images(
     targets = _read(files[1], read_label_file)
     if len(images) != len(targets):
         raise DataError(f"{files[0]} holds {len(images)} images, but {files[1]} holds {len(targets)} labels")
-    return ImageArray(images[:, None], targets, dataset_class.classes)
+    if subset is None:
+        return ImageArray(images[:, None], targets, dataset_class.classes)
+    names = dataset_class.classes_split_dict[subset]
+    if names[0] == "N/A":  # the labels of the letters begin at one
+        names, targets = names[1:], targets - 1
+    return ImageArray(images.transpose(1, 2)[:, None], targets, names)  # EMNIST keeps images on their side
 
 
-def find_idx_files(folders: Sequence[Path], split: str) -> tuple[Path, Path] | None:
+def find_idx_files(folders: Sequence[Path], split: str, subset: str | None = None) -> tuple[Path, Path] | None:
     """Return the image file and the label file of a split from the first folder that holds both, or None."""
     for folder in folders:
         found = [
-            next((path for path in _spellings(folder, split, kind) if path.is_file()), None)
+            next((path for path in _spellings(folder, _stem(split, subset), kind) if path.is_file()), None)
             for kind in ("images-idx3", "labels-idx1")
         ]
         if found[0] is not None and found[1] is not None:
@@ -83,12 +97,14 @@ def find_idx_files(folders: Sequence[Path], split: str) -> tuple[Path, Path] | N
     return None
 
 
-def _stem(split: str) -> str:
+def _stem(split: str, subset: str | None) -> str:
+    if subset is not None:
+        return f"emnist-{subset}-{split}"
     return "train" if split == "train" else "t10k"
 
 
-def _spellings(folder: Path, split: str, kind: str) -> list[Path]:
-    names = (f"{_stem(split)}-{kind}-ubyte", f"{_stem(split)}-{kind.replace('-', '.')}-ubyte")
+def _spellings(folder: Path, stem: str, kind: str) -> list[Path]:
+    names = (f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-', '.')}-ubyte")
     return [folder / (name + suffix) for name in names for suffix in ("", ".gz")]
 
 

@@ -11,7 +11,7 @@ import torchvision
 from trainers.data.download import download_into, not_found
 from trainers.data.images import ImageArray, check_split
 
-TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "STL10")
+TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "USPS")
 
 
 def torchvision_images(
@@ -26,7 +26,7 @@ def torchvision_images(
     A copy is torchvision's own layout in ``root`` or in ``<root>/<name>``; torchvision checks its digests.
 
     Args:
-        name: torchvision's class: "CIFAR10", "CIFAR100", "SVHN" or "STL10".
+        name: torchvision's class: "CIFAR10", "CIFAR100", "SVHN", "STL10" or "USPS".
         root: the folder of datasets.
         split: "train" or "test".
         download: whether to download into ``root`` what is not found.
@@ -56,7 +56,9 @@ def torchvision_images(
             remedy = f"Put torchvision's files of {name} there, or set root to the folder that holds them."
             raise not_found(f"{name} ({split} split)", searched, reason, remedy)
     images = torch.as_tensor(dataset.data)
-    if images.shape[-1] == 3:
+    if images.ndim == 3:
+        images = images[:, None]  # USPS keeps (N, H, W)
+    elif images.shape[-1] == 3:
         images = images.permute(0, 3, 1, 2)  # CIFAR keeps (N, H, W, C), the others (N, C, H, W)
     targets = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long()
     names = getattr(dataset, "classes", None) or [str(label) for label in range(int(targets.max()) + 1)]
@@ -67,6 +69,6 @@ def _find(dataset_class: Any, folders: list[Path], which: dict[str, Any]) -> Any
     for folder in folders:
         try:
             return dataset_class(folder, **which)
-        except RuntimeError:  # torchvision's "not found or corrupted"
+        except (RuntimeError, FileNotFoundError):  # torchvision's "not found or corrupted"
             continue
     return None

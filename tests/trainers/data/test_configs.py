@@ -19,7 +19,9 @@ WriteFolder = Callable[..., list[Path]]
 CONF = Path(__file__).parents[3] / "conf"
 DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
 OOD = sorted(path.stem for path in (CONF / "ood").glob("*.yaml"))
-IDX = ["fashion_mnist", "kmnist", "mnist"]
+OOD_FOLDERS = [name for name in OOD if "data.folder.image_folder" in (CONF / "ood" / f"{name}.yaml").read_text()]
+IDX = ["emnist", "fashion_mnist", "kmnist", "mnist"]
+FOLDERS = ["image_folder", "image_list", "imagenet"]  # nothing downloads them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -36,22 +38,25 @@ def composed(tmp_path: Path, overrides: list[str]) -> DictConfig:
 
 def test_the_groups_hold_what_is_promised() -> None:
     tables = {"digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100", "stl10"}
-    assert tables | {"image_folder"} <= set(DATA)
-    assert tables | {"uniform_noise", "gaussian_noise", "patches", "folder", "tiny_imagenet"} <= set(OOD)
+    tables |= {"emnist", "usps", "tiny_imagenet"}
+    assert tables | {"image_folder", "image_list", "imagenet"} <= set(DATA)
+    assert tables | {"uniform_noise", "gaussian_noise", "patches", "folder"} <= set(OOD)
+    assert {"textures", "places365", "lsun", "lsun_resize", "isun"} <= set(OOD)
+    assert {"imagenet_o", "inaturalist", "ssb_hard", "ninco", "openimage_o", "sun", "places"} <= set(OOD)
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_a_data_config_makes_a_data_module_and_names_what_classifiers_need(tmp_path: Path, name: str) -> None:
-    cfg = composed(tmp_path, [f"data={name}", *(["data.root=x"] if name == "image_folder" else [])])
+    cfg = composed(tmp_path, [f"data={name}", *(["data.root=x"] if name in FOLDERS else [])])
     data = instantiate(cfg.data)
     assert isinstance(data, ImageDataModule)
     assert data.seed == 3
     channels = cfg.data.image_shape[0]
     assert len(cfg.data.mean) == len(cfg.data.std) == channels
-    assert (cfg.data.num_classes is None) == (name == "image_folder")
+    assert (cfg.data.num_classes is None) == (name in ("image_folder", "image_list"))
 
 
-@pytest.mark.parametrize("name", [name for name in DATA if name not in ("digits", "image_folder")])
+@pytest.mark.parametrize("name", [name for name in DATA if name not in ("digits", *FOLDERS)])
 def test_a_data_config_says_what_to_do_when_there_is_no_data(tmp_path: Path, name: str) -> None:
     overrides = [f"data={name}", f"data.root={tmp_path / 'none'}", "data.source.download=false"]
     overrides += ["data.source.folders=[]"] if name in IDX else []
@@ -70,8 +75,9 @@ def test_digits_load_as_the_config_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", IDX)
 def test_idx_files_load_as_the_config_says(tmp_path: Path, write_idx: WriteIdx, name: str) -> None:
-    write_idx(tmp_path / "idx", "train", n=100, packed=True)
-    write_idx(tmp_path / "idx", "t10k", n=20)
+    stems = ("emnist-letters-train", "emnist-letters-test") if name == "emnist" else ("train", "t10k")
+    for stem, n in zip(stems, (100, 20), strict=True):
+        write_idx(tmp_path / "idx", stem, n=n, packed=n == 100)
     data = instantiate(composed(tmp_path, [f"data={name}", f"data.root={tmp_path / 'idx'}"]).data)
     data.setup()
     assert (len(data.training_images), len(data.test_images)) == (100, 20)
@@ -97,6 +103,15 @@ def test_an_image_folder_tells_its_classes(tmp_path: Path, write_folder: WriteFo
     assert data.num_classes == 3
     assert data.image_shape == (3, 6, 6)
     assert next(iter(data.train_dataloader()))[0].shape[1:] == (3, 6, 6)
+
+
+@pytest.mark.parametrize("name", OOD_FOLDERS)
+def test_a_missing_folder_of_images_is_told_with_a_remedy(tmp_path: Path, name: str) -> None:
+    cfg = composed(tmp_path, [f"ood=[{name}]", *(["ood.folder.root=x"] if name == "folder" else [])])
+    cfg.ood[name].root = str(tmp_path / "none")
+    cfg.ood[name].download = None
+    with pytest.raises(DataNotFoundError, match=rf"{tmp_path / 'none'}.*[Ss]et (ood.{name}.)?root"):
+        build_ood(cfg.ood, (3, 8, 8), seed=0)
 
 
 @pytest.mark.parametrize("name", OOD)

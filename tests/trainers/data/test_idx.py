@@ -105,7 +105,28 @@ def test_images_and_labels_of_different_number_are_refused(tmp_path: Path, write
 
 
 def test_unknown_names_and_splits_list_what_there_is() -> None:
-    with pytest.raises(ValueError, match="name must be one of MNIST, FashionMNIST, KMNIST, got 'EMNIST'"):
-        idx_images("EMNIST")
+    with pytest.raises(ValueError, match="name must be one of MNIST, FashionMNIST, KMNIST, EMNIST, got 'QMNIST'"):
+        idx_images("QMNIST")
     with pytest.raises(ValueError, match="split must be one of train, test, got 'valid'"):
         idx_images("MNIST", split="valid")
+
+
+def test_emnist_letters_stand_upright_and_count_from_zero(tmp_path: Path, write_idx: WriteIdx) -> None:
+    raw = tmp_path / "EMNIST" / "raw"
+    images = write_idx(raw, n=10)
+    labels = bytearray((raw / "t10k-labels-idx1-ubyte").read_bytes())
+    labels[8:] = bytes(range(1, 11))
+    (raw / "emnist-letters-test-labels-idx1-ubyte").write_bytes(labels)
+    (raw / "t10k-images-idx3-ubyte").rename(raw / "emnist-letters-test-images-idx3-ubyte")
+    dataset = idx_images("EMNIST", tmp_path, "test", subset="letters", download=False)
+    assert np.array_equal(dataset.images[:, 0].numpy(), images.transpose(0, 2, 1))
+    assert dataset.targets.tolist() == list(range(10))
+    assert len(dataset.class_names) == 26
+    assert dataset.class_names[0] == "a"
+
+
+def test_a_subset_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="subset of EMNIST must be one of balanced"):
+        idx_images("EMNIST", tmp_path)
+    with pytest.raises(ValueError, match="subset of MNIST must be null"):
+        idx_images("MNIST", tmp_path, subset="letters")

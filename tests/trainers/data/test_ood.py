@@ -8,6 +8,7 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader
 
 from trainers.data.digits import digits
+from trainers.data.errors import MissingSetsError
 from trainers.data.noise import gaussian_noise, uniform_noise
 from trainers.data.ood import build_ood
 from trainers.data.patches import patches
@@ -124,3 +125,30 @@ def test_patches_are_cut_from_the_photographs() -> None:
 def test_no_images_are_refused(make: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="n_images must be >= 1, got 0"):
         make((1, 8, 8), 0, n_images=0)
+
+
+def missing_and_present(tmp_path: Path) -> dict[str, dict[str, object]]:
+    folder = {"_target_": "trainers.data.folder.image_folder", "_partial_": True, "split": "all"}
+    idx = {"_target_": "trainers.data.idx.idx_images", "name": "MNIST", "split": "test", "download": False}
+    return {
+        "lsun": {**folder, "root": str(tmp_path / "lsun"), "remedy": "Unpack LSUN there."},
+        "digits": DIGITS,
+        "mnist": {**idx, "root": str(tmp_path / "mnist")},
+    }
+
+
+def test_one_error_names_all_sets_that_are_missing_and_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(MissingSetsError) as caught:
+        build_ood(missing_and_present(tmp_path), (1, 8, 8), seed=0)
+    assert list(caught.value.errors) == ["ood.lsun", "ood.mnist"]
+    text = str(caught.value)
+    for words in ("2 data sets", str(tmp_path / "lsun"), "Unpack LSUN there.", str(tmp_path / "mnist"), "skip_missing"):
+        assert words in text
+    assert "\n" not in text
+
+
+def test_missing_sets_are_left_out_with_a_warning_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sets = build_ood(missing_and_present(tmp_path), (1, 8, 8), seed=0, skip_missing=True)
+    assert list(sets) == ["digits"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "left out ood.lsun" in caplog.text

@@ -1,3 +1,4 @@
+import bz2
 import os
 import pickle
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_stl10_is_read_in_its_own_layout(tmp_path: Path) -> None:
     assert dataset.targets.tolist() == [0, 1, 2]
 
 
+def test_usps_is_read_in_its_own_layout(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).uniform(-1, 1, (3, 256))
+    lines = [
+        f"{label} " + " ".join(f"{i + 1}:{v:.4f}" for i, v in enumerate(row)) for label, row in enumerate(pixels, 1)
+    ]
+    (tmp_path / "usps.t.bz2").write_bytes(bz2.compress("\n".join(lines).encode()))
+    dataset = torchvision_images("USPS", tmp_path, "test", download=False)
+    assert dataset.images.shape == (3, 1, 16, 16)
+    assert dataset.targets.tolist() == [0, 1, 2]
+    assert abs(dataset.images[1].flatten() / 255.0 - (torch.tensor(pixels[1]) + 1) / 2).max() < 1 / 254
+
+
 @pytest.mark.parametrize("name", TORCHVISION_DATASETS)
 @pytest.mark.parametrize("download", [False, True])
 def test_without_copy_or_network_one_line_says_where_and_what_to_do(
@@ -71,6 +84,7 @@ def test_without_copy_or_network_one_line_says_where_and_what_to_do(
         ("cifar", "download_and_extract_archive"),
         ("stl10", "download_and_extract_archive"),
         ("svhn", "download_url"),
+        ("usps", "download_url"),
     ):
         monkeypatch.setattr(getattr(torchvision.datasets, module), function, refuse)
     root = tmp_path / "data"

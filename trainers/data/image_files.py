@@ -1,0 +1,155 @@
+"""Image files as labelled images: decoded when read, or once; checked before any is used."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from trainers.data.errors import DataError, UnreadableImagesError
+from trainers.data.images import ImageArray, ImageShape, LabelledImages
+
+Sample = tuple[str, int]
+"""The path of an image file and its label."""
+
+# What Pillow raises on a damaged file depends on the format; DecompressionBombError guards
+# against absurd sizes.
+READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_MANY_FILES = 1000
+
+
+class ImageFiles(LabelledImages):
+    """Labelled images decoded from their files each time they are read."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_shape: ImageShape,
+        class_names: Sequence[str] = (),
+        crop_share: float = 1.0,
+    ) -> None:
+        self.paths = [path for path, _ in samples]
+        self.targets = torch.tensor([label for _, label in samples], dtype=torch.long)
+        self.image_shape = image_shape
+        self.class_names = list(class_names)
+        self.crop_share = crop_share
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path = self.paths[index]
+        try:
+            image = decode(path, self.image_shape, self.crop_share)
+        except READ_ERRORS as error:  # the check reads most formats' structure, not each pixel
+            raise DataError(f"{path} can't be decoded: {error}. Repair or remove it.") from error
+        return image.float().div_(255), int(self.targets[index])
+
+
+def read_files(
+    lists: Mapping[str, Sequence[Sample]],
+    split: str,
+    where: str,
+    image_shape: ImageShape,
+    class_names: Sequence[str] = (),
+    *,
+    crop_share: float = 1.0,
+    cache: bool = False,
+    skip_unreadable: bool = False,
+) -> LabelledImages:
+    """Make the images of a split out of its files, all of them checked first.
+
+    Args:
+        lists: for each split its files.
+        split: the one wanted.
+        where: the folder or list that names the files, for the error.
+        image_shape: (C, H, W) of the images returned.
+        class_names: one for each class.
+        crop_share: see ``decode``.
+        cache: decode once and keep the bytes in memory.
+        skip_unreadable: leave out files that can't be decoded instead of raising.
+
+    Raises:
+        UnreadableImagesError: some files can't be decoded.
+        ValueError: ``crop_share`` is out of range.
+    """
+    if not 0 < crop_share <= 1:
+        raise ValueError(f"crop_share must be above 0 and at most 1, got {crop_share}")
+    samples = list(lists[split])
+    images, damaged = _decode_all(samples, image_shape, crop_share) if cache else (None, _damaged(samples))
+    if damaged and not (skip_unreadable and len(damaged) < len(samples)):
+        # The other split may be damaged too: one error names all there is to repair.
+        others = [sample for name, listed in lists.items() if name != split for sample in listed]
+        raise UnreadableImagesError(where, damaged + _damaged(others), len(samples) + len(others))
+    left_out = set(damaged)
+    samples = [sample for sample in samples if sample[0] not in left_out]
+    if images is None:
+        return ImageFiles(samples, image_shape, class_names, crop_share)
+    return ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+
+
+def decode(path: str, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
+    """Read an image file, scale it, and crop it at the centre.
+
+    Args:
+        path: of the file.
+        image_shape: (C, H, W) wanted; C = 1 reads it as gray.
+        crop_share: the image is scaled until it covers (H, W) / ``crop_share``: 224 / 256 = 0.875 is the usual
+            one for ImageNet, 1 keeps all of a square image.
+
+    Returns:
+        uint8 (C, H, W).
+    """
+    channels, height, width = image_shape
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
+    if crop_share < 1:
+        image = ImageOps.fit(image, (round(width / crop_share), round(height / crop_share)), Image.Resampling.BILINEAR)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    elif image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def is_readable(path: str) -> bool:
+    """Tell whether an image file is whole, decoding its pixels only where the format has no cheaper check."""
+    try:
+        with Image.open(path) as image:
+            kind = image.format
+            if kind == "PNG":
+                image.verify()  # checks every chunk's checksum
+                return True
+            if kind == "JPEG" and _ends_with(path, b"\xff\xd9"):
+                return True
+            image.load()
+    except READ_ERRORS:
+        return False
+    return True
+
+
+def _ends_with(path: str, marker: bytes) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-len(marker), os.SEEK_END)
+        return file.read() == marker
+
+
+def _damaged(samples: list[Sample]) -> list[str]:
+    return [path for path, _ in _with_progress(samples, "checking images") if not is_readable(path)]
+
+
+def _decode_all(samples: list[Sample], shape: ImageShape, crop_share: float) -> tuple[Tensor, list[str]]:
+    images = torch.empty((len(samples), *shape), dtype=torch.uint8)
+    damaged: list[str] = []
+    for i, (path, _) in enumerate(_with_progress(samples, "decoding images")):
+        try:
+            images[i - len(damaged)] = decode(path, shape, crop_share)
+        except READ_ERRORS:
+            damaged.append(path)
+    return images[: len(samples) - len(damaged)], damaged
+
+
+def _with_progress(samples: list[Sample], description: str) -> Iterable[Sample]:
+    few = len(samples) < _MANY_FILES
+    return track(samples, description, console=Console(stderr=True), transient=True, disable=few)
