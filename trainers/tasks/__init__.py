@@ -1,0 +1,1 @@
+"""The tasks of the application: functions of a resolved config and the run's folder."""

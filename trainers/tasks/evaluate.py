@@ -1,0 +1,89 @@
+"""Evaluating a detector on every source of failure."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from torch.utils.data import Dataset, TensorDataset
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.mixture import GaussianMixture
+from trainers.error_table import error_table
+from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.tables import metrics_table
+from trainers.tasks.components import components_of
+from trainers.tasks.explanations import explain, neighbours
+from trainers.tasks.judge import judge
+from trainers.tasks.metrics import metrics_of, write_metrics
+from trainers.tasks.need import need
+from trainers.tasks.pictures import pictures
+from trainers.tasks.run import Run
+from trainers.tasks.score_table import score_table, write_scores
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> None:
+    """Evaluate the detector of `detector` on the classifier of `classifier.checkpoint`."""
+    need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=evaluate needs the detector's classifier")
+    need(cfg.detector, "detector", "task=evaluate needs a fitted detector")
+    this = Run(cfg, folder)
+    evaluate_detector(this, FailureDetector.load(cfg.detector, this.classifier))
+
+
+def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
+    """Score every source of failure; write `metrics.json`, `scores.csv`, `report.html`; print the table."""
+    cfg, data = run.cfg, run.data
+    images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
+    labels = {TEST: data.test_images.targets}
+    indices = {TEST: torch.arange(len(data.test_images))}
+    attacks: dict[str, dict[str, Any]] = {}
+    for name, attack in run.attacks.items():
+        log.info("attack %s", name)
+        result = attack.run(detector.classifier, data.test_dataloader(), device=run.device, seed=cfg.seed)
+        source = f"adversarial/{name}"
+        images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
+        attacks[source] = {
+            "epsilon": result.epsilon,
+            "n_attacked": result.n_attacked,
+            "success_rate": result.success_rate,
+            "median_l2": result.median_l2,
+            "median_linf": result.median_linf,
+        }
+    for name, dataset in run.ood.items():
+        source = f"ood/{name}"
+        images[source] = dataset
+        labels[source] = torch.full((len(dataset),), -1)
+        indices[source] = torch.arange(len(dataset))
+    scored = {source: judge(run, detector, dataset, source) for source, dataset in images.items()}
+    metrics = metrics_of(run, detector, scored, labels[TEST], attacks)
+    write_metrics(metrics, run.folder / "metrics.json")
+    table = score_table(scored, labels, indices)
+    write_scores(table, run.folder / "scores.csv")
+    components = components_of(detector, scored[TEST], labels[TEST])
+    explained = [row for rows in reason_rows(table).values() for row in rows]
+    explanations = explain(run, detector, images, explained)
+    clean = torch.from_numpy(table["source"] == TEST)
+    features = torch.cat([part.features for part in scored.values()])
+    mixtures = [module for module in detector.score.modules() if isinstance(module, GaussianMixture)]
+    evaluation = Evaluation(
+        metrics=metrics,
+        table=table,
+        projection=principal_plane(features, fit_rows=clean).numpy(),
+        images=pictures(images, shown_rows(table, components)),
+        class_names=data.class_names,
+        title=cfg.title,
+        history=mixtures[0].history.tolist() if mixtures else [],
+        components=components,
+        explanations=explanations,
+        neighbours=neighbours(run, detector, explanations.values()),
+    )
+    write_report(evaluation, run.folder / "report.html")
+    console = Console()
+    console.print(metrics_table(metrics))
+    console.print(error_table(metrics))
+    console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
+    return metrics

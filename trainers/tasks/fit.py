@@ -1,0 +1,71 @@
+"""Fitting and calibrating a detector."""
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.mixture import GaussianMixture
+from trainers.evaluation_module import OutputsModule
+from trainers.mixture_module import MixtureModule
+from trainers.strategies import without_gradients
+from trainers.tasks.need import need
+from trainers.tasks.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def fit(cfg: DictConfig, folder: Path) -> None:
+    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`."""
+    need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=fit needs a trained classifier")
+    this = Run(cfg, folder)
+    this.check()
+    fit_detector(this)
+
+
+def fit_detector(run: Run) -> FailureDetector:
+    """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
+    cfg, data = run.cfg, run.data
+    detector = FailureDetector(
+        run.classifier,
+        layers=cfg.layers,
+        score=instantiate(cfg.score),
+        views=cfg.views,
+        calibration=_calibration(cfg.calibration, data.num_classes),
+        alpha=cfg.alpha,
+        seed=cfg.seed,
+    )
+    extract = OutputsModule(detector.extractor, detector.score.needs_labels)
+    fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
+    calibration = Outputs.cat(run.predict(extract, data.calibration_dataloader(), "features of the calibration split"))
+    options = run.em_options
+
+    def fitter(mixture: GaussianMixture, features: Tensor) -> None:
+        trainer = run.trainer(
+            max_epochs=options.max_iter + 2,  # the survey and the assignment come before the iterations
+            callbacks=[],
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            strategy=without_gradients(cfg.trainer.get("strategy", "auto")),
+        )
+        module = MixtureModule(mixture, features, options)
+        trainer.fit(module)
+        mixture.adopt(module.em)
+
+    detector.fit_outputs(fitting, fitter)
+    detector.calibrate_outputs(calibration)
+    # The labels serve explanations alone: no verdict depends on them.
+    detector.characterise_outputs(calibration, data.training_images.targets[data.indices["calibration"]])
+    detector.save(run.folder / "detector.safetensors")
+    log.info("detector: %s", run.folder / "detector.safetensors")
+    return detector
+
+
+def _calibration(cfg: DictConfig, n_classes: int) -> Any:
+    chosen = instantiate(cfg)
+    return chosen(n_classes=n_classes) if isinstance(chosen, functools.partial) else chosen

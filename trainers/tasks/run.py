@@ -1,0 +1,101 @@
+"""One run of the application."""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from gmm_torch.detection.calibration import check_alpha
+from gmm_torch.em import EMOptions
+from gmm_torch.functional.p_values import calibration_size
+from trainers.attacks import Attack
+from trainers.classifiers.build import build_classifier
+from trainers.data.datamodule import ImageDataModule
+from trainers.data.images import LabelledImages
+from trainers.data.ood import build_ood
+
+log = logging.getLogger(__name__)
+
+FEW_BATCHES = 20  # are scored before a progress bar could be read
+
+
+@dataclass
+class Run:
+    """One run of the application: its config, its folder, and what its tasks hand to each other."""
+
+    cfg: DictConfig
+    folder: Path
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """The data module; reads nothing yet."""
+        return instantiate(self.cfg.data)
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        """The classifier, with the checkpoint's weights if the config names one."""
+        return build_classifier(self.cfg.classifier, self.data.num_classes, self.data.image_shape)
+
+    def trainer(self, **changes: Any) -> lightning.Trainer:
+        """The configured Trainer, its files in the run's folder."""
+        return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **changes)
+
+    def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
+        """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""
+        log.info("%s: %d images", what, len(loader.dataset))  # type: ignore[arg-type]
+        trainer = self.trainer(
+            devices=1,
+            strategy="auto",
+            callbacks=[],
+            enable_checkpointing=False,
+            enable_progress_bar=len(loader) > FEW_BATCHES,
+        )
+        return trainer.predict(module, loader)  # type: ignore[return-value]
+
+    @cached_property
+    def em_options(self) -> EMOptions:
+        """How the mixtures are fitted."""
+        return EMOptions(**OmegaConf.to_container(self.cfg.mixture.em), seed=self.cfg.seed)  # type: ignore[arg-type]
+
+    @cached_property
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks by name."""
+        attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
+        for attack in attacks.values():
+            if self.cfg.attack_limit is not None:
+                attack.n_images = min(attack.n_images or self.cfg.attack_limit, self.cfg.attack_limit)
+        return attacks
+
+    @cached_property
+    def ood(self) -> dict[str, LabelledImages]:
+        """The out-of-distribution sets by name, in the shape of the data."""
+        return build_ood(self.cfg.get("ood"), self.data.image_shape, self.cfg.seed, self.cfg.ood_limit)
+
+    def check(self) -> None:
+        """Raise now what would go wrong after the long work."""
+        check_alpha(self.cfg.alpha)
+        instantiate(self.cfg.score)
+        _ = self.em_options, self.attacks, self.data.test_images, self.ood
+        needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
+        if given < needed:
+            raise ValueError(
+                f"calibration set: alpha={self.cfg.alpha:g} needs at least {needed} images; the split has {given}: "
+                "lower data.calibration_every, or choose a larger alpha"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the configured Trainer computes."""
+        return self.trainer(devices=1, strategy="auto", callbacks=[]).strategy.root_device
+
+    def loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        """Batches of a dataset, in order."""
+        return DataLoader(dataset, batch_size=self.data.batch_size, num_workers=self.data.num_workers)

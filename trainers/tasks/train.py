@@ -1,0 +1,38 @@
+"""Training the classifier."""
+
+import logging
+from pathlib import Path
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+
+from trainers.classifier_module import ClassifierModule
+from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
+from trainers.tasks.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Train the classifier."""
+    train_classifier(Run(cfg, folder))
+
+
+def train_classifier(run: Run) -> None:
+    """Train, keep the best epoch's weights, and write `classifier.safetensors`."""
+    cfg, data = run.cfg, run.data
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = ClassifierModule(
+        run.classifier,
+        data.num_classes,
+        **instantiate(cfg.optimizer),
+    )
+    trainer = run.trainer()
+    trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+    keeper = trainer.checkpoint_callback
+    if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:
+        load_weights(run.classifier, read_weights(keeper.best_model_path), keeper.best_model_path)
+    save_weights(run.classifier, run.folder / "classifier.safetensors")
+    log.info("classifier: %s", run.folder / "classifier.safetensors")
