@@ -8,18 +8,21 @@ from fractions import Fraction
 
 import torch
 from foolbox import PyTorchModel
-from foolbox.attacks.base import AttackWithDistance, FixedEpsilonAttack
+from foolbox.attacks.base import AttackWithDistance, FixedEpsilonAttack, Repeated
+from foolbox.distances import LpDistance
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from trainers.attacks.checks import has_zero_gradient, warn_if_untrustworthy
+from trainers.attacks.checks import Trouble, check_differentiable, find_trouble, findings, huge_budget, warn
 from trainers.attacks.frozen import frozen
 from trainers.attacks.result import AttackResult
 from trainers.attacks.selection import Selection, predict, select_right
 
 _TOLERANCE = 1e-4  # relative: adding a perturbation to an image and taking it off again rounds
+_N_HUGE = 16  # images that a huge budget is tried on
+_NORMS = {1: "l1", 2: "l2", float("inf"): "linf"}
 
 
 class Attack:
@@ -35,6 +38,7 @@ class Attack:
             "8/255"; None lets a minimising attack find the smallest perturbation.
         n_images: number of images to attack, drawn at random; None for all that are classified rightly.
         batch_size: number of images attacked at once.
+        black_box: whether `method` uses no gradients, so that guards don't look at them.
 
     Raises:
         ValueError: if an argument is out of its range, or `method` needs a budget and there is none.
@@ -47,10 +51,13 @@ class Attack:
         epsilon: float | str | None,
         n_images: int | None = 1000,
         batch_size: int = 100,
+        black_box: bool = False,
     ) -> None:
         if not isinstance(method, AttackWithDistance):
             raise ValueError(f"attack {name}: method must be a foolbox attack, got {type(method).__name__}")
-        if epsilon is None and isinstance(method, FixedEpsilonAttack):
+        if _norm(method) is None:
+            raise ValueError(f"attack {name}: expected a method in the L1, L2 or Linf norm, got {method.distance}")
+        if epsilon is None and isinstance(_single(method), FixedEpsilonAttack):
             raise ValueError(f"attack {name}: {type(method).__name__} needs a budget; set epsilon, to 8/255 say")
         if n_images is not None and n_images < 1:
             raise ValueError(f"attack {name}: n_images must be at least 1, or null for all, got {n_images}")
@@ -58,9 +65,17 @@ class Attack:
             raise ValueError(f"attack {name}: batch_size must be at least 1, got {batch_size}")
         self.name = name
         self.method = method
-        self.epsilon = None if epsilon is None else _parse_budget(name, epsilon)
+        self.epsilon = None if epsilon is None else parse_budget(name, epsilon)
         self.n_images = n_images
         self.batch_size = batch_size
+        self.black_box = black_box
+
+    @property
+    def norm(self) -> str:
+        """Of the budget or of what is minimised: "l1", "l2" or "linf"."""
+        norm = _norm(self.method)
+        assert norm is not None  # checked at the start
+        return norm
 
     def run(
         self, classifier: nn.Module, loader: DataLoader, device: torch.device | str = "cpu", seed: int = 0
@@ -79,39 +94,57 @@ class Attack:
             The successes. Without any the result is empty, and an `AttackWarning` says so.
 
         Raises:
-            ValueError: if the loader shuffles, its data set is empty, or images are not in [0, 1].
+            ValueError: if the loader shuffles, its data set is empty, images are not in [0, 1], or the attack needs
+                gradients and the classifier has none.
         """
-        start = time.perf_counter()
         device = torch.device(device)
         with frozen(classifier.to(device)), _seeded(seed, device), _quiet():
             clean = select_right(classifier, loader, self.n_images, device, self.batch_size, seed)
-            found, zero_gradient = self._search(classifier, clean, device)
-            prediction = predict(classifier, found, device, self.batch_size)
-        change = (found - clean.images).flatten(1)
-        success = (prediction != clean.label) & self._allowed(clean.images, found)
+            if not self.black_box and len(clean.images):
+                check_differentiable(self.name, classifier, clean.images[:1].to(device))
+            trouble = self._trouble(classifier, clean, device)
+            start = time.perf_counter()
+            found = self._search(classifier, clean, self.epsilon, device)
+            seconds = time.perf_counter() - start
+            success, prediction = self._judge(classifier, clean, found, self.epsilon, device)
+            huge_epsilon, huge_success_rate = self._try_huge_budget(classifier, clean, device)
+        change = (found - clean.images).flatten(1)[success]
         result = AttackResult(
             name=self.name,
+            norm=self.norm,
             epsilon=self.epsilon,
+            black_box=self.black_box,
             images=found[success],
             index=clean.index[success],
             label=clean.label[success],
             prediction=prediction[success],
-            n_attacked=len(clean.index),
-            median_l2=_median(change[success].norm(dim=1)),
-            median_linf=_median(change[success].abs().amax(dim=1)),
-            zero_gradient_share=float(zero_gradient.float().mean()) if len(zero_gradient) else 0.0,
-            seconds=time.perf_counter() - start,
+            attacked=clean.index,
+            median_l1=_median(change.abs().sum(dim=1)),
+            median_l2=_median(change.norm(dim=1)),
+            median_linf=_median(change.abs().amax(dim=1)),
+            zero_gradient_share=_share(trouble.zero),
+            vanishing_gradient_share=_share(trouble.vanishing),
+            non_finite_gradient_share=_share(trouble.non_finite),
+            random_share=_share(trouble.random),
+            huge_epsilon=huge_epsilon,
+            huge_success_rate=huge_success_rate,
+            seconds=seconds,
         )
-        warn_if_untrustworthy(result)
+        warn(self.name, findings(result))
         return result
 
-    def _search(self, classifier: nn.Module, clean: Selection, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return what the attack made of the images, (n, C, H, W), and where there was no gradient, (n,)."""
+    def _trouble(self, classifier: nn.Module, clean: Selection, device: torch.device) -> Trouble:
+        """What stands in the way of gradients at every image."""
+        batches = zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True)
+        return Trouble.cat([find_trouble(classifier, x.to(device), y.to(device)) for x, y in batches if len(x)])
+
+    def _search(self, classifier: nn.Module, clean: Selection, epsilon: float | None, device: torch.device) -> Tensor:
+        """What the attack makes of the images, (n, C, H, W), NaN where its arithmetic broke down."""
         if not len(clean.images):
-            return clean.images, torch.zeros(0, dtype=torch.bool)
+            return clean.images
         model = PyTorchModel(classifier, bounds=(0, 1), device=device)
         batches = list(zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True))
-        found, zero_gradient = [], []
+        found = []
         console = Console(stderr=True)
         for images, labels in track(
             batches,
@@ -120,23 +153,54 @@ class Attack:
             console=console,
             disable=not console.is_terminal,
         ):
-            images, labels = images.to(device), labels.to(device)
-            zero_gradient.append(has_zero_gradient(classifier, images, labels).cpu())
-            _, perturbed, _ = self.method(model, images, labels, epsilons=self.epsilon)
+            _, perturbed, _ = self.method(model, images.to(device), labels.to(device), epsilons=epsilon)
             found.append(perturbed.detach().clamp(0, 1).cpu())
-        return torch.cat(found), torch.cat(zero_gradient)
+        return torch.cat(found)
 
-    def _allowed(self, clean: Tensor, found: Tensor) -> Tensor:
+    def _judge(
+        self, classifier: nn.Module, clean: Selection, found: Tensor, epsilon: float | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Which images are successes, (n,) bool, and what they are classified as, (n,)."""
+        prediction = predict(classifier, found, device, self.batch_size)
+        return (prediction != clean.label) & self._allowed(clean.images, found, epsilon), prediction
+
+    def _try_huge_budget(
+        self, classifier: nn.Module, clean: Selection, device: torch.device
+    ) -> tuple[float | None, float | None]:
+        """A budget that suffices for every image, and the share of a few images for which it does."""
+        if self.black_box or self.epsilon is None or not len(clean.images):
+            return None, None
+        few = clean.rows(slice(None, None, max(1, len(clean.images) // _N_HUGE)))  # data may be sorted by class
+        epsilon = huge_budget(self.norm, clean.images[0].numel())
+        found = self._search(classifier, few, epsilon, device)
+        success, _ = self._judge(classifier, few, found, epsilon, device)
+        return epsilon, _share(success)
+
+    def _allowed(self, clean: Tensor, found: Tensor, epsilon: float | None) -> Tensor:
         """Tell which images are answers within the budget, (n,) bool."""
         # foolbox's Carlini-Wagner returns an image of zeros where it found nothing, which may well be
         # misclassified
         answered = found.isfinite().flatten(1).all(dim=1) & (found != 0).flatten(1).any(dim=1)
-        if self.epsilon is None or not len(found):
+        if epsilon is None or not len(found):
             return answered
-        return answered & (self.method.distance(clean, found) <= self.epsilon * (1 + _TOLERANCE))
+        return answered & (self.method.distance(clean, found) <= epsilon * (1 + _TOLERANCE))
 
 
-def _parse_budget(name: str, epsilon: float | str) -> float:
+def _norm(method: AttackWithDistance) -> str | None:
+    return _NORMS.get(method.distance.p) if isinstance(method.distance, LpDistance) else None
+
+
+def _single(method: AttackWithDistance) -> AttackWithDistance:
+    """The attack that is repeated, or the attack."""
+    return _single(method.attack) if isinstance(method, Repeated) else method
+
+
+def parse_budget(name: str, epsilon: float | str) -> float:
+    """A number, or a fraction such as "8/255", as a number.
+
+    Raises:
+        ValueError: if it is neither, or not positive.
+    """
     try:
         value = float(Fraction(epsilon))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
@@ -150,6 +214,10 @@ def _parse_budget(name: str, epsilon: float | str) -> float:
 
 def _median(values: Tensor) -> float | None:
     return float(values.median()) if len(values) else None
+
+
+def _share(found: Tensor) -> float:
+    return float(found.double().mean()) if len(found) else 0.0
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """Guards: when the result of an attack says little about the classifier's robustness.
 
 Source: Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks", 2020, and the checks of their AutoAttack.
+attacks", 2020, and the checks of their AutoAttack; Carlini et al., "On evaluating adversarial robustness", 2019.
 """
 
+import math
 import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,53 +17,217 @@ from torch import Tensor, nn
 from trainers.attacks.result import AttackResult
 
 ZERO_GRADIENT_LIMIT = 0.01
-"""Share of images with a zero gradient above which `warn_if_untrustworthy` warns."""
+"""Share of images with a zero gradient above which an attack is warned about; also for tiny ones."""
+
+VANISHING_NORM = 1e-12
+"""Euclidean norm of a gradient below which attacks that divide by it stand still."""
+
+RANDOM_TOLERANCE = 1e-4
+"""Change of an image's logits between two passes, relative to their norm, above which they are called random."""
+
+HUGE_SUCCESS_LIMIT = 0.5
+"""Share of successes at a huge budget below which an attack is warned about."""
+
+BLACK_BOX_LIMIT = 0.02
+"""Share of images that only black-box attacks change above which the others are warned about."""
 
 
 class AttackWarning(UserWarning):
     """The result of an attack can't be trusted to show how robust the classifier is."""
 
 
-def has_zero_gradient(classifier: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Find the images at which a gradient attack does not know where to go.
+@dataclass(frozen=True)
+class Trouble:
+    """What gets in the way of an attack at single images, on the CPU.
+
+    Attributes:
+        zero: (N,) bool, where the gradient of the cross entropy by the image is exactly zero.
+        vanishing: (N,) bool, where it is not, but its norm is below `VANISHING_NORM`.
+        non_finite: (N,) bool, where it is infinite or NaN, or the logits are.
+        random: (N,) bool, where two passes give different logits.
+    """
+
+    zero: Tensor
+    vanishing: Tensor
+    non_finite: Tensor
+    random: Tensor
+
+    @staticmethod
+    def cat(parts: Sequence["Trouble"]) -> "Trouble":
+        """Several batches, one after another; none gives an empty one."""
+        if not parts:
+            return Trouble(*(torch.zeros(0, dtype=torch.bool) for _ in range(4)))
+        names = ("zero", "vanishing", "non_finite", "random")
+        return Trouble(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def find_trouble(classifier: nn.Module, images: Tensor, labels: Tensor) -> Trouble:
+    """Look at the gradients of the cross entropy, and at whether the classifier repeats itself.
 
     Args:
         classifier: images to logits.
         images: (N, C, H, W).
         labels: (N,).
-
-    Returns:
-        Boolean (N,), true where the gradient of the cross entropy by the image is exactly zero.
     """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        loss = F.cross_entropy(classifier(images), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, images)
-    return (gradient == 0).flatten(1).all(dim=1)
+        logits = classifier(images)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        gradient = torch.zeros_like(images)
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, images)
+    with torch.no_grad():
+        again = classifier(images)
+        change = (again - logits).norm(dim=1) / logits.norm(dim=1).clamp_min(torch.finfo(logits.dtype).tiny)
+        gradient = gradient.flatten(1)
+        finite = gradient.isfinite().all(dim=1) & logits.isfinite().all(dim=1)
+        zero = (gradient == 0).all(dim=1)
+        vanishing = finite & ~zero & (gradient.double().norm(dim=1) < VANISHING_NORM)
+        random = finite & (change > RANDOM_TOLERANCE)
+    return Trouble(*(found.cpu() for found in (zero, vanishing, ~finite, random)))
 
 
-def warn_if_untrustworthy(result: AttackResult) -> None:
-    """Warn about an attack that had nothing to attack, saw no gradients, or never succeeded.
+def check_differentiable(name: str, classifier: nn.Module, images: Tensor) -> None:
+    """Raise unless gradients reach the images.
+
+    Args:
+        name: of the attack.
+        classifier: images to logits.
+        images: (N, C, H, W), one is enough.
+
+    Raises:
+        ValueError: the logits don't depend on them through operations with a gradient.
+    """
+    with torch.enable_grad():
+        if not classifier(images.detach().requires_grad_()).requires_grad:
+            raise ValueError(
+                f"attack {name}: it follows gradients, but no gradient reaches the image through this classifier "
+                "(detach or no_grad in its forward?); take an attack that needs none, such as hop_skip_jump"
+            )
+
+
+def huge_budget(norm: str, n_pixels: int) -> float:
+    """The distance within which every image can be made plain grey, whatever it shows.
+
+    Args:
+        norm: "l1", "l2" or "linf".
+        n_pixels: number of values of an image.
+    """
+    return {"linf": 0.5, "l2": 0.5 * math.sqrt(n_pixels), "l1": 0.5 * n_pixels}[norm]
+
+
+def findings(result: AttackResult) -> list[str]:
+    """Reasons not to trust a result; none is no proof that it can be trusted.
 
     Args:
         result: of one attack.
+
+    Returns:
+        each a sentence without its full stop.
     """
-    if result.n_attacked == 0:
-        _warn(result.name, "the classifier gets no image right, so there was nothing to attack")
-        return
-    if result.zero_gradient_share > ZERO_GRADIENT_LIMIT:
-        _warn(
-            result.name,
-            f"the gradient is exactly zero at {result.zero_gradient_share:.1%} of the attacked images "
-            "(saturated logits?), so a failed attack there is no sign of robustness",
+    n = result.n_attacked
+    if n == 0:
+        return ["the classifier gets no image right, so there was nothing to attack"]
+    found = []
+    if result.non_finite_gradient_share > 0:
+        found.append(
+            f"logits or gradients are infinite or NaN at {result.non_finite_gradient_share:.1%} of the attacked "
+            "images, where the attack can't know what it does"
         )
+    if result.random_share > 0:
+        found.append(
+            f"two passes over the same image give different logits at {result.random_share:.1%} of the attacked images "
+            "(dropout left on? a random defence?): a success may not repeat, and one gradient is a noisy one; "
+            "attack the average of many passes"
+        )
+    if not result.black_box:
+        found += _gradient_findings(result)
     if result.n_success == 0:
-        _warn(
-            result.name,
-            f"no success on {result.n_attacked} images; raise epsilon or the number of steps, "
-            "or check that gradients reach the image",
+        found.append(
+            f"no success on {n} images; raise epsilon or the number of steps, or check that gradients reach the image"
         )
+    return found
 
 
-def _warn(name: str, text: str) -> None:
-    warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=4)
+def _gradient_findings(result: AttackResult) -> list[str]:
+    found = []
+    if result.zero_gradient_share > ZERO_GRADIENT_LIMIT:
+        found.append(
+            f"the gradient is exactly zero at {result.zero_gradient_share:.1%} of the attacked images "
+            "(saturated logits? rounding?), so a failed attack there is no sign of robustness"
+        )
+    if result.vanishing_gradient_share > ZERO_GRADIENT_LIMIT:
+        found.append(
+            f"the gradient nearly vanishes (norm below {VANISHING_NORM:g}) at {result.vanishing_gradient_share:.1%} of "
+            "the attacked images (saturated logits?), so a failed attack there is no sign of robustness"
+        )
+    huge = result.huge_success_rate
+    if huge is not None and huge < HUGE_SUCCESS_LIMIT:
+        found.append(
+            f"only {huge:.1%} of a few images change class at a budget of {result.huge_epsilon:.3g}, within which "
+            "every image can be made plain grey: the gradients mislead the attack, so its failures are no sign of "
+            "robustness"
+        )
+    if result.epsilon is None and 0 < result.success_rate < HUGE_SUCCESS_LIMIT:
+        found.append(
+            f"only {result.success_rate:.1%} of the images change class although there is no budget: the gradients "
+            "mislead the attack, or it needs more steps"
+        )
+    return found
+
+
+def compare(results: Iterable[AttackResult]) -> dict[str, list[str]]:
+    """Warn of gradient attacks that a black-box attack of the same norm and budget beats.
+
+    Budgets are compared image by image, over those that all of them attacked; attacks that minimise a norm by their
+    median perturbation. Additive noise counts as a black-box attack, too.
+
+    Args:
+        results: of one run on one classifier.
+
+    Returns:
+        name -> sentences like those of `findings`, for the gradient attack that did best.
+    """
+    groups: dict[tuple[str, float | None], list[AttackResult]] = defaultdict(list)
+    for result in results:
+        groups[result.norm, result.epsilon].append(result)
+    found: dict[str, list[str]] = {}
+    for group in groups.values():
+        black = [result for result in group if result.black_box and result.n_success]
+        white = [result for result in group if not result.black_box and result.n_attacked]
+        if black and white:
+            best = max(white, key=lambda result: result.success_rate)
+            sentences = [text for each in black if (text := _beaten(white, each))]
+            if sentences:
+                found[best.name] = sentences
+    return found
+
+
+def _beaten(white: Sequence[AttackResult], black: AttackResult) -> str | None:
+    both = set(black.attacked.tolist()).intersection(*(each.attacked.tolist() for each in white))
+    fallen = {index for each in white for index in each.index.tolist()}
+    only = len((set(black.index.tolist()) & both) - fallen)
+    if only > max(1, BLACK_BOX_LIMIT * len(both)):
+        budget = "" if black.epsilon is None else f" within the same budget, {black.epsilon:.3g} in {black.norm}"
+        return (
+            f"the black-box attack {black.name} changes the class of {only} of {len(both)} images that no attack by "
+            f"gradients changes{budget}: the gradients mislead them"
+        )
+    medians = [value for each in white if (value := each.median_norm) is not None]
+    if (
+        black.epsilon is None
+        and medians
+        and black.median_norm
+        and black.median_norm < (1 - BLACK_BOX_LIMIT) * min(medians)
+    ):
+        return (
+            f"the black-box attack {black.name} finds smaller perturbations (median {black.median_norm:.3g} in "
+            f"{black.norm}) than the attacks by gradients ({min(medians):.3g}): the gradients mislead them"
+        )
+    return None
+
+
+def warn(name: str, sentences: Iterable[str], stacklevel: int = 3) -> None:
+    """Issue an `AttackWarning` for each sentence."""
+    for text in sentences:
+        warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=stacklevel)

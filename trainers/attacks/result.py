@@ -11,30 +11,51 @@ class AttackResult:
 
     Attributes:
         name: name of the attack.
-        epsilon: budget in pixel values of [0, 1], in the attack's own norm; None if it minimises the norm.
+        norm: of the attack: "l1", "l2" or "linf".
+        epsilon: budget in pixel values of [0, 1], in that norm; None if the attack minimises it.
+        black_box: whether the attack used no gradients.
         images: adversarial images in [0, 1], (n, C, H, W) float32.
         index: position of each in the data set, (n,) int64.
         label: true class, (n,) int64.
         prediction: class after the attack, (n,) int64; never the label.
-        n_attacked: number of images attacked, all of them classified rightly before.
+        attacked: positions of all attacked images, (n_attacked,) int64; all were classified rightly before.
+        median_l1: median sum of the successful perturbations' absolute values; None if there are none.
         median_l2: median Euclidean norm of the successful perturbations; None if there are none.
         median_linf: median largest change of a pixel value; None if there are none.
         zero_gradient_share: share of the attacked images at which the gradient of the cross entropy is
             exactly zero.
-        seconds: wall time.
+        vanishing_gradient_share: share at which it is not, but so small that attacks stand still.
+        non_finite_gradient_share: share at which it, or a logit, is infinite or NaN.
+        random_share: share for which two passes give different logits.
+        huge_epsilon: a budget within which any image can be made any other class's; None where it was not tried.
+        huge_success_rate: share of a few of the attacked images that change class within it.
+        seconds: wall time of the search, without the selection of images and the checks.
     """
 
     name: str
+    norm: str
     epsilon: float | None
+    black_box: bool
     images: Tensor
     index: Tensor
     label: Tensor
     prediction: Tensor
-    n_attacked: int
+    attacked: Tensor
+    median_l1: float | None
     median_l2: float | None
     median_linf: float | None
     zero_gradient_share: float
+    vanishing_gradient_share: float
+    non_finite_gradient_share: float
+    random_share: float
+    huge_epsilon: float | None
+    huge_success_rate: float | None
     seconds: float
+
+    @property
+    def n_attacked(self) -> int:
+        """Number of images attacked."""
+        return len(self.attacked)
 
     @property
     def n_success(self) -> int:
@@ -45,3 +66,13 @@ class AttackResult:
     def success_rate(self) -> float:
         """Share of the attacked images for which the attack succeeded; 0 if none was attacked."""
         return self.n_success / self.n_attacked if self.n_attacked else 0.0
+
+    @property
+    def median_norm(self) -> float | None:
+        """Median of the successful perturbations in the attack's own norm; None if there are none."""
+        return {"l1": self.median_l1, "l2": self.median_l2, "linf": self.median_linf}[self.norm]
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Wall time of the search for one attacked image; None if none was attacked."""
+        return self.seconds / self.n_attacked if self.n_attacked else None

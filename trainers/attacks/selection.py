@@ -23,6 +23,10 @@ class Selection:
     label: Tensor
     index: Tensor
 
+    def rows(self, which: slice) -> "Selection":
+        """Some of the images."""
+        return Selection(self.images[which], self.label[which], self.index[which])
+
 
 @torch.no_grad()
 def predict(classifier: nn.Module, images: Tensor, device: torch.device, batch_size: int) -> Tensor:

@@ -1,0 +1,22 @@
+"""What a foolbox attack is told to reach."""
+
+from typing import Any
+
+import foolbox
+from foolbox.attacks.base import get_criterion
+from torch import Tensor
+
+
+def true_labels(criterion: Any) -> Tensor:
+    """The classes (N,) that an untargeted attack leads away from.
+
+    Args:
+        criterion: as foolbox hands it to an attack: `Misclassification`, or the labels.
+
+    Raises:
+        ValueError: if it is another criterion.
+    """
+    found = get_criterion(criterion)
+    if not isinstance(found, foolbox.Misclassification):
+        raise ValueError(f"expected an untargeted attack, by foolbox.Misclassification, got {found!r}")
+    return found.labels.raw
