@@ -144,6 +144,7 @@ class GaussianMixture(nn.Module):
         # What the stored location loses by rounding goes to the means, which are small and keep it.
         self.centred_means.copy_(parameters.means + (location - self.location.to(location.dtype)))
         self.fitted.fill_(True)
+        self._seen_fitted = True
         return self
 
     @torch.no_grad()
@@ -240,19 +241,25 @@ class GaussianMixture(nn.Module):
         return self.adopt(em)
 
     def start_online(
-        self, *, power: float = 0.6, offset: float = 2.0, n_first: int | None = None, **options: Any
+        self,
+        *,
+        power: float = 0.6,
+        offset: float = 2.0,
+        memory: int | None = None,
+        n_first: int | None = None,
+        **options: Any,
     ) -> OnlineEM:
         """A follower of a stream of points, see `OnlineEM`; hand its `result` to `assign` when it is wanted.
 
         Goes on from the mixture's parameters where it has some.
 
         Args:
-            power, offset, n_first: see `OnlineEM`.
+            power, offset, memory, n_first: see `OnlineEM`.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
         """
         em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
         known = (self.parameters_about_location(), self.location) if bool(self.fitted) else None
-        return OnlineEM(em, known, power=power, offset=offset, n_first=n_first)
+        return OnlineEM(em, known, power=power, offset=offset, memory=memory, n_first=n_first)
 
     def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:
         """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.

@@ -94,7 +94,7 @@ class FeatureExtractor(nn.Module):
                 self.layers = FINDERS[str(self.rule)](self.classifier, x[:2])
             for layer in self.layers:
                 module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-                stack.callback(module.register_forward_hook(partial(_catch, caught, layer)).remove)
+                stack.callback(module.register_forward_hook(partial(catch, caught, layer)).remove)
             for batch in passes(x, self.views):
                 logits.append(self._checked(self.classifier(batch)))
                 missing = [layer for layer in self.layers if layer not in caught]
@@ -120,7 +120,12 @@ def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     return rows.unflatten(0, shape).transpose(0, 1)
 
 
-def _catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+def catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """A forward hook that leaves the activation of `layer` in `caught`, once the first two arguments are bound.
+
+    Raises:
+        ValueError: the layer gives no tensor of shape (N, ...).
+    """
     value = args[0] if layer.endswith(INPUT) else output
     if isinstance(value, tuple | list):
         value = value[0]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,7 +14,7 @@ from trainers.main import CONF, run_task
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-LISTS = {"ood", "attack"}
+LISTS = {"ood", "attack", "callback"}
 
 
 def configure(*overrides: str) -> DictConfig:
@@ -71,6 +72,17 @@ def test_every_trainer_is_instantiated(option, tmp_path):
     cfg = configure(f"trainer={option}").trainer
     trainer = instantiate(cfg, default_root_dir=str(tmp_path))
     assert isinstance(trainer, get_class(cfg._target_))
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "callback"])
+def test_every_callback_watches_a_training(option, tmp_path):
+    cfg = configure(f"callback=[{option}]", "task=train", "trainer=cpu", "debug=fast")
+    (callback,) = [instantiate(each) for each in cfg.callback.values()]
+    assert isinstance(callback, lightning.Callback)
+    run_task(cfg, tmp_path)
+    assert (tmp_path / "classifier.safetensors").exists()
+    if option == "online_mixture":
+        assert [path.name for path in (tmp_path / "least_likely").iterdir()] == ["0000004.png"]
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])

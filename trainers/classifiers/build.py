@@ -12,16 +12,18 @@ from torch import nn
 
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
 from trainers.classifiers.normalize import Normalize
+from trainers.classifiers.spectral import normalise_spectra
 
-_RESERVED = ("checkpoint", "normalize")
+_RESERVED = ("checkpoint", "normalize", "spectral_norm")
 
 
 def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     """Build a classifier with its normalisation inside, and load its checkpoint.
 
     Args:
-        cfg: `_target_` and keyword arguments of the network, and two keys of its own: `checkpoint` (a path or
-            null) and `normalize` (`mean` and `std`, one value per channel; null for none). Arguments named
+        cfg: `_target_` and keyword arguments of the network, and three keys of its own: `checkpoint` (a path or
+            null), `normalize` (`mean` and `std`, one value per channel; null for none) and `spectral_norm` (whether to
+            `normalise_spectra`; a checkpoint must have been trained like that). Arguments named
             `num_classes`, `in_channels` or `image_size` that are null are filled in from the data. A
             checkpoint that `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings
             its normalisation along.
@@ -44,6 +46,8 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
             "the classifier config needs the import path of a network: classifier._target_=package.module.Class"
         )
     network = _network(cfg, num_classes, image_shape)
+    if cfg.get("spectral_norm", False):
+        normalise_spectra(network)
     classifier = nn.Sequential(OrderedDict(normalize=_normalize(cfg.get("normalize"), image_shape[0]), network=network))
     _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
     if cfg.get("checkpoint") is not None:

@@ -48,6 +48,12 @@ class Run:
         """The configured Trainer, its files in the run's folder."""
         return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **changes)
 
+    @property
+    def training_callbacks(self) -> list[lightning.Callback]:
+        """Those of the Trainer, and those of the group `callback`, which watch a training alone."""
+        configured = instantiate(self.cfg.trainer.get("callbacks") or [])
+        return [*configured, *(instantiate(callback) for callback in (self.cfg.get("callback") or {}).values())]
+
     def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
         """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""
         log.info("%s: %d images", what, len(loader.dataset))  # type: ignore[arg-type]

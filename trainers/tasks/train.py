@@ -29,7 +29,7 @@ def train_classifier(run: Run) -> None:
         data.num_classes,
         **instantiate(cfg.optimizer),
     )
-    trainer = run.trainer()
+    trainer = run.trainer(callbacks=run.training_callbacks)
     trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
     keeper = trainer.checkpoint_callback
     if isinstance(keeper, ModelCheckpoint) and keeper.best_model_path:

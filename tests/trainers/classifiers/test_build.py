@@ -93,6 +93,34 @@ def test_a_checkpoint_of_the_network_or_of_the_whole_classifier_is_loaded(tmp_pa
     assert loaded.normalize.mean.item() == pytest.approx(0.3 if part == "whole" else 0.1)
 
 
+@pytest.mark.parametrize("name", ["small_cnn", "lenet", "resnet20", "torchvision_resnet18"])
+def test_spectral_norm_bounds_every_layer_and_survives_a_checkpoint(name, tmp_path):
+    cfg = _compose(name, 3, "classifier.spectral_norm=true")
+    torch.manual_seed(0)
+    classifier = build_classifier(cfg, 10, (3, 32, 32))
+    images = torch.rand(4, 3, 32, 32)
+    for _ in range(10):  # each is a power iteration
+        classifier.train()(images)
+    layers = [module for module in classifier.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    norms = [torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2).item() for layer in layers]
+    assert len(layers) >= 5
+    assert norms == pytest.approx([1.0] * len(layers), abs=0.05)
+    save_weights(classifier, tmp_path / "c.safetensors")
+    cfg.checkpoint = str(tmp_path / "c.safetensors")
+    loaded = build_classifier(cfg, 10, (3, 32, 32)).eval()
+    assert torch.equal(loaded(images), classifier.eval()(images))
+
+
+def test_spectral_norm_is_off_unless_asked_for_and_needs_layers(tmp_path):
+    plain = build_classifier(SMALL, 10, (1, 8, 8))
+    assert not any("parametrizations" in key for key in plain.state_dict())
+    save_weights(plain, tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="parametrizations"):
+        build_classifier(SMALL | {"spectral_norm": True, "checkpoint": str(tmp_path / "c.safetensors")}, 10, (1, 8, 8))
+    with pytest.raises(ValueError, match="Flatten has no convolution or linear layer"):
+        build_classifier({"_target_": "torch.nn.Flatten", "spectral_norm": True}, 64, (1, 8, 8))
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     save_weights(build_classifier(SMALL, 10, (1, 8, 8)).network, tmp_path / "c.safetensors")
     cfg = SMALL | {"checkpoint": str(tmp_path / "c.safetensors"), "width": 16}

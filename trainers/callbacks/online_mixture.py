@@ -1,0 +1,216 @@
+"""A mixture of the classifier's features, kept up to date while it trains."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+from torchvision.utils import make_grid, save_image
+
+from gmm_torch.detection.features import evaluating
+from gmm_torch.detection.layers import PENULTIMATE
+from gmm_torch.detection.tap import FeatureTap
+from gmm_torch.distributed import gather_objects
+from gmm_torch.divergences import component_drift
+from gmm_torch.files import atomic_path
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.online_mixture import OnlineMixture
+from trainers.evidence import unit_ranks
+
+
+class OnlineMixtureMonitor(Callback):
+    """Keeps an `OnlineMixture` of the features of the training steps, and looks at the validation images with it.
+
+    The features come from the training steps themselves: no second pass, and no wait for the device. The module has a
+    `classifier`, and batches are (images, labels). Each validation first renews the mixture, then logs
+
+    - `mixture/log_likelihood`: mean log p(z) of the validation images, in nats,
+    - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (not logged where there are
+      only such or only others),
+    - `mixture/drift`: how far the components have moved since the last validation, see `component_drift`,
+
+    and draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
+    `least_likely/<step>.png` in the Trainer's folder.
+
+    Training features are those of augmented images and, with batch normalisation, of the batch's own statistics; only
+    `exact_passes` sees features in evaluation mode.
+
+    Args:
+        n_components, covariance_type, memory, every, reg_covar, seed: see `OnlineMixture`.
+        layer, pooling: see `FeatureTap`.
+        exact_passes: largest number of EM iterations over the features of the train loader's images at the end of the
+            training, in evaluation mode; 0 for none. The mixture is then as good as one fitted afterwards.
+        n_images: how many images to draw.
+
+    Attributes:
+        online: the `OnlineMixture`; its state is saved with the Trainer's checkpoints.
+        tap: the `FeatureTap`, while a fit lasts.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 10,
+        covariance_type: str = "full",
+        *,
+        layer: str = PENULTIMATE,
+        pooling: str = "mean",
+        memory: int | None = None,
+        every: int = 1,
+        reg_covar: float = 1e-2,
+        exact_passes: int = 0,
+        n_images: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("exact_passes", exact_passes), ("n_images", n_images)):
+            if value < 0:
+                raise ValueError(f"{name}: expected a number >= 0; got {value}")
+        self.online = OnlineMixture(
+            n_components, covariance_type, memory=memory, every=every, reg_covar=reg_covar, seed=seed
+        )
+        self.layer, self.pooling = layer, pooling
+        self.exact_passes = exact_passes
+        self.n_images = n_images
+        self.tap: FeatureTap | None = None
+        self._restored: dict[str, Any] | None = None
+        self._before: GaussianMixture | None = None  # at the last validation
+        self._scores: list[Tensor] = []
+        self._wrong: list[Tensor] = []
+        self._unlikely: tuple[Tensor, Tensor] | None = None  # scores, images
+
+    # ---- training
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the classifier; go on from a checkpoint."""
+        classifier = getattr(pl_module, "classifier", None)
+        if not isinstance(classifier, torch.nn.Module):
+            raise ValueError(
+                f"online mixture: expected a module with a `classifier`; {type(pl_module).__name__} has none"
+            )
+        self.tap = FeatureTap(classifier, self.layer, pooling=self.pooling)
+        if self._restored is not None:
+            self.online.load_state_dict(self._restored["online"], pl_module.device)
+            before = self._restored["before"]
+            if before is not None:
+                self._before = copy.deepcopy(self.online.mixture)
+                self._before.load_state_dict(before)
+            self._restored = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in the features of the step."""
+        assert self.tap is not None
+        self.online.update(self.tap.take().features)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the exact passes, if asked to."""
+        if self.exact_passes:
+            self.online.finish(self._training_features(trainer), self.exact_passes)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the hooks off."""
+        if self.tap is not None:
+            self.tap.remove()
+            self.tap = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hooks off."""
+        self.on_fit_end(trainer, pl_module)
+
+    # ---- validation
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Renew the mixture."""
+        self._start_validation()
+        if self._watches(trainer):
+            self.online.renew()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
+    ) -> None:
+        """Score a batch."""
+        if not (self._watches(trainer) and self.online.started):
+            return
+        assert self.tap is not None
+        images, labels = batch[0], batch[1]
+        caught = self.tap.take()
+        score = self.online.mixture.log_prob(caught.features)
+        self._scores.append(score)
+        self._wrong.append(caught.logits.argmax(1) != labels)
+        if self.n_images:
+            kept_scores, kept = self._unlikely or (score[:0], images[:0])
+            scores, candidates = torch.cat([kept_scores, score]), torch.cat([kept, images])
+            lowest = scores.topk(min(self.n_images, len(scores)), largest=False)
+            self._unlikely = lowest.values, candidates[lowest.indices]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and draw."""
+        if not self._scores:
+            return
+        parts = gather_objects((torch.cat(self._scores).cpu(), torch.cat(self._wrong).cpu(), self._pictures()))
+        score, wrong = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        mixture = self.online.mixture
+        values = {"mixture/log_likelihood": score.double().mean()}
+        if 0 < int(wrong.sum()) < len(wrong):
+            values["mixture/error_auroc"] = binary_auroc(unit_ranks(score), (~wrong).long())
+        if self._before is not None:
+            values["mixture/drift"] = component_drift(self._before, mixture)
+        with torch.inference_mode(False):
+            self._before = copy.deepcopy(mixture)
+        pl_module.log_dict({name: value.float() for name, value in values.items()}, sync_dist=True)
+        if self.n_images and trainer.is_global_zero:
+            scores, images = (torch.cat([part[2][i] for part in parts]) for i in (0, 1))
+            self._draw(trainer, images[scores.argsort()[: self.n_images]])
+        self._start_validation()
+
+    # ---- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mixture's state, for checkpoints: tensors and plain values."""
+        before = None if self._before is None else self._before.state_dict()
+        return {"online": self.online.state_dict(), "before": before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, once the fit starts and the device is known."""
+        self._restored = state_dict
+
+    # ---- pieces
+
+    def _watches(self, trainer: Trainer) -> bool:
+        return self.tap is not None and not trainer.sanity_checking
+
+    def _start_validation(self) -> None:
+        self._scores, self._wrong, self._unlikely = [], [], None
+
+    def _pictures(self) -> tuple[Tensor, Tensor]:
+        scores, images = self._unlikely or (torch.empty(0), torch.empty(0))
+        return scores.cpu(), images.cpu()
+
+    def _draw(self, trainer: Trainer, images: Tensor) -> None:
+        """Least likely first, row by row."""
+        grid = make_grid(images.float(), nrow=8, pad_value=1.0)
+        experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers]
+        boards = [experiment for experiment in experiments if experiment and hasattr(experiment, "add_image")]
+        for board in boards:
+            board.add_image("mixture/least_likely", grid, trainer.global_step)
+        if not boards:
+            path = Path(trainer.default_root_dir) / "least_likely" / f"{trainer.global_step:07d}.png"
+            with atomic_path(path) as temporary:
+                save_image(grid, temporary)
+
+    @torch.no_grad()
+    def _training_features(self, trainer: Trainer) -> Tensor:
+        tap, loader = self.tap, trainer.train_dataloader
+        assert tap is not None
+        assert loader is not None
+        parts = []
+        with evaluating(tap.classifier), trainer.precision_plugin.forward_context():
+            for batch in loader:
+                images = trainer.strategy.batch_to_device(batch)[0]
+                tap.classifier(images)
+                parts.append(tap.take().features)
+        return torch.cat(parts)
