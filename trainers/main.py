@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.files import atomic_path
-from trainers.data.errors import DataError
+from trainers.cache import remember, shared_cache
+from trainers.data.errors import DataError, DataNotFoundError
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -41,21 +43,35 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def run_task(cfg: DictConfig, folder: Path) -> None:
-    """Write the resolved config into the folder and run the task on it."""
+def run_task(cfg: DictConfig, folder: Path) -> float | None:
+    """Write the resolved config into the folder and run the task on it.
+
+    Returns:
+        the task's value, which a sweeper that optimises maximises; None where it has none. With `cache`, that of the
+        same job if it was done before.
+    """
     OmegaConf.resolve(cfg)
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(OmegaConf.to_yaml(cfg))
-    task = instantiate(cfg.task)
-    task(cfg, folder)
+    work = partial(instantiate(cfg.task), cfg, folder)
+    cache = shared_cache(cfg)
+    try:
+        if cache is None or cfg.input is not None:  # what lies in an input folder is not part of the config
+            return work()
+        return remember(cache, OmegaConf.to_container(cfg), folder, work)  # type: ignore[arg-type]
+    except DataNotFoundError as error:
+        if cfg.missing_data != "skip":
+            raise
+        log.warning("skipped: %s", error)
+        return None
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
     """Run one task; a mistake of the user's ends it with one line."""
     quieten()
     try:
-        run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

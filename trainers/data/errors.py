@@ -22,8 +22,8 @@ class MissingSetsError(DataNotFoundError):
         self.errors = dict(errors)
         told = " | ".join(f"{name}: {error}" for name, error in errors.items())
         super().__init__(
-            f"{len(errors)} data set{'s' * (len(errors) > 1)} can't be found. {told} | skip_missing=true goes on "
-            "without the out-of-distribution sets that are missing."
+            f"{len(errors)} data set{'s' * (len(errors) > 1)} can't be found. {told} | missing_data=leave_out goes "
+            "on without the out-of-distribution sets that are missing."
         )
 
 

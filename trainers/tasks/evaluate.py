@@ -14,6 +14,7 @@ from gmm_torch.mixture import GaussianMixture
 from trainers.error_table import error_table
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.tables import metrics_table
+from trainers.tasks.attacked import attacked
 from trainers.tasks.components import components_of
 from trainers.tasks.explanations import explain, neighbours
 from trainers.tasks.judge import judge
@@ -41,9 +42,8 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     labels = {TEST: data.test_images.targets}
     indices = {TEST: torch.arange(len(data.test_images))}
     attacks: dict[str, dict[str, Any]] = {}
-    for name, attack in run.attacks.items():
-        log.info("attack %s", name)
-        result = attack.run(detector.classifier, data.test_dataloader(), device=run.device, seed=cfg.seed)
+    for name in run.attacks:
+        result = attacked(run, detector.classifier, name)
         source = f"adversarial/{name}"
         images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
         attacks[source] = {

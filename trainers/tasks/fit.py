@@ -9,23 +9,28 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection import FailureDetector
 from gmm_torch.mixture import GaussianMixture
-from trainers.evaluation_module import OutputsModule
 from trainers.mixture_module import MixtureModule
 from trainers.strategies import without_gradients
+from trainers.tasks.held_out import held_out_log_likelihood, objective
 from trainers.tasks.need import need
 from trainers.tasks.run import Run
+from trainers.tasks.split_outputs import split_outputs
 
 log = logging.getLogger(__name__)
 
 
-def fit(cfg: DictConfig, folder: Path) -> None:
-    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`."""
+def fit(cfg: DictConfig, folder: Path) -> float | None:
+    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`.
+
+    Returns:
+        the log-likelihood of held-out images, see `held_out_log_likelihood`.
+    """
     need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=fit needs a trained classifier")
     this = Run(cfg, folder)
     this.check()
-    fit_detector(this)
+    return objective(held_out_log_likelihood(this, fit_detector(this)))
 
 
 def fit_detector(run: Run) -> FailureDetector:
@@ -40,9 +45,8 @@ def fit_detector(run: Run) -> FailureDetector:
         alpha=cfg.alpha,
         seed=cfg.seed,
     )
-    extract = OutputsModule(detector.extractor, detector.score.needs_labels)
-    fitting = Outputs.cat(run.predict(extract, data.mixture_dataloader(), "features of the mixture split"))
-    calibration = Outputs.cat(run.predict(extract, data.calibration_dataloader(), "features of the calibration split"))
+    fitting = split_outputs(run, detector, "mixture")
+    calibration = split_outputs(run, detector, "calibration")
     options = run.em_options
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:

@@ -21,6 +21,7 @@ from trainers.evidence import (
     source_evidence,
 )
 from trainers.report import TEST
+from trainers.tasks.held_out import held_out_log_likelihood
 from trainers.tasks.run import Run
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
@@ -57,6 +58,7 @@ def metrics_of(
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
+        "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": _device_name(detector.device),

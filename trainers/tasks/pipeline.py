@@ -6,15 +6,21 @@ from omegaconf import DictConfig
 
 from trainers.tasks.evaluate import evaluate_detector
 from trainers.tasks.fit import fit_detector
+from trainers.tasks.held_out import objective
 from trainers.tasks.run import Run
-from trainers.tasks.train import train_classifier
+from trainers.tasks.train_once import train_once
 
 
-def run(cfg: DictConfig, folder: Path) -> None:
-    """Train, fit, calibrate, evaluate, report. A classifier with a checkpoint is not trained again."""
+def run(cfg: DictConfig, folder: Path) -> float | None:
+    """Train, fit, calibrate, evaluate, report. A classifier with a checkpoint is not trained again.
+
+    Returns:
+        the log-likelihood of held-out images, see `held_out_log_likelihood`.
+    """
     this = Run(cfg, folder)
     this.check()
     if cfg.classifier.checkpoint is None:
-        train_classifier(this)
+        train_once(this)
     detector = fit_detector(this)
-    evaluate_detector(this, detector)
+    metrics = evaluate_detector(this, detector)
+    return objective(metrics["held_out_log_likelihood"])

@@ -1,6 +1,7 @@
 """One run of the application."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,16 @@ from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.em import EMOptions
 from gmm_torch.functional.p_values import calibration_size
 from trainers.attacks import Attack
+from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier
 from trainers.data.datamodule import ImageDataModule
+from trainers.data.errors import DataNotFoundError, MissingSetsError
 from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
 
 log = logging.getLogger(__name__)
 
+MISSING_DATA = ("error", "leave_out", "skip")
 FEW_BATCHES = 20  # are scored before a progress bar could be read
 
 
@@ -83,19 +87,44 @@ class Run:
     @cached_property
     def ood(self) -> dict[str, LabelledImages]:
         """The out-of-distribution sets by name, in the shape of the data."""
-        return build_ood(self.cfg.get("ood"), self.data.image_shape, self.cfg.seed, self.cfg.ood_limit)
+        return self._ood(self.data.image_shape)
+
+    def _ood(self, image_shape: Sequence[int]) -> dict[str, LabelledImages]:
+        cfg = self.cfg
+        return build_ood(cfg.get("ood"), image_shape, cfg.seed, cfg.ood_limit, cfg.missing_data == "leave_out")
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """What jobs share, if they do."""
+        return shared_cache(self.cfg)
 
     def check(self) -> None:
         """Raise now what would go wrong after the long work."""
         check_alpha(self.cfg.alpha)
         instantiate(self.cfg.score)
-        _ = self.em_options, self.attacks, self.data.test_images, self.ood
+        if self.cfg.missing_data not in MISSING_DATA:
+            raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
+        _ = self.em_options, self.attacks
+        self._find_data()
         needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
         if given < needed:
             raise ValueError(
                 f"calibration set: alpha={self.cfg.alpha:g} needs at least {needed} images; the split has {given}: "
                 "lower data.calibration_every, or choose a larger alpha"
             )
+
+    def _find_data(self) -> None:
+        """Read all data; one error names all that are missing."""
+        try:
+            _ = self.data.test_images
+        except DataNotFoundError as error:
+            missing = {"data": error}
+            try:
+                self._ood(self.cfg.data.image_shape or (3, 32, 32))
+            except MissingSetsError as others:
+                missing |= others.errors
+            raise MissingSetsError(missing) from error
+        _ = self.ood
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,55 @@
+import pytest
+
+from trainers.cache import keys
+from trainers.cache.keys import code_version, key, without
+
+PARTS = {"seed": 0, "data": {"root": "data", "sizes": [1, 2]}}
+
+
+def test_the_order_of_keys_does_not_matter():
+    assert key("jobs", PARTS) == key("jobs", {"data": {"sizes": [1, 2], "root": "data"}, "seed": 0})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**PARTS, "seed": 1},
+        {**PARTS, "seed": None},
+        {**PARTS, "more": None},
+        {**PARTS, "data": {"root": "data", "sizes": [2, 1]}},
+    ],
+)
+def test_every_part_matters(other):
+    assert key("jobs", other) != key("jobs", PARTS)
+    assert key("classifiers", PARTS) != key("jobs", PARTS)
+
+
+def test_a_file_stands_for_its_content_wherever_it_lies(tmp_path):
+    for name, text in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (key("jobs", {"checkpoint": str(tmp_path / name)}) for name in "abc")
+    assert a == b != c
+
+
+def test_the_code_matters(monkeypatch):
+    before = key("jobs", PARTS)
+    monkeypatch.setattr(keys, "code_version", lambda: "another")
+    assert key("jobs", PARTS) != before
+
+
+def test_the_code_version_is_that_of_the_source(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text("x = 1\n")
+    monkeypatch.setattr(keys.trainers, "__path__", [str(tmp_path)])
+    found = []
+    for text in ("x = 1\n", "x = 1\n", "x = 2\n"):
+        (tmp_path / "module.py").write_text(text)
+        code_version.cache_clear()
+        found.append(code_version())
+    code_version.cache_clear()
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_only_shows_is_left_out():
+    quiet = {"seed": 0, "cache": "x", "trainer": {"max_epochs": 3, "enable_progress_bar": False}}
+    shown = {"seed": 0, "cache": "y", "trainer": {"max_epochs": 3, "enable_progress_bar": True}}
+    assert without(quiet, "cache") == without(shown, "cache") == {"seed": 0, "trainer": {"max_epochs": 3}}

@@ -1,0 +1,69 @@
+"""A folder of files that jobs share, each made by the first that needs it."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gmm_torch.files import atomic_path
+from trainers.cache.keys import key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Files by the hash of what they were made from.
+
+    Several jobs may use one folder at once: whoever comes first makes a file under a lock that ends with its process,
+    others wait for it, and a file has its name only when it is whole.
+
+    Args:
+        folder: on a file system that all jobs see; created when missing.
+    """
+
+    folder: Path
+
+    def file(self, kind: str, parts: Mapping[str, Any], suffix: str, make: Callable[[Path], object]) -> Path:
+        """The file made from `parts`.
+
+        Args:
+            kind: of file; the name of a folder.
+            parts: what it depends on, see `key`; written beside it for people to read.
+            suffix: of its name.
+            make: called with a path to write it to, if it is not there.
+
+        Returns:
+            its path. Don't write to it.
+        """
+        path = self.folder / kind / f"{key(kind, parts)}{suffix}"
+        with self.locked(path):
+            if path.exists():
+                log.info("%s: reused %s", kind, path)
+                return path
+            with atomic_path(path) as temporary:
+                make(temporary)
+            with atomic_path(path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(parts, indent=1, default=str) + "\n")
+        return path
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Hold the lock of a path; says so once when another process has it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(os.fspath(path.with_suffix(".lock")))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another job that makes %s", path)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()

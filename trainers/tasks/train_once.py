@@ -1,0 +1,39 @@
+"""Training a classifier once for all jobs that need it."""
+
+import shutil
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from trainers.cache.keys import without
+from trainers.classifiers.checkpoint import load_weights, read_weights
+from trainers.tasks.run import Run
+from trainers.tasks.train import train_classifier
+
+WEIGHTS = "classifier.safetensors"
+# What comes after training. All else, what is added later included, counts as what the weights depend on.
+AFTER_TRAINING = (
+    *("hydra", "cache", "title", "task", "input", "detector", "missing_data", "skip_unreadable", "benchmark"),
+    *("ood", "ood_limit", "attack", "attack_limit", "mixture", "score", "calibration", "alpha", "layers", "views"),
+)
+
+
+def train_once(run: Run) -> None:
+    """Train the classifier, or take the weights of the same training from the cache; write `classifier.safetensors`.
+
+    The same training is the same images in the same roles and the same config of all that has a part in it.
+    """
+    if run.cache is None:
+        train_classifier(run)
+        return
+
+    def train(path: Path) -> None:
+        train_classifier(run)
+        shutil.copyfile(run.folder / WEIGHTS, path)
+
+    config = OmegaConf.to_container(run.cfg, resolve=True)
+    parts = without(config, *AFTER_TRAINING) | {"data_fingerprint": run.data.fingerprint()}  # type: ignore[arg-type]
+    kept = run.cache.file("classifiers", parts, ".safetensors", train)
+    if not (run.folder / WEIGHTS).exists():
+        load_weights(run.classifier, read_weights(kept), kept)
+        shutil.copyfile(kept, run.folder / WEIGHTS)
