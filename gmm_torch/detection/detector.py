@@ -245,7 +245,8 @@ class FailureDetector(nn.Module):
             x: a batch of N inputs; one that is not finite is explained as that.
             class_names: index -> name; numbers where None.
             n_features: how many of the features that contribute most to the distance are listed.
-            n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from.
+            n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from. 0 takes
+                half the time.
 
         Returns:
             verdict, probabilities in each view, p-values of the score's parts, and of each mixture: the component, its

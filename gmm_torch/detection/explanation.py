@@ -247,7 +247,8 @@ def _explain_mixture(
     contributions = model.contributions(outputs, component)
     finite = torch.isfinite(posterior).all(-1) & torch.isfinite(contributions).all(-1)
     contributions = torch.where(finite[:, None], contributions, torch.zeros_like(contributions))
-    distance = model.distances(points, kept.points, component)
+    anchors = kept.points if n_nearest else kept.points[:0]  # none asked for, none measured: it is most of the work
+    distance = model.distances(points, anchors, component)
     distance = torch.where(finite[:, None], distance, torch.full_like(distance, torch.inf))
     distance, place = distance.topk(min(n_nearest, distance.shape[1]), largest=False)
     reachable = torch.isfinite(distance)

@@ -116,8 +116,10 @@ class FeatureMixture:
         Returns:
             (N, M), in standard deviations of the component.
         """
-        covariances, means = self.mixture.dense_covariances, self.mixture.means.double()
         found = points.new_empty(len(points), len(anchors))
+        if not found.numel():
+            return found
+        covariances, means = self.mixture.dense_covariances, self.mixture.means.double()
         for k in component.unique().tolist():
             rows = component == k
             lower, _ = robust_cholesky(covariances[k].double())

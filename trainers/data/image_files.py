@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ Sample = tuple[str, int]
 # against absurd sizes.
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _MANY_FILES = 1000
+
+# The formats of torchvision's IMG_EXTENSIONS. Pillow knows more, and opens a file by its content whatever its name; EPS
+# would start another program.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 
 class ImageFiles(LabelledImages):
@@ -89,11 +94,11 @@ def read_files(
     return ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
 
 
-def decode(path: str, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
+def decode(path: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
     """Read an image file, scale it, and crop it at the centre.
 
     Args:
-        path: of the file.
+        path: of the file, or the file itself.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
         crop_share: the image is scaled until it covers (H, W) / ``crop_share``: 224 / 256 = 0.875 is the usual
             one for ImageNet, 1 keeps all of a square image.
@@ -102,7 +107,7 @@ def decode(path: str, image_shape: ImageShape, crop_share: float = 1.0) -> Tenso
         uint8 (C, H, W).
     """
     channels, height, width = image_shape
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
     if crop_share < 1:
         image = ImageOps.fit(image, (round(width / crop_share), round(height / crop_share)), Image.Resampling.BILINEAR)
@@ -116,7 +121,7 @@ def decode(path: str, image_shape: ImageShape, crop_share: float = 1.0) -> Tenso
 def is_readable(path: str) -> bool:
     """Tell whether an image file is whole, decoding its pixels only where the format has no cheaper check."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             kind = image.format
             if kind == "PNG":
                 image.verify()  # checks every chunk's checksum

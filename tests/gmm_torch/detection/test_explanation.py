@@ -203,6 +203,10 @@ def test_how_many_features_and_neighbours_is_the_callers_choice(detector):
     assert found.nearest.shape == (2, 9)
     all_of_them = detector.explain(images(2, 3), n_features=10**6, n_nearest=10**6).mixtures["moment_likelihood"]
     assert all_of_them.nearest.shape == (2, N_FIT)
+    none = detector.explain(images(2, 3), n_nearest=0)
+    assert none.mixtures["moment_likelihood"].nearest.shape == (2, 0)
+    assert none[0].mixtures["moment_likelihood"].nearest == ()
+    assert torch.equal(none.mixtures["moment_likelihood"].contributions, all_of_them.contributions)
 
 
 def test_it_needs_a_fitted_and_calibrated_detector_and_enough_names(net, detector):

@@ -1,0 +1,61 @@
+import io
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import nn
+
+from gmm_torch import FailureDetector
+
+
+def digit_images() -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, 1, 8, 8) uint8 and labels (N,), shuffled: as they come, writers change along the way, which is drift."""
+    found = load_digits()
+    order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
+    images = (torch.from_numpy(found.images)[:, None] * 255 / 16).round().byte()
+    return images[order], torch.from_numpy(found.target).long()[order]
+
+
+def png(image: torch.Tensor) -> bytes:
+    """A gray (1, H, W) uint8 image as the bytes of a file."""
+    stream = io.BytesIO()
+    Image.fromarray(image[0].numpy()).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class Fragile(nn.Module):
+    """A classifier that gives NaN for a black image, and fails on a white one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        brightness = x.mean((1, 2, 3))
+        if bool((brightness > 0.99).any()):
+            raise RuntimeError("no such image, please")
+        logits = self.layers(x)
+        return torch.where((brightness < 0.01)[:, None], torch.nan, logits)
+
+
+@pytest.fixture(scope="session")
+def detector():
+    images, labels = digit_images()
+    x = images.float() / 255
+    torch.manual_seed(0)
+    classifier = Fragile()
+    optimizer = torch.optim.Adam(classifier.parameters(), 0.01)
+    for _ in range(80):
+        loss = nn.functional.cross_entropy(classifier.layers(x[:900]), labels[:900])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    detector = FailureDetector(classifier, n_components=3)
+    return detector.fit(x[900:1200].split(100)).calibrate(x[1200:1500].split(100))
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    """Digits that detector and classifier have not seen."""
+    return digit_images()[0][1500:]

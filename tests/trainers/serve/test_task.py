@@ -1,0 +1,120 @@
+"""`gmm-torch task=serve` from its files to its end."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import torch
+from fastapi import FastAPI
+
+from gmm_torch import FailureDetector
+from tests.contracts.test_configs import configure
+from tests.trainers.serve.conftest import digit_images, png
+from trainers.classifiers.build import build_classifier
+from trainers.classifiers.checkpoint import save_weights
+from trainers.main import run_task
+from trainers.serve.server import run_app
+from trainers.tasks import serve
+
+NETWORK = ("classifier=small_cnn", "classifier.width=8")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[str, str]:
+    """Overrides that name a classifier and its detector."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    classifier = build_classifier(configure(*NETWORK).classifier, 10, (1, 8, 8)).eval()
+    save_weights(classifier, folder / "classifier.safetensors")
+    x = digit_images()[0][:300] / 255
+    detector = FailureDetector(classifier, n_components=2, views=1)
+    detector.fit(x[:200].split(100)).calibrate(x[200:].split(100)).save(folder / "detector.safetensors")
+    return f"classifier.checkpoint={folder / 'classifier.safetensors'}", f"detector={folder / 'detector.safetensors'}"
+
+
+@contextmanager
+def application(*arguments: str, cwd: Path):
+    """The application in a process of its own; yields it and the address that it prints."""
+    command = [sys.executable, "-m", "trainers.main", "task=serve", "task.port=0", *NETWORK, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            said = ""
+            while not (found := re.search(r"listening on (\S+)", said)) and (line := process.stdout.readline()):
+                said += line
+            assert found, said
+            yield process, found[1]
+        finally:
+            process.kill()
+
+
+def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"number {i}" for i in range(10)) + "\n")
+    # the data are nowhere: the names take their place
+    arguments = (
+        *files,
+        f"task.class_names={names}",
+        "data=image_folder",
+        "data.root=nowhere",
+        "data.image_shape=[1,8,8]",
+    )
+    arguments += ("classifier.normalize.mean=[0.3]", "classifier.normalize.std=[0.4]")
+    with application(*arguments, cwd=tmp_path) as (process, address):
+        assert address.startswith("http://127.0.0.1:")
+        while httpx2.get(f"{address}/health", timeout=30).json()["status"] == "starting":
+            time.sleep(0.05)
+        answer = httpx2.post(f"{address}/predict", content=png(digit_images()[0][0]), timeout=30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        rest = process.stdout.read()
+    assert answer.status_code == 200
+    assert answer.json()["class_name"].startswith("number ")
+    assert "Traceback" not in rest
+
+
+def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_path, monkeypatch):
+    caught = {}
+    monkeypatch.setattr(
+        "trainers.serve.server.run_app", lambda app, host, port: caught.update(app=app, at=(host, port))
+    )
+    run_task(configure("task=serve", *NETWORK, *files, "task.limits.max_batch=7", "task.host=::1"), tmp_path)
+    service = caught["app"].state.service
+    assert list(service.judge.class_names) == [str(i) for i in range(10)]
+    assert service.limits.max_batch == 7
+    assert caught["at"] == ("::1", 8000)
+
+
+def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainers.serve.server.run_app", lambda *_: pytest.fail("opened"))
+    for overrides, message in (
+        ((files[1],), "set classifier.checkpoint="),
+        ((files[0],), "set detector="),
+        ((*files, "task.limits.max_batch=0"), "max_batch: expected an integer >= 1"),
+        ((*files, "task.class_names=[a,b]"), r"num_classes|does not fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_task(configure("task=serve", *NETWORK, *overrides), tmp_path)
+
+
+def test_without_the_extra_it_says_what_to_install(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(ValueError, match=r"needs uvicorn: pip install 'gmm_torch\[serve\]'"):
+        run_task(configure("task=serve", *NETWORK, *files), tmp_path)
+
+
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"can't listen on 127.0.0.1, port {port}"):
+            run_app(FastAPI(), "127.0.0.1", port)

@@ -1,0 +1,122 @@
+"""What the service says, as the schema promises it; a number that is not finite is null."""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
+
+N_CLASSES = 5  # of a component's make-up
+
+
+class Feature(BaseModel):
+    """A feature and its share of the squared distance."""
+
+    name: str
+    share: float | None
+
+
+class ClassShare(BaseModel):
+    """How much of a component is predicted as a class."""
+
+    class_name: str
+    share: float
+
+
+class Component(BaseModel):
+    """The component of a mixture that an image belongs to."""
+
+    component: int = Field(description="its number; -1 where the features are not finite")
+    responsibility: float | None
+    predictions: list[ClassShare] = Field(description="what fitting images of the component are predicted as")
+    n_labelled: int = Field(description="labelled calibration images of the component")
+    n_errors: int = Field(description="how many of these are predicted wrongly")
+    squared_distance: float | None = Field(description="from the component's mean")
+    n_features: int = Field(description="the squared distance that the mixture expects")
+    features: list[Feature] = Field(description="those that contribute most to the distance")
+
+
+class Explanation(BaseModel):
+    """Why an image was accepted or refused."""
+
+    text: str
+    dominant: str | None = Field(description="the part that lowers the score most; null for a score of one part")
+    parts: dict[str, float | None] = Field(description="p-values of the score's parts")
+    views: dict[str, float | None] = Field(description="probability of the predicted class in each view")
+    leading: str | None = Field(description="the mixture to look at first; null for a score without mixtures")
+    mixtures: dict[str, Component]
+
+
+class Answer(BaseModel):
+    """The verdict on one image."""
+
+    prediction: int
+    class_name: str
+    probability: float | None = Field(description="the classifier's own, of its prediction")
+    score: float | None = Field(description="higher is more typical; null where it is not finite")
+    p_value: float | None = Field(description="conformal; null where the classifier's outputs are not finite")
+    alpha: float = Field(description="share of good images that is refused")
+    accept: bool = Field(description="p_value > alpha")
+    verdict: Literal["accepted", "refused"]
+    reason: Literal["typical", "not typical", "outputs not finite"]
+    explanation: Explanation | None
+
+
+class Calibration(BaseModel):
+    """The calibration scores that an image's score is ranked among."""
+
+    n: int
+    alpha: float
+    threshold: float = Field(description="the smallest score that is accepted")
+    lowest: float
+    highest: float
+    edges: list[float] = Field(description="of the bins, one more than counts; scores beyond are in the outer bins")
+    counts: list[int]
+
+
+class Health(BaseModel):
+    """Whether the service answers, and what it is."""
+
+    status: Literal["ready", "starting", "stalled", "failed"]
+    alpha: float
+    n_calibration: int
+    n_classes: int
+    image_shape: list[int] = Field(description="channels, height, width that images are brought to")
+    waiting: int = Field(description="requests in work")
+
+
+class Problem(BaseModel):
+    """What was expected, what arrived, what to do."""
+
+    detail: str
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where it is NaN or infinite, which JSON can't say."""
+    return value if math.isfinite(value) else None
+
+
+def explanation_of(found: InputExplanation) -> Explanation:
+    """The explanation in the schema's words."""
+    return Explanation(
+        text=str(found),
+        dominant=found.dominant,
+        parts={name: finite(p) for name, p in found.part_p_values.items()},
+        views={name: finite(p) for name, p in found.views.items()},
+        leading=found.leading,
+        mixtures={name: _component(found, facts) for name, facts in found.mixtures.items()},
+    )
+
+
+def _component(found: InputExplanation, facts: ComponentFacts) -> Component:
+    return Component(
+        component=facts.component,
+        responsibility=finite(facts.responsibility),
+        predictions=[ClassShare(class_name=found.name(c), share=share) for c, share in facts.predictions[:N_CLASSES]],
+        n_labelled=facts.n_labelled,
+        n_errors=facts.n_errors,
+        squared_distance=finite(facts.squared_distance),
+        n_features=facts.n_features,
+        features=[Feature(name=name, share=finite(share)) for name, share in facts.features],
+    )

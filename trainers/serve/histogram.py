@@ -1,0 +1,39 @@
+"""The calibration scores as a histogram, for a picture of where an image's score stands."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.mondrian import MondrianCalibration
+from trainers.serve.answers import Calibration
+
+N_BINS = 40
+TAIL = 0.005  # share of the scores at each end that the outer bins gather, so that a few don't squeeze the others
+
+
+def histogram(detector: FailureDetector, prediction: int) -> Calibration:
+    """The calibration scores among which an image of that predicted class is ranked."""
+    scores, threshold = _compared(detector, prediction)
+    ends = torch.quantile(scores, torch.tensor([TAIL, 1 - TAIL], dtype=scores.dtype))
+    low, high = float(torch.minimum(ends[0], threshold)), float(ends[1])
+    edges = torch.linspace(low, high if high > low else low + 1, N_BINS + 1, dtype=scores.dtype)
+    place = torch.bucketize(scores, edges[1:-1], right=True)
+    return Calibration(
+        n=len(scores),
+        alpha=detector.alpha,
+        threshold=float(threshold),
+        lowest=float(scores.min()),
+        highest=float(scores.max()),
+        edges=edges.tolist(),
+        counts=torch.bincount(place, minlength=N_BINS).tolist(),
+    )
+
+
+def _compared(detector: FailureDetector, prediction: int) -> tuple[Tensor, Tensor]:
+    """The scores, and the threshold (); on the CPU, float64."""
+    calibration = detector.calibration
+    scores, threshold = calibration.scores, calibration.threshold(detector.alpha)
+    if isinstance(calibration, MondrianCalibration):
+        scores = scores[calibration.members[prediction][calibration.classes]]
+        threshold = threshold[prediction]
+    return scores.double().cpu(), threshold.double().cpu()

@@ -1,0 +1,39 @@
+"""What the service takes on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the service; they bound its memory too.
+
+    Attributes:
+        max_bytes: of a request's body.
+        max_pixels: width times height of an image; decoding takes some eight bytes a pixel.
+        max_waiting: requests in work at one time; more are answered with 503 before their bodies are read.
+        max_batch: images that the model takes at once.
+        max_wait: seconds that an image waits for others while the model has nothing to do.
+        timeout: seconds that a body may take to arrive, and that a verdict may take.
+        n_decoders: threads that decode images.
+
+    Raises:
+        ValueError: a bound that lets nothing through.
+    """
+
+    max_bytes: int = 10_000_000
+    max_pixels: int = 25_000_000
+    max_waiting: int = 256
+    max_batch: int = 32
+    max_wait: float = 0.005
+    timeout: float = 30.0
+    n_decoders: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_waiting", "max_batch", "n_decoders"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1; got {value!r}")
+        if not self.max_wait >= 0:
+            raise ValueError(f"max_wait: expected seconds >= 0; got {self.max_wait!r}")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout: expected seconds > 0; got {self.timeout!r}")
