@@ -66,12 +66,20 @@ class ClassifierModule(lightning.LightningModule):
         """Classify images (N, C, H, W); logits (N, num_classes)."""
         return self.classifier(images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch of images (N, C, H, W) and labels (N,)."""
+    def loss(self, batch: Any) -> Tensor:
+        """Cross entropy, mean over a batch of images (N, C, H, W) and labels (N,)."""
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
+        return self.supervised_loss(self(images), labels)
+
+    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of logits (N, C) and labels (N,), smoothed as asked."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        loss = self.loss(batch)
         self.non_finite |= ~loss.detach().isfinite()
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -104,7 +112,7 @@ class ClassifierModule(lightning.LightningModule):
         Raises:
             ValueError: if there is a schedule and the training has no end.
         """
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches

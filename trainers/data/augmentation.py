@@ -33,3 +33,37 @@ class Augmentation:
         if self.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip())
         return v2.Compose(steps) if steps else None
+
+
+@dataclass(frozen=True)
+class StrongAugmentation:
+    """RandAugment (Cubuk et al. 2020), then a gray square at a random place (Cutout, DeVries and Taylor 2017).
+
+    None of the operations mirrors an image, so they are as fit for digits as for photographs.
+
+    Attributes:
+        n_operations: operations of RandAugment on each image.
+        magnitude: of each operation, in 0 .. 30.
+        cutout: largest share of the image that the square covers, in [0, 1); 0 for none.
+    """
+
+    n_operations: int = 2
+    magnitude: int = 10
+    cutout: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.n_operations < 0:
+            raise ValueError(f"n_operations must be an integer >= 0, got {self.n_operations}")
+        if not 0 <= self.magnitude <= 30:
+            raise ValueError(f"magnitude must be an integer in 0 .. 30, got {self.magnitude}")
+        if not 0 <= self.cutout < 1:
+            raise ValueError(f"cutout must be a share of the image in [0, 1), got {self.cutout}")
+
+    def transform(self, weak: Augmentation, image_shape: ImageShape) -> Callable[[Tensor], Tensor]:
+        """Return the function that changes an image (C, H, W) by the weak augmentation, and strongly after it."""
+        first = weak.transform(image_shape)
+        steps: list[Callable[[Tensor], Tensor]] = [] if first is None else [first]
+        steps.append(v2.RandAugment(self.n_operations, self.magnitude))
+        if self.cutout:
+            steps.append(v2.RandomErasing(p=1.0, scale=(0.02, self.cutout), ratio=(1.0, 1.0), value=0.5))
+        return v2.Compose(steps)

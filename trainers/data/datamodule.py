@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -16,6 +17,7 @@ from trainers.data.augmentation import Augmentation
 from trainers.data.errors import DataError
 from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
 from trainers.data.splits import balanced_subset, check_disjoint, split_indices
+from trainers.data.unlabelled import Unlabelled
 
 Batches = DataLoader[tuple[Tensor, int]]
 """Batches of images, float32 (B, C, H, W) in [0, 1], and labels, int64 (B,)."""
@@ -41,6 +43,7 @@ class ImageDataModule(LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         augment: Augmentation | None = None,
+        unlabelled: Unlabelled | None = None,
         calibration_every: int = 10,
         validation_every: int = 20,
         mixture_every: int | None = 5,
@@ -60,6 +63,7 @@ class ImageDataModule(LightningDataModule):
             num_workers: processes that load batches beside the main one.
             pin_memory: whether batches are put in page-locked memory, which a CUDA device reads faster.
             augment: random changes to the images of the train loader, and of no other.
+            unlabelled: what the train loader adds of images without their labels; None for nothing.
             calibration_every: see ``split_indices``.
             validation_every: see ``split_indices``.
             mixture_every: see ``split_indices``; None fits the mixture on the images the classifier is
@@ -91,6 +95,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.augment = augment or Augmentation()
+        self.unlabelled = unlabelled
         self.shares: dict[str, Any] = {
             "calibration_every": calibration_every,
             "validation_every": validation_every,
@@ -168,6 +173,14 @@ class ImageDataModule(LightningDataModule):
         check_disjoint(indices, may_overlap=shared)
         return {**indices, "test": torch.arange(len(self.test_images))}
 
+    @cached_property
+    def unlabelled_indices(self) -> Tensor:
+        """Sorted int64 indices, into the official training split, of what "train" was before images lost their labels.
+
+        Those that kept them are among them, as in the semi-supervised methods' papers.
+        """
+        return split_indices(len(self.training_images), **self.shares)["train"]
+
     def prepare_data(self) -> None:
         """Find the data, or download it, in one process."""
         _ = self.indices
@@ -176,22 +189,31 @@ class ImageDataModule(LightningDataModule):
         """Load the data, unless this process has, and check that the splits are disjoint."""
         _ = self.indices
 
-    def train_dataloader(self) -> Batches:
-        """Augmented training images, in an order that ``seed`` decides."""
+    def train_dataloader(self) -> Batches | CombinedLoader:
+        """Augmented training images, in an order that ``seed`` decides.
+
+        With ``unlabelled``: batches {"labelled": (images, labels), "unlabelled": (a batch of images for each view)},
+        until the longer of both is through; the shorter begins anew.
+        """
+        if self.unlabelled is None:
+            return self.labelled_dataloader()
+        loaders = {"labelled": self.labelled_dataloader(), "unlabelled": self.unlabelled_dataloader(self.unlabelled)}
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def labelled_dataloader(self) -> Batches:
+        """Augmented images of the train split with their labels, in an order that ``seed`` decides."""
         subset: Dataset[tuple[Tensor, int]] = self._subset("train")
         transform = self.augment.transform(self.image_shape)
         indices = self.indices["train"]
         if transform is not None:
             images = self.training_images
             subset = MappedImages(images, indices, transform, images.targets[indices], self.image_shape)
-        return DataLoader(
-            subset,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(self.seed),
-            # Batch normalisation can't train on a last batch of one image.
-            drop_last=len(indices) > 1 and len(indices) % self.batch_size == 1,
-            **self._loader_options,
-        )
+        return self._shuffled(subset, self.batch_size)
+
+    def unlabelled_dataloader(self, unlabelled: Unlabelled) -> DataLoader[tuple[Tensor, ...]]:
+        """Views of the images of ``unlabelled_indices``, in an order that ``seed`` decides."""
+        images = unlabelled.images(self.training_images, self.unlabelled_indices, self.augment, self.image_shape)
+        return self._shuffled(images, unlabelled.ratio * self.batch_size)
 
     def val_dataloader(self) -> Batches:
         """Validation images, in order."""
@@ -252,6 +274,16 @@ class ImageDataModule(LightningDataModule):
     def _subset(self, split: str) -> Subset[tuple[Tensor, int]]:
         images = self.test_images if split == "test" else self.training_images
         return Subset(images, self.indices[split].tolist())
+
+    def _shuffled(self, dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(self.seed),
+            # Batch normalisation can't train on a last batch of one image.
+            drop_last=len(dataset) > 1 and len(dataset) % batch_size == 1,  # type: ignore[arg-type]
+            **self._loader_options | {"batch_size": batch_size},
+        )
 
     def _ordered(self, split: str) -> Batches:
         return DataLoader(self._subset(split), shuffle=False, **self._loader_options)

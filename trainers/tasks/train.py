@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
-from trainers.classifier_module import ClassifierModule
 from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
 from trainers.tasks.run import Run
 
@@ -24,11 +23,7 @@ def train_classifier(run: Run) -> None:
     """Train, keep the best epoch's weights, and write `classifier.safetensors`."""
     cfg, data = run.cfg, run.data
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = ClassifierModule(
-        run.classifier,
-        data.num_classes,
-        **instantiate(cfg.optimizer),
-    )
+    module = instantiate(cfg.method)(run.classifier, data.num_classes, **instantiate(cfg.optimizer))
     trainer = run.trainer(callbacks=run.training_callbacks)
     trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
     keeper = trainer.checkpoint_callback

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
-from trainers.data.augmentation import Augmentation
+from trainers.data.augmentation import Augmentation, StrongAugmentation
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.digits import digits
 from trainers.data.errors import DataError
 from trainers.data.folder import image_folder
-from trainers.data.images import ImageArray
+from trainers.data.images import ImageArray, ImageShape
+from trainers.data.unlabelled import Unlabelled
 
 WriteFolder = Callable[..., list[Path]]
 
@@ -225,3 +226,71 @@ def test_a_batch_by_one_call_is_the_items_one_by_one() -> None:
     for (image, label), i in zip(images.__getitems__([5, 2]), (5, 2), strict=True):
         assert torch.equal(image, images[i][0])
         assert label == images[i][1]
+
+
+def test_with_unlabelled_images_a_batch_holds_both_and_the_longer_loader_counts() -> None:
+    unlabelled = Unlabelled(ratio=4, views=["weak", "strong", "weak"])
+    data = module(n_labelled=50, batch_size=25, unlabelled=unlabelled, augment=Augmentation(crop_padding=1))
+    batches = [batch for batch, *_ in data.train_dataloader()]
+    assert len(batches) == 10  # 983 images by 100
+    assert sum(len(batch["unlabelled"][0]) for batch in batches) == len(data.unlabelled_indices) == 983
+    for batch in batches:
+        images, labels = batch["labelled"]
+        assert images.shape == (25, 1, 8, 8)
+        assert set(labels.tolist()) <= set(range(10))
+        assert len(batch["unlabelled"]) == 3
+        for view in batch["unlabelled"]:
+            assert view.shape[1:] == (1, 8, 8)
+            assert 0 <= view.min() <= view.max() <= 1
+
+
+def test_views_are_of_the_same_images_and_drawn_anew() -> None:
+    unlabelled = Unlabelled(views=["weak", "weak", "strong"])
+    still = module(n_labelled=50, unlabelled=unlabelled)
+    first, second, strong = next(iter(still.unlabelled_dataloader(unlabelled)))
+    assert torch.equal(first, second)  # nothing is weakly augmented
+    assert not torch.equal(first, strong)
+    moving = module(n_labelled=50, unlabelled=unlabelled, augment=Augmentation(crop_padding=2))
+    first, second, _ = next(iter(moving.unlabelled_dataloader(unlabelled)))
+    assert not torch.equal(first, second)
+
+
+def test_unlabelled_images_are_those_that_could_have_been_labelled() -> None:
+    for mixture_every in (5, None):
+        some = module(n_labelled=50, mixture_every=mixture_every)
+        assert torch.equal(some.unlabelled_indices, module(mixture_every=mixture_every).indices["train"])
+        used = set(some.unlabelled_indices.tolist())
+        assert set(some.indices["train"].tolist()) < used
+        assert not used & set(some.indices["calibration"].tolist())
+        assert not used & set(some.indices["validation"].tolist())
+
+
+def test_options_of_unlabelled_images_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="ratio must be an integer >= 1"):
+        Unlabelled(ratio=0)
+    for views in ([], ["bold"]):
+        with pytest.raises(ValueError, match="views must be a list of weak and strong"):
+            Unlabelled(views=views)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+def test_the_strong_augmentation_changes_images_of_every_kind_within_their_range(shape: ImageShape) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    strong = StrongAugmentation().transform(Augmentation(horizontal_flip=True), shape)
+    drawn = torch.stack([strong(image) for _ in range(60)])
+    assert drawn.shape[1:] == shape
+    assert drawn.isfinite().all()
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+    assert len({each.numpy().tobytes() for each in drawn}) > 50
+    covered = (StrongAugmentation(0, 0, cutout=0.2).transform(Augmentation(), shape)(image) != image).float().mean()
+    assert 0 < covered < 0.25
+
+
+def test_options_of_the_strong_augmentation_out_of_range_are_refused() -> None:
+    for options, message in (
+        ({"n_operations": -1}, "n_operations must be"),
+        ({"magnitude": 31}, "magnitude must be"),
+        ({"cutout": 1.0}, "cutout must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StrongAugmentation(**options)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Training on few labels and many images without one; one file = one method."""
