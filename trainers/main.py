@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
+from trainers.callbacks.drift import DriftError
 from trainers.data.errors import DataError, DataNotFoundError
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
@@ -23,7 +24,15 @@ _HERE = Path(__file__).parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
 # What a user can mend; anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (DataError, FileFormatError, NotFittedError, FileNotFoundError, FloatingPointError, ValueError)
+USER_ERRORS = (
+    DataError,
+    DriftError,
+    FileFormatError,
+    NotFittedError,
+    FileNotFoundError,
+    FloatingPointError,
+    ValueError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +79,7 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
 def main(cfg: DictConfig) -> float | None:
     """Run one task; a mistake of the user's ends it with one line."""
     quieten()
+    sys.path.append(os.getcwd())  # where `_target_` may name a package of the user's
     try:
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:

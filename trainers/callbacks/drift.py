@@ -45,7 +45,8 @@ class DriftMonitor(Callback):
         jump, seed: of `ExchangeabilityMartingale`.
 
     Attributes:
-        martingale: the metric; None before the first run. A new run starts anew.
+        martingale: the metric; None before the first run. A new run starts anew, or behind `earlier`.
+        earlier: (n,) scores of inputs that came before those of the run, NaN for one without; None for none.
         path: log10 of the capital after each batch.
     """
 
@@ -67,6 +68,7 @@ class DriftMonitor(Callback):
         self.jump = jump
         self.seed = seed
         self.martingale: ExchangeabilityMartingale | None = None
+        self.earlier: Tensor | None = None
         self.path: list[float] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,6 +102,9 @@ class DriftMonitor(Callback):
             )
         self.martingale = ExchangeabilityMartingale(calibration.cpu(), self.threshold, self.jump, self.seed)
         self.path = []
+        if self.earlier is not None:
+            self.martingale.update(self.earlier)
+            self._tell(self.martingale)
 
     def _watch(self, trainer: Trainer, outputs: Any) -> None:
         martingale = self.martingale
@@ -112,11 +117,16 @@ class DriftMonitor(Callback):
         values = {"drift/log10_capital": self.path[-1], "drift/alarm": float(martingale.alarm)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=int(martingale.n_seen))
-        if martingale.alarm and not known:
-            message = (
-                f"drift at input {martingale.alarm_index}: the capital reached {self.threshold:g}, which inputs like "
-                f"the calibration set ever do with probability at most {1 / self.threshold:.2g}"
-            )
-            if self.stop:
-                raise DriftError(message)
-            warnings.warn(message, DriftWarning, stacklevel=2)
+        if not known:
+            self._tell(martingale)
+
+    def _tell(self, martingale: ExchangeabilityMartingale) -> None:
+        if not martingale.alarm:
+            return
+        message = (
+            f"drift at input {martingale.alarm_index}: the capital reached {self.threshold:g}, which inputs like "
+            f"the calibration set ever do with probability at most {1 / self.threshold:.2g}"
+        )
+        if self.stop:
+            raise DriftError(message)
+        warnings.warn(message, DriftWarning, stacklevel=2)

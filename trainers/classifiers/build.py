@@ -1,12 +1,13 @@
 """From a config to a classifier that takes images in [0, 1]."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -24,7 +25,8 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
         cfg: `_target_` and keyword arguments of the network, and three keys of its own: `checkpoint` (a path or
             null), `normalize` (`mean` and `std`, one value per channel; null for none) and `spectral_norm` (whether to
             `normalise_spectra`; a checkpoint must have been trained like that). Arguments named
-            `num_classes`, `in_channels` or `image_size` that are null are filled in from the data. A
+            `num_classes`, `in_channels` or `image_size` that are null are filled in from the data, or left out where
+            the network has no such argument. A
             checkpoint that `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings
             its normalisation along.
         num_classes: number of classes C of the data.
@@ -61,17 +63,27 @@ def _network(cfg: DictConfig, num_classes: int, image_shape: Sequence[int]) -> n
         "in_channels": image_shape[0],
         "image_size": list(image_shape[1:]),
     }
-    filled = {key: value for key, value in from_data.items() if key in cfg and cfg[key] is None}
-    arguments = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in _RESERVED])
+    empty = {key: value for key, value in from_data.items() if key in cfg and cfg[key] is None}
+    arguments = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in (*_RESERVED, *empty)])
     try:
-        network = instantiate(arguments, **filled)
-    except InstantiationException as error:
+        taken = _parameters(get_object(cfg["_target_"]))
+        network = instantiate(arguments, **{key: empty[key] for key in empty if taken is None or key in taken})
+    except (ImportError, InstantiationException) as error:
         raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave {type(network).__name__}"
         )
     return network
+
+
+def _parameters(target: Any) -> set[str] | None:
+    """Names of the arguments that a callable takes; None where it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else {p.name for p in parameters}
 
 
 def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gmm_torch.detection.characterisation import Characterisation, Share
 from gmm_torch.detection.explanation import InputExplanation
+from trainers.report.words import class_name, in_words
 
 TEST = "test"  # the source of the clean test images; the others are those of metrics["sources"] but "errors"
 COLUMNS = (
@@ -128,10 +129,8 @@ class Evaluation:
 
     def name(self, label: int) -> str:
         """A class in words."""
-        if label < 0:
-            return "none of the classes"
-        return str(self.class_names[label]) if label < len(self.class_names) else f"class {label}"
+        return class_name(label, self.class_names)
 
-    def made_of(self, predictions: Sequence[Share], n: int = 3) -> str:
+    def made_of(self, predictions: Sequence[Share]) -> str:
         """The first of some classes with their shares, in words."""
-        return ", ".join(f"{self.name(label)} ({100 * share:.0f}\u00a0%)" for label, share in predictions[:n])
+        return in_words(predictions, self.class_names)

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gmm_torch.files import atomic_path
 from trainers.report.components import sections
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
@@ -23,20 +20,11 @@ from trainers.report.figures.roc import roc
 from trainers.report.figures.score_histograms import Group, score_histograms
 from trainers.report.figures.style import CORRECT, OURS, source_colour
 from trainers.report.gallery import galleries
+from trainers.report.panel import Panel, panel
 from trainers.report.reasons import reasons
-from trainers.report.svg import inline_svg
+from trainers.report.template import write_page
 from trainers.report.verdict import verdict
 from trainers.tables import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
-
-HERE = Path(__file__).parent
-
-
-class Panel(NamedTuple):
-    """A figure with its heading and a line below."""
-
-    heading: str
-    note: str
-    svg: Markup
 
 
 class Line(NamedTuple):
@@ -68,16 +56,9 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
     Raises:
         ValueError: if an image that the galleries show is missing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    page = environment.get_template("report.html.j2").render(
-        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+    write_page(
+        "report.html.j2",
+        path,
         title=evaluation.title,
         verdict=verdict(evaluation.metrics),
         cards=_cards(evaluation),
@@ -98,8 +79,6 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         reasons=reasons(evaluation),
         facts=_facts(evaluation),
     )
-    with atomic_path(Path(path)) as temporary:
-        Path(temporary).write_text(page, encoding="utf-8")
 
 
 def _lines(evaluation: Evaluation) -> list[Line]:
@@ -180,7 +159,7 @@ def _scores(evaluation: Evaluation) -> Panel:
         if rows.any()
     ]
     figure = score_histograms(groups, _threshold(evaluation), evaluation.alpha)
-    return _panel("scores", "Scores of each kind of image", "", figure)
+    return panel("scores", "Scores of each kind of image", "", figure)
 
 
 def _threshold(evaluation: Evaluation) -> float | None:
@@ -201,7 +180,7 @@ def _p_values(evaluation: Evaluation) -> list[Panel]:
             p = evaluation.column("p_value", rows).astype(float)
             refused = percent(float((p <= evaluation.alpha).mean()))
             note = f"n = {len(p)}; {refused} % at or below {evaluation.alpha:g}"
-            panels.append(_panel(f"p{i}", label, note, p_value_histogram(p, colour)))
+            panels.append(panel(f"p{i}", label, note, p_value_histogram(p, colour)))
     return panels
 
 
@@ -218,7 +197,7 @@ def _class_alarms(evaluation: Evaluation) -> Panel | None:
     if len(classes) > MAX_CLASSES:
         note += f"; the {MAX_CLASSES} highest of {len(classes)}"
     figure = class_alarms(names, rates, intervals, found["alpha"])
-    return _panel("classes", "False alarms by predicted class", note, figure)
+    return panel("classes", "False alarms by predicted class", note, figure)
 
 
 def _rocs(evaluation: Evaluation) -> list[Panel]:
@@ -235,7 +214,7 @@ def _rocs(evaluation: Evaluation) -> list[Panel]:
             (column("score", good), column("score", failures)),
             (column("max_softmax", good), column("max_softmax", failures)),
         )
-        panels.append(_panel(f"roc{i}", source_label(name), note, figure))
+        panels.append(panel(f"roc{i}", source_label(name), note, figure))
     return panels
 
 
@@ -252,7 +231,7 @@ def _selection(evaluation: Evaluation) -> Panel:
     if not wrong.any():
         note = "no test image is misclassified: every curve is zero"
     figure = risk_coverage(evaluation.column("score", clean), evaluation.column("max_softmax", clean), wrong)
-    return _panel("risk", "Risk against coverage", note, figure)
+    return panel("risk", "Risk against coverage", note, figure)
 
 
 def _error_rate(evaluation: Evaluation) -> Panel | None:
@@ -262,14 +241,14 @@ def _error_rate(evaluation: Evaluation) -> Panel | None:
     note = f"with {percent(found['confidence'], 0)} % intervals"
     if found.get("trend_p_holm") is not None:
         note += f"; falls with the p-value: p (Holm) = {p_value_text(found['trend_p_holm'])}"
-    return _panel("error", "Error rate by p-value", note, error_rate(found["bins"]))
+    return panel("error", "Error rate by p-value", note, error_rate(found["bins"]))
 
 
 def _mixture(evaluation: Evaluation) -> list[Panel]:
     panels = []
     if len(evaluation.history):
         note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
-        panels.append(_panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
+        panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.clean()
     if clean.any():
         name, component = _richest(evaluation)
@@ -277,7 +256,7 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
         figure = feature_components(evaluation.projection[clean], component)
         used = f"{n_used} component{'s are' if n_used != 1 else ' is'} in use"
         note = f"clean test images by component{f' of {name}' if name else ''}; {used}"
-        panels.append(_panel("components", "Features by component", note, figure))
+        panels.append(panel("components", "Features by component", note, figure))
     return panels
 
 
@@ -299,7 +278,7 @@ def _planes(evaluation: Evaluation) -> list[Panel]:
             figure = feature_failures(
                 evaluation.projection[correct], evaluation.projection[failures], source_colour(name)
             )
-            panels.append(_panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
+            panels.append(panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
     return panels
 
 
@@ -323,7 +302,3 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
             facts.append((f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked"))
     facts += [(f"Version of {name}", str(version)) for name, version in metrics["versions"].items()]
     return [(name, value or MISSING) for name, value in facts]
-
-
-def _panel(key: str, heading: str, note: str, figure: Any) -> Panel:
-    return Panel(heading, note, inline_svg(figure, key, f"{heading}. {note}".strip()))

@@ -1,7 +1,7 @@
 """Why images were refused: an explanation beside each."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
 from trainers.report.evaluation import TEST, Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
+from trainers.report.words import class_name, in_words
 from trainers.tables import percent, source_label
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source
@@ -76,28 +77,46 @@ def reasons(evaluation: Evaluation) -> list[Reasons]:
     found = []
     for source, rows in reason_rows(evaluation.table).items():
         name = "clean test images" if source == TEST else source_label(source)
-        explained = [_reason(evaluation, row) for row in rows if row in evaluation.explanations]
+        explained = [
+            reason_of(
+                tile(evaluation, row), evaluation.explanations[row], evaluation.class_names, evaluation.neighbours
+            )
+            for row in rows
+            if row in evaluation.explanations
+        ]
         if explained:
             found.append(Reasons(name, explained))
     return sorted(found, key=lambda each: each.title != "clean test images")
 
 
-def _reason(evaluation: Evaluation, row: int) -> Reason:
-    explanation = evaluation.explanations[row]
+def reason_of(
+    tile: Tile,
+    explanation: InputExplanation,
+    names: Sequence[str],
+    neighbours: Mapping[int, NDArray[np.uint8]] | None = None,
+) -> Reason:
+    """What is known about the reason for a verdict.
+
+    Args:
+        tile: the image.
+        explanation: of it.
+        names: of the classes.
+        neighbours: position among the fitting images -> (H, W, 1 or 3), those to be shown.
+    """
     name = explanation.leading
     facts = None if name is None else explanation.mixtures[name]
     return Reason(
-        tile(evaluation, row),
+        tile,
         [
             Meter(part.replace("_", " "), f"{p:.3f}", _width(p), part == explanation.dominant)
             for part, p in explanation.part_p_values.items()
         ],
         _views(explanation),
         "" if name is None else name.replace("_", " "),
-        "" if facts is None else _component(evaluation, facts),
+        "" if facts is None else _component(facts, names),
         "" if facts is None else _distance(facts),
         [] if facts is None else [(feature, f"{share:.3g}") for feature, share in facts.features],
-        [] if facts is None else _neighbours(evaluation, facts),
+        [] if facts is None else _neighbours(facts, names, neighbours or {}),
     )
 
 
@@ -116,10 +135,10 @@ def _views(explanation: InputExplanation) -> list[Meter]:
     ]
 
 
-def _component(evaluation: Evaluation, facts: ComponentFacts) -> str:
+def _component(facts: ComponentFacts, names: Sequence[str]) -> str:
     if facts.component < 0:
         return "The features are not finite"
-    made_of = evaluation.made_of(facts.predictions)
+    made_of = in_words(facts.predictions, names)
     text = f"Component {facts.component}"
     text += f", fitting images predicted {made_of}" if made_of else ""
     if facts.error_rate is not None:
@@ -133,9 +152,11 @@ def _distance(facts: ComponentFacts) -> str:
     return f"{facts.squared_distance:,.0f} where the mixture expects {facts.n_features:,}"
 
 
-def _neighbours(evaluation: Evaluation, facts: ComponentFacts) -> list[Neighbour]:
+def _neighbours(
+    facts: ComponentFacts, names: Sequence[str], pictures: Mapping[int, NDArray[np.uint8]]
+) -> list[Neighbour]:
     return [
-        Neighbour(data_uri(evaluation.neighbours[position]), evaluation.name(prediction), f"{distance:.1f}")
+        Neighbour(data_uri(pictures[position]), class_name(prediction, names), f"{distance:.1f}")
         for position, distance, prediction in facts.nearest
-        if position in evaluation.neighbours
+        if position in pictures
     ]

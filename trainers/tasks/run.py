@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -61,14 +62,17 @@ class Run:
     def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
         """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""
         log.info("%s: %d images", what, len(loader.dataset))  # type: ignore[arg-type]
-        trainer = self.trainer(
+        return self.predictor(loader, []).predict(module, loader)  # type: ignore[return-value]
+
+    def predictor(self, loader: DataLoader[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
+        """A Trainer for predictions on one device, with a progress bar where there is much to do."""
+        return self.trainer(
             devices=1,
             strategy="auto",
-            callbacks=[],
+            callbacks=list(callbacks),
             enable_checkpointing=False,
             enable_progress_bar=len(loader) > FEW_BATCHES,
         )
-        return trainer.predict(module, loader)  # type: ignore[return-value]
 
     @cached_property
     def em_options(self) -> EMOptions:

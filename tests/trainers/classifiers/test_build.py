@@ -45,6 +45,12 @@ def test_a_network_of_the_users_own():
     assert torch.equal(build_classifier(cfg, 16, (1, 4, 4))(torch.ones(2, 1, 4, 4)), torch.ones(2, 16))
 
 
+@pytest.mark.parametrize("name", ["custom", "small_cnn"])
+def test_arguments_from_the_data_are_left_out_where_a_network_has_none(name):
+    cfg = _compose(name, 1, "classifier._target_=torch.nn.Flatten", "classifier.normalize=null")
+    assert build_classifier(cfg, 16, (1, 4, 4))(torch.ones(2, 1, 4, 4)).shape == (2, 16)
+
+
 def test_a_missing_target_says_how_to_give_one():
     with pytest.raises(ValueError, match=r"classifier\._target_=package\.module\.Class"):
         build_classifier(_compose("custom", 1), 10, (1, 8, 8))

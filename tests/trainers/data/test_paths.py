@@ -1,0 +1,68 @@
+import os
+
+import pytest
+
+from trainers.data.errors import DataError, DataNotFoundError
+from trainers.data.paths import Paths, image_paths
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt", "deep/er/c.jpeg", "deep/a.png", os.fsdecode(b"\xff.png")):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "images"
+
+
+def names(folder, paths):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+def test_a_folder_is_listed_at_any_depth_in_one_order(folder):
+    found = image_paths(str(folder))
+    assert names(folder, found) == ["a.JPG", "b.png", os.fsdecode(b"\xff.png"), "deep/a.png", "deep/er/c.jpeg"]
+
+
+def test_a_link_to_a_folder_is_followed_but_not_in_circles(folder):
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "deep" / "er")
+    found = names(folder, image_paths(str(folder)))
+    assert "again/c.jpeg" in found
+    assert len(found) == 6
+
+
+def test_a_file_a_list_and_several_of_them(folder, tmp_path, monkeypatch):
+    image, listed = str(folder / "b.png"), tmp_path / "list.txt"
+    listed.write_bytes(b"images/a.JPG\r\n\nsomewhere/else without ending\n" + b"images/\xff.png\n" + image.encode())
+    monkeypatch.chdir(tmp_path)
+    in_list = ["images/a.JPG", "somewhere/else without ending", os.fsdecode(b"images/\xff.png"), image]
+    assert list(image_paths(image)) == [image]
+    assert list(image_paths("list.txt")) == in_list
+    assert list(image_paths([image, "list.txt"])) == [image, *in_list]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, DataNotFoundError, "there is no file or folder"),
+        (b"PK\x03\x04\x00\x00", DataError, "neither a folder nor text"),
+        (b"\n\n", DataNotFoundError, "no images in"),
+    ],
+)
+def test_what_holds_no_images_is_told(content, error, message, tmp_path):
+    if content is not None:
+        (tmp_path / "it").write_bytes(content)
+    with pytest.raises(error, match=message):
+        image_paths(str(tmp_path / "it"))
+
+
+def test_paths_are_a_sequence():
+    listed = ["a", "ä/ö.png", os.fsdecode(b"\xff"), ""]
+    paths = Paths(listed)
+    assert list(paths) == listed
+    assert paths[-1] == listed[-1]
+    assert paths[1:3] == listed[1:3]
+    assert len(paths) == 4
+    with pytest.raises(IndexError, match="path 4 of 4"):
+        paths[4]

@@ -1,0 +1,181 @@
+"""Judging images without labels: a folder or a list, again after a kill, with a page and an alarm."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.contracts.test_configs import configure
+from trainers.callbacks import DriftError, DriftWarning
+from trainers.callbacks.verdict_writer import VerdictWriter
+from trainers.main import run_task
+
+NETWORK = """
+from torch import nn
+
+
+class MyNet(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        body = [nn.Conv2d(3, width, 3, 2), nn.ReLU(), nn.Conv2d(width, width, 3, 2), nn.ReLU()]
+        self.body = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+
+
+def write_images(folder: Path, n: int, low: int, seed: int) -> None:
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    for i in range(n):
+        pixels = torch.randint(low, low + 128, (12, 12, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i:03}.{'png' if i % 2 else 'jpg'}", quality=95)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A user's folder: a package with a network, its weights, images of two classes, a detector, images to score."""
+    place = tmp_path_factory.mktemp("user")
+    (place / "their_pkg").mkdir()
+    (place / "their_pkg" / "__init__.py").write_text(NETWORK)
+    for name, low in (("bright", 128), ("dark", 0)):
+        write_images(place / "images" / name, 150, low, low)
+        write_images(place / "new" / name, 10, low, low + 1)
+    Image.new("RGB", (12, 12), (255, 0, 0)).save(place / "new" / "red.png")
+    (place / "new" / "torn.png").write_bytes((place / "new" / "dark" / "001.png").read_bytes()[:200])
+    sys.path.insert(0, str(place))
+    try:
+        from their_pkg import MyNet  # type: ignore[import-not-found]
+
+        torch.manual_seed(0)
+        torch.save(MyNet().state_dict(), place / "net.pt")
+        run_task(configure(*options(place), "task=fit"), place / "fit")
+        yield place
+    finally:
+        sys.path.remove(str(place))
+
+
+def options(place: Path) -> list[str]:
+    return [
+        "classifier._target_=their_pkg.MyNet",
+        f"classifier.checkpoint={place / 'net.pt'}",
+        "data=image_folder",
+        f"data.root={place / 'images'}",
+        "data.image_shape=[3,12,12]",
+        "data.calibration_every=3",
+        "data.batch_size=4",
+        "score=log_likelihood",
+        "mixture.n_components=2",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+    ]
+
+
+def scoring(place: Path, *more: str) -> list[str]:
+    return [*options(place), "task=score", f"detector={place / 'fit' / 'detector.safetensors'}", *more]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def once(place):
+    """The folder scored without disturbance, with a page."""
+    run_task(configure(*scoring(place, f"input={place / 'new'}", "page=5")), place / "once")
+    return place / "once"
+
+
+def test_every_image_has_a_verdict_and_what_cannot_be_read_is_refused(once):
+    found = rows(once / "verdicts.csv")
+    assert len(found) == 22
+    assert [Path(row["path"]).name for row in found[:3]] == ["red.png", "torn.png", "000.jpg"]
+    assert [row["prediction"] in ("bright", "dark") for row in found] == [i != 1 for i in range(22)]
+    assert all((row["accept"] == "True") == (float(row["p_value"]) > 0.05) for row in found)
+    assert sum(row["accept"] == "True" for row in found[2:]) >= 15
+    assert found[0]["accept"] == found[1]["accept"] == "False"
+    assert [bool(row["error"]) for row in found] == [i == 1 for i in range(22)]
+
+
+def test_the_page_shows_the_refused_images_and_why(once):
+    page = (once / "verdicts.html").read_text()
+    n = sum(row["accept"] == "False" for row in rows(once / "verdicts.csv"))
+    assert f"{n} of 22 images refused" in page
+    assert page.count('<article class="reason">') == min(n - 1, 5)
+    assert "red.png" in page
+    assert "In the mixture of" in page
+    assert "torn.png" in page
+    assert "<svg" in page
+
+
+def test_a_run_that_was_ended_goes_on_and_gives_the_same_bytes(once, place, tmp_path, monkeypatch):
+    cfg = configure(*scoring(place, f"input={place / 'new'}", f"output={tmp_path / 'v.csv'}"))
+    write, written = VerdictWriter.on_predict_batch_end, []
+
+    def write_or_die(self, trainer, module, outputs, batch, batch_idx, loader=0):
+        if len(written) == 3:
+            raise MemoryError
+        written.append(batch.paths)
+        write(self, trainer, module, outputs, batch, batch_idx, loader)
+
+    monkeypatch.setattr(VerdictWriter, "on_predict_batch_end", write_or_die)
+    with pytest.raises(MemoryError):
+        run_task(cfg, tmp_path / "run")
+    assert not (tmp_path / "v.csv").exists()
+    (partial,) = tmp_path.glob("v-*.partial.csv")
+    partial.write_bytes(partial.read_bytes()[:-5])  # the kill came within a write
+    written.clear()
+    monkeypatch.setattr(VerdictWriter, "on_predict_batch_end", lambda *a: (written.append(a[4].paths), write(*a)))
+    run_task(cfg, tmp_path / "again")
+    assert (tmp_path / "v.csv").read_bytes() == (once / "verdicts.csv").read_bytes()
+    assert sum(map(len, written)) == 22 - 8  # of three batches of 4 the torn one is scored again
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_the_alarm_is_that_of_the_whole_stream_after_a_kill_too(place, tmp_path, monkeypatch):
+    listed = [str(path) for path in sorted((place / "images" / "dark").iterdir())[:40]]
+    listed += [str(place / "new" / "red.png")] * 60
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    common = scoring(place, f"input={tmp_path / 'list.txt'}", "drift=monitor")
+    with pytest.warns(DriftWarning, match="drift at input") as told:
+        run_task(configure(*common), tmp_path / "once")
+    alarm = next(str(each.message) for each in told if each.category is DriftWarning)
+    assert 40 <= int(alarm.split("input ")[1].split(":")[0]) < 60
+
+    stop = configure(*common, "drift.stop=true", f"output={tmp_path / 'v.csv'}")
+    for _ in range(2):  # begun again, it knows that the alarm was raised
+        with pytest.raises(DriftError) as error:
+            run_task(stop, tmp_path / "stopped")
+        assert str(error.value) == alarm
+    assert not (tmp_path / "v.csv").exists()
+
+
+def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_path):
+    output = f"output={tmp_path / 'v.csv'}"
+    run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
+    first = (tmp_path / "v.csv").read_bytes()
+    run_task(configure(*options(place), "task=fit", "seed=3", "alpha=0.2"), tmp_path / "fit")
+    other = f"detector={tmp_path / 'fit' / 'detector.safetensors'}"
+    run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
+    assert (tmp_path / "v.csv").read_bytes() != first
+
+
+def test_the_command_finds_a_network_in_the_folder_where_it_runs(once, place):
+    command = [Path(sys.executable).with_name("gmm-torch"), *scoring(place, "input=new/bright/001.png", "page=3")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "of 1 images refused at alpha=0.05" in done.stdout
+    (written,) = (place / "runs").rglob("verdicts.csv")
+    (row,) = rows(written)
+    (same,) = (other for other in rows(once / "verdicts.csv") if other["path"].endswith("bright/001.png"))
+    assert row["prediction"] == same["prediction"]
+    assert float(row["p_value"]) == pytest.approx(float(same["p_value"]), abs=0.02)

@@ -1,0 +1,32 @@
+"""Writing verdicts while images are scored."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from trainers.data.file_batches import FileBatch
+from trainers.evaluation_module import Scored
+from trainers.verdict_file import VerdictFile, verdict_rows
+
+
+class VerdictWriter(Callback):
+    """Appends the rows of each batch to a file as soon as `trainer.predict` has them.
+
+    Args:
+        file: opened.
+        class_names: in the order of the labels.
+    """
+
+    def __init__(self, file: VerdictFile, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.file = file
+        self.class_names = class_names
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
+    ) -> None:
+        """Write the rows of a `FileBatch` that was `Scored`."""
+        scored: Scored = outputs
+        files: FileBatch = batch
+        self.file.append(verdict_rows(files.paths, files.errors, scored, self.class_names))

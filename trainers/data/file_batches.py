@@ -1,0 +1,69 @@
+"""Image files of any number, decoded batch by batch as they are needed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trainers.data.image_files import READ_ERRORS, decode
+from trainers.data.images import ImageShape
+
+
+class FileBatch(NamedTuple):
+    """A batch of image files.
+
+    Attributes:
+        images: (B, C, H, W) float32 in [0, 1]; NaN where a file can't be read, which a detector refuses.
+        paths: of the files.
+        errors: why a file can't be read; empty where it can.
+    """
+
+    images: Tensor
+    paths: list[str]
+    errors: list[str]
+
+
+class FileBatches(Dataset[FileBatch]):
+    """Batches of image files; for a DataLoader with `batch_size=None`, which then keeps nothing of each image.
+
+    Args:
+        paths: of the files.
+        image_shape: (C, H, W) that each is scaled to cover and cropped to at the centre.
+        batch_size: of all batches but the last.
+        first: how many images to leave out at the beginning.
+        crop_share: see `trainers.data.image_files.decode`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        image_shape: ImageShape,
+        batch_size: int,
+        *,
+        first: int = 0,
+        crop_share: float = 1.0,
+    ) -> None:
+        self.paths = paths
+        self.image_shape = image_shape
+        self.batch_size = batch_size
+        self.first = first
+        self.crop_share = crop_share
+
+    def __len__(self) -> int:
+        return -(-(len(self.paths) - self.first) // self.batch_size)
+
+    def __getitem__(self, index: int) -> FileBatch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        start = self.first + index * self.batch_size
+        paths = list(self.paths[start : start + self.batch_size])
+        images = torch.empty(len(paths), *self.image_shape)
+        errors = [""] * len(paths)
+        for i, path in enumerate(paths):
+            try:
+                images[i] = decode(path, self.image_shape, self.crop_share).float().div_(255)
+            except READ_ERRORS as error:
+                images[i], errors[i] = torch.nan, str(error) or type(error).__name__
+        return FileBatch(images, paths, errors)

@@ -1,0 +1,82 @@
+"""The page of refused images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmm_torch.detection.explanation import InputExplanation
+from trainers.report.figures.p_value_histogram import p_value_histogram
+from trainers.report.figures.style import OURS
+from trainers.report.gallery import Tile, data_uri
+from trainers.report.panel import Panel, panel
+from trainers.report.reasons import Reason, reason_of
+from trainers.report.template import write_page
+from trainers.verdict_summary import VerdictSummary
+
+
+def write_refusals(
+    summary: VerdictSummary,
+    images: Sequence[NDArray[np.uint8]],
+    explanations: Sequence[InputExplanation],
+    path: Path | str,
+    *,
+    alpha: float,
+    class_names: Sequence[str],
+    title: str,
+    remarks: Sequence[str] = (),
+) -> None:
+    """Write the refused images of a summary as one HTML page that needs nothing beside it.
+
+    Args:
+        summary: of the verdicts.
+        images: (H, W, 1 or 3) each, those of `summary.refused`.
+        explanations: of these.
+        path: of the page; written to a temporary name first, then moved.
+        alpha: of the detector.
+        class_names: in the order of the labels.
+        title: the line above the headline.
+        remarks: sentences below it.
+    """
+    shown = zip(summary.refused, images, explanations, strict=True)
+    write_page(
+        "refusals.html.j2",
+        path,
+        title=title,
+        headline=f"{summary.n_refused:,} of {summary.n:,} images refused",
+        sentences=[_expected(summary, alpha), *remarks],
+        alpha=f"{alpha:g}",
+        histogram=_histogram(summary, alpha),
+        refusals=[(row.path, _reason(row.prediction, image, why, class_names)) for row, image, why in shown],
+        order=_order(summary),
+        unreadable=[(row.path, row.error) for row in summary.unreadable],
+        n_unreadable=summary.n_unreadable,
+    )
+
+
+def _reason(prediction: str, image: NDArray[Any], explanation: InputExplanation, names: Sequence[str]) -> Reason:
+    tile = Tile(data_uri(image), prediction, truth="", p_value=explanation.p_value, right=False)
+    return reason_of(tile, explanation, names)
+
+
+def _expected(summary: VerdictSummary, alpha: float) -> str:
+    n = len(summary.p_values)
+    return (
+        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused: "
+        f"{100 * alpha:g}\u00a0% of them."
+    )
+
+
+def _order(summary: VerdictSummary) -> str:
+    n = summary.n_refused - summary.n_unreadable
+    shown = len(summary.refused)
+    return f"The {shown:,} least typical of {n:,}" if shown < n else f"All {n:,}, the least typical first"
+
+
+def _histogram(summary: VerdictSummary, alpha: float) -> Panel:
+    p = np.asarray(summary.p_values)
+    refused = 100 * float((p <= alpha).mean()) if len(p) else 0.0
+    note = f"n = {len(p):,}; {refused:.1f} % at or below {alpha:g}"
+    return panel("p", "All images", note, p_value_histogram(p, OURS))

@@ -1,0 +1,33 @@
+"""Templates filled and written."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from gmm_torch.files import atomic_path
+
+HERE = Path(__file__).parent
+
+
+def write_page(template: str, path: Path | str, **content: Any) -> None:
+    """Write a page that needs nothing beside it.
+
+    Args:
+        template: name of a file beside this one.
+        path: of the page; written to a temporary name first, then moved.
+        content: what the template asks for; one name less is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    page = environment.get_template(template).render(css=css, **content)
+    with atomic_path(path) as temporary:
+        # The name of a file need not be text.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
