@@ -4,34 +4,46 @@
 
 Each curve changes one size and keeps the others; an exponent is the slope of the logarithms over the upper half of the
 curve, where fixed costs no longer matter. Writes `benchmarks/results/em_scaling.json`, `docs/em_scaling.svg` and the
-table of docs/speed.md.
+table of docs/speed.md. The processes share the points of one problem, one thread each, as many as there are cores.
 """
 
 import json
+import os
 import statistics
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from pages import RESULTS, ROOT, fill, table
 from problems import Problem, facts, wall
 
 from gmm_torch import GaussianMixture
 
 BASE = {"n": 20_000, "d": 32, "k": 16}
-CURVES = {"n": (2500, 5000, 10_000, 20_000, 40_000, 80_000), "d": (8, 16, 32, 64, 128), "k": (2, 4, 8, 16, 32, 64)}
-NAMES = {"n": "points", "d": "features", "k": "components"}
+LARGE = BASE | {"n": 80_000}  # what processes share
+CURVES = {
+    "n": (2500, 5000, 10_000, 20_000, 40_000, 80_000),
+    "d": (8, 16, 32, 64, 128),
+    "k": (2, 4, 8, 16, 32, 64),
+    "p": tuple(2**i for i in range(max(2, (os.cpu_count() or 1).bit_length()))),
+}
+NAMES = {"n": "points", "d": "features", "k": "components", "p": "processes"}
 TYPES = ("full", "diag", "tied", "spherical")
 REPEATS = 3
 
 
-def seconds(problem: Problem) -> float:
-    """Of one iteration: (time of 6 - time of 2) / 4, the median of the repeats."""
+def seconds(problem: Problem, rank: int = 0, world_size: int = 1) -> float:
+    """Of one iteration, of this process's points: (time of 6 - time of 2) / 4, the median of the repeats."""
     x = problem.points()
     start = problem.start(x)
+    x = x[rank::world_size].contiguous()
 
     def fit(n_iter: int) -> float:
         mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type)
@@ -41,9 +53,27 @@ def seconds(problem: Problem) -> float:
     return statistics.median(max((fit(6) - fit(2)) / 4, 1e-6) for _ in range(REPEATS))
 
 
+def work(rank: int, world_size: int, problem: Problem, folder: Path) -> None:
+    """One of the processes; the first writes down its time."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world_size)
+    taken = seconds(problem, rank, world_size)
+    if rank == 0:
+        (folder / "seconds").write_text(str(taken))
+    dist.destroy_process_group()
+
+
+def seconds_of_processes(problem: Problem, world_size: int) -> float:
+    """`seconds`, of `world_size` processes that share the points."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(work, (world_size, problem, Path(folder)), nprocs=world_size)
+        return float((Path(folder) / "seconds").read_text())
+
+
 def exponent(sizes: tuple[int, ...], times: list[float]) -> float:
-    """Slope of log time over log size, upper half."""
-    half = len(sizes) // 2
+    """Slope of log time over log size, upper half, two points at least."""
+    half = min(len(sizes) // 2, len(sizes) - 2)
     return float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
 
 
@@ -53,7 +83,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for kind in TYPES:
         for axis, sizes in CURVES.items():
-            times = [seconds(Problem(**{**BASE, axis: size}, covariance_type=kind)) for size in sizes]
+            if axis == "p":
+                problem = Problem(**LARGE, covariance_type=kind)
+                times = [seconds_of_processes(problem, size) for size in sizes]
+            else:
+                times = [seconds(Problem(**{**BASE, axis: size}, covariance_type=kind)) for size in sizes]
             rows.append(
                 {"type": kind, "axis": axis, "sizes": sizes, "seconds": times, "exponent": exponent(sizes, times)}
             )
@@ -75,7 +109,10 @@ def main() -> None:
     ]
     about = result["facts"]
     base = ", ".join(f"{value:,} {NAMES[axis]}" for axis, value in BASE.items())
-    note = f"Exponents of the time of an iteration about {base}. {about['device']}, torch {about['versions']['torch']}."
+    note = (
+        f"Exponents of the time of an iteration about {base} (processes: {LARGE['n']:,} points). "
+        f"{about['device']}, torch {about['versions']['torch']}."
+    )
     text = table(["type", *NAMES.values()], lines) + f"\n\n{note}\n\n![time of an iteration](em_scaling.svg)"
     fill(ROOT / "docs" / "speed.md", "em_scaling", text)
 
@@ -84,7 +121,7 @@ def draw(result: dict[str, Any]) -> None:
     """The curves, one panel an axis."""
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "gmm_torch"  # the same numbers give the same file
-    figure, panels = plt.subplots(1, len(CURVES), figsize=(10, 3.2), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(CURVES), figsize=(13, 3.2), sharey=True, layout="constrained")
     for panel, axis in zip(panels, CURVES, strict=True):
         for row in result["rows"]:
             if row["axis"] == axis:

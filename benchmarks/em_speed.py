@@ -61,6 +61,7 @@ def measure(problem: Problem, repeats: int, names: list[str], device: torch.devi
         "problem": problem.name,
         "seconds": median,
         "all_seconds": seconds,
+        "initialisation": statistics.median(em_peers.initialisation(problem, x) for _ in range(repeats)),
         "log_likelihood": final,
         "gemm_gflops": rate / 1e9,
         "gemm_fraction": problem.flop / median["gmm_torch"] / rate,
@@ -72,7 +73,15 @@ def measure(problem: Problem, repeats: int, names: list[str], device: torch.devi
 def markdown(result: dict[str, Any]) -> str:
     """The table, and what it was measured on."""
     names = ["gmm_torch", *em_peers.PEERS]
-    head = ["N x D, K, type", *names, "fastest peer / ours", "goal", "share of GEMM rate", "log-likelihood off by"]
+    head = [
+        "N x D, K, type",
+        *names,
+        "fastest peer / ours",
+        "goal",
+        "share of GEMM rate",
+        "initialisation / iteration",
+        "log-likelihood off by",
+    ]
     lines = []
     for row in result["rows"]:
         mine = row["seconds"]["gmm_torch"]
@@ -87,6 +96,7 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{min(others.values()) / mine:.2f}" if others else "–",
                 f"{row['goal']:g}",
                 f"{100 * row['gemm_fraction']:.0f} %",
+                f"{row['initialisation'] / mine:.1f}",
                 "–" if off is None else f"{off:.0e}",
             ]
         )
@@ -98,7 +108,8 @@ def markdown(result: dict[str, Any]) -> str:
         table(head, lines)
         + f"\n\nSeconds per iteration, float32 unless stated; medians of {counts} repeats. {about['device']}, "
         + f"{about['threads']} threads; its matrix products ran at {rates} GFLOP/s (float32, row by row). "
-        + "The last column is the relative difference of the final mean log-likelihood from scikit-learn's in "
+        + "The initialisation is k-means++ and k-means, with the passes before it. The last column is the relative "
+        + "difference of the final mean log-likelihood from scikit-learn's in "
         + f"float64. {versions}."
     )
 

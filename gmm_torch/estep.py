@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
-from gmm_torch.init.base import squared_distances
+from gmm_torch.init.base import nearest
 from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
 
-# Bytes that a chunk may keep alive: a CPU's second-level caches should hold most of it, a GPU should be kept busy.
-CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**29}
+# Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
+# CPU's caches; a GPU should be kept busy.
+CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256
 # Sums in the computing type are moved to float64 after this many points.
@@ -163,9 +164,9 @@ class Assignment(EStep):
     def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
         """One-hot responsibilities (R, K, n), and zeros (R, n)."""
         columns = features[1 : self.n_features + 1]
-        nearest = squared_distances(columns.mT, self.parameters.means.to(self.dtype)).argmin(-2, keepdim=True)
+        _, label = nearest(columns.mT, self.parameters.means.to(self.dtype))
         component = torch.arange(self.n_components, device=columns.device)[:, None]
-        return (nearest == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])
+        return (label[:, None] == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])
 
 
 def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:

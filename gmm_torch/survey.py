@@ -118,7 +118,8 @@ class Survey:
         Points of zero weight are left out as if they were not there.
         """
         rows = torch.tensor(len(x), device=x.device)
-        finite = torch.isfinite(x).all(1)
+        # A number less itself is zero unless it is not finite; summed by rows that costs a fraction of `all`.
+        finite = (x - x).sum(1) == 0
         position = torch.arange(len(x), device=x.device)
         first_bad = position.masked_fill(finite, len(x)).amin() if len(x) else rows
         counts = finite if weight is None else finite & (weight > 0)

@@ -32,10 +32,24 @@ class Initialisation(ABC):
         """
 
 
-def squared_distances(x: Tensor, centres: Tensor) -> Tensor:
-    """Squared Euclidean distances (..., K, m) of standardised x (m, D) to centres (..., K, D), one matrix product."""
-    products = centres @ x.mT
-    return (centres.square().sum(-1, keepdim=True) - 2 * products + x.square().sum(-1)).clamp_min(0)
+def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) -> Tensor:
+    """Squared Euclidean distances (..., K, m) of standardised x (m, D) to centres (..., K, D), one matrix product.
+
+    Args:
+        x: (m, D).
+        centres: (..., K, D).
+        norm: (m,), the squared norms of x, for who has them.
+    """
+    norm = x.square().sum(-1) if norm is None else norm
+    return torch.sub(centres.square().sum(-1, keepdim=True) + norm, centres @ x.mT, alpha=2).clamp_min_(0)
+
+
+def nearest(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance (..., m) of each x (m, D) to the nearest of the centres (..., K, D), and which that is."""
+    # Point by point: a minimum over numbers that lie side by side is several times faster.
+    relative = torch.sub(centres.square().sum(-1)[..., None, :], x @ centres.mT, alpha=2)  # (..., m, K)
+    closest, label = relative.min(-1)
+    return (closest + x.square().sum(-1)).clamp_min_(0), label
 
 
 def draw(probability: Tensor, n: int, generator: torch.Generator) -> Tensor:

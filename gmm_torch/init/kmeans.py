@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, squared_distances
+from gmm_torch.init.base import Initialisation, nearest
 from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
 
 MAX_ITER = 25
@@ -21,7 +21,7 @@ def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tens
         the new centres (R, K, D), and the weighted squared distance of the points to the old ones (R,).
     """
     n_components = centres.shape[1]
-    closest, label = squared_distances(x, centres).min(1)  # (R, m)
+    closest, label = nearest(x, centres)  # (R, m)
     # A product with the one-hot labels, unlike a scatter, adds in the same order every time on a GPU.
     one_hot = label[:, None] == torch.arange(n_components, device=x.device)[:, None]  # (R, K, m)
     membership = one_hot * weight

@@ -18,10 +18,11 @@ class KMeansPlusPlus(Initialisation):
         n_candidates = 2 + int(math.log(n_components))
         first = draw(weight.expand(n_init, -1), 1, generator)  # (R, 1)
         chosen = [x[first[:, 0]]]
-        closest = squared_distances(x, chosen[0][:, None])[:, 0]  # (R, m)
+        norm = x.square().sum(-1)
+        closest = squared_distances(x, chosen[0][:, None], norm)[:, 0]  # (R, m)
         for _ in range(1, n_components):
             candidate = draw(closest * weight, n_candidates, generator)  # (R, L)
-            distance = torch.minimum(squared_distances(x, x[candidate]), closest[:, None])  # (R, L, m)
+            distance = torch.minimum(squared_distances(x, x[candidate], norm), closest[:, None])  # (R, L, m)
             best = (distance @ weight).argmin(1)  # (R,)
             restart = torch.arange(n_init, device=x.device)
             closest = distance[restart, best]
