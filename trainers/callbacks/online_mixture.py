@@ -99,6 +99,18 @@ class OnlineMixtureMonitor(Callback):
                 self._before.load_state_dict(before)
             self._restored = None
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Refuse what has no images and labels.
+
+        Raises:
+            ValueError: the batch holds unlabelled images, too, whose passes can't be told from the labelled ones'.
+        """
+        if isinstance(batch, dict):
+            raise ValueError(
+                f"online mixture: expected batches of images and labels; got {', '.join(batch)}: "
+                "set callback=[] for a training with unlabelled images, or method=supervised"
+            )
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from tests.contracts.test_configs import configure
+from trainers.callbacks import OnlineMixtureMonitor
 from trainers.classifier_module import ClassifierModule
 from trainers.classifiers.build import build_classifier
 from trainers.main import CONF
@@ -22,7 +23,7 @@ AVERAGED = ["fixmatch", "mean_teacher"]
 
 def compose(method: str, *overrides: str) -> DictConfig:
     return configure(
-        f"method={method}", "data=digits", "data.n_labelled=50", "data.batch_size=25", "classifier.width=16",
+        f"method={method}", "data=digits", "data.n_labelled=50", "data.batch_size=25", "+classifier.width=16",
         "trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", *overrides,
     )  # fmt: skip
 
@@ -95,3 +96,11 @@ def test_the_mixture_is_fitted_to_labelled_and_unlabelled_images_together(method
     assert len(labelled) == 50
     assert labelled < mixture
     assert mixture == set(data.unlabelled_indices.tolist())
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "vat"])
+def test_the_online_mixture_refuses_batches_with_unlabelled_images_in_words(method, tmp_path):
+    cfg = compose(method)
+    module, data = made(cfg)
+    with pytest.raises(ValueError, match=r"got labelled, unlabelled: set callback=\[\]"):
+        trainer(cfg, tmp_path, OnlineMixtureMonitor()).fit(module, datamodule=data)
