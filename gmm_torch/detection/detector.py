@@ -217,8 +217,12 @@ class FailureDetector(nn.Module):
     def judge(self, outputs: Outputs) -> Verdict:
         """`forward`, from outputs that are already there."""
         self._check_fitted()
+        return self.judge_scores(outputs, self.score(outputs))
+
+    def judge_scores(self, outputs: Outputs, score: Tensor) -> Verdict:
+        """`judge`, from scores (N,) of the outputs that are already there."""
         # What is not a number has no order: the least typical of all.
-        score = torch.nan_to_num(self.score(outputs), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
@@ -228,10 +232,12 @@ class FailureDetector(nn.Module):
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
         outputs = self.extractor(x)
+        return self.score(outputs) - self.threshold(outputs.own_logits.argmax(-1))
+
+    def threshold(self, prediction: Tensor) -> Tensor:
+        """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
         threshold = self.calibration.threshold(self.alpha)
-        if threshold.dim():  # one a predicted class
-            threshold = threshold[outputs.own_logits.argmax(-1)]
-        return self.score(outputs) - threshold
+        return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
 
     # ---- explaining
 

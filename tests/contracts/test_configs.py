@@ -14,7 +14,7 @@ from trainers.main import CONF, run_task
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-LISTS = {"ood", "attack", "callback"}
+LISTS = {"ood", "attack", "adaptive", "callback"}
 
 
 def configure(*overrides: str) -> DictConfig:

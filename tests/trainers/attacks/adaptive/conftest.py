@@ -1,0 +1,72 @@
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.scores import make_score
+from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.frozen import frozen
+from trainers.classifiers.small_cnn import SmallCNN
+
+N_IMAGES = 24
+
+
+@pytest.fixture(scope="session")
+def digits():
+    bunch = load_digits()
+    images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
+    return images, torch.tensor(bunch.target, dtype=torch.int64)
+
+
+@pytest.fixture(scope="session")
+def classifier(digits):
+    images, labels = digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SmallCNN(num_classes=10, in_channels=1, width=16)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+        for step in range(150):
+            chosen = torch.arange(step * 64, (step + 1) * 64) % 900
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(images[chosen]), labels[chosen]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def make_detector(classifier, digits):
+    images, _ = digits
+
+    def make(score="consensus", calibration=None, **options):
+        detector = FailureDetector(classifier, score=make_score(score, **options), calibration=calibration)
+        return detector.fit([images[900:1100]]).calibrate([images[1100:1400]])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def detector(make_detector):
+    return make_detector(n_components=3)
+
+
+@pytest.fixture(scope="session")
+def make_scene(digits):
+    images, labels = (part[1400:] for part in digits)
+
+    def make(detector, n_images=N_IMAGES):
+        with torch.no_grad():
+            outputs = detector.extractor(images)
+            verdict = detector.judge(outputs)
+        right = verdict.prediction == labels
+        rows = right.nonzero()[:n_images, 0]
+        others = (right & verdict.accept).nonzero()[:, 0]
+        return Scene(detector, images[rows], labels[rows], outputs.rows(rows), outputs.rows(others))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scene(make_scene, detector):
+    with frozen(detector):
+        yield make_scene(detector)

@@ -1,0 +1,136 @@
+"""Evasion against the budget."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from gmm_torch.functional.binomial import interval
+from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.search import AdaptiveAttack
+
+UNRESTRICTED = 1.0  # every image is within this budget of every other
+
+
+@dataclass(frozen=True)
+class Point:
+    """Evasion within one budget.
+
+    Attributes:
+        epsilon: largest change of a pixel value, in [0, 1].
+        n: images attacked.
+        n_evaded: of them wrong and accepted within this budget or a smaller one.
+        n_lost: of those how many this budget's own search did not find: a sign of a weak search.
+        rate: n_evaded / n.
+        interval: of the rate (Clopper and Pearson 1934).
+    """
+
+    epsilon: float
+    n: int
+    n_evaded: int
+    n_lost: int
+    rate: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one attack achieves against one defence.
+
+    Attributes:
+        defence: "none", or a detector's name.
+        attack: its name; several joined where an image counts if any of them evades.
+        epsilons: budgets, ascending.
+        found: (E, N) bool, the images that each budget's own search found.
+        unrestricted: share of images that evade where every change is allowed; None where that was not tried.
+        seconds: of all searches.
+    """
+
+    defence: str
+    attack: str
+    epsilons: tuple[float, ...]
+    found: Tensor
+    unrestricted: float | None = None
+    seconds: float = 0.0
+
+    @cached_property
+    def evaded(self) -> Tensor:
+        """(E, N) bool: found within this budget or a smaller one, whose images this budget allows too."""
+        return self.found.int().cummax(0).values.bool()
+
+    def points(self, confidence: float = 0.95) -> list[Point]:
+        """One a budget."""
+        n = self.found.shape[1]
+        rows = zip(self.epsilons, self.evaded.sum(1).tolist(), (self.evaded & ~self.found).sum(1).tolist(), strict=True)
+        return [Point(e, n, k, lost, k / n if n else 0.0, interval(k, n, confidence)) for e, k, lost in rows]
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "defence": self.defence,
+            "attack": self.attack,
+            "unrestricted": self.unrestricted,
+            "seconds": self.seconds,
+            "points": [{**asdict(point), "interval": list(point.interval)} for point in self.points()],
+        }
+
+
+def trace(
+    defence: str, attack: AdaptiveAttack, scene: Scene, epsilons: Sequence[float], *, n_unrestricted: int, seed: int
+) -> tuple[Curve, Tensor]:
+    """Attack the same images within each budget.
+
+    Args:
+        defence: name of the scene's detector.
+        attack: the attack.
+        scene: what the attacker knows; its detector frozen.
+        epsilons: budgets, ascending.
+        n_unrestricted: how many of the images, from the first, are also attacked without a budget; 0 for none.
+        seed: of the random starts.
+
+    Returns:
+        The curve, and the images of each budget, (E, N, C, H, W) on the CPU.
+    """
+    start = time.perf_counter()
+    found, images = [], []
+    console = Console(stderr=True)
+    words = f"{attack.name} on {defence}"
+    for epsilon in track(epsilons, words, transient=True, console=console, disable=not console.is_terminal):
+        changed = attack.search(scene, epsilon, torch.Generator().manual_seed(seed))
+        found.append(_evaded(attack, scene, changed).cpu())
+        images.append(changed.cpu())
+    few = scene.rows(slice(n_unrestricted))
+    unrestricted = None
+    if len(few.images):
+        changed = attack.search(few, UNRESTRICTED, torch.Generator().manual_seed(seed))
+        unrestricted = float(_evaded(attack, few, changed).float().mean())
+    curve = Curve(defence, attack.name, tuple(epsilons), torch.stack(found), unrestricted, time.perf_counter() - start)
+    return curve, torch.stack(images)
+
+
+def union(curves: Sequence[Curve]) -> Curve:
+    """The best of several attacks on the same defence: an image counts if any of them evades with it."""
+    first = curves[0]
+    known = [curve.unrestricted for curve in curves if curve.unrestricted is not None]
+    return Curve(
+        first.defence,
+        "any",
+        first.epsilons,
+        torch.stack([curve.found for curve in curves]).any(0),
+        max(known) if known else None,
+        sum(curve.seconds for curve in curves),
+    )
+
+
+@torch.no_grad()
+def _evaded(attack: AdaptiveAttack, scene: Scene, images: Tensor) -> Tensor:
+    """(N,) bool, by verdicts made after the fact."""
+    verdicts = [scene.detector(x) for x in images.split(attack.batch_size)]
+    accept, prediction = (torch.cat([getattr(v, name) for v in verdicts]) for name in ("accept", "prediction"))
+    return accept & (prediction != scene.labels)

@@ -1,0 +1,77 @@
+"""What an adaptive attack aims at."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection import FailureDetector, Outputs
+from trainers.attacks.adaptive.sight import Sight
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an attacker knows.
+
+    Attributes:
+        detector: fitted and calibrated, with its classifier.
+        images: to attack, (N, C, H, W) in [0, 1].
+        labels: (N,) int64, true classes.
+        outputs: of the images.
+        others: outputs of clean images that are accepted, M of them, to imitate.
+    """
+
+    detector: FailureDetector
+    images: Tensor
+    labels: Tensor
+    outputs: Outputs
+    others: Outputs
+
+    def rows(self, index: Tensor | slice) -> "Scene":
+        """Some of the images to attack."""
+        return replace(self, images=self.images[index], labels=self.labels[index], outputs=self.outputs.rows(index))
+
+
+class Objective:
+    """A quantity that rises as an image comes nearer to being wrong and accepted.
+
+    Attributes:
+        uses_score: whether it follows the gradient of the detector's score.
+    """
+
+    uses_score: ClassVar[bool] = True
+
+    def goals(self, scene: Scene, restart: int) -> Tensor:
+        """What each image aims at in this restart, (N,) int64; what the number means is the objective's own."""
+        return torch.full_like(scene.labels, restart)
+
+    def gradient(self, scene: Scene, x: Tensor, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+        """Direction to step along, of the shape of x.
+
+        Args:
+            scene: of the attack.
+            x: (n, C, H, W), a leaf that needs gradients.
+            sight: of x, with its graph.
+            labels: (n,) true classes.
+            goals: (n,).
+        """
+        (found,) = torch.autograd.grad(self.value(scene, sight, labels, goals).sum(), x)
+        return found
+
+    def value(self, scene: Scene, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+        """(n,)."""
+        raise NotImplementedError
+
+
+def lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """z_c - max_{j != c} z_j, (n,), for logits (n, C) and classes c (n,): positive where c wins."""
+    chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, classes[:, None], True)
+    rival = logits.masked_fill(chosen, -torch.inf).amax(1)
+    return logits.gather(1, classes[:, None])[:, 0] - rival
+
+
+def likeliest_wrong(logits: Tensor, labels: Tensor) -> Tensor:
+    """The classes other than the label, (n, C - 1) int64, the most probable first."""
+    order = logits.argsort(dim=1, descending=True)
+    return order[order != labels[:, None]].reshape(len(logits), -1)

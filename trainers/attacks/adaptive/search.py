@@ -1,0 +1,108 @@
+"""Projected gradient search for images that are wrong and accepted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.attacks.adaptive.objective import Objective, Scene
+from trainers.attacks.adaptive.sight import look
+
+
+class AdaptiveAttack:
+    """Looks for images within a maximum-norm budget that classifier and detector both let pass, knowing both.
+
+    Every image on the way counts: the first that the real verdict accepts and the classifier gets wrong ends the search
+    for it. Gradients lead through all views of the detector.
+
+    Args:
+        name: what tables call it.
+        objective: what rises on the way.
+        steps: of each restart.
+        restarts: the first starts at the clean image, the others at random within the budget.
+        step_sizes: first steps as a share of the budget, taken in turn by the restarts; they fall to zero linearly.
+        draws: gradients that are averaged, for detectors with random views (Athalye et al. 2018, expectation over
+            transformation).
+        batch_size: images at once.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        objective: Objective,
+        steps: int = 40,
+        restarts: int = 4,
+        step_sizes: Sequence[float] = (0.25, 0.1),
+        draws: int = 1,
+        batch_size: int = 100,
+    ) -> None:
+        counts = {"steps": steps, "restarts": restarts, "draws": draws, "batch_size": batch_size}
+        for key, value in counts.items():
+            if value < 1:
+                raise ValueError(f"attack {name}: {key} must be at least 1, got {value}")
+        if not step_sizes or not all(size > 0 for size in step_sizes):
+            raise ValueError(f"attack {name}: step_sizes must be positive numbers, got {list(step_sizes)}")
+        self.name = name
+        self.objective = objective
+        self.steps = steps
+        self.restarts = restarts
+        self.step_sizes = tuple(step_sizes)
+        self.draws = draws
+        self.batch_size = batch_size
+
+    def settings(self) -> dict[str, Any]:
+        """As JSON can hold them."""
+        names = ("steps", "restarts", "step_sizes", "draws")
+        return {name: getattr(self, name) for name in names}
+
+    def search(self, scene: Scene, epsilon: float, generator: torch.Generator) -> Tensor:
+        """Images of the shape of `scene.images`, within the budget and [0, 1]; the clean image where none was found.
+
+        Args:
+            scene: what the attacker knows; its detector frozen (see `frozen`), everything on one device.
+            epsilon: largest change of a pixel value.
+            generator: of the random starts, on the CPU.
+        """
+        found = scene.images.clone()
+        open_ = torch.arange(len(found), device=found.device)
+        for restart in range(self.restarts):
+            goals = self.objective.goals(scene, restart)
+            left = []
+            for rows in open_.split(self.batch_size):
+                start = scene.images[rows]
+                if restart:
+                    noise = torch.empty(start.shape).uniform_(-epsilon, epsilon, generator=generator)
+                    start = (start + noise.to(start)).clamp(0, 1)
+                size = self.step_sizes[restart % len(self.step_sizes)] * epsilon
+                left.append(self._descend(scene, rows, start, goals, epsilon, size, found))
+            open_ = torch.cat(left) if left else open_
+        return found
+
+    def _descend(
+        self, scene: Scene, rows: Tensor, x: Tensor, goals: Tensor, epsilon: float, size: float, found: Tensor
+    ) -> Tensor:
+        """One restart of some rows; writes what evades into `found` and returns the rows that are left."""
+        for step in range(self.steps + 1):
+            if not len(rows):
+                break
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                sight = look(scene.detector, x)
+            passed = sight.evades(scene.labels[rows])
+            found[rows[passed]] = x.detach()[passed]
+            if step == self.steps:
+                return rows[~passed]
+            with torch.enable_grad():
+                direction = self.objective.gradient(scene, x, sight, scene.labels[rows], goals[rows])
+                for _ in range(self.draws - 1):
+                    again = look(scene.detector, x)
+                    direction = direction + self.objective.gradient(scene, x, again, scene.labels[rows], goals[rows])
+            clean = scene.images[rows]
+            moved = x.detach() + size * (1 - step / self.steps) * direction.nan_to_num(0).sign()
+            x = moved.maximum(clean - epsilon).minimum(clean + epsilon).clamp(0, 1)[~passed]
+            rows = rows[~passed]
+        return rows

@@ -1,0 +1,83 @@
+"""What an attacker sees of an image: the verdict, and how far it is from the threshold, with a gradient to follow."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.scores import Score
+from gmm_torch.detection.scores.consensus import Consensus
+from gmm_torch.detection.verdict import Verdict
+from gmm_torch.functional.combination import log_tail
+
+# Bandwidth of the smoothed ranks, in standard deviations of the reference scores: wide enough to bridge their gaps.
+BANDWIDTH = 0.2
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Of n images.
+
+    Attributes:
+        outputs: of classifier and features, with their graph.
+        verdict: the detector's real one.
+        margin: score less the threshold in units of `unit`, (n,): accepted where it is >= 0. The value is the
+            detector's own, the gradient that of `smooth_score`.
+    """
+
+    outputs: Outputs
+    verdict: Verdict
+    margin: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """(n, C), the classifier's."""
+        return self.outputs.own_logits
+
+    def evades(self, labels: Tensor) -> Tensor:
+        """(n,) bool: accepted, and another class than the label."""
+        return self.verdict.accept & (self.verdict.prediction != labels)
+
+
+def look(detector: FailureDetector, x: Tensor) -> Sight:
+    """Show images (n, C, H, W) to a detector that is fitted and calibrated."""
+    outputs = detector.extractor(x)
+    score = smooth_score(detector.score, outputs)
+    verdict = detector.judge_scores(outputs, score)
+    return Sight(outputs, verdict, (score - detector.threshold(verdict.prediction)) / unit(detector))
+
+
+def unit(detector: FailureDetector) -> Tensor:
+    """Standard deviation of the calibration scores, (): what makes margins of different scores comparable."""
+    scores = detector.calibration.scores
+    return scores.std(correction=0).clamp_min(torch.finfo(scores.dtype).eps)
+
+
+def smooth_score(score: Score, outputs: Outputs) -> Tensor:
+    """The score, (n,), whose gradient leads through smoothed ranks where the score ranks its parts.
+
+    The slope of a rank jumps from one reference score to the next and is zero above the last. An attack that follows
+    it judges a detector by the noise of its reference set; Tramer et al. 2020, "On adaptive attacks to adversarial
+    example defenses", advise to smooth what is not.
+    """
+    if not isinstance(score, Consensus):
+        return score(outputs)
+    pairs = zip(score.parts.values(), score.references, strict=True)
+    log_p = torch.stack([smooth_log_tail(part(outputs), reference) for part, reference in pairs], dim=-1)
+    return score.combine(log_p)
+
+
+def smooth_log_tail(score: Tensor, reference: Tensor) -> Tensor:
+    """`log_tail` with the gradient of log mean_i sigmoid((score - reference_i) / h).
+
+    The kernel makes the distribution function smooth; far below all references its logarithm falls with slope 1 / h.
+
+    Args:
+        score: (n,).
+        reference: (m,), ascending, m >= 2.
+    """
+    width = (BANDWIDTH * reference.std()).clamp_min(torch.finfo(reference.dtype).eps)
+    smooth = F.logsigmoid((score[:, None] - reference) / width).logsumexp(1)
+    return log_tail(score.detach(), reference) + (smooth - smooth.detach())

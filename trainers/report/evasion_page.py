@@ -1,0 +1,121 @@
+"""The report of adaptive attacks: one self-contained HTML page that opens offline."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from gmm_torch.files import atomic_path
+from trainers.report.evasion_table import (
+    BEST,
+    STATIC,
+    UNDEFENDED,
+    attack_label,
+    auroc_row,
+    budget_label,
+    budgets,
+    caption,
+    defence_label,
+    evasion_rows,
+    find_points,
+)
+from trainers.report.figures.evasion import evasion
+from trainers.report.gallery import data_uri
+from trainers.report.svg import inline_svg
+from trainers.tables import BASELINE, percent
+
+HERE = Path(__file__).parent
+MAJORITY = 0.5  # evasion rate from which the headline speaks of most images
+
+
+class Pair(NamedTuple):
+    """A clean image and what an attack made of it; images (H, W, 1 or 3) uint8."""
+
+    clean: NDArray[np.uint8]
+    changed: NDArray[np.uint8]
+    truth: str
+    prediction: str
+    p_value: float
+    epsilon: float
+    attack: str
+
+
+def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path: Path | str) -> None:
+    """Write the page.
+
+    Args:
+        metrics: of the task `adaptive`.
+        pairs: images that evaded.
+        path: of the page; written to a temporary name first, then moved.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found = metrics["evasion"]
+    curves = {
+        "undefended": find_points(metrics, UNDEFENDED, BEST),
+        "static": find_points(metrics, found["defence"], STATIC),
+        "softmax": find_points(metrics, BASELINE, BEST) if found["defence"] != BASELINE else [],
+        "adaptive": find_points(metrics, found["defence"], BEST),
+    }
+    heading = "Evasion against the budget"
+    page = environment.get_template("evasion.html.j2").render(
+        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        title=metrics["title"],
+        headline=headline(metrics),
+        heading=heading,
+        figure=inline_svg(evasion(curves), "evasion", heading),
+        budgets=[budget_label(epsilon) for epsilon in budgets(metrics)],
+        rows=evasion_rows(metrics),
+        auroc=auroc_row(metrics),
+        caption=caption(metrics),
+        unrestricted=[
+            (attack_label(curve), defence_label(curve["defence"]), percent(curve["unrestricted"]))
+            for curve in found["curves"]
+            if curve["unrestricted"] is not None and curve["attack"] != BEST
+        ],
+        warnings=found["warnings"],
+        attacks=[
+            (name.replace("_", " "), ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items()))
+            for name, settings in found["attacks"].items()
+        ],
+        pairs=[
+            pair._asdict()
+            | {
+                "clean": data_uri(pair.clean),
+                "changed": data_uri(pair.changed),
+                "p_value": f"{pair.p_value:.3f}",
+                "epsilon": budget_label(pair.epsilon),
+                "attack": pair.attack.replace("_", " "),
+            }
+            for pair in pairs
+        ],
+        versions=metrics["versions"],
+    )
+    with atomic_path(Path(path)) as temporary:
+        Path(temporary).write_text(page, encoding="utf-8")
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """What the curve shows, in a sentence; never more than it shows."""
+    points = find_points(metrics, metrics["evasion"]["defence"], BEST)
+    for point in points:
+        if point["rate"] >= MAJORITY:
+            return (
+                f"Who knows the detector gets {percent(point['rate'], 0)} % of the images past it with changes of "
+                f"{budget_label(point['epsilon'])}."
+            )
+    last = points[-1]
+    return (
+        f"Up to {budget_label(last['epsilon'])} these attacks got {percent(last['rate'], 0)} % of the images past the "
+        f"detector; stronger ones may get more (95 % interval for these: {percent(last['interval'][0], 0)} to "
+        f"{percent(last['interval'][1], 0)} %)."
+    )

@@ -1,0 +1,203 @@
+"""Attacks that know the detector: evasion against the budget."""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from foolbox.attacks.base import AttackWithDistance
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.scores import make_score
+from gmm_torch.files import atomic_path
+from gmm_torch.functional.binomial import interval
+from trainers.attacks import Attack
+from trainers.attacks.adaptive.checks import obstacles, weaknesses
+from trainers.attacks.adaptive.curve import Curve, trace, union
+from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.search import AdaptiveAttack
+from trainers.attacks.checks import warn
+from trainers.attacks.frozen import frozen
+from trainers.attacks.selection import Selection, select_right
+from trainers.evaluation_module import Scored
+from trainers.report import TEST
+from trainers.report.evasion_page import Pair, write_evasion_report
+from trainers.report.evasion_table import evasion_table
+from trainers.tables import BASELINE
+from trainers.tasks.judge import judge
+from trainers.tasks.metrics import metrics_of, write_metrics
+from trainers.tasks.need import need
+from trainers.tasks.pictures import picture
+from trainers.tasks.run import Run
+
+log = logging.getLogger(__name__)
+
+STATIC = "pgd"
+N_PAIRS = 12  # evading images in the report
+
+
+def adaptive(
+    cfg: DictConfig,
+    folder: Path,
+    *,
+    budgets: Sequence[float],
+    n_images: int,
+    n_unrestricted: int,
+    n_others: int,
+    static: AttackWithDistance,
+) -> None:
+    """Attack the detector of `detector` by those who know it; write `metrics.json`, `evasion.csv`, `report.html`.
+
+    Args:
+        cfg: of the run; the attacks are those of `adaptive`.
+        folder: of the run.
+        budgets: largest changes of a pixel, in 1/255.
+        n_images: how many images that the classifier gets right are attacked.
+        n_unrestricted: how many of them are also attacked without a budget, as a check of the attacks.
+        n_others: how many clean images the attacker has to imitate.
+        static: the attack that does not know the detector; its successes make the AUROC.
+    """
+    need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=adaptive needs the detector's classifier")
+    need(cfg.detector, "detector", "task=adaptive needs a fitted detector")
+    need(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
+    run = Run(cfg, folder)
+    data, device = run.data, run.device
+    if cfg.attack_limit is not None:
+        n_images, n_unrestricted = min(n_images, cfg.attack_limit), min(n_unrestricted, cfg.attack_limit)
+    epsilons = tuple(budget / 255 for budget in sorted(budgets))
+    statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
+    attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
+    detector = FailureDetector.load(cfg.detector, run.classifier.to(device))
+    own = detector.score.name
+    detectors = {own: detector}
+    if own != BASELINE:
+        detectors[BASELINE] = _baseline(run, detector)
+    test = data.test_dataloader()
+    with frozen(detector.classifier):
+        clean = select_right(detector.classifier, test, n_images, device, data.batch_size, cfg.seed)
+    if not len(clean.images):
+        raise ValueError("task=adaptive: the classifier gets no test image right, so there is nothing to attack")
+    scored = {name: {TEST: judge(run, each, test.dataset, TEST)} for name, each in detectors.items()}
+    about: dict[str, dict[str, Any]] = {}
+    wrong: list[Tensor] = []
+    passed: dict[str, list[Tensor]] = {name: [] for name in detectors}
+    for budget, attack in zip(sorted(budgets), statics, strict=True):
+        result = attack.run(detector.classifier, test, device=device, seed=cfg.seed)
+        source = f"adversarial/{STATIC} {budget:g}"
+        about[source] = {
+            "epsilon": attack.epsilon,
+            "n_attacked": result.n_attacked,
+            "success_rate": result.success_rate,
+        }
+        wrong.append(torch.isin(clean.index, result.index))
+        for name, each in detectors.items():
+            scored[name][source] = judge(run, each, TensorDataset(result.images), source)
+            passed[name].append(torch.isin(clean.index, result.index[scored[name][source].accept]))
+    curves: list[Curve] = []
+    notes: dict[tuple[str, str], list[str]] = {}
+    images: dict[str, dict[str, Tensor]] = {}
+    for name, each in detectors.items():
+        log.info("adaptive attacks on %s: %d images", name, len(clean.images))
+        found: list[Curve] = []
+        with frozen(each):
+            scene = _scene(run, each, clean, scored[name][TEST], n_others)
+            for one in attacks:
+                curve, changed = trace(name, one, scene, epsilons, n_unrestricted=n_unrestricted, seed=cfg.seed)
+                notes[one.name, name] = [*obstacles(scene, one), *weaknesses(curve)]
+                found.append(curve)
+                images.setdefault(name, {})[one.name] = changed
+        found.insert(0, Curve(name, STATIC, epsilons, torch.stack(passed[name])))
+        curves += [*found, union(found)]
+    # An image that passes a detector is wrong for the classifier, too.
+    curves.insert(0, union([Curve("none", STATIC, epsilons, torch.stack(wrong)), *curves]))
+    metrics = metrics_of(run, detector, scored[own], data.test_images.targets, about) | {
+        "evasion": {
+            "defence": own,
+            "n_attacked": len(clean.index),
+            "false_alarms": {name: _false_alarms(each[TEST]) for name, each in scored.items()},
+            "attacks": {each.name: each.settings() for each in attacks},
+            "curves": [curve.summary() for curve in curves],
+            "warnings": [f"{attack} on {name}: {text}" for (attack, name), texts in notes.items() for text in texts],
+        }
+    }
+    write_metrics(metrics, folder / "metrics.json")
+    _write_csv(curves, folder / "evasion.csv")
+    pairs = _pairs(run, detector, clean, [c for c in curves if c.defence == own], images[own])
+    write_evasion_report(metrics, pairs, folder / "report.html")
+    for curve in curves:
+        warn(f"{curve.attack} on {curve.defence}", notes.get((curve.attack, curve.defence), []))
+    console = Console()
+    console.print(evasion_table(metrics))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _baseline(run: Run, detector: FailureDetector) -> FailureDetector:
+    """Refuses by the largest softmax probability, at the same rate, calibrated on the same images."""
+    baseline = FailureDetector(run.classifier, score=make_score(BASELINE), alpha=detector.alpha)
+    outputs = baseline.outputs(run.data.calibration_dataloader())
+    return baseline.fit_outputs(outputs).calibrate_outputs(outputs)
+
+
+def _false_alarms(test: Scored) -> dict[str, Any]:
+    """The share of clean test images that are refused."""
+    n, refused = len(test.accept), int((~test.accept).sum())
+    return {"n": n, "rate": refused / n, "interval": list(interval(refused, n))}
+
+
+def _scene(run: Run, detector: FailureDetector, clean: Selection, test: Scored, n_others: int) -> Scene:
+    """What the attacker knows, on the detector's device."""
+    good = test.accept & (test.prediction == run.data.test_images.targets)
+    chosen = good.nonzero()[:, 0][:n_others]
+    others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])
+    images, device = clean.images.to(detector.device), detector.device
+    size = run.data.batch_size
+    outputs, imitated = (detector.outputs(each.split(size)) for each in (images, others))
+    return Scene(detector, images, clean.label.to(device), outputs, imitated)
+
+
+def _write_csv(curves: Sequence[Curve], path: Path) -> None:
+    columns = ("defence", "attack", "epsilon", "n", "n_evaded", "n_lost", "rate", "low", "high")
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for curve in curves:
+            for point in curve.points():
+                counts = (point.epsilon, point.n, point.n_evaded, point.n_lost, point.rate)
+                writer.writerow((curve.defence, curve.attack, *counts, *point.interval))
+
+
+def _pairs(
+    run: Run, detector: FailureDetector, clean: Selection, curves: Sequence[Curve], images: Mapping[str, Tensor]
+) -> list[Pair]:
+    """Images that evade the detector, those with the smallest budgets first."""
+    candidates: dict[int, tuple[float, str, int]] = {}
+    for curve in curves:
+        if curve.attack in images:
+            for e, i in curve.found.nonzero().tolist():
+                best = (curve.epsilons[e], curve.attack, e)
+                candidates[i] = min(candidates.get(i, best), best)
+    pairs = []
+    for i, (epsilon, attack, e) in sorted(candidates.items(), key=lambda item: item[1])[:N_PAIRS]:
+        changed = images[attack][e, i]
+        with torch.no_grad():
+            verdict = detector(changed[None].to(detector.device))
+        names = run.data.class_names
+        pairs.append(
+            Pair(
+                picture(clean.images[i]),
+                picture(changed),
+                names[int(clean.label[i])],
+                names[int(verdict.prediction)],
+                float(verdict.p_value),
+                epsilon,
+                attack,
+            )
+        )
+    return pairs
