@@ -95,7 +95,7 @@ class Run:
 
     def _ood(self, image_shape: Sequence[int]) -> dict[str, LabelledImages]:
         cfg = self.cfg
-        return build_ood(cfg.get("ood"), image_shape, cfg.seed, cfg.ood_limit, cfg.missing_data == "leave_out")
+        return build_ood(cfg.get("ood"), image_shape, cfg.seed, cfg.ood_limit, cfg.missing_data != "error")
 
     @cached_property
     def cache(self) -> Cache | None:
