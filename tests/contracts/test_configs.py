@@ -34,6 +34,22 @@ def write_images(root: Path) -> None:
                 Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
 
 
+def write_lists(root: Path, cfg: DictConfig) -> None:
+    """The list files and images that a config names below `root`: three classes of noise."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"train": 200, "test": 20, "held_out": 25, "all": 20}
+    for source in (cfg.data.source, *cfg.ood.values()):
+        for split, name in source.lists.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / source.folder / name).mkdir(parents=True)
+            lines = []
+            for i in range(sizes[split]):
+                pixels = torch.randint(100 * (i % 2), 256, (32, 32, 3), dtype=torch.uint8, generator=generator)
+                Image.fromarray(pixels.numpy()).save(root / source.folder / name / f"{i}.png")
+                lines.append(f"{name}/{i}.png {i % 3}")
+            (root / name).write_text("\n".join(lines))
+
+
 def targets(cfg: object) -> list[str]:
     """Every `_target_` of a config, however deep."""
     if isinstance(cfg, dict):
@@ -92,6 +108,13 @@ def test_every_experiment_runs_in_fast_mode(option, tmp_path):
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images
         write_images(tmp_path / "images")
         overrides.append(f"data.root={tmp_path / 'images'}")
+    if "openood_root" in cfg:  # on the images of a benchmark, here smaller, of fewer classes, with random weights
+        write_lists(tmp_path / "lists", cfg)
+        overrides += [f"openood_root={tmp_path / 'lists'}", "data.num_classes=3", "data.calibration_every=8"]
+        overrides += ["data.image_shape=[3,8,8]", "classifier.num_classes=3", "data.num_workers=0", "views=1"]
+        overrides += ["classifier.weights=null"] if "weights" in cfg.classifier else []
+    if cfg.cache is not None:
+        overrides.append(f"cache={tmp_path / 'cache'}")
     run_task(configure(*overrides), tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left >= {

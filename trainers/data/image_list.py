@@ -29,6 +29,7 @@ def image_list(
     cache: bool = False,
     skip_unreadable: bool = False,
     remedy: str = REMEDY,
+    seed: int = 0,
 ) -> LabelledImages:
     """Load the images that list files name, one line each: a path, a blank, a label.
 
@@ -47,6 +48,7 @@ def image_list(
         crop_share: see ``trainers.data.image_files.decode``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
+        seed: as every loader of an out-of-distribution set takes it; a list leaves nothing to chance.
         remedy: what to do where a list or the images can't be found, for the error.
 
     Returns:

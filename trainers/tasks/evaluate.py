@@ -10,7 +10,9 @@ from rich.console import Console
 from torch.utils.data import Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
+from trainers.benchmark_table import FILE, benchmark_markdown, benchmark_table, group_averages
 from trainers.error_table import error_table
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.tables import metrics_table
@@ -60,6 +62,9 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         indices[source] = torch.arange(len(dataset))
     scored = {source: judge(run, detector, dataset, source) for source, dataset in images.items()}
     metrics = metrics_of(run, detector, scored, labels[TEST], attacks)
+    benchmark = cfg.get("benchmark")
+    if benchmark is not None:
+        metrics["benchmark"] = group_averages(metrics, benchmark)
     write_metrics(metrics, run.folder / "metrics.json")
     table = score_table(scored, labels, indices)
     write_scores(table, run.folder / "scores.csv")
@@ -85,5 +90,9 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     console = Console()
     console.print(metrics_table(metrics))
     console.print(error_table(metrics))
+    if benchmark is not None:
+        console.print(benchmark_table(metrics, benchmark))
+        with atomic_path(run.folder / FILE) as temporary:
+            temporary.write_text(benchmark_markdown(metrics, benchmark), encoding="utf-8")
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
     return metrics

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from trainers.classifiers.checkpoint import save_weights
 from trainers.tasks.evaluate import evaluate_detector
 from trainers.tasks.fit import fit_detector
 from trainers.tasks.held_out import objective
 from trainers.tasks.run import Run
-from trainers.tasks.train_once import train_once
+from trainers.tasks.train_once import WEIGHTS, train_once
 
 
 def run(cfg: DictConfig, folder: Path) -> float | None:
@@ -19,8 +20,10 @@ def run(cfg: DictConfig, folder: Path) -> float | None:
     """
     this = Run(cfg, folder)
     this.check()
-    if cfg.classifier.checkpoint is None:
+    if cfg.train and cfg.classifier.checkpoint is None:
         train_once(this)
+    elif cfg.classifier.checkpoint is None:  # weights that the network's own package brought
+        save_weights(this.classifier, folder / WEIGHTS)
     detector = fit_detector(this)
     metrics = evaluate_detector(this, detector)
     return objective(metrics["held_out_log_likelihood"])

@@ -19,6 +19,7 @@ from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.em import EMOptions
 from gmm_torch.functional.p_values import calibration_size
 from trainers.attacks import Attack
+from trainers.benchmark_table import check_benchmark
 from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier
 from trainers.data.datamodule import ImageDataModule
@@ -108,6 +109,8 @@ class Run:
         instantiate(self.cfg.score)
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
+        if self.cfg.get("benchmark") is not None:
+            check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
         _ = self.em_options, self.attacks
         self._find_data()
         needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
