@@ -32,12 +32,15 @@ log = logging.getLogger(__name__)
 
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
+MEDIA_TYPES = (
+    "application/octet-stream", "image/bmp", "image/jpeg", "image/png", "image/tiff", "image/webp",
+    "image/x-portable-pixmap",
+)  # fmt: skip
 BODY = {
     "required": True,
     "description": "the file of an image: as the body itself, or as the one file of a form",
     "content": {
-        "application/octet-stream": {"schema": BINARY},
-        "image/*": {"schema": BINARY},
+        **{kind: {"schema": BINARY} for kind in MEDIA_TYPES},
         "multipart/form-data": {"schema": FORM},
     },
 }
@@ -217,7 +220,7 @@ def create_app(
         """Counters in Prometheus' text format."""
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
         return page
 

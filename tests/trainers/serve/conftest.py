@@ -1,7 +1,12 @@
 import io
+import socket
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
@@ -22,6 +27,20 @@ def png(image: torch.Tensor) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image[0].numpy()).save(stream, "PNG")
     return stream.getvalue()
+
+
+@contextmanager
+def listening(app):
+    """The application on a real socket; yields its port once it takes images."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not (server.started and app.state.service.ready):
+            time.sleep(0.01)
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
 
 
 class Fragile(nn.Module):

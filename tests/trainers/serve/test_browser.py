@@ -2,15 +2,11 @@
 
 import base64
 import shutil
-import socket
-import threading
-import time
 
 import pytest
 import torch
-import uvicorn
 
-from tests.trainers.serve.conftest import png
+from tests.trainers.serve.conftest import listening, png
 from trainers.serve import create_app
 
 pytest.importorskip("selenium")
@@ -33,16 +29,8 @@ document.getElementById("drop").dispatchEvent(
 
 @pytest.fixture(scope="module")
 def address(detector):
-    names = [f"digit {i}" for i in range(10)]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(detector, (1, 8, 8), names), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(10)
+    with listening(create_app(detector, (1, 8, 8), [f"digit {i}" for i in range(10)])) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")
