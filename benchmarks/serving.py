@@ -183,7 +183,10 @@ async def watch(pid: int, samples: list[float]) -> None:
 async def ready(address: str) -> None:
     """Wait until the service takes images."""
     async with aiohttp.ClientSession() as session:
-        while (await session.get(f"{address}/health")).status != 200:
+        while True:
+            async with session.get(f"{address}/health") as response:
+                if response.status == 200:
+                    return
             await asyncio.sleep(0.1)
 
 
