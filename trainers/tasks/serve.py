@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gmm_torch.detection import FailureDetector
 from trainers.classifiers.build import build_classifier
@@ -49,5 +49,5 @@ def serve(
         image_shape = cfg.data.image_shape
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
     detector = FailureDetector.load(cfg.detector, classifier.to(run.device))
-    crop_share = float(cfg.data.source.get("crop_share", 1.0))
+    crop_share = float(OmegaConf.select(cfg, "data.source.crop_share", default=1.0))
     run_app(create_app(detector, image_shape, names, bounds, crop_share=crop_share), host, port)

@@ -24,7 +24,7 @@ from trainers.main import run_task
 from trainers.serve.server import run_app
 from trainers.tasks import serve
 
-NETWORK = ("classifier=small_cnn", "classifier.width=8")
+NETWORK = ("classifier=small_cnn", "+classifier.width=8")
 
 
 @pytest.fixture(scope="module")
