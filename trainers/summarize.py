@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -134,10 +135,10 @@ def summarize(folder: Path | str) -> Summary:
 def _job(path: Path, folder: Path) -> Job:
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        numbers = {"test accuracy": metrics["classifier"]["test_accuracy"]}
-        numbers |= {source_label(name): source["auroc"] for name, source in metrics["sources"].items()}
+        numbers = {"test accuracy": _share(metrics["classifier"]["test_accuracy"])}
+        numbers |= {source_label(name): _share(source["auroc"]) for name, source in metrics["sources"].items()}
         seed = str(metrics["seed"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path / METRICS} is not what a run writes ({type(error).__name__}: {error}). Repeat that job "
             "or move its folder away."
@@ -147,11 +148,24 @@ def _job(path: Path, folder: Path) -> Job:
     return Job(str(path.relative_to(folder)), overrides, seed, numbers)
 
 
+def _share(value: Any) -> float | None:
+    if value is None or 0 <= value <= 1:
+        return value
+    raise ValueError(f"expected a number from 0 to 1, got {value}")
+
+
 def _overrides(path: Path) -> dict[str, str]:
     """Hydra's list of "key=value", in its order; none for a run that was not started by Hydra."""
     if not path.exists():
         return {}
-    pairs = (str(line).partition("=") for line in OmegaConf.to_container(OmegaConf.load(path)) or [])
+    try:
+        # OmegaConf would copy what a few YAML aliases repeat a billion times.
+        lines = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise ValueError("expected a list of key=value")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not what Hydra writes ({error}). Move it away.") from error
+    pairs = (line.partition("=") for line in lines)
     return {key.lstrip("+~"): value for key, _, value in pairs}
 
 

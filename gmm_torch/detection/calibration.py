@@ -86,6 +86,8 @@ class Calibration(nn.Module):
         if isinstance(scores, Tensor):  # as many as were saved
             self.scores = self.scores.new_empty(scores.shape, dtype=scores.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.scores.dim() != 1 or not self.scores.is_floating_point():
+            raise ValueError(f"calibration scores: expected (n,) numbers; got {self.scores.dtype} {self.scores.shape}")
         if not bool(torch.isfinite(self.scores).all() & (self.scores.diff() >= 0).all()):
             raise ValueError("calibration scores: expected finite numbers in ascending order; the state is damaged")
 

@@ -10,15 +10,25 @@ from torch import Tensor, nn
 
 from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration, check_alpha
-from gmm_torch.detection.calibrations import CALIBRATIONS, make_calibration
+from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
+from gmm_torch.detection.description import Description
+from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
 from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.scores import SCORES, Fitter, Score, make_score
-from gmm_torch.detection.storage import DetectorFile, fingerprint, load_exactly, part_of, read_detector, write_detector
+from gmm_torch.detection.scores import Fitter, Score, make_score
+from gmm_torch.detection.storage import (
+    DetectorFile,
+    check_fit,
+    fingerprint,
+    load_exactly,
+    part_of,
+    read_detector,
+    write_detector,
+)
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.functional.p_values import calibration_size
@@ -59,6 +69,7 @@ class FailureDetector(nn.Module):
     score: Score
     calibration: Calibration | MondrianCalibration
     memory: Memory
+    domain: Domain
 
     def __init__(
         self,
@@ -85,6 +96,7 @@ class FailureDetector(nn.Module):
         self.views_by_default = views is None
         self.calibration = Calibration() if calibration is None else calibration
         self.memory = Memory()
+        self.domain = Domain()
         self.alpha = alpha
         self.seed = seed
         self.n_fitted = 0
@@ -159,6 +171,7 @@ class FailureDetector(nn.Module):
         self.score.fit(outputs, fitter or self._fit_mixture)
         self.score.refer(outputs.rows(slice(MAX_REFERENCE)))
         self.memory.fit(self.score.models(), outputs)
+        self.domain.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
         return self
@@ -170,6 +183,7 @@ class FailureDetector(nn.Module):
         self.widths, self._n_classes = widths, n_classes
         self.score.build(widths, len(self.extractor.views), n_classes)
         self.memory.build(self.score.models(), n_classes)
+        self.domain.build(len(widths))
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
         """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
@@ -197,7 +211,8 @@ class FailureDetector(nn.Module):
         if self.score.needs_reference and enough:
             self.score.refer(outputs.rows(reference))
             outputs = outputs.rows(~reference)
-        self.calibration.fit(self.score(outputs), self.alpha, predictions=outputs.own_logits.argmax(-1))
+        score = self._bounded(self.score(outputs), outputs)
+        self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
         return self
 
     def _check_fitted(self) -> None:
@@ -221,8 +236,7 @@ class FailureDetector(nn.Module):
 
     def judge_scores(self, outputs: Outputs, score: Tensor) -> Verdict:
         """`judge`, from scores (N,) of the outputs that are already there."""
-        # What is not a number has no order: the least typical of all.
-        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        score = self._bounded(score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
@@ -232,12 +246,17 @@ class FailureDetector(nn.Module):
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
         outputs = self.extractor(x)
-        return self.score(outputs) - self.threshold(outputs.own_logits.argmax(-1))
+        return self._bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
 
     def threshold(self, prediction: Tensor) -> Tensor:
         """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
         threshold = self.calibration.threshold(self.alpha)
         return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
+
+    def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
+        """Minus infinity where an input is out of the score's domain or the score is not a number: nothing is lower."""
+        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return torch.where(self.domain(outputs), score, -torch.inf)
 
     # ---- explaining
 
@@ -360,13 +379,13 @@ class FailureDetector(nn.Module):
             if sizes["widths"]:
                 own = part_of(dict(state_dict), prefix.removesuffix("."))
                 self._make_room(dict(sizes["widths"]), int(sizes["n_classes"]), own)
+                self.to(self.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _make_room(self, widths: dict[str, int], n_classes: int, tensors: dict[str, Tensor]) -> None:
         self._build(widths, n_classes)
         for name, module in (("score", self.score), ("memory", self.memory)):
             module.reserve({key: tuple(value.shape) for key, value in part_of(tensors, name).items()})
-        self.to(self.device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
@@ -376,27 +395,34 @@ class FailureDetector(nn.Module):
         """
         self._check_fitted()
         self.calibration.threshold(self.alpha)
-        spec = {
-            "layers": self.extractor.layers,
-            "views": list(self.extractor.views),
-            "widths": self.widths,
-            "n_classes": self._n_classes,
-            "score": {"name": self.score.name, "options": self.score.options()},
-            "calibration": {"name": self.calibration.name, "options": self.calibration.options()},
-            "alpha": self.alpha,
-            "seed": self.seed,
-            "n_fitted": self.n_fitted,
-            "classifier": fingerprint(self.classifier),
-            "versions": {"torch": torch.__version__},
+        description = Description(
+            layers=self.extractor.layers,
+            views=list(self.extractor.views),
+            widths=self.widths,
+            n_classes=self._n_classes,
+            score={"name": self.score.name, "options": self.score.options()},
+            calibration={"name": self.calibration.name, "options": self.calibration.options()},
+            alpha=self.alpha,
+            seed=self.seed,
+            n_fitted=self.n_fitted,
+            classifier=fingerprint(self.classifier),
+            versions={"torch": torch.__version__},
+        )
+        parts = {**self._parts(), "calibration": self.calibration}
+        tensors = {
+            f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
         }
-        tensors = {f"score.{name}": value for name, value in self.score.state_dict().items()}
-        tensors |= {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
-        tensors |= {f"calibration.{name}": value for name, value in self.calibration.state_dict().items()}
-        write_detector(path, DetectorFile(spec, tensors))
+        write_detector(path, DetectorFile(description.to_json(), tensors))
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """What is sized by the description of a file, by the name that its tensors begin with there."""
+        return {"score": self.score, "memory": self.memory, "domain": self.domain}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool = True) -> Self:
         """Read a detector for `classifier`, onto the classifier's device.
+
+        Nothing in the file can run, and it takes no more memory than a few times its size, whatever it asks for.
 
         Args:
             path: written by `save`.
@@ -408,42 +434,60 @@ class FailureDetector(nn.Module):
             FileNotFoundError, FileFormatError: see `read_detector`.
             ValueError: the classifier is not the one that the detector was fitted to.
         """
-        file = read_detector(path)
-        spec = file.spec
+        file, what = read_detector(path), f"detector file: {path}"
         try:
-            name, options = spec["score"]["name"], spec["score"]["options"]
-            if name not in SCORES:
-                raise FileFormatError(f"detector file: {path} has an unknown score {name!r}")
-            layers, views = list(spec["layers"]), tuple(spec["views"])
-            widths, n_classes = dict(spec["widths"]), int(spec["n_classes"])
-            stored, alpha, seed = spec["classifier"], float(spec["alpha"]), int(spec["seed"])
-            score = make_score(name, **options)
-            kind = spec.get("calibration", {"name": Calibration.name, "options": {}})
-            if kind["name"] not in CALIBRATIONS:
-                raise FileFormatError(f"detector file: {path} has an unknown calibration {kind['name']!r}")
-            calibration = make_calibration(kind["name"], **kind["options"])
-        except (KeyError, TypeError) as error:
-            raise FileFormatError(f"detector file: {path} has a damaged description ({error})") from error
-        actual = fingerprint(classifier)
+            description = Description.from_json(file.spec)
+        except ValueError as error:
+            raise FileFormatError(f"{what} has a damaged description ({error})") from error
+        actual, stored = fingerprint(classifier), description.classifier
         for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
-            if actual[part] != stored.get(part) and (strict or part == "structure"):
+            if actual[part] != stored[part] and (strict or part == "structure"):
                 raise ValueError(
                     f"classifier: its {meaning} are not those the detector {path} was fitted to; load that "
                     "classifier's checkpoint, or fit and calibrate a detector for this one"
                 )
-        detector = cls(
-            classifier, layers=layers, score=score, views=views, calibration=calibration, alpha=alpha, seed=seed
-        )
-        tensors = {"calibration.scores": torch.empty(0)} | file.tensors
-        detector._make_room(widths, n_classes, tensors)
-        for part, module in (("score", detector.score), ("memory", detector.memory)):
-            load_exactly(module, part_of(tensors, part), f"detector file: {path}")
         try:
-            detector.calibration.load_state_dict(part_of(tensors, "calibration"))
-        except (RuntimeError, ValueError) as error:
-            raise FileFormatError(f"detector file: {path} has damaged calibration scores ({error})") from error
-        detector.n_fitted = int(spec.get("n_fitted", 0))
+            with torch.device("meta"):  # where sizes cost no memory
+                blank = cls._described(classifier, description, file.tensors)
+            for part, module in blank._parts().items():
+                check_fit(module, part_of(file.tensors, part), what)
+            detector = cls._described(classifier, description, file.tensors)
+            for part, module in detector._parts().items():
+                load_exactly(module, part_of(file.tensors, part), what)
+            detector.calibration.load_state_dict(part_of(file.tensors, "calibration"))
+            detector._check_loaded()
+        except FileFormatError:
+            raise
+        except Exception as error:  # what a description can ask for has no bounds
+            raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
         return detector.to(detector.device)
+
+    @classmethod
+    def _described(cls, classifier: nn.Module, description: Description, tensors: dict[str, Tensor]) -> Self:
+        """An empty detector with room for stored tensors."""
+        detector = cls(
+            classifier,
+            layers=description.layers,
+            score=make_score(description.score["name"], **description.score["options"]),
+            views=description.views,
+            calibration=make_calibration(description.calibration["name"], **description.calibration["options"]),
+            alpha=description.alpha,
+            seed=description.seed,
+        )
+        detector.n_fitted = description.n_fitted
+        detector._make_room(description.widths, description.n_classes, tensors)
+        return detector
+
+    def _check_loaded(self) -> None:
+        """Raise where stored values contradict each other."""
+        for module in self.score.modules():
+            if isinstance(module, GaussianMixture):
+                module.require_fitted()
+        self.memory.check(self.n_fitted, self._n_classes)
+        classes = torch.arange(self._n_classes)
+        least = self.calibration.p_value(self.calibration.scores.new_full(classes.shape, -torch.inf), classes)
+        if not bool((least <= self.alpha).all()):
+            raise ValueError(f"{len(self.calibration)} calibration scores can refuse nothing at alpha={self.alpha:g}")
 
 
 def _labels_of(batch: Any) -> Tensor:

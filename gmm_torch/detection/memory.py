@@ -100,5 +100,21 @@ class Memory(nn.Module):
             if leaf in ("index", "prediction", "points") and name in shapes:
                 setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
 
+    def check(self, n_fitted: int, n_classes: int) -> None:
+        """Raise unless a stored state is one that `fit` and `observe` could have left.
+
+        Raises:
+            ValueError: numbers of inputs, classes or counts that there can't be.
+        """
+        lists = [self.index, self.prediction, *(kept.points for kept in self._kept())]
+        counts = [value for kept in self._kept() for value in (kept.predicted, kept.labelled, kept.wrong)]
+        within = [(self.index, n_fitted), (self.prediction, n_classes)]
+        if (
+            len({len(each) for each in lists}) > 1
+            or any(bool((value < 0).any()) for value in counts)
+            or any(bool(((value < 0) | (value >= bound)).any()) for value, bound in within)
+        ):
+            raise ValueError("memory: expected as many points as inputs, classes that there are, and counts")
+
     def _kept(self) -> list[ComponentMemory]:
         return list(self.mixtures)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """P-values by predicted class, so that no class bears all the false alarms."""
 
+import math
 from typing import Any, Self
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.p_values import calibration_size, comparable, threshold_index
+
+MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
 
 
 class MondrianCalibration(nn.Module):
@@ -40,6 +43,10 @@ class MondrianCalibration(nn.Module):
         super().__init__()
         if n_classes < 1 or (min_size is not None and min_size < 1):
             raise ValueError(f"expected at least one class and min_size >= 1; got {n_classes} and {min_size}")
+        if n_classes**2 > MAX_NUMBERS:
+            raise ValueError(
+                f"n_classes: expected at most {math.isqrt(MAX_NUMBERS)} for a table of pairs; got {n_classes}"
+            )
         self.n_classes = n_classes
         self.min_size = min_size
         self.register_buffer("scores", torch.empty(0))  # (n,) ascending within a class
@@ -143,6 +150,8 @@ class MondrianCalibration(nn.Module):
         place = torch.arange(len(self), device=self.scores.device)
         place = place - (self.sizes.cumsum(0) - self.sizes)[self.classes]
         shape = (self.n_classes, int(self.sizes.max()))
+        if math.prod(shape) > MAX_NUMBERS:
+            raise ValueError(f"calibration scores: a table of {shape[0]} classes by {shape[1]} inputs is too large")
         self.table = self.scores.new_full(shape, torch.inf)
         self.table[self.classes, place] = self.scores
         counts = self.sizes.tolist()
@@ -169,8 +178,10 @@ class MondrianCalibration(nn.Module):
             if isinstance(value, Tensor):
                 setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        _check_shape(self.classes, self.scores)
+        if not self.scores.is_floating_point():
+            raise ValueError(f"calibration scores: expected numbers; got {self.scores.dtype}")
         if len(self.classes):
-            _check_shape(self.classes, self.scores)
             self._check_classes(self.classes)
             step = self.classes.diff()
             ascending = ((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all()

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,20 @@ def fingerprint(module: nn.Module) -> dict[str, str]:
     return {"structure": structure.hexdigest()[:32], "weights": weights.hexdigest()[:32]}
 
 
+def digest(spec: str, tensors: dict[str, Tensor]) -> str:
+    """Hash of a description and of tensors on the CPU, contiguous; a file that was damaged has another."""
+    found = hashlib.sha256(spec.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def write_detector(path: str | os.PathLike[str], file: DetectorFile) -> None:
     """Write a detector file, whole or not at all."""
-    metadata = {"format": FORMAT, "version": str(VERSION), "spec": json.dumps(file.spec)}
+    spec = json.dumps(file.spec)
     tensors = {name: value.detach().cpu().contiguous() for name, value in file.tensors.items()}
+    metadata = {"format": FORMAT, "version": str(VERSION), "spec": spec, "sha256": digest(spec, tensors)}
     with atomic_path(Path(path)) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -58,7 +67,7 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: truncated, not a safetensors file, not a detector, or of another version.
+        FileFormatError: damaged, not a safetensors file, not a detector, or of another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,7 +76,7 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, struct.error, OSError) as error:
+    except Exception as error:  # what a damaged header makes of the reader can be anything
         raise FileFormatError(f"detector file: {path} is truncated or no safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise FileFormatError(f"detector file: {path} holds no detector; write one with FailureDetector.save")
@@ -76,12 +85,12 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
             f"detector file: {path} has format version {metadata.get('version')}, this library reads {VERSION}: "
             "fit and save the detector again"
         )
+    if metadata.get("sha256") != digest(metadata.get("spec", ""), tensors):
+        raise FileFormatError(f"detector file: {path} is damaged: its content is not what was saved; copy it again")
     try:
         spec = json.loads(metadata["spec"])
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise FileFormatError(f"detector file: {path} has a damaged description") from error
-    if not isinstance(spec, dict):
-        raise FileFormatError(f"detector file: {path} has a damaged description")
     return DetectorFile(spec, tensors)
 
 
@@ -91,17 +100,31 @@ def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Fill a module's state; every tensor must be there, of the right shape, and finite.
+def check_fit(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Raise unless the tensors are those of a module's state, by name, shape and kind; the module may be on "meta".
 
     Raises:
         FileFormatError: otherwise.
     """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: _kind(value) for name, value in module.state_dict().items()}
+    given = {name: _kind(value) for name, value in tensors.items()}
     if expected != given:
         names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise FileFormatError(f"{what}: tensors missing, unexpected or of another shape: {', '.join(names[:5])}")
+
+
+def _kind(value: Tensor) -> tuple[tuple[int, ...], torch.dtype | None]:
+    """Shape and type; floating types are as good as each other."""
+    return tuple(value.shape), None if value.is_floating_point() else value.dtype
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Fill a module's state; every tensor must be there, of the right shape and kind, and finite.
+
+    Raises:
+        FileFormatError: otherwise.
+    """
+    check_fit(module, tensors, what)
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FileFormatError(f"{what}: {name} has NaN or infinity")

@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gmm_torch.files import atomic_path
+from trainers.classifiers.pickles import check_pickles
 
 _PICKLED = (".pt", ".pth", ".ckpt")
+_NOT_LOADED = "damaged, or holds pickled Python objects, which could run code and are not loaded"
+_SAVE_AGAIN = "save the state dict alone: torch.save(network.state_dict(), path) or safetensors.torch.save_file"
 _SHOWN = 4  # keys of each kind that an error names
 
 
@@ -80,7 +83,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
         source: where that came from, for the error.
 
     Raises:
-        CheckpointError: if keys are missing, unexpected, or of another shape; the module is then unchanged.
+        CheckpointError: if keys are missing, unexpected, or of another shape, or values are NaN; the module is then
+            unchanged.
     """
     own = module.state_dict()
     prefix = common_prefix(state, own)
@@ -101,6 +105,11 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
         raise CheckpointError(
             f"{source} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}. "
             "Choose the classifier, number of classes and image channels that the file was trained with"
+        )
+    undefined = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
+    if undefined:
+        raise CheckpointError(
+            f"{source}: {_problem('with NaN', undefined)}; the training that wrote it diverged, take an earlier one"
         )
     module.load_state_dict(state)
 
@@ -127,14 +136,16 @@ def common_prefix(keys: Iterable[str], wanted: Iterable[str]) -> str:
 
 
 def _read_pickled(path: Path) -> object:
+    # What a damaged file makes of the readers can be anything.
+    try:
+        check_pickles(path)
+    except Exception as error:
+        raise CheckpointError(f"{path}: {_NOT_LOADED} ({type(error).__name__}: {error}); {_SAVE_AGAIN}") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds pickled Python objects, which could run code and are not loaded; "
-            "save the state dict alone: torch.save(network.state_dict(), path) or safetensors.torch.save_file"
-        ) from error
-    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: {_NOT_LOADED}; {_SAVE_AGAIN}") from error
+    except Exception as error:
         raise CheckpointError(f"{path} is damaged or no PyTorch file; copy or export it again") from error
 
 

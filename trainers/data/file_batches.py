@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainers.data.image_files import READ_ERRORS, decode
+from trainers.data.errors import DataError
+from trainers.data.image_files import decode
 from trainers.data.images import ImageShape
 
 
@@ -64,6 +65,6 @@ class FileBatches(Dataset[FileBatch]):
         for i, path in enumerate(paths):
             try:
                 images[i] = decode(path, self.image_shape, self.crop_share).float().div_(255)
-            except READ_ERRORS as error:
-                images[i], errors[i] = torch.nan, str(error) or type(error).__name__
+            except DataError as error:
+                images[i], errors[i] = torch.nan, str(error)
         return FileBatch(images, paths, errors)

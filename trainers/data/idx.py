@@ -3,7 +3,6 @@
 import functools
 import gzip
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from trainers.data.images import ImageArray, check_split
 
 IDX_DATASETS = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
 EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+MAX_BYTES = 2**30  # of a file, unpacked: a few gzipped bytes can stand for any number
 
 
 def idx_images(
@@ -77,12 +77,14 @@ def idx_images(
     targets = _read(files[1], read_label_file)
     if len(images) != len(targets):
         raise DataError(f"{files[0]} holds {len(images)} images, but {files[1]} holds {len(targets)} labels")
-    if subset is None:
-        return ImageArray(images[:, None], targets, dataset_class.classes)
-    names = dataset_class.classes_split_dict[subset]
-    if names[0] == "N/A":  # the labels of the letters begin at one
+    names = dataset_class.classes if subset is None else dataset_class.classes_split_dict[subset]
+    if names[0] == "N/A":  # the labels of EMNIST's letters begin at one
         names, targets = names[1:], targets - 1
-    return ImageArray(images.transpose(1, 2)[:, None], targets, names)  # EMNIST keeps images on their side
+    lowest, highest = int(targets.min()), int(targets.max())
+    if lowest < 0 or highest >= len(names):
+        raise DataError(f"{files[1]} holds labels of classes {lowest} to {highest}, but {name} has {len(names)}")
+    upright = images if subset is None else images.transpose(1, 2)  # EMNIST keeps images on their side
+    return ImageArray(upright[:, None], targets, names)
 
 
 def find_idx_files(folders: Sequence[Path], split: str, subset: str | None = None) -> tuple[Path, Path] | None:
@@ -110,14 +112,17 @@ def _spellings(folder: Path, stem: str, kind: str) -> list[Path]:
 
 def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
     try:
-        if path.suffix != ".gz":
-            return reader(str(path))
         # torchvision reads plain files only, and the folder of a local copy is not ours to unpack into.
         with tempfile.TemporaryDirectory() as folder:
-            unpacked = Path(folder) / path.stem
-            with gzip.open(path) as packed, unpacked.open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
-            return reader(str(unpacked))
+            plain = path
+            if path.suffix == ".gz":
+                plain = Path(folder) / path.stem
+                with gzip.open(path) as packed, plain.open("wb") as unpacked:
+                    while unpacked.tell() <= MAX_BYTES and (part := packed.read(2**20)):
+                        unpacked.write(part)
+            if plain.stat().st_size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES} bytes")
+            return reader(str(plain))
     # torchvision asserts on the header and lets the reshape of a short file fail.
     except (
         AssertionError,

@@ -1,7 +1,8 @@
 """Image files as labelled images: decoded when read, or once; checked before any is used."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -17,14 +18,11 @@ from trainers.data.images import ImageArray, ImageShape, LabelledImages
 Sample = tuple[str, int]
 """The path of an image file and its label."""
 
-# What Pillow raises on a damaged file depends on the format; DecompressionBombError guards
-# against absurd sizes.
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_MANY_FILES = 1000
-
 # The formats of torchvision's IMG_EXTENSIONS. Pillow knows more, and opens a file by its content whatever its name; EPS
 # would start another program.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 2**27  # a few bytes can declare any size: larger images are not decoded
+_MANY_FILES = 1000
 
 
 class ImageFiles(LabelledImages):
@@ -44,11 +42,7 @@ class ImageFiles(LabelledImages):
         self.crop_share = crop_share
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.paths[index]
-        try:
-            image = decode(path, self.image_shape, self.crop_share)
-        except READ_ERRORS as error:  # the check reads most formats' structure, not each pixel
-            raise DataError(f"{path} can't be decoded: {error}. Repair or remove it.") from error
+        image = decode(self.paths[index], self.image_shape, self.crop_share)
         return image.float().div_(255), int(self.targets[index])
 
 
@@ -94,20 +88,40 @@ def read_files(
     return ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
 
 
-def decode(path: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
+@contextmanager
+def open_image(source: str | BinaryIO) -> Iterator[Image.Image]:
+    """Open an image file, or the content of one, of any of `FORMATS` and up to `MAX_PIXELS`.
+
+    Raises:
+        DataError: another format or too many pixels; or the block found the file damaged.
+    """
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+            yield image
+    except Exception as error:  # what Pillow's readers trip over in a damaged file can be anything
+        name = source if isinstance(source, str) else "the image"
+        raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
+
+
+def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
     """Read an image file, scale it, and crop it at the centre.
 
     Args:
-        path: of the file, or the file itself.
+        source: the file's path, or its content.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
         crop_share: the image is scaled until it covers (H, W) / ``crop_share``: 224 / 256 = 0.875 is the usual
             one for ImageNet, 1 keeps all of a square image.
 
     Returns:
         uint8 (C, H, W).
+
+    Raises:
+        DataError: it can't be decoded.
     """
     channels, height, width = image_shape
-    with Image.open(path, formats=FORMATS) as file:
+    with open_image(source) as file:
         image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
     if crop_share < 1:
         image = ImageOps.fit(image, (round(width / crop_share), round(height / crop_share)), Image.Resampling.BILINEAR)
@@ -121,15 +135,13 @@ def decode(path: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.
 def is_readable(path: str) -> bool:
     """Tell whether an image file is whole, decoding its pixels only where the format has no cheaper check."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             kind = image.format
             if kind == "PNG":
                 image.verify()  # checks every chunk's checksum
-                return True
-            if kind == "JPEG" and _ends_with(path, b"\xff\xd9"):
-                return True
-            image.load()
-    except READ_ERRORS:
+            elif kind != "JPEG" or not _ends_with(path, b"\xff\xd9"):
+                image.load()
+    except DataError:
         return False
     return True
 
@@ -150,7 +162,7 @@ def _decode_all(samples: list[Sample], shape: ImageShape, crop_share: float) -> 
     for i, (path, _) in enumerate(_with_progress(samples, "decoding images")):
         try:
             images[i - len(damaged)] = decode(path, shape, crop_share)
-        except READ_ERRORS:
+        except DataError:
             damaged.append(path)
     return images[: len(samples) - len(damaged)], damaged
 

@@ -6,6 +6,7 @@ import logging
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from trainers.data.errors import DataError
 from trainers.data.image_files import FORMATS, decode
 from trainers.data.images import ImageShape
 
@@ -64,15 +65,15 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share
         )
     try:
         return decode(io.BytesIO(body), image_shape, crop_share)
-    except _BOMB as error:  # some formats learn their size only now
-        raise ImageRejected(
-            413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down"
-        ) from error
-    except Exception as error:
-        raise _damaged(error) from error
+    except DataError as error:
+        if isinstance(error.__cause__, _BOMB):  # some formats learn their size only now
+            raise ImageRejected(
+                413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down"
+            ) from error
+        raise _damaged(error.__cause__ or error) from error
 
 
-def _damaged(error: Exception) -> ImageRejected:
+def _damaged(error: BaseException) -> ImageRejected:
     """What decoders raise on damaged bytes has no common class; whatever it is, the bytes are to blame."""
     if isinstance(error, MemoryError):
         raise error

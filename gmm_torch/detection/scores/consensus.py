@@ -111,7 +111,7 @@ class Consensus(Score):
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """See `Score`."""
         shape = shapes.get("references", ())
-        if len(shape) == 2 and shape[0] == len(self.weights):
+        if len(shape) == 2 and shape[0] == len(self.weights) and shape[1] >= 2:
             self.references = torch.zeros(shape)
 
     def log_p_values(self, outputs: Outputs) -> Tensor:

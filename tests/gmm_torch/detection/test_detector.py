@@ -8,7 +8,7 @@ from torch import nn
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.scores import SCORES, make_score
-from gmm_torch.detection.storage import VERSION, read_detector
+from gmm_torch.detection.storage import DetectorFile, read_detector, write_detector
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
 
@@ -170,14 +170,12 @@ def test_a_missing_file_is_named(net, tmp_path):
 def test_tensors_that_do_not_fit_or_are_not_finite_are_named(net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)
-    spec = json.dumps(read_detector(path).spec)
-    metadata = {"format": "gmm_torch.detector", "version": str(VERSION), "spec": spec}
-    tensors = load_file(path)
+    spec, tensors = read_detector(path).spec, load_file(path)
     name = next(key for key in tensors if key.endswith("centred_means"))
-    save_file({k: v for k, v in tensors.items() if k != name}, path, metadata=metadata)
+    write_detector(path, DetectorFile(spec, {k: v for k, v in tensors.items() if k != name}))
     with pytest.raises(FileFormatError, match="centred_means"):
         FailureDetector.load(path, net)
-    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, path, metadata=metadata)
+    write_detector(path, DetectorFile(spec, tensors | {name: torch.full_like(tensors[name], torch.nan)}))
     with pytest.raises(FileFormatError, match="NaN or infinity"):
         FailureDetector.load(path, net)
 

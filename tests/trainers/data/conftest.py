@@ -18,7 +18,7 @@ def write_idx() -> WriteIdx:
     def write(folder: Path, stem: str = "t10k", n: int = 30, packed: bool = False) -> np.ndarray:
         folder.mkdir(parents=True, exist_ok=True)
         images = np.random.default_rng(n).integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        labels = (np.arange(n) % 10).astype(np.uint8)
+        labels = (np.arange(n) % 10 + ("letters" in stem)).astype(np.uint8)  # those of EMNIST begin at one
         contents = {
             f"{stem}-images-idx3-ubyte": struct.pack(">IIII", 0x803, n, 28, 28) + images.tobytes(),
             f"{stem}-labels-idx1-ubyte": struct.pack(">II", 0x801, n) + labels.tobytes(),

@@ -1,0 +1,149 @@
+"""Numbers that no input should have: refused or a clear error, never accepted, with every score and calibration."""
+
+import functools
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from gmm_torch import FailureDetector
+from gmm_torch.detection.calibrations import CALIBRATIONS
+from gmm_torch.detection.domain import Domain
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores import SCORES, make_score
+from gmm_torch.errors import ConvergenceWarning
+
+N_CLASSES, SIDE = 3, 6
+EXTREME = (torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38)
+OPTIONS = {"by_class": {"n_classes": N_CLASSES}, "conditional": {"delta": 0.5}}
+
+contract = pytest.mark.parametrize(("score", "calibration"), [(s, c) for s in SCORES for c in CALIBRATIONS])
+
+
+class Planted(nn.Module):
+    """A classifier whose logits or features an image can set: its first pixel is added to them where it is extreme.
+
+    Attributes:
+        where: "features" (of every layer, the logits stay) or "logits" (the features stay); None is ordinary.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3)
+        self.maps = nn.Identity()
+        self.head = nn.Linear(6, N_CLASSES)
+        self.where: str | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = x[:, 0, 0, 0]
+        plant = torch.where((first.abs() > 1e6) | first.isnan(), first, 0.0)[:, None]
+        if self.where is not None:
+            x = x.nan_to_num(0.5).clamp(0, 1)
+        maps = self.conv(x).relu()
+        logits = self.head(self.maps(maps).mean((2, 3)))
+        if self.where == "features":  # the hooks see what runs last
+            planted = self.maps(maps + plant[..., None, None])
+            self.head(planted.mean((2, 3)))
+        return logits + plant * torch.eye(N_CLASSES)[0] if self.where == "logits" else logits
+
+
+def images(n: int, seed: int) -> torch.Tensor:
+    return torch.rand(n, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+@functools.cache
+def fitted(score: str) -> FailureDetector:
+    torch.manual_seed(0)
+    net = Planted().eval()
+    with torch.no_grad():
+        net.head.weight *= 10
+        net.head.bias -= net(images(200, 9)).mean(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return FailureDetector(net, score=make_score(score), alpha=0.1).fit([images(300, 1)])
+
+
+def calibrated(score: str, calibration: str) -> FailureDetector:
+    detector = fitted(score)
+    detector.classifier.where = None
+    detector.calibration = CALIBRATIONS[calibration](**OPTIONS.get(calibration, {}))
+    return detector.calibrate([images(400, 2)])
+
+
+@contract
+@pytest.mark.parametrize("where", [None, "features", "logits"])
+def test_what_is_not_of_this_world_is_refused_and_its_neighbours_are_not_touched(score, calibration, where):
+    detector = calibrated(score, calibration)
+    detector.classifier.where = where
+    ordinary = images(20, 3)
+    planted = ordinary[: len(EXTREME)].clone()
+    planted[:, 0, 0, 0] = torch.tensor(EXTREME)
+    alone, verdict = detector(ordinary), detector(torch.cat([ordinary, planted]))
+    assert not verdict.accept[20:].any()
+    assert bool(((verdict.p_value > 0) & (verdict.p_value <= 0.1))[20:].all())
+    assert not verdict.score.isnan().any()
+    assert torch.equal(verdict.accept[:20], alone.accept)
+    torch.testing.assert_close(verdict.p_value[:20], alone.p_value, atol=0.01, rtol=0)
+    assert alone.accept.any()
+    margin = detector.margin(torch.cat([ordinary, planted]))
+    assert torch.equal(margin >= 0, verdict.accept)
+
+
+@contract
+def test_a_batch_may_hold_one_image_or_none(score, calibration):
+    detector = calibrated(score, calibration)
+    x = images(5, 4)
+    whole = detector(x)
+    one = detector(x[:1])
+    assert one.accept.shape == (1,)
+    torch.testing.assert_close(one.score, whole.score[:1], rtol=1e-4, atol=1e-4)
+    none = detector(x[:0])
+    assert none.accept.shape == none.p_value.shape == none.score.shape == (0,)
+    assert none.accept.dtype == torch.bool
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_extreme_inputs_have_an_explanation(score):
+    detector = calibrated(score, "marginal")
+    x = images(len(EXTREME), 3)
+    x[:, 0, 0, 0] = torch.tensor(EXTREME)
+    explanation = detector.explain(x)
+    assert all("refused" in str(explanation[i]) for i in range(len(x)))
+
+
+@pytest.mark.parametrize("value", EXTREME)
+@pytest.mark.parametrize("score", SCORES)
+def test_extreme_calibration_inputs_are_counted(score, value):
+    detector = calibrated(score, "marginal")
+    x = images(300, 5)
+    x[7, 0, 2, 2] = value
+    with pytest.raises(ValueError, match="1 of "):
+        detector.calibrate([x])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("score", SCORES)
+def test_fitting_to_one_image_over_and_over_refuses_others_or_says_why(score, value):
+    torch.manual_seed(0)
+    detector = FailureDetector(Planted().eval(), score=make_score(score), alpha=0.1)
+    constant = torch.full((100, 1, SIDE, SIDE), value)
+    try:
+        detector.fit([constant]).calibrate([constant])
+    except ValueError as error:
+        assert len(str(error)) > 20  # noqa: PT017
+        return
+    verdict = detector(torch.cat([constant[:5], images(20, 3) * 1e30]))
+    assert verdict.accept[:5].all()
+    assert not verdict.accept[5:].any()
+
+
+def test_the_domain_has_no_overflow_and_no_floor_above_zero():
+    def of(*numbers: float) -> Outputs:
+        value = torch.tensor(numbers)[:, None, None]
+        return Outputs(value, {"a": torch.zeros_like(value)})
+
+    domain = Domain().fit(of(1e38, -3.0))
+    assert domain(of(-1e38, 0.0, torch.inf, torch.nan)).tolist() == [True, True, False, False]
+    domain.fit(of(0.0))
+    assert domain(of(999.0, 1001.0)).tolist() == [True, False]
