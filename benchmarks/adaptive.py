@@ -1,0 +1,234 @@
+"""Attacks that know the detector, on three data sets, with and without adversarial training.
+
+    python benchmarks/adaptive.py --cifar10 cifar10-jpeg --checkpoint resnet20.safetensors
+
+Every row is the application run three times: `task=train` and `task=fit` (not where a checkpoint or a detector is
+given, or left from an earlier run in `--folder`), then `task=adaptive`. A row that is in the results is not made again:
+delete it, or the file, after changing the library.
+The page docs/adaptive.md is filled from the results.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from pages import RESULTS, ROOT, fill, table
+
+from gmm_torch.files import atomic_path
+from trainers.main import CONF, quieten, run_task
+from trainers.report.evasion_table import (
+    BEST,
+    STATIC,
+    UNDEFENDED,
+    auroc_row,
+    budget_label,
+    budgets,
+    find_points,
+)
+from trainers.tables import BASELINE, MISSING, percent
+
+RESULT = RESULTS / "adaptive.json"
+PAGE = ROOT / "docs" / "adaptive.md"
+ATTACKS = ("guarded", "joint", "imitation")
+ADVERSARIAL = ["method=adversarial"]
+KEPT = ("seed", "alpha", "device", "versions", "splits", "classifier", "calibration", "n_fitted")
+
+# name -> overrides of its training; what is trained adversarially sees the largest budget of the curve
+DIGITS = ["data=digits", "data.calibration_every=4", "trainer.max_epochs=30"]
+FASHION = ["data=fashion_mnist", "classifier=lenet", "data.augment.crop_padding=0", "trainer.max_epochs=5"]
+ROWS: dict[str, list[str]] = {
+    "digits, standard": DIGITS,
+    "digits, adversarial": [*DIGITS, *ADVERSARIAL],
+    "Fashion-MNIST, standard": FASHION,
+    "Fashion-MNIST, adversarial": [*FASHION, *ADVERSARIAL, "method.steps=4", "method.step_size=3/255"],
+    "CIFAR-10, standard": ["experiment=cifar10_resnet20", "data.source.cache=false"],
+}
+
+
+def make(
+    overrides: Sequence[str], attack: Sequence[str], folder: Path, checkpoint: str | None, detector: str | None
+) -> dict[str, Any]:
+    """The content of metrics.json of one row, from files in `folder` where they are there."""
+    common = [*overrides, "trainer=cpu", "trainer.enable_progress_bar=false"]
+    if checkpoint is None:
+        checkpoint = str(folder / "train" / "classifier.safetensors")
+        if not Path(checkpoint).exists():
+            run_task(_config(*common, "task=train"), folder / "train")
+    common.append(f"classifier.checkpoint={checkpoint}")
+    if detector is None:
+        detector = str(folder / "fit" / "detector.safetensors")
+        if not Path(detector).exists():
+            run_task(_config(*common, "task=fit"), folder / "fit")
+    run_task(_config(*common, *attack, f"detector={detector}", "task=adaptive"), folder / "adaptive")
+    return json.loads((folder / "adaptive" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _config(*overrides: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def row(metrics: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What the results keep of it."""
+    sources = {
+        name: {key: source.get(key) for key in ("epsilon", "n", "auroc", "n_attacked", "success_rate")}
+        for name, source in metrics["sources"].items()
+        if name.startswith("adversarial/")
+    }
+    return {
+        "overrides": list(overrides),
+        **{key: metrics[key] for key in KEPT if key in metrics},
+        "sources": sources,
+        "evasion": metrics["evasion"],
+    }
+
+
+# ---- the page
+
+
+def curve_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a row and a defence: images that are wrong and accepted, by budget."""
+    first = next(iter(rows.values()))
+    head = ["", *(budget_label(epsilon) for epsilon in budgets(first))]
+    lines = []
+    for name, each in rows.items():
+        ours = each["evasion"]["defence"]
+        lines.append([f"**{name}**", *[""] * (len(head) - 1)])
+        for label, defence, attack in (
+            ("no detector", UNDEFENDED, BEST),
+            ("largest softmax, adaptive", BASELINE, BEST),
+            ("detector, PGD that does not know it", ours, STATIC),
+            ("detector, adaptive", ours, BEST),
+        ):
+            cells = [percent(point["rate"], 0) for point in find_points(each, defence, attack)]
+            if (label, attack) == ("detector, adaptive", BEST):
+                cells = [
+                    f"**{cell}** {_interval(p)}"
+                    for cell, p in zip(cells, find_points(each, defence, attack), strict=True)
+                ]
+            lines.append([label, *(cells or [MISSING] * (len(head) - 1))])
+        lines.append(["AUROC on images of that PGD", *auroc_row(each)])
+    return table(head, lines)
+
+
+def _interval(point: Mapping[str, Any]) -> str:
+    return f"({percent(point['interval'][0], 0)}–{percent(point['interval'][1], 0)})"
+
+
+def attack_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which attack did what against the detector, and what it does without a budget."""
+    first = next(iter(rows.values()))
+    head = ["", *(budget_label(epsilon) for epsilon in budgets(first)), "no budget"]
+    lines = []
+    for name, each in rows.items():
+        lines.append([f"**{name}**", *[""] * (len(head) - 1)])
+        for curve in each["evasion"]["curves"]:
+            if curve["defence"] == each["evasion"]["defence"] and curve["unrestricted"] is not None:
+                cells = [percent(point["rate"], 0) for point in curve["points"]]
+                label = "best of all" if curve["attack"] == BEST else curve["attack"].replace("_", " ")
+                lines.append([label, *cells, percent(curve["unrestricted"], 0)])
+    return table(head, lines)
+
+
+def circumstances(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the tables rest on, one line a row."""
+    head = [
+        "",
+        "attacked",
+        "test accuracy",
+        "false alarms, detector",
+        "false alarms, softmax",
+        "calibration",
+        "minutes",
+    ]
+    lines = []
+    for name, each in rows.items():
+        found = each["evasion"]
+        alarms = [found["false_alarms"].get(key) for key in (found["defence"], BASELINE)]
+        seconds = sum(curve["seconds"] for curve in found["curves"] if curve["attack"] not in (BEST, STATIC))
+        lines.append(
+            [
+                name,
+                str(found["n_attacked"]),
+                f"{percent(each['classifier']['test_accuracy'])} %",
+                *(f"{percent(alarm['rate'])} %" if alarm else MISSING for alarm in alarms),
+                str(each["calibration"]["n"]),
+                f"{seconds / 60:.0f}",
+            ]
+        )
+    first = next(iter(rows.values()))
+    attacks = "; ".join(
+        f"{name.replace('_', ' ')} {each['steps']} steps, {each['restarts']} restarts"
+        for name, each in first["evasion"]["attacks"].items()
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    where = f"alpha {first['alpha']:g}, seed {first['seed']}, {first['device']}"
+    return f"{table(head, lines)}\n\n{where}. {attacks}. {versions}."
+
+
+def warnings_of(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the guards said."""
+    found = [f"- {name}: {text}." for name, each in rows.items() for text in each["evasion"]["warnings"]]
+    return "\n".join(found) or "None."
+
+
+def fill_page(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the tables into the page."""
+    for name, text in (
+        ("curves", curve_table(rows)),
+        ("attacks", attack_table(rows)),
+        ("circumstances", circumstances(rows)),
+        ("warnings", warnings_of(rows)),
+    ):
+        fill(PAGE, name, text)
+
+
+def main() -> None:
+    """Make the rows that are not there yet, save each as it ends, fill the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="NAME")
+    parser.add_argument("--cifar10", help="CIFAR-10 as a folder with train/<class>/* and test/<class>/*")
+    parser.add_argument("--checkpoint", help="weights of a ResNet-20 for it")
+    parser.add_argument("--detector", help="one that was fitted for it before; without, it is fitted")
+    parser.add_argument("--n-images", type=int, default=50, help="attacked, of each row")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("runs") / "adaptive")
+    parser.add_argument("--page", action="store_true", help="only fill the page")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    quieten()
+    rows = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    settings = [(name, key) for name in ATTACKS for key in ("steps", "restarts")]
+    attack = [
+        f"adaptive=[{','.join(ATTACKS)}]",
+        *(f"adaptive.{name}.{key}={getattr(options, key)}" for name, key in settings),
+    ]
+    attack += [f"task.n_images={options.n_images}", f"task.n_unrestricted={min(options.n_images, 20)}"]
+    for name in [] if options.page else options.rows:
+        overrides, checkpoint, detector = ROWS[name], None, None
+        if name in rows:
+            continue
+        if name.startswith("CIFAR-10"):
+            if not (options.cifar10 and options.checkpoint):
+                print(f"{name}: skipped, for want of --cifar10 and --checkpoint")
+                continue
+            overrides = [*overrides, f"data.root={options.cifar10}"]
+            checkpoint, detector = options.checkpoint, options.detector
+        print(name, flush=True)
+        folder = options.folder / name.replace(", ", "-")
+        metrics = make(overrides, attack, folder, checkpoint, detector)
+        rows[name] = row(metrics, [*ROWS[name], *attack])
+        rows = {key: rows[key] for key in ROWS if key in rows}
+        with atomic_path(RESULT) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if rows and PAGE.exists():
+        fill_page(rows)
+
+
+if __name__ == "__main__":
+    main()
