@@ -121,15 +121,17 @@ def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 
         DataError: it can't be decoded.
     """
     channels, height, width = image_shape
-    with open_image(source) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
-    if crop_share < 1:
-        image = ImageOps.fit(image, (round(width / crop_share), round(height / crop_share)), Image.Resampling.BILINEAR)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    elif image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+    mode = "RGB" if channels == 3 else "L"
+    size = (round(width / crop_share), round(height / crop_share))
+    with open_image(source) as image:
+        # Pillow's own copies would triple the memory of a large image.
+        ImageOps.exif_transpose(image, in_place=True)
+        scaled = image if image.mode == mode else image.convert(mode)
+        if scaled.size != size:
+            scaled = ImageOps.fit(scaled, size, Image.Resampling.BILINEAR)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        pixels = np.array(scaled.crop((left, top, left + width, top + height)))
+    return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
 
 def is_readable(path: str) -> bool:

@@ -9,7 +9,7 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
-        max_pixels: width times height of an image; decoding takes some eight bytes a pixel.
+        max_pixels: width times height of an image; decoding takes four to eight bytes a pixel.
         max_waiting: requests in work at one time; more are answered with 503 before their bodies are read.
         max_batch: images that the model takes at once.
         max_wait: seconds that an image waits for others while the model has nothing to do.
