@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, filled, table
 
 from gmm_torch.files import atomic_path
 from trainers.main import CONF, quieten, run_task
@@ -37,12 +37,14 @@ ATTACKS = ("guarded", "joint", "imitation")
 ADVERSARIAL = ["method=adversarial"]
 KEPT = ("seed", "alpha", "device", "versions", "splits", "classifier", "calibration", "n_fitted")
 
-# name -> overrides of its training; what is trained adversarially sees the largest budget of the curve
+# name -> overrides of its training; what is trained adversarially sees 8/255, or 32/255 of digits,
+# and digits of 8 x 8 pixels bear more than photographs do.
 DIGITS = ["data=digits", "data.calibration_every=4", "trainer.max_epochs=30"]
+DIGITS_BUDGETS = ["task.budgets=[0.25,0.5,1,2,4,8,16,32,64]"]
 FASHION = ["data=fashion_mnist", "classifier=lenet", "data.augment.crop_padding=0", "trainer.max_epochs=5"]
 ROWS: dict[str, list[str]] = {
-    "digits, standard": DIGITS,
-    "digits, adversarial": [*DIGITS, *ADVERSARIAL],
+    "digits, standard": [*DIGITS, *DIGITS_BUDGETS],
+    "digits, adversarial": [*DIGITS, *DIGITS_BUDGETS, *ADVERSARIAL, "method.epsilon=32/255", "method.step_size=8/255"],
     "Fashion-MNIST, standard": FASHION,
     "Fashion-MNIST, adversarial": [*FASHION, *ADVERSARIAL, "method.steps=4", "method.step_size=3/255"],
     "CIFAR-10, standard": ["experiment=cifar10_resnet20", "data.source.cache=false"],
@@ -53,7 +55,9 @@ def make(
     overrides: Sequence[str], attack: Sequence[str], folder: Path, checkpoint: str | None, detector: str | None
 ) -> dict[str, Any]:
     """The content of metrics.json of one row, from files in `folder` where they are there."""
-    common = [*overrides, "trainer=cpu", "trainer.enable_progress_bar=false"]
+    # `task=train` and `task=fit` have no budgets
+    mine = [override for override in overrides if override.startswith("task.")]
+    common = [*(each for each in overrides if each not in mine), "trainer=cpu", "trainer.enable_progress_bar=false"]
     if checkpoint is None:
         checkpoint = str(folder / "train" / "classifier.safetensors")
         if not Path(checkpoint).exists():
@@ -63,7 +67,7 @@ def make(
         detector = str(folder / "fit" / "detector.safetensors")
         if not Path(detector).exists():
             run_task(_config(*common, "task=fit"), folder / "fit")
-    run_task(_config(*common, *attack, f"detector={detector}", "task=adaptive"), folder / "adaptive")
+    run_task(_config(*common, *attack, *mine, f"detector={detector}", "task=adaptive"), folder / "adaptive")
     return json.loads((folder / "adaptive" / "metrics.json").read_text(encoding="utf-8"))
 
 
@@ -90,48 +94,48 @@ def row(metrics: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 # ---- the page
 
 
-def curve_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a row and a defence: images that are wrong and accepted, by budget."""
-    first = next(iter(rows.values()))
-    head = ["", *(budget_label(epsilon) for epsilon in budgets(first))]
-    lines = []
+def curve_tables(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One table a row: images that are wrong and accepted, by defence and budget."""
+    parts = []
     for name, each in rows.items():
         ours = each["evasion"]["defence"]
-        lines.append([f"**{name}**", *[""] * (len(head) - 1)])
+        lines = []
         for label, defence, attack in (
             ("no detector", UNDEFENDED, BEST),
             ("largest softmax, adaptive", BASELINE, BEST),
             ("detector, PGD that does not know it", ours, STATIC),
-            ("detector, adaptive", ours, BEST),
         ):
-            cells = [percent(point["rate"], 0) for point in find_points(each, defence, attack)]
-            if (label, attack) == ("detector, adaptive", BEST):
-                cells = [
-                    f"**{cell}** {_interval(p)}"
-                    for cell, p in zip(cells, find_points(each, defence, attack), strict=True)
-                ]
-            lines.append([label, *(cells or [MISSING] * (len(head) - 1))])
-        lines.append(["AUROC on images of that PGD", *auroc_row(each)])
-    return table(head, lines)
+            lines.append([label, *(percent(point["rate"], 0) for point in find_points(each, defence, attack))])
+        best = [f"**{percent(point['rate'], 0)}** {_interval(point)}" for point in find_points(each, ours, BEST)]
+        lines += [["detector, adaptive", *best], ["AUROC on images of that PGD", *auroc_row(each)]]
+        parts.append(table([f"{name}, {_n(each)}", *_budgets(each)], lines))
+    return "\n\n".join(parts)
+
+
+def _n(each: Mapping[str, Any]) -> str:
+    return f"n = {each['evasion']['n_attacked']}"
+
+
+def _budgets(each: Mapping[str, Any]) -> list[str]:
+    return [budget_label(epsilon) for epsilon in budgets(each)]
 
 
 def _interval(point: Mapping[str, Any]) -> str:
     return f"({percent(point['interval'][0], 0)}–{percent(point['interval'][1], 0)})"
 
 
-def attack_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which attack did what against the detector, and what it does without a budget."""
-    first = next(iter(rows.values()))
-    head = ["", *(budget_label(epsilon) for epsilon in budgets(first)), "no budget"]
-    lines = []
+def attack_tables(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which attack did what against the detector, and what it does without a budget; one table a row."""
+    parts = []
     for name, each in rows.items():
-        lines.append([f"**{name}**", *[""] * (len(head) - 1)])
+        lines = []
         for curve in each["evasion"]["curves"]:
             if curve["defence"] == each["evasion"]["defence"] and curve["unrestricted"] is not None:
                 cells = [percent(point["rate"], 0) for point in curve["points"]]
                 label = "best of all" if curve["attack"] == BEST else curve["attack"].replace("_", " ")
                 lines.append([label, *cells, percent(curve["unrestricted"], 0)])
-    return table(head, lines)
+        parts.append(table([name, *_budgets(each), "no budget"], lines))
+    return "\n\n".join(parts)
 
 
 def circumstances(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -176,15 +180,16 @@ def warnings_of(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(found) or "None."
 
 
-def fill_page(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the tables into the page."""
+def filled_page(page: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with the tables of the rows."""
     for name, text in (
-        ("curves", curve_table(rows)),
-        ("attacks", attack_table(rows)),
+        ("curves", curve_tables(rows)),
+        ("attacks", attack_tables(rows)),
         ("circumstances", circumstances(rows)),
         ("warnings", warnings_of(rows)),
     ):
-        fill(PAGE, name, text)
+        page = filled(page, name, text)
+    return page
 
 
 def main() -> None:
@@ -226,8 +231,10 @@ def main() -> None:
         rows = {key: rows[key] for key in ROWS if key in rows}
         with atomic_path(RESULT) as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    if rows and PAGE.exists():
-        fill_page(rows)
+    if rows:
+        page = filled_page(PAGE.read_text(encoding="utf-8"), rows)
+        with atomic_path(PAGE) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     for point in points:
         if point["rate"] >= MAJORITY:
             return (
-                f"Who knows the detector gets {percent(point['rate'], 0)} % of the images past it with changes of "
+                f"Whoever knows the detector gets {percent(point['rate'], 0)} % of the images past it with changes of "
                 f"{budget_label(point['epsilon'])}."
             )
     last = points[-1]

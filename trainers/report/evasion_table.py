@@ -52,9 +52,7 @@ def attack_label(curve: Mapping[str, Any]) -> str:
     """An attack in plain words."""
     if curve["defence"] == UNDEFENDED:
         return "all that follow"
-    return {STATIC: "pgd, not knowing it", BEST: "best of the adaptive"}.get(
-        curve["attack"], curve["attack"].replace("_", " ")
-    )
+    return {STATIC: "pgd, not knowing it", BEST: "best of all"}.get(curve["attack"], curve["attack"].replace("_", " "))
 
 
 def find_points(metrics: Mapping[str, Any], defence: str, attack: str) -> Sequence[Mapping[str, Any]]:

@@ -155,6 +155,8 @@ def _scene(run: Run, detector: FailureDetector, clean: Selection, test: Scored, 
     """What the attacker knows, on the detector's device."""
     good = test.accept & (test.prediction == run.data.test_images.targets)
     chosen = good.nonzero()[:, 0][:n_others]
+    if not len(chosen):
+        raise ValueError(f"task=adaptive: {detector.score.name} accepts no test image that is classified rightly")
     others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])
     images, device = clean.images.to(detector.device), detector.device
     size = run.data.batch_size

@@ -64,6 +64,14 @@ def test_huge_pixels_are_refused(detector):
     assert not detector(images(4, 3) * 1e30).accept.any()
 
 
+def test_scores_at_hand_give_the_same_verdict(detector):
+    with torch.no_grad():
+        outputs = detector.extractor(images(60, 3) * 2)
+        found, expected = detector.judge_scores(outputs, detector.score(outputs)), detector.judge(outputs)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(found.score >= detector.threshold(found.prediction), found.accept)
+
+
 def test_the_margin_has_the_sign_of_the_verdict_and_a_gradient(detector):
     x = (images(60, 3) * 2).requires_grad_()
     margin = detector.margin(x)

@@ -61,7 +61,7 @@ def test_a_page_without_images_or_warnings_says_so(tmp_path):
 
 
 def test_the_headline_never_claims_more_than_the_curve():
-    assert headline(metrics()).startswith("Who knows the detector gets 50 % of the images past it")
+    assert headline(metrics()).startswith("Whoever knows the detector gets 50 % of the images past it")
     assert "2/255" in headline(metrics())
     low = headline(metrics(adaptive=(0.0, 0.0, 0.1)))
     assert low.startswith("Up to 8/255 these attacks got 10 %")

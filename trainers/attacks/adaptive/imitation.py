@@ -21,7 +21,11 @@ class Imitation(Objective):
     uses_score = False
 
     def goals(self, scene: Scene, restart: int) -> Tensor:
-        """Positions among the images to imitate."""
+        """Positions among the images to imitate.
+
+        Raises:
+            ValueError: for some image there is none of another class.
+        """
         distance = torch.cdist(self.points(scene, scene.outputs), self.points(scene, scene.others))  # (N, M)
         predicted = scene.others.own_logits.argmax(1)
         best, position = [], []
@@ -32,6 +36,10 @@ class Imitation(Objective):
             position.append(members[nearest.indices])
         order = torch.stack(best, 1).argsort(1)
         n_classes = torch.stack(best, 1).isfinite().sum(1)
+        if not bool((n_classes > 0).all()):
+            raise ValueError(
+                "imitation: expected accepted clean images of other classes to imitate; got none: give more"
+            )
         chosen = order.gather(1, (restart % n_classes)[:, None])
         return torch.stack(position, 1).gather(1, chosen)[:, 0]
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,13 @@ def test_imitated_are_accepted_images_of_other_classes_the_nearest_first(scene):
     distance = torch.cdist(points, others)
     same = scene.others.own_logits.argmax(1) == scene.labels[:, None]
     torch.testing.assert_close(distances[:, 0], distance.masked_fill(same, torch.inf).amin(1), atol=1e-3, rtol=1e-3)
+
+
+def test_without_images_of_other_classes_there_is_nothing_to_imitate(scene):
+    same = scene.others.own_logits.argmax(1) == scene.labels[0]
+    alone = replace(scene.rows(slice(1)), others=scene.others.rows(same))
+    with pytest.raises(ValueError, match="accepted clean images of other classes"):
+        Imitation().goals(alone, 0)
 
 
 def test_without_budget_an_image_can_be_turned_into_another(scene):
