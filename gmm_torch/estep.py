@@ -19,8 +19,10 @@ SPILL_POINTS = 2**14
 # Logarithm of a ratio to the largest term that stands for all smaller ones. Below it lie the subnormal numbers, which
 # are slow to compute with, and no digit of any sum.
 LOG_NOTHING = -80.0
-# Estimated error of a float32 quadratic form, in nats, above which a component is evaluated in float64.
-TIGHT_NATS = 3e-4
+# Estimated error of a float32 quadratic form, in nats for every feature, above which a component is evaluated in
+# float64. A log-likelihood has a nat or two for every feature, so this is less than a hundred-thousandth of it: a tenth
+# of what many iterations may make of it.
+TIGHT_NATS = 7.5e-6
 
 
 class EStep:
@@ -173,10 +175,11 @@ def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor
     """Flat indices (over R and K) of the components whose float32 quadratic forms would lose too many digits.
 
     The error of a sum of products grows with the norm of the precision and the distance of the component from the
-    origin; the rule was held against float64 on features of a CIFAR-10 classifier, where it is an upper estimate.
+    origin, divided by the root of D since roundings add up like a random walk. Held against float64 on features of a
+    CIFAR-10 classifier, this is an upper estimate of what the E-step and the M-step lose.
     """
     n_features = parameters.means.shape[-1]
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
-    error = torch.finfo(torch.float32).eps * norm * distance
-    return (error > TIGHT_NATS).flatten().nonzero()[:, 0]
+    error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
+    return (error > TIGHT_NATS * n_features).flatten().nonzero()[:, 0]
