@@ -38,10 +38,9 @@ def average_into(averaged: nn.Module, current: nn.Module, decay: float) -> None:
 class AveragedClassifierModule(ClassifierModule):
     """The classifier is an exponential moving average of a student, which is what the optimizer changes.
 
-    After step t: w' = a w' + (1 - a) w, a = min(decay, 1 - 1 / (t + 1)), for the weights and for the statistics of
-    batch normalisation. The average is validated, saved and used; it stays in evaluation mode, so that its predictions
-    rest on the averaged statistics and not on the batch (Cai et al., "Exponential moving average normalization", CVPR
-    2021).
+    After step t: w' = a w' + (1 - a) w, a = min(decay, 1 - 1 / (t + 1)), for the weights and for the running statistics
+    of batch normalisation (Cai et al., "Exponential moving average normalization", CVPR 2021). The average is what is
+    validated, saved and used.
 
     Args:
         classifier: becomes the average; its parameters get no gradient any more.
@@ -70,10 +69,6 @@ class AveragedClassifierModule(ClassifierModule):
         self.student_classifier = deepcopy(classifier)
         self.classifier.requires_grad_(False)
         self.decay = decay
-
-    def on_train_epoch_start(self) -> None:
-        """Keep the average in evaluation mode."""
-        self.classifier.eval()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, and bring the average along."""

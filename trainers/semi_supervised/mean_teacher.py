@@ -61,7 +61,7 @@ class MeanTeacher(AveragedClassifierModule):
         *,
         weight: float = 10.0,
         ramp_up: float = 0.25,
-        noise: float = 0.15,
+        noise: float = 0.05,
         **options: Any,
     ) -> None:
         super().__init__(classifier, num_classes, optimizer, **options)
@@ -91,6 +91,8 @@ class MeanTeacher(AveragedClassifierModule):
         of_student, of_teacher = batch["unlabelled"]
         logits = self.student_classifier(torch.cat([images, self._noisy(of_student)]))
         labelled, unlabelled = logits.split([len(images), len(of_student)])
+        # The teacher is in training mode like the student: with running statistics in one and the batch's in the other,
+        # they would differ by more than weights and noise.
         with torch.no_grad():
             target = self.classifier(self._noisy(of_teacher))
         consistency = consistency_loss(unlabelled, target)

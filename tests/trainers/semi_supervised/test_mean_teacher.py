@@ -1,7 +1,9 @@
 from functools import partial
 
+import lightning
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.semi_supervised.mean_teacher import MeanTeacher, consistency_loss
@@ -28,3 +30,18 @@ def test_the_loss_is_the_squared_distance_of_the_predictions():
 def test_options_out_of_range_are_refused(option, message):
     with pytest.raises(ValueError, match=message):
         MeanTeacher(SmallCNN(10, in_channels=1), 10, partial(torch.optim.SGD, lr=0.1), **option)
+
+
+def test_without_noise_the_first_teacher_says_what_the_student_says(tmp_path):
+    """A student with the batch's statistics could not match a teacher with running ones."""
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(16) % 10
+    # the same images on both sides, so that both batches have the same statistics
+    loader = DataLoader([0], collate_fn=lambda _: {"labelled": (images, labels), "unlabelled": (images, images)})
+    module = MeanTeacher(SmallCNN(10, in_channels=1, width=8), 10, partial(torch.optim.SGD, lr=0.1), noise=0.0)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, loader)
+    assert trainer.callback_metrics["train/consistency"].item() == pytest.approx(0, abs=1e-10)

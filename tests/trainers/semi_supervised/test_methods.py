@@ -90,6 +90,24 @@ def test_resuming_goes_on_with_average_and_student(method, tmp_path):
     assert again.global_step == 34
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_steps_are_counted_across_epochs_and_go_on_in_the_middle_of_one(method, tmp_path):
+    overrides = ["trainer=steps", "trainer.accelerator=cpu", "trainer.max_epochs=-1", "trainer.val_check_interval=3"]
+    cfg = compose(method, *overrides, "trainer.max_steps=7")
+    module, data = made(cfg)
+    first = trainer(cfg, tmp_path)
+    first.fit(module, datamodule=data)
+    assert first.global_step == 7
+    assert first.checkpoint_callback.best_model_path
+    cfg.trainer.max_steps = 9
+    resumed, data = made(cfg)
+    again = trainer(cfg, tmp_path)
+    again.fit(resumed, datamodule=data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert again.global_step == 9
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
+
+
 @pytest.mark.parametrize("method", ["fixmatch", "mean_teacher", "vat"])
 def test_the_mixture_is_fitted_to_labelled_and_unlabelled_images_together(method):
     data = instantiate(compose(method).data)
