@@ -158,8 +158,8 @@ class OnlineMixture:
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x: expected finite numbers; got NaN or infinity: drop those rows, or see why they are")
         follower = self._fit(x, **{**self.options, "max_iter": max_iter, "tol": tol})
-        follower.em.warn_unless_converged(stacklevel=2)
         self._follower, self._pending = None, []
+        self.mixture.adopt(follower.em)
         return self
 
     @torch.inference_mode(False)  # a validation loop may be in it, and what is made there can't be updated later

@@ -120,7 +120,8 @@ class LikelihoodTerm(nn.Module):
             z = z + self.reg_covar**0.5 * torch.randn_like(z)
             self.online.update(z)
             if not self.online.started:
-                return z.new_zeros(())
+                # Parameters that take no part in a loss are an error in a distributed training.
+                return z.new_zeros(()) + 0 * sum(parameter.sum() for parameter in self.parameters())
             ways: dict[str, Callable[[Tensor], Tensor]] = {
                 "online": lambda z: self.online.mixture.log_prob(z),
                 "gradient": lambda z: self.trained.log_prob(z),  # type: ignore[union-attr]

@@ -42,7 +42,11 @@ def started(way, scale=1.0, **options):
     torch.manual_seed(1)
     for _ in range(5):
         network(torch.zeros(2, 1))
-        assert term() == 0  # no mixture yet
+        nothing = term()
+        assert nothing == 0  # no mixture yet
+        if way == "gradient":
+            nothing.backward()  # every parameter takes part, as distributed training asks
+            assert all(parameter.grad is not None for parameter in term.parameters())
     term.renew()
     return network, term
 

@@ -41,8 +41,9 @@ class OnlineMixtureMonitor(Callback):
     Args:
         n_components, covariance_type, memory, every, reg_covar, seed: see `OnlineMixture`.
         layer, pooling: see `FeatureTap`.
-        exact_passes: largest number of EM iterations over the features of the train loader's images at the end of the
-            training, in evaluation mode; 0 for none. The mixture is then as good as one fitted afterwards.
+        exact_passes: largest number of EM iterations at the end of the training, over features in evaluation mode; 0
+            for none. The mixture is then as good as one fitted afterwards. The images are those that a fit afterwards
+            would see, of `mixture_dataloader()` of the Trainer's data module, or without one those of the train loader.
         n_images: how many images to draw.
 
     Attributes:
@@ -121,7 +122,7 @@ class OnlineMixtureMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the exact passes, if asked to."""
         if self.exact_passes:
-            self.online.finish(self._training_features(trainer), self.exact_passes)
+            self.online.finish(self._final_features(trainer), self.exact_passes)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
@@ -215,10 +216,10 @@ class OnlineMixtureMonitor(Callback):
                 save_image(grid, temporary)
 
     @torch.no_grad()
-    def _training_features(self, trainer: Trainer) -> Tensor:
-        tap, loader = self.tap, trainer.train_dataloader
+    def _final_features(self, trainer: Trainer) -> Tensor:
+        tap, kept = self.tap, getattr(getattr(trainer, "datamodule", None), "mixture_dataloader", None)
         assert tap is not None
-        assert loader is not None
+        loader: Any = trainer.train_dataloader if kept is None else kept()
         parts = []
         with evaluating(tap.classifier), trainer.precision_plugin.forward_context():
             for batch in loader:

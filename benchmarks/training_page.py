@@ -1,0 +1,139 @@
+"""The tables of `docs/training.md`, from `benchmarks/results/training.json` and `training_overhead.json`."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import pages
+
+PAGE = pages.ROOT / "docs" / "training.md"
+SOURCES = ("errors", "ood", "attack")
+TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+TOLERANCE = 0.005  # of validation accuracy, that a lambda may cost
+Run = dict[str, Any]
+
+
+def spread(values: Iterable[float | None]) -> str:
+    """Mean and standard deviation over seeds, in per cent."""
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "–"
+    deviation = f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.1f}{deviation}"
+
+
+def chosen(groups: dict[str, list[Run]]) -> set[str]:
+    """Of each way of the likelihood term, the lambda that validation images choose; see `training.py`."""
+    plain = statistics.mean(run["validation_accuracy"] for run in groups["plain"])
+    best: dict[str, tuple[float, str]] = {}
+    for variant, runs in groups.items():
+        way, _, weight = variant.partition(" ")
+        if not weight[:1].isdigit() or len(runs) < len(groups["plain"]):
+            continue
+        accuracy, likelihood = (
+            statistics.mean(run[key] for run in runs) for key in ("validation_accuracy", "validation_log_likelihood")
+        )
+        if accuracy >= plain - TOLERANCE:
+            best[way] = max(best.get(way, (likelihood, variant)), (likelihood, variant))
+    return {variant for _, variant in best.values()}
+
+
+def grouped(runs: list[Run], data: str) -> dict[str, list[Run]]:
+    """Runs of a data set by variant, in the order of the first seed."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run["data"] == data:
+            groups.setdefault(run["variant"], []).append(run)
+    return groups
+
+
+def likelihood_table(found: dict[str, Any], data: str) -> str:
+    """Accuracy and detection of every variant."""
+    groups = grouped(found["runs"], data)
+    picked = chosen(groups)
+    head = ["loss", "seeds", "accuracy", "log p, validation"]
+    head += [f"AUROC {source}" for source in SOURCES] + [f"softmax {source}" for source in SOURCES]
+    rows = []
+    for variant, runs in groups.items():
+        name = {"plain": "cross entropy", "spectral norm": "cross entropy, spectral norm"}.get(
+            variant, f"{variant.replace(' ', ', λ = ')}"
+        )
+        numbers = [spread(run["accuracy"] for run in runs)]
+        numbers.append(f"{statistics.mean(run['validation_log_likelihood'] for run in runs):.2f}")
+        numbers += [
+            spread(run[score].get(source) for run in runs) for score in ("density", "softmax") for source in SOURCES
+        ]
+        rows.append([f"**{name}**" if variant in picked else name, str(len(runs)), *numbers])
+    some = [run for runs in groups.values() for run in runs]
+    attacked = [run["n_attacked"] for run in some]
+    errors = [run["n_errors"] for run in some]
+    words = (
+        f"In %, mean ± standard deviation over seeds 0 to {len(groups['plain']) - 1}; log p in nats a dimension. "
+        f"{some[0]['n_test']:,} test images, {min(errors)} to {max(errors)} errors, {some[0]['n_ood']:,} OOD images, "
+        f"{min(attacked)} to {max(attacked)} attacked ones. {setting(found)}"
+    )
+    return f"{pages.table(head, rows)}\n\n{words}"
+
+
+def online_table(found: dict[str, Any]) -> str:
+    """The online mixture beside one fitted afterwards."""
+    rows = []
+    for data, title in TITLES.items():
+        runs = [run for run in found["runs"] if run["data"] == data and "online" in run]
+        for name in ("online", "exact passes", "fitted afterwards"):
+            judged = [run["density"] if name == "fitted afterwards" else run["online"][name] for run in runs]
+            numbers = [spread(each.get(source) for each in judged) for source in SOURCES]
+            rows.append([f"{title}: {name}", str(len(runs)), *numbers])
+    return f"{pages.table(['mixture', 'seeds', *(f'AUROC {s}' for s in SOURCES)], rows)}\n\nIn %. {setting(found)}"
+
+
+def setting(found: dict[str, Any]) -> str:
+    """Device and versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"CPU ({found['device']}), {found['threads']} thread; {versions}."
+
+
+def overhead_table(found: dict[str, Any]) -> str:
+    """What a step costs."""
+    rows = [
+        ["training step", f"{1000 * found['seconds_without']:.0f}"],
+        ["with the mixture", f"{1000 * found['seconds_with']:.0f}"],
+        ["added, median of pairs", f"{1000 * found['seconds_added']:.1f}"],
+        [f"renewal on {found['renewal_points']:,} points, once an epoch", f"{1000 * found['renewal_seconds']:.0f}"],
+    ]
+    low, high = found["quartiles"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    words = (
+        f"{found['classifier']}, batch {found['batch']}, {found['pairs']} pairs, {found['clock']}, {found['threads']} "
+        f"threads, CPU ({found['device']}); {versions}. Ratio of a pair, median: **{found['ratio']:.3f}** (quartiles "
+        f"{low:.3f} and {high:.3f}; goal {found['goal']:g}). A renewal is "
+        f"{100 * found['renewal_share_of_epoch']:.1f} % of an epoch of 50,000 images."
+    )
+    return f"{pages.table(['what', 'ms'], rows)}\n\n{words}"
+
+
+def filled(page: str) -> str:
+    """The page with the tables for which there are results.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    results = {name: pages.RESULTS / f"{name}.json" for name in ("training", "training_overhead")}
+    if results["training_overhead"].exists():
+        page = pages.filled(page, "overhead", overhead_table(json.loads(results["training_overhead"].read_text())))
+    if results["training"].exists():
+        found = json.loads(results["training"].read_text())
+        page = pages.filled(page, "online", online_table(found))
+        for data in TITLES:
+            page = pages.filled(page, f"likelihood {data}", likelihood_table(found, data))
+    return page
+
+
+def write_page() -> None:
+    """Renew the tables."""
+    PAGE.write_text(filled(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    write_page()
