@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from trainers.data.image_files import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -33,6 +35,10 @@ class Limits:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1; got {value!r}")
+        if self.max_pixels > MAX_PIXELS:
+            raise ValueError(
+                f"max_pixels: expected at most {MAX_PIXELS:,}, the most that is decoded; got {self.max_pixels}"
+            )
         if not self.max_wait >= 0:
             raise ValueError(f"max_wait: expected seconds >= 0; got {self.max_wait!r}")
         if not self.timeout > 0:

@@ -260,6 +260,11 @@ def test_limits_that_let_nothing_through_are_refused(name):
         Limits(**{name: 0})
 
 
+def test_no_limit_lets_more_pixels_through_than_are_ever_decoded():
+    with pytest.raises(ValueError, match="max_pixels: expected at most 134,217,728"):
+        Limits(max_pixels=2**27 + 1)
+
+
 # ---- starting
 
 
