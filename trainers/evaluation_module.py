@@ -1,5 +1,6 @@
 """Scoring images under a Lightning Trainer."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightning
@@ -79,3 +80,8 @@ class EvaluationModule(lightning.LightningModule):
 def cat_scored(parts: list[Scored]) -> Scored:
     """Several batches, one after another."""
     return Scored(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def split_scored(scored: Scored, sizes: Sequence[int]) -> list[Scored]:
+    """The parts that `cat_scored` put together."""
+    return [Scored(*values) for values in zip(*(value.split(list(sizes)) for value in scored), strict=True)]

@@ -14,7 +14,7 @@ from trainers.main import CONF, run_task
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-LISTS = {"ood", "attack", "adaptive", "callback"}
+LISTS = {"ood", "attack", "adaptive", "corruption", "callback"}
 
 
 def configure(*overrides: str) -> DictConfig:
@@ -60,7 +60,19 @@ def targets(cfg: object) -> list[str]:
 
 
 def test_the_groups_are_those_that_the_readme_promises():
-    promised = {"data", "ood", "classifier", "mixture", "score", "attack", "trainer", "task", "experiment", "debug"}
+    promised = {
+        "data",
+        "ood",
+        "classifier",
+        "mixture",
+        "score",
+        "attack",
+        "corruption",
+        "trainer",
+        "task",
+        "experiment",
+        "debug",
+    }
     assert promised <= set(GROUPS)
 
 

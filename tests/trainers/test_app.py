@@ -21,6 +21,10 @@ FAST = (
     "trainer.limit_train_batches=null",
     "trainer.max_epochs=8",
     "trainer.enable_progress_bar=false",
+    "attack=[digits,pgd_sweep]",
+    "attack.fgsm.epsilon=1e-6",  # finds nothing, and says so
+    "attack.pgd_sweep.epsilons=[0.1,0.3]",
+    "corruption=[gaussian_noise,fog]",
 )
 
 
@@ -68,6 +72,26 @@ def test_scores_hold_one_row_per_image_and_agree_with_the_metrics(finished):
     for name, source in metrics["sources"].items():
         if name != "errors":
             assert sum(row["source"] == name for row in rows) == source["n"]
+
+
+def test_budgets_corruptions_and_doubts_are_measured_and_shown(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    points = metrics["sweeps"]["pgd_sweep"]
+    assert [point["epsilon"] for point in points] == [0.1, 0.3]
+    assert points[0]["success_rate"] <= points[1]["success_rate"]
+    assert points[1]["n"] > 0
+    assert 0 <= points[1]["evasion_rate"] <= points[1]["success_rate"]
+    assert metrics["sources"]["adversarial/cw_l2"]["evasion_rate"] <= 1
+    kinds = metrics["corruptions"]["kinds"]
+    assert set(kinds) == {"gaussian_noise", "fog"}
+    assert [point["severity"] for point in kinds["fog"]] == [1, 2, 3, 4, 5]
+    assert {point["n"] for points in kinds.values() for point in points} == {20}
+    assert kinds["fog"][4]["coverage"] < metrics["corruptions"]["clean"]["coverage"]
+    assert "fgsm" in metrics["attack_doubts"]
+    page = (finished / "report.html").read_text()
+    assert 'id="budgets"' in page
+    assert 'id="corruptions"' in page
+    assert metrics["attack_doubts"]["fgsm"][0] in page
 
 
 def test_uniform_noise_is_told_from_digits(finished):

@@ -77,6 +77,10 @@ class Attack:
         assert norm is not None  # checked at the start
         return norm
 
+    def limit(self, n_images: int) -> None:
+        """Attack at most so many images."""
+        self.n_images = min(self.n_images or n_images, n_images)
+
     def run(
         self, classifier: nn.Module, loader: DataLoader, device: torch.device | str = "cpu", seed: int = 0
     ) -> AttackResult:
@@ -196,13 +200,14 @@ def _single(method: AttackWithDistance) -> AttackWithDistance:
 
 
 def parse_budget(name: str, epsilon: float | str) -> float:
-    """A number, or a fraction such as "8/255", as a number.
+    """A number, or a fraction such as "8/255" or "0.5/255", as a number.
 
     Raises:
         ValueError: if it is neither, or not positive.
     """
     try:
-        value = float(Fraction(epsilon))
+        numerator, _, denominator = str(epsilon).partition("/")
+        value = float(Fraction(numerator)) / float(denominator or 1)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise ValueError(
             f"attack {name}: epsilon must be a number, or a fraction such as 8/255, got {epsilon!r}"

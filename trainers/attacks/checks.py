@@ -165,8 +165,8 @@ def _gradient_findings(result: AttackResult) -> list[str]:
     if huge is not None and huge < HUGE_SUCCESS_LIMIT:
         found.append(
             f"only {huge:.1%} of a few images change class at a budget of {result.huge_epsilon:.3g}, within which "
-            "every image can be made plain grey: the gradients mislead the attack, so its failures are no sign of "
-            "robustness"
+            "every image can be made plain grey: the gradients mislead the attack, or the classifier puts nearly "
+            "everything into one class; its failures are no sign of robustness"
         )
     if result.epsilon is None and 0 < result.success_rate < HUGE_SUCCESS_LIMIT:
         found.append(

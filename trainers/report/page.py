@@ -1,12 +1,15 @@
 """Figures, tables and images put together into the page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
+from trainers.corruption_table import corruption_caption, corruption_rows
+from trainers.report.budgets import budget_panels, doubt_lines
 from trainers.report.components import sections
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
@@ -22,8 +25,11 @@ from trainers.report.figures.style import CORRECT, OURS, source_colour
 from trainers.report.gallery import galleries
 from trainers.report.panel import Panel, panel
 from trainers.report.reasons import reasons
+from trainers.report.severities import severity_panels
 from trainers.report.template import write_page
 from trainers.report.verdict import verdict
+from trainers.sweep_table import COLUMNS as SWEEP_COLUMNS
+from trainers.sweep_table import sweep_caption, sweep_rows
 from trainers.tables import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
 
 
@@ -69,6 +75,9 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         p_values=_p_values(evaluation),
         class_alarms=_class_alarms(evaluation),
         rocs=_rocs(evaluation),
+        doubts=doubt_lines(evaluation.metrics),
+        budgets=_budgets(evaluation.metrics),
+        corruptions=_corruptions(evaluation.metrics),
         selection=_selection(evaluation),
         error_rate=_error_rate(evaluation),
         mixture=_mixture(evaluation),
@@ -79,6 +88,27 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         reasons=reasons(evaluation),
         facts=_facts(evaluation),
     )
+
+
+class Curves(NamedTuple):
+    """Figures and the table of the same numbers."""
+
+    panels: list[Panel]
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    caption: str
+
+
+def _budgets(metrics: Mapping[str, Any]) -> Curves | None:
+    if not metrics.get("sweeps"):
+        return None
+    return Curves(budget_panels(metrics), SWEEP_COLUMNS, sweep_rows(metrics), sweep_caption(metrics))
+
+
+def _corruptions(metrics: Mapping[str, Any]) -> Curves | None:
+    if not metrics.get("corruptions"):
+        return None
+    return Curves(severity_panels(metrics), CORRUPTION_COLUMNS, corruption_rows(metrics), corruption_caption(metrics))
 
 
 def _lines(evaluation: Evaluation) -> list[Line]:

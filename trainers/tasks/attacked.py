@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,61 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gmm_torch.detection.storage import fingerprint
-from trainers.attacks.result import AttackResult
+from trainers.attacks import Attack, AttackResult
+from trainers.attacks.checks import AttackWarning, compare, findings
+from trainers.attacks.sweep import sweep_findings
 from trainers.tasks.run import Run
 
 log = logging.getLogger(__name__)
 
 
 def attacked(run: Run, classifier: nn.Module, name: str) -> AttackResult:
-    """What the attack of that name does to the classifier; from the cache if it was done before.
+    """What the attack of that name does to the classifier; from the cache if it was done before."""
+    log.info("attack %s", name)
+    result = _once(run, classifier, run.attacks[name])
+    _tell(name, findings(result))
+    return result
 
-    An attack sees the classifier alone, so jobs that differ by what comes after it share the adversarial images.
-    """
-    attack, seed = run.attacks[name], run.cfg.seed
+
+def swept(run: Run, classifier: nn.Module, name: str) -> list[AttackResult]:
+    """What the sweep of that name does to the classifier, budget by budget; from the cache what was done before."""
+    sweep = run.sweeps[name]
+    log.info("attack %s at %d budgets", name, len(sweep.attacks))
+    results = [_once(run, classifier, attack) for attack in sweep.attacks]
+    _tell(name, sweep_findings(results))
+    return results
+
+
+def doubts(results: Mapping[str, AttackResult], sweeps: Mapping[str, Sequence[AttackResult]]) -> dict[str, list[str]]:
+    """Why results can't be trusted: name of the attack -> sentences; those without any are left out."""
+    found = {name: findings(result) for name, result in results.items()}
+    found |= {name: sweep_findings(points) for name, points in sweeps.items()}
+    for name, sentences in compare(results.values()).items():
+        found[name] = found[name] + sentences
+    return {name: sentences for name, sentences in found.items() if sentences}
+
+
+def _tell(name: str, sentences: Iterable[str]) -> None:
+    for text in sentences:
+        log.warning("attack %s: %s", name, text)
+
+
+def _once(run: Run, classifier: nn.Module, attack: Attack) -> AttackResult:
+    """An attack sees the classifier alone, so jobs that differ by what comes after it share the adversarial images."""
+    seed = run.cfg.seed
 
     def run_attack() -> AttackResult:
-        log.info("attack %s", name)
-        return attack.run(classifier, run.data.test_dataloader(), device=run.device, seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttackWarning)  # told by the log
+            return attack.run(classifier, run.data.test_dataloader(), device=run.device, seed=seed)
 
     if run.cache is None:
         return run_attack()
     parts = {
         "classifier": fingerprint(classifier),
         "data_fingerprint": run.data.fingerprint(),
-        "attack": OmegaConf.to_container(run.cfg.attack[name], resolve=True),
+        "attack": OmegaConf.to_container(run.cfg.attack[attack.name], resolve=True),
+        "epsilon": attack.epsilon,
         "n_images": attack.n_images,
         "seed": seed,
         "device": run.device.type,

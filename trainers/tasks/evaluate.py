@@ -12,12 +12,18 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
+from trainers.attacks import AttackResult
 from trainers.benchmark_table import FILE, benchmark_markdown, benchmark_table, group_averages
+from trainers.budget_evidence import attack_facts
+from trainers.corruption_table import corruption_table
 from trainers.error_table import error_table
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.sweep_table import sweep_table
 from trainers.tables import metrics_table
-from trainers.tasks.attacked import attacked
+from trainers.tasks.attacked import attacked, doubts, swept
+from trainers.tasks.budgets import sweep_metrics
 from trainers.tasks.components import components_of
+from trainers.tasks.corrupted import corruption_metrics
 from trainers.tasks.explanations import explain, neighbours
 from trainers.tasks.judge import judge
 from trainers.tasks.metrics import metrics_of, write_metrics
@@ -43,25 +49,23 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
     labels = {TEST: data.test_images.targets}
     indices = {TEST: torch.arange(len(data.test_images))}
-    attacks: dict[str, dict[str, Any]] = {}
+    results: dict[str, AttackResult] = {}
     for name in run.attacks:
-        result = attacked(run, detector.classifier, name)
+        result = results[name] = attacked(run, detector.classifier, name)
         source = f"adversarial/{name}"
         images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
-        attacks[source] = {
-            "epsilon": result.epsilon,
-            "n_attacked": result.n_attacked,
-            "success_rate": result.success_rate,
-            "median_l2": result.median_l2,
-            "median_linf": result.median_linf,
-        }
+    sweeps = {name: swept(run, detector.classifier, name) for name in run.sweeps}
     for name, dataset in run.ood.items():
         source = f"ood/{name}"
         images[source] = dataset
         labels[source] = torch.full((len(dataset),), -1)
         indices[source] = torch.arange(len(dataset))
     scored = {source: judge(run, detector, dataset, source) for source, dataset in images.items()}
-    metrics = metrics_of(run, detector, scored, labels[TEST], attacks)
+    facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
+    metrics = metrics_of(run, detector, scored, labels[TEST], facts)
+    metrics["attack_doubts"] = doubts(results, sweeps)
+    metrics["sweeps"] = sweep_metrics(run, detector, sweeps, scored[TEST], labels[TEST])
+    metrics["corruptions"] = corruption_metrics(run, detector)
     benchmark = cfg.get("benchmark")
     if benchmark is not None:
         metrics["benchmark"] = group_averages(metrics, benchmark)
@@ -94,5 +98,9 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         console.print(benchmark_table(metrics, benchmark))
         with atomic_path(run.folder / FILE) as temporary:
             temporary.write_text(benchmark_markdown(metrics, benchmark), encoding="utf-8")
+    if metrics["sweeps"]:
+        console.print(sweep_table(metrics))
+    if metrics["corruptions"]:
+        console.print(corruption_table(metrics))
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
     return metrics

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
+from trainers.budget_evidence import verdict_facts
 from trainers.evaluation_module import Scored
 from trainers.evidence import (
     class_false_alarms,
@@ -32,7 +33,7 @@ def metrics_of(
     detector: FailureDetector,
     scored: Mapping[str, Scored],
     labels: Tensor,
-    attacks: Mapping[str, dict[str, Any]],
+    attacks: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The content of metrics.json: evidence for every source, and what it was measured with."""
     clean = scored[TEST]
@@ -44,7 +45,9 @@ def metrics_of(
             continue
         good = ~wrong if source.startswith("adversarial/") else torch.ones_like(wrong)
         baselines = {"max_softmax": (clean.max_softmax[good], part.max_softmax)}
-        sources[source] = source_evidence(clean.score[good], part.score, baselines) | attacks.get(source, {})
+        sources[source] = source_evidence(clean.score[good], part.score, baselines)
+        if facts := attacks.get(source):
+            sources[source] |= {**facts, **verdict_facts(part.accept, facts["n_attacked"])}
     return {
         "title": run.cfg.title,
         "alpha": detector.alpha,

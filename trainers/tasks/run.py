@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.em import EMOptions
 from gmm_torch.functional.p_values import calibration_size
-from trainers.attacks import Attack
+from trainers.attacks import Attack, AttackSweep
 from trainers.benchmark_table import check_benchmark
 from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier
+from trainers.data.corruptions import Corruption
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.errors import DataNotFoundError, MissingSetsError
 from trainers.data.images import LabelledImages
@@ -81,13 +82,27 @@ class Run:
         return EMOptions(**OmegaConf.to_container(self.cfg.mixture.em), seed=self.cfg.seed)  # type: ignore[arg-type]
 
     @cached_property
-    def attacks(self) -> dict[str, Attack]:
-        """The attacks by name."""
+    def _attacks(self) -> dict[str, Attack | AttackSweep]:
         attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
-        for attack in attacks.values():
-            if self.cfg.attack_limit is not None:
-                attack.n_images = min(attack.n_images or self.cfg.attack_limit, self.cfg.attack_limit)
+        if self.cfg.attack_limit is not None:
+            for attack in attacks.values():
+                attack.limit(self.cfg.attack_limit)
         return attacks
+
+    @property
+    def attacks(self) -> dict[str, Attack]:
+        """The attacks at one budget, by name."""
+        return {name: attack for name, attack in self._attacks.items() if isinstance(attack, Attack)}
+
+    @property
+    def sweeps(self) -> dict[str, AttackSweep]:
+        """The attacks at several budgets, by name."""
+        return {name: sweep for name, sweep in self._attacks.items() if isinstance(sweep, AttackSweep)}
+
+    @cached_property
+    def corruptions(self) -> dict[str, Corruption]:
+        """The corruptions by name."""
+        return {name: instantiate(each) for name, each in (self.cfg.get("corruption") or {}).items()}
 
     @cached_property
     def ood(self) -> dict[str, LabelledImages]:
@@ -111,7 +126,7 @@ class Run:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
-        _ = self.em_options, self.attacks
+        _ = self.em_options, self._attacks, self.corruptions
         self._find_data()
         needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
         if given < needed:

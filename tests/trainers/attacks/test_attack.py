@@ -21,8 +21,8 @@ def _compose(group):
         return compose(overrides=[f"+attack=[{group}]"]).attack
 
 
-# a group with `defaults` puts together attacks that have a file of their own
-SINGLE = [group for group in GROUPS if list(_compose(group)) == [group]]
+# a group with `defaults` puts together attacks that have a file of their own; sweeps have budgets of their own
+SINGLE = [group for group in GROUPS if list(_compose(group)) == [group] and "epsilon" in _compose(group)[group]]
 
 
 BUDGETS = {"linf": 0.2, "l2": 2.0}  # digits of 8x8 pixels need more than photographs
@@ -229,12 +229,12 @@ def test_an_empty_data_set_is_refused(classifier, digits):
         _attack().run(classifier, DataLoader(torch.utils.data.Subset(digits, [])))
 
 
-@pytest.mark.parametrize("epsilon", [8 / 255, "8/255", "0.03137254901960784"])
+@pytest.mark.parametrize("epsilon", [8 / 255, "8/255", "0.03137254901960784", "4.0/127.5"])
 def test_a_budget_may_be_a_fraction(epsilon):
     assert _attack(epsilon=epsilon).epsilon == pytest.approx(8 / 255)
 
 
-@pytest.mark.parametrize("epsilon", ["8/0", "eight", 0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("epsilon", ["8/0", "8/255/2", "eight", 0, -1, float("nan"), float("inf")])
 def test_an_impossible_budget_is_refused(epsilon):
     with pytest.raises(ValueError, match="epsilon must be"):
         _attack(epsilon=epsilon)

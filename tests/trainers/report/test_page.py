@@ -90,6 +90,28 @@ def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_w
     test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(full)
 
 
+def test_sweeps_corruptions_and_doubts_are_shown_where_there_are_some(evaluation, make_evaluation, tmp_path):
+    budget = {
+        "norm": "linf", "epsilon": 0.1, "n_attacked": 40, "success_rate": 0.5, "median_linf": 0.1, "median_l2": 0.4,
+        "seconds_per_image": 0.2, "evasion_rate": 0.1, "refusal_rate": 0.8, "auroc": 0.9, "baselines": {},
+    }  # fmt: skip
+    severity = {
+        "severity": 0, "n": 60, "coverage": 1.0, "error_rate": 0.1, "risk": 0.05, "refusal_rate": 0.5, "auroc": 0.875,
+        "baselines": {},
+    }  # fmt: skip
+    more = {
+        "attack_doubts": {"pgd_sweep": ["the gradient is <zero>"]},
+        "sweeps": {"pgd_sweep": [budget, {**budget, "epsilon": 0.2}]},
+        "corruptions": {"clean": severity, "kinds": {"motion_blur": [{**severity, "severity": 1}]}},
+    }
+    page = render(make_evaluation(metrics=evaluation.metrics | more), tmp_path)
+    assert page.sections[4:8] == ["selection", "budgets", "corruptions", "mixture"]
+    assert "pgd sweep attack:</b> the gradient is &lt;zero&gt;." in page.text
+    assert "40 images attacked; budgets in Linf" in page.text
+    assert "AUROC of errors 87.5, softmax –" in page.text
+    assert "the same 60 test images" in page.text
+
+
 def test_without_images_the_components_keep_their_table(make_evaluation, tmp_path):
     page = render(make_evaluation(explained=True, images=False), tmp_path)
     assert "components" in page.sections

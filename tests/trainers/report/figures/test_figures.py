@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from trainers.report.figures.budget_curve import budget_curve
 from trainers.report.figures.class_alarms import class_alarms
 from trainers.report.figures.em_history import em_history
 from trainers.report.figures.error_rate import error_rate
@@ -11,7 +12,8 @@ from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.risk_coverage import risk_coverage
 from trainers.report.figures.roc import roc
 from trainers.report.figures.score_histograms import Group, score_histograms
-from trainers.report.figures.style import OURS, SOFTMAX, thin
+from trainers.report.figures.severity_curve import severity_curve
+from trainers.report.figures.style import ADVERSARIAL, ERRORS, OURS, SOFTMAX, thin
 
 RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.normal(size=(50, 2))
@@ -24,7 +26,20 @@ BINS = [
     {"low": 0.5, "high": 1.0, "n": 40, "rate": 0.05, "interval": [0.01, 0.2]},
 ]
 
+BUDGETS = [
+    {"epsilon": 1 / 255, "success_rate": 0.0, "evasion_rate": 0.0, "refusal_rate": None, "auroc": None,
+     "baselines": {}},
+    {"epsilon": 0.1, "success_rate": 0.5, "evasion_rate": 0.2, "refusal_rate": 0.6, "auroc": 0.9,
+     "baselines": {"max_softmax": {"auroc": 0.7}}},
+]  # fmt: skip
+SEVERITIES = [
+    {"severity": 0, "coverage": 1.0, "error_rate": 0.1, "risk": 0.05},
+    {"severity": 1, "coverage": 0.0, "error_rate": 0.9, "risk": None},
+]
+
 FIGURES = {
+    "budget_curve": lambda: budget_curve(BUDGETS),
+    "severity_curve": lambda: severity_curve(SEVERITIES),
     "class_alarms": lambda: class_alarms(["a", "b"], [0.1, 0.0], [(0.05, 0.2), (0.0, 0.1)], 0.05),
     "error_rate": lambda: error_rate(BINS),
     "em_history": lambda: em_history([-3.0, -2.0, -1.5]),
@@ -107,3 +122,20 @@ def test_of_many_classes_those_with_the_most_false_alarms_are_shown_in_their_ord
     (axes,) = class_alarms([f"class {i}" for i in range(30)], rates, [(r, r + 0.1) for r in rates], 0.05).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"class {i}" for i in range(29, 14, -1)]
     assert axes.lines[0].get_xdata().tolist() == pytest.approx(list(range(29, 14, -1)))
+
+
+def test_budgets_are_drawn_where_there_is_something_to_draw():
+    figure = budget_curve(BUDGETS)
+    assert line(figure, ADVERSARIAL).get_ydata().tolist() == [0, 50]
+    ours = line(figure, OURS).get_ydata()
+    assert np.isnan(ours[0])
+    assert ours[1] == 90
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1/255", "0.1"]
+
+
+def test_severities_are_drawn_in_per_cent():
+    figure = severity_curve(SEVERITIES)
+    assert line(figure, ERRORS).get_ydata().tolist() == [10, 90]
+    risk = line(figure, OURS).get_ydata()
+    assert risk[0] == 5
+    assert np.isnan(risk[1])

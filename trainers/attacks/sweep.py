@@ -1,0 +1,87 @@
+"""One attack at several budgets."""
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from foolbox.attacks.base import AttackWithDistance
+from torch import nn
+from torch.utils.data import DataLoader
+
+from trainers.attacks.attack import Attack
+from trainers.attacks.checks import AttackWarning, findings, warn
+from trainers.attacks.result import AttackResult
+
+FALL_LIMIT = 0.02
+"""By how much the success rate may fall as the budget grows before a sweep is warned about."""
+
+
+class AttackSweep:
+    """An attack at several budgets, on the same images.
+
+    Args:
+        name: what tables call it.
+        method: a foolbox attack.
+        epsilons: budgets, see `Attack`; at least two, rising.
+        n_images, batch_size, black_box: see `Attack`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        method: AttackWithDistance,
+        epsilons: Sequence[float | str],
+        n_images: int | None = 200,
+        batch_size: int = 100,
+        black_box: bool = False,
+    ) -> None:
+        self.name = name
+        self.attacks = [Attack(name, method, epsilon, n_images, batch_size, black_box) for epsilon in epsilons]
+        values = [attack.epsilon or 0.0 for attack in self.attacks]
+        if len(values) < 2 or any(low >= high for low, high in pairwise(values)):
+            raise ValueError(f"attack {name}: epsilons must be at least two, rising, got {list(epsilons)}")
+
+    def limit(self, n_images: int) -> None:
+        """Attack at most so many images."""
+        for attack in self.attacks:
+            attack.limit(n_images)
+
+    def run(
+        self, classifier: nn.Module, loader: DataLoader, device: torch.device | str = "cpu", seed: int = 0
+    ) -> list[AttackResult]:
+        """Attack images of a data set; see `Attack.run`.
+
+        Returns:
+            one result a budget, in their order. Reasons not to trust them are `AttackWarning`s, each given once.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttackWarning)
+            results = [attack.run(classifier, loader, device, seed) for attack in self.attacks]
+        warn(self.name, sweep_findings(results))
+        return results
+
+
+def sweep_findings(results: Sequence[AttackResult]) -> list[str]:
+    """Reasons not to trust a sweep: those of its largest budget, and a success rate that falls as the budget grows.
+
+    Args:
+        results: of one attack, in the order of rising budgets.
+
+    Returns:
+        each a sentence without its full stop.
+    """
+    found = findings(results[-1])
+    rates = [result.success_rate for result in results]
+    falls = [(high - low, i) for i, (high, low) in enumerate(pairwise(rates))]
+    worst, i = max(falls, default=(0.0, 0))
+    if worst > FALL_LIMIT:
+        found.append(
+            f"the success rate falls from {rates[i]:.1%} to {rates[i + 1]:.1%} as epsilon grows from "
+            f"{results[i].epsilon:.3g} to {results[i + 1].epsilon:.3g}, although every success at the smaller is one "
+            "at the larger: the attack needs more or smaller steps"
+        )
+    return found

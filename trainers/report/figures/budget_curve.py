@@ -1,0 +1,40 @@
+"""What becomes of attacked images as the attack's budget grows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from trainers.report.figures.style import ADVERSARIAL, CORRECT, INK, OURS, SOFTMAX, WIDE, legend_below, new_axes
+from trainers.sweep_table import epsilon_text
+from trainers.tables import BASELINE
+
+
+def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Success, detection and what passes, in per cent, against the budget; gaps where there was no success.
+
+    Args:
+        points: by rising budget, as in metrics.json under `sweeps`.
+    """
+    figure, axes = new_axes(WIDE)
+    budgets = [point["epsilon"] for point in points]
+    dashed, dotted = (0, (4, 1.5)), (0, (1, 1.5))
+    curves: list[tuple[str, list[float | None], str, Any]] = [
+        ("success", [point["success_rate"] for point in points], ADVERSARIAL, "solid"),
+        ("evaded: wrong, accepted", [point["evasion_rate"] for point in points], INK, "solid"),
+        ("refused of successes", [point["refusal_rate"] for point in points], CORRECT, dotted),
+        ("AUROC, ours", [point["auroc"] for point in points], OURS, dashed),
+        ("AUROC, softmax", [point["baselines"].get(BASELINE, {}).get("auroc") for point in points], SOFTMAX, dashed),
+    ]
+    for label, values, colour, line in curves:
+        heights = 100 * np.array(values, dtype=float)  # None becomes NaN, which is not drawn
+        axes.plot(budgets, heights, color=colour, linestyle=line, label=label, marker="o", markersize=3, clip_on=False)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(budgets, [epsilon_text(budget) for budget in budgets])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("budget of the attack")
+    axes.set_ylabel("%")
+    legend_below(figure, 3)
+    return figure
