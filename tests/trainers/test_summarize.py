@@ -1,10 +1,12 @@
 import csv
 import json
+import re
 import statistics
 
 import pytest
 from rich.console import Console
 
+from trainers.report.compare_page import write_comparison
 from trainers.summarize import summarize
 
 
@@ -117,3 +119,57 @@ def test_a_broken_file_is_named_and_nothing_is_written(sweep, text):
     with pytest.raises(ValueError, match=r"3/metrics\.json is not what a run writes"):
         summarize(sweep)
     assert not (sweep / "summary.csv").exists()
+
+
+def test_settings_are_means_over_seeds_and_what_all_jobs_share_is_left_out(sweep):
+    for job in range(6):
+        path = sweep / str(job) / ".hydra" / "overrides.yaml"
+        path.write_text(path.read_text() + "- experiment=demo\n")
+    summary = summarize(sweep)
+    assert "experiment" not in summary.header
+    assert [setting.name for setting in summary.settings] == ["5", "10", "30"]
+    spread = summary.settings[0].numbers["test errors"]
+    assert spread.mean == pytest.approx(0.715)
+    assert spread.std == pytest.approx(statistics.stdev([0.705, 0.725]))
+
+
+def test_the_latex_has_a_row_a_setting(sweep):
+    summarize(sweep)
+    text = (sweep / "summary.tex").read_text()
+    assert r"\begin{tabular}{lrrrr}" in text
+    assert r"5 & 2 & 90.0 $\pm$ 0.0 & 71.5 $\pm$ 1.4 & 50.0 $\pm$ 0.0 \\" in text
+    assert r"mnist (OOD)" in text
+
+
+def test_latex_is_told_its_own_characters_apart(tmp_path):
+    write_job(tmp_path / "0", ["score=log_likelihood"], None, 0)
+    write_job(tmp_path / "1", ["score=a&b"], 0.5, 0)
+    summarize(tmp_path)
+    text = (tmp_path / "summary.tex").read_text()
+    assert r"log\_likelihood & 1 & 90.0 & -- & 50.0 \\" in text
+    assert r"a\&b & 1" in text
+
+
+def test_the_softmax_and_the_averages_of_a_benchmark_have_columns(tmp_path):
+    write_job(tmp_path / "0", [], 0.9, 0)
+    path = tmp_path / "0" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["sources"]["errors"]["baselines"] = {"max_softmax": {"auroc": 0.8}}
+    metrics["benchmark"] = {group: {"auroc": 0.7, "max_softmax": 0.6} for group in ("near", "far")}
+    path.write_text(json.dumps(metrics))
+    summarize(tmp_path)
+    (row,) = rows(tmp_path)
+    assert (row["test errors"], row["test errors, softmax"]) == ("0.9", "0.8")
+    assert (row["near-OOD"], row["far-OOD, softmax"]) == ("0.7", "0.6")
+
+
+def test_the_page_compares_the_settings_and_needs_nothing_beside_it(sweep):
+    (sweep / "4" / ".hydra" / "overrides.yaml").write_text("- mixture.n_components=<30>\n- seed=0\n")
+    write_comparison(summarize(sweep), "A sweep", sweep / "compare.html")
+    page = (sweep / "compare.html").read_text()
+    assert "6 runs, 4 settings" in page
+    assert "71.5 ± 1.4" in page
+    assert page.count("<svg") == 2  # one for each source of failure
+    assert 'href="3/report.html"' in page
+    assert "<30>" not in page
+    assert not re.search(r'(src|href)="(https?:)?//', page)

@@ -6,12 +6,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
+from trainers.report.compare_page import write_comparison
 from trainers.summarize import summarize as gather_runs
 from trainers.tasks.need import need
 
 
 def summarize(cfg: DictConfig, folder: Path) -> None:
-    """Gather every run below `input` into one table."""
+    """Gather every run below `input` into one table and one page."""
     need(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
     # A file or a pipe has room for every column.
-    Console(width=None if sys.stdout.isatty() else 220).print(gather_runs(cfg.input).table())
+    console = Console(width=None if sys.stdout.isatty() else 220)
+    summary = gather_runs(cfg.input)
+    console.print(summary.table())
+    page = Path(cfg.input) / "compare.html"
+    write_comparison(summary, cfg.title, page)
+    console.print(f"page: {page}", soft_wrap=True)

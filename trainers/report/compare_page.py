@@ -1,0 +1,67 @@
+"""The page that compares the runs of a sweep: one self-contained HTML file."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from trainers.report.figures.settings import settings
+from trainers.report.svg import inline_svg
+from trainers.report.template import write_page
+from trainers.summarize import Setting, Summary
+
+ACCURACY = "test accuracy"
+MOST = 40  # settings that a figure can show
+
+
+class Cell(NamedTuple):
+    """A number of the table; `best` where no other setting has a higher one."""
+
+    text: str
+    best: bool
+
+
+def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
+    """Write the page.
+
+    Args:
+        summary: of the sweep.
+        title: of the page.
+        path: of the page; links lead from there to the reports of the runs.
+    """
+    found = summary.settings
+    columns = list(found[0].numbers)
+    write_page(
+        "compare.html.j2",
+        path,
+        title=title,
+        headline=f"{len(summary.jobs)} runs, {len(found)} settings",
+        columns=columns,
+        rows=[(setting.name, len(setting.seeds), _cells(setting, found)) for setting in found],
+        caption=summary.caption,
+        figures=[(column, _figure(column, i, found[:MOST])) for i, column in enumerate(columns) if column != ACCURACY],
+        left_out=max(0, len(found) - MOST),
+        runs=[
+            (job.name, " ".join(f"{key}={value}" for key, value in job.overrides.items()), job.seed)
+            for job in summary.jobs
+        ],
+    )
+
+
+def _cells(setting: Setting, found: list[Setting]) -> list[Cell]:
+    cells = []
+    for column, spread in setting.numbers.items():
+        best = max((each.numbers[column].mean or 0.0 for each in found), default=0.0)
+        cells.append(Cell(spread.text(), len(found) > 1 and spread.mean is not None and spread.mean >= best))
+    return cells
+
+
+def _figure(column: str, number: int, found: list[Setting]) -> Markup:
+    names = [setting.name for setting in found]
+    ours = [(setting.numbers[column].mean, setting.numbers[column].std) for setting in found]
+    softmax = [
+        (setting.baselines[column].mean, setting.baselines[column].std)
+        for setting in found
+        if column in setting.baselines
+    ]
+    return inline_svg(settings(names, ours, softmax), f"settings{number}", f"AUROC of {column} by setting")
