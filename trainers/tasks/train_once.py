@@ -14,7 +14,7 @@ WEIGHTS = "classifier.safetensors"
 # What comes after training. All else, what is added later included, counts as what the weights depend on.
 AFTER_TRAINING = (
     *("hydra", "cache", "title", "task", "input", "detector", "missing_data", "skip_unreadable", "benchmark"),
-    *("output", "page", "drift"),
+    *("output", "page", "drift", "adaptive", "corruption", "corruption_limit"),
     *("ood", "ood_limit", "attack", "attack_limit", "mixture", "score", "calibration", "alpha", "layers", "views"),
 )
 
