@@ -10,6 +10,7 @@ import pages
 PAGE = pages.ROOT / "docs" / "training.md"
 SOURCES = ("errors", "ood", "attack")
 TITLES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+ORDER = ("plain", "online", "gradient", "implicit", "spectral")
 TOLERANCE = 0.005  # of validation accuracy, that a lambda may cost
 Run = dict[str, Any]
 
@@ -40,12 +41,13 @@ def chosen(groups: dict[str, list[Run]]) -> set[str]:
 
 
 def grouped(runs: list[Run], data: str) -> dict[str, list[Run]]:
-    """Runs of a data set by variant, in the order of the first seed."""
+    """Runs of a data set by variant, of the seeds that all variants have, so that rows compare."""
     groups: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (ORDER.index(run["variant"].split(" ")[0]), run["variant"], run["seed"])):
         if run["data"] == data:
             groups.setdefault(run["variant"], []).append(run)
-    return groups
+    common = set.intersection(*({run["seed"] for run in group} for group in groups.values())) if groups else set()
+    return {variant: [run for run in group if run["seed"] in common] for variant, group in groups.items() if common}
 
 
 def likelihood_table(found: dict[str, Any], data: str) -> str:
@@ -69,7 +71,7 @@ def likelihood_table(found: dict[str, Any], data: str) -> str:
     attacked = [run["n_attacked"] for run in some]
     errors = [run["n_errors"] for run in some]
     words = (
-        f"In %, mean ± standard deviation over seeds 0 to {len(groups['plain']) - 1}; log p in nats a dimension. "
+        "In %, mean ± standard deviation over seeds from 0 on; log p in nats a dimension. "
         f"{some[0]['n_test']:,} test images, {min(errors)} to {max(errors)} errors, {some[0]['n_ood']:,} OOD images, "
         f"{min(attacked)} to {max(attacked)} attacked ones. {setting(found)}"
     )
@@ -82,7 +84,9 @@ def online_table(found: dict[str, Any]) -> str:
     for data, title in TITLES.items():
         runs = [run for run in found["runs"] if run["data"] == data and "online" in run]
         for name in ("online", "exact passes", "fitted afterwards"):
-            judged = [run["density"] if name == "fitted afterwards" else run["online"][name] for run in runs]
+            judged = [run["density"] if name == "fitted afterwards" else run["online"].get(name, {}) for run in runs]
+            if not any(judged):
+                continue
             numbers = [spread(each.get(source) for each in judged) for source in SOURCES]
             rows.append([f"{title}: {name}", str(len(runs)), *numbers])
     return f"{pages.table(['mixture', 'seeds', *(f'AUROC {s}' for s in SOURCES)], rows)}\n\nIn %. {setting(found)}"
@@ -126,7 +130,8 @@ def filled(page: str) -> str:
         found = json.loads(results["training"].read_text())
         page = pages.filled(page, "online", online_table(found))
         for data in TITLES:
-            page = pages.filled(page, f"likelihood {data}", likelihood_table(found, data))
+            if len(grouped(found["runs"], data)) > 1:
+                page = pages.filled(page, f"likelihood {data}", likelihood_table(found, data))
     return page
 
 

@@ -20,6 +20,8 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
 from trainers.evidence import unit_ranks
 
+SHOWN_SIDE = 64  # pixels; smaller images are shown larger
+
 
 class OnlineMixtureMonitor(Callback):
     """Keeps an `OnlineMixture` of the features of the training steps, and looks at the validation images with it.
@@ -205,7 +207,9 @@ class OnlineMixtureMonitor(Callback):
 
     def _draw(self, trainer: Trainer, images: Tensor) -> None:
         """Least likely first, row by row."""
-        grid = make_grid(images.float(), nrow=8, pad_value=1.0)
+        enlargement = max(1, SHOWN_SIDE // images.shape[-1])  # digits of 8 pixels could not be made out
+        larger = images.float().repeat_interleave(enlargement, -1).repeat_interleave(enlargement, -2)
+        grid = make_grid(larger, nrow=8, pad_value=1.0)
         experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers]
         boards = [experiment for experiment in experiments if experiment and hasattr(experiment, "add_image")]
         for board in boards:
