@@ -31,6 +31,10 @@ format: $(READY)  ## let ruff rewrite the code
 readme: demo  ## run the demo and write its table into the README
 	$(BIN)/python benchmarks/readme_table.py
 
+results: $(READY)  ## run the paper's study on every data set found here, and write docs/results.md
+	$(BIN)/gmm-torch experiment=paper
+	$(BIN)/python benchmarks/results_page.py
+
 bench-em: $(READY)  ## EM against its peers, side by side, half an hour; installs them
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]'
 	$(BIN)/python benchmarks/em_speed.py
@@ -38,4 +42,4 @@ bench-em: $(READY)  ## EM against its peers, side by side, half an hour; install
 clean:  ## remove what the targets above made (.venv, caches, runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build
 
-.PHONY: help install demo test lint format readme bench-em clean
+.PHONY: help install demo test lint format readme results bench-em clean
