@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, filled, table
 
 from gmm_torch.files import atomic_path
 from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
@@ -41,7 +41,6 @@ DIGITS_BUDGETS = {"linf": "0.15", "l2": "0.9"}
 DIGITS_SWEEP = "[0.01,0.02,0.04,0.08,0.15,0.3]"
 L2 = ("pgd_l2", "additive_gaussian", "repeated_gaussian")
 
-NAMES = {"digits": "Digits", "cifar10": "CIFAR-10"}
 ATTACK_COLUMNS = (
     "attack",
     "norm",
@@ -203,8 +202,11 @@ def main() -> None:
     result["digits"] = kept(run("digits", digits_overrides(options.images), runs))
     with atomic_path(RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
+    page = PAGE.read_text(encoding="utf-8")
     for name in result:
-        fill(PAGE, name, document(result[name]))
+        page = filled(page, name, document(result[name]))
+    with atomic_path(PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
