@@ -74,10 +74,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "memory": 6400,
     },
 }
-WAYS = {
+WAYS: dict[str, list[str]] = {
     "online": [],
     "gradient": [],
-    "implicit": ["method.term.covariance_type=spherical", "method.term.reg_covar=0.1"],
+    "implicit": [
+        "method.term.n_components=3",
+        "method.term.covariance_type=spherical",
+        "method.term.reg_covar=0.1",
+    ],
 }
 WEIGHTS = {"online": (0.1, 0.3, 1), "gradient": (0.3,), "implicit": (0.3,)}
 VARIANTS: dict[str, list[str]] = {
