@@ -93,7 +93,14 @@ def main() -> None:
         median = {name: statistics.median(values) for name, values in seconds.items()}
         rows.append({"type": kind, "n_iter": n_iter, "n_iter_ours": n_ours, "target": target, "seconds": median})
         print(rows[-1], flush=True)
-    result = {"facts": facts(torch.device("cpu"), "scikit-learn"), "n": len(x), "d": x.shape[1], "k": K, "rows": rows}
+    result = {
+        "facts": facts(torch.device("cpu"), "scikit-learn"),
+        "n": len(x),
+        "d": x.shape[1],
+        "k": K,
+        "repeats": arguments.repeats,
+        "rows": rows,
+    }
     (RESULTS / "em_converged.json").write_text(json.dumps(result, indent=1) + "\n")
     head = [
         "type",
@@ -120,7 +127,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     text = (
         table(head, lines)
-        + f"\n\n{len(x):,} x {x.shape[1]}, K = {K}. {about['device']}, {about['threads']} threads; {versions}."
+        + f"\n\n{len(x):,} x {x.shape[1]}, K = {K}; repeats: {arguments.repeats}. {about['device']}, {about['threads']} threads; {versions}."
     )
     print(text)
     fill(ROOT / "docs" / "speed.md", "em_converged", text)

@@ -26,17 +26,17 @@ from problems import Problem, facts, wall
 
 from gmm_torch import GaussianMixture
 
-BASE = {"n": 20_000, "d": 32, "k": 16}
-LARGE = BASE | {"n": 80_000}  # what processes share
+BASE = {"n": 40_000, "d": 32, "k": 16}
+LARGE = BASE | {"n": 160_000}  # what processes share
 CURVES = {
-    "n": (2500, 5000, 10_000, 20_000, 40_000, 80_000),
+    "n": (5000, 10_000, 20_000, 40_000, 80_000, 160_000),
     "d": (8, 16, 32, 64, 128),
     "k": (2, 4, 8, 16, 32, 64),
     "p": tuple(2**i for i in range(max(2, (os.cpu_count() or 1).bit_length()))),
 }
 NAMES = {"n": "points", "d": "features", "k": "components", "p": "processes"}
 TYPES = ("full", "diag", "tied", "spherical")
-REPEATS = 3
+REPEATS = 5
 
 
 def seconds(problem: Problem, rank: int = 0, world_size: int = 1) -> float:
