@@ -112,7 +112,7 @@ class EStep:
     def _chunk(self) -> int:
         """Number of points that are looked at together."""
         n_all = self.n_init * self.n_components
-        alive = self._n_rows + 2 * n_all + self.family.n_scratch(n_all, self.n_features)
+        alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self.family.n_scratch(n_all, self.n_features)
         n_bytes = CHUNK_BYTES[self.parameters.means.device.type]
         return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
 
@@ -127,6 +127,7 @@ class EStep:
         tight_moments = self._zero_moments(self.tight_prepared) if self.tight else {}
         step = min(self._chunk, len(x))
         buffer = x.new_empty(self._n_rows * step, dtype=self.dtype)
+        wide_buffer = x.new_empty(self._n_rows * step, dtype=torch.float64) if self.tight else None
         objectives = []
         for start in range(0, len(x), step):
             part = x[start : start + step]
@@ -134,8 +135,14 @@ class EStep:
             self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
             self.family.complete(features, self.n_features)
             wide_features = None
-            if self.tight:
-                wide_features = self.family.features(self.standardisation.columns(part, torch.float64))
+            if wide_buffer is not None:
+                wide_features = self._room(wide_buffer, len(part))
+                wide_columns = wide_features[1 : self.n_features + 1]
+                if x.dtype == torch.float64:
+                    self.standardisation.columns(part, torch.float64, out=wide_columns)
+                else:  # narrower points are standardised in float32, and stand there already
+                    wide_columns.copy_(features[1 : self.n_features + 1])
+                self.family.complete(wide_features, self.n_features)
             joint, objective = self.responsibilities(features, wide_features)
             if weight is not None:
                 joint.mul_(weight[start : start + step].to(self.dtype))
