@@ -1,0 +1,63 @@
+"""Classifier and detector without torch."""
+
+import onnxruntime
+import pytest
+import torch
+
+from gmm_torch import FailureDetector, NotFittedError
+from gmm_torch.detection.onnx import OUTPUTS, TRANSLATIONS, save_onnx
+from gmm_torch.detection.scores import make_score
+from tests.gmm_torch.detection.conftest import batches, images
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+@pytest.mark.parametrize("name", ["log_likelihood"])
+def test_onnxruntime_gives_the_same_verdicts_at_any_batch_size(name, net, tmp_path):
+    score = make_score(name)
+    detector = FailureDetector(net, score=score).fit(batches(300, 1)).calibrate(batches(300, 2))
+    save_onnx(detector, images(4, 0), tmp_path / "detector.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "detector.onnx")
+    assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
+    for x in (images(1, 3), images(50, 4), images(50, 5) * 10):
+        found = session.run(None, {"x": x.numpy()})
+        for other, eager in zip(found, detector(x), strict=True):
+            torch.testing.assert_close(torch.from_numpy(other), eager, rtol=1e-4, atol=1e-4)
+
+
+def test_what_can_not_be_written_is_told_before(net, tmp_path):
+    with pytest.raises(NotFittedError):
+        save_onnx(FailureDetector(net), images(4, 0), tmp_path / "detector.onnx")
+    with pytest.raises(ValueError, match="at least 2 inputs"):
+        save_onnx(FailureDetector(net), images(1, 0), tmp_path / "detector.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Operations(torch.nn.Module):
+    """The two that the exporter lacks, of a parameter, as detectors use them."""
+
+    def __init__(self, matrix, upper, right):
+        super().__init__()
+        self.matrix, self.upper, self.right = torch.nn.Parameter(matrix), upper, right
+
+    def forward(self, x):
+        solved = torch.linalg.solve_triangular(self.matrix, x.mT, upper=self.upper)
+        ranks = torch.searchsorted(self.matrix.flatten().sort().values, x.contiguous(), right=self.right)
+        rows = torch.searchsorted(self.matrix[:2].sort().values, x[:2].contiguous(), right=self.right)
+        return solved, ranks, rows
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("size", [3, 13])
+def test_operations_that_onnx_lacks_are_translated(upper, size, tmp_path):
+    generator = torch.Generator().manual_seed(size)
+    matrix = torch.randn(2, size, size, generator=generator)[0] + 3 * torch.eye(size)
+    module = Operations(matrix.triu() if upper else matrix.tril(), upper, right=upper)
+    x = torch.randn(4, size, generator=generator)
+    x[0, 0] = module.matrix[0, 0].detach()  # a tie
+    torch.onnx.export(module, (x,), dynamo=True, custom_translation_table=TRANSLATIONS, verbose=False).save(
+        tmp_path / "o.onnx"
+    )
+    found = onnxruntime.InferenceSession(tmp_path / "o.onnx").run(None, {"x": x.numpy()})
+    for other, eager in zip(found, module(x), strict=True):
+        torch.testing.assert_close(torch.from_numpy(other), eager.detach(), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,89 @@
+"""The examples run, and find what their pages say."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_resnet_on_an_image_folder_refuses_negatives():
+    found = example("image_folder").main(n=200, steps=20)
+    assert found["accuracy"] > 0.9
+    assert found["refused"] < 0.15
+    assert found["refused negatives"] > 0.9
+
+
+def test_a_network_of_timm_refuses_noise():
+    pytest.importorskip("timm")
+    found = example("timm_backbone").main("test_resnet", steps=60)
+    assert found["accuracy"] > 0.8
+    assert found["refused"] < 0.13
+    assert found["refused noise"] > 0.9
+
+
+def test_a_transformer_refuses_sentences_about_something_else():
+    pytest.importorskip("transformers")
+    found = example("text_classifier").main(steps=40)
+    assert found["accuracy"] > 0.95
+    assert found["refused"] < 0.13
+    assert found["AUROC"] > 0.9
+
+
+def test_rows_of_a_table_with_a_broken_column_are_found():
+    found = example("tabular").main()
+    assert found["accuracy"] > 0.9
+    assert found["refused"] < 0.15
+    assert found["AUROC"] > 0.8
+
+
+def test_a_plain_loop_gives_a_detector_that_tells_noise_and_attacks_apart():
+    found = example("plain_loop").main()
+    assert found["accuracy"] > 0.9
+    assert found["refused"] < 0.1
+    assert found["noise"] > 0.95
+    assert found["attacked"] > found["attacked, softmax"]
+
+
+def test_the_mixture_alone_does_what_that_of_scikit_learn_does():
+    found = example("mixture_alone").main()
+    assert found["adjusted Rand index"] > 0.8
+    assert found["log-likelihood"] == pytest.approx(found["log-likelihood, scikit-learn"], abs=1)
+    assert found["AUROC"] > 0.8
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_exported_detectors_give_the_same_verdicts():
+    pytest.importorskip("onnxruntime")
+    found = example("export").main(score="log_likelihood")
+    assert found["other verdicts, torch.export"] == found["other verdicts, onnxruntime"] == 0
+    assert found["largest difference of p, onnxruntime"] < 0.01
+    assert found["refused digits"] < 0.13
+    assert found["refused noise"] > 0.9
+
+
+def test_a_decaying_stream_raises_the_alarm_and_a_clean_one_does_not():
+    found = example("drift").main()
+    assert found["alarm, clean"] is None
+    assert 300 <= found["alarm, decaying"] < 500
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_is_short_listed_and_tested(name):
+    assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 60
+    listed = re.findall(
+        rf"^\| \[{name}\.py\]\({name}\.py\) \| .+ \|$", (FOLDER / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(listed) == 1
+    assert f'example("{name}").main(' in Path(__file__).read_text()
