@@ -64,11 +64,12 @@ def metrics_of(
         "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "device": _device_name(detector.device),
+        "device": device_name(detector.device),
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What the GPU is called, or the kind of processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 
