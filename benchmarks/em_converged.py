@@ -127,7 +127,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     text = (
         table(head, lines)
-        + f"\n\n{len(x):,} x {x.shape[1]}, K = {K}; repeats: {arguments.repeats}. {about['device']}, {about['threads']} threads; {versions}."
+        + f"\n\n{len(x):,} x {x.shape[1]}, K = {K}; repeats: {arguments.repeats}. "
+        + f"{about['device']}, {about['threads']} threads; {versions}."
     )
     print(text)
     fill(ROOT / "docs" / "speed.md", "em_converged", text)
