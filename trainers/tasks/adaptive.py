@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def adaptive(
     write_evasion_report(metrics, pairs, folder / "report.html")
     for curve in curves:
         warn(f"{curve.attack} on {curve.defence}", notes.get((curve.attack, curve.defence), []))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 220)  # a file or a pipe has room for every column
     console.print(evasion_table(metrics))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
