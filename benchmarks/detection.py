@@ -52,7 +52,7 @@ from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture
 from trainers.classifiers.build import build_classifier
 from trainers.data.folder import image_folder
-from trainers.data.idx import find_idx_files
+from trainers.data.idx import find_idx_files, published_in
 from trainers.data.images import LabelledImages, content_digest
 from trainers.data.ood import build_ood
 from trainers.main import CONF
@@ -443,8 +443,10 @@ class Workbench:
         configs: dict[str, Any] = {}
         for name, value in self.options.ood.items():
             folder = Path(value).expanduser()
-            if folder.is_dir() and find_idx_files([folder], "test"):
-                source = {"_target_": "trainers.data.idx.idx_images", "name": "MNIST", "root": value}
+            files = find_idx_files([folder], "test") if folder.is_dir() else None
+            if files is not None:
+                name_of_set = published_in(files[1]) or "MNIST"
+                source = {"_target_": "trainers.data.idx.idx_images", "name": name_of_set, "root": value}
                 configs[name] = {**source, "split": "test", "download": False}
             elif folder.is_dir():
                 source = {"_target_": "trainers.data.folder.image_folder", "_partial_": True}

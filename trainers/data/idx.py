@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import os
 import tempfile
 import zlib
@@ -18,6 +19,13 @@ from trainers.data.images import ImageArray, check_split
 
 IDX_DATASETS = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
 EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+# MD5 of the unpacked labels: the relatives give their files the same names
+LABEL_DIGESTS = {
+    "a25bea736e30d166cdddb491f175f624": "MNIST",
+    "27ae3e4e09519cfbb04c329615203637": "MNIST",
+    "9018921c3c673c538a1fc5bad174d6f9": "FashionMNIST",
+    "15d484375f8d13e6eb1aabb0c3f46965": "FashionMNIST",
+}
 MAX_BYTES = 2**30  # of a file, unpacked: a few gzipped bytes can stand for any number
 
 
@@ -34,7 +42,7 @@ def idx_images(
 
     A copy is the two files of the split, gzipped or not, in ``<root>/<name>/raw`` (torchvision's place), in
     ``<root>/<name>``, in ``root`` itself or in one of ``folders``. Copies are read in place and never written
-    to.
+    to. The relatives name their files alike: those that are known to be another's are passed over.
 
     Args:
         name: torchvision's class: "MNIST", "FashionMNIST", "KMNIST" or "EMNIST".
@@ -60,13 +68,13 @@ def idx_images(
     stem = _stem(split, subset)
     place = Path(root).expanduser()
     searched = [place / name / "raw", place / name, place, *map(Path, folders)]
-    files = find_idx_files(searched, split, subset)
+    files = find_idx_files(searched, split, subset, name)
     if files is None:
         reason = "download is off"
         if download:
             fetch = functools.partial(dataset_class, download=True, **which)
             reason = download_into(place, fetch) or "it is incomplete"
-            files = find_idx_files(searched, split, subset)
+            files = find_idx_files(searched, split, subset, name)
         if files is None:
             remedy = (
                 f"Put {stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not) into one of these "
@@ -87,16 +95,32 @@ def idx_images(
     return ImageArray(upright[:, None], targets, names)
 
 
-def find_idx_files(folders: Sequence[Path], split: str, subset: str | None = None) -> tuple[Path, Path] | None:
-    """Return the image file and the label file of a split from the first folder that holds both, or None."""
+def find_idx_files(
+    folders: Sequence[Path], split: str, subset: str | None = None, name: str | None = None
+) -> tuple[Path, Path] | None:
+    """Return the image file and the label file of a split from the first folder that holds both, or None.
+
+    With a `name`, files that are known to be another dataset's do not count.
+    """
     for folder in folders:
         found = [
             next((path for path in _spellings(folder, _stem(split, subset), kind) if path.is_file()), None)
             for kind in ("images-idx3", "labels-idx1")
         ]
-        if found[0] is not None and found[1] is not None:
+        if found[0] is not None and found[1] is not None and (name is None or published_in(found[1]) in (name, None)):
             return found[0], found[1]
     return None
+
+
+def published_in(labels: Path) -> str | None:
+    """The dataset whose labels these are, where their digest is known."""
+    opened = gzip.open if labels.suffix == ".gz" else open
+    try:
+        with opened(labels, "rb") as file:
+            digest = hashlib.md5(file.read(MAX_BYTES), usedforsecurity=False).hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return None  # whoever reads it next says so
+    return LABEL_DIGESTS.get(digest)
 
 
 def _stem(split: str, subset: str | None) -> str:

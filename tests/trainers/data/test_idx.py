@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 import torchvision
 
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.data.idx import idx_images
+from trainers.data.idx import LABEL_DIGESTS, idx_images
 
 WriteIdx = Callable[..., np.ndarray]
 
@@ -32,6 +34,20 @@ def test_a_copy_in_a_further_folder_is_found(tmp_path: Path, write_idx: WriteIdx
     assert len(dataset) == 12
     assert dataset.class_names[0] == "T-shirt/top"
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_files_of_a_relative_are_passed_over(
+    tmp_path: Path, write_idx: WriteIdx, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    write_idx(tmp_path, packed=packed)
+    labels = next(tmp_path.glob("t10k-labels*")).read_bytes()
+    digest = hashlib.md5(gzip.decompress(labels) if packed else labels).hexdigest()
+    monkeypatch.setitem(LABEL_DIGESTS, digest, "MNIST")
+    assert len(idx_images("MNIST", tmp_path, "test", download=False)) == 30
+    for other in ("KMNIST", "FashionMNIST"):
+        with pytest.raises(DataNotFoundError):
+            idx_images(other, tmp_path, "test", folders=[str(tmp_path)], download=False)
 
 
 def test_an_item_is_a_float_image_between_0_and_1(tmp_path: Path, write_idx: WriteIdx) -> None:
