@@ -35,11 +35,19 @@ results: $(READY)  ## run the paper's study on every data set found here, and wr
 	$(BIN)/gmm-torch experiment=paper
 	$(BIN)/python benchmarks/results_page.py
 
+docs: $(READY)  ## the documentation site, in site/; installs what builds it
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html"
+
+gallery: demo  ## run the demo and take the pictures of its report into docs/gallery
+	$(BIN)/python benchmarks/gallery.py
+
 bench-em: $(READY)  ## EM against its peers, side by side, half an hour; installs them
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]'
 	$(BIN)/python benchmarks/em_speed.py
 
 clean:  ## remove what the targets above made (.venv, caches, runs/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
 
-.PHONY: help install demo test lint format readme results bench-em clean
+.PHONY: help install demo test lint format readme results docs gallery bench-em clean

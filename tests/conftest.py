@@ -1,11 +1,12 @@
 """Settings of every test process."""
 
 import os
-import re
 from collections.abc import Callable
 
 import pytest
 import torch
+
+from tests.pages import blocks
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores: threads of several would wait for each other at every operation.
@@ -15,14 +16,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture
 def run_python_blocks(tmp_path, monkeypatch) -> Callable[[str], int]:
-    """Runs the Python blocks of a page in order, in an empty folder; gives their number."""
+    """Runs a page's Python blocks in order, in an empty folder, but for those that are files; gives their number."""
 
     def run(page: str) -> int:
         monkeypatch.chdir(tmp_path)
-        blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        found = [block.text for block in blocks(page) if block.language == "python" and not block.title]
         names: dict[str, object] = {}
-        for block in blocks:
-            exec(block, names)  # later blocks go on from earlier ones
-        return len(blocks)
+        for text in found:
+            exec(text, names)  # later blocks go on from earlier ones
+        return len(found)
 
     return run

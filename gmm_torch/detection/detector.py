@@ -59,10 +59,12 @@ class FailureDetector(nn.Module):
         seed: of the mixtures' initialisation.
 
     Example:
-        >>> detector = FailureDetector(classifier)              # doctest: +SKIP
-        >>> detector.fit(train_loader)                          # doctest: +SKIP
-        >>> detector.calibrate(calibration_loader)              # doctest: +SKIP
-        >>> detector(images).accept                             # doctest: +SKIP
+        >>> x = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # yours, trained
+        >>> detector = FailureDetector(classifier, n_components=2)
+        >>> detector = detector.fit(x[:500].split(100)).calibrate(x[500:].split(100))
+        >>> detector(5 * x[:3]).accept
+        tensor([False, False, False])
     """
 
     extractor: FeatureExtractor

@@ -19,6 +19,11 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
 
     Returns:
         (N,), the dtype of the score, at least float32; without gradient.
+
+    Example:
+        >>> calibration = torch.arange(1.0, 10.0)  # 1 to 9
+        >>> conformal_p_value(torch.tensor([0.0, 2.0, 9.5]), calibration)
+        tensor([0.1000, 0.3000, 1.0000])
     """
     score = comparable(score)
     rank = torch.searchsorted(sorted_calibration, score.to(sorted_calibration.dtype).contiguous(), right=True)
@@ -54,6 +59,10 @@ def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:
 
     They come from a counter (Philox, Salmon et al. 2011), so a stream gets the same draws in whatever batches it
     arrives, and a draw is never used twice. They lie in (0, 1].
+
+    Example:
+        >>> bool((stream_uniforms(5, seed=0)[3:] == stream_uniforms(2, seed=0, start=3)).all())
+        True
     """
     generator = np.random.Generator(np.random.Philox(key=seed).advance(start))
     return torch.from_numpy(1 - generator.random((n, 4))[:, 0].copy())  # one step of the counter gives four draws
@@ -65,7 +74,12 @@ def comparable(score: Tensor) -> Tensor:
 
 
 def calibration_size(alpha: float) -> int:
-    """Smallest n with which a p-value can be <= alpha: 1 / (n + 1) <= alpha."""
+    """Smallest n with which a p-value can be <= alpha: 1 / (n + 1) <= alpha.
+
+    Example:
+        >>> calibration_size(0.05)
+        19
+    """
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
