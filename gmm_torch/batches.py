@@ -77,7 +77,8 @@ class Batches:
 
 def first_of(batch: Any) -> Tensor:
     """The points of a batch that may carry labels or indices after them."""
-    return batch[0] if isinstance(batch, tuple | list) else batch
+    result: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
+    return result
 
 
 def check_points(x: Any, n_features: int, name: str = "x") -> None:

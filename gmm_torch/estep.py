@@ -189,4 +189,5 @@ def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
     error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
-    return (error > TIGHT_NATS * n_features).flatten().nonzero()[:, 0]
+    result: Tensor = (error > TIGHT_NATS * n_features).flatten().nonzero()[:, 0]
+    return result

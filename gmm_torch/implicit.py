@@ -164,7 +164,7 @@ def implicit(
 
             return solve_adjoint(transposed, gradient, tol, max_iter)
 
-        return step.raw(step.unpack(_Implicit.apply(after, solve)))
+        return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
 
 
 def find_fixed_point(function: Map, start: Tensor, tol: float, max_iter: int) -> Tensor:

@@ -48,7 +48,7 @@ class GaussianMixture(nn.Module):
         jitter: (K,) float64, what had to be added to a standardised covariance, beyond the regularisation, to
             factorise it.
 
-    Example:
+    Examples:
         >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
         >>> mixture = GaussianMixture(n_components=3, n_features=2).fit(x, seed=0)
         >>> mixture.log_prob(x).shape

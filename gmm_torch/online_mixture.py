@@ -48,7 +48,7 @@ class OnlineMixture:
     Raises:
         ValueError: an option out of range.
 
-    Example:
+    Examples:
         >>> online = OnlineMixture(n_components=2)
         >>> for batch in torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).split(100):
         ...     online.update(batch)

@@ -76,7 +76,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         n_features_in_: D.
         feature_names_in_: (D,), names of the features, where X has some.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
         >>> mixture = GaussianMixture(n_components=2, random_state=0).fit(X)

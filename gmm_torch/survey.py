@@ -211,4 +211,5 @@ class Survey:
 
 def sample_capacity(n_components: int) -> int:
     """How many points initialisation works on: enough to place the means, few enough to be quick."""
-    return max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))
+    result: int = max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))
+    return result

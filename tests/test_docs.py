@@ -108,6 +108,11 @@ def test_the_script_on_distributed_fitting_gives_the_mixture_of_one_process(tmp_
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
 
 
+def test_every_page_is_in_the_navigation_and_every_entry_a_page():
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+
+
 class Resources(HTMLParser):
     """Collects what a page loads by itself; links that a reader may follow are none."""
 

@@ -208,7 +208,8 @@ class CovarianceFamily(ABC):
         if features.stride(-1) == 1:
             return natural @ features
         # Point by point in memory, as the features are.
-        return (features.mT @ natural.flatten(0, -2).mT).mT.unflatten(0, natural.shape[:-1])
+        result: Tensor = (features.mT @ natural.flatten(0, -2).mT).mT.unflatten(0, natural.shape[:-1])
+        return result
 
     def moments(
         self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None

@@ -84,7 +84,8 @@ class Diag(CovarianceFamily):
 
     def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
-        return torch.linalg.vector_norm(factors["factor"].square(), dim=-1)
+        result: Tensor = torch.linalg.vector_norm(factors["factor"].square(), dim=-1)
+        return result
 
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Variances about the mean, plus the ridge."""

@@ -107,7 +107,8 @@ class Full(CovarianceFamily):
 
     def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
-        return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
+        result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
+        return result
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
         """{"rows": (..., K, D, 1 + D), "constant": (..., K), "share": (..., K)}.

@@ -87,7 +87,8 @@ class Spherical(CovarianceFamily):
 
     def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
-        return factors["factor"].square() * n_features**0.5
+        result: Tensor = factors["factor"].square() * n_features**0.5
+        return result
 
     def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
         """Mean squared deviation over all features, plus the mean ridge."""

@@ -90,7 +90,8 @@ class Tied(CovarianceFamily):
 
     def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
         """(..., 1)."""
-        return torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)[..., None]
+        result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)[..., None]
+        return result
 
     def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
         """The linear coefficients, and the factor for the shared quadratic term."""

@@ -58,7 +58,7 @@ class FailureDetector(nn.Module):
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
 
-    Example:
+    Examples:
         >>> x = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # yours, trained
         >>> detector = FailureDetector(classifier, n_components=2)

@@ -117,7 +117,8 @@ class FeatureExtractor(nn.Module):
 
 def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """(V N, D), view after view, as (N, V, D)."""
-    return rows.unflatten(0, shape).transpose(0, 1)
+    result: Tensor = rows.unflatten(0, shape).transpose(0, 1)
+    return result
 
 
 def catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

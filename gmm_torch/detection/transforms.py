@@ -120,7 +120,8 @@ class Power(Transform):
 
     def forward(self, z: Tensor) -> Tensor:
         """See `Transform`."""
-        return self.scale(yeo_johnson(self.unit(z), self.exponent))
+        result: Tensor = self.scale(yeo_johnson(self.unit(z), self.exponent))
+        return result
 
 
 class Whiten(Transform):

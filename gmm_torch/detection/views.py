@@ -24,7 +24,8 @@ def mirror(x: Tensor) -> Tensor:
 
 def blur(x: Tensor) -> Tensor:
     """Gaussian blur over 5 x 5 pixels, so light that people hardly see it."""
-    return v2.functional.gaussian_blur(x, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
+    result: Tensor = v2.functional.gaussian_blur(x, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
+    return result
 
 
 def shift(x: Tensor) -> Tensor:

@@ -122,4 +122,5 @@ _STATISTICS: dict[str, Callable[[Tensor, int], Measure]] = {
 def _mid_ranks(ordered: Tensor) -> Tensor:
     """1-based ranks of sorted values, the mean rank for ties; float64."""
     _, tie, size = ordered.unique_consecutive(return_inverse=True, return_counts=True)
-    return (size.cumsum(0) - (size - 1) / 2)[tie].double()
+    result: Tensor = (size.cumsum(0) - (size - 1) / 2)[tie].double()
+    return result

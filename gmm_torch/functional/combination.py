@@ -66,7 +66,8 @@ def minimum(log_p: Tensor, log_weights: Tensor) -> Tensor:
 def stouffer(log_p: Tensor, log_weights: Tensor) -> Tensor:
     """Weighted sum of normal scores (Stouffer 1949)."""
     p = log_p.exp().clamp(1e-7, 1 - 1e-7)
-    return (torch.special.ndtri(p) * log_weights.exp()).sum(-1)
+    result: Tensor = (torch.special.ndtri(p) * log_weights.exp()).sum(-1)
+    return result
 
 
 def cauchy(log_p: Tensor, log_weights: Tensor) -> Tensor:

@@ -29,4 +29,5 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     left = covariances[:, 1, 1] - slope * covariances[:, 0, 1]
     scale = left.clamp_min(torch.finfo(left.dtype).eps * covariances[:, 1, 1]).sqrt()
     standard = (deviation[..., 1] - slope * deviation[..., 0]) / scale
-    return (share + torch.special.log_ndtr(standard)).logsumexp(-1).clamp_max(0)
+    result: Tensor = (share + torch.special.log_ndtr(standard)).logsumexp(-1).clamp_max(0)
+    return result

@@ -61,4 +61,5 @@ def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
 def covariance_factor(factor: Tensor) -> Tensor:
     """Lower triangular `L` with `L @ L.T` the covariance, from the precision factor `U`: its inverse transpose."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
-    return torch.linalg.solve_triangular(factor, identity, upper=True).mT
+    result: Tensor = torch.linalg.solve_triangular(factor, identity, upper=True).mT
+    return result

@@ -20,7 +20,7 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
     Returns:
         (N,), the dtype of the score, at least float32; without gradient.
 
-    Example:
+    Examples:
         >>> calibration = torch.arange(1.0, 10.0)  # 1 to 9
         >>> conformal_p_value(torch.tensor([0.0, 2.0, 9.5]), calibration)
         tensor([0.1000, 0.3000, 1.0000])
@@ -60,7 +60,7 @@ def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:
     They come from a counter (Philox, Salmon et al. 2011), so a stream gets the same draws in whatever batches it
     arrives, and a draw is never used twice. They lie in (0, 1].
 
-    Example:
+    Examples:
         >>> bool((stream_uniforms(5, seed=0)[3:] == stream_uniforms(2, seed=0, start=3)).all())
         True
     """
@@ -76,7 +76,7 @@ def comparable(score: Tensor) -> Tensor:
 def calibration_size(alpha: float) -> int:
     """Smallest n with which a p-value can be <= alpha: 1 / (n + 1) <= alpha.
 
-    Example:
+    Examples:
         >>> calibration_size(0.05)
         19
     """

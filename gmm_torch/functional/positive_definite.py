@@ -48,4 +48,5 @@ def checked_factor_of_precision(precision: Tensor, name: str) -> Tensor:
     upper = checked_precision_factor(flipped, name)
     identity = torch.eye(upper.shape[-1], dtype=upper.dtype, device=upper.device).expand_as(upper)
     lower = torch.linalg.solve_triangular(upper, identity, upper=True).mT
-    return lower.flip(-2, -1).contiguous()
+    result: Tensor = lower.flip(-2, -1).contiguous()
+    return result

@@ -55,7 +55,8 @@ class LayerMixtures(Score):
     def points(self, outputs: Outputs, layer: str) -> Tensor:
         """What the layer's mixture models: (N, V D)."""
         transform = self.transforms[self.names.index(layer)]
-        return transform(outputs.features[layer]).flatten(1)
+        result: Tensor = transform(outputs.features[layer]).flatten(1)
+        return result
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""

@@ -48,7 +48,8 @@ class LogitLikelihood(Score):
 
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models: (N, V C), projected where that is wide."""
-        return self.projection(self.opinions(outputs))
+        result: Tensor = self.projection(self.opinions(outputs))
+        return result
 
     def opinions(self, outputs: Outputs) -> Tensor:
         """Log-softmax of all views: (N, V C)."""
@@ -62,7 +63,8 @@ class LogitLikelihood(Score):
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
-        return self.mixture(self.points(outputs))
+        result: Tensor = self.mixture(self.points(outputs))
+        return result
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`."""

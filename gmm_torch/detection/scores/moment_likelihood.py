@@ -58,7 +58,8 @@ class MomentLikelihood(Score):
 
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models: (N, V sum D), projected where that is wide."""
-        return self.projection(self.parts(outputs))
+        result: Tensor = self.projection(self.parts(outputs))
+        return result
 
     def parts(self, outputs: Outputs) -> Tensor:
         """Means and deviations of all layers and views, each of unit norm: (N, V sum D)."""
@@ -77,7 +78,8 @@ class MomentLikelihood(Score):
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
-        return self.mixture(self.points(outputs))
+        result: Tensor = self.mixture(self.points(outputs))
+        return result
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`."""

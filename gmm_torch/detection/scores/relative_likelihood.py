@@ -46,4 +46,5 @@ class RelativeLikelihood(LayerMixtures):
         """(N,), in nats."""
         pairs = zip(self.names, self.backgrounds, strict=True)
         background = sum(model(self.points(outputs, layer)) for layer, model in pairs)
-        return self.log_probs(outputs).sum(1) - background
+        result: Tensor = self.log_probs(outputs).sum(1) - background
+        return result
