@@ -14,7 +14,7 @@ from trainers.report.figures.style import CSS_NAMES
 # Letters of the panel's key in the report, its heading -> what to see in it.
 SHOWN = {
     ("scores", "Scores of each kind of image"): "Left of the dashed line is refused.",
-    ("p", "all clean test images"): "The check of the whole: p-values of clean images are flat.",
+    ("p", "all clean test images"): "The check of the whole: p-values of clean images should be flat, up to chance.",
     ("p", "pgd attack"): "P-values of attacked images pile up on the left.",
     ("roc", "pgd attack"): "Attacked images refused against good images refused.",
     ("risk", "Risk against coverage"): "Refuse the least typical first: what remains is right more often.",
