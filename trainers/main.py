@@ -29,7 +29,7 @@ USER_ERRORS = (
     DriftError,
     FileFormatError,
     NotFittedError,
-    FileNotFoundError,
+    OSError,
     FloatingPointError,
     ValueError,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gmm_torch.errors import FileFormatError
@@ -59,7 +59,7 @@ def write_detector(path: str | os.PathLike[str], file: DetectorFile) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in file.tensors.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "spec": spec, "sha256": digest(spec, tensors)}
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))  # an OSError says that a disk is full; save_file has its own
 
 
 def read_detector(path: str | os.PathLike[str]) -> DetectorFile:

@@ -1,6 +1,17 @@
 """Lightning callbacks."""
 
 from trainers.callbacks.drift import DriftError, DriftMonitor, DriftWarning
+from trainers.callbacks.epoch_seeds import EpochSeeds
 from trainers.callbacks.online_mixture import OnlineMixtureMonitor
+from trainers.callbacks.pass_checkpoint import PassCheckpoint
+from trainers.callbacks.resumable_checkpoint import ResumableCheckpoint
 
-__all__ = ["DriftError", "DriftMonitor", "DriftWarning", "OnlineMixtureMonitor"]
+__all__ = [
+    "DriftError",
+    "DriftMonitor",
+    "DriftWarning",
+    "EpochSeeds",
+    "OnlineMixtureMonitor",
+    "PassCheckpoint",
+    "ResumableCheckpoint",
+]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gmm_torch.files import atomic_path
@@ -38,7 +38,7 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     # clones: safetensors refuses tensors that share memory, as tied weights do
     state = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

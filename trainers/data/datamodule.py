@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from trainers.data.augmentation import Augmentation
+from trainers.data.epoch_sampler import EpochSampler
 from trainers.data.errors import DataError
 from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
 from trainers.data.splits import balanced_subset, check_disjoint, split_indices
@@ -276,10 +277,11 @@ class ImageDataModule(LightningDataModule):
         return Subset(images, self.indices[split].tolist())
 
     def _shuffled(self, dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
+        sampler = EpochSampler(dataset, self.seed)  # type: ignore[arg-type]
         return DataLoader(
             dataset,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(self.seed),
+            sampler=sampler,
+            generator=sampler.generator,  # seeds the workers
             # Batch normalisation can't train on a last batch of one image.
             drop_last=len(dataset) > 1 and len(dataset) % batch_size == 1,  # type: ignore[arg-type]
             **self._loader_options | {"batch_size": batch_size},

@@ -1,22 +1,28 @@
 """Fitting and calibrating a detector."""
 
 import functools
+import hashlib
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.mixture import GaussianMixture
+from trainers.callbacks import PassCheckpoint
 from trainers.mixture_module import MixtureModule
 from trainers.strategies import without_gradients
 from trainers.tasks.held_out import held_out_log_likelihood, objective
 from trainers.tasks.need import need
 from trainers.tasks.run import Run
 from trainers.tasks.split_outputs import split_outputs
+
+PROBES = 1000  # features that tell one fit from another
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +55,18 @@ def fit_detector(run: Run) -> FailureDetector:
     calibration = split_outputs(run, detector, "calibration")
     options = run.em_options
 
+    kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
+
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
+        module = MixtureModule(mixture, features, options)
+        checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
             max_epochs=options.max_iter + 2,  # the survey and the assignment come before the iterations
-            callbacks=[],
-            enable_checkpointing=False,
+            callbacks=[PassCheckpoint(checkpoint)],
             use_distributed_sampler=False,
             strategy=without_gradients(cfg.trainer.get("strategy", "auto")),
         )
-        module = MixtureModule(mixture, features, options)
-        trainer.fit(module)
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
         mixture.adopt(module.em)
 
     detector.fit_outputs(fitting, fitter)
@@ -66,8 +74,18 @@ def fit_detector(run: Run) -> FailureDetector:
     # The labels serve explanations alone: no verdict depends on them.
     detector.characterise_outputs(calibration, data.training_images.targets[data.indices["calibration"]])
     detector.save(run.folder / "detector.safetensors")
+    shutil.rmtree(kept, ignore_errors=True)
     log.info("detector: %s", run.folder / "detector.safetensors")
     return detector
+
+
+def _digits_of(module: MixtureModule) -> str:
+    """Digits that stand for a fit: its mixture, its options and some of its features."""
+    mixture, features = module.mixture, module.features
+    digest = hashlib.sha256(repr((mixture, tuple(features.shape), module.em.options)).encode())
+    rows = torch.linspace(0, len(features) - 1, min(len(features), PROBES)).long()
+    digest.update(features[rows.to(features.device)].cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _calibration(cfg: DictConfig, n_classes: int) -> Any:

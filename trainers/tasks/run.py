@@ -21,6 +21,8 @@ from gmm_torch.functional.p_values import calibration_size
 from trainers.attacks import Attack, AttackSweep
 from trainers.benchmark_table import check_benchmark
 from trainers.cache import Cache, shared_cache
+from trainers.callbacks import EpochSeeds
+from trainers.checkpoint_io import AtomicCheckpointIO
 from trainers.classifiers.build import build_classifier
 from trainers.data.corruptions import Corruption
 from trainers.data.datamodule import ImageDataModule
@@ -53,13 +55,18 @@ class Run:
 
     def trainer(self, **changes: Any) -> lightning.Trainer:
         """The configured Trainer, its files in the run's folder."""
-        return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **changes)
+        plugins = [AtomicCheckpointIO(), *instantiate(self.cfg.trainer.get("plugins") or [])]
+        return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **{"plugins": plugins, **changes})
 
     @property
     def training_callbacks(self) -> list[lightning.Callback]:
         """Those of the Trainer, and those of the group `callback`, which watch a training alone."""
         configured = instantiate(self.cfg.trainer.get("callbacks") or [])
-        return [*configured, *(instantiate(callback) for callback in (self.cfg.get("callback") or {}).values())]
+        return [
+            EpochSeeds(self.cfg.seed),
+            *configured,
+            *(instantiate(callback) for callback in (self.cfg.get("callback") or {}).values()),
+        ]
 
     def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
         """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""

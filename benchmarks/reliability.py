@@ -1,0 +1,103 @@
+"""What goes wrong, on purpose: damaged files, kills. The tests of `tests/faults` in full counts.
+
+    python benchmarks/reliability.py [fuzz] [kills] [--cases 120000] [--kills 50]
+
+Writes `benchmarks/results/reliability.json` and the tables of docs/reliability.md. Each part keeps the other's numbers.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from pages import RESULTS, ROOT, fill, table
+from problems import facts
+
+sys.path.insert(0, str(ROOT))
+
+from tests.faults.parsers import PARSERS, fuzz
+
+RESULT = RESULTS / "reliability.json"
+# Share of the cases: what takes milliseconds gets fewer.
+SHARES = {
+    "damaged_detector": 0.15, "hostile_detector": 0.04, "checkpoint": 0.25, "image": 0.36, "idx": 0.1,
+    "run_folder": 0.1,
+}  # fmt: skip
+
+
+def fuzzed(n_cases: int, seed: int) -> list[dict[str, Any]]:
+    """Each parser on its share of the cases."""
+    rows = []
+    for make in PARSERS:
+        n = round(n_cases * SHARES[make.__name__])
+        with tempfile.TemporaryDirectory() as seeds, tempfile.TemporaryDirectory() as folder:
+            parser = make(Path(seeds))
+            tally = fuzz(parser, n, seed, Path(folder))
+        rows.append(
+            {"parser": parser.name, "cases": n, "refused": tally.refused, "read": tally.read, "faults": tally.faults}
+        )
+        print(parser.name, n, "faults:", len(tally.faults), *tally.faults[:3], flush=True)
+    return rows
+
+
+def killed(n_kills: int, seed: int) -> list[dict[str, Any]]:
+    """Each problem killed so many times, in a process that has one thread."""
+    rows = []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.faults.kills", "--kills", str(n_kills), "--seed", str(seed)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout or ():
+        rows.append(json.loads(line))
+        print({name: value for name, value in rows[-1].items() if name != "moments"}, flush=True)
+    if process.wait():
+        raise SystemExit("the kills did not finish")
+    return rows
+
+
+def fill_page(result: dict[str, Any]) -> None:
+    """The tables of docs/reliability.md."""
+    page = ROOT / "docs" / "reliability.md"
+    if "fuzz" in result:
+        rows = [
+            (row["parser"], *(f"{row[name]:,}" for name in ("cases", "refused", "read")), str(len(row["faults"])))
+            for row in result["fuzz"]
+        ]
+        total = (f"{sum(row[name] for row in result['fuzz']):,}" for name in ("cases", "refused", "read"))
+        rows.append(("all", *total, str(sum(len(row["faults"]) for row in result["fuzz"]))))
+        fill(page, "fuzz", table(("reader", "cases", "refused", "read", "faults"), rows))
+    if "kills" in result:
+        names = ("kills", "before_the_end", "same", "half_written")
+        rows = [
+            (row["problem"], *(str(row[name]) for name in names), f"{row['seconds']:.1f}") for row in result["kills"]
+        ]
+        head = ("killed", "kills", "hit before the end", "same result", "half-written files", "a run takes, s")
+        fill(page, "kills", table(head, rows))
+
+
+def main() -> None:
+    """Run the parts named, or all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=["fuzz", "kills"])
+    parser.add_argument("--cases", type=int, default=120_000)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if "fuzz" in arguments.parts:
+        result["fuzz"] = fuzzed(arguments.cases, arguments.seed)
+    if "kills" in arguments.parts:
+        result["kills"] = killed(arguments.kills, arguments.seed)
+    result["facts"] = facts(torch.device("cpu"), "lightning", "safetensors", "pillow") | {"seed": arguments.seed}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    fill_page(result)
+
+
+if __name__ == "__main__":
+    main()
