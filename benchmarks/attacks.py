@@ -26,6 +26,7 @@ from trainers.main import CONF, quieten, run_task
 from trainers.sweep_table import COLUMNS as SWEEP_COLUMNS
 from trainers.sweep_table import epsilon_text, number, sweep_caption, sweep_rows
 from trainers.tables import BASELINE, caption, percent
+from trainers.tasks.metrics import read_metrics
 
 PAGE = ROOT / "docs" / "attacks.md"
 RESULT = RESULTS / "attacks.json"
@@ -101,7 +102,7 @@ def run(name: str, overrides: list[str], runs: Path) -> dict[str, Any]:
             cfg = compose("config", [*overrides, f"cache={runs / 'cache'}"])
         quieten()
         run_task(cfg, runs / name)
-    return json.loads(path.read_text())
+    return read_metrics(path)
 
 
 def kept(metrics: Mapping[str, Any]) -> dict[str, Any]:

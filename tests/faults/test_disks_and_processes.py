@@ -93,13 +93,13 @@ def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path, what):
 
 
 class Deadly(Dataset):
-    """Its fourth image ends the worker that reads it."""
+    """Its first image ends the worker that reads it; a later one would leave others half way to the reader."""
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        if index == 3:
+        if index == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.zeros(4)
 

@@ -1,8 +1,10 @@
 """The content of metrics.json."""
 
+import functools
 import json
+import operator
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from trainers.report import TEST
 from trainers.tasks.held_out import held_out_log_likelihood
 from trainers.tasks.run import Run
 
+TIME = "seconds_per_image"
+TIMINGS = "timings.json"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
 
 
@@ -74,6 +78,45 @@ def device_name(device: torch.device) -> str:
 
 
 def write_metrics(metrics: Mapping[str, Any], path: Path) -> None:
-    """Write it; a number that is not finite raises ValueError."""
+    """Write it, and what took how long to `timings.json` beside it, so that equal runs have equal bytes here.
+
+    A number that is not finite raises ValueError.
+    """
+    write_json(without_times(metrics), path)
+    if found := list(times(metrics)):
+        write_json([{"where": where, TIME: seconds} for where, seconds in found], path.with_name(TIMINGS))
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What `write_metrics` wrote, times included."""
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    timings = path.with_name(TIMINGS)
+    for entry in json.loads(timings.read_text()) if timings.exists() else []:
+        functools.reduce(operator.getitem, entry["where"], metrics)[TIME] = entry[TIME]
+    return metrics
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write it whole or not at all; a number that is not finite raises ValueError."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def without_times(value: Any) -> Any:
+    """The same mappings and lists without the key `TIME`."""
+    if isinstance(value, Mapping):
+        return {key: without_times(item) for key, item in value.items() if key != TIME}
+    return [without_times(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def times(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
+    """Where in mappings and lists the key `TIME` stands, and what it says."""
+    if isinstance(value, Mapping) and TIME in value:
+        yield where, value[TIME]
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for key, item in inside:
+        yield from times(item, (*where, key))
