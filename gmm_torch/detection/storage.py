@@ -59,7 +59,16 @@ def write_detector(path: str | os.PathLike[str], file: DetectorFile) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in file.tensors.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "spec": spec, "sha256": digest(spec, tensors)}
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(save(tensors, metadata))  # an OSError says that a disk is full; save_file has its own
+        # an OSError says that a disk is full; save_file has its own
+        temporary.write_bytes(with_ordered_header(save(tensors, metadata)))
+
+
+def with_ordered_header(data: bytes) -> bytes:
+    """The same safetensors file with the names in its header sorted: the library writes metadata in any order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
