@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gmm_torch.files import atomic_path
 from trainers.report.evasion_table import (
     BEST,
     STATIC,
@@ -26,9 +23,9 @@ from trainers.report.evasion_table import (
 from trainers.report.figures.evasion import evasion
 from trainers.report.gallery import data_uri
 from trainers.report.svg import inline_svg
+from trainers.report.template import write_page
 from trainers.tables import BASELINE, percent
 
-HERE = Path(__file__).parent
 MAJORITY = 0.5  # evasion rate from which the headline speaks of most images
 
 
@@ -52,13 +49,6 @@ def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path
         pairs: images that evaded.
         path: of the page; written to a temporary name first, then moved.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     found = metrics["evasion"]
     curves = {
         "undefended": find_points(metrics, UNDEFENDED, BEST),
@@ -67,8 +57,9 @@ def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path
         "adaptive": find_points(metrics, found["defence"], BEST),
     }
     heading = "Evasion against the budget"
-    page = environment.get_template("evasion.html.j2").render(
-        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+    write_page(
+        "evasion.html.j2",
+        path,
         title=metrics["title"],
         headline=headline(metrics),
         heading=heading,
@@ -100,8 +91,6 @@ def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path
         ],
         versions=metrics["versions"],
     )
-    with atomic_path(Path(path)) as temporary:
-        Path(temporary).write_text(page, encoding="utf-8")
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

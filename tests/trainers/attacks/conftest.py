@@ -1,10 +1,9 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from trainers.classifiers.small_cnn import SmallCNN
+from tests.trainers.attacks.networks import trained_network
 
 
 @pytest.fixture(scope="package")
@@ -16,17 +15,7 @@ def digits():
 
 @pytest.fixture(scope="package")
 def classifier(digits):
-    images, labels = digits.tensors
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = SmallCNN(num_classes=10, in_channels=1, width=16)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-        for step in range(150):
-            chosen = torch.arange(step * 64, (step + 1) * 64) % 1400
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[chosen]), labels[chosen]).backward()
-            optimizer.step()
-    return network.eval()
+    return trained_network(*digits.tensors, n_training=1400)
 
 
 @pytest.fixture(scope="package")

@@ -1,13 +1,12 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.scores import make_score
+from tests.trainers.attacks.networks import trained_network
 from trainers.attacks.adaptive.objective import Scene
 from trainers.attacks.frozen import frozen
-from trainers.classifiers.small_cnn import SmallCNN
 
 N_IMAGES = 24
 
@@ -21,17 +20,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def classifier(digits):
-    images, labels = digits
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = SmallCNN(num_classes=10, in_channels=1, width=16)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-        for step in range(150):
-            chosen = torch.arange(step * 64, (step + 1) * 64) % 900
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[chosen]), labels[chosen]).backward()
-            optimizer.step()
-    return network.eval()
+    return trained_network(*digits, n_training=900)
 
 
 @pytest.fixture(scope="session")
