@@ -37,6 +37,7 @@ from trainers.tasks.train_once import WEIGHTS
 
 RESULT = pages.RESULTS / "semi_supervised.json"
 PAGE = pages.ROOT / "docs" / "semi_supervised.md"
+STAGES = ("train", "judge")
 NAMES = {"supervised": "labelled images alone", "mean_teacher": "Mean Teacher", "vat": "VAT", "fixmatch": "FixMatch"}
 
 
@@ -234,16 +235,19 @@ def main() -> None:
         "--seeds", type=int, default=3, help="of the cells with the fewest labels; of others there is 1"
     )
     parser.add_argument("--labels", type=int, nargs="+", help="only these numbers of labels")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES, help="of what is missing")
     parser.add_argument("--weights", default="runs/semi_supervised", help="where the classifiers are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     quieten()
     result = read()
     todo = [c for c in cells(options.data, options.seeds) if not options.labels or c["n_labelled"] in options.labels]
-    for stage in ("train", "judge"):
+    for stage in options.stages:
         for cell in todo:
             row = next((each for each in result["rows"] if cell.items() <= each.items()), None)
-            if row is not None and (stage == "train" or "auroc" in row or row["seed"]):
+            if stage == "train" and row is not None:
+                continue
+            if stage == "judge" and (row is None or "auroc" in row or row["seed"]):
                 continue
             print(stage, cell, flush=True)
             data, n_labelled, seed, method = cell.values()

@@ -15,6 +15,8 @@ not looked at.
 The online mixture is compared on the classifier with lambda = 0 of every seed: as the training left it, and after exact
 passes over the mixture split, to which the mixture that judges is fitted afterwards.
 
+A training in which EM's gradient is not found ends there, and is recorded with the reason: it is not judged.
+
 Writes `benchmarks/results/training.json` after each classifier, and the tables of `docs/training.md`.
 """
 
@@ -40,6 +42,7 @@ from training_page import write_page
 
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
+from gmm_torch.errors import SolverError
 from gmm_torch.files import atomic_path
 from trainers.callbacks import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
@@ -149,7 +152,7 @@ class Study:
         self.shape = instantiate(cfg.data).image_shape
 
     def train(self, variant: str, seed: int) -> dict[str, Any]:
-        """Train one classifier, and judge it."""
+        """Train one classifier, and judge it; where EM's gradient was not found, the reason and the step."""
         cfg = configure(self.name, variant, seed, self.extra)
         lightning.seed_everything(seed, verbose=False)
         data = instantiate(cfg.data)
@@ -167,11 +170,16 @@ class Study:
                 enable_checkpointing=False, enable_progress_bar=False,
             )  # fmt: skip
             start = time.process_time()
-            trainer.fit(module, datamodule=data)
+            try:
+                trainer.fit(module, datamodule=data)
+                failure = None
+            except SolverError as error:
+                failure = str(error)
             seconds = time.process_time() - start
-        return {"data": self.name, "variant": variant, "seed": seed, "seconds": round(seconds, 1)} | self.judge(
-            cfg, data, classifier.eval(), monitor
-        )
+        run = {"data": self.name, "variant": variant, "seed": seed, "seconds": round(seconds, 1)}
+        if failure is not None:
+            return run | {"failure": failure, "steps": trainer.global_step}
+        return run | self.judge(cfg, data, classifier.eval(), monitor)
 
     def judge(
         self, cfg: DictConfig, data: Any, classifier: nn.Module, monitor: OnlineMixtureMonitor | None

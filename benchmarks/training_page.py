@@ -41,13 +41,40 @@ def chosen(groups: dict[str, list[Run]]) -> set[str]:
 
 
 def grouped(runs: list[Run], data: str) -> dict[str, list[Run]]:
-    """Runs of a data set by variant, of the seeds that all variants have, so that rows compare."""
+    """Runs of a data set by variant, of the seeds that all variants were tried with, so that rows compare.
+
+    Where a training failed, its row has the fewer runs.
+    """
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (ORDER.index(run["variant"].split(" ")[0]), run["variant"], run["seed"])):
         if run["data"] == data:
             groups.setdefault(run["variant"], []).append(run)
     common = set.intersection(*({run["seed"] for run in group} for group in groups.values())) if groups else set()
-    return {variant: [run for run in group if run["seed"] in common] for variant, group in groups.items() if common}
+    return {
+        variant: [run for run in group if run["seed"] in common and "failure" not in run]
+        for variant, group in groups.items()
+        if common
+    }
+
+
+def failures(runs: list[Run], data: str) -> str:
+    """A sentence for each way in which trainings of a variant failed; nothing where none did."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        if run["data"] == data and "failure" in run:
+            found.setdefault(run["variant"], {}).setdefault(run["failure"], []).append(run)
+    sentences = ""
+    for variant, reasons in found.items():
+        for reason, failed in reasons.items():
+            seeds = ", ".join(f"{run['seed']} (at step {run['steps']:,})" for run in failed)
+            sentences += f" {named(variant)} did not get through the training with seed {seeds}: `{reason}`."
+    return sentences
+
+
+def named(variant: str) -> str:
+    """What the page calls a variant."""
+    others = {"plain": "cross entropy", "spectral norm": "cross entropy, spectral norm"}
+    return others.get(variant, variant.replace(" ", ", λ = "))
 
 
 def likelihood_table(found: dict[str, Any], data: str) -> str:
@@ -58,11 +85,9 @@ def likelihood_table(found: dict[str, Any], data: str) -> str:
     head += [f"AUROC {source}" for source in SOURCES] + [f"softmax {source}" for source in SOURCES]
     rows = []
     for variant, runs in groups.items():
-        name = {"plain": "cross entropy", "spectral norm": "cross entropy, spectral norm"}.get(
-            variant, f"{variant.replace(' ', ', λ = ')}"
-        )
+        name = named(variant)
         numbers = [spread(run["accuracy"] for run in runs)]
-        numbers.append(f"{statistics.mean(run['validation_log_likelihood'] for run in runs):.2f}")
+        numbers.append(f"{statistics.mean(run['validation_log_likelihood'] for run in runs):.2f}" if runs else "–")
         numbers += [
             spread(run[score].get(source) for run in runs) for score in ("density", "softmax") for source in SOURCES
         ]
@@ -73,7 +98,7 @@ def likelihood_table(found: dict[str, Any], data: str) -> str:
     words = (
         "In %, mean ± standard deviation over seeds from 0 on; log p in nats a dimension. "
         f"{some[0]['n_test']:,} test images, {min(errors)} to {max(errors)} errors, {some[0]['n_ood']:,} OOD images, "
-        f"{min(attacked)} to {max(attacked)} attacked ones. {setting(found)}"
+        f"{min(attacked)} to {max(attacked)} attacked ones.{failures(found['runs'], data)} {setting(found)}"
     )
     return f"{pages.table(head, rows)}\n\n{words}"
 
