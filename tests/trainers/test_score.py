@@ -116,6 +116,37 @@ def test_the_page_shows_the_refused_images_and_why(once):
     assert "<svg" in page
 
 
+@pytest.mark.parametrize("names", ["['hell','d\u00fcster']", "names.txt"])
+def test_with_class_names_the_data_need_not_be_there(once, place, tmp_path, names):
+    """The same verdicts, under the names that are given as a list or in a file."""
+    if names == "names.txt":
+        names = tmp_path / names
+        names.write_text("hell\nd\u00fcster\n", encoding="utf-8")
+    somewhere_else = [option for option in scoring(place) if not option.startswith("data.root=")]
+    output = tmp_path / "verdicts.csv"
+    named = (f"task.class_names={names}", f"input={place / 'new'}", f"output={output}", "page=2")
+    run_task(configure(*somewhere_else, *named), tmp_path / "run")
+    with_data = (once / "verdicts.csv").read_text()
+    assert output.read_text() == with_data.replace(",bright,", ",hell,").replace(",dark,", ",d\u00fcster,")
+    assert "2 of 22 images refused" in output.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.class_names=[a,b,c]"], "3 classes"),
+        (["task.class_names=[a,b]", "data.image_shape=null"], "set data.image_shape="),
+        (["classifier.checkpoint=null"], "task=score needs the detector's classifier: set classifier.checkpoint="),
+        (["detector=null"], "task=score needs a fitted detector: set detector="),
+        (["input=null"], "set input="),
+    ],
+)
+def test_a_mistake_is_told_before_work_starts(place, tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        run_task(configure(*scoring(place, f"input={place / 'new'}"), *overrides), tmp_path)
+    assert not list(tmp_path.rglob("*.csv"))
+
+
 def test_a_run_that_was_ended_goes_on_and_gives_the_same_bytes(once, place, tmp_path, monkeypatch):
     cfg = configure(*scoring(place, f"input={place / 'new'}", f"output={tmp_path / 'v.csv'}"))
     write, written = VerdictWriter.on_predict_batch_end, []

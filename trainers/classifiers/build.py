@@ -111,8 +111,7 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(
-            f"the classifier {target} must give logits (N, {num_classes}) for the {num_classes} classes of "
-            "the data, "
+            f"the classifier {target} must give logits (N, {num_classes}) for {num_classes} classes, "
             f"for N = 2 it gave {shape}; check classifier.num_classes"
         )
 

@@ -3,22 +3,23 @@
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from gmm_torch.detection import FailureDetector
 from trainers.callbacks.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
 from trainers.evaluation_module import EvaluationModule
 from trainers.report.refusals import write_refusals
+from trainers.tasks.model import Model, load_model
 from trainers.tasks.need import need
 from trainers.tasks.pictures import picture
 from trainers.tasks.run import Run
@@ -28,60 +29,59 @@ from trainers.verdict_summary import VerdictSummary, summarize_verdicts
 log = logging.getLogger(__name__)
 
 
-def score(cfg: DictConfig, folder: Path) -> None:
-    """Write prediction, p-value and verdict of every image of `input` to a CSV, and the refused ones to a page."""
-    need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=score needs the detector's classifier")
-    need(cfg.detector, "detector", "task=score needs a fitted detector")
+def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | None) -> None:
+    """Write prediction, p-value and verdict of every image of `input` to a CSV, and the refused ones to a page.
+
+    Args:
+        cfg, folder: as of every task.
+        class_names: see `load_model`.
+    """
     need(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page = path.with_suffix(".html")
-    batches = FileBatches(
-        image_paths(cfg.input),
-        run.data.image_shape,
-        run.data.batch_size,
-        crop_share=OmegaConf.select(cfg, "data.source.crop_share", default=1.0),
-    )
-    detector = FailureDetector.load(cfg.detector, run.classifier)
+    paths = image_paths(cfg.input)
+    model = load_model(run, "score", class_names)
+    batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, crop_share=model.crop_share)
     monitor: DriftMonitor | None = instantiate(cfg.get("drift"))
-    with VerdictFile(path, _job(run, batches)) as file:
+    with VerdictFile(path, _job(cfg, model, batches)) as file:
         kept = file.keep(batches.paths, batches.batch_size)
         batches.first = len(kept)
         if kept:
             log.info("%d images were scored before", len(kept))
-        _score_batches(run, detector, batches, file, monitor, torch.tensor(kept, dtype=torch.float32))
+        _score_batches(run, model, batches, file, monitor, torch.tensor(kept, dtype=torch.float32))
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     said = [_drift_in_words(monitor, batches)] if monitor else []
     if cfg.page is not None:
-        _write_page(run, detector, summary, batches, page, said)
-    _tell(summary, detector.alpha, path, page if cfg.page is not None else None, said)
+        _write_page(model, summary, batches, page, said, title=str(cfg.input))
+    _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, said)
 
 
-def _job(run: Run, batches: FileBatches) -> str:
+def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
     """Digits that stand for what verdicts depend on; the detector's file knows the weights of its classifier."""
-    settings = [run.data.class_names, batches.image_shape, batches.crop_share, batches.batch_size]
-    digest = hashlib.sha256(Path(run.cfg.detector).read_bytes())
-    digest.update(json.dumps([*settings, run.cfg.trainer.get("precision")]).encode())
+    settings = [model.class_names, batches.image_shape, batches.crop_share, batches.batch_size]
+    digest = hashlib.sha256(Path(cfg.detector).read_bytes())
+    digest.update(json.dumps([*settings, cfg.trainer.get("precision")]).encode())
     return digest.hexdigest()[:12]
 
 
 def _score_batches(
     run: Run,
-    detector: FailureDetector,
+    model: Model,
     batches: FileBatches,
     file: VerdictFile,
     monitor: DriftMonitor | None,
     earlier: torch.Tensor,
 ) -> None:
-    callbacks: list[Any] = [VerdictWriter(file, run.data.class_names)]
+    callbacks: list[Any] = [VerdictWriter(file, model.class_names)]
     if monitor:
         monitor.earlier = earlier
         callbacks.append(monitor)
-    loader = DataLoader(batches, batch_size=None, num_workers=run.data.num_workers)
+    loader = DataLoader(batches, batch_size=None, num_workers=run.cfg.data.num_workers)
     log.info("score images: %d", len(batches.paths) - batches.first)
     trainer = run.predictor(loader, callbacks)
-    trainer.predict(EvaluationModule(detector), loader, return_predictions=False)
+    trainer.predict(EvaluationModule(model.detector), loader, return_predictions=False)
 
 
 def _drift_in_words(monitor: DriftMonitor, batches: FileBatches) -> str:
@@ -96,14 +96,15 @@ def _drift_in_words(monitor: DriftMonitor, batches: FileBatches) -> str:
 
 
 def _write_page(
-    run: Run, detector: FailureDetector, summary: VerdictSummary, batches: FileBatches, page: Path, said: list[str]
+    model: Model, summary: VerdictSummary, batches: FileBatches, page: Path, said: list[str], *, title: str
 ) -> None:
+    detector = model.detector
     rows = [row.path for row in summary.refused]
     pictures, explanations = [], []
     shown = FileBatches(rows, batches.image_shape, batches.batch_size, crop_share=batches.crop_share)
     for images, _, _ in DataLoader(shown, batch_size=None):
         pictures += [picture(torch.nan_to_num(image)) for image in images]
-        explanation = detector.explain(images.to(detector.device), run.data.class_names, n_features=3)
+        explanation = detector.explain(images.to(detector.device), model.class_names, n_features=3)
         explanations += [explanation[i] for i in range(len(images))]
     write_refusals(
         summary,
@@ -111,8 +112,8 @@ def _write_page(
         explanations,
         page,
         alpha=detector.alpha,
-        class_names=run.data.class_names,
-        title=str(run.cfg.input),
+        class_names=model.class_names,
+        title=title,
         remarks=said,
     )
 

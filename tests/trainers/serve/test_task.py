@@ -66,7 +66,6 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
         *files,
         f"task.class_names={names}",
         "data=image_folder",
-        "data.root=nowhere",
         "data.image_shape=[1,8,8]",
     )
     arguments += ("classifier.normalize.mean=[0.3]", "classifier.normalize.std=[0.4]")
