@@ -1,5 +1,7 @@
 """The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products a chunk."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,15 @@ LOG_NOTHING = -80.0
 # float64. A log-likelihood has a nat or two for every feature, so this is less than a hundred-thousandth of it: a tenth
 # of what many iterations may make of it.
 TIGHT_NATS = 7.5e-6
+
+
+class Rooms(NamedTuple):
+    """Memory for a chunk of `step` points: features in the computing type and, if needed, in float64; to work in."""
+
+    step: int
+    features: Tensor
+    wide_features: Tensor | None
+    scratch: Tensor
 
 
 class EStep:
@@ -66,9 +77,11 @@ class EStep:
 
     # ---- what a pass does to a chunk
 
-    def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def responsibilities(
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Responsibilities (R, K, n) and objective (R, n) of a chunk."""
-        joint = self.family.log_joint(self.prepared, features)
+        joint = self.family.log_joint(self.prepared, features, scratch)
         if wide_features is not None:
             joint[self.tight] = self.family.log_joint(self.tight_prepared, wide_features).to(self.dtype)
         peak = joint.amax(-2, keepdim=True)
@@ -82,9 +95,10 @@ class EStep:
     def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
         """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
         total = self.zero()
+        rooms = self._rooms(x)
         for start in range(0, len(x), SPILL_POINTS):
             block = slice(start, start + SPILL_POINTS)
-            total = total + self._block(x[block], None if weight is None else weight[block])
+            total = total + self._block(x[block], None if weight is None else weight[block], rooms)
         return total
 
     def zero(self) -> Statistics:
@@ -109,44 +123,56 @@ class EStep:
         return self.family.n_products(self.n_features) + self.n_features + 1
 
     @property
+    def _n_scratch(self) -> int:
+        """Numbers that the family works with for a point."""
+        return self.family.n_scratch(self.n_init, self.n_components, self.n_features)
+
+    @property
     def _chunk(self) -> int:
         """Number of points that are looked at together."""
         n_all = self.n_init * self.n_components
-        alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self.family.n_scratch(n_all, self.n_features)
+        alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self._n_scratch
         n_bytes = CHUNK_BYTES[self.parameters.means.device.type]
         return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
 
-    def _room(self, buffer: Tensor, n: int) -> Tensor:
-        """(1 + D + Q, n) in the buffer, in the order of memory that suits the family."""
-        used = buffer[: self._n_rows * n]
+    def _rooms(self, x: Tensor) -> Rooms:
+        """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""
+        step = min(self._chunk, len(x), SPILL_POINTS)
+        return Rooms(
+            step,
+            x.new_empty(self._n_rows * step, dtype=self.dtype),
+            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.tight else None,
+            x.new_empty(self._n_scratch * step, dtype=self.dtype),
+        )
+
+    def _placed(self, room: Tensor, n: int) -> Tensor:
+        """(1 + D + Q, n) in the room, in the order of memory that suits the family."""
+        used = room[: self._n_rows * n]
         return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
 
-    def _block(self, x: Tensor, weight: Tensor | None) -> Statistics:
+    def _block(self, x: Tensor, weight: Tensor | None, rooms: Rooms) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
         moments = self._zero_moments(self.prepared)
         tight_moments = self._zero_moments(self.tight_prepared) if self.tight else {}
-        step = min(self._chunk, len(x))
-        buffer = x.new_empty(self._n_rows * step, dtype=self.dtype)
-        wide_buffer = x.new_empty(self._n_rows * step, dtype=torch.float64) if self.tight else None
-        objectives = []
+        step, scratch, objectives = rooms.step, rooms.scratch, []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            features = self._room(buffer, len(part))
+            features = self._placed(rooms.features, len(part))
             self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
             self.family.complete(features, self.n_features)
             wide_features = None
-            if wide_buffer is not None:
-                wide_features = self._room(wide_buffer, len(part))
+            if rooms.wide_features is not None:
+                wide_features = self._placed(rooms.wide_features, len(part))
                 wide_columns = wide_features[1 : self.n_features + 1]
                 if x.dtype == torch.float64:
                     self.standardisation.columns(part, torch.float64, out=wide_columns)
                 else:  # narrower points are standardised in float32, and stand there already
                     wide_columns.copy_(features[1 : self.n_features + 1])
                 self.family.complete(wide_features, self.n_features)
-            joint, objective = self.responsibilities(features, wide_features)
+            joint, objective = self.responsibilities(features, wide_features, scratch)
             if weight is not None:
                 joint.mul_(weight[start : start + step].to(self.dtype))
-            self.family.moments(self.prepared, features, joint, out=moments)
+            self.family.moments(self.prepared, features, joint, moments, scratch)
             if wide_features is not None:
                 self.family.moments(self.tight_prepared, wide_features, joint[self.tight].double(), out=tight_moments)
             objectives.append(objective)
@@ -170,7 +196,9 @@ class EStep:
 class Assignment(EStep):
     """Hard assignment of every point to the nearest of the means, for the start; the objective is zero."""
 
-    def responsibilities(self, features: Tensor, wide_features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def responsibilities(
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One-hot responsibilities (R, K, n), and zeros (R, n)."""
         columns = features[1 : self.n_features + 1]
         _, label = nearest(columns.mT, self.parameters.means.to(self.dtype))

@@ -127,8 +127,8 @@ class CovarianceFamily(ABC):
         none = self.precision_diagonal(factors, n_features)[..., :0]
         return none.expand(*none.shape[:-2], n_components, 0)
 
-    def n_scratch(self, n_components: int, n_features: int) -> int:
-        """Numbers that `log_joint` or `moments` hold for a point beside its features and responsibilities."""
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+        """Numbers that `log_joint` or `moments` work with for a point, beside its features and responsibilities."""
         return 0
 
     @abstractmethod
@@ -202,8 +202,15 @@ class CovarianceFamily(ABC):
         quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
         return {"natural": torch.cat([constant[..., None], linear, quadratic], dim=-1)}
 
-    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
-        """log w_k + log N(x | k), less the ridge's penalty: (..., K, n)."""
+    def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
+        """log w_k + log N(x | k), less the ridge's penalty: (..., K, n).
+
+        Args:
+            prepared: what `prepare` returned.
+            features: (1 + D + Q, n).
+            scratch: `n_scratch` numbers a point, or more, to work in; not differentiable then. Large tensors that come
+                and go cost a CPU as much as computing with them: fresh pages.
+        """
         natural = prepared["natural"]
         if features.stride(-1) == 1:
             return natural @ features
@@ -212,7 +219,12 @@ class CovarianceFamily(ABC):
         return result
 
     def moments(
-        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+        self,
+        prepared: Factors,
+        features: Tensor,
+        responsibilities: Tensor,
+        out: Factors | None = None,
+        scratch: Tensor | None = None,
     ) -> Factors:
         """Sufficient statistics of weighted points.
 
@@ -221,6 +233,7 @@ class CovarianceFamily(ABC):
             features: (1 + D + Q, n).
             responsibilities: (..., K, n), each times the point's weight.
             out: earlier statistics to add these to, in place; not differentiable then.
+            scratch: see `log_joint`.
 
         Returns:
             {"moments": (..., K, 1 + D + Q)}: sums of r_k times the features.
@@ -272,3 +285,8 @@ class CovarianceFamily(ABC):
             return torch.where(alive.reshape(alive.shape + (1,) * (new.dim() - alive.dim())), new, previous[name])
 
         return {name: pick(name) for name in factors}
+
+
+def taken(scratch: Tensor | None, *shape: int) -> Tensor | None:
+    """The first numbers of a flat tensor in this shape, for an operation's `out`; None if there is no such tensor."""
+    return None if scratch is None else scratch[: math.prod(shape)].view(shape)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
@@ -92,9 +92,9 @@ class Full(CovarianceFamily):
         """(K, D, D) identities."""
         return {"factor": torch.eye(n_features).expand(n_components, -1, -1).clone()}
 
-    def n_scratch(self, n_components: int, n_features: int) -> int:
-        """A block of rows for each component, and its squares."""
-        return 2 * n_components * min(BLOCK_ROWS, n_features)
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+        """A block of rows for each component."""
+        return n_mixtures * n_components * min(BLOCK_ROWS, n_features)
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""
@@ -125,17 +125,23 @@ class Full(CovarianceFamily):
         log_norm = log_normal(penalty, self.log_det(parameters.factors, n_features), n_features)
         return {"rows": rows, "constant": parameters.log_weights + log_norm, "share": share}
 
-    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+    def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """(..., K, n)."""
-        rows = white_rows(prepared["rows"], features)
-        distance = next(rows).square()
-        # Row by row the sum stays in the first-level cache, and no squares are written anywhere.
+        rows = white_rows(prepared["rows"], features, scratch)
+        first = next(rows)
+        joint = torch.addcmul(prepared["constant"][..., None], first, first, value=-0.5)
+        # Row by row the sum stays in the cache, and no squares are written anywhere.
         for row in rows:
-            distance.addcmul_(row, row)
-        return torch.sub(prepared["constant"][..., None], distance, alpha=0.5)
+            joint.addcmul_(row, row, value=-0.5)
+        return joint
 
     def moments(
-        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+        self,
+        prepared: Factors,
+        features: Tensor,
+        responsibilities: Tensor,
+        out: Factors | None = None,
+        scratch: Tensor | None = None,
     ) -> Factors:
         """{"moments": (..., K, 1 + D), "second": (..., K, D, D)}: of "second" the lower triangle alone has a meaning.
 
@@ -154,7 +160,8 @@ class Full(CovarianceFamily):
         parts = []
         for start, end in blocks(len(columns)):
             block = columns[start:end].view(end - start, *[1] * len(shape), -1)
-            weighted = (block * responsibilities).flatten(0, -2)
+            room = taken(scratch, end - start, *responsibilities.shape)
+            weighted = torch.mul(block, responsibilities, out=room).flatten(0, -2)
             if rows is None:
                 part = weighted @ columns[:end].mT
                 parts.append(F.pad(part, (0, len(columns) - end)).view(end - start, *shape, -1))
@@ -212,11 +219,15 @@ def add_few(columns: Tensor, responsibilities: Tensor, kept: Tensor, sizes: list
             flat[k].addmm_(weighted[:, start:end], chosen[:, start:end].mT)
 
 
-def white_rows(rows: Tensor, features: Tensor) -> Iterator[Tensor]:
-    """The D whitened features, each (..., K, n), of points given as [1, x] (1 + D, n)."""
+def white_rows(rows: Tensor, features: Tensor, scratch: Tensor | None = None) -> Iterator[Tensor]:
+    """The D whitened features, each (..., K, n), of points given as [1, x] (1 + D, n).
+
+    With scratch, each is gone when a later one is asked for.
+    """
     rows = rows.movedim(-2, 0)  # (D, ..., K, 1 + D)
     for start, end in blocks(len(rows)):
-        white = rows[start:end, ..., : end + 1].flatten(0, -2) @ features[: end + 1]
+        flat = rows[start:end, ..., : end + 1].flatten(0, -2)
+        white = torch.mm(flat, features[: end + 1], out=taken(scratch, len(flat), features.shape[1]))
         yield from white.view(end - start, *rows.shape[1:-1], -1)
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.positive_definite import require_positive
 from gmm_torch.parameters import Parameters
@@ -137,9 +137,9 @@ class LowRank(CovarianceFamily):
         """D."""
         return n_features
 
-    def n_scratch(self, n_components: int, n_features: int) -> int:
-        """The projections of every component, their squares or products with the responsibilities."""
-        return 3 * n_components * self._rank(n_features)
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+        """The projections of every component."""
+        return n_mixtures * n_components * self._rank(n_features)
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""
@@ -173,16 +173,25 @@ class LowRank(CovarianceFamily):
         shift = (basis.mT @ means[..., None])[..., 0]
         return {"natural": natural, "basis": basis.mT.contiguous(), "shift": shift}
 
-    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+    def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """(..., K, n)."""
-        return super().log_joint(prepared, features) + 0.5 * self._project(prepared, features).square().sum(-2)
+        along = self._project(prepared, features, scratch)
+        square = torch.square(along, out=None if scratch is None else along).sum(-2)
+        return super().log_joint(prepared, features).add(square, alpha=0.5)
 
     def moments(
-        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+        self,
+        prepared: Factors,
+        features: Tensor,
+        responsibilities: Tensor,
+        out: Factors | None = None,
+        scratch: Tensor | None = None,
     ) -> Factors:
         """{"moments": (..., K, 1 + 2 D), "cross": (..., K, q, D)}, the latter of A' (x - old mean) with x."""
         columns = self._columns(features)
-        weighted = (self._project(prepared, features) * responsibilities[..., None, :]).flatten(0, -2)
+        along = self._project(prepared, features, scratch)
+        weighted = torch.mul(along, responsibilities[..., None, :], out=None if scratch is None else along)
+        weighted = weighted.flatten(0, -2)
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:
             cross = weighted @ columns.mT
@@ -248,11 +257,12 @@ class LowRank(CovarianceFamily):
         """A, (..., K, D, q)."""
         return factors["noise"][..., None] * decompose(factors)[0]
 
-    def _project(self, prepared: Factors, features: Tensor) -> Tensor:
+    def _project(self, prepared: Factors, features: Tensor, scratch: Tensor | None) -> Tensor:
         """A' (x - mean), (..., K, q, n)."""
-        basis, columns = prepared["basis"], self._columns(features)
-        along = basis.flatten(0, -2) @ columns
-        return along.view(*basis.shape[:-1], columns.shape[1]) - prepared["shift"][..., None]
+        columns, flat = self._columns(features), prepared["basis"].flatten(0, -2)
+        along = torch.mm(flat, columns, out=taken(scratch, len(flat), columns.shape[1]))
+        along = along.view(*prepared["shift"].shape, -1)
+        return torch.sub(along, prepared["shift"][..., None], out=None if scratch is None else along)
 
     @staticmethod
     def _columns(features: Tensor) -> Tensor:

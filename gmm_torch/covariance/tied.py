@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
@@ -76,9 +76,9 @@ class Tied(CovarianceFamily):
         """(D, D) identity."""
         return {"factor": torch.eye(n_features)}
 
-    def n_scratch(self, n_components: int, n_features: int) -> int:
-        """The whitened features and their squares."""
-        return 2 * n_features
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+        """The whitened features, or those times the weights, of each mixture."""
+        return n_mixtures * n_features
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""
@@ -97,17 +97,25 @@ class Tied(CovarianceFamily):
         """The linear coefficients, and the factor for the shared quadratic term."""
         return super().prepare(parameters, ridge) | {"factor": parameters.factors["factor"]}
 
-    def log_joint(self, prepared: Factors, features: Tensor) -> Tensor:
+    def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """(..., K, n)."""
-        shared = (prepared["factor"].mT @ features[1:]).square().sum(-2, keepdim=True)
-        return super().log_joint(prepared, features) - 0.5 * shared
+        factor, columns = prepared["factor"], features[1:]
+        white = torch.matmul(factor.mT, columns, out=taken(scratch, *factor.shape[:-1], columns.shape[1]))
+        shared = torch.square(white, out=None if scratch is None else white).sum(-2, keepdim=True)
+        return super().log_joint(prepared, features).sub(shared, alpha=0.5)
 
     def moments(
-        self, prepared: Factors, features: Tensor, responsibilities: Tensor, out: Factors | None = None
+        self,
+        prepared: Factors,
+        features: Tensor,
+        responsibilities: Tensor,
+        out: Factors | None = None,
+        scratch: Tensor | None = None,
     ) -> Factors:
         """{"moments": (..., K, 1 + D), "scatter": (..., D, D)}, the latter of all points about the origin."""
         columns = features[1:]
-        weighted = columns * responsibilities.sum(-2, keepdim=True)  # (..., D, n)
+        weight = responsibilities.sum(-2, keepdim=True)
+        weighted = torch.mul(columns, weight, out=taken(scratch, *weight.shape[:-2], *columns.shape))  # (..., D, n)
         scatter = weighted @ columns.mT
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:

@@ -203,6 +203,22 @@ def test_moments_of_parts_add_up(family, generator):
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-10)
 
 
+def test_room_to_work_in_changes_no_result(family, generator):
+    parameters, x = random_parameters(family, generator, n_init=R), random_points(generator)
+    prepared = family.prepare(parameters, torch.full((D,), 1e-3, **torch_options))
+    features = family.features(x.mT.contiguous())
+    scratch = torch.full((family.n_scratch(R, K, D) * N,), math.nan, **torch_options)
+    plain, roomy = (family.log_joint(prepared, features, room) for room in (None, scratch))
+    torch.testing.assert_close(roomy, plain, rtol=1e-13, atol=1e-13)
+    r = plain.softmax(-2)
+    zero = family.moments(prepared, features[:, :0], r[..., :0])
+    expected = family.moments(prepared, features, r)
+    actual = family.moments(prepared, features, r, zero, scratch)
+    for name, value in expected.items():  # of "second" the lower triangle alone has a meaning
+        lower = torch.tril if name == "second" else torch.clone
+        torch.testing.assert_close(lower(actual[name]), lower(value), rtol=1e-12, atol=1e-12)
+
+
 def test_the_mass_of_the_components_is_the_first_column_of_the_moments(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
     r = torch.rand(K, N, generator=generator, **torch_options)
