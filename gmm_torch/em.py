@@ -38,7 +38,7 @@ CHECK_EVERY = {"cpu": 1, "cuda": 5}
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 RIDGE_FLOOR = 1e-10
 # Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
-SURVEY_ELEMENTS = {"cpu": 2**19, "cuda": 2**24}
+SURVEY_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 # A component with less than this much of a point, in summed responsibilities, is without points.
 DEAD_MASS = 1e-6
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
-from gmm_torch.init.base import nearest
+from gmm_torch.init.base import relative_distances
 from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
@@ -201,7 +201,7 @@ class Assignment(EStep):
     ) -> tuple[Tensor, Tensor]:
         """One-hot responsibilities (R, K, n), and zeros (R, n)."""
         columns = features[1 : self.n_features + 1]
-        _, label = nearest(columns.mT, self.parameters.means.to(self.dtype))
+        label = relative_distances(columns.mT, self.parameters.means.to(self.dtype)).argmin(-1)
         component = torch.arange(self.n_components, device=columns.device)[:, None]
         return (label[:, None] == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])
 

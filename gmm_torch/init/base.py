@@ -46,10 +46,14 @@ def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) ->
 
 def nearest(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance (..., m) of each x (m, D) to the nearest of the centres (..., K, D), and which that is."""
-    # Point by point: a minimum over numbers that lie side by side is several times faster.
-    relative = torch.sub(centres.square().sum(-1)[..., None, :], x @ centres.mT, alpha=2)  # (..., m, K)
-    closest, label = relative.min(-1)
+    closest, label = relative_distances(x, centres).min(-1)
     return (closest + x.square().sum(-1)).clamp_min_(0), label
+
+
+def relative_distances(x: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances (..., m, K) of x (m, D) to centres (..., K, D), less the squared norm of x."""
+    # Point by point: a minimum over numbers that lie side by side is several times faster.
+    return torch.sub(centres.square().sum(-1)[..., None, :], x @ centres.mT, alpha=2)
 
 
 def draw(probability: Tensor, n: int, generator: torch.Generator) -> Tensor:
