@@ -66,8 +66,6 @@ def work(rank: int, world_size: int, problem: Problem, folder: Path) -> None:
 
 def seconds_of_processes(problem: Problem, world_size: int) -> float:
     """`seconds`, of `world_size` processes that share the points."""
-    # The C library of Linux learns by and by to keep large blocks; a young process would pay for fresh pages instead.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, (world_size, problem, Path(folder)), nprocs=world_size)
         return float((Path(folder) / "seconds").read_text())
