@@ -1,6 +1,6 @@
 """What goes wrong, on purpose: damaged files, kills. The tests of `tests/faults` in full counts.
 
-    python benchmarks/reliability.py [fuzz] [kills] [--cases 120000] [--kills 50]
+    python benchmarks/reliability.py [fuzz] [kills] [--cases 120000] [--kills 50] [--only training ...]
 
 Writes `benchmarks/results/reliability.json` and the tables of docs/reliability.md. Each part keeps the other's numbers.
 """
@@ -46,11 +46,12 @@ def fuzzed(n_cases: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def killed(n_kills: int, seed: int) -> list[dict[str, Any]]:
-    """Each problem killed so many times, in a process that has one thread."""
+def killed(n_kills: int, seed: int, only: list[str]) -> list[dict[str, Any]]:
+    """Each problem, or those with such a word in their names, killed so many times, in a process of one thread."""
     rows = []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.faults.kills", "--kills", str(n_kills), "--seed", str(seed)]
+    command += ["--only", *only] if only else []
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     for line in process.stdout or ():
         rows.append(json.loads(line))
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["fuzz", "kills"])
     parser.add_argument("--cases", type=int, default=120_000)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--only", nargs="*", default=[], help="problems to kill again; the others keep their numbers")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -93,7 +95,9 @@ def main() -> None:
     if "fuzz" in arguments.parts:
         result["fuzz"] = fuzzed(arguments.cases, arguments.seed)
     if "kills" in arguments.parts:
-        result["kills"] = killed(arguments.kills, arguments.seed)
+        rows = killed(arguments.kills, arguments.seed, arguments.only)
+        kept = {row["problem"]: row for row in result.get("kills", [])} if arguments.only else {}
+        result["kills"] = list((kept | {row["problem"]: row for row in rows}).values())
     result["facts"] = facts(torch.device("cpu"), "lightning", "safetensors", "pillow") | {"seed": arguments.seed}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     fill_page(result)

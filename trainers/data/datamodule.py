@@ -17,6 +17,7 @@ from trainers.data.augmentation import Augmentation
 from trainers.data.epoch_sampler import EpochSampler
 from trainers.data.errors import DataError
 from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
+from trainers.data.late_loader import LateLoader
 from trainers.data.splits import balanced_subset, check_disjoint, split_indices
 from trainers.data.unlabelled import Unlabelled
 
@@ -278,13 +279,15 @@ class ImageDataModule(LightningDataModule):
 
     def _shuffled(self, dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
         sampler = EpochSampler(dataset, self.seed)  # type: ignore[arg-type]
-        return DataLoader(
+        # Workers that outlive an epoch draw on from states of their own, which no checkpoint holds.
+        options = self._loader_options | {"batch_size": batch_size, "persistent_workers": False}
+        return LateLoader(
             dataset,
             sampler=sampler,
             generator=sampler.generator,  # seeds the workers
             # Batch normalisation can't train on a last batch of one image.
             drop_last=len(dataset) > 1 and len(dataset) % batch_size == 1,  # type: ignore[arg-type]
-            **self._loader_options | {"batch_size": batch_size},
+            **options,
         )
 
     def _ordered(self, split: str) -> Batches:
