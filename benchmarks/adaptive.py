@@ -40,7 +40,7 @@ KEPT = ("seed", "alpha", "device", "versions", "splits", "classifier", "calibrat
 # name -> overrides of its training; what is trained adversarially sees 8/255, or 32/255 of digits,
 # and digits of 8 x 8 pixels bear more than photographs do.
 DIGITS = ["data=digits", "data.calibration_every=4", "trainer.max_epochs=30"]
-DIGITS_BUDGETS = ["task.budgets=[0.25,0.5,1,2,4,8,16,32,64]"]
+DIGITS_BUDGETS = ["task.budgets=[0.25/255,0.5/255,1/255,2/255,4/255,8/255,16/255,32/255,64/255]"]
 FASHION = ["data=fashion_mnist", "classifier=lenet", "data.augment.crop_padding=0", "trainer.max_epochs=5"]
 ROWS: dict[str, list[str]] = {
     "digits, standard": [*DIGITS, *DIGITS_BUDGETS],

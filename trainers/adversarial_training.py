@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.attacks.attack import parse_budget
+from trainers.attacks.budget import parse_budget
 from trainers.attacks.frozen import frozen
 from trainers.classifier_module import ClassifierModule
 
@@ -29,7 +29,7 @@ class AdversarialTraining(ClassifierModule):
         **options: see `ClassifierModule`.
 
     Raises:
-        ValueError: a budget that is no positive number, or no step.
+        ValueError: a budget that is no number above 0 and at most 1, or no step.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class AdversarialTraining(ClassifierModule):
         super().__init__(*args, **options)
         if steps < 1:
             raise ValueError(f"adversarial training: steps must be at least 1, got {steps}")
-        self.epsilon = parse_budget("of adversarial training", epsilon)
-        self.step_size = parse_budget("of adversarial training", step_size)
+        self.epsilon = parse_budget("adversarial training: epsilon", epsilon, 1)
+        self.step_size = parse_budget("adversarial training: step_size", step_size, 1)
         self.steps = steps
 
     def loss(self, batch: Any) -> Tensor:

@@ -14,7 +14,7 @@ QUICK = (
     "adaptive=[guarded,imitation]",
     *(f"adaptive.{name}.{key}" for name in ("guarded", "imitation") for key in ("steps=5", "restarts=1")),
     "task.static.steps=5",
-    "task.budgets=[60,20]",
+    f"task.budgets=[60/255,{20 / 255}]",  # in any order, as fractions or numbers
     "attack_limit=12",
 )
 
@@ -84,3 +84,10 @@ def test_the_report_shows_the_curve(folder):
 def test_what_is_missing_is_said_before_work_starts(changed, expected, tmp_path):
     with pytest.raises(ValueError, match=expected):
         run_task(configure(*COMMON, *changed, "task=adaptive"), tmp_path)
+
+
+@pytest.mark.parametrize("budgets", ["[8]", "[0]", "[eight]", "[]"])
+def test_impossible_budgets_are_refused_before_anything_is_read(tmp_path, budgets):
+    files = ("classifier.checkpoint=nowhere", "detector=nowhere")
+    with pytest.raises(ValueError, match=r"task\.budgets must be"):
+        run_task(configure("task=adaptive", *files, f"task.budgets={budgets}"), tmp_path)

@@ -1,10 +1,10 @@
 """One narrow interface over foolbox's attacks."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 
 import torch
 from foolbox import PyTorchModel
@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from trainers.attacks.budget import parse_budget
 from trainers.attacks.checks import Trouble, check_differentiable, find_trouble, findings, huge_budget, warn
 from trainers.attacks.frozen import frozen
 from trainers.attacks.result import AttackResult
@@ -65,7 +66,8 @@ class Attack:
             raise ValueError(f"attack {name}: batch_size must be at least 1, got {batch_size}")
         self.name = name
         self.method = method
-        self.epsilon = None if epsilon is None else parse_budget(name, epsilon)
+        largest = 1 if _norm(method) == "linf" else math.inf
+        self.epsilon = None if epsilon is None else parse_budget(f"attack {name}: epsilon", epsilon, largest)
         self.n_images = n_images
         self.batch_size = batch_size
         self.black_box = black_box
@@ -197,24 +199,6 @@ def _norm(method: AttackWithDistance) -> str | None:
 def _single(method: AttackWithDistance) -> AttackWithDistance:
     """The attack that is repeated, or the attack."""
     return _single(method.attack) if isinstance(method, Repeated) else method
-
-
-def parse_budget(name: str, epsilon: float | str) -> float:
-    """A number, or a fraction such as "8/255" or "0.5/255", as a number.
-
-    Raises:
-        ValueError: if it is neither, or not positive.
-    """
-    try:
-        numerator, _, denominator = str(epsilon).partition("/")
-        value = float(Fraction(numerator)) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ValueError(
-            f"attack {name}: epsilon must be a number, or a fraction such as 8/255, got {epsilon!r}"
-        ) from error
-    if not value > 0:
-        raise ValueError(f"attack {name}: epsilon must be positive, or null for the smallest, got {epsilon!r}")
-    return value
 
 
 def _median(values: Tensor) -> float | None:

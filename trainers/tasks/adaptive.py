@@ -24,6 +24,7 @@ from trainers.attacks.adaptive.checks import obstacles, weaknesses
 from trainers.attacks.adaptive.curve import Curve, trace, union
 from trainers.attacks.adaptive.objective import Scene
 from trainers.attacks.adaptive.search import AdaptiveAttack
+from trainers.attacks.budget import parse_budget
 from trainers.attacks.checks import warn
 from trainers.attacks.frozen import frozen
 from trainers.attacks.selection import Selection, select_right
@@ -48,7 +49,7 @@ def adaptive(
     cfg: DictConfig,
     folder: Path,
     *,
-    budgets: Sequence[float],
+    budgets: Sequence[float | str],
     n_images: int,
     n_unrestricted: int,
     n_others: int,
@@ -59,7 +60,7 @@ def adaptive(
     Args:
         cfg: of the run; the attacks are those of `adaptive`.
         folder: of the run.
-        budgets: largest changes of a pixel, in 1/255.
+        budgets: largest changes of a pixel, numbers in [0, 1] or fractions such as "8/255".
         n_images: how many images that the classifier gets right are attacked.
         n_unrestricted: how many of them are also attacked without a budget, as a check of the attacks.
         n_others: how many clean images the attacker has to imitate.
@@ -68,11 +69,13 @@ def adaptive(
     need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=adaptive needs the detector's classifier")
     need(cfg.detector, "detector", "task=adaptive needs a fitted detector")
     need(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
+    if not budgets:
+        raise ValueError("task.budgets must be at least one, such as [8/255]")
+    epsilons = tuple(sorted({parse_budget("task.budgets", budget, 1) for budget in budgets}))
     run = Run(cfg, folder)
     data, device = run.data, run.device
     if cfg.attack_limit is not None:
         n_images, n_unrestricted = min(n_images, cfg.attack_limit), min(n_unrestricted, cfg.attack_limit)
-    epsilons = tuple(budget / 255 for budget in sorted(budgets))
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
     detector = FailureDetector.load(cfg.detector, run.classifier.to(device))
@@ -89,11 +92,11 @@ def adaptive(
     about: dict[str, dict[str, Any]] = {}
     wrong: list[Tensor] = []
     passed: dict[str, list[Tensor]] = {name: [] for name in detectors}
-    for budget, attack in zip(sorted(budgets), statics, strict=True):
+    for attack, epsilon in zip(statics, epsilons, strict=True):
         result = attack.run(detector.classifier, test, device=device, seed=cfg.seed)
-        source = f"adversarial/{STATIC} {budget:g}"
+        source = f"adversarial/{STATIC} {255 * epsilon:g}"
         about[source] = {
-            "epsilon": attack.epsilon,
+            "epsilon": epsilon,
             "n_attacked": result.n_attacked,
             "success_rate": result.success_rate,
         }

@@ -234,7 +234,7 @@ def test_a_budget_may_be_a_fraction(epsilon):
     assert _attack(epsilon=epsilon).epsilon == pytest.approx(8 / 255)
 
 
-@pytest.mark.parametrize("epsilon", ["8/0", "8/255/2", "eight", 0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("epsilon", ["8/0", "8/255/2", "eight", 0, -1, float("nan"), float("inf"), 8])
 def test_an_impossible_budget_is_refused(epsilon):
     with pytest.raises(ValueError, match="epsilon must be"):
         _attack(epsilon=epsilon)
