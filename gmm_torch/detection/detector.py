@@ -293,12 +293,14 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         if class_names is not None and len(class_names) < self._n_classes:
             raise ValueError(f"class_names: expected {self._n_classes}, one a class; got {len(class_names)}")
+        breakdown = self.score.breakdown(outputs)
         return explain(
             self.score,
             self.extractor,
             self.memory,
             outputs,
-            self.judge(outputs),
+            self.judge_scores(outputs, breakdown.score),
+            breakdown,
             n_features=n_features,
             n_nearest=n_nearest,
             class_names=class_names,

@@ -12,6 +12,7 @@ from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import ComponentMemory, Memory
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import Score
+from gmm_torch.detection.scores.base import Breakdown
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.functional.binomial import interval
 
@@ -208,6 +209,7 @@ def explain(
     memory: Memory,
     outputs: Outputs,
     verdict: Verdict,
+    breakdown: Breakdown,
     *,
     n_features: int = 5,
     n_nearest: int = 5,
@@ -216,7 +218,7 @@ def explain(
     """Gather what score and memory know about inputs; see `FailureDetector.explain`."""
     of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
     of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
-    influence = score.part_influence(outputs)
+    influence = list(breakdown.influence.values())
     mixtures = {
         name: _explain_mixture(model, kept, memory, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
         for (name, model), kept in zip(score.models().items(), memory.mixtures, strict=True)
@@ -225,8 +227,8 @@ def explain(
         verdict=verdict,
         views=torch.where(torch.isnan(of_predicted_class), 0, of_predicted_class),
         view_names=extractor.views,
-        part_p_values=score.part_p_values(outputs),
-        dominant=torch.stack(list(influence.values())).argmax(0) if influence else None,
+        part_p_values=breakdown.p_values,
+        dominant=torch.stack(influence).argmax(0) if influence else None,
         mixtures=mixtures,
         class_names=class_names,
     )

@@ -1,7 +1,7 @@
 """The contract of a score."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from gmm_torch.mixture import GaussianMixture
 
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
 Fitter = Callable[[GaussianMixture, Tensor], Any]
+
+
+class Breakdown(NamedTuple):
+    """Scores of N inputs, taken apart.
+
+    Attributes:
+        score: (N,).
+        p_values: where a score combines others, the p-value (N,) of each among the reference inputs.
+        influence: by how much (N,) each lowers the score; the largest part dominates.
+    """
+
+    score: Tensor
+    p_values: dict[str, Tensor]
+    influence: dict[str, Tensor]
 
 
 class Score(nn.Module):
@@ -66,13 +80,9 @@ class Score(nn.Module):
         """Its mixtures by name; none where it has none."""
         return {}
 
-    def part_p_values(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Where a score combines others: the p-value (N,) of each among the reference inputs."""
-        return {}
-
-    def part_influence(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Where a score combines others: by how much (N,) each lowers it; the largest part dominates."""
-        return {}
+    def breakdown(self, outputs: Outputs) -> Breakdown:
+        """The score itself, and what it is made of."""
+        return Breakdown(self(outputs), {}, {})
 
     def components(self, outputs: Outputs) -> Tensor:
         """(N, J) int64, the most probable component of each of its J mixtures."""

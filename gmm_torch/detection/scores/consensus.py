@@ -11,7 +11,7 @@ from gmm_torch.detection.feature_mixture import FeatureMixture
 from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
-from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.base import Breakdown, Fitter, Score
 from gmm_torch.detection.scores.depth_agreement import DepthAgreement
 from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
@@ -116,8 +116,7 @@ class Consensus(Score):
 
     def log_p_values(self, outputs: Outputs) -> Tensor:
         """Of each part among the reference inputs, (N, J)."""
-        pairs = zip(self._scores(), self.references, strict=True)
-        return torch.stack([log_tail(part(outputs), reference) for part, reference in pairs], dim=-1)
+        return self._log_tails([part(outputs) for part in self._scores()])
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
@@ -133,21 +132,21 @@ class Consensus(Score):
         """See `Score`; those of the parts."""
         return {name: model for part in self._scores() for name, model in part.models().items()}
 
-    def part_p_values(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Score`."""
-        pairs = zip(self.weights, self._scores(), self.references, strict=True)
-        return {name: conformal_p_value(part(outputs), reference) for name, part, reference in pairs}
-
-    def part_influence(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Score`; by how much the statistic would rise if the part had nothing to say, p = 1/2."""
-        log_p = self.log_p_values(outputs)
+    def breakdown(self, outputs: Outputs) -> Breakdown:
+        """See `Score`; the influence is by how much the score would rise if a part had nothing to say, p = 1/2."""
+        scores = [part(outputs) for part in self._scores()]
+        log_p = self._log_tails(scores)
         whole = self.combine(log_p)
-        neutral = math.log(0.5)
-        found = {}
-        for j, name in enumerate(self.weights):
-            without = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], neutral), log_p[:, j + 1 :]], dim=1)
-            found[name] = self.combine(without) - whole
-        return found
+        p_values, influence = {}, {}
+        for j, (name, score, reference) in enumerate(zip(self.weights, scores, self.references, strict=True)):
+            p_values[name] = conformal_p_value(score, reference)
+            silent = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], math.log(0.5)), log_p[:, j + 1 :]], dim=1)
+            influence[name] = self.combine(silent) - whole
+        return Breakdown(whole, p_values, influence)
+
+    def _log_tails(self, scores: Sequence[Tensor]) -> Tensor:
+        pairs = zip(scores, self.references, strict=True)
+        return torch.stack([log_tail(score, reference) for score, reference in pairs], dim=-1)
 
     def _scores(self) -> Sequence[Score]:
         return list(self.parts.values())  # type: ignore[arg-type]
