@@ -306,8 +306,11 @@ def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int,
         place = model.place(position)
         if place.layer is None:
             return RESIDUAL
-        where = f", view {extractor.views[place.view]}" if len(extractor.views) > 1 else ""
-        return _feature(place, widths[place.layer], extractor, class_names) + where
+        feature = _feature(place, widths[place.layer], extractor, class_names)
+        if len(extractor.views) == 1:
+            return feature
+        views = [extractor.views[view] for view in place.views]
+        return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
 
     return name
 

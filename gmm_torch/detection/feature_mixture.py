@@ -17,18 +17,27 @@ LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the cla
 
 
 class Block(NamedTuple):
-    """Neighbouring coordinates of a mixture's features: `width` of a layer for each of the first `n_views` views."""
+    """Neighbouring coordinates of a mixture's features: `width` of a layer for each group of views.
+
+    A group, of indices of views, is what the coordinates are the mean of; a view that stands for itself is a group of
+    one.
+    """
 
     layer: str
-    n_views: int
+    groups: tuple[tuple[int, ...], ...]
     width: int
 
 
+def each_view(n_views: int) -> tuple[tuple[int, ...], ...]:
+    """The groups of features that are concatenated over views."""
+    return tuple((view,) for view in range(n_views))
+
+
 class Place(NamedTuple):
-    """Where a coordinate comes from; `layer` is None for what a projection leaves out of all layers."""
+    """Where a coordinate comes from; `layer` is None for what a projection leaves out of all layers and views."""
 
     layer: str | None
-    view: int
+    views: tuple[int, ...]
     position: int
 
 
@@ -60,11 +69,11 @@ class FeatureMixture:
 
     def place(self, position: int) -> Place:
         """Where a column of `contributions` comes from."""
-        for layer, n_views, width in self.blocks:
-            if position < n_views * width:
-                return Place(layer, *divmod(position, width))
-            position -= n_views * width
-        return Place(None, 0, 0)
+        for layer, groups, width in self.blocks:
+            if position < len(groups) * width:
+                return Place(layer, groups[position // width], position % width)
+            position -= len(groups) * width
+        return Place(None, (), 0)
 
     def contributions(self, outputs: Outputs, component: Tensor) -> Tensor:
         """Share of each feature in the squared Mahalanobis distance to the mean of a component.

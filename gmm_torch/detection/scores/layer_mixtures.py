@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture, each_view
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.transforms import TRANSFORMS, check_transform
@@ -43,7 +43,7 @@ class LayerMixtures(Score):
         made = TRANSFORMS[self.transform]
         self.names = list(widths)
         named = {layer: f"{layer} {self.transform}" if made.mixes else layer for layer in widths}
-        self.blocks = [Block(named[layer], n_views, width) for layer, width in widths.items()]
+        self.blocks = [Block(named[layer], each_view(n_views), width) for layer, width in widths.items()]
         self.transforms = nn.ModuleList(made(width) for width in widths.values())
         self.mixtures = nn.ModuleList(self.make_mixture(n_views * width, n_classes) for width in widths.values())
         return self

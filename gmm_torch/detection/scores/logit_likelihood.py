@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture
+from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -41,7 +41,7 @@ class LogitLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.blocks = [Block(LOG_SOFTMAX, n_views, n_classes)]
+        self.blocks = [Block(LOG_SOFTMAX, each_view(n_views), n_classes)]
         self.projection = Projection(n_views * n_classes)
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self

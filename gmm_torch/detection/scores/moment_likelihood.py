@@ -1,4 +1,4 @@
-"""Log-likelihood of the directions of means and deviations of several stages, jointly over views."""
+"""Log-likelihood of the directions of means and deviations of several stages, averaged over views."""
 
 from typing import Any, Self
 
@@ -15,17 +15,18 @@ from gmm_torch.mixture import GaussianMixture
 
 
 class MomentLikelihood(Score):
-    """One mixture over z = (m_1, d_1, m_2, d_2, ...) of all layers and some views, each part scaled to unit norm.
+    """One mixture over z = (m_1, d_1, m_2, d_2, ...) of all layers, each part of unit norm, averaged over some views.
 
     m is the mean and d the standard deviation of a layer's maps over space. Early stages see texture, late ones
     content; the deviation tells a map that fires in one place from one that glows everywhere. The mixture is joint
-    over layers and views, so it learns how they go together in clean images. Of layers that are found as "depths" it
-    takes the ends of stages.
+    over layers, so it learns how they go together in clean images. Over views that leave the content as it is the mean
+    has less noise than each of them and no more coordinates than one. Of layers that are found as "depths" it takes
+    the ends of stages.
 
     Args:
         n_components: K.
         covariance_type: see `GaussianMixture`.
-        n_views: how many of the views, from the first, are modelled; fewer where there are fewer.
+        n_views: how many of the views, from the first, are averaged; fewer where there are fewer.
     """
 
     name = "moment_likelihood"
@@ -50,24 +51,24 @@ class MomentLikelihood(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        seen = min(self.n_views, n_views)
-        self.blocks = [Block(layer, seen, widths[layer]) for layer in stage_ends(list(widths))]
-        self.projection = Projection(seen * sum(block.width for block in self.blocks))
+        averaged = tuple(range(min(self.n_views, n_views)))
+        self.blocks = [Block(layer, (averaged,), widths[layer]) for layer in stage_ends(list(widths))]
+        self.projection = Projection(sum(block.width for block in self.blocks))
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
         return self
 
     def points(self, outputs: Outputs) -> Tensor:
-        """What the mixture models: (N, V sum D), projected where that is wide."""
+        """What the mixture models: (N, sum D), projected where that is wide."""
         result: Tensor = self.projection(self.parts(outputs))
         return result
 
     def parts(self, outputs: Outputs) -> Tensor:
-        """Means and deviations of all layers and views, each of unit norm: (N, V sum D)."""
+        """Means and deviations of all layers, each of unit norm, averaged over views: (N, sum D)."""
         parts = []
         for layer, *_ in self.blocks:
             chosen = outputs.features[layer][:, : self.n_views]
             halves = chosen.unflatten(-1, (2, -1)) if chosen.shape[-1] % 2 == 0 else chosen
-            parts.append(unit(halves).flatten(1))
+            parts.append(unit(halves).mean(1).flatten(1))
         return torch.cat(parts, dim=1)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

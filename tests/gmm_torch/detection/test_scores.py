@@ -84,6 +84,18 @@ def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():
     torch.testing.assert_close(unit(far), unit(outputs_of(blobs(50, 1)[0])), rtol=1e-3, atol=1e-3)
 
 
+def test_moments_are_scaled_to_unit_norm_and_averaged_over_image_and_mirror_alone(net):
+    detector = FailureDetector(net, score=make_score("moment_likelihood"), views=("identity", "mirror", "blur"))
+    detector.fit(batches(200, 1))
+    x = images(9, 2)
+    outputs = detector.extractor(x)
+    maps = outputs.features[detector.score.blocks[0].layer].unflatten(-1, (2, -1))
+    unit = maps / maps.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(detector.score.points(outputs), ((unit[:, 0] + unit[:, 1]) / 2).flatten(1))
+    mirrored = detector.extractor(x.flip(-1))
+    torch.testing.assert_close(detector.score(mirrored), detector.score(outputs), rtol=1e-4, atol=1e-3)
+
+
 def test_typicality_suspects_the_mode_as_well_as_the_tail():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2000, 200, generator=generator)
