@@ -64,7 +64,8 @@ ERRORS = "errors"
 # attacked, but for the two slow attacks. `pgd` and `pgd2` take the step that foolbox takes by default, a thirtieth of
 # the budget; the configs' own is a tenth.
 FOOLBOX_STEP = {"rel_stepsize": 0.01 / 0.3}
-ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+Attacks = Mapping[str, tuple[str, dict[str, Any]]]
+ATTACKS: Attacks = {
     "fgsm": ("fgsm", {"n_images": None}),
     "bim": ("bim", {"n_images": None}),
     "pgd": ("pgd", {"n_images": None, "method": FOOLBOX_STEP}),
@@ -254,10 +255,11 @@ class Ours:
 
     def areas(self, detector: FailureDetector) -> dict[str, float]:
         """Of a detector's scores."""
-        return areas(self._everything(detector, detector.score), self.study, self.split)
+        return areas(self.everything(detector, detector.score), self.study, self.split)
 
     @torch.no_grad()
-    def _everything(self, detector: FailureDetector, judge: Scorer) -> dict[str, Tensor]:
+    def everything(self, detector: FailureDetector, judge: Scorer) -> dict[str, Tensor]:
+        """What `judge` says of the test images, under "", and of every column's failures."""
         score, views = detector.score, detector.extractor.views
         return score_everything(lambda o: judge(self.study.of(o, score.layers, score.pooling, views)), self.study)
 
@@ -283,7 +285,7 @@ class Ours:
         score = detector.score
         assert isinstance(score, Consensus)
         names, n = list(score.weights), len(detector.extractor.views)
-        log_p = self._everything(detector, score.log_p_values)  # (N, J)
+        log_p = self.everything(detector, score.log_p_values)  # (N, J)
 
         def by(rule: str, weights: Mapping[str, float]) -> dict[str, float]:
             kept = [names.index(name) for name in weights]
@@ -400,35 +402,31 @@ def _row(group: str, method: str, scores: Mapping[str, Tensor], study: Study, sp
 
 
 class Workbench:
-    """Reads images, attacks them and runs the classifier, each thing once.
+    """Attacks images and runs the classifier, each thing once.
 
     Args:
+        classifier: on its device, in evaluation mode.
+        train: images that it may have been trained on.
+        test: images that it has not seen.
+        ood: column -> images of another distribution.
         options: the command line's.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        classifier: nn.Module,
+        train: LabelledImages,
+        test: LabelledImages,
+        ood: Mapping[str, LabelledImages],
+        options: argparse.Namespace,
+    ) -> None:
+        self.classifier = classifier.eval().requires_grad_(False)
+        self.train = train
+        self.test = test
+        self.ood = ood
         self.options = options
         self.device = torch.device(options.device)
-        overrides = [
-            f"classifier={options.classifier}",
-            f"classifier.checkpoint={options.checkpoint}",
-            "data=image_folder",
-            f"data.root={options.data}",
-            f"data.image_shape={list(options.image_shape)}",
-            *options.override,
-        ]
-        self.cfg = self._compose(overrides)
-        self.image_shape = tuple(self.cfg.data.image_shape)
-        self.train = image_folder(options.data, "train", image_shape=self.image_shape)
-        self.test = image_folder(options.data, "test", image_shape=self.image_shape)
-        classifier = build_classifier(self.cfg.classifier, len(self.train.class_names), self.image_shape)
-        self.classifier = classifier.eval().requires_grad_(False).to(self.device)
         self.cache = Path(options.cache) / fingerprint(classifier)["weights"][:12]
-
-    @staticmethod
-    def _compose(overrides: list[str]) -> DictConfig:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", overrides)
 
     def fit_indices(self) -> Tensor:
         """Evenly spaced among the training images that the classifier was trained on."""
@@ -438,30 +436,8 @@ class Workbench:
         n = min(self.options.n_fit, len(index))
         return index[torch.arange(n) * len(index) // n]
 
-    def ood(self) -> dict[str, LabelledImages]:
-        """Column -> images."""
-        configs: dict[str, Any] = {}
-        for name, value in self.options.ood.items():
-            folder = Path(value).expanduser()
-            files = find_idx_files([folder], "test") if folder.is_dir() else None
-            if files is not None:
-                name_of_set = published_in(files[1]) or "MNIST"
-                source = {"_target_": "trainers.data.idx.idx_images", "name": name_of_set, "root": value}
-                configs[name] = {**source, "split": "test", "download": False}
-            elif folder.is_dir():
-                source = {"_target_": "trainers.data.folder.image_folder", "_partial_": True}
-                configs[name] = {**source, "root": value, "split": "all"}
-            else:
-                configs[name] = OmegaConf.load(CONF / "ood" / f"{value}.yaml")[value]
-        limit = self.options.n_ood
-        for config in configs.values():
-            if "n_images" in config:
-                config["n_images"] = limit
-        return build_ood(configs, self.image_shape, seed=0, limit=limit)
-
-    def attacked(self, name: str) -> tuple[Dataset[Any], Tensor, dict[str, Any]]:
+    def attacked(self, name: str, base: str, changes: dict[str, Any]) -> tuple[Dataset[Any], Tensor, dict[str, Any]]:
         """The successes of an attack on test images, the test image behind each, and what the attack says of itself."""
-        base, changes = ATTACKS[name]
         cfg = OmegaConf.merge(OmegaConf.load(CONF / "attack" / f"{base}.yaml")[base], changes)
         text = OmegaConf.to_yaml(cfg) + content_digest(self.test)
         path = self.cache / "attacks" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
@@ -507,14 +483,14 @@ class Workbench:
         stored = load_file(path)
         return Outputs(stored.pop(""), {layer: stored[layer] for layer in names})
 
-    def study(self, attacks: Sequence[str]) -> tuple[Study, dict[str, Any]]:
+    def study(self, attacks: Attacks) -> tuple[Study, dict[str, Any]]:
         """Everything the methods need, and what the attacks say of themselves."""
         about: dict[str, Any] = {}
         failures: dict[str, Failures] = {}
-        for name in attacks:
-            images, index, about[name] = self.attacked(name)
+        for name, (base, changes) in attacks.items():
+            images, index, about[name] = self.attacked(name, base, changes)
             failures[name] = Failures(self.outputs(name, images), index)
-        for name, images in self.ood().items():
+        for name, images in self.ood.items():
             failures[name] = Failures(self.outputs(name, images), torch.full((len(images),), -1))
         index = self.fit_indices()
         study = Study(
@@ -528,6 +504,51 @@ class Workbench:
         )
         self.classifier.cpu()
         return study, about
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The application's configuration."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def workbench(options: argparse.Namespace) -> Workbench:
+    """That of the command line."""
+    cfg = composed(
+        [
+            f"classifier={options.classifier}",
+            f"classifier.checkpoint={options.checkpoint}",
+            "data=image_folder",
+            f"data.root={options.data}",
+            f"data.image_shape={list(options.image_shape)}",
+            *options.override,
+        ]
+    )
+    shape = tuple(cfg.data.image_shape)
+    train, test = (image_folder(options.data, split, image_shape=shape) for split in ("train", "test"))
+    classifier = build_classifier(cfg.classifier, len(train.class_names), shape).to(options.device)
+    return Workbench(classifier, train, test, ood_sets(options.ood, shape, options.n_ood), options)
+
+
+def ood_sets(named: Mapping[str, str], image_shape: Sequence[int], limit: int) -> dict[str, LabelledImages]:
+    """Column -> images of a folder, of a folder of IDX files, or of a config of conf/ood."""
+    configs: dict[str, Any] = {}
+    for name, value in named.items():
+        folder = Path(value).expanduser()
+        files = find_idx_files([folder], "test") if folder.is_dir() else None
+        if files is not None:
+            name_of_set = published_in(files[1]) or "MNIST"
+            source = {"_target_": "trainers.data.idx.idx_images", "name": name_of_set, "root": value}
+            configs[name] = {**source, "split": "test", "download": False}
+        elif folder.is_dir():
+            source = {"_target_": "trainers.data.folder.image_folder", "_partial_": True}
+            configs[name] = {**source, "root": value, "split": "all"}
+        else:
+            configs[name] = OmegaConf.load(CONF / "ood" / f"{value}.yaml")[value]
+    for config in configs.values():
+        if "n_images" in config:
+            config["n_images"] = limit
+    return build_ood(configs, image_shape, seed=0, limit=limit)
 
 
 class _Images(Dataset[tuple[Tensor, int]]):
@@ -659,8 +680,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run everything; see the first lines of the module."""
     options = parse()
-    bench = Workbench(options)
-    study, about = bench.study(options.attacks)
+    bench = workbench(options)
+    study, about = bench.study({name: ATTACKS[name] for name in options.attacks})
     if options.prepare:
         return
     n = len(study.test_labels)

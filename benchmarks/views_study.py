@@ -1,0 +1,172 @@
+"""How the default score of several views was chosen, on the failures of `development.py`.
+
+    pip install gmm_torch[benchmarks]
+    python benchmarks/views_study.py --checkpoint resnet20.safetensors --data cifar10-jpeg --document docs/detector.md
+
+A candidate is a way to treat the views in `moment_likelihood`, jointly as one long vector or averaged, and a weight for
+it and for `logit_likelihood`, that of `agreement` being 1. The rule: of the candidates whose mean over the columns of
+both networks is within `TOLERANCE` of the highest, the one whose largest loss to the best single part, over errors and
+other sets of both networks, is smallest. Attacks do not enter that loss, since no single part is good at them.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from detection import ERRORS, VIEWS, Ours, Split, areas
+from development import ATTACKS, COLUMNS, NETWORKS, SETS, groups
+from pages import RESULTS, fill, table
+from problems import facts
+from torch import Tensor
+
+from gmm_torch.detection.feature_mixture import Block, each_view
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.scores import make_score
+from gmm_torch.detection.scores.consensus import WEIGHTS, Consensus
+from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
+from gmm_torch.detection.transforms import unit
+from gmm_torch.files import atomic_path
+from gmm_torch.functional.combination import COMBINATIONS
+from gmm_torch.mixture import GaussianMixture
+from trainers.main import quieten
+
+RESULT = RESULTS / "views_study.json"
+TOLERANCE = 0.15  # points of AUROC
+WEIGHT_GRID = (0.5, 0.25, 0.125)
+AGREEMENT, MOMENTS, LOGITS = WEIGHTS
+FRACTIONS = {1.0: "1", 0.5: "1/2", 0.25: "1/4", 0.125: "1/8"}
+
+Areas = dict[str, float]
+
+
+class JointMoments(MomentLikelihood):
+    """The moments of image and mirror as one vector of twice the length: the alternative to their mean."""
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        super().build(widths, n_views, n_classes)
+        self.blocks = [Block(layer, each_view(len(groups[0])), width) for layer, groups, width in self.blocks]
+        self.projection = Projection(sum(len(groups) * width for _, groups, width in self.blocks))
+        self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
+        return self
+
+    def parts(self, outputs: Outputs) -> Tensor:
+        """(N, V sum D)."""
+        chosen = (outputs.features[layer][:, : self.n_views] for layer, *_ in self.blocks)
+        return torch.cat([unit(values.unflatten(-1, (2, -1))).flatten(1) for values in chosen], dim=1)
+
+
+MOMENTS_OF = {"jointly": JointMoments, "averaged": MomentLikelihood}
+
+
+def log_p_values(ours: Ours, way: str) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of the parts, and the logarithms of their p-values for everything that is judged."""
+    score = make_score("consensus", weights=dict.fromkeys(WEIGHTS, 1.0))
+    assert isinstance(score, Consensus)
+    score.parts[MOMENTS] = MOMENTS_OF[way](n_components=score.n_components, covariance_type=score.covariance_type)
+    detector = ours.detector(score, VIEWS)
+    return list(score.weights), ours.everything(detector, score.log_p_values)
+
+
+def measured(ours: Ours) -> dict[str, Any]:
+    """AUROC of every column, by part and by candidate."""
+    parts: dict[str, Areas] = {}
+    candidates = []
+    for way in MOMENTS_OF:
+        names, log_p = log_p_values(ours, way)
+
+        def by(rule: str, weights: Mapping[str, float], names: list[str] = names, log_p: Any = log_p) -> Areas:
+            kept, logs = [names.index(name) for name in weights], torch.tensor(list(weights.values())).log()
+            return areas({k: COMBINATIONS[rule](v[:, kept], logs) for k, v in log_p.items()}, ours.study, ours.split)
+
+        for name in names:
+            parts[name if name != MOMENTS else f"{name}, {way}"] = by("fisher", {name: 1.0})
+        for moments, logits in itertools.product(WEIGHT_GRID, WEIGHT_GRID):
+            weights = {AGREEMENT: 1.0, MOMENTS: moments, LOGITS: logits}
+            candidates.append({"moments": way, "weights": weights, "auroc": by("root_mean", weights)})
+    return {
+        "accuracy": float(ours.study.right.double().mean()),
+        "n": {ERRORS: int((~ours.study.right[ours.split.test]).sum())}
+        | {name: len(failures.source) for name, failures in ours.study.failures.items()},
+        "parts": parts,
+        "candidates": candidates,
+    }
+
+
+def loss(candidate: Areas, parts: Mapping[str, Areas]) -> float:
+    """The largest over errors and other sets of how far a candidate is below the best single part."""
+    return max(max(part[c] for part in parts.values()) - candidate[c] for c in (ERRORS, *SETS))
+
+
+def choice(networks: Mapping[str, Any]) -> int:
+    """Which candidate the rule takes."""
+    n = len(next(iter(networks.values()))["candidates"])
+    of = [[(study["candidates"][i]["auroc"], study["parts"]) for study in networks.values()] for i in range(n)]
+    means = [sum(groups(found)["mean"] for found, _ in each) / len(each) for each in of]
+    good = [i for i in range(n) if means[i] >= max(means) - TOLERANCE]
+    return min(good, key=lambda i: max(loss(found, parts) for found, parts in of[i]))
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """The tables, in Markdown."""
+    chosen = choice(result["networks"])
+    text = []
+    for title, study in result["networks"].items():
+        rows = []
+        for name, part in study["parts"].items():
+            rows.append([f"`{name.split(',')[0]}`{name.partition(',')[1]}{name.partition(',')[2]}", "", "", part])
+        for i, each in enumerate(study["candidates"]):
+            mark = "**" if i == chosen else ""
+            weights = [FRACTIONS[each["weights"][part]] for part in (MOMENTS, LOGITS)]
+            rows.append([f"{mark}{each['moments']}{mark}", *weights, each["auroc"]])
+        head = ["moments", "their weight", "that of logits", *groups(dict.fromkeys(COLUMNS, 0.0)), "loss"]
+        cells = [
+            [*row[:3], *(f"{value:.1f}" for value in groups(row[3]).values()), f"{loss(row[3], study['parts']):.1f}"]
+            for row in rows
+        ]
+        counts = ", ".join(f"{column} {study['n'][column]}" for column in COLUMNS)
+        text.append(f"**{title}** (accuracy {100 * study['accuracy']:.1f} %; failures: {counts})")
+        text.append(table(head, cells))
+    about, versions = result["facts"], result["facts"]["versions"]
+    where = f"{about['device']}, {about['threads']} thread(s); python {about['python']}, "
+    where += ", ".join(f"{name} {number}" for name, number in versions.items())
+    return "\n\n".join([*text, f"AUROC in %, one seed (0). {where}."])
+
+
+def main() -> None:
+    """Measure both networks; see the first lines of the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classifier", default="resnet20", help="a config of conf/classifier")
+    parser.add_argument("--checkpoint", required=True, help="the classifier's weights")
+    parser.add_argument("--data", required=True, help="a folder with train/<class>/*")
+    parser.add_argument("--data-root", default="data", help="the folder of datasets, with Fashion-MNIST")
+    parser.add_argument("--held-out-every", type=int, default=10, help="see detection.py")
+    parser.add_argument("--n-fit", type=int, default=20_000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the classifier")
+    parser.add_argument("--cache", default="runs/development")
+    parser.add_argument("--document", help="a Markdown file whose marked lines are replaced by the tables")
+    options = parser.parse_args()
+    quieten()
+    networks = {}
+    for title, make in NETWORKS.items():
+        bench = make(options)
+        study, _ = bench.study(ATTACKS)
+        split = Split.draw(0, len(study.test_labels), 2000, 3000)
+        networks[title] = measured(Ours(study, split, bench.cache))
+    packages = ("torchvision", "foolbox", "scikit-learn")
+    result = {"facts": facts(torch.device(options.device), *packages), "networks": networks}
+    with atomic_path(RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    text = document(result)
+    print(text)
+    if options.document:
+        fill(Path(options.document), "views", text)
+
+
+if __name__ == "__main__":
+    main()
