@@ -105,6 +105,13 @@ def test_every_image_has_a_verdict_and_what_cannot_be_read_is_refused(once):
     assert [bool(row["error"]) for row in found] == [i == 1 for i in range(22)]
 
 
+@pytest.mark.parametrize("page", ["refused.html", "true", "-1"])
+def test_a_page_that_is_no_number_is_an_error_before_an_image_is_read(place, page, tmp_path):
+    with pytest.raises(ValueError, match="page: expected a number of images"):
+        run_task(configure(*scoring(place, f"input={place / 'new'}", f"page={page}")), tmp_path)
+    assert not list(tmp_path.glob("verdicts*"))
+
+
 def test_the_page_shows_the_refused_images_and_why(once):
     page = (once / "verdicts.html").read_text()
     n = sum(row["accept"] == "False" for row in rows(once / "verdicts.csv"))

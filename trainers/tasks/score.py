@@ -35,8 +35,13 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     Args:
         cfg, folder: as of every task.
         class_names: see `load_model`.
+
+    Raises:
+        ValueError: input is missing, or page is no number.
     """
     need(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
+    if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
+        raise ValueError(f"page: expected a number of images to show, or null; got {cfg.page!r}; output= says where")
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page = path.with_suffix(".html")
