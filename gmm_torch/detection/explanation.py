@@ -154,7 +154,7 @@ class InputExplanation:
         if facts.error_rate is not None:
             low, high = facts.error_interval
             about += f"; {facts.error_rate:.1%} wrong of {facts.n_labelled}, {low:.1%} to {high:.1%}"
-        top = ", ".join(f"{feature} {share:.3g}" for feature, share in facts.features[:N_SHOWN])
+        top = ", ".join(f"{feature} {in_figures(share)}" for feature, share in facts.features[:N_SHOWN])
         return [
             f"{about})",
             f"squared distance {facts.squared_distance:.4g}, {facts.n_features} expected, most from {top}",
@@ -297,6 +297,11 @@ def _facts(mixture: MixtureExplanation, i: int, class_names: Sequence[str] | Non
         features=tuple((mixture.name_of(c, class_names), float(mixture.contributions[i, c])) for c in columns),
         nearest=tuple(each for each in neighbours if each[0] >= 0),
     )
+
+
+def in_figures(value: float) -> str:
+    """Three significant figures, and thousands without an exponent."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int, Sequence[str] | None], str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detection.explanation import ComponentFacts, InputExplanation, in_figures
 from trainers.report.evaluation import TEST, Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
 from trainers.report.words import class_name, in_words
@@ -115,7 +115,7 @@ def reason_of(
         "" if name is None else name.replace("_", " "),
         "" if facts is None else _component(facts, names),
         "" if facts is None else _distance(facts),
-        [] if facts is None else [(feature, f"{share:.3g}") for feature, share in facts.features],
+        [] if facts is None else [(feature, in_figures(share)) for feature, share in facts.features],
         [] if facts is None else _neighbours(facts, names, neighbours or {}),
     )
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector, NotFittedError
+from gmm_torch.detection.explanation import in_figures
 from gmm_torch.detection.scores import SCORES, make_score
 from tests.gmm_torch.detection.conftest import batches, images
 
@@ -225,3 +226,10 @@ def test_it_asks_for_no_gradient_and_works_in_inference_mode(detector):
         inside = tensors_of(detector.explain(images(2, 3)))
     for key, value in outside.items():
         torch.testing.assert_close(value, inside[key], msg=key)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.01234, "0.0123"), (123.4, "123"), (4131.2, "4,131"), (5e30, "5e+30"), (-2000.0, "-2,000")]
+)
+def test_figures_are_three_and_thousands_have_no_exponent(value, words):
+    assert in_figures(value) == words
