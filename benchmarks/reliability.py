@@ -1,6 +1,6 @@
-"""What goes wrong, on purpose: damaged files, kills. The tests of `tests/faults` in full counts.
+"""What goes wrong, on purpose: damaged files, kills, processes that die. The tests of `tests/faults` in full counts.
 
-    python benchmarks/reliability.py [fuzz] [kills] [--cases 120000] [--kills 50] [--only training ...]
+    python benchmarks/reliability.py [fuzz] [kills] [processes] [--cases 120000] [--kills 50] [--only training ...]
 
 Writes `benchmarks/results/reliability.json` and the tables of docs/reliability.md. Each part keeps the other's numbers.
 """
@@ -8,9 +8,13 @@ Writes `benchmarks/results/reliability.json` and the tables of docs/reliability.
 import argparse
 import json
 import os
+import random
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -61,6 +65,48 @@ def killed(n_kills: int, seed: int, only: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def pids(group: int) -> list[int]:
+    """Processes of a group that live."""
+    found = subprocess.run(["pgrep", "-g", str(group)], stdout=subprocess.PIPE, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def died(n_deaths: int, seed: int) -> list[dict[str, Any]]:
+    """A fit in two processes, of which now one and now the other dies in the middle; how long the other lives on."""
+    rng = random.Random(seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "trainers.main", "data=digits", "trainer=cpu"]
+        subprocess.run(
+            [*command, "task=train", "trainer.max_epochs=2", f"hydra.run.dir={place}/trained"],
+            cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        command += ["task=fit", f"classifier.checkpoint={place}/trained/classifier.safetensors"]
+        command += ["trainer.devices=2", "+trainer.strategy=ddp", "mixture.em.max_iter=20000", "mixture.em.tol=0"]
+        for i in range(n_deaths):
+            log = Path(place) / f"{i}.log"
+            with log.open("w") as out:
+                process = subprocess.Popen(
+                    [*command, f"hydra.run.dir={place}/{i}"],
+                    cwd=place, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+                while "Epoch" not in log.read_text():  # EM has begun
+                    if process.poll() is not None:
+                        raise SystemExit(log.read_text()[-2000:])
+                    time.sleep(0.1)
+                time.sleep(rng.uniform(0, 5))
+                first, *others = sorted(pids(process.pid))
+                os.kill([first, *others][i % 2], signal.SIGKILL)
+                began = time.perf_counter()
+                code = process.wait()
+                while pids(process.pid):
+                    time.sleep(0.01)
+            rows.append({"rank": i % 2, "seconds": round(time.perf_counter() - began, 2), "exit_code": code})
+            print(rows[-1], flush=True)
+    return rows
+
+
 def fill_page(result: dict[str, Any]) -> None:
     """The tables of docs/reliability.md."""
     page = ROOT / "docs" / "reliability.md"
@@ -79,14 +125,22 @@ def fill_page(result: dict[str, Any]) -> None:
         ]
         head = ("killed", "kills", "hit before the end", "same result", "half-written files", "a run takes, s")
         fill(page, "kills", table(head, rows))
+    if "processes" in result:
+        rows = []
+        for rank, name in enumerate(("that started the other", "that was started")):
+            seconds = [row["seconds"] for row in result["processes"] if row["rank"] == rank]
+            rows.append((name, str(len(seconds)), f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"))
+        head = ("process that dies", "deaths", "the other ends after, median, s", "longest, s")
+        fill(page, "processes", table(head, rows))
 
 
 def main() -> None:
     """Run the parts named, or all."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=["fuzz", "kills"])
+    parser.add_argument("parts", nargs="*", default=["fuzz", "kills", "processes"])
     parser.add_argument("--cases", type=int, default=120_000)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--deaths", type=int, default=10, help="of a process among two")
     parser.add_argument("--only", nargs="*", default=[], help="problems to kill again; the others keep their numbers")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -98,6 +152,8 @@ def main() -> None:
         rows = killed(arguments.kills, arguments.seed, arguments.only)
         kept = {row["problem"]: row for row in result.get("kills", [])} if arguments.only else {}
         result["kills"] = list((kept | {row["problem"]: row for row in rows}).values())
+    if "processes" in arguments.parts:
+        result["processes"] = died(arguments.deaths, arguments.seed)
     result["facts"] = facts(torch.device("cpu"), "lightning", "safetensors", "pillow") | {"seed": arguments.seed}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     fill_page(result)
