@@ -69,7 +69,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "data=fashion_mnist",
             "ood=[mnist]",
             "attack=[fgsm]",
-            "classifier.width=32",
+            "+classifier.width=32",
             "trainer.max_epochs=3",
         ],
         "seeds": 2,

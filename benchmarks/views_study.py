@@ -12,12 +12,12 @@ other sets of both networks, is smallest. Attacks do not enter that loss, since 
 import argparse
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from detection import ERRORS, VIEWS, Ours, Split, areas
+from detection import ERRORS, VIEWS, Ours, Split, Workbench, areas
 from development import ATTACKS, COLUMNS, NETWORKS, SETS, groups
 from pages import RESULTS, fill, table
 from problems import facts
@@ -89,12 +89,28 @@ def measured(ours: Ours) -> dict[str, Any]:
         for moments, logits in itertools.product(WEIGHT_GRID, WEIGHT_GRID):
             weights = {AGREEMENT: 1.0, MOMENTS: moments, LOGITS: logits}
             candidates.append({"moments": way, "weights": weights, "auroc": by("root_mean", weights)})
+    return {"parts": parts, "candidates": candidates}
+
+
+def mean(found: Sequence[Areas]) -> Areas:
+    """Column by column."""
+    return {column: sum(each[column] for each in found) / len(found) for column in found[0]}
+
+
+def studied(bench: Workbench, seeds: Sequence[int]) -> dict[str, Any]:
+    """What `measured` finds, as means over the seeds, and what it rests on."""
+    study, _ = bench.study(ATTACKS)
+    splits = [Split.draw(seed, len(study.test_labels), 2000, 3000) for seed in seeds]
+    each = [measured(Ours(study, split, bench.cache)) for split in splits]
+    n_errors = sum(int((~study.right[split.test]).sum()) for split in splits)
     return {
-        "accuracy": float(ours.study.right.double().mean()),
-        "n": {ERRORS: int((~ours.study.right[ours.split.test]).sum())}
-        | {name: len(failures.source) for name, failures in ours.study.failures.items()},
-        "parts": parts,
-        "candidates": candidates,
+        "accuracy": float(study.right.double().mean()),
+        "n": {ERRORS: round(n_errors / len(splits))} | {k: len(v.source) for k, v in study.failures.items()},
+        "parts": {name: mean([one["parts"][name] for one in each]) for name in each[0]["parts"]},
+        "candidates": [
+            {**first, "auroc": mean([one["candidates"][i]["auroc"] for one in each])}
+            for i, first in enumerate(each[0]["candidates"])
+        ],
     }
 
 
@@ -132,10 +148,12 @@ def document(result: Mapping[str, Any]) -> str:
         counts = ", ".join(f"{column} {study['n'][column]}" for column in COLUMNS)
         text.append(f"**{title}** (accuracy {100 * study['accuracy']:.1f} %; failures: {counts})")
         text.append(table(head, cells))
-    about, versions = result["facts"], result["facts"]["versions"]
-    where = f"{about['device']}, {about['threads']} thread(s); python {about['python']}, "
+    machine, versions = result["facts"], result["facts"]["versions"]
+    where = f"{machine['device']}, {machine['threads']} thread(s); python {machine['python']}, "
     where += ", ".join(f"{name} {number}" for name, number in versions.items())
-    return "\n\n".join([*text, f"AUROC in %, one seed (0). {where}."])
+    seeds = ", ".join(map(str, result["seeds"]))
+    about = f"AUROC in %, mean over seeds {seeds} (calibration split and start of EM). {where}."
+    return "\n\n".join([*text, about])
 
 
 def main() -> None:
@@ -147,19 +165,19 @@ def main() -> None:
     parser.add_argument("--data-root", default="data", help="the folder of datasets, with Fashion-MNIST")
     parser.add_argument("--held-out-every", type=int, default=10, help="see detection.py")
     parser.add_argument("--n-fit", type=int, default=20_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the classifier")
     parser.add_argument("--cache", default="runs/development")
     parser.add_argument("--document", help="a Markdown file whose marked lines are replaced by the tables")
     options = parser.parse_args()
     quieten()
-    networks = {}
-    for title, make in NETWORKS.items():
-        bench = make(options)
-        study, _ = bench.study(ATTACKS)
-        split = Split.draw(0, len(study.test_labels), 2000, 3000)
-        networks[title] = measured(Ours(study, split, bench.cache))
+    networks = {title: studied(make(options), options.seeds) for title, make in NETWORKS.items()}
     packages = ("torchvision", "foolbox", "scikit-learn")
-    result = {"facts": facts(torch.device(options.device), *packages), "networks": networks}
+    result = {
+        "facts": facts(torch.device(options.device), *packages),
+        "seeds": options.seeds,
+        "networks": networks,
+    }
     with atomic_path(RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
     text = document(result)

@@ -21,7 +21,7 @@ from gmm_torch.functional.p_values import conformal_p_value
 PARTS: dict[str, type[Score]] = {
     part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, DepthAgreement)
 }
-WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.25, "logit_likelihood": 0.25}
+WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.25}
 # One look has no other views to disagree with: the layers take their place.
 ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.125, "depth_agreement": 0.5}
 
