@@ -91,11 +91,11 @@ def died(n_deaths: int, seed: int) -> list[dict[str, Any]]:
                     [*command, f"hydra.run.dir={place}/{i}"],
                     cwd=place, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
-                while "Epoch" not in log.read_text():  # EM has begun
+                while log.read_text().count("features of the calibration split") < 2:  # EM comes next, in both
                     if process.poll() is not None:
                         raise SystemExit(log.read_text()[-2000:])
                     time.sleep(0.1)
-                time.sleep(rng.uniform(0, 5))
+                time.sleep(rng.uniform(2, 10))
                 first, *others = sorted(pids(process.pid))
                 os.kill([first, *others][i % 2], signal.SIGKILL)
                 began = time.perf_counter()
