@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pages
 import torch
 from hydra import compose, initialize_config_dir
@@ -80,12 +81,29 @@ STUDIES = {
     ),
     "fashion_mnist": Study(
         (100, 400, 4000),
-        ("ood=[mnist]", "data.calibration_every=2", "mixture.em.tol=1e-2", "trainer.max_steps=600"),
+        ("ood=[mnist]", "data.calibration_every=2", "mixture.em.tol=1e-2", "trainer.max_steps=1200"),
         {
-            "supervised": (),
-            "mean_teacher": ("data.unlabelled.ratio=2", "method.decay=0.98", "method.noise=0.03"),
-            "vat": ("data.unlabelled.ratio=2", "method.eps=1.0"),
-            "fixmatch": ("data.unlabelled.ratio=2", "method.decay=0.98", "method.threshold=0.9"),
+            "supervised": ("optimizer.optimizer.lr=1e-2",),
+            "mean_teacher": (
+                "optimizer.optimizer.lr=1e-2",
+                "data.unlabelled.ratio=2",
+                "data.unlabelled.views=[strong,weak]",
+                "method.weight=3",
+                "method.decay=0.99",
+                "method.noise=0",
+            ),
+            "vat": (
+                "data.batch_size=20",
+                "data.unlabelled.ratio=4",
+                "method.eps=1.0",
+                "method.entropy_weight=0.3",
+            ),
+            "fixmatch": (
+                "optimizer.optimizer.lr=1e-2",
+                "data.unlabelled.strong.cutout=0.1",
+                "method.decay=0.99",
+                "method.threshold=0.8",
+            ),
         },
         ATTACKS | {"ood/mnist": "MNIST"},
     ),
@@ -110,6 +128,8 @@ def train(overrides: Sequence[str], weights: Path) -> Row:
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
         run = Run(compose("config", list(overrides)), Path(folder))
+        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)  # of the initial weights
+        run.classifier.to(memory_format=torch.channels_last)  # faster on a CPU
         train_classifier(run)
         weights.parent.mkdir(parents=True, exist_ok=True)
         (Path(folder) / WEIGHTS).replace(weights)
