@@ -83,7 +83,7 @@ STUDIES = {
         (100, 400, 4000),
         ("ood=[mnist]", "data.calibration_every=2", "mixture.em.tol=1e-2", "trainer.max_steps=1200"),
         {
-            "supervised": ("optimizer.optimizer.lr=1e-2",),
+            "supervised": (),
             "mean_teacher": (
                 "optimizer.optimizer.lr=1e-2",
                 "data.unlabelled.ratio=2",
@@ -93,10 +93,11 @@ STUDIES = {
                 "method.noise=0",
             ),
             "vat": (
-                "data.batch_size=20",
-                "data.unlabelled.ratio=4",
+                "optimizer.optimizer.lr=1e-2",
+                "data.unlabelled.ratio=2",
                 "method.eps=1.0",
-                "method.entropy_weight=0.3",
+                "method.weight=0.3",
+                "method.entropy_weight=0",
             ),
             "fixmatch": (
                 "optimizer.optimizer.lr=1e-2",
