@@ -39,6 +39,6 @@ def neighbours(run: Run, detector: FailureDetector, explanations: Iterable[Input
     with torch.no_grad():
         logits = detector.extractor(torch.stack(list(images.values())).to(detector.device)).own_logits
     agree = logits.argmax(1).cpu() == torch.tensor(list(predicted.values()))
-    if float(agree.float().mean()) < SAME_IMAGES:
+    if float(agree.double().mean()) < SAME_IMAGES:
         return {}
     return {position: picture(image) for position, image in images.items()}

@@ -109,7 +109,7 @@ def trace(
     unrestricted = None
     if len(few.images):
         changed = attack.search(few, UNRESTRICTED, torch.Generator().manual_seed(seed))
-        unrestricted = float(_evaded(attack, few, changed).float().mean())
+        unrestricted = float(_evaded(attack, few, changed).double().mean())
     curve = Curve(defence, attack.name, tuple(epsilons), torch.stack(found), unrestricted, time.perf_counter() - start)
     return curve, torch.stack(images)
 

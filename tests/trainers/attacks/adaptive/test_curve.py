@@ -59,6 +59,14 @@ def test_a_weak_attack_shows_in_the_check_without_a_budget(scene):
     assert any("no sign of security" in text for text in weaknesses(found))
 
 
+def test_nineteen_of_twenty_images_are_95_per_cent(scene, monkeypatch):
+    monkeypatch.setattr("trainers.attacks.adaptive.curve._evaded", lambda *_: torch.arange(20) > 0)
+    attack = AdaptiveAttack("joint", Joint(), steps=1, restarts=1)
+    found, _ = trace("consensus", attack, scene, (0.1,), n_unrestricted=20, seed=0)
+    assert found.unrestricted == 0.95
+    assert weaknesses(found) == []
+
+
 def test_a_detector_that_can_be_attacked_has_no_obstacles(scene):
     assert obstacles(scene, AdaptiveAttack("joint", Joint())) == []
 
