@@ -74,14 +74,19 @@ def document(rows: list[dict[str, Any]], peers: Mapping[str, float]) -> str:
     chosen |= {
         wish: max(those, key=worst) for wish, holds in wishes.items() if (those := [p for p in grid if holds(p)])
     }
-    head = ["wish", "moments", "exponent", "weights", ERRORS, *(c for c in columns if c != ERRORS), "mean", "min"]
-    lines = []
+    wished: dict[tuple[Any, ...], list[str]] = {}
     for wish, point in chosen.items():
-        way, r, moments, logits = point
-        values = [area[point][c] for c in columns]
-        gaps = [f"{area[point][c]:.1f} ({grid[point][c]:+.1f})" for c in columns]
-        weights = ", ".join(f"1/{1 / w:g}" if w < 1 else "1" for w in (moments, logits))
-        lines.append([wish, way, f"{r:g}", weights, *gaps, f"{np.mean(values):.1f}", f"{min(values):.1f}"])
+        wished.setdefault(point, []).append(wish)
+    found = list(wished)
+    lines = [
+        ["moments", *(way for way, *_ in found)],
+        ["exponent", *(f"{r:g}" for _, r, *_ in found)],
+        ["weights", *(", ".join(f"1/{1 / w:g}" if w < 1 else "1" for w in weights) for _, _, *weights in found)],
+        *([c, *(f"{area[point][c]:.1f} ({grid[point][c]:+.1f})" for point in found)] for c in columns),
+        ["mean", *(f"{np.mean(list(area[point].values())):.1f}" for point in found)],
+        ["min", *(f"{min(area[point].values()):.1f}" for point in found)],
+    ]
+    head = ["", *("; ".join(names) for names in wished.values())]
     good = [p for p in grid if worst(p) >= -ALLOWED]
     missed = [wish for wish in wishes if wish not in chosen]
     text = f"Of {len(grid)} points {len(good)} are within {ALLOWED:g} of the best peer in every column"
