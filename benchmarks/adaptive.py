@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from pages import RESULTS, ROOT, filled, table
+from configuration import composed
+from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
-from trainers.main import CONF, quieten, run_task
+from trainers.main import quieten, run_task
 from trainers.report.evasion_table import (
     BEST,
     STATIC,
@@ -61,19 +61,14 @@ def make(
     if checkpoint is None:
         checkpoint = str(folder / "train" / "classifier.safetensors")
         if not Path(checkpoint).exists():
-            run_task(_config(*common, "task=train"), folder / "train")
+            run_task(composed(*common, "task=train"), folder / "train")
     common.append(f"classifier.checkpoint={checkpoint}")
     if detector is None:
         detector = str(folder / "fit" / "detector.safetensors")
         if not Path(detector).exists():
-            run_task(_config(*common, "task=fit"), folder / "fit")
-    run_task(_config(*common, *attack, *mine, f"detector={detector}", "task=adaptive"), folder / "adaptive")
+            run_task(composed(*common, "task=fit"), folder / "fit")
+    run_task(composed(*common, *attack, *mine, f"detector={detector}", "task=adaptive"), folder / "adaptive")
     return json.loads((folder / "adaptive" / "metrics.json").read_text(encoding="utf-8"))
-
-
-def _config(*overrides: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
 
 
 def row(metrics: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -231,8 +226,7 @@ def main() -> None:
         metrics = make(overrides, attack, folder, checkpoint, detector)
         rows[name] = row(metrics, [*ROWS[name], *attack])
         rows = {key: rows[key] for key in ROWS if key in rows}
-        with atomic_path(RESULT) as temporary:
-            temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        save(RESULT, rows)
     if rows:
         page = filled_page(PAGE.read_text(encoding="utf-8"), rows)
         with atomic_path(PAGE) as temporary:

@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from pages import RESULTS, ROOT, filled, table
+from configuration import composed
+from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
 from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
 from trainers.corruption_table import corruption_caption, corruption_rows
-from trainers.main import CONF, quieten, run_task
+from trainers.main import quieten, run_task
 from trainers.sweep_table import COLUMNS as SWEEP_COLUMNS
 from trainers.sweep_table import epsilon_text, number, sweep_caption, sweep_rows
 from trainers.tables import BASELINE, caption, percent
@@ -98,8 +98,7 @@ def run(name: str, overrides: list[str], runs: Path) -> dict[str, Any]:
     path = runs / name / "metrics.json"
     if not path.exists():
         (runs / name).mkdir(parents=True, exist_ok=True)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*overrides, f"cache={runs / 'cache'}"])
+        cfg = composed(*overrides, f"cache={runs / 'cache'}")
         quieten()
         run_task(cfg, runs / name)
     return read_metrics(path)
@@ -201,8 +200,7 @@ def main() -> None:
         found = run("cifar10", cifar10_overrides(options.data, options.checkpoint, options.images), runs)
         result["cifar10"] = kept(found)
     result["digits"] = kept(run("digits", digits_overrides(options.images), runs))
-    with atomic_path(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULT, result)
     page = PAGE.read_text(encoding="utf-8")
     for name in result:
         page = filled(page, name, document(result[name]))

@@ -31,10 +31,10 @@ import numpy as np
 import pytorch_ood.api as peer_api
 import pytorch_ood.detector as peer_detectors
 import torch
-from hydra import compose, initialize_config_dir
+from configuration import composed
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pages import fill
+from omegaconf import OmegaConf
+from pages import fill, save
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -75,6 +75,7 @@ ATTACKS: Attacks = {
 }
 
 Scorer = Callable[[Outputs], Tensor]  # higher = more typical
+Combination = Callable[[Tensor, Tensor], Tensor]  # see `COMBINATIONS`
 PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scikit-learn")
 
 
@@ -263,6 +264,20 @@ class Ours:
         score, views = detector.score, detector.extractor.views
         return score_everything(lambda o: judge(self.study.of(o, score.layers, score.pooling, views)), self.study)
 
+    def combined(
+        self, log_p: Mapping[str, Tensor], names: Sequence[str], rule: Combination, weights: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Areas of some parts' p-values, combined.
+
+        Args:
+            log_p: what `everything` says of them, (N, J) each.
+            names: of the J parts.
+            rule: from log p-values and log weights to a statistic.
+            weights: of the parts that are taken.
+        """
+        kept, log_weights = [names.index(name) for name in weights], torch.tensor(list(weights.values())).log()
+        return areas({key: rule(value[:, kept], log_weights) for key, value in log_p.items()}, self.study, self.split)
+
     def rows(self) -> dict[tuple[str, str], dict[str, float]]:
         """(group, method) -> areas."""
         found: dict[tuple[str, str], dict[str, float]] = {}
@@ -288,10 +303,7 @@ class Ours:
         log_p = self.everything(detector, score.log_p_values)  # (N, J)
 
         def by(rule: str, weights: Mapping[str, float]) -> dict[str, float]:
-            kept = [names.index(name) for name in weights]
-            log_weights = torch.tensor(list(weights.values())).log()
-            combined = {key: COMBINATIONS[rule](value[:, kept], log_weights) for key, value in log_p.items()}
-            return areas(combined, self.study, self.split)
+            return self.combined(log_p, names, COMBINATIONS[rule], weights)
 
         found = {
             ("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by(score.combination, score.weights)
@@ -506,23 +518,15 @@ class Workbench:
         return study, about
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The application's configuration."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
 def workbench(options: argparse.Namespace) -> Workbench:
     """That of the command line."""
     cfg = composed(
-        [
-            f"classifier={options.classifier}",
-            f"classifier.checkpoint={options.checkpoint}",
-            "data=image_folder",
-            f"data.root={options.data}",
-            f"data.image_shape={list(options.image_shape)}",
-            *options.override,
-        ]
+        f"classifier={options.classifier}",
+        f"classifier.checkpoint={options.checkpoint}",
+        "data=image_folder",
+        f"data.root={options.data}",
+        f"data.image_shape={list(options.image_shape)}",
+        *options.override,
     )
     shape = tuple(cfg.data.image_shape)
     train, test = (image_folder(options.data, split, image_shape=shape) for split in ("train", "test"))
@@ -724,8 +728,7 @@ def main() -> None:
             for row in [*rows.values(), *peers]
         ],
     }
-    with atomic_path(options.result) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    save(Path(options.result), result)
     text = document(result)
     print(text)
     if options.document:

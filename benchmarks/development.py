@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detection import ERRORS, Attacks, Workbench, composed, ood_sets
+from configuration import composed
+from detection import ERRORS, Attacks, Workbench, ood_sets
 from hydra.utils import instantiate
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def derived(images: Tensor, seed: int) -> dict[str, LabelledImages]:
 def cifar(options: argparse.Namespace) -> Workbench:
     """The ResNet-20 of `detection.py`; test images are every tenth training image, which it was not fitted to."""
     overrides = [f"classifier.checkpoint={options.checkpoint}", "data=image_folder", f"data.root={options.data}"]
-    cfg = composed([f"classifier={options.classifier}", *overrides, "data.image_shape=[3,32,32]"])
+    cfg = composed(f"classifier={options.classifier}", *overrides, "data.image_shape=[3,32,32]")
     train = image_folder(options.data, "train", image_shape=(3, 32, 32))
     held_out = torch.arange(0, len(train), options.held_out_every)
     test = MappedImages(train, held_out, _same, train.targets[held_out], train.image_shape, train.class_names)
@@ -71,11 +72,11 @@ def fashion_mnist(options: argparse.Namespace) -> Workbench:
     weights = Path(options.cache).resolve() / "development-fashion_mnist.safetensors"
     if not weights.exists():
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(composed([*settings, "trainer.max_epochs=3", "trainer.accelerator=cpu"]), Path(folder))
+            run = Run(composed(*settings, "trainer.max_epochs=3", "trainer.accelerator=cpu"), Path(folder))
             train_classifier(run)
             with atomic_path(weights) as temporary:
                 (Path(folder) / WEIGHTS).rename(temporary)
-    cfg = composed([*settings, f"classifier.checkpoint={weights}"])
+    cfg = composed(*settings, f"classifier.checkpoint={weights}")
     train, test = (instantiate(cfg.data.source)(root=cfg.data.root, split=split) for split in ("train", "test"))
     classifier = build_classifier(cfg.classifier, len(train.class_names), train.image_shape)
     return _workbench(classifier.to(options.device), train, test, options)

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from detection import ATTACKS, ERRORS, Ours, Split, areas, parse, workbench
-from pages import RESULTS, fill, table
+from detection import ATTACKS, ERRORS, Ours, Split, parse, workbench
+from pages import RESULTS, fill, save, table
 from views_study import LOGITS, MOMENTS, MOMENTS_OF, log_p_values
 
 from gmm_torch.detection.scores.consensus import WEIGHTS
-from gmm_torch.files import atomic_path
 
 RESULT = RESULTS / "frontier.json"
 EXPONENTS = (0.25, 0.5, 1.0, 2.0)
@@ -35,12 +34,12 @@ def points(ours: Ours) -> dict[tuple[str, float, float, float], dict[str, float]
     """(way, exponent, weight of moments, of logits) -> AUROC by column."""
     found = {}
     for way in MOMENTS_OF:
-        names, log_p = log_p_values(ours, way)
+        log_p = log_p_values(ours, way)
         for r, moments, logits in itertools.product(EXPONENTS, WEIGHT_GRID, WEIGHT_GRID):
             weights = {**WEIGHTS, MOMENTS: moments, LOGITS: logits}
-            logs = torch.tensor([weights[name] for name in names]).log()
-            combined = {key: -torch.logsumexp(logs - r * value, -1) for key, value in log_p.items()}
-            found[way, r, moments, logits] = areas(combined, ours.study, ours.split)
+            found[way, r, moments, logits] = ours.combined(
+                log_p, list(WEIGHTS), lambda value, logs, r=r: -torch.logsumexp(logs - r * value, -1), weights
+            )
     return found
 
 
@@ -111,8 +110,7 @@ def main() -> None:
         for point, found in by_point.items()
     ]
     peers = best_peers(json.loads(Path(options.result).read_text()))
-    with atomic_path(RESULT) as temporary:
-        temporary.write_text(json.dumps({"seeds": options.seeds, "best peers": peers, "rows": rows}) + "\n")
+    save(RESULT, {"seeds": options.seeds, "best peers": peers, "rows": rows}, indent=None)
     text = document(rows, peers)
     print(text)
     if options.document:

@@ -1,8 +1,10 @@
-"""Tables in Markdown, and the places in documents that benchmarks fill."""
+"""Tables in Markdown, the places in documents that benchmarks fill, and their results as files."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gmm_torch.files import atomic_path
 
@@ -33,3 +35,9 @@ def fill(path: Path, name: str, text: str) -> None:
     """`filled`, for a file, which is replaced whole."""
     with atomic_path(path) as temporary:
         temporary.write_text(filled(path.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+
+
+def save(path: Path, result: Any, indent: int | None = 1) -> None:
+    """A result as JSON; the file is replaced whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=indent) + "\n", encoding="utf-8")

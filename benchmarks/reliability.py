@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import facts
 
 sys.path.insert(0, str(ROOT))
@@ -155,7 +155,7 @@ def main() -> None:
     if "processes" in arguments.parts:
         result["processes"] = died(arguments.deaths, arguments.seed)
     result["facts"] = facts(torch.device("cpu"), "lightning", "safetensors", "pillow") | {"seed": arguments.seed}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULT, result)
     fill_page(result)
 
 

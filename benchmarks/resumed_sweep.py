@@ -20,8 +20,6 @@ from pathlib import Path
 
 import pages
 
-from gmm_torch.files import atomic_path
-
 HALF, ALL = 13, 27
 OVERRIDES = (
     *("experiment=demo", "debug=fast", "attack=[fgsm]", "ood=[uniform_noise]", "trainer.enable_progress_bar=false"),
@@ -84,8 +82,7 @@ def measure(folder: Path) -> dict:
 
 def write(result: dict) -> None:
     """JSON and page."""
-    with atomic_path(pages.RESULTS / "resumed_sweep.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    pages.save(pages.RESULTS / "resumed_sweep.json", result)
     names = {
         "jobs": "jobs",
         "done_when_killed": "done when the sweep was killed",

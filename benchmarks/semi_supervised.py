@@ -25,12 +25,11 @@ from typing import Any
 import lightning
 import pages
 import torch
-from hydra import compose, initialize_config_dir
+from configuration import composed
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gmm_torch.files import atomic_path
-from trainers.main import CONF, quieten, run_task
+from trainers.main import quieten, run_task
 from trainers.tasks.metrics import PACKAGES, device_name
 from trainers.tasks.run import Run
 from trainers.tasks.train import train_classifier
@@ -127,8 +126,8 @@ def accuracy(classifier: nn.Module, loader: DataLoader[Any]) -> float:
 def train(overrides: Sequence[str], weights: Path) -> Row:
     """Train a classifier and keep its weights."""
     start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-        run = Run(compose("config", list(overrides)), Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(composed(*overrides), Path(folder))
         lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)  # of the initial weights
         run.classifier.to(memory_format=torch.channels_last)  # faster on a CPU
         train_classifier(run)
@@ -146,9 +145,7 @@ def train(overrides: Sequence[str], weights: Path) -> Row:
 def judge(overrides: Sequence[str], weights: Path, names: Iterable[str]) -> Row:
     """Fit, calibrate and evaluate a detector for the classifier; what the table needs."""
     with tempfile.TemporaryDirectory() as folder:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*overrides, f"classifier.checkpoint={weights}"])
-        run_task(cfg, Path(folder))
+        run_task(composed(*overrides, f"classifier.checkpoint={weights}"), Path(folder))
         metrics = json.loads((Path(folder) / "metrics.json").read_text())
     sources = {source: metrics["sources"][source] for source in names}
     return {
@@ -178,12 +175,6 @@ def cells(names: Iterable[str], n_seeds: int) -> list[Row]:
 def read() -> dict[str, Any]:
     """What was measured so far."""
     return json.loads(RESULT.read_text()) if RESULT.exists() else {"rows": []}
-
-
-def save(result: Mapping[str, Any]) -> None:
-    """Replace the file whole."""
-    with atomic_path(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
 # ---- showing
@@ -283,7 +274,7 @@ def main() -> None:
                 print(result["rows"][-1], flush=True)
             else:
                 row |= judge(overrides, weights, study.sources)
-            save(result)
+            pages.save(RESULT, result)
     for data in {row["data"]: None for row in result["rows"]}:
         text = document(result, data)
         print(text)

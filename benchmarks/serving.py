@@ -28,19 +28,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from configuration import composed
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import facts
 from prometheus_client.parser import text_string_to_metric_families
 from torch.utils.data import DataLoader, Subset
 from torchvision.io import encode_png
 
 from gmm_torch import FailureDetector
-from gmm_torch.files import atomic_path
 from trainers.classifiers.build import build_classifier
-from trainers.main import CONF, run_task
+from trainers.main import run_task
 
 N_FIT, N_CALIBRATION, N_SENT = 5_000, 2_000, 500
 WARM_UP = 5.0  # seconds of load before anything is counted
@@ -49,15 +47,9 @@ MB = 2**20
 CASES = ("digits", "cifar10-resnet20")
 
 
-def configure(*overrides: str) -> DictConfig:
-    """A config of the application."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
 def prepare_digits(folder: Path) -> None:
     """The demo's network and detector, and its test images as PNG files."""
-    cfg = configure("experiment=demo", "attack=[]", "ood=[]", "trainer.enable_progress_bar=false")
+    cfg = composed("experiment=demo", "attack=[]", "ood=[]", "trainer.enable_progress_bar=false")
     run_task(cfg, folder)
     data = instantiate(cfg.data)
     write_classes(folder, data.class_names)
@@ -68,7 +60,7 @@ def prepare_digits(folder: Path) -> None:
 
 def prepare_cifar10(folder: Path, root: Path, checkpoint: Path) -> None:
     """A detector for the ResNet-20, fitted on a part of the images: how good it is bears on no timing."""
-    cfg = configure(
+    cfg = composed(
         "experiment=cifar10_resnet20",
         f"data.root={root}",
         f"classifier.checkpoint={checkpoint}",
@@ -298,8 +290,7 @@ def main() -> int:
     about = facts(torch.device("cpu"), "fastapi", "uvicorn")
     found[options.case] = {"about": about, "rows": rows}
     found = {case: found[case] for case in CASES if case in found}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    save(path, found)
     fill(ROOT / "docs" / "serving.md", "serving", page(found))
     return int(any(row["errors"] for row in rows))
 

@@ -33,9 +33,10 @@ from typing import Any
 
 import lightning
 import torch
-from hydra import compose, initialize_config_dir
+from configuration import composed
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pages import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from training_page import write_page
@@ -43,12 +44,10 @@ from training_page import write_page
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.errors import SolverError
-from gmm_torch.files import atomic_path
 from trainers.callbacks import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.data.ood import build_ood
 from trainers.evidence import detection_metrics
-from trainers.main import CONF
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -107,8 +106,7 @@ def configure(data: str, variant: str, seed: int, extra: list[str]) -> DictConfi
     overrides = [*settings["overrides"], *VARIANTS[variant], f"seed={seed}", f"ood_limit={LIMIT}", *extra]
     if "method=likelihood" in overrides:
         overrides.append(f"method.term.memory={settings['memory']}")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides)
+    return composed(*overrides)
 
 
 def outputs(extractor: FeatureExtractor, loader: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,8 +270,7 @@ def write(runs: list[dict[str, Any]]) -> None:
     """The JSON file."""
     versions = {"python": platform.python_version()} | {p: version(p) for p in ("torch", "lightning", "foolbox")}
     found = {"runs": runs, "device": platform.machine(), "threads": torch.get_num_threads(), "versions": versions}
-    with atomic_path(RESULTS) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    save(RESULTS, found)
 
 
 if __name__ == "__main__":

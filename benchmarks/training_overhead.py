@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
+from pages import save
 from torch import nn
 from training_page import write_page
 
 from gmm_torch.detection.tap import FeatureTap
-from gmm_torch.files import atomic_path
 from gmm_torch.online_mixture import OnlineMixture
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
@@ -137,8 +137,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     found = measure(options.classifier, torch.device(options.device), options.seconds, options.every)
     print(json.dumps(found, indent=1))
-    with atomic_path(RESULTS) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    save(RESULTS, found)
     write_page()
     return int(found["ratio"] > GOAL)  # type: ignore[operator]
 

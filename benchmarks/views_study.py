@@ -11,15 +11,14 @@ other sets of both networks, is smallest. Attacks do not enter that loss, since 
 
 import argparse
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from detection import ERRORS, VIEWS, Ours, Split, Workbench, areas
+from detection import ERRORS, VIEWS, Ours, Split, Workbench
 from development import ATTACKS, COLUMNS, NETWORKS, SETS, groups
-from pages import RESULTS, fill, table
+from pages import RESULTS, fill, save, table
 from problems import facts
 from torch import Tensor
 
@@ -30,7 +29,6 @@ from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.scores.consensus import WEIGHTS, Consensus
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
 from gmm_torch.detection.transforms import unit
-from gmm_torch.files import atomic_path
 from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture
 from trainers.main import quieten
@@ -64,13 +62,13 @@ class JointMoments(MomentLikelihood):
 MOMENTS_OF = {"jointly": JointMoments, "averaged": MomentLikelihood}
 
 
-def log_p_values(ours: Ours, way: str) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of the parts, and the logarithms of their p-values for everything that is judged."""
+def log_p_values(ours: Ours, way: str) -> dict[str, Tensor]:
+    """Logarithms of the p-values of the parts, in the order of `WEIGHTS`, for everything that is judged."""
     score = make_score("consensus", weights=dict.fromkeys(WEIGHTS, 1.0))
     assert isinstance(score, Consensus)
     score.parts[MOMENTS] = MOMENTS_OF[way](n_components=score.n_components, covariance_type=score.covariance_type)
     detector = ours.detector(score, VIEWS)
-    return list(score.weights), ours.everything(detector, score.log_p_values)
+    return ours.everything(detector, score.log_p_values)
 
 
 def measured(ours: Ours) -> dict[str, Any]:
@@ -78,17 +76,19 @@ def measured(ours: Ours) -> dict[str, Any]:
     parts: dict[str, Areas] = {}
     candidates = []
     for way in MOMENTS_OF:
-        names, log_p = log_p_values(ours, way)
-
-        def by(rule: str, weights: Mapping[str, float], names: list[str] = names, log_p: Any = log_p) -> Areas:
-            kept, logs = [names.index(name) for name in weights], torch.tensor(list(weights.values())).log()
-            return areas({k: COMBINATIONS[rule](v[:, kept], logs) for k, v in log_p.items()}, ours.study, ours.split)
-
-        for name in names:
-            parts[name if name != MOMENTS else f"{name}, {way}"] = by("fisher", {name: 1.0})
+        log_p = log_p_values(ours, way)
+        for name in WEIGHTS:
+            alone = ours.combined(log_p, list(WEIGHTS), COMBINATIONS["fisher"], {name: 1.0})
+            parts[name if name != MOMENTS else f"{name}, {way}"] = alone
         for moments, logits in itertools.product(WEIGHT_GRID, WEIGHT_GRID):
             weights = {AGREEMENT: 1.0, MOMENTS: moments, LOGITS: logits}
-            candidates.append({"moments": way, "weights": weights, "auroc": by("root_mean", weights)})
+            candidates.append(
+                {
+                    "moments": way,
+                    "weights": weights,
+                    "auroc": ours.combined(log_p, list(WEIGHTS), COMBINATIONS["root_mean"], weights),
+                }
+            )
     return {"parts": parts, "candidates": candidates}
 
 
@@ -135,7 +135,8 @@ def document(result: Mapping[str, Any]) -> str:
     for title, study in result["networks"].items():
         rows = []
         for name, part in study["parts"].items():
-            rows.append([f"`{name.split(',')[0]}`{name.partition(',')[1]}{name.partition(',')[2]}", "", "", part])
+            score, *way = name.split(", ")
+            rows.append([", ".join([f"`{score}`", *way]), "", "", part])
         for i, each in enumerate(study["candidates"]):
             mark = "**" if i == chosen else ""
             weights = [FRACTIONS[each["weights"][part]] for part in (MOMENTS, LOGITS)]
@@ -178,8 +179,7 @@ def main() -> None:
         "seeds": options.seeds,
         "networks": networks,
     }
-    with atomic_path(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULT, result)
     text = document(result)
     print(text)
     if options.document:
