@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from configuration import composed
 from hydra.utils import instantiate
 from pages import RESULTS, ROOT, fill, table
 from problems import Problem, facts
@@ -29,16 +29,13 @@ from gmm_torch import GaussianMixture
 from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.em import EMOptions
 from trainers.classifiers.build import build_classifier
-from trainers.main import CONF
 
 K = 50
 
 
 def features_of(images: Path, checkpoint: Path) -> Tensor:
     """Penultimate features of the CIFAR ResNet-20 on all training images of a folder."""
-    overrides = ["experiment=cifar10_resnet20", f"data.root={images}", f"classifier.checkpoint={checkpoint}"]
-    with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose("config", overrides)
+    cfg = composed("experiment=cifar10_resnet20", f"data.root={images}", f"classifier.checkpoint={checkpoint}")
     data = instantiate(cfg.data)
     data.setup()
     classifier = build_classifier(cfg.classifier, data.num_classes, data.image_shape)

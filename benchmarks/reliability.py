@@ -33,6 +33,16 @@ SHARES = {
     "damaged_detector": 0.15, "hostile_detector": 0.04, "checkpoint": 0.25, "image": 0.36, "idx": 0.1,
     "run_folder": 0.1,
 }  # fmt: skip
+BOTH = -1
+# Of two processes: which, and how it is ended.
+ENDS = [
+    (0, "that started the other", signal.SIGKILL),
+    (1, "that was started", signal.SIGKILL),
+    (0, "that started the other", signal.SIGTERM),
+    (1, "that was started", signal.SIGTERM),
+    (BOTH, "both", signal.SIGTERM),
+]
+PATIENCE = 300  # seconds, after which the others hang
 
 
 def fuzzed(n_cases: int, seed: int) -> list[dict[str, Any]]:
@@ -72,7 +82,7 @@ def pids(group: int) -> list[int]:
 
 
 def died(n_deaths: int, seed: int) -> list[dict[str, Any]]:
-    """A fit in two processes, of which now one and now the other dies in the middle; how long the other lives on."""
+    """A fit in two processes, ended in the middle in each of the ways; how long it is until none is left."""
     rng = random.Random(seed)
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -96,13 +106,18 @@ def died(n_deaths: int, seed: int) -> list[dict[str, Any]]:
                         raise SystemExit(log.read_text()[-2000:])
                     time.sleep(0.1)
                 time.sleep(rng.uniform(2, 10))
-                first, *others = sorted(pids(process.pid))
-                os.kill([first, *others][i % 2], signal.SIGKILL)
+                rank, _, by = ENDS[i % len(ENDS)]
+                living = sorted(pids(process.pid))
+                for pid in living if rank == BOTH else [living[rank]]:
+                    os.kill(pid, by)
                 began = time.perf_counter()
-                code = process.wait()
+                code = process.wait(PATIENCE)
                 while pids(process.pid):
+                    if time.perf_counter() - began > PATIENCE:
+                        raise SystemExit(f"{pids(process.pid)} outlived {by.name} to rank {rank} by {PATIENCE} s")
                     time.sleep(0.01)
-            rows.append({"rank": i % 2, "seconds": round(time.perf_counter() - began, 2), "exit_code": code})
+            seconds = round(time.perf_counter() - began, 2)
+            rows.append({"rank": rank, "by": by.name, "seconds": seconds, "exit_code": code})
             print(rows[-1], flush=True)
     return rows
 
@@ -127,10 +142,10 @@ def fill_page(result: dict[str, Any]) -> None:
         fill(page, "kills", table(head, rows))
     if "processes" in result:
         rows = []
-        for rank, name in enumerate(("that started the other", "that was started")):
-            seconds = [row["seconds"] for row in result["processes"] if row["rank"] == rank]
-            rows.append((name, str(len(seconds)), f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"))
-        head = ("process that dies", "deaths", "the other ends after, median, s", "longest, s")
+        for rank, name, by in ENDS:
+            seconds = [row["seconds"] for row in result["processes"] if (row["rank"], row["by"]) == (rank, by.name)]
+            rows.append((name, by.name, str(len(seconds)), f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"))
+        head = ("process", "gets", "times", "none is left after, median, s", "longest, s")
         fill(page, "processes", table(head, rows))
 
 
@@ -140,7 +155,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["fuzz", "kills", "processes"])
     parser.add_argument("--cases", type=int, default=120_000)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--deaths", type=int, default=10, help="of a process among two")
+    parser.add_argument("--deaths", type=int, default=25, help="of a fit in two processes")
     parser.add_argument("--only", nargs="*", default=[], help="problems to kill again; the others keep their numbers")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

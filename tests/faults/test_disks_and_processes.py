@@ -17,7 +17,7 @@ from gmm_torch import FailureDetector, GaussianMixture
 from gmm_torch.em import EMOptions
 from tests.contracts.test_configs import configure
 from tests.faults.parsers import make_detector, net
-from trainers.callbacks import PassCheckpoint
+from trainers.callbacks import EndOnSigterm, PassCheckpoint
 from trainers.checkpoint_io import AtomicCheckpointIO
 from trainers.classifiers.checkpoint import read_weights, save_weights
 from trainers.main import USER_ERRORS, run_task
@@ -121,11 +121,15 @@ def test_a_worker_that_dies_is_named(tmp_path):
 
 
 class Dies(lightning.Callback):
-    """Ends the second process in an epoch."""
+    """Ends a process in an epoch."""
+
+    def __init__(self, rank: int, by: signal.Signals) -> None:
+        self.rank = rank
+        self.by = by
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.global_rank == 1 and trainer.current_epoch == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_rank == self.rank and trainer.current_epoch == 6:
+            os.kill(os.getpid(), self.by)
 
 
 def features() -> torch.Tensor:
@@ -145,9 +149,11 @@ def fit(folder: Path, callbacks: list[lightning.Callback], **trainer: object) ->
 
 
 @pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning", "ignore:.*run with no optimizer.*")
-def test_when_a_process_dies_the_others_stop_and_the_fit_goes_on_from_its_checkpoint(tmp_path):
-    with pytest.raises(ProcessExitedException, match="process 1 terminated with signal SIGKILL"):
-        fit(tmp_path / "killed", [Dies()], devices=2, strategy=without_gradients("ddp_spawn"))
+@pytest.mark.parametrize(("rank", "by"), [(1, signal.SIGKILL), (0, signal.SIGTERM), (1, signal.SIGTERM)])
+def test_when_a_process_dies_the_others_stop_and_the_fit_goes_on_from_its_checkpoint(tmp_path, rank, by):
+    callbacks = [Dies(rank, by), EndOnSigterm()]
+    with pytest.raises(ProcessExitedException, match=f"process {rank} terminated with signal {by.name}"):
+        fit(tmp_path / "killed", callbacks, devices=2, strategy=without_gradients("ddp_spawn"))
     assert torch.load(tmp_path / "killed" / "last.ckpt", weights_only=True)["epoch"] in (4, 5)
     resumed, alone = fit(tmp_path / "killed", []), fit(tmp_path / "alone", [])
     mine, theirs = (each.mixture.adopt(each.em) for each in (resumed, alone))

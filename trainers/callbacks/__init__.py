@@ -1,6 +1,7 @@
 """Lightning callbacks."""
 
 from trainers.callbacks.drift import DriftError, DriftMonitor, DriftWarning
+from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.callbacks.epoch_seeds import EpochSeeds
 from trainers.callbacks.online_mixture import OnlineMixtureMonitor
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
@@ -10,6 +11,7 @@ __all__ = [
     "DriftError",
     "DriftMonitor",
     "DriftWarning",
+    "EndOnSigterm",
     "EpochSeeds",
     "OnlineMixtureMonitor",
     "PassCheckpoint",

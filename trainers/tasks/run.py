@@ -21,7 +21,7 @@ from gmm_torch.functional.p_values import calibration_size
 from trainers.attacks import Attack, AttackSweep
 from trainers.benchmark_table import check_benchmark
 from trainers.cache import Cache, shared_cache
-from trainers.callbacks import EpochSeeds
+from trainers.callbacks import EndOnSigterm, EpochSeeds
 from trainers.checkpoint_io import AtomicCheckpointIO
 from trainers.classifiers.build import build_classifier
 from trainers.data.corruptions import Corruption
@@ -56,7 +56,9 @@ class Run:
     def trainer(self, **changes: Any) -> lightning.Trainer:
         """The configured Trainer, its files in the run's folder."""
         plugins = [AtomicCheckpointIO(), *instantiate(self.cfg.trainer.get("plugins") or [])]
-        return instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **{"plugins": plugins, **changes})
+        trainer = instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **{"plugins": plugins, **changes})
+        trainer.callbacks.insert(0, EndOnSigterm())  # checkpoints stay the last
+        return trainer
 
     @property
     def training_callbacks(self) -> list[lightning.Callback]:
