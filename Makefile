@@ -19,6 +19,12 @@ demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; pri
 test: $(READY)  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2
 
+test-oldest:  ## the suite on the oldest versions that pyproject.toml admits; needs uv, and some 7 GB for .venv-oldest
+	uv venv --quiet --allow-existing --seed --python 3.11 .venv-oldest
+	uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[attacks,serve,sweeps]'
+	uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-xdist hypothesis httpx
+	.venv-oldest/bin/python -m pytest -n 2
+
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +56,4 @@ bench-em: $(READY)  ## EM against its peers, side by side, half an hour; install
 clean:  ## remove what the targets above made (.venv, caches, runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
 
-.PHONY: help install demo test lint format readme results docs gallery bench-em clean
+.PHONY: help install demo test test-oldest lint format readme results docs gallery bench-em clean

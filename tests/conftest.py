@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from tests.pages import blocks
 
@@ -12,6 +13,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores: threads of several would wait for each other at every operation.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+EXPORT = TorchVersion(torch.__version__) >= "2.8"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not EXPORT and item.get_closest_marker("export"):
+        pytest.skip("needs torch 2.8")
 
 
 @pytest.fixture

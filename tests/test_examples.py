@@ -63,6 +63,7 @@ def test_the_mixture_alone_does_what_that_of_scikit_learn_does():
     assert found["AUROC"] > 0.8
 
 
+@pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 def test_exported_detectors_give_the_same_verdicts():
     pytest.importorskip("onnxruntime")

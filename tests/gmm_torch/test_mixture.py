@@ -418,6 +418,7 @@ def test_vmap_over_batches_and_over_mixtures(x, covariance_type):
     torch.testing.assert_close(both, torch.stack([mixture.log_prob(x), other.log_prob(x)]))
 
 
+@pytest.mark.export
 @each_type
 def test_export_keeps_the_batch_dynamic(x, covariance_type):
     mixture = fitted(x, covariance_type)

@@ -42,7 +42,7 @@ def test_an_update_never_reads_a_number_from_the_device(covariance_type, monkeyp
         follower.update(torch.empty(64, 4, device="meta", requires_grad=True))
     assert follower._follower.n_updates == 2
     assert follower.mixture.log_prob(torch.empty(5, 4, device="meta")).shape == (5,)
-    with pytest.raises(RuntimeError, match="meta"):
+    with pytest.raises(RuntimeError, match=r"[mM]eta"):
         follower.renew()  # which does read
 
 

@@ -1,10 +1,12 @@
 """Densities outside of torch."""
 
-import onnxruntime
 import pytest
 import torch
 
 from gmm_torch import GaussianMixture
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.export
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own

@@ -4,6 +4,7 @@ import asyncio
 import re
 
 from fastapi import HTTPException, Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -20,7 +21,8 @@ async def read_upload(request: Request, max_bytes: int, timeout: float) -> bytes
         timeout: seconds within which it has to arrive.
 
     Raises:
-        HTTPException: 400 a form without or with several files, or a client that left; 408 too slow; 413 too large.
+        HTTPException: 400 a form that is damaged or has not exactly one file, or a client that left; 408 too slow;
+            413 too large.
     """
     declared = request.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,18}", declared) and int(declared) > max_bytes:
@@ -33,6 +35,8 @@ async def read_upload(request: Request, max_bytes: int, timeout: float) -> bytes
             return await bounded.body()
     except TimeoutError as error:
         raise HTTPException(408, f"expected the whole body within {timeout:g} seconds") from error
+    except FormParserError as error:  # which starlette itself answers only in newer versions
+        raise HTTPException(400, f"expected a multipart form; got a damaged one: {error}") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the client left before its body had arrived") from error
 

@@ -143,6 +143,7 @@ def rows(n):
     return [torch.randn(n, 4, generator=torch.Generator().manual_seed(0))]
 
 
+@pytest.mark.export
 def test_one_pass_detectors_are_stored_and_exported(tmp_path):
     torch.manual_seed(0)
     net = Deep().eval()

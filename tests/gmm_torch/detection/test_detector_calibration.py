@@ -64,6 +64,7 @@ def test_fitting_again_forgets_its_scores_and_keeps_its_options(net, make):
         detector(NEW)
 
 
+@pytest.mark.export
 @every
 def test_it_exports_with_a_dynamic_batch(net, make):
     class PValues(nn.Module):

@@ -8,6 +8,8 @@ from gmm_torch import FailureDetector
 from gmm_torch.detection.scores import SCORES, make_score
 from tests.gmm_torch.detection.conftest import batches, images
 
+pytestmark = pytest.mark.export
+
 
 def exported(detector, x):
     batch = torch.export.Dim("batch", min=2, max=4096)

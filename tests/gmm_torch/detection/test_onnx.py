@@ -1,6 +1,5 @@
 """Classifier and detector without torch."""
 
-import onnxruntime
 import pytest
 import torch
 
@@ -8,6 +7,9 @@ from gmm_torch import FailureDetector, NotFittedError
 from gmm_torch.detection.onnx import OUTPUTS, TRANSLATIONS, save_onnx
 from gmm_torch.detection.scores import make_score
 from tests.gmm_torch.detection.conftest import batches, images
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.export
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own

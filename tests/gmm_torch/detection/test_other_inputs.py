@@ -124,6 +124,7 @@ def test_the_classifier_of_texts_keeps_its_mode(text):
     net.eval()
 
 
+@pytest.mark.export
 def test_a_detector_of_texts_is_saved_explained_and_exported(text, tmp_path):
     net, detector = text
     x = texts(9, 5)[0]
