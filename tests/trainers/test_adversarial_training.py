@@ -21,7 +21,7 @@ def digits():
     return torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target)
 
 
-def trained(kind, digits, n_batches=120, **options):
+def trained(kind, digits, n_batches=180, **options):
     images, labels = digits
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_it_makes_a_classifier_that_is_harder_to_attack(digits, robust, attacker
             for pair in ((images, images), (attacker(plain.classifier), attacker(robust.classifier)))
         )
     assert min(clean) > 0.85
-    assert held[1] > held[0] + 0.2
+    assert held[1] > held[0] + 0.3
 
 
 def test_the_attack_leaves_the_classifier_as_it_was(digits):
