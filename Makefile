@@ -54,6 +54,6 @@ bench-em: $(READY)  ## EM against its peers, side by side, half an hour; install
 	$(BIN)/python benchmarks/em_speed.py
 
 clean:  ## remove what the targets above made (.venv, caches, runs/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
 
 .PHONY: help install demo test test-oldest lint format readme results docs gallery bench-em clean

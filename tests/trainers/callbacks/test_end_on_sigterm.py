@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import lightning
-import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -13,7 +12,7 @@ from tests.contracts.test_configs import configure
 from trainers.callbacks import EndOnSigterm
 from trainers.tasks.run import Run
 
-ENDLESS = """
+ENDS_ITSELF = """
 import os, signal, sys
 import torch
 from torch.utils.data import DataLoader
@@ -41,8 +40,9 @@ class Handler(lightning.LightningModule):
         self.handler = signal.getsignal(signal.SIGTERM)
         return (self.weight * batch).sum()
 
-    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         self.handler = signal.getsignal(signal.SIGTERM)
+        return batch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -58,7 +58,7 @@ def trainer(folder: object) -> lightning.Trainer:
 
 def test_a_prediction_ends_at_once(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False, timeout=120
+        [sys.executable, "-c", ENDS_ITSELF, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False, timeout=120
     )
     assert done.returncode == -signal.SIGTERM
     assert [line for line in done.stdout.splitlines() if line.startswith("batch")] == ["batch 0", "batch 1", "batch 2"]
@@ -71,7 +71,6 @@ def test_what_handled_it_before_does_so_afterwards(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 def test_training_in_one_process_is_left_to_lightning(tmp_path):
     module = Handler()
     trainer(tmp_path).fit(module, DataLoader(torch.zeros(4, 1)))
