@@ -13,8 +13,9 @@ $(READY): pyproject.toml
 
 install: $(READY)  ## create .venv and install the project in it
 
+# One thread: on any number of cores the same sums, and so the same table.
 demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; prints a table and the report's path
-	OMP_NUM_THREADS=1 $(BIN)/gmm-torch experiment=demo # on any number of cores the same sums, so the same table
+	OMP_NUM_THREADS=1 $(BIN)/gmm-torch experiment=demo
 
 test: $(READY)  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2

@@ -9,7 +9,6 @@ first iteration whose log-likelihood is that of scikit-learn or better. Medians 
 """
 
 import argparse
-import json
 import statistics
 import time
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from configuration import composed
 from hydra.utils import instantiate
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import Problem, facts
 from sklearn.mixture import GaussianMixture as Reference
 from torch import Tensor
@@ -98,7 +97,7 @@ def main() -> None:
         "repeats": arguments.repeats,
         "rows": rows,
     }
-    (RESULTS / "em_converged.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULTS / "em_converged.json", result)
     head = [
         "type",
         "scikit-learn float64, s",

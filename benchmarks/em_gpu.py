@@ -7,13 +7,12 @@ clock stopped by synchronising before and after each fit. Writes `benchmarks/res
 """
 
 import argparse
-import json
 from typing import Any
 
 import em_peers
 import torch
 from em_speed import ROWS, markdown, measure
-from pages import RESULTS
+from pages import RESULTS, save
 from problems import Problem, facts
 
 LARGE = Problem(1_000_000, 512, 100, "full")
@@ -36,7 +35,7 @@ def main() -> None:
         rows.append(measure(problem, arguments.repeats, peers, device) | {"goal": 10.0})
     result = {"facts": facts(device, "scikit-learn", "torchgmm"), "rows": rows}
     print(markdown(result))
-    (RESULTS / "em_gpu.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULTS / "em_gpu.json", result)
 
 
 if __name__ == "__main__":

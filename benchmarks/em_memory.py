@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import facts
 
 from gmm_torch import GaussianMixture
@@ -125,7 +125,7 @@ def main() -> None:
             make(path, LARGE)
             rows.append({"task": "fit diag", "n": LARGE, **measure("fit diag", path, LARGE)})
     result = {"facts": facts(torch.device("cpu")), "d": D, "k": K, "rows": rows}
-    (RESULTS / "em_memory.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULTS / "em_memory.json", result)
     lines = [
         [
             row["task"],

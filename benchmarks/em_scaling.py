@@ -7,7 +7,6 @@ curve, where fixed costs no longer matter. Writes `benchmarks/results/em_scaling
 table of docs/speed.md. The processes share the points of one problem, one thread each, as many as there are cores.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import Problem, facts, wall
 
 from gmm_torch import GaussianMixture
@@ -93,7 +92,7 @@ def main() -> None:
             )
             print(kind, axis, [f"{t:.4f}" for t in times], f"exponent {rows[-1]['exponent']:.2f}", flush=True)
     result = {"facts": facts(torch.device("cpu")), "base": BASE, "rows": rows}
-    (RESULTS / "em_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULTS / "em_scaling.json", result)
     draw(result)
     lines = [
         [

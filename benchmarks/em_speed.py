@@ -17,7 +17,7 @@ from typing import Any
 
 import em_peers
 import torch
-from pages import RESULTS, ROOT, fill, table
+from pages import RESULTS, ROOT, fill, save, table
 from problems import Problem, facts, gemm_rate
 
 # problem, repeats, and the goal: the fastest peer's time over ours; a round of the last takes ten minutes
@@ -148,7 +148,7 @@ def main() -> None:
     text = markdown(result)
     print(text)
     if arguments.write:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        save(path, result)
         fill(ROOT / "docs" / "speed.md", name, text)
         if not arguments.flush_subnormals:
             fill(ROOT / "README.md", name, text)

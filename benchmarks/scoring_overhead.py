@@ -12,7 +12,6 @@ Writes `benchmarks/results/scoring_overhead.json` and exits with 1 where a goal 
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pages import save
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
@@ -129,7 +129,7 @@ def main() -> int:
         print(f"| {name} | {row['views']} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
         missed |= row["ratio"] > row["goal"]
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    save(RESULTS, found)
     return int(missed)
 
 
