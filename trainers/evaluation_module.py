@@ -51,7 +51,8 @@ class OutputsModule(lightning.LightningModule):
 
     def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Outputs:
         """Outputs of a batch x or (x, ...)."""
-        outputs = self.extractor(first_of(batch))
+        x = first_of(batch)
+        outputs = self.extractor(x).with_keys_of(x)
         return outputs._replace(labels=batch[1]) if self.labels else outputs
 
 

@@ -55,6 +55,10 @@ class Calibration(nn.Module):
         self.scores = scores.detach().sort().values
         return self
 
+    def smallest(self, alpha: float) -> int:
+        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        return calibration_size(alpha)
+
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""
         return {}

@@ -38,6 +38,10 @@ class ConditionalCalibration(Calibration):
         # They follow from the size of the set, the method and delta.
         self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) float32, ascending
 
+    def smallest(self, alpha: float) -> int:
+        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        return simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
+
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""
         return {"delta": self.delta, "method": self.method}
@@ -52,7 +56,7 @@ class ConditionalCalibration(Calibration):
         self._tabulate()
         if not bool(self.bounds[0] <= alpha):
             given, self.scores = len(self.scores), self.scores[:0]
-            needed = simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
+            needed = self.smallest(alpha)
             raise ValueError(
                 f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at "
                 f"least {needed} inputs; got {given}: give more, choose a larger alpha or delta, or another method"

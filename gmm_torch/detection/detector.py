@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,10 @@ from gmm_torch.detection.storage import (
 )
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.errors import FileFormatError, NotFittedError
-from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
 
-# Every third calibration input is a reference for scores that need one; not below so many.
-REFERENCE_EVERY, MIN_REFERENCE, MAX_REFERENCE = 3, 50, 10_000
+# Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
+HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
 # Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
 # held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
 REG_COVAR = 1e-2
@@ -136,7 +135,7 @@ class FailureDetector(nn.Module):
             outputs = self.extractor(x)
             if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
                 outputs = outputs._replace(labels=_labels_of(batch).to(device))
-            parts.append(outputs)
+            parts.append(outputs.with_keys_of(x))
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
         outputs = Outputs.cat(parts)
@@ -166,12 +165,23 @@ class FailureDetector(nn.Module):
 
     @torch.no_grad()
     def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None) -> Self:
-        """`fit`, from outputs that are already there."""
+        """`fit`, from outputs that are already there.
+
+        A score that ranks among reference inputs learns from all but a fifth of them, 300 at most, and ranks among
+        those until `calibrate` brings others. They are drawn by what they are, so no order matters.
+        """
         widths = {layer: value.shape[-1] for layer, value in outputs.features.items()}
+        n = len(outputs.logits)
+        n_held_out = min(self.score.n_reference, max(2, int(n * HELD_OUT_SHARE)))
+        if n <= n_held_out:
+            raise ValueError(f"fitting inputs: expected at least {n_held_out + 1}; got {n}: give more")
         self._build(widths, outputs.logits.shape[-1])
         self.to(outputs.logits.device)
-        self.score.fit(outputs, fitter or self._fit_mixture)
-        self.score.refer(outputs.rows(slice(MAX_REFERENCE)))
+        order = outputs.shuffled()
+        self.score.fit(outputs.rows(order[n_held_out:]), fitter or self._fit_mixture)
+        if n_held_out:
+            self.score.hold_out(outputs.rows(order[:n_held_out]))
+        self.memory.build(self.score.models(), self._n_classes)
         self.memory.fit(self.score.models(), outputs)
         self.domain.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
@@ -179,7 +189,10 @@ class FailureDetector(nn.Module):
         return self
 
     def _fit_mixture(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
-        return mixture.fit(features, reg_covar=REG_COVAR, seed=self.seed)
+        # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new
+        # inputs all fall to the widest of them.
+        shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
+        return mixture.fit(features, reg_covar=REG_COVAR, shrinkage=shrinkage, seed=self.seed)
 
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes
@@ -201,18 +214,18 @@ class FailureDetector(nn.Module):
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there.
 
-        A score that ranks among reference inputs gets every third of them for that, and is calibrated on the others:
-        then the p-value is exactly valid. With too few for both, the fitting inputs stay the reference; validity is
-        the same, since the score is fixed either way before the calibration inputs are ranked.
+        A score that ranks among reference inputs gets a third of them for that, fewer where the calibration needs
+        them, and is calibrated on the others. They are drawn by what they are, so no order matters, and the score is
+        fixed before the others are ranked, so the p-value is exactly valid. Where they are few, fitting inputs that
+        were held out join the reference.
         """
         self._check_fitted()
-        n = len(outputs.logits)
-        reference = torch.arange(n, device=outputs.logits.device) % REFERENCE_EVERY == 0
-        n_reference = int(reference.sum())
-        enough = n_reference >= MIN_REFERENCE and n - n_reference >= calibration_size(self.alpha)
-        if self.score.needs_reference and enough:
-            self.score.refer(outputs.rows(reference))
-            outputs = outputs.rows(~reference)
+        if self.score.n_reference:
+            n, order = len(outputs.logits), outputs.shuffled()
+            spare = max(0, n - self.calibration.smallest(self.alpha))
+            n_reference = min(int(n * REFERENCE_SHARE), spare, MAX_REFERENCE)
+            self.score.refer(outputs.rows(order[:n_reference]))
+            outputs = outputs.rows(order[n_reference:])
         score = self._bounded(self.score(outputs), outputs)
         self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
         return self
@@ -388,8 +401,9 @@ class FailureDetector(nn.Module):
 
     def _make_room(self, widths: dict[str, int], n_classes: int, tensors: dict[str, Tensor]) -> None:
         self._build(widths, n_classes)
-        for name, module in (("score", self.score), ("memory", self.memory)):
-            module.reserve({key: tuple(value.shape) for key, value in part_of(tensors, name).items()})
+        self.score.reserve(_shapes(part_of(tensors, "score")))
+        self.memory.build(self.score.models(), n_classes)  # for the mixtures as they are now
+        self.memory.reserve(_shapes(part_of(tensors, "memory")))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
@@ -492,6 +506,10 @@ class FailureDetector(nn.Module):
         least = self.calibration.p_value(self.calibration.scores.new_full(classes.shape, -torch.inf), classes)
         if not bool((least <= self.alpha).all()):
             raise ValueError(f"{len(self.calibration)} calibration scores can refuse nothing at alpha={self.alpha:g}")
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def _labels_of(batch: Any) -> Tensor:

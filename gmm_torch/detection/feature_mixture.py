@@ -13,7 +13,21 @@ from gmm_torch.functional.attribution import half_gradient
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
 
+POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
 LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
+
+
+def carried(mixture: GaussianMixture, n_points: int) -> GaussianMixture:
+    """The mixture, or an empty one of its kind with as few components as so many points can carry."""
+    return with_components(mixture, min(mixture.n_components, max(1, n_points // POINTS_PER_COMPONENT)))
+
+
+def with_components(mixture: GaussianMixture, n_components: int) -> GaussianMixture:
+    """The mixture if it has that many components, or else an empty one of its kind that has."""
+    if n_components == mixture.n_components:
+        return mixture
+    made = GaussianMixture(n_components, mixture.n_features, mixture.covariance_type)
+    return made.to(mixture.location)
 
 
 class Block(NamedTuple):

@@ -59,6 +59,10 @@ class MondrianCalibration(nn.Module):
     def __len__(self) -> int:
         return len(self.scores)
 
+    def smallest(self, alpha: float) -> int:
+        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        return max(calibration_size(alpha), self.min_size or 0)
+
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""
         return {"n_classes": self.n_classes, "min_size": self.min_size}
@@ -80,7 +84,7 @@ class MondrianCalibration(nn.Module):
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
         _check_shape(predictions, scores)
         self._check_classes(predictions)
-        needed = max(calibration_size(alpha), self.min_size or 0)
+        needed = self.smallest(alpha)
         if len(scores) < needed:
             raise ValueError(
                 f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "

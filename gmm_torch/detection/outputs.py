@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.survey import content_keys
+
 
 class Outputs(NamedTuple):
     """Logits and features of V views of the same N inputs; the first view is the input itself.
@@ -14,11 +16,13 @@ class Outputs(NamedTuple):
         logits: (N, V, C).
         features: by layer, each (N, V, D_layer).
         labels: (N,) int64, only where a score asks for labels.
+        keys: (N,) int64, `content_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     labels: Tensor | None = None
+    keys: Tensor | None = None
 
     @property
     def own_logits(self) -> Tensor:
@@ -40,15 +44,33 @@ class Outputs(NamedTuple):
             )
         return self.labels
 
+    def with_keys_of(self, x: Tensor) -> "Outputs":
+        """The same with the keys of their inputs x (N, ...)."""
+        return self._replace(keys=content_keys(x.flatten(1), 0))
+
+    def shuffled(self) -> Tensor:
+        """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.
+
+        It follows from the inputs' keys, or from the logits where there are none.
+        """
+        keys = content_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
+        return keys.argsort(stable=True)
+
     @staticmethod
     def cat(parts: Sequence["Outputs"]) -> "Outputs":
         """Several batches, one after another."""
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
-        labels = [part.labels for part in parts if part.labels is not None]
         logits = torch.cat([part.logits for part in parts])
-        return Outputs(logits, features, torch.cat(labels) if len(labels) == len(parts) else None)
+        return Outputs(logits, features, _joined([part.labels for part in parts]), _joined([part.keys for part in parts]))
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
         features = {name: value[index] for name, value in self.features.items()}
-        return Outputs(self.logits[index], features, None if self.labels is None else self.labels[index])
+        labels, keys = (None if value is None else value[index] for value in (self.labels, self.keys))
+        return Outputs(self.logits[index], features, labels, keys)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts one after another; None where one of them is missing."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None

@@ -53,8 +53,7 @@ def _extract(run: Run, detector: FailureDetector, loader: DataLoader, split: str
 def write_outputs(outputs: Outputs, path: Path) -> None:
     """Write outputs to a safetensors file."""
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
-    if outputs.labels is not None:
-        tensors["labels"] = outputs.labels
+    tensors |= {name: value for name in ("labels", "keys") if (value := getattr(outputs, name)) is not None}
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
 
 
@@ -62,4 +61,4 @@ def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Out
     """What `write_outputs` wrote, with the layers in this order, which a file does not keep."""
     tensors = load_file(path, device=str(device))
     features = {name: tensors[FEATURES + name] for name in layers}
-    return Outputs(tensors["logits"], features, tensors.get("labels"))
+    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import FeatureMixture
+from gmm_torch.detection.feature_mixture import FeatureMixture, with_components
 from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.mixture import GaussianMixture
@@ -39,7 +39,8 @@ class Score(nn.Module):
         name: how configurations and files call it.
         differentiable: whether the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
-        needs_reference: whether it ranks among scores of held-out inputs, which `refer` gives it.
+        n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `refer` give them. 0
+            for a score that ranks nothing.
         needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
     """
 
@@ -48,7 +49,7 @@ class Score(nn.Module):
     layers: ClassVar[str] = PENULTIMATE
     pooling: ClassVar[str] = "mean"
     views: ClassVar[tuple[str, ...]] = ("identity",)
-    needs_reference: ClassVar[bool] = False
+    n_reference: ClassVar[int] = 0
     needs_labels: bool = False
 
     def options(self) -> dict[str, Any]:
@@ -63,12 +64,20 @@ class Score(nn.Module):
         """Learn from the outputs on fitting inputs; never sees a failure, nor a label unless `needs_labels`."""
         return self
 
+    def hold_out(self, outputs: Outputs) -> Self:
+        """Take the outputs on fitting inputs that `fit` was not given, in random order, where `n_reference` asks for them."""
+        return self
+
     def refer(self, outputs: Outputs) -> Self:
-        """Take the outputs on held-out clean inputs as reference, where `needs_reference`."""
+        """Take the outputs on clean inputs that serve for nothing else as reference, where `n_reference` asks for them."""
         return self
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
+        for name, module in list(self.named_modules()):
+            logits = shapes.get(f"{name}.logits", ())
+            if isinstance(module, GaussianMixture) and len(logits) == 1 and 0 < logits[0] < module.n_components:
+                self.set_submodule(name, with_components(module, logits[0]))
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""

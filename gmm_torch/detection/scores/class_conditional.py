@@ -45,7 +45,7 @@ class ClassConditional(LayerMixtures):
         """The components of all classes, class after class, all classes as probable."""
         return GaussianMixture(n_classes * self.n_components, n_features, self.covariance_type)
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
         """See `LayerMixtures`."""
         classes = outputs.classes(self.needs_labels)
         n_classes = mixture.n_components // self.n_components
@@ -54,7 +54,7 @@ class ClassConditional(LayerMixtures):
         pooled = None if all(large) else self._fitted(points, fitter)
         found = [self._fitted(points[classes == c], fitter) if large[c] else pooled for c in range(n_classes)]
         parts = [each for each in found if each is not None]
-        mixture.set_parameters(
+        return mixture.set_parameters(
             torch.cat([each.weights for each in parts]) / n_classes,
             torch.cat([each.means for each in parts]),
             torch.cat([each.covariances for each in parts]),

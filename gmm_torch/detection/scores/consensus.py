@@ -46,7 +46,7 @@ class Consensus(Score):
     layers = DEPTHS
     pooling = "moments"
     views = ("identity", "mirror", "blur")
-    needs_reference = True
+    n_reference = 300  # the lowest tenth of them makes the tail
 
     def __init__(
         self,
@@ -63,10 +63,12 @@ class Consensus(Score):
         self.combination = combination
         self.given_weights = dict(weights) if weights else None
         self.weights: dict[str, float] = {}
+        self.register_buffer("held_out", torch.empty(0, 0))
         self.register_buffer("references", torch.empty(0, 0))
         self._take(self.given_weights or WEIGHTS)
 
-    references: Tensor
+    held_out: Tensor  # (J, H), of the parts on fitting inputs that these have not learned from
+    references: Tensor  # (J, R), ascending
 
     def _take(self, weights: Mapping[str, float]) -> None:
         unknown = [name for name in weights if name not in PARTS]
@@ -74,7 +76,7 @@ class Consensus(Score):
             raise ValueError(f"weights: expected positive numbers for some of {', '.join(PARTS)}; got {dict(weights)}")
         self.weights = dict(weights)
         self.parts = nn.ModuleDict({name: self._make(name) for name in weights})
-        self.references = self.references.new_empty(len(weights), 0)
+        self.held_out = self.references = self.references.new_empty(len(weights), 0)
 
     def _make(self, name: str) -> Score:
         if name == Agreement.name:
@@ -103,16 +105,26 @@ class Consensus(Score):
             part.fit(outputs, fitter)
         return self
 
+    def hold_out(self, outputs: Outputs) -> Self:
+        """See `Score`; they are the reference until there is another."""
+        self.held_out = torch.stack([part(outputs) for part in self._scores()])
+        self.references = self.held_out.sort().values
+        return self
+
     def refer(self, outputs: Outputs) -> Self:
-        """See `Score`."""
-        self.references = torch.stack([part(outputs).sort().values for part in self._scores()])
+        """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
+        given = torch.stack([part(outputs) for part in self._scores()])
+        others = self.held_out[:, : max(0, self.n_reference - given.shape[1])]
+        self.references = torch.cat([given, others], dim=1).sort().values
         return self
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """See `Score`."""
-        shape = shapes.get("references", ())
-        if len(shape) == 2 and shape[0] == len(self.weights) and shape[1] >= 2:
-            self.references = torch.zeros(shape)
+        super().reserve(shapes)
+        for name in ("held_out", "references"):
+            shape = shapes.get(name, ())
+            if len(shape) == 2 and shape[0] == len(self.weights) and shape[1] >= 2:
+                setattr(self, name, torch.zeros(shape))
 
     def log_p_values(self, outputs: Outputs) -> Tensor:
         """Of each part among the reference inputs, (N, J)."""

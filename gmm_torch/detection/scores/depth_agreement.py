@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.feature_mixture import carried
 from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -35,7 +36,8 @@ class DepthAgreement(Score):
     Gaussians over many features are too sure of themselves.
 
     Args:
-        n_components: K of the mixture over (s, d).
+        n_components: the largest K of the mixture over (s, d); fewer where there are fewer than twenty fitting inputs
+            for each.
     """
 
     name = "depth_agreement"
@@ -90,7 +92,9 @@ class DepthAgreement(Score):
             losses = [nn.functional.cross_entropy(joint / t, predicted) for t in TEMPERATURES]
             chosen.append(joint.new_tensor(TEMPERATURES)[torch.stack(losses).argmin()])
         self.temperature = torch.stack(chosen)
-        fitter(self.joint, self.odds(outputs))
+        odds = self.odds(outputs)
+        self.joint = carried(self.joint, len(odds))
+        fitter(self.joint, odds)
         return self
 
     def odds(self, outputs: Outputs) -> Tensor:
@@ -107,7 +111,7 @@ class DepthAgreement(Score):
         """(N,), at most 0."""
         pairs = self.odds(outputs)
         parameters = self.joint.parameters_about_location().map(lambda value: value.to(pairs.dtype))
-        covariances = self.joint.family.dense(parameters.factors, self.n_components, 2)
+        covariances = self.joint.family.dense(parameters.factors, self.joint.n_components, 2)
         return log_conditional_tail(pairs - self.joint.location, parameters.log_weights, parameters.means, covariances)
 
 

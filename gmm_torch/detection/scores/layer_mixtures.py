@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture, each_view
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture, carried, each_view
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.transforms import TRANSFORMS, check_transform
@@ -17,7 +17,7 @@ class LayerMixtures(Score):
     """One mixture for each layer, over its features in all views jointly. No score by itself.
 
     Args:
-        n_components: K of each mixture.
+        n_components: the largest K of each mixture; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
         transform: of the features before the mixture, fitted before it; see `gmm_torch.detection.transforms`.
     """
@@ -62,13 +62,15 @@ class LayerMixtures(Score):
         """See `Score`."""
         for layer, transform in zip(self.names, self.transforms, strict=True):
             transform.fit(outputs.features[layer].flatten(0, 1))  # type: ignore[operator]
-        for layer, mixture in zip(self.names, self.mixtures, strict=True):
-            self.fit_mixture(mixture, self.points(outputs, layer), outputs, fitter)  # type: ignore[arg-type]
+        for i, layer in enumerate(self.names):
+            self.mixtures[i] = self.fit_mixture(self.mixtures[i], self.points(outputs, layer), outputs, fitter)  # type: ignore[arg-type]
         return self
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
-        """Fit the mixture of a layer to its points (N, V D)."""
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
+        """The mixture of a layer, fitted to its points (N, V D)."""
+        mixture = carried(mixture, len(points))
         fitter(mixture, points)
+        return mixture
 
     def log_joints(self, outputs: Outputs) -> list[Tensor]:
         """log w_k + log N(z | k) of each layer, each (N, K)."""

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view
+from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, carried, each_view
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -18,7 +18,7 @@ class LogitLikelihood(Score):
     opinion moves otherwise.
 
     Args:
-        n_components: K.
+        n_components: the largest K; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
     """
 
@@ -58,7 +58,9 @@ class LogitLikelihood(Score):
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
         self.projection.fit(self.opinions(outputs))
-        fitter(self.mixture, self.points(outputs))
+        points = self.points(outputs)
+        self.mixture = carried(self.mixture, len(points))
+        fitter(self.mixture, points)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:

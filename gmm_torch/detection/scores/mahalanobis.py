@@ -57,11 +57,11 @@ class Mahalanobis(LayerMixtures):
         self.present = counts > 0
         return super().fit(outputs, fitter)
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> None:
+    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
         """See `LayerMixtures`."""
         found = class_moments(points, outputs.classes(self.needs_labels), mixture.n_components, self.reg_covar)
         weights = self.present.to(found.means).clamp_min(ABSENT)
-        mixture.set_parameters(weights / weights.sum(), found.means, found.within)
+        return mixture.set_parameters(weights / weights.sum(), found.means, found.within)
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), at most 0."""

@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture, carried
 from gmm_torch.detection.layers import STAGES, stage_ends
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -24,7 +24,7 @@ class MomentLikelihood(Score):
     the ends of stages.
 
     Args:
-        n_components: K.
+        n_components: the largest K; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
         n_views: how many of the views, from the first, are averaged; fewer where there are fewer.
     """
@@ -74,7 +74,9 @@ class MomentLikelihood(Score):
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
         self.projection.fit(self.parts(outputs))
-        fitter(self.mixture, self.points(outputs))
+        points = self.points(outputs)
+        self.mixture = carried(self.mixture, len(points))
+        fitter(self.mixture, points)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:
