@@ -39,6 +39,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/reliability.md", "fuzz"): ("reliability", lambda b: b.tables(read("reliability"))["fuzz"]),
     ("docs/reliability.md", "kills"): ("reliability", lambda b: b.tables(read("reliability"))["kills"]),
     ("docs/reliability.md", "processes"): ("reliability", lambda b: b.tables(read("reliability"))["processes"]),
+    ("docs/reliability.md", "equivalences"): ("equivalences_page", lambda b: b.markdown()),
     ("docs/results.md", "paper"): ("results_page", lambda b: b.page(read("paper"))),
     ("docs/serving.md", "serving"): ("serving", lambda b: b.page(read("serving"))),
     ("docs/sweeps.md", "resumed_sweep"): ("resumed_sweep", lambda b: b.markdown(read("resumed_sweep"))),

@@ -338,7 +338,7 @@ def table() -> list[Row]:
                 "from bic": near(
                     lambda k=kind: (known(k).n_parameters() * math.log(N) - known(k).bic(points())) / (2 * N), 1e-6
                 ),
-                "from aic": near(lambda k=kind: (2 * known(k).n_parameters - known(k).aic(points())) / (2 * N), 1e-6),
+                "from aic": near(lambda k=kind: (2 * known(k).n_parameters() - known(k).aic(points())) / (2 * N), 1e-6),
             },
         )
     rows += ask(

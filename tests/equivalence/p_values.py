@@ -247,7 +247,9 @@ def table() -> list[Row]:
         {
             "SciPy": lambda: stats.false_discovery_control(P),
             "adjusted_p_values": near(lambda: adjusted_p_values(torch.tensor(P, dtype=torch.float64)), 1e-9),
-            "in another order": near(lambda: adjusted_p_values(torch.tensor(P[::-1], dtype=torch.float64)).flip(0), 1e-9),
+            "in another order": near(
+                lambda: adjusted_p_values(torch.tensor(P[::-1], dtype=torch.float64)).flip(0), 1e-9
+            ),
         },
     )
     rows += ask(

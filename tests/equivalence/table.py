@@ -1,5 +1,6 @@
 """The table: everything that is asked in two ways."""
 
-from tests.equivalence import detector, metrics, mixture, p_values
+from tests.equivalence import application, detector, metrics, mixture, p_values
 
-ROWS = [row for theme in (mixture, detector, p_values, metrics) for row in theme.table()]
+THEMES = (mixture, detector, p_values, metrics, application)
+ROWS = [row for theme in THEMES for row in theme.table()]
