@@ -86,3 +86,30 @@ def test_the_numbers_of_the_detector_page_are_those_of_its_results():
     for line, name in (("three views", "default"), ("views=1", "one pass")):
         (row,) = re.findall(rf"^\| `FailureDetector.*{line}.* \|$", page, re.MULTILINE)
         assert row.split("|")[-2].strip() == f"{overhead[name]['ratio']:.2f}"
+
+
+def test_the_summaries_of_readme_and_detector_page_are_those_of_the_results():
+    rows = read("detection")["rows"]
+
+    def best(group: str, column: str) -> str:
+        return f"{max(row['auroc'][column]['mean'] for row in rows if row['group'] == group):.1f}"
+
+    def mine(row: dict[str, Any], column: str, spread: bool) -> str:
+        found = row["auroc"][column]
+        return f"{found['mean']:.1f}" + (f" ± {found['std']:.1f}" if spread else "")
+
+    views, one_pass = (row for row in rows if row["group"] == "ours")
+    page = (ROOT / "docs" / "detector.md").read_text(encoding="utf-8")
+    for row in (views, one_pass):
+        assert f"| {mine(row, 'mean', True)} | {mine(row, 'min', True)} | " in page
+    for group in ("peer", "peer over views"):
+        assert f"| {best(group, 'mean')} | {best(group, 'min')} | |" in page
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ours = [mine(row, column, False) for row in (views, one_pass) for column in ("mean", "min")]
+    peers = [best("peer over views", column) for column in ("mean", "min")]
+    assert (
+        "mean AUROC of {} % over eleven sources of failure, {} % on the hardest; in one pass {} and {} %.".format(*ours)
+        in readme
+    )
+    assert "reach {} and {} %.".format(*peers) in readme
+    assert f"The best of {sum(row['group'] == 'peer' for row in rows)} peers" in readme

@@ -327,15 +327,20 @@ def table() -> list[Row]:
             "after a calibration with many": lambda: about(_few_after("calibration")),
         },
     )
-    rows += ask(
-        "a gradient of the margin",
-        {
-            "fitted as ever": lambda: _gradient(fitted(split("fit").split(100))),
-            "fitted in inference mode": lambda: _gradient(
-                within(torch.inference_mode, lambda: fitted(split("fit").split(100)))()
-            ),
-        },
-    )
+    for name, options in (
+        ("the default", dict),
+        ("one view", lambda: {"views": 1}),
+        ("typicality", lambda: {"score": make_score("typicality")}),
+    ):
+        rows += ask(
+            f"a gradient of the margin, {name}",
+            {
+                "fitted as ever": lambda o=options: _gradient(fitted(split("fit").split(100), **o())),
+                "fitted in inference mode": lambda o=options: _gradient(
+                    within(torch.inference_mode, lambda: fitted(split("fit").split(100), **o()))()
+                ),
+            },
+        )
     rows += ask(
         "p-values with one class",
         {
