@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from trainers.classifiers.build import build_classifier
 from trainers.data.digits import digits
 from trainers.data.errors import DataError
 from trainers.data.image_files import decode
-from trainers.main import run_task
+from trainers.main import main, run_task
 from trainers.tasks import pipeline
 from trainers.tasks.metrics import read_metrics, without_times
 from trainers.tasks.run import Run
@@ -100,6 +101,15 @@ def scored(*options: str, place: Path | None = None) -> Path:
     """The CSV that `task=score` writes."""
     place = place or folder("scored")
     run(place, *SMALL, *known(), "task=score", f"input={pictures()}", *options)
+    return place / "verdicts.csv"
+
+
+def by_the_command(*options: str) -> Path:
+    """What `gmm-torch` does with these words behind it."""
+    place = folder("command")
+    words = [*SMALL, *known(), "task=score", f"input={pictures()}", f"hydra.run.dir={place}", *options]
+    with patch.object(sys, "argv", ["gmm-torch", *words]):
+        main()
     return place / "verdicts.csv"
 
 
@@ -389,6 +399,7 @@ def table() -> list[Row]:
             "task=score, two workers": near(lambda: read(scored("data.num_workers=2")), 1e-4),
             "task=score, a list in another order": near(lambda: listed(0), 1e-4),
             "task=score, class names given": near(lambda: read(scored("task.class_names=[0,1,2,3,4,5,6,7,8,9]")), 1e-4),
+            "the command": near(lambda: read(by_the_command()), DIGITS),
             "task=score, a page": near(lambda: read(scored("page=3")), 1e-4),
             "HTTP": near(lambda: served(False), 1e-4, needs=web),
             "HTTP, explained": near(lambda: served(True), 1e-4, needs=web),
