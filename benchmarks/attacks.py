@@ -1,6 +1,6 @@
 """How well the detector sees attacks that don't know it, and errors that everyday corruptions make.
 
-    pip install gmm_torch[attacks]
+    pip install -e '.[attacks]'
     python benchmarks/attacks.py --data cifar10-jpeg --checkpoint resnet20.safetensors
 
 Two runs of the application with every attack of `conf/attack` and every corruption of `conf/corruption`: scikit-learn's

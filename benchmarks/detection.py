@@ -1,6 +1,6 @@
 """Area under the ROC curve of the failure detector, its ablations and its peers, on three sources of failure.
 
-    pip install gmm_torch[benchmarks]
+    pip install -e '.[benchmarks]'
     python benchmarks/detection.py --checkpoint resnet20.safetensors --data cifar10-jpeg \
         --ood tiny-imagenet=tiny-imagenet-32 fashion=fashion_mnist mnist=mnist uniform=uniform_noise \
         --document docs/detector.md

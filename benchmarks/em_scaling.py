@@ -3,12 +3,13 @@
     python benchmarks/em_scaling.py
 
 Each curve changes one size and keeps the others; an exponent is the slope of the logarithms over the upper half of the
-curve, where fixed costs no longer matter. Writes `benchmarks/results/em_scaling.json`, `docs/em_scaling.svg` and the
-table of docs/speed.md. The processes share the points of one problem, one thread each, as many as there are cores.
+curve, where fixed costs no longer matter. Repeats that disagree (`timings.py`) are an error. Writes
+`benchmarks/results/em_scaling.json`, `docs/em_scaling.svg` and the table of docs/speed.md. The processes share the
+points of one problem, one thread each, as many as there are cores.
 """
 
+import json
 import os
-import statistics
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from pages import RESULTS, ROOT, fill, save, table
 from problems import Problem, facts, wall
+from timings import REPEATS, median_seconds
 
 from gmm_torch import GaussianMixture
 
@@ -35,11 +37,11 @@ CURVES = {
 }
 NAMES = {"n": "points", "d": "features", "k": "components", "p": "processes"}
 TYPES = ("full", "diag", "tied", "spherical")
-REPEATS = 5
+SHORT, LONG = 2, 18
 
 
-def seconds(problem: Problem, rank: int = 0, world_size: int = 1) -> float:
-    """Of one iteration, of this process's points: (time of 6 - time of 2) / 4, the median of the repeats."""
+def seconds(problem: Problem, rank: int = 0, world_size: int = 1) -> list[float]:
+    """Of one iteration, of this process's points: (time of 18 - time of 2) / 16, of every repeat."""
     x = problem.points()
     start = problem.start(x)
     x = x[rank::world_size].contiguous()
@@ -48,8 +50,8 @@ def seconds(problem: Problem, rank: int = 0, world_size: int = 1) -> float:
         mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type)
         return wall(lambda: mixture.fit(x, max_iter=n_iter, tol=0.0, **start))
 
-    fit(2)
-    return statistics.median(max((fit(6) - fit(2)) / 4, 1e-6) for _ in range(REPEATS))
+    fit(SHORT)
+    return [(fit(LONG) - fit(SHORT)) / (LONG - SHORT) for _ in range(REPEATS)]
 
 
 def work(rank: int, world_size: int, problem: Problem, folder: Path) -> None:
@@ -59,15 +61,16 @@ def work(rank: int, world_size: int, problem: Problem, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world_size)
     taken = seconds(problem, rank, world_size)
     if rank == 0:
-        (folder / "seconds").write_text(str(taken))
+        (folder / "seconds").write_text(json.dumps(taken))
     dist.destroy_process_group()
 
 
-def seconds_of_processes(problem: Problem, world_size: int) -> float:
+def seconds_of_processes(problem: Problem, world_size: int) -> list[float]:
     """`seconds`, of `world_size` processes that share the points."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, (world_size, problem, Path(folder)), nprocs=world_size)
-        return float((Path(folder) / "seconds").read_text())
+        found: list[float] = json.loads((Path(folder) / "seconds").read_text())
+        return found
 
 
 def exponent(sizes: tuple[int, ...], times: list[float]) -> float:
@@ -84,9 +87,13 @@ def main() -> None:
         for axis, sizes in CURVES.items():
             if axis == "p":
                 problem = Problem(**LARGE, covariance_type=kind)
-                times = [seconds_of_processes(problem, size) for size in sizes]
+                repeats = [seconds_of_processes(problem, size) for size in sizes]
             else:
-                times = [seconds(Problem(**{**BASE, axis: size}, covariance_type=kind)) for size in sizes]
+                repeats = [seconds(Problem(**{**BASE, axis: size}, covariance_type=kind)) for size in sizes]
+            times = [
+                median_seconds(f"{kind}, {size:,} {NAMES[axis]}", each)
+                for size, each in zip(sizes, repeats, strict=True)
+            ]
             rows.append(
                 {"type": kind, "axis": axis, "sizes": sizes, "seconds": times, "exponent": exponent(sizes, times)}
             )
@@ -94,13 +101,18 @@ def main() -> None:
     result = {"facts": facts(torch.device("cpu")), "base": BASE, "rows": rows}
     save(RESULTS / "em_scaling.json", result)
     draw(result)
+    fill(ROOT / "docs" / "speed.md", "em_scaling", markdown(result))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of exponents, what it was measured on, and the picture."""
     lines = [
         [
             kind,
             *(
                 f"{row['exponent']:.2f}"
                 for axis in CURVES
-                for row in rows
+                for row in result["rows"]
                 if (row["type"], row["axis"]) == (kind, axis)
             ),
         ]
@@ -112,8 +124,7 @@ def main() -> None:
         f"Exponents of the time of an iteration about {base} (processes: {LARGE['n']:,} points). "
         f"{about['device']}, torch {about['versions']['torch']}."
     )
-    text = table(["type", *NAMES.values()], lines) + f"\n\n{note}\n\n![time of an iteration](em_scaling.svg)"
-    fill(ROOT / "docs" / "speed.md", "em_scaling", text)
+    return table(["type", *NAMES.values()], lines) + f"\n\n{note}\n\n![time of an iteration](em_scaling.svg)"
 
 
 def draw(result: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """Seconds per EM iteration, ours and every peer's, on the same points from the same initial values.
 
-    pip install gmm_torch[benchmarks]
-    python benchmarks/em_speed.py            # all rows, half an hour; --rows 0 1 2 3 for the quick ones
+    pip install -e '.[benchmarks]'
+    python benchmarks/em_speed.py            # all rows, some 40 minutes
+    python benchmarks/em_speed.py --rows 0   # the first alone, a quarter of an hour; the others stay
+    python benchmarks/em_speed.py --rows     # none: only writes the tables again
 
-An iteration's time is (time of 8 iterations - time of 2) / 6, the median over repeats in which all take turns. Writes
-`benchmarks/results/em_speed.json` and the tables of docs/speed.md and the README.
+An iteration's time is (time of a long fit - time of a short one) / (iterations between them), the median over repeats
+in which all take turns. A row whose repeats disagree (`timings.py`) is not kept: it is named, and the exit status is 1.
+Writes `benchmarks/results/em_speed.json` and the tables of docs/speed.md and the README.
 
 With `--flush-subnormals` the processor takes numbers below 1e-38 for zero. Nobody gets that without asking, but it
 tells how much of a difference comes from such numbers alone; it goes to `em_speed_flushed.json` and docs/speed.md.
@@ -13,27 +16,46 @@ tells how much of a difference comes from such numbers alone; it goes to `em_spe
 import argparse
 import json
 import statistics
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import em_peers
 import torch
 from pages import RESULTS, ROOT, fill, save, table
 from problems import Problem, facts, gemm_rate
+from timings import NOTHING, REPEATS, NoisyTimingError, median_seconds
 
-# problem, repeats, and the goal: the fastest peer's time over ours; a round of the last takes ten minutes
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        problem: what everybody fits.
+        long: iterations of the long fit: as many as it takes to be well above what a fit costs beside them.
+        goal: the fastest peer's time over ours.
+        peers: who takes part; everybody who has the covariance type, if None.
+    """
+
+    problem: Problem
+    long: int
+    goal: float
+    peers: tuple[str, ...] | None = None
+
+
+FASTER = ("scikit-learn float32", "scikit-learn array API")  # an iteration of the others takes a minute
 ROWS = [
-    (Problem(50_000, 64, 50, "full"), 5, 3.0),
-    (Problem(50_000, 64, 50, "diag"), 5, 2.0),
-    (Problem(50_000, 64, 50, "tied"), 5, 3.0),
-    (Problem(50_000, 64, 50, "spherical"), 5, 2.0),
-    (Problem(200_000, 256, 20, "full"), 1, 2.5),
+    Row(Problem(50_000, 64, 50, "full"), 8, 3.0),
+    Row(Problem(50_000, 64, 50, "diag"), 20, 2.0),
+    Row(Problem(50_000, 64, 50, "tied"), 20, 3.0),
+    Row(Problem(50_000, 64, 50, "spherical"), 32, 2.0),
+    Row(Problem(200_000, 256, 20, "full"), 4, 2.5, FASTER),
 ]
-SHORT, LONG = 2, 8
+SHORT = 2
 REFERENCE = "scikit-learn float64"
 
 
-def measure(problem: Problem, repeats: int, names: list[str], device: torch.device) -> dict[str, Any]:
-    """Times and log-likelihoods of everyone on one problem."""
+def measure(problem: Problem, long: int, repeats: int, names: list[str], device: torch.device) -> dict[str, Any]:
+    """Times of an iteration and log-likelihoods after `long` of them, everyone's, on one problem."""
     x = problem.points().to(device)
     start = {name: value.to(device) for name, value in problem.start(x.cpu()).items()}
     runners: dict[str, em_peers.Peer] = {"gmm_torch": em_peers.ours}
@@ -47,7 +69,7 @@ def measure(problem: Problem, repeats: int, names: list[str], device: torch.devi
         rates.append(gemm_rate(device))
         for name in list(runners):
             try:
-                short, long = (runners[name](problem, x, start, n) for n in (SHORT, LONG if repeat >= 0 else SHORT))
+                runs = [runners[name](problem, x, start, n) for n in (SHORT, long if repeat >= 0 else SHORT)]
             except Exception as error:  # a peer that breaks is a result, not the end of the comparison
                 if name == "gmm_torch":
                     raise
@@ -55,26 +77,51 @@ def measure(problem: Problem, repeats: int, names: list[str], device: torch.devi
                 del runners[name], seconds[name]
                 continue
             if repeat >= 0:
-                seconds[name].append((long.seconds - short.seconds) / (LONG - SHORT))
-                final[name] = long.log_likelihood
-            print(f"{problem.name}, round {repeat + 1} of {repeats}: {name} {long.seconds:.2f} s", flush=True)
+                seconds[name].append((runs[1].seconds - runs[0].seconds) / (long - SHORT))
+                final[name] = runs[1].log_likelihood
+            print(f"{problem.name}, round {repeat + 1} of {repeats}: {name} {runs[1].seconds:.2f} s", flush=True)
     rate = statistics.median(rates)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "problem": problem.name,
-        "seconds": median,
         "all_seconds": seconds,
         "initialisation": statistics.median(em_peers.initialisation(problem, x) for _ in range(repeats)),
         "log_likelihood": final,
         "gemm_gflops": rate / 1e9,
-        "gemm_fraction": problem.flop / median["gmm_torch"] / rate,
+        "gemm_fraction": problem.flop / statistics.median(seconds["gmm_torch"]) / rate,
         "failed": failed,
-        "repeats": repeats,
     }
 
 
+def medians(row: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of an iteration by name.
+
+    Raises:
+        NoisyTimingError: somebody's repeats may not be stated.
+    """
+    return {name: median_seconds(f"{row['problem']}, {name}", values) for name, values in row["all_seconds"].items()}
+
+
+def stated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that may be stated; says of the others why not."""
+    found = []
+    for row in rows:
+        try:
+            medians(row)
+        except NoisyTimingError as error:
+            print(f"left out: {error}")
+        else:
+            found.append(row)
+    return found
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """The table, and what it was measured on."""
+    """The table, and what it was measured on.
+
+    Raises:
+        NoisyTimingError: see `medians`.
+    """
+    if not result["rows"]:
+        return NOTHING
     names = ["gmm_torch", *em_peers.PEERS]
     head = [
         "N x D, K, type",
@@ -87,11 +134,12 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     lines = []
     for row in result["rows"]:
-        mine = row["seconds"]["gmm_torch"]
-        others = {name: value for name, value in row["seconds"].items() if name != "gmm_torch"}
+        seconds = medians(row)
+        mine = seconds["gmm_torch"]
+        others = {name: value for name, value in seconds.items() if name != "gmm_torch"}
         reference = row["log_likelihood"].get(REFERENCE)
         off = abs(row["log_likelihood"]["gmm_torch"] / reference - 1) if reference else None
-        cells = [f"{row['seconds'][name]:.3f}" if name in row["seconds"] else "–" for name in names]
+        cells = [f"{seconds[name]:.3f}" if name in seconds else "–" for name in names]
         lines.append(
             [
                 row["problem"],
@@ -106,7 +154,7 @@ def markdown(result: dict[str, Any]) -> str:
     about = result["facts"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     rates = ", ".join(f"{row['gemm_gflops']:.0f}" for row in result["rows"])
-    counts = ", ".join(str(row["repeats"]) for row in result["rows"])
+    counts = ", ".join(str(len(row["all_seconds"]["gmm_torch"])) for row in result["rows"])
     return (
         table(head, lines)
         + f"\n\nSeconds per iteration, float32 unless stated; medians of {counts} repeats. {about['device']}, "
@@ -117,12 +165,12 @@ def markdown(result: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    """Measure, write the JSON, fill the tables."""
+def main() -> int:
+    """Measure, write the JSON, fill the tables; 1 where a row had to be left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=list(range(len(ROWS))))
     parser.add_argument("--peers", nargs="*", default=list(em_peers.PEERS), choices=list(em_peers.PEERS))
-    parser.add_argument("--repeats", type=int, help="instead of each row's own number")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--flush-subnormals", action="store_true")
     parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
@@ -133,18 +181,23 @@ def main() -> None:
     device = torch.device("cpu")
     rows = []
     for index in arguments.rows:
-        problem, repeats, goal = ROWS[index]
-        rows.append(measure(problem, arguments.repeats or repeats, arguments.peers, device) | {"goal": goal})
+        row = ROWS[index]
+        names = [name for name in arguments.peers if row.peers is None or name in row.peers]
+        rows.append(measure(row.problem, row.long, arguments.repeats, names, device) | {"goal": row.goal})
+    sound = stated(rows)
     about = facts(device, "scikit-learn", "torchgmm", "tgmm", "pomegranate")
     name = "em_speed_flushed" if arguments.flush_subnormals else "em_speed"
     path = RESULTS / f"{name}.json"
+    kept = []
     if path.exists():  # rows that were left out this time stay, if they are of the same machine and versions
         before = json.loads(path.read_text())
-        measured = {row["problem"] for row in rows}
+        if not rows:
+            about = before["facts"]
         if before["facts"] == about:
-            rows += [row for row in before["rows"] if row["problem"] not in measured]
-    order = [problem.name for problem, _, _ in ROWS]
-    result = {"facts": about, "rows": sorted(rows, key=lambda row: order.index(row["problem"]))}
+            measured = {row["problem"] for row in rows}
+            kept = [row for row in before["rows"] if row["problem"] not in measured]
+    order = [row.problem.name for row in ROWS]
+    result = {"facts": about, "rows": sorted(kept + sound, key=lambda row: order.index(row["problem"]))}
     text = markdown(result)
     print(text)
     if arguments.write:
@@ -152,7 +205,8 @@ def main() -> None:
         fill(ROOT / "docs" / "speed.md", name, text)
         if not arguments.flush_subnormals:
             fill(ROOT / "README.md", name, text)
+    return int(len(sound) < len(rows))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

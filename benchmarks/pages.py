@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from timings import check_no_time_below_zero
+
 from gmm_torch.files import atomic_path
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +40,11 @@ def fill(path: Path, name: str, text: str) -> None:
 
 
 def save(path: Path, result: Any, indent: int | None = 1) -> None:
-    """A result as JSON; the file is replaced whole."""
+    """A result as JSON; the file is replaced whole.
+
+    Raises:
+        NoisyTimingError: a time below zero.
+    """
+    check_no_time_below_zero(result)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(result, indent=indent) + "\n", encoding="utf-8")

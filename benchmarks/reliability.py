@@ -122,9 +122,9 @@ def died(n_deaths: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def fill_page(result: dict[str, Any]) -> None:
-    """The tables of docs/reliability.md."""
-    page = ROOT / "docs" / "reliability.md"
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """The tables of docs/reliability.md that there are results for, by name."""
+    found = {}
     if "fuzz" in result:
         rows = [
             (row["parser"], *(f"{row[name]:,}" for name in ("cases", "refused", "read")), str(len(row["faults"])))
@@ -132,21 +132,22 @@ def fill_page(result: dict[str, Any]) -> None:
         ]
         total = (f"{sum(row[name] for row in result['fuzz']):,}" for name in ("cases", "refused", "read"))
         rows.append(("all", *total, str(sum(len(row["faults"]) for row in result["fuzz"]))))
-        fill(page, "fuzz", table(("reader", "cases", "refused", "read", "faults"), rows))
+        found["fuzz"] = table(("reader", "cases", "refused", "read", "faults"), rows)
     if "kills" in result:
         names = ("kills", "before_the_end", "same", "half_written")
         rows = [
             (row["problem"], *(str(row[name]) for name in names), f"{row['seconds']:.1f}") for row in result["kills"]
         ]
         head = ("killed", "kills", "hit before the end", "same result", "half-written files", "a run takes, s")
-        fill(page, "kills", table(head, rows))
+        found["kills"] = table(head, rows)
     if "processes" in result:
         rows = []
         for rank, name, by in ENDS:
             seconds = [row["seconds"] for row in result["processes"] if (row["rank"], row["by"]) == (rank, by.name)]
             rows.append((name, by.name, str(len(seconds)), f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"))
         head = ("process", "gets", "times", "none is left after, median, s", "longest, s")
-        fill(page, "processes", table(head, rows))
+        found["processes"] = table(head, rows)
+    return found
 
 
 def main() -> None:
@@ -171,7 +172,8 @@ def main() -> None:
         result["processes"] = died(arguments.deaths, arguments.seed)
     result["facts"] = facts(torch.device("cpu"), "lightning", "safetensors", "pillow") | {"seed": arguments.seed}
     save(RESULT, result)
-    fill_page(result)
+    for name, text in tables(result).items():
+        fill(ROOT / "docs" / "reliability.md", name, text)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,11 @@ def measure(folder: Path) -> dict:
 def write(result: dict) -> None:
     """JSON and page."""
     pages.save(pages.RESULTS / "resumed_sweep.json", result)
+    pages.fill(pages.ROOT / "docs" / "sweeps.md", "resumed_sweep", markdown(result))
+
+
+def markdown(result: dict) -> str:
+    """The counts."""
     names = {
         "jobs": "jobs",
         "done_when_killed": "done when the sweep was killed",
@@ -95,8 +100,7 @@ def write(result: dict) -> None:
     }
     text = pages.table(("3 x 3 x 3 jobs", "count"), [(words, str(result[name])) for name, words in names.items()])
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    text += f"\n\nSeeds 0, 1, 2; one process, CPU; {versions}."
-    pages.fill(pages.ROOT / "docs" / "sweeps.md", "resumed_sweep", text)
+    return text + f"\n\nSeeds 0, 1, 2; one process, CPU; {versions}."
 
 
 if __name__ == "__main__":

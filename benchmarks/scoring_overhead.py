@@ -4,7 +4,8 @@
 
 A ResNet-20 for 32 x 32 images answers batches of 256; `FailureDetector(classifier)` with all its defaults judges the
 same batches, in one pass (`views=1`) and with its three views. What is timed takes turns within each repeat; a ratio is
-that of one repeat to the classifier in the same repeat, and the median over the repeats counts. With one thread the
+that of one repeat to the classifier in the same repeat, and the median over the repeats counts, unless they disagree
+(`timings.py`). With one thread the
 clock is the processor time of the process, which other work on the machine hardly touches; otherwise it is the wall
 clock. The weights are random: they bear on no timing.
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import torch
 from pages import save
+from timings import median_seconds
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
@@ -91,7 +93,7 @@ def measure(device: torch.device, repeats: int) -> dict[str, object]:
         n_views = len(detector.extractor.views)
         rows[name] = {
             "views": n_views,
-            "ratio": statistics.median(ratios[name]),
+            "ratio": median_seconds(f"{name}, times the classifier", ratios[name]),
             "smallest": min(ratios[name]),
             "largest": max(ratios[name]),
             "of which features": statistics.median(ratios[f"{name}: features"]),

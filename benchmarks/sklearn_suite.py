@@ -4,14 +4,14 @@
 
 The class is put in the place of `sklearn.mixture.GaussianMixture`, then pytest runs scikit-learn's `test_mixture.py`
 and `test_gaussian_mixture.py`, in float64 and float32; `check_estimator` comes first. Prints the outcomes as a Markdown
-table, writes `benchmarks/results/sklearn_suite.json`, and exits with 1 where a test that is not in `NOT_APPLICABLE`
-fails or is skipped, or an estimator check fails.
+table, writes `benchmarks/results/sklearn_suite.json` and the counts of docs/sklearn.md, and exits with 1 where a test
+that is not in `NOT_APPLICABLE` fails or is skipped, or an estimator check fails.
 """
 
 import collections
-import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import pytest
 import sklearn
 import sklearn.mixture
 import torch
+from pages import RESULTS, ROOT, fill, save
 from sklearn.utils.estimator_checks import check_estimator
 
 from gmm_torch.sklearn import GaussianMixture as DropIn
 
 MODULES = ("sklearn.mixture.tests.test_mixture", "sklearn.mixture.tests.test_gaussian_mixture")
-RESULTS = Path(__file__).parent / "results" / "sklearn_suite.json"
+RESULT = RESULTS / "sklearn_suite.json"
 
 # Tests that need not pass, and why; `docs/sklearn.md` repeats the reasons.
 NOT_APPLICABLE = {
@@ -108,6 +109,24 @@ def table(outcomes: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(result: Mapping[str, Any]) -> str:
+    """The counts of docs/sklearn.md."""
+    checks, tests = result["check_estimator"], result["tests"]
+    whole = [name for name, counts in tests.items() if set(counts) == {"passed"}]
+    lucky = [f"`{name}`" for name in whole if name in NOT_APPLICABLE]
+    without = sum("not about the class" in counts for counts in tests.values())
+    skipped = checks.get("skipped", 0)
+    text = (
+        f"With scikit-learn {result['versions']['scikit-learn']}: of {sum(checks.values())} estimator checks "
+        f"{checks['passed']} pass and {checks.get('failed', 0)} fail; {skipped} were not run, for want of pandas or of "
+        f"`SCIPY_ARRAY_API=1`. Of {len(tests)} test functions {len(whole)} pass in all their parametrisations, "
+        f"{without} make no mixture."
+    )
+    if lucky:
+        text += f" Among those that pass are {' and '.join(lucky)}, by the luck of a start."
+    return text
+
+
 def main() -> int:
     """Run everything; see the first lines of the module."""
     checks = collections.Counter(check["status"] for check in check_estimator(DropIn(), on_fail=None, on_skip=None))
@@ -120,8 +139,8 @@ def main() -> int:
     ]
     versions = {"scikit-learn": sklearn.__version__, "torch": torch.__version__}
     result = {"versions": versions, "check_estimator": checks, "totals": totals, "tests": outcomes}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    save(RESULT, result)
+    fill(ROOT / "docs" / "sklearn.md", "sklearn_suite", markdown(result))
     print(table(outcomes))
     print(f"\nsuite: {dict(totals)}\ncheck_estimator: {dict(checks)}")
     for name in surprises:

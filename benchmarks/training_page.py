@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pages
+from timings import check_quartiles
 
 PAGE = pages.ROOT / "docs" / "training.md"
 SOURCES = ("errors", "ood", "attack")
@@ -132,6 +133,7 @@ def overhead_table(found: dict[str, Any]) -> str:
         [f"renewal on {found['renewal_points']:,} points, once an epoch", f"{1000 * found['renewal_seconds']:.0f}"],
     ]
     low, high = found["quartiles"]
+    check_quartiles("ratio of a training step", found["ratio"], low, high)
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     words = (
         f"{found['classifier']}, batch {found['batch']}, {found['pairs']} pairs, {found['clock']}, {found['threads']} "

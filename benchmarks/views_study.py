@@ -1,6 +1,6 @@
 """How the default score of several views was chosen, on the failures of `development.py`.
 
-    pip install gmm_torch[benchmarks]
+    pip install -e '.[benchmarks]'
     python benchmarks/views_study.py --checkpoint resnet20.safetensors --data cifar10-jpeg --document docs/detector.md
 
 A candidate is a way to treat the views in `moment_likelihood`, jointly as one long vector or averaged, and a weight for

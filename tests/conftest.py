@@ -1,6 +1,7 @@
 """Settings of every test process."""
 
 import os
+import re
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
 EXPORT = TorchVersion(torch.__version__) >= "2.8"
 
 
@@ -25,14 +27,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def run_python_blocks(tmp_path, monkeypatch) -> Callable[[str], int]:
-    """Runs a page's Python blocks in order, in an empty folder, but for those that are files; gives their number."""
+    """Runs a page's Python blocks in an empty folder, but for those that are files; gives their number.
+
+    Each runs alone, as a reader copies it, unless the page says that its examples run from top to bottom.
+    """
 
     def run(page: str) -> int:
         monkeypatch.chdir(tmp_path)
         found = [block.text for block in blocks(page) if block.language == "python" and not block.title]
         names: dict[str, object] = {}
         for text in found:
-            exec(text, names)  # later blocks go on from earlier ones
+            exec(text, names if TOP_TO_BOTTOM.search(page) else {})
         return len(found)
 
     return run

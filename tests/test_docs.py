@@ -88,6 +88,16 @@ def test_every_target_of_make_and_every_extra_exists():
         assert set(found.split(",")) <= extras.keys(), name
 
 
+def test_no_page_and_no_message_installs_a_release_that_there_is_not():
+    """`pip install gmm_torch` asks an index for a release; a clone is installed by `pip install -e '.[extra]'`."""
+    others = [ROOT / "pyproject.toml", ROOT / "Makefile", *(ROOT / "examples").rglob("*.md")]
+    for folder, kind in (("conf", "yaml"), ("benchmarks", "py"), ("gmm_torch", "py"), ("trainers", "py")):
+        others += (ROOT / folder).rglob(f"*.{kind}")
+    texts = TEXTS | {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in others}
+    found = [name for name, text in texts.items() if re.search(r"pip install (-\S+ )*['\"]?gmm_torch", text)]
+    assert not found
+
+
 def test_the_extras_are_documented():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"^\| `([a-z]+)` \|", TEXTS["docs/install.md"], re.MULTILINE)) == extras.keys()

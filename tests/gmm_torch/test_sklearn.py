@@ -509,7 +509,8 @@ def test_more_verbose_prints_changes_of_the_log_likelihood():
 # ---- scikit-learn's own tests
 
 
-def test_the_documentation_explains_what_of_scikit_learns_own_tests_need_not_pass_and_what_stands_for_it():
+def test_the_documentation_explains_what_of_scikit_learns_own_tests_need_not_pass_and_what_stands_for_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("sklearn_suite", ROOT / "benchmarks" / "sklearn_suite.py")
     suite = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(suite)

@@ -1,0 +1,256 @@
+"""What is computed from a mixture, or from a stream: by a rule, by its definition, by another library."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gmm_torch import GaussianMixture, missing
+from gmm_torch.conditioning import condition, marginal
+from gmm_torch.divergences import bhattacharyya, kl
+from gmm_torch.functional.batch_tests import batch_p_value
+from gmm_torch.selection import select
+from tests.equivalence.digits import detector, labels, split
+from tests.equivalence.mixture import TYPES, D, K, N, points
+from tests.equivalence.rows import Row, asked, near
+from tests.equivalence.surroundings import bfloat16, within
+from trainers.metrics import ExchangeabilityMartingale
+
+KEPT = [2, 0]
+REST = [1, 3]
+
+
+@cache
+def known(kind: str) -> GaussianMixture:
+    """A mixture in float64, so that what is compared are formulas."""
+    return GaussianMixture(K, D, kind, dtype=torch.float64).fit(points().double(), max_iter=7, tol=0.0, seed=3)
+
+
+def dense(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (K,), means (K, D), covariances (K, D, D)."""
+    mixture = known(kind)
+    return mixture.weights.numpy(), mixture.means.numpy(), mixture.dense_covariances.expand(K, D, D).numpy()
+
+
+def by_scipy(kind: str, x: Tensor, features: Sequence[int]) -> np.ndarray:
+    """log p of some features."""
+    weights, means, covariances = dense(kind)
+    index = list(features)
+    parts = [
+        math.log(w) + stats.multivariate_normal(m[index], c[np.ix_(index, index)]).logpdf(x[:, index].numpy())
+        for w, m, c in zip(weights, means, covariances, strict=True)
+    ]
+    return np.logaddexp.reduce(parts, axis=0)
+
+
+def holes(features: Sequence[int]) -> Tensor:
+    """The points, all but some features missing."""
+    x = torch.full_like(points().double(), torch.nan)
+    x[:, list(features)] = points().double()[:, list(features)]
+    return x
+
+
+def joint_less_marginal(kind: str, n: int = 20) -> list[float]:
+    """log p(rest | kept) = log p(all) - log p(kept)."""
+    x = points().double()[:n]
+    return (torch.from_numpy(by_scipy(kind, x, range(D)) - by_scipy(kind, x, KEPT))).tolist()
+
+
+def conditionals(kind: str, n: int = 20) -> list[float]:
+    """By `condition`, point by point."""
+    x = points().double()[:n]
+    return [float(condition(known(kind), KEPT, row[KEPT]).log_prob(row[REST][None])) for row in x]
+
+
+def expectations(kind: str, n: int = 20) -> Tensor:
+    """Means of the conditionals."""
+    found = [condition(known(kind), KEPT, row[KEPT]) for row in points().double()[:n]]
+    return torch.stack([mixture.weights @ mixture.means for mixture in found])
+
+
+def distances(kind: str) -> np.ndarray:
+    """Between all pairs of components of two mixtures, one of which is moved."""
+    _, means, covariances = dense(kind)
+    found = np.empty((K, K))
+    for i, j in itertools.product(range(K), repeat=2):
+        middle, off = (covariances[i] + covariances[j]) / 2, means[i] - means[j]
+        logs = [np.linalg.slogdet(c)[1] for c in (middle, covariances[i], covariances[j])]
+        found[i, j] = off @ np.linalg.solve(middle, off) / 8 + (logs[0] - (logs[1] + logs[2]) / 2) / 2
+    return found
+
+
+def divergence(how: str) -> float:
+    """KL of two Gaussians; the estimate in units of its own error is below five but once in two million times."""
+    one, other = (
+        torch.distributions.MultivariateNormal(torch.full((D,), m), scale * torch.eye(D))
+        for m, scale in ((0.0, 1.0), (0.5, 1.5))
+    )
+    exact = float(torch.distributions.kl_divergence(one, other))
+    if how == "exact":
+        return exact
+    mixtures = [
+        GaussianMixture(1, D).set_parameters(torch.ones(1), each.mean[None], each.covariance_matrix[None])
+        for each in (one, other)
+    ]
+    found = kl(*mixtures, 100_000, torch.Generator().manual_seed(0))
+    return found.value if abs(found.value - exact) > 5 * found.standard_error else exact
+
+
+def complete(how: str) -> float:
+    """Mean log-likelihood of fits to points without holes, run to their ends."""
+    mixture, x = GaussianMixture(K, D, dtype=torch.float64), points().double()
+    if how == "missing.fit":
+        return missing.fit(mixture, x, max_iter=2000, tol=1e-9, seed=3).score(x)
+    return mixture.fit(x, max_iter=2000, tol=1e-9, seed=3).score(x)
+
+
+def with_holes(order: Tensor | None = None) -> Tensor:
+    """Means of a fit to points of which a fifth is missing."""
+    gone = torch.rand(N, D, generator=torch.Generator().manual_seed(9)) < 0.2
+    gone[:, 0] = False
+    x = points().double().masked_fill(gone, torch.nan)
+    return missing.fit(
+        GaussianMixture(K, D, dtype=torch.float64), x if order is None else x[order], max_iter=7, tol=0.0
+    ).means
+
+
+def chosen(how: str) -> list[float]:
+    """BIC of three candidates."""
+    if how == "select":
+        found = select(points(), (1, 2, 3), ("diag",), seed=3)
+        return sorted(candidate.bic for candidate in found.candidates)
+    return sorted(GaussianMixture(k, D, "diag").fit(points(), seed=3).bic(points()) for k in (1, 2, 3))
+
+
+def capital(sizes: Sequence[int]) -> dict[str, Any]:
+    """Evidence of drift after a stream, told in parts."""
+    generator = torch.Generator().manual_seed(0)
+    metric = ExchangeabilityMartingale(torch.randn(99, generator=generator).mul(4).round(), seed=1)
+    for part in (torch.randn(200, generator=generator).mul(4).round() - 1).split(list(sizes)):
+        metric.update(part)
+    return {"capital": metric.log_capital, "highest": metric.log_maximum, "alarm": int(metric.alarm_at)}
+
+
+def batch(order: int) -> dict[str, float]:
+    """Whether a batch is like the calibration set, by every test."""
+    generator = torch.Generator().manual_seed(0)
+    calibration, scores = torch.randn(99, generator=generator), torch.randn(40, generator=generator) - 0.3
+    if order:
+        calibration, scores = (x[torch.randperm(len(x), generator=generator)] for x in (calibration, scores))
+    return {
+        statistic: batch_p_value(scores, calibration, statistic) for statistic in ("fisher", "rank_sum", "kolmogorov")
+    }
+
+
+def explained(size: int) -> list[str]:
+    """What the detector says in words."""
+    return [str(detector().explain(x)[i]) for x in split("test")[:12].split(size) for i in range(len(x))]
+
+
+def made_up(size: int) -> dict[str, Any]:
+    """Error rates by component."""
+    import copy
+
+    pairs = zip(split("test").split(size), labels("test").split(size), strict=True)
+    return {name: repr(found) for name, found in copy.deepcopy(detector()).characterise(list(pairs)).items()}
+
+
+def table() -> list[Row]:
+    """The rows of this theme."""
+    ask = partial(asked, "calculus")
+    rows: list[Row] = []
+    for kind in TYPES:
+        rows += ask(
+            f"densities of some features under a {kind} mixture",
+            {
+                "SciPy": lambda k=kind: by_scipy(k, points().double(), KEPT),
+                "marginal": near(lambda k=kind: marginal(known(k), KEPT).log_prob(points().double()[:, KEPT]), 1e-9),
+                "missing.log_prob": near(lambda k=kind: missing.log_prob(known(k), holes(KEPT)), 1e-9),
+                "marginal of a marginal": near(
+                    lambda k=kind: marginal(marginal(known(k), [2, 3, 0]), [0, 2]).log_prob(points().double()[:, KEPT]),
+                    1e-9,
+                ),
+                "marginal, under autocast": near(
+                    within(bfloat16, lambda k=kind: marginal(known(k), KEPT).log_prob(points().double()[:, KEPT])), 1e-9
+                ),
+            },
+        )
+        rows += ask(
+            f"densities given some features under a {kind} mixture",
+            {
+                "joint less marginal": lambda k=kind: joint_less_marginal(k),
+                "condition": near(lambda k=kind: conditionals(k), 1e-8),
+                "condition, under autocast": near(within(bfloat16, lambda k=kind: conditionals(k)), 1e-8),
+            },
+        )
+        rows += ask(
+            f"expectations given some features under a {kind} mixture",
+            {
+                "condition": lambda k=kind: expectations(k),
+                "missing.impute": near(lambda k=kind: missing.impute(known(k), holes(KEPT)[:20])[:, REST], 1e-8),
+            },
+        )
+        rows += ask(
+            f"Bhattacharyya's distances of {kind} components",
+            {
+                "by definition": lambda k=kind: distances(k),
+                "bhattacharyya": near(lambda k=kind: bhattacharyya(known(k), known(k)), 1e-9),
+            },
+        )
+        rows += ask(
+            f"all features of a {kind} mixture",
+            {
+                "log_prob": lambda k=kind: known(k).log_prob(points().double()),
+                "marginal of all": near(lambda k=kind: marginal(known(k), range(D)).log_prob(points().double()), 1e-9),
+                "missing.log_prob, none missing": near(
+                    lambda k=kind: missing.log_prob(known(k), points().double()), 1e-9
+                ),
+                "SciPy": near(lambda k=kind: by_scipy(k, points().double(), range(D)), 1e-9),
+            },
+        )
+    rows += ask(
+        "a divergence of Gaussians",
+        {
+            "torch.distributions": lambda: divergence("exact"),
+            "kl, within five errors": near(lambda: divergence("kl"), 1e-12),
+        },
+    )
+    rows += ask(
+        "a fit to points of which none misses a feature",
+        {"fit": lambda: complete("fit"), "missing.fit": near(lambda: complete("missing.fit"), 1e-4)},
+    )
+    rows += ask(
+        "a fit to points that miss features",
+        {
+            "as they come": with_holes,
+            "in another order": near(lambda: with_holes(torch.arange(N).flip(0)), 1e-6),
+            "under autocast": within(bfloat16, with_holes),
+        },
+    )
+    rows += ask(
+        "BIC of candidates", {"one by one": lambda: chosen("fit"), "select": near(lambda: chosen("select"), 1e-9)}
+    )
+    rows += ask(
+        "evidence of drift in a stream",
+        {
+            "at once": lambda: capital([200]),
+            "one by one": near(lambda: capital([1] * 200), 1e-9),
+            "in parts": near(lambda: capital([7, 93, 0, 100]), 1e-9),
+        },
+    )
+    rows += ask("tests of a batch", {"as it comes": lambda: batch(0), "in another order": near(lambda: batch(1), 1e-9)})
+    rows += ask(
+        "an explanation in words",
+        {"of a batch": lambda: explained(12), "one by one": lambda: explained(1), "in fours": lambda: explained(4)},
+    )
+    rows += ask(
+        "error rates of components",
+        {"at once": lambda: made_up(200), "one by one": lambda: made_up(1), "in batches of 7": lambda: made_up(7)},
+    )
+    return rows
