@@ -5,10 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.calibration import Calibration
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.conditional import BOUNDS, simultaneous_calibration_size
-from gmm_torch.functional.p_values import comparable
+from gmm_torch.functional.p_values import quotient_type, rank, refused
 
 
 class ConditionalCalibration(Calibration):
@@ -36,7 +36,7 @@ class ConditionalCalibration(Calibration):
         self.delta = delta
         self.method = method
         # They follow from the size of the set, the method and delta.
-        self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) float32, ascending
+        self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) ascending
 
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""
@@ -50,7 +50,7 @@ class ConditionalCalibration(Calibration):
         """
         super().fit(scores, alpha, predictions=predictions)
         self._tabulate()
-        if not bool(self.bounds[0] <= alpha):
+        if not bool(refused(self.bounds[0], alpha)):
             given, self.scores = len(self.scores), self.scores[:0]
             needed = simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
             raise ValueError(
@@ -68,19 +68,26 @@ class ConditionalCalibration(Calibration):
         self._check_fitted()
         if uniform is not None:
             raise ValueError("uniform: expected None; bounds given the calibration set are not for randomised p-values")
-        score = comparable(score)
-        rank = torch.searchsorted(self.scores, score.to(self.scores.dtype).contiguous(), right=True)
-        return self.bounds[rank].to(torch.promote_types(score.dtype, torch.float32))
+        return self.bounds[rank(score, self.scores)]
+
+    def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by the bound of the rank."""
+        return ~refused(self.p_value(score), alpha)
 
     def threshold(self, alpha: float) -> Tensor:
-        """The score () at and above which p > alpha; minus infinity where everything is accepted."""
+        """The score () at and above which `accepts`; minus infinity where everything is accepted."""
         self._check_fitted()
-        check_alpha(alpha)
-        k = int((self.bounds[:-1] <= alpha).sum())
+        check_probability("alpha", alpha)
+        k = int(refused(self.bounds[:-1], alpha).sum())
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
     def _tabulate(self) -> None:
-        self.bounds = BOUNDS[self.method](len(self.scores), self.delta).float().to(self.scores.device)
+        device = self.scores.device
+        bounds = BOUNDS[self.method](len(self.scores), self.delta)
+        narrow = bounds.to(quotient_type(device))
+        # a bound may be rounded up, never down
+        up = torch.where(narrow.double() < bounds, narrow.nextafter(torch.ones_like(narrow)), narrow)
+        self.bounds = up.to(device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

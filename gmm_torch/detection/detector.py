@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.batches import first_of
-from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.calibration import Calibration
 from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
 from gmm_torch.detection.description import Description
@@ -31,6 +31,7 @@ from gmm_torch.detection.storage import (
 )
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
 
@@ -87,7 +88,7 @@ class FailureDetector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_alpha(alpha)
+        check_probability("alpha", alpha)
         self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
@@ -242,7 +243,8 @@ class FailureDetector(nn.Module):
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
-        return Verdict(logits, prediction, score, p_value, p_value > self.alpha)
+        accept = self.calibration.accepts(score, prediction, alpha=self.alpha)
+        return Verdict(logits, prediction, score, p_value, accept)
 
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
