@@ -21,14 +21,14 @@ class ConditionalCalibration(Calibration):
 
     Args:
         delta: share of calibration sets for which it may fail, in (0, 1).
-        method: "simes", tight for small p-values; "monte_carlo", tight over a wider range; "dkw", for large sets and
+        method: "simes", tight for small p-values; "berk_jones", tight over a wider range; "dkw", for large sets and
             large p-values. See `functional.conditional`.
     """
 
     name = "conditional"
     bounds: Tensor
 
-    def __init__(self, delta: float = 0.1, method: str = "monte_carlo") -> None:
+    def __init__(self, delta: float = 0.1, method: str = "berk_jones") -> None:
         super().__init__()
         check_probability("delta", delta)
         if method not in BOUNDS:
