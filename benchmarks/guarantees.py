@@ -275,7 +275,7 @@ def by_class(real: Digits) -> dict[str, Any]:
 
 def conditional(sources: list[Population]) -> list[dict[str, Any]]:
     """Share of calibration sets whose true false alarm rate is above what was asked for, at any alpha, or at 0.05."""
-    n, delta, alpha, n_sets, rows = N_CALIBRATION, 0.1, 0.05, 2000, []
+    n, delta, alpha, n_sets, rows = N_CALIBRATION, 0.1, 0.05, 20_000, []
     tables = {name: bounds(n, delta) for name, bounds in BOUNDS.items()}
     k_plain, k_fixed = threshold_index(alpha, n), threshold_index(conditional_alpha(alpha, n, delta), n)
     for number, source in enumerate(sources):
