@@ -44,18 +44,33 @@ class Calibration(nn.Module):
         Raises:
             ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
         """
-        check_probability("alpha", alpha)
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).sum())
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        needed = calibration_size(alpha)
-        if len(scores) < needed:
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {len(scores)}: "
-                "give more, or choose a larger alpha"
-            )
+        self._require(alpha, len(scores))
         self.scores = scores.detach().sort().values
         return self
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha; without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self._require(alpha, len(self))
+        return self
+
+    def _require(self, alpha: float, n: int) -> None:
+        """Raise unless n scores are enough for a p-value to be <= alpha."""
+        check_probability("alpha", alpha)
+        needed = calibration_size(alpha)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {n}: give more, or choose a "
+                "larger alpha"
+            )
 
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""

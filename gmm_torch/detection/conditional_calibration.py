@@ -50,14 +50,16 @@ class ConditionalCalibration(Calibration):
         """
         super().fit(scores, alpha, predictions=predictions)
         self._tabulate()
-        if not bool(refused(self.bounds[0], alpha)):
-            given, self.scores = len(self.scores), self.scores[:0]
+        return self
+
+    def _require(self, alpha: float, n: int) -> None:
+        super()._require(alpha, n)
+        if not bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha)):
             needed = simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
             raise ValueError(
                 f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at "
-                f"least {needed} inputs; got {given}: give more, choose a larger alpha or delta, or another method"
+                f"least {needed} inputs; got {n}: give more, choose a larger alpha or delta, or another method"
             )
-        return self
 
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """(N,) p-values of scores (N,): the bound b_i of the conformal p-value i/(n + 1).

@@ -31,7 +31,6 @@ from gmm_torch.detection.storage import (
 )
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.errors import FileFormatError, NotFittedError
-from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
 
@@ -88,7 +87,6 @@ class FailureDetector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_probability("alpha", alpha)
         self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
@@ -105,6 +103,21 @@ class FailureDetector(nn.Module):
         self.n_fitted = 0
         self.widths: dict[str, int] = {}
         self._n_classes = 0
+        self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
+
+    @property
+    def alpha(self) -> float:
+        """The false alarm rate on inputs like those of the calibration set; nothing is fitted again to change it.
+
+        Raises, when set:
+            ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self.calibration.target(alpha)
+        self._alpha = float(alpha)
 
     @property
     def classifier(self) -> nn.Module:
@@ -400,7 +413,8 @@ class FailureDetector(nn.Module):
             NotFittedError: before `fit` and `calibrate`.
         """
         self._check_fitted()
-        self.calibration.threshold(self.alpha)
+        self.calibration.threshold(self.alpha)  # there is one
+        self.calibration.target(self.alpha)
         description = Description(
             layers=self.extractor.layers,
             views=list(self.extractor.views),
@@ -490,10 +504,13 @@ class FailureDetector(nn.Module):
             if isinstance(module, GaussianMixture):
                 module.require_fitted()
         self.memory.check(self.n_fitted, self._n_classes)
-        classes = torch.arange(self._n_classes)
-        least = self.calibration.p_value(self.calibration.scores.new_full(classes.shape, -torch.inf), classes)
-        if not bool((least <= self.alpha).all()):
-            raise ValueError(f"{len(self.calibration)} calibration scores can refuse nothing at alpha={self.alpha:g}")
+        self.calibration.threshold(self.alpha)  # there is one
+        self.calibration.target(self.alpha)
+
+
+def _check_alpha(detector: FailureDetector, _: Any) -> None:
+    """A state's calibration scores must suffice for the alpha of the detector that takes them."""
+    detector.calibration.target(detector.alpha)
 
 
 def _labels_of(batch: Any) -> Tensor:

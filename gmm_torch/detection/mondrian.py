@@ -81,24 +81,43 @@ class MondrianCalibration(nn.Module):
             ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
                 be <= alpha; the message says how many it takes.
         """
-        check_probability("alpha", alpha)
         bad = int((~torch.isfinite(scores)).sum())
         if bad:
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
         _check_shape(predictions, scores)
         self._check_classes(predictions)
-        needed = max(calibration_size(alpha), self.min_size or 0)
-        if len(scores) < needed:
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
-                f"{len(scores)}: give more, or choose a larger alpha"
-            )
+        needed = self._needed(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
         self.scores, self.classes = scores.detach()[order], predictions[order].long()
         self.needed = torch.tensor(needed, device=scores.device)
         self._index()
         return self
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha, which decides how many inputs a class needs to stand alone.
+
+        Without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self.needed = torch.full_like(self.needed, self._needed(alpha, len(self)))
+            self._index()
+        return self
+
+    def _needed(self, alpha: float, n: int) -> int:
+        """How many inputs a group needs; raise unless there are as many at all."""
+        check_probability("alpha", alpha)
+        needed = max(calibration_size(alpha), self.min_size or 0)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
+                f"{n}: give more, or choose a larger alpha"
+            )
+        return needed
 
     @property
     def pooled(self) -> Tensor:

@@ -37,7 +37,7 @@ def test_a_verdict_is_the_classifiers_answer_with_a_rank_among_calibration_score
     assert torch.equal(verdict.prediction, net(x).argmax(1))
     calibration = detector(torch.cat([b[0] for b in batches(99, 2)])).score
     rank = (calibration <= verdict.score[:, None]).sum(1)
-    torch.testing.assert_close(verdict.p_value, (1 + rank) / 100, atol=0.0101, rtol=0)
+    torch.testing.assert_close(verdict.p_value, (1 + rank).double() / 100, atol=0.0101, rtol=0)
     assert torch.equal(verdict.accept, verdict.p_value > 0.05)
 
 

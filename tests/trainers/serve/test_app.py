@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.detection import Calibration
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
@@ -304,8 +305,8 @@ def test_a_detector_that_can_not_judge_is_refused_at_once(detector):
 
 def test_a_detector_that_would_accept_everything_is_refused(detector):
     detector = copy.deepcopy(detector)
-    detector.alpha = 0.001
-    with pytest.raises(ValueError, match=r"too few for alpha=0\.001"):
+    detector.calibration = Calibration(detector.calibration.scores[:18])
+    with pytest.raises(ValueError, match=r"alpha=0\.05 needs at least 19 inputs; got 18"):
         create_app(detector, SHAPE)
 
 
