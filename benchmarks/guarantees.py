@@ -44,7 +44,7 @@ from gmm_torch.functional.conditional import (
 )
 from gmm_torch.functional.false_discovery import discoveries
 from gmm_torch.functional.martingale import bet, online_p_values
-from gmm_torch.functional.p_values import conformal_p_value, smoothed_p_value, threshold_index
+from gmm_torch.functional.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
 from gmm_torch.functional.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
 from trainers.classifiers.small_cnn import SmallCNN
 
@@ -233,7 +233,7 @@ def marginal(sources: list[Population], real: Digits) -> list[dict[str, Any]]:
                     p = smoothed_p_value(test, reference, uniforms((len(test),), generator))
                 else:
                     p = conformal_p_value(test, reference)
-                alarms = p[:, None] <= torch.tensor(ALPHAS_TESTED, dtype=torch.float64) + 1e-12
+                alarms = torch.stack([refused(p, alpha) for alpha in ALPHAS_TESTED], 1)
                 rates.append(alarms.double().mean(0))
                 first.append(alarms[0])
             for i, alpha in enumerate(ALPHAS_TESTED):
@@ -261,7 +261,7 @@ def by_class(real: Digits) -> dict[str, Any]:
         mondrian = MondrianCalibration(10).fit(real.score[cal], alpha, predictions=real.prediction[cal])
         divided = mondrian.p_value(real.score[test], real.prediction[test])
         for name, p in (("plain", plain), ("by_class", divided)):
-            alarms = (p <= alpha + 1e-12).double()
+            alarms = refused(p, alpha).double()
             rates[name].append(torch.stack([alarms[real.prediction[test] == c].mean() for c in range(10)]))
     found: dict[str, Any] = {"alpha": alpha, "n_calibration": N_CALIBRATION, "n_splits": N_SPLITS}
     for name, values in rates.items():
@@ -275,7 +275,7 @@ def by_class(real: Digits) -> dict[str, Any]:
 
 def conditional(sources: list[Population]) -> list[dict[str, Any]]:
     """Share of calibration sets whose true false alarm rate is above what was asked for, at any alpha, or at 0.05."""
-    n, delta, alpha, n_sets, rows = N_CALIBRATION, 0.1, 0.05, 2000, []
+    n, delta, alpha, n_sets, rows = N_CALIBRATION, 0.1, 0.05, 20_000, []
     tables = {name: bounds(n, delta) for name, bounds in BOUNDS.items()}
     k_plain, k_fixed = threshold_index(alpha, n), threshold_index(conditional_alpha(alpha, n, delta), n)
     for number, source in enumerate(sources):
@@ -293,7 +293,7 @@ def conditional(sources: list[Population]) -> list[dict[str, Any]]:
             )
         for name, table in tables.items():
             failed = int((true_rate > table[:-1]).any(1).sum())
-            k = int((table[:-1] <= alpha).sum())
+            k = int(refused(table[:-1], alpha).sum())
             rows.append(
                 {"scores": source.name, "adjustment": name, "holds_for": "every alpha"}
                 | {"exceeded": rate_is_at_most(f"conditional, {name}, {source.name}", failed, n_sets, delta)}
@@ -359,7 +359,7 @@ def batches(source: Population) -> list[dict[str, Any]]:
                 clean, bad = source.draw((m - n_failures,), generator), source.failures((n_failures,), generator)
                 reference = source.draw((N_CALIBRATION,), generator)
                 p = batch_p_value(torch.cat([clean, bad]), reference, statistic, n_permutations=199, seed=seed)
-                alarms += p <= alpha + 1e-12
+                alarms += p <= alpha
             if n_failures:
                 row["found"][str(n_failures)] = rate(alarms, n_batches)
             else:
@@ -495,7 +495,7 @@ def broken(real: Digits) -> list[dict[str, Any]]:
         )
         for name, (score, reference) in zip(calibrated, pairs, strict=True):
             p = conformal_p_value(score[N_TRAIN:], reference.sort().values)
-            calibrated[name].append(float((p <= alpha + 1e-12).double().mean()))
+            calibrated[name].append(float(refused(p, alpha).double().mean()))
     rows = []
     for name, what in (
         ("new images", f"calibrated on {N_TRAIN} new images, as it should be"),

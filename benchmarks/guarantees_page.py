@@ -14,7 +14,7 @@ ADJUSTMENTS = {
     "fixed_alpha": "`conditional_alpha`",
     "simes": "Simes",
     "dkw": "DKW",
-    "monte_carlo": "Monte Carlo",
+    "berk_jones": "Berk and Jones",
 }
 
 

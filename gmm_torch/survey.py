@@ -11,30 +11,7 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.distributed import gather_objects, is_distributed
 from gmm_torch.parameters import Parameters
-
-_MIX = (
-    -7046029254386353131,
-    -4417276706812531889,
-    1609587929392839161,
-)  # odd 64-bit multipliers (splitmix64, xxhash)
-
-
-def content_keys(x: Tensor, seed: int) -> Tensor:
-    """Pseudo-random keys (n,) int64 that depend on the values of each row of x (n, D) and the seed alone.
-
-    Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process, device or
-    wider type it comes in. Keeping the rows with the smallest keys is then a uniform sample, whatever the order.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
-    # The sum makes -0.0 the same as 0.0.
-    bits = (x + x.new_zeros(1, dtype=torch.float64)).view(torch.int64)
-    # Round numbers differ in their high bits alone, of which a product would keep few.
-    bits ^= bits >> 36
-    key = bits.mul_(multipliers.to(x.device)).sum(1)
-    for multiplier, shift in zip(_MIX, (30, 27, 31), strict=True):
-        key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
-    return key
+from gmm_torch.sampling import content_keys
 
 
 @dataclass(frozen=True)

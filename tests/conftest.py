@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 from torch.torch_version import TorchVersion
 
 from tests.pages import blocks
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
+
+# No test judges by time, and no two runs try other examples.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
 
 TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
 EXPORT = TorchVersion(torch.__version__) >= "2.8"

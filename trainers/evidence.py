@@ -19,6 +19,7 @@ from gmm_torch.detection.class_rates import class_rates, homogeneity
 from gmm_torch.detection.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.detection.hypothesis_tests import compare, holm, permutation
 from gmm_torch.detection.stratified_tests import compare_within
+from gmm_torch.functional.p_values import refused
 from gmm_torch.functional.risk_coverage import excess_aurc
 from trainers.metrics import AUGRC, AURC, FPRAtTPR
 
@@ -244,7 +245,7 @@ def false_alarm_rates(
     rates: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for alpha in alphas:
-        alarms = int((p_values <= alpha).sum())
+        alarms = int(refused(p_values, alpha).sum())
         interval = stats.binomtest(alarms, len(p_values)).proportion_ci(confidence, method="exact")
         rates[f"{alpha:g}"] = alarms / len(p_values)
         intervals[f"{alpha:g}"] = [float(interval.low), float(interval.high)]
@@ -266,7 +267,7 @@ def class_false_alarms(
         alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates
         differ, and `MondrianCalibration` would make them equal.
     """
-    rates = class_rates(p_values <= alpha, prediction, confidence)
+    rates = class_rates(refused(p_values, alpha), prediction, confidence)
     return {
         "alpha": alpha,
         "confidence": confidence,

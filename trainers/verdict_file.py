@@ -125,7 +125,7 @@ class VerdictFile:
         """Write the rows of a batch at once."""
         self._n_rows += len(rows)
         self._write(
-            (path, label, f"{score:.9g}", f"{p_value:.6g}", accept, component, error)
+            (path, label, f"{score:.9g}", repr(p_value), accept, component, error)
             for path, label, score, p_value, accept, component, error in rows
         )
 

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.p_values import calibration_size, conformal_p_value, smoothed_p_value, threshold_index
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise unless 0 < alpha < 1."""
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha: expected a number between 0 and 1, both excluded; got {alpha}")
+from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.p_values import (
+    calibration_size,
+    conformal_p_value,
+    exceeds,
+    rank,
+    smoothed_p_value,
+    threshold_index,
+)
 
 
 class Calibration(nn.Module):
@@ -42,22 +44,37 @@ class Calibration(nn.Module):
         Raises:
             ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
         """
-        check_alpha(alpha)
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).sum())
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        needed = calibration_size(alpha)
-        if len(scores) < needed:
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {len(scores)}: "
-                "give more, or choose a larger alpha"
-            )
+        self._require(alpha, len(scores))
         self.scores = scores.detach().sort().values
         return self
 
     def smallest(self, alpha: float) -> int:
         """The fewest calibration inputs with which a p-value can be <= alpha."""
         return calibration_size(alpha)
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha; without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self._require(alpha, len(self))
+        return self
+
+    def _require(self, alpha: float, n: int) -> None:
+        """Raise unless n scores are enough for a p-value to be <= alpha."""
+        check_probability("alpha", alpha)
+        needed = self.smallest(alpha)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {n}: give more, or choose a "
+                "larger alpha"
+            )
 
     def options(self) -> dict[str, Any]:
         """The arguments that make another one like this, for files."""
@@ -78,10 +95,14 @@ class Calibration(nn.Module):
             return conformal_p_value(score, self.scores)
         return smoothed_p_value(score, self.scores, uniform)
 
-    def threshold(self, alpha: float) -> Tensor:
-        """The score () at and above which p > alpha; minus infinity where everything is accepted."""
+    def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by rank; see `exceeds`."""
         self._check_fitted()
-        check_alpha(alpha)
+        return exceeds(1 + rank(score, self.scores), len(self.scores) + 1, alpha)
+
+    def threshold(self, alpha: float) -> Tensor:
+        """The score () at and above which `accepts`; minus infinity where everything is accepted."""
+        self._check_fitted()
         k = threshold_index(alpha, len(self.scores))
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 

@@ -5,10 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.calibration import Calibration
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.conditional import BOUNDS, simultaneous_calibration_size
-from gmm_torch.functional.p_values import comparable
+from gmm_torch.functional.p_values import quotient_type, rank, refused
 
 
 class ConditionalCalibration(Calibration):
@@ -21,14 +21,14 @@ class ConditionalCalibration(Calibration):
 
     Args:
         delta: share of calibration sets for which it may fail, in (0, 1).
-        method: "simes", tight for small p-values; "monte_carlo", tight over a wider range; "dkw", for large sets and
+        method: "simes", tight for small p-values; "berk_jones", tight over a wider range; "dkw", for large sets and
             large p-values. See `functional.conditional`.
     """
 
     name = "conditional"
     bounds: Tensor
 
-    def __init__(self, delta: float = 0.1, method: str = "monte_carlo") -> None:
+    def __init__(self, delta: float = 0.1, method: str = "berk_jones") -> None:
         super().__init__()
         check_probability("delta", delta)
         if method not in BOUNDS:
@@ -36,7 +36,7 @@ class ConditionalCalibration(Calibration):
         self.delta = delta
         self.method = method
         # They follow from the size of the set, the method and delta.
-        self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) float32, ascending
+        self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) ascending
 
     def smallest(self, alpha: float) -> int:
         """The fewest calibration inputs with which a p-value can be <= alpha."""
@@ -54,14 +54,16 @@ class ConditionalCalibration(Calibration):
         """
         super().fit(scores, alpha, predictions=predictions)
         self._tabulate()
-        if not bool(self.bounds[0] <= alpha):
-            given, self.scores = len(self.scores), self.scores[:0]
+        return self
+
+    def _require(self, alpha: float, n: int) -> None:
+        check_probability("alpha", alpha)
+        if n < 1 or not bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha)):
             needed = self.smallest(alpha)
             raise ValueError(
                 f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at "
-                f"least {needed} inputs; got {given}: give more, choose a larger alpha or delta, or another method"
+                f"least {needed} inputs; got {n}: give more, choose a larger alpha or delta, or another method"
             )
-        return self
 
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """(N,) p-values of scores (N,): the bound b_i of the conformal p-value i/(n + 1).
@@ -72,19 +74,26 @@ class ConditionalCalibration(Calibration):
         self._check_fitted()
         if uniform is not None:
             raise ValueError("uniform: expected None; bounds given the calibration set are not for randomised p-values")
-        score = comparable(score)
-        rank = torch.searchsorted(self.scores, score.to(self.scores.dtype).contiguous(), right=True)
-        return self.bounds[rank].to(torch.promote_types(score.dtype, torch.float32))
+        return self.bounds[rank(score, self.scores)]
+
+    def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by the bound of the rank."""
+        return ~refused(self.p_value(score), alpha)
 
     def threshold(self, alpha: float) -> Tensor:
-        """The score () at and above which p > alpha; minus infinity where everything is accepted."""
+        """The score () at and above which `accepts`; minus infinity where everything is accepted."""
         self._check_fitted()
-        check_alpha(alpha)
-        k = int((self.bounds[:-1] <= alpha).sum())
+        check_probability("alpha", alpha)
+        k = int(refused(self.bounds[:-1], alpha).sum())
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
     def _tabulate(self) -> None:
-        self.bounds = BOUNDS[self.method](len(self.scores), self.delta).float().to(self.scores.device)
+        device = self.scores.device
+        bounds = BOUNDS[self.method](len(self.scores), self.delta)
+        narrow = bounds.to(quotient_type(device))
+        # a bound may be rounded up, never down
+        up = torch.where(narrow.double() < bounds, narrow.nextafter(torch.ones_like(narrow)), narrow)
+        self.bounds = up.to(device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.batches import first_of
-from gmm_torch.detection.calibration import Calibration, check_alpha
+from gmm_torch.detection.calibration import Calibration
 from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
 from gmm_torch.detection.description import Description
@@ -86,7 +86,6 @@ class FailureDetector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_alpha(alpha)
         self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
@@ -103,6 +102,21 @@ class FailureDetector(nn.Module):
         self.n_fitted = 0
         self.widths: dict[str, int] = {}
         self._n_classes = 0
+        self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
+
+    @property
+    def alpha(self) -> float:
+        """The false alarm rate on inputs like those of the calibration set; nothing is fitted again to change it.
+
+        Raises, when set:
+            ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self.calibration.target(alpha)
+        self._alpha = float(alpha)
 
     @property
     def classifier(self) -> nn.Module:
@@ -255,7 +269,8 @@ class FailureDetector(nn.Module):
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
-        return Verdict(logits, prediction, score, p_value, p_value > self.alpha)
+        accept = self.calibration.accepts(score, prediction, alpha=self.alpha)
+        return Verdict(logits, prediction, score, p_value, accept)
 
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
@@ -412,7 +427,8 @@ class FailureDetector(nn.Module):
             NotFittedError: before `fit` and `calibrate`.
         """
         self._check_fitted()
-        self.calibration.threshold(self.alpha)
+        self.calibration.threshold(self.alpha)  # there is one
+        self.calibration.target(self.alpha)
         description = Description(
             layers=self.extractor.layers,
             views=list(self.extractor.views),
@@ -502,10 +518,13 @@ class FailureDetector(nn.Module):
             if isinstance(module, GaussianMixture):
                 module.require_fitted()
         self.memory.check(self.n_fitted, self._n_classes)
-        classes = torch.arange(self._n_classes)
-        least = self.calibration.p_value(self.calibration.scores.new_full(classes.shape, -torch.inf), classes)
-        if not bool((least <= self.alpha).all()):
-            raise ValueError(f"{len(self.calibration)} calibration scores can refuse nothing at alpha={self.alpha:g}")
+        self.calibration.threshold(self.alpha)  # there is one
+        self.calibration.target(self.alpha)
+
+
+def _check_alpha(detector: FailureDetector, _: Any) -> None:
+    """A state's calibration scores must suffice for the alpha of the detector that takes them."""
+    detector.calibration.target(detector.alpha)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.feature_mixture import FeatureMixture
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.functional.counts import class_counts
+from gmm_torch.sampling import sample_rows
 
 # Fitting inputs that are kept as neighbours, and the numbers that they may take together: eight megabytes.
 MAX_KEPT, MAX_NUMBERS = 1000, 2**21
@@ -41,7 +42,7 @@ class Memory(nn.Module):
     """Of all mixtures of a score, in their order.
 
     Attributes:
-        index: (M,) int64, which of the fitting inputs are kept, evenly spaced.
+        index: (M,) int64, which of the fitting inputs are kept, a random sample that their order has no part in.
         prediction: (M,) int64, their predicted classes.
         mixtures: one `ComponentMemory` for each mixture.
     """
@@ -70,7 +71,7 @@ class Memory(nn.Module):
         prediction = logits.argmax(-1)
         width = sum(model.mixture.n_features for model in models.values())
         n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
-        self.index = torch.arange(n_kept, device=logits.device) * len(logits) // max(1, n_kept)
+        self.index = sample_rows(logits, n_kept).sort().values
         self.prediction = prediction[self.index]
         for model, kept in zip(models.values(), self._kept(), strict=True):
             points = model.points(outputs)

@@ -6,9 +6,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.p_values import calibration_size, comparable, threshold_index
+from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.p_values import (
+    calibration_size,
+    comparable,
+    exceeds,
+    quotient,
+    smoothed_count,
+    threshold_index,
+)
 
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
 
@@ -78,24 +85,43 @@ class MondrianCalibration(nn.Module):
             ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
                 be <= alpha; the message says how many it takes.
         """
-        check_alpha(alpha)
         bad = int((~torch.isfinite(scores)).sum())
         if bad:
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
         _check_shape(predictions, scores)
         self._check_classes(predictions)
-        needed = self.smallest(alpha)
-        if len(scores) < needed:
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
-                f"{len(scores)}: give more, or choose a larger alpha"
-            )
+        needed = self._needed(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
         self.scores, self.classes = scores.detach()[order], predictions[order].long()
         self.needed = torch.tensor(needed, device=scores.device)
         self._index()
         return self
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha, which decides how many inputs a class needs to stand alone.
+
+        Without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self.needed = torch.full_like(self.needed, self._needed(alpha, len(self)))
+            self._index()
+        return self
+
+    def _needed(self, alpha: float, n: int) -> int:
+        """How many inputs a group needs; raise unless there are as many at all."""
+        check_probability("alpha", alpha)
+        needed = self.smallest(alpha)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
+                f"{n}: give more, or choose a larger alpha"
+            )
+        return needed
 
     @property
     def pooled(self) -> Tensor:
@@ -116,24 +142,21 @@ class MondrianCalibration(nn.Module):
         group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
         pool, ties or not.
         """
-        self._check_fitted()
-        _check_shape(predictions, score)
-        if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
-            self._check_classes(predictions)
-        score = comparable(score)
-        size = self.group_sizes[predictions]
+        self._check(score, predictions)
+        size = self.group_sizes[predictions] + 1
         up_to = self._rank(score, predictions, right=True)
         if uniform is None:
-            dtype = torch.promote_types(score.dtype, torch.float32)
-            return (1 + up_to).to(dtype) / (size + 1)
-        below = self._rank(score, predictions, right=False)
-        dtype = torch.promote_types(score.dtype, uniform.dtype)
-        return (below.to(dtype) + uniform.to(dtype) * (1 + up_to - below)) / (size + 1)
+            return quotient(1 + up_to, size)
+        return quotient(smoothed_count(self._rank(score, predictions, right=False), up_to, uniform), size)
+
+    def accepts(self, score: Tensor, predictions: Tensor, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by rank; see `exceeds`."""
+        self._check(score, predictions)
+        return exceeds(1 + self._rank(score, predictions, right=True), self.group_sizes[predictions] + 1, alpha)
 
     def threshold(self, alpha: float) -> Tensor:
-        """(C,) scores at and above which p > alpha, by predicted class; minus infinity where everything is accepted."""
+        """(C,) scores at and above which `accepts`, by predicted class; minus infinity where everything is accepted."""
         self._check_fitted()
-        check_alpha(alpha)
         found = []
         for own in self.members:
             group = self.scores[own[self.classes]]
@@ -141,11 +164,18 @@ class MondrianCalibration(nn.Module):
             found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
         return torch.stack(found)
 
+    def _check(self, score: Tensor, predictions: Tensor) -> None:
+        self._check_fitted()
+        _check_shape(predictions, score)
+        if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
+            self._check_classes(predictions)
+
     def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
         """(N,) int64, how many scores of each input's group lie below its score, those equal to it included or not."""
-        columns = score.to(self.table.dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
+        dtype = torch.promote_types(score.dtype, self.table.dtype)  # see `rank`
+        columns = comparable(score).to(dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
         # plus infinity must not count what fills the table up
-        below = torch.minimum(torch.searchsorted(self.table, columns, right=right), self.sizes[:, None])
+        below = torch.minimum(torch.searchsorted(self.table.to(dtype), columns, right=right), self.sizes[:, None])
         return (self.members[predictions] * below.T).sum(1)
 
     def _index(self) -> None:

@@ -61,7 +61,8 @@ class Outputs(NamedTuple):
         """Several batches, one after another."""
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
         logits = torch.cat([part.logits for part in parts])
-        return Outputs(logits, features, _joined([part.labels for part in parts]), _joined([part.keys for part in parts]))
+        labels, keys = (_joined([getattr(part, name) for part in parts]) for name in ("labels", "keys"))
+        return Outputs(logits, features, labels, keys)
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""

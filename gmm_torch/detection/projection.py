@@ -5,8 +5,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.sampling import sample_rows
+
 MAX_WIDTH = 512
-MAX_ROWS = 20_000
+MAX_ROWS = 20_000  # from which the directions are learnt, drawn at random
 
 
 class Projection(nn.Module):
@@ -35,7 +37,7 @@ class Projection(nn.Module):
         """Learn the directions from points (N, D); those that N points can't determine stay zero."""
         if not self.is_needed:
             return self
-        rows = points[:MAX_ROWS]
+        rows = points[sample_rows(points, MAX_ROWS)]
         self.centre = rows.mean(0)
         rank = min(self.width - 1, *rows.shape)
         with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-MAX_ROWS = 20_000  # from which a transform learns
+from gmm_torch.sampling import sample_rows
+
+MAX_ROWS = 20_000  # from which a transform learns, drawn at random
 MAX_POWER_ROWS = 2_000  # the same of the power transform, which searches feature by feature
 POWER_RANGE = (-2.0, 4.0)  # of exponents: beyond, a few points decide
 # Smallest deviation of a feature or direction, relative to the largest: what varies less is noise of the arithmetic.
@@ -82,7 +84,7 @@ class Standardise(Transform):
 
     def fit(self, z: Tensor) -> Self:
         """See `Transform`."""
-        wide = z[:MAX_ROWS].double()
+        wide = z[sample_rows(z, MAX_ROWS)].double()
         scale = wide.std(0, correction=0)
         # A feature that is constant in the fitting inputs has no unit of its own.
         floor = (FLOOR * scale.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
@@ -112,7 +114,7 @@ class Power(Transform):
     def fit(self, z: Tensor) -> Self:
         """See `Transform`."""
         self.unit.fit(z)
-        columns = self.unit(z[:MAX_POWER_ROWS]).double().cpu().numpy().T
+        columns = self.unit(z[sample_rows(z, MAX_POWER_ROWS)]).double().cpu().numpy().T
         found = [stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
         self.exponent = torch.as_tensor(np.clip(found, *POWER_RANGE)).to(z)
         self.scale.fit(yeo_johnson(self.unit(z), self.exponent))
@@ -139,7 +141,7 @@ class Whiten(Transform):
 
     def fit(self, z: Tensor) -> Self:
         """See `Transform`."""
-        wide = z[:MAX_ROWS].double()
+        wide = z[sample_rows(z, MAX_ROWS)].double()
         mean = wide.mean(0)
         variance, directions = torch.linalg.eigh((wide - mean).mT @ (wide - mean) / len(wide))
         floor = (FLOOR**2 * variance.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)

@@ -13,8 +13,10 @@ class Verdict(NamedTuple):
         logits: (N, C), the classifier's.
         prediction: (N,) int64, the classifier's class.
         score: (N,), higher = more typical.
-        p_value: (N,), conformal p-value of the hypothesis that the input is like the calibration inputs.
-        accept: (N,) bool, p_value > alpha. Which kind of failure a refused input is can't be told from this.
+        p_value: (N,) float64 (float32 on MPS, which has no other), conformal p-value of the hypothesis that the input
+            is like the calibration inputs.
+        accept: (N,) bool, p_value > alpha, decided by rank: exact whatever the precision. Which kind of failure a
+            refused input is can't be told from this.
     """
 
     logits: Tensor

@@ -26,7 +26,9 @@ def interval(n_events: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     """
     _check(n_events, n, confidence)
     one_sided = (1 + confidence) / 2
-    return 1 - upper_bound(n - n_events, n, one_sided), upper_bound(n_events, n, one_sided)
+    # from the count itself: 1 less the bound of the others would lose the digits of a small rate
+    low = float(special.betaincinv(n_events, n - n_events + 1, 1 - one_sided)) if n_events else 0.0
+    return low, upper_bound(n_events, n, one_sided)
 
 
 def _check(n_events: int, n: int, confidence: float) -> None:

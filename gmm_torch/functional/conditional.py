@@ -15,17 +15,22 @@ Two kinds of guarantee follow, both of which fail for at most a share delta of c
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import optimize, special, stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_count, check_probability
+from gmm_torch.functional.order_statistics import all_below
 from gmm_torch.functional.p_values import threshold_index
 
-MEMORY = 4_000_000  # numbers at a time in the Monte Carlo simulation
 LARGEST = 2**24  # calibration set that is looked at
+ALL_RANKS, SOME_RANKS = 2_500, 2_000  # bounded by Berk and Jones: so many one by one, else so many
+GUESSES = 4  # of a size, before it is searched for
+TOLERANCE = 1e-4  # of the logarithm of the level, which is on the safe side of what it should be by at most twice that
+ROUNDING = 1e-9  # of the probability that a bound fails, counted as if it were a failure
 
 
 def simes_bounds(n: int, delta: float, k: int | None = None) -> Tensor:
@@ -64,55 +69,55 @@ def dkw_bounds(n: int, delta: float) -> Tensor:
     return _table(np.arange(n) / n + math.sqrt(math.log(1 / min(delta, 0.5)) / (2 * n)))
 
 
-def monte_carlo_bounds(n: int, delta: float, n_draws: int = 999, seed: int = 0, share: float = 0.5) -> Tensor:
-    """b_i = quantile of beta(i, n + 1 - i) at one level for all i, the level found by simulation.
+def berk_jones_bounds(n: int, delta: float, share: float = 0.5) -> Tensor:
+    """b_i = quantile of beta(i, n + 1 - i) at one level for all i, the level at which all hold with 1 - delta exactly.
 
-    Berk and Jones 1979; Bates et al. 2023 calibrate other curves in the same way. Each simulated set of n
-    uniform numbers has a level at which it would just touch the bounds; the k-th smallest of n_draws such levels, k =
-    floor(delta (n_draws + 1)), is taken. A new set is exchangeable with the simulated ones, so the bounds fail with
-    probability k / (n_draws + 1) <= delta, the simulation's own error included.
+    Berk and Jones 1979; for the probability see `order_statistics.all_below`. With more than 5,000 inputs neighbouring
+    p-values share a bound, that of the largest, so that about 2,000 have to be looked at: these bounds are exact too,
+    and a little wider.
 
     Args:
         n: size of the calibration set.
         delta: share of calibration sets for which the bounds may fail, in (0, 1).
-        n_draws: simulated sets, at least 1/delta - 1.
-        seed: of the simulation.
         share: of the p-values, from below, that are bounded at all; the fewer, the tighter.
 
     Returns:
         (n + 1,) float64, ascending; 1 beyond the share.
     """
     _check(n, delta)
-    k = math.floor(delta * (n_draws + 1) + 1e-9)
-    if k < 1:
-        raise ValueError(f"n_draws: delta={delta:g} needs at least {math.ceil(1 / delta) - 1} draws; got {n_draws}")
-    bounded = max(1, min(n, round(share * n)))
-    i = np.arange(1, bounded + 1)
-    ceiling = delta / 8
-    levels = _lowest_levels(n, bounded, n_draws, seed, ceiling)
-    while ceiling < 1 and np.isfinite(levels).sum() < k:
-        ceiling = min(1.0, 4 * ceiling)
-        levels = _lowest_levels(n, bounded, n_draws, seed, ceiling)
-    level = np.partition(levels, k - 1)[k - 1]
-    return _table(np.concatenate([special.betainccinv(i, n + 1 - i, level), np.ones(n - bounded)]))
+    check_probability("share", share)
+    ranks = _ranks(max(1, round(share * n)))
+    bounds = special.betainccinv(ranks, n + 1 - ranks, _berk_jones_level(n, delta, share))
+    first_above = np.searchsorted(ranks, np.arange(1, ranks[-1] + 1))
+    return _table(np.concatenate([bounds[first_above], np.ones(n - ranks[-1])]))
 
 
-def _lowest_levels(n: int, bounded: int, n_draws: int, seed: int, ceiling: float) -> np.ndarray:
-    """Of each simulated set the lowest P(beta(i, n + 1 - i) > U_(i)) over i <= bounded; infinity where it's above the
-    ceiling, which saves the evaluation of nearly all of them.
-    """
-    i = np.arange(1, bounded + 1)
-    floor = special.betainccinv(i, n + 1 - i, ceiling) if ceiling < 1 else np.zeros(bounded)
-    random = np.random.default_rng(seed)
-    levels = np.full(n_draws, np.inf)
-    done = 0
-    for size in _chunks(n_draws, max(1, MEMORY // n)):
-        ordered = np.sort(random.random((size, n)), 1)[:, :bounded]
-        row, column = np.nonzero(ordered >= floor)
-        level = special.betaincc(i[column], n + 1 - i[column], ordered[row, column])
-        np.minimum.at(levels, done + row, level)
-        done += size
-    return levels
+def _ranks(bounded: int) -> np.ndarray:
+    """Up to `bounded`, all of them or some: neighbours no further apart than a share of the spread of such a count."""
+    if bounded <= ALL_RANKS:
+        return np.arange(1, bounded + 1)
+    root = np.linspace(1, math.sqrt(bounded), SOME_RANKS)
+    return np.unique(np.append(np.floor(root**2).astype(np.int64), bounded))
+
+
+@lru_cache(maxsize=1024)
+def _berk_jones_level(n: int, delta: float, share: float) -> float:
+    ranks = _ranks(max(1, round(share * n)))
+
+    def excess(log_level: float) -> float:
+        bounds = special.betainccinv(ranks, n + 1 - ranks, math.exp(log_level))
+        return math.log((1 - all_below(bounds, ranks, n) + ROUNDING) / delta)
+
+    if len(ranks) == 1:
+        return delta
+    # Bonferroni's level is low enough, delta too high
+    low, high = math.log(delta / len(ranks)), math.log(delta)
+    if excess(low) >= 0:
+        return math.exp(low)
+    level = optimize.brentq(excess, low, high, xtol=TOLERANCE) - TOLERANCE
+    while excess(level) > 0:
+        level -= TOLERANCE
+    return math.exp(level)
 
 
 def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
@@ -196,12 +201,12 @@ def conditional_calibration_size(alpha: float, delta: float, level: float | None
 BOUNDS: dict[str, Callable[[int, float], Tensor]] = {
     "simes": simes_bounds,
     "dkw": dkw_bounds,
-    "monte_carlo": monte_carlo_bounds,
+    "berk_jones": berk_jones_bounds,
 }
 
 
 def simultaneous_calibration_size(
-    alpha: float, delta: float, bounds: Callable[[int, float], Tensor] = monte_carlo_bounds
+    alpha: float, delta: float, bounds: Callable[[int, float], Tensor] = berk_jones_bounds
 ) -> int:
     """How many calibration inputs let an input be refused at alpha by `conditional_p_value`, so b_1 <= alpha?
 
@@ -220,17 +225,28 @@ def simultaneous_calibration_size(
     """
     check_probability("alpha", alpha)
     check_probability("delta", delta)
-    high = 1
-    while not float(bounds(high, delta)[0]) <= alpha:
-        high *= 2
-        if high > LARGEST:
+
+    def least(n: int) -> float:
+        return float(bounds(n, delta)[0])
+
+    guess = 1
+    for _ in range(GUESSES):  # the bound falls about as 1/n
+        guess = min(LARGEST, max(1, math.ceil(guess * least(guess) / alpha)))
+    low, high, step = 0, guess, 1
+    while least(high) > alpha:
+        if high == LARGEST:
             raise ValueError(
                 f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} takes more than {LARGEST} inputs"
             )
-    low = high // 2  # does not suffice
+        low, high, step = high, min(LARGEST, high + step), 2 * step
+    if low == 0:  # the guess suffices, and a smaller one may
+        step = 1
+        while high > step and least(high - step) <= alpha:
+            high, step = high - step, 2 * step
+        low = max(0, high - step)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if float(bounds(middle, delta)[0]) <= alpha else (middle, high)
+        low, high = (low, middle) if least(middle) <= alpha else (middle, high)
     return high
 
 
@@ -251,10 +267,6 @@ def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tupl
 
 def _table(bounds: np.ndarray) -> Tensor:
     return torch.from_numpy(np.append(np.clip(bounds, 0.0, 1.0), 1.0))
-
-
-def _chunks(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def _check(n: int, delta: float) -> None:

@@ -74,5 +74,6 @@ def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:
     """
     check_probability("q", q)
     share = null_proportion(p_values) if storey else 1.0
-    # 0.05 * 20 / 20 must count as <= 0.05
-    return adjusted_p_values(p_values, share) <= q * (1 + 1e-6)
+    p_values = p_values if p_values.is_floating_point() else p_values.double()
+    # 0.05 * 20 / 20 must count as <= 0.05: a few roundings of the p-values' type
+    return adjusted_p_values(p_values, share) <= q * (1 + 4 * torch.finfo(p_values.dtype).eps)

@@ -1,10 +1,22 @@
-"""Conformal p-values."""
+"""Conformal p-values, and the one rule that accepts or refuses by them.
 
-import math
+A p-value k / (n + 1) is at most alpha where its float64 quotient is. It is rounded once, as an alpha that is typed is,
+so 29/100 counts as at most 0.29. The rule is carried out on the integers k and n + 1, and so holds on every device and
+in every precision of the scores.
+"""
+
+from fractions import Fraction
+from functools import lru_cache
+from math import nextafter
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gmm_torch.functional.checks import check_probability
+
+LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
 
 
 def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
@@ -18,17 +30,14 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
         sorted_calibration: (n,), ascending.
 
     Returns:
-        (N,), the dtype of the score, at least float32; without gradient.
+        (N,), the type of `quotient`; without gradient.
 
     Examples:
         >>> calibration = torch.arange(1.0, 10.0)  # 1 to 9
         >>> conformal_p_value(torch.tensor([0.0, 2.0, 9.5]), calibration)
-        tensor([0.1000, 0.3000, 1.0000])
+        tensor([0.1000, 0.3000, 1.0000], dtype=torch.float64)
     """
-    score = comparable(score)
-    rank = torch.searchsorted(sorted_calibration, score.to(sorted_calibration.dtype).contiguous(), right=True)
-    dtype = torch.promote_types(score.dtype, torch.float32)
-    return (1 + rank).to(dtype) / (len(sorted_calibration) + 1)
+    return quotient(1 + rank(score, sorted_calibration), len(sorted_calibration) + 1)
 
 
 def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor) -> Tensor:
@@ -44,14 +53,35 @@ def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor)
         uniform: (N,), independent draws from (0, 1], such as `stream_uniforms`.
 
     Returns:
-        (N,) in (0, 1], the wider dtype of the score and the draws; without gradient.
+        (N,) in (0, 1], the type of `quotient`; without gradient.
     """
-    score = comparable(score)
-    dtype = torch.promote_types(score.dtype, uniform.dtype)
-    values = score.to(sorted_calibration.dtype).contiguous()
-    below = torch.searchsorted(sorted_calibration, values)
-    equal = torch.searchsorted(sorted_calibration, values, right=True) - below
-    return (below.to(dtype) + uniform.to(dtype) * (1 + equal)) / (len(sorted_calibration) + 1)
+    below, up_to = rank(score, sorted_calibration, right=False), rank(score, sorted_calibration)
+    return quotient(smoothed_count(below, up_to, uniform), len(sorted_calibration) + 1)
+
+
+def smoothed_count(below: Tensor, up_to: Tensor, uniform: Tensor) -> Tensor:
+    """below + u (1 + equal), (N,): the place of a score among those equal to it is drawn."""
+    return below + uniform.to(quotient_type(below.device)) * (1 + up_to - below)
+
+
+def rank(score: Tensor, sorted_calibration: Tensor, *, right: bool = True) -> Tensor:
+    """(N,) int64, how many calibration scores are <= each score, or < it with right=False; NaN is below all.
+
+    Both are compared in the wider of their types, where each is what it was: a score just below a calibration score
+    must not be rounded to it.
+    """
+    dtype = torch.promote_types(score.dtype, sorted_calibration.dtype)
+    return torch.searchsorted(sorted_calibration.to(dtype), comparable(score).to(dtype).contiguous(), right=right)
+
+
+def quotient(part: Tensor, whole: Tensor | int) -> Tensor:
+    """part / whole, rounded once; float64, or float32 on a device that has no other (MPS)."""
+    return part.to(quotient_type(part.device)) / whole
+
+
+def quotient_type(device: torch.device) -> torch.dtype:
+    """The type of p-values on a device."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:
@@ -73,19 +103,78 @@ def comparable(score: Tensor) -> Tensor:
     return torch.nan_to_num(score.detach(), nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
+def level(alpha: float) -> tuple[int, int]:
+    """(p, q), q < 2^31, with which k / (n + 1) <= alpha in float64 is the same as k q <= p (n + 1) in integers.
+
+    p / q is the largest fraction with such a denominator that rounds to alpha or less.
+    """
+    result: tuple[int, int] = _level(alpha)
+    return result
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@lru_cache
+def _level(alpha: float) -> tuple[int, int]:
+    check_probability("alpha", alpha)
+    end = (Fraction(alpha) + Fraction(nextafter(alpha, 2.0))) / 2  # what lies below rounds to alpha or less
+    found = end.limit_denominator(LARGEST_SIZE)
+    if found > end:  # then the fraction before it in the Farey sequence
+        a, b = found.numerator, found.denominator
+        q = pow(a, -1, b)
+        q += (LARGEST_SIZE - q) // b * b
+        return (a * q - 1) // b, q
+    return found.numerator, found.denominator
+
+
+@overload
+def exceeds(count: int, size: int, alpha: float) -> bool: ...
+
+
+@overload
+def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor: ...
+
+
+def exceeds(count: Tensor | int, size: Tensor | int, alpha: float) -> Tensor | bool:
+    """Whether the p-value count / size is above alpha, so the input is accepted; decided in integers.
+
+    Args:
+        count: 1 + the number of calibration scores up to the input's, (N,) int64.
+        size: calibration scores and one, below 2^31.
+        alpha: in (0, 1).
+    """
+    p, q = level(alpha)
+    return count * q > size * p
+
+
+def refused(p_values: Tensor, alpha: float) -> Tensor:
+    """(N,) bool, p <= alpha: what `exceeds` says of the ranks, for p-values as the functions above give them.
+
+    In torch, a float32 p-value meets an alpha that is rounded to float32 too, so 1/20 is at most 0.05. As a Python
+    number it would be 0.0500000007.
+    """
+    return p_values <= alpha
+
+
 def calibration_size(alpha: float) -> int:
     """Smallest n with which a p-value can be <= alpha: 1 / (n + 1) <= alpha.
+
+    Raises:
+        ValueError: alpha is outside (0, 1), or below 2^-31.
 
     Examples:
         >>> calibration_size(0.05)
         19
     """
-    return math.ceil(1 / alpha - 1e-9) - 1
+    p, q = level(alpha)
+    if p == 0:
+        raise ValueError(f"alpha: expected at least {1 / LARGEST_SIZE:.1e}, for a set that can be had; got {alpha}")
+    return -(-q // p) - 1
 
 
 def threshold_index(alpha: float, n: int) -> int:
     """k = floor(alpha (n + 1)): p > alpha is the same as score >= the k-th smallest calibration score.
 
-    Everything is accepted where k = 0. The product is taken with a little slack: 0.05 * 20 must count as 1.
+    The largest k whose float64 quotient k / (n + 1) is at most alpha; everything is accepted where it is 0.
     """
-    return min(math.floor(alpha * (n + 1) + 1e-9), n)
+    p, q = level(alpha)
+    return p * (n + 1) // q

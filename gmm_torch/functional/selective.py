@@ -81,7 +81,8 @@ def select_alpha(
         errors: (N,) bool or 0/1, True where the prediction is wrong.
         target: error rate among accepted predictions, in (0, 1).
         delta: in (0, 1).
-        alphas: candidates, descending, chosen without looking at these inputs.
+        alphas: candidates, descending, chosen without looking at these inputs. A detector takes none that is too small
+            for its calibration set: leave out those whose `calibration_size` is larger.
         n_starts: places among the candidates to start at, from the first whose acceptances could suffice.
 
     Raises:

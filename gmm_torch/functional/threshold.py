@@ -9,7 +9,8 @@ from torch import Tensor
 def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
     """The highest threshold t such that at least `tpr` of the good inputs have a score >= t.
 
-    It is the k-th highest score of the good inputs, k = ceil(tpr N): one of the scores, no value between two.
+    It is the k-th highest score of the good inputs, with the smallest k whose float64 quotient k / N is at least `tpr`:
+    one of the scores, no value between two.
 
     Args:
         good: (N,) scores of inputs that should be accepted, higher = more typical.
@@ -21,7 +22,10 @@ def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
     _check(good, "good")
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must be in (0, 1]; got {tpr}. It is the share of good inputs to accept, such as 0.95.")
-    k = max(1, math.ceil(round(tpr * len(good), 9)))  # rounded: 0.07 * 100 > 7 in floating point
+    n = len(good)
+    k = max(1, math.floor(tpr * n) - 1)
+    while k / n < tpr:  # 0.07 * 100 > 7 in floating point, but 7 / 100 is 0.07
+        k += 1
     return good.topk(k).values[-1]
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch.survey import Survey, content_keys, sample_capacity
+from gmm_torch.sampling import content_keys
+from gmm_torch.survey import Survey, sample_capacity
 
 
 @pytest.fixture

@@ -176,7 +176,8 @@ class Attack:
         """A budget that suffices for every image, and the share of a few images for which it does."""
         if self.black_box or self.epsilon is None or not len(clean.images):
             return None, None
-        few = clean.rows(slice(None, None, max(1, len(clean.images) // _N_HUGE)))  # data may be sorted by class
+        drawn = torch.randperm(len(clean.images), generator=torch.Generator().manual_seed(0))
+        few = clean.rows(drawn[:_N_HUGE].sort().values)  # at random, since data may be sorted by class
         epsilon = huge_budget(self.norm, clean.images[0].numel())
         found = self._search(classifier, few, epsilon, device)
         success, _ = self._judge(classifier, few, found, epsilon, device)

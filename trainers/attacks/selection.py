@@ -23,7 +23,7 @@ class Selection:
     label: Tensor
     index: Tensor
 
-    def rows(self, which: slice) -> "Selection":
+    def rows(self, which: Tensor) -> "Selection":
         """Some of the images."""
         return Selection(self.images[which], self.label[which], self.index[which])
 

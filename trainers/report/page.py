@@ -208,8 +208,8 @@ def _p_values(evaluation: Evaluation) -> list[Panel]:
     for i, (label, rows, colour) in enumerate(kinds):
         if rows.any():
             p = evaluation.column("p_value", rows).astype(float)
-            refused = percent(float((p <= evaluation.alpha).mean()))
-            note = f"n = {len(p)}; {refused} % at or below {evaluation.alpha:g}"
+            refused = ~evaluation.column("accept", rows).astype(bool)
+            note = f"n = {len(p)}; {percent(float(refused.mean()))} % at or below {evaluation.alpha:g}"
             panels.append(panel(f"p{i}", label, note, p_value_histogram(p, colour)))
     return panels
 

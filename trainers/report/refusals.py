@@ -77,6 +77,6 @@ def _order(summary: VerdictSummary) -> str:
 
 def _histogram(summary: VerdictSummary, alpha: float) -> Panel:
     p = np.asarray(summary.p_values)
-    refused = 100 * float((p <= alpha).mean()) if len(p) else 0.0
-    note = f"n = {len(p):,}; {refused:.1f} % at or below {alpha:g}"
+    refused = summary.n_refused - summary.n_unreadable
+    note = f"n = {len(p):,}; {100 * refused / max(1, len(p)):.1f} % at or below {alpha:g}"
     return panel("p", "All images", note, p_value_histogram(p, OURS))

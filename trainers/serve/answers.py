@@ -57,7 +57,7 @@ class Answer(BaseModel):
     score: float | None = Field(description="higher is more typical; null where it is not finite")
     p_value: float | None = Field(description="conformal; null where the classifier's outputs are not finite")
     alpha: float = Field(description="share of good images that is refused")
-    accept: bool = Field(description="p_value > alpha")
+    accept: bool = Field(description="p_value > alpha and outputs that are finite; decided by rank")
     verdict: Literal["accepted", "refused"]
     reason: Literal["typical", "not typical", "outputs not finite"]
     explanation: Explanation | None

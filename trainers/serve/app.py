@@ -247,11 +247,7 @@ def _check(detector: FailureDetector, shape: ImageShape, class_names: Sequence[s
         ) from error
     if class_names is not None and len(class_names) < n_classes:
         raise ValueError(f"class_names: expected {n_classes}, one a class; got {len(class_names)}")
-    if not bool(torch.isfinite(detector.calibration.threshold(detector.alpha)).all()):
-        raise ValueError(
-            f"detector: {len(detector.calibration)} calibration images are too few for alpha={detector.alpha:g}, every "
-            "image would be accepted: calibrate with more, or choose a larger alpha"
-        )
+    detector.calibration.target(detector.alpha)
     return n_classes
 
 

@@ -53,10 +53,11 @@ class Judge:
         usable = (finite_rows(outputs) & torch.isfinite(verdict.score)).cpu()
         score = torch.where(usable, verdict.score.double().cpu(), -torch.inf)
         probability = outputs.own_logits.softmax(-1).amax(-1).tolist()
-        columns = zip(verdict.prediction.tolist(), verdict.p_value.tolist(), usable.tolist(), strict=True)
+        parts = (verdict.prediction, verdict.p_value, verdict.accept, usable)
+        columns = zip(*(part.tolist() for part in parts), strict=True)
         answers = [
-            self._answer(prediction, probability[i], float(score[i]), p_value, good, explained.get(i))
-            for i, (prediction, p_value, good) in enumerate(columns)
+            self._answer(prediction, probability[i], float(score[i]), p_value, accept, good, explained.get(i))
+            for i, (prediction, p_value, accept, good) in enumerate(columns)
         ]
         if self.watch is not None:
             self.watch(answers, score)
@@ -74,9 +75,16 @@ class Judge:
         return explained, found.verdict if everything else self.detector.judge(outputs)
 
     def _answer(
-        self, prediction: int, probability: float, score: float, p_value: float, usable: bool, why: Explanation | None
+        self,
+        prediction: int,
+        probability: float,
+        score: float,
+        p_value: float,
+        accept: bool,
+        usable: bool,
+        why: Explanation | None,
     ) -> Answer:
-        accept = usable and p_value > self.detector.alpha
+        accept = accept and usable
         reason = "typical" if accept else "not typical"
         return Answer(
             prediction=prediction,

@@ -158,7 +158,9 @@ def _false_alarms(test: Scored) -> dict[str, Any]:
 def _scene(run: Run, detector: FailureDetector, clean: Selection, test: Scored, n_others: int) -> Scene:
     """What the attacker knows, on the detector's device."""
     good = test.accept & (test.prediction == run.data.test_images.targets)
-    chosen = good.nonzero()[:, 0][:n_others]
+    candidates = good.nonzero()[:, 0]  # they may be sorted by class
+    drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(run.cfg.seed))
+    chosen = candidates[drawn[:n_others]]
     if not len(chosen):
         raise ValueError(f"task=adaptive: {detector.score.name} accepts no test image that is classified rightly")
     others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from gmm_torch.detection.calibration import check_alpha
 from gmm_torch.em import EMOptions
+from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.p_values import calibration_size
 from trainers.attacks import Attack, AttackSweep
 from trainers.benchmark_table import check_benchmark
@@ -129,7 +129,7 @@ class Run:
 
     def check(self) -> None:
         """Raise now what would go wrong after the long work."""
-        check_alpha(self.cfg.alpha)
+        check_probability("alpha", self.cfg.alpha)
         instantiate(self.cfg.score)
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")

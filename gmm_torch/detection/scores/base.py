@@ -65,11 +65,11 @@ class Score(nn.Module):
         return self
 
     def hold_out(self, outputs: Outputs) -> Self:
-        """Take the outputs on fitting inputs that `fit` was not given, in random order, where `n_reference` asks for them."""
+        """Take the outputs on fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
         return self
 
     def refer(self, outputs: Outputs) -> Self:
-        """Take the outputs on clean inputs that serve for nothing else as reference, where `n_reference` asks for them."""
+        """Take the outputs on clean inputs that serve for nothing else as reference, where there is `n_reference`."""
         return self
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:

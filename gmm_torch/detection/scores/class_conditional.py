@@ -45,7 +45,9 @@ class ClassConditional(LayerMixtures):
         """The components of all classes, class after class, all classes as probable."""
         return GaussianMixture(n_classes * self.n_components, n_features, self.covariance_type)
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
+    def fit_mixture(
+        self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
+    ) -> GaussianMixture:
         """See `LayerMixtures`."""
         classes = outputs.classes(self.needs_labels)
         n_classes = mixture.n_components // self.n_components

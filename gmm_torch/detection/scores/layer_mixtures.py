@@ -66,7 +66,9 @@ class LayerMixtures(Score):
             self.mixtures[i] = self.fit_mixture(self.mixtures[i], self.points(outputs, layer), outputs, fitter)  # type: ignore[arg-type]
         return self
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
+    def fit_mixture(
+        self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
+    ) -> GaussianMixture:
         """The mixture of a layer, fitted to its points (N, V D)."""
         mixture = carried(mixture, len(points))
         fitter(mixture, points)

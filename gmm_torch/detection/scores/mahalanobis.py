@@ -57,7 +57,9 @@ class Mahalanobis(LayerMixtures):
         self.present = counts > 0
         return super().fit(outputs, fitter)
 
-    def fit_mixture(self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter) -> GaussianMixture:
+    def fit_mixture(
+        self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
+    ) -> GaussianMixture:
         """See `LayerMixtures`."""
         found = class_moments(points, outputs.classes(self.needs_labels), mixture.n_components, self.reg_covar)
         weights = self.present.to(found.means).clamp_min(ABSENT)

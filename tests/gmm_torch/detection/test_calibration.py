@@ -83,7 +83,7 @@ def test_too_few_for_a_conditional_guarantee_are_refused_with_how_many_it_takes(
 
 
 def test_bad_arguments_are_refused_in_words():
-    with pytest.raises(ValueError, match="method: expected one of simes, dkw, monte_carlo; got 'exact'"):
+    with pytest.raises(ValueError, match="method: expected one of simes, dkw, berk_jones; got 'exact'"):
         ConditionalCalibration(0.1, "exact")
     with pytest.raises(ValueError, match="delta: expected"):
         ConditionalCalibration(1.0)

@@ -40,7 +40,7 @@ def test_a_verdict_is_the_classifiers_answer_with_a_rank_among_calibration_score
     calibration = detector.calibration.scores
     assert bool(torch.isclose(of_all, calibration[:, None], rtol=1e-4, atol=1e-4).any(1).all())
     rank = (calibration <= verdict.score[:, None]).sum(1)
-    torch.testing.assert_close(verdict.p_value, (1 + rank) / (1 + len(calibration)), atol=0.0151, rtol=0)
+    torch.testing.assert_close(verdict.p_value, (1 + rank).double() / (1 + len(calibration)), atol=0.0151, rtol=0)
     assert torch.equal(verdict.accept, verdict.p_value > 0.05)
 
 
@@ -59,7 +59,7 @@ def test_nan_pixels_are_refused(detector):
     x[1, 0, 2, 2] = torch.nan
     verdict = detector(x)
     assert not verdict.accept[1]
-    torch.testing.assert_close(verdict.p_value[1], torch.tensor(1 / 67))
+    torch.testing.assert_close(verdict.p_value[1], torch.tensor(1 / 67, dtype=torch.float64))
     assert torch.isfinite(verdict.p_value).all()
 
 

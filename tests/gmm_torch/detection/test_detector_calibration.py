@@ -80,6 +80,43 @@ def test_it_exports_with_a_dynamic_batch(net, make):
     torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]))
 
 
+SCARCE = r"calibration set: alpha=0\.0001 .*needs? at least \d+ inputs; got [46]00"
+
+
+@every
+def test_an_alpha_that_nothing_could_be_refused_at_is_not_taken(net, make, tmp_path):
+    detector = fitted(net, make())
+    with pytest.raises(ValueError, match=SCARCE):
+        detector.alpha = 0.0001
+    with pytest.raises(ValueError, match="alpha: expected a number between 0 and 1"):
+        detector.alpha = 1
+    assert detector.alpha == 0.1
+    detector.alpha = 0.12  # what was taken can be saved, and what was saved can be loaded
+    detector.save(tmp_path / "detector.safetensors")
+    assert FailureDetector.load(tmp_path / "detector.safetensors", net).alpha == 0.12
+    eager = FailureDetector(net, 2, calibration=make(), alpha=0.0001)
+    with pytest.raises(ValueError, match=SCARCE):
+        eager.fit([FIT]).calibrate([CALIBRATE])
+    waiting = nn.ModuleDict({"detector": FailureDetector(net, 2, calibration=make(), alpha=0.0001)})
+    with pytest.raises(ValueError, match=SCARCE):
+        waiting.load_state_dict(nn.ModuleDict({"detector": detector}).state_dict())
+    detector.calibration = make().fit(torch.arange(400.0), 0.1, predictions=torch.arange(400) % 4)
+    detector._alpha = 0.0001
+    with pytest.raises(ValueError, match=SCARCE):
+        detector.save(tmp_path / "other.safetensors")
+
+
+@every
+def test_to_change_alpha_is_to_calibrate_at_it(net, make):
+    scores, classes = torch.randn(600, generator=torch.Generator().manual_seed(2)), torch.arange(600) % 7 // 2
+    for alpha in (0.3, 0.05):
+        other = make().fit(scores, 0.1, predictions=classes).target(alpha)
+        expected = make().fit(scores, alpha, predictions=classes)
+        x, y = torch.linspace(-4, 4, 80), torch.arange(80) % 4
+        assert torch.equal(other.p_value(x, y), expected.p_value(x, y))
+        assert torch.equal(other.threshold(alpha), expected.threshold(alpha))
+
+
 def test_an_unknown_calibration_in_a_file_is_refused(net, tmp_path, monkeypatch):
     detector = fitted(net, Calibration())
     monkeypatch.setattr(Calibration, "name", "exact")

@@ -18,7 +18,7 @@ def test_p_values_by_hand():
     classes = torch.tensor([0, 0, 0, 1, 1, 1])
     calibration = MondrianCalibration(2).fit(scores, 0.5, predictions=classes)
     p = calibration.p_value(torch.tensor([2.0, 2.0, 25.0, torch.inf, torch.nan]), torch.tensor([0, 1, 1, 0, 1]))
-    torch.testing.assert_close(p, torch.tensor([3, 1, 3, 4, 1]) / 4)
+    torch.testing.assert_close(p, torch.tensor([3, 1, 3, 4, 1]).double() / 4)
     assert calibration.threshold(0.5).tolist() == [2, 20]
     assert not calibration.pooled.any()
 
@@ -39,7 +39,7 @@ def test_small_classes_are_pooled_and_large_ones_are_not():
     assert calibration.group_sizes.tolist() == [40, 22, 30, 22, 22]
     pool = scores[(classes == 1) | (classes == 3)]
     p = calibration.p_value(torch.tensor([4.0]), torch.tensor([4]))
-    torch.testing.assert_close(p, (1 + (pool <= 4).sum()[None]) / 23)
+    torch.testing.assert_close(p, (1 + (pool <= 4).sum()[None]).double() / 23)
 
 
 def test_a_pool_that_is_too_small_takes_the_smallest_class_in():
@@ -80,7 +80,7 @@ def test_randomised_p_values_by_hand():
     calibration = MondrianCalibration(2).fit(scores, 0.5, predictions=torch.tensor([0, 0, 0, 1, 1, 1]))
     x, y = torch.tensor([2.0, 2.0, 20.0, torch.inf, torch.nan]), torch.tensor([0, 1, 1, 0, 1])
     # one below and two equal; none; one below and two equal; three below; none
-    expected = torch.tensor([1 + 0.5 * 3, 0.5, 1 + 0.5 * 3, 3.5, 0.5]) / 4
+    expected = torch.tensor([1 + 0.5 * 3, 0.5, 1 + 0.5 * 3, 3.5, 0.5]).double() / 4
     torch.testing.assert_close(calibration.p_value(x, y, uniform=torch.full((5,), 0.5)), expected)
     torch.testing.assert_close(calibration.p_value(x, y, uniform=torch.ones(5)), calibration.p_value(x, y))
 

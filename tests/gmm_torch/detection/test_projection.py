@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.detection import projection as projection_module
 from gmm_torch.detection.projection import Projection
 
 
@@ -29,6 +31,20 @@ def test_the_same_points_give_the_same_directions_and_the_global_generator_is_le
     first, second = Projection(30, 5).fit(x), Projection(30, 5).fit(x)
     assert torch.equal(first.basis, second.basis)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("few", [400, 5000])
+def test_classes_in_order_give_the_directions_of_a_shuffled_set(few, monkeypatch):
+    monkeypatch.setattr(projection_module, "MAX_ROWS", few)
+    generator = torch.Generator().manual_seed(0)
+    centres = 8 * torch.randn(10, 30, generator=generator)
+    x = torch.cat([centre + torch.randn(200, 30, generator=generator) for centre in centres])
+    shuffled = x[torch.randperm(len(x), generator=generator)]
+    in_order, mixed = Projection(30, 12).fit(x), Projection(30, 12).fit(shuffled)
+    assert torch.equal(in_order.centre, mixed.centre)
+    assert torch.equal(in_order.basis, mixed.basis)
+    # all classes lie near the directions, not only the first few
+    assert float(in_order(x)[:, -1].reshape(10, 200).mean(1).max()) < 6
 
 
 def test_fewer_points_than_directions_is_no_error():

@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
+from gmm_torch.detection import transforms
 from gmm_torch.detection.transforms import TRANSFORMS, check_transform, yeo_johnson
 
 
@@ -78,6 +79,21 @@ def test_what_is_learnt_is_in_the_state(name):
     fresh = TRANSFORMS[name](4)
     fresh.load_state_dict(fitted(name, z).state_dict())
     assert torch.equal(fresh(z), fitted(name, z)(z))
+
+
+@pytest.mark.parametrize("few", [300, 5000])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_classes_in_order_teach_what_a_shuffled_set_teaches(name, few, monkeypatch):
+    monkeypatch.setattr(transforms, "MAX_ROWS", few)
+    monkeypatch.setattr(transforms, "MAX_POWER_ROWS", few)
+    z = skewed().float()
+    z = torch.cat([z + 20 * c for c in range(3)])  # one class after another
+    shuffled = z[torch.randperm(len(z), generator=torch.Generator().manual_seed(1))]
+    in_order, mixed = fitted(name, z), fitted(name, shuffled)
+    for learnt, other in zip(in_order.state_dict().values(), mixed.state_dict().values(), strict=True):
+        assert torch.equal(learnt, other)
+    if name == "standardise":  # and it is that of the whole: four standard errors of 300 draws
+        torch.testing.assert_close(in_order.location, z.mean(0), rtol=0, atol=float(4 * z.std(0).max() / few**0.5))
 
 
 def test_an_unknown_name_lists_those_there_are():

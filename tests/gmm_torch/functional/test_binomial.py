@@ -16,6 +16,11 @@ def test_at_the_upper_bound_so_few_events_are_as_rare_as_stated():
     assert upper_bound(0, 50, 0.95) == pytest.approx(1 - 0.05 ** (1 / 50))
 
 
+@pytest.mark.parametrize(("k", "n"), [(1, 10**9), (3, 10**12)])
+def test_the_lower_bound_of_a_rare_event_keeps_its_digits(k, n):
+    assert interval(k, n)[0] == pytest.approx(float(stats.beta.ppf(0.025, k, n - k + 1)), rel=1e-9, abs=0)
+
+
 def test_no_trials_say_nothing():
     assert interval(0, 0) == (0, 1)
 

@@ -1,23 +1,22 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from gmm_torch.functional.conditional import (
+    berk_jones_bounds,
     conditional_alpha,
     conditional_calibration_size,
     conditional_p_value,
     dkw_bounds,
     false_alarm_interval,
-    monte_carlo_bounds,
     simes_bounds,
     simultaneous_calibration_size,
 )
 from gmm_torch.functional.p_values import conformal_p_value, threshold_index
 
-ALL = {"simes": simes_bounds, "dkw": dkw_bounds, "monte_carlo": monte_carlo_bounds}
+ALL = {"simes": simes_bounds, "dkw": dkw_bounds, "berk_jones": berk_jones_bounds}
 every_method = pytest.mark.parametrize("bounds", ALL.values(), ids=ALL)
 
 
@@ -33,8 +32,8 @@ def test_dkw_bounds_by_hand():
     torch.testing.assert_close(dkw_bounds(10, 0.1), torch.tensor([*expected, 1.0]).double())
 
 
-def test_monte_carlo_bounds_are_quantiles_of_the_order_statistics_at_one_level():
-    bounds = monte_carlo_bounds(40, 0.1, n_draws=99)[:20]
+def test_berk_jones_bounds_are_quantiles_of_the_order_statistics_at_one_level():
+    bounds = berk_jones_bounds(40, 0.1)[:20]
     levels = [stats.beta.sf(float(b), i, 41 - i) for i, b in enumerate(bounds, 1)]
     assert levels == pytest.approx([levels[0]] * 20)
     assert 0.1 / 20 < levels[0] < 0.1  # between Bonferroni's and no correction
@@ -62,7 +61,7 @@ def test_the_map_takes_every_p_value_of_the_grid_to_its_bound():
     score = torch.arange(n + 1) - 0.5
     p = conformal_p_value(score, torch.arange(float(n)))
     table = torch.linspace(0, 1, n + 1, dtype=torch.float64)
-    torch.testing.assert_close(conditional_p_value(p, table), table.float())
+    torch.testing.assert_close(conditional_p_value(p, table), table)
 
 
 def test_p_values_of_another_calibration_set_are_refused():
@@ -107,22 +106,10 @@ def test_the_calculator_for_all_alphas_finds_the_smallest_set():
     # DKW: sqrt(log(1/delta) / (2n)) <= alpha
     assert simultaneous_calibration_size(0.05, 0.1, dkw_bounds) == math.ceil(math.log(10) / (2 * 0.05**2))
     n = simultaneous_calibration_size(0.05, 0.1)
-    assert monte_carlo_bounds(n, 0.1)[0] <= 0.05 < monte_carlo_bounds(n - 1, 0.1)[0]
+    assert berk_jones_bounds(n, 0.1)[0] <= 0.05 < berk_jones_bounds(n - 1, 0.1)[0]
     assert n > conditional_calibration_size(0.05, 0.1)
     with pytest.raises(ValueError, match="takes more than 16777216 inputs"):
         simultaneous_calibration_size(1e-5, 0.1, dkw_bounds)
-
-
-def test_what_is_left_out_of_the_simulation_does_not_matter():
-    # the level is the k-th lowest over simulated sets; here every order statistic of every set is looked at
-    n, n_draws = 30, 99
-    ordered = np.sort(np.random.default_rng(5).random((n_draws, n)), 1)
-    i = np.arange(1, n + 1)
-    for delta in (0.05, 0.5, 0.9):
-        level = np.sort(stats.beta.sf(ordered, i, n + 1 - i).min(1))[round(100 * delta) - 1]
-        expected = torch.from_numpy(stats.beta.isf(level, i, n + 1 - i))
-        got = monte_carlo_bounds(n, delta, n_draws, seed=5, share=1.0)[:-1]
-        torch.testing.assert_close(got, expected)
 
 
 def test_the_interval_of_the_false_alarm_rate_is_that_of_a_beta_distribution():
@@ -136,8 +123,8 @@ def test_bad_settings_are_refused_in_words():
         simes_bounds(10, 0)
     with pytest.raises(ValueError, match="k: expected a number from 1 to n=10"):
         simes_bounds(10, 0.1, k=11)
-    with pytest.raises(ValueError, match="needs at least 9 draws; got 8"):
-        monte_carlo_bounds(10, 0.1, n_draws=8)
+    with pytest.raises(ValueError, match="share: expected"):
+        berk_jones_bounds(10, 0.1, share=1.5)
     with pytest.raises(ValueError, match="level: expected a number in"):
         conditional_calibration_size(0.05, 0.1, level=0.05)
     with pytest.raises(ValueError, match="n: expected at least 1"):

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -62,3 +64,19 @@ def test_bad_settings_are_refused():
         null_proportion(p, 0)
     with pytest.raises(ValueError, match="null_proportion: expected"):
         adjusted_p_values(p, 0)
+
+
+@given(st.integers(1, 60), st.lists(st.integers(1, 61), min_size=1, max_size=40), st.fractions("1/100", "1/2"))
+def test_discoveries_are_those_of_rational_arithmetic(n, ranks, q):
+    q = q.limit_denominator(100)
+    ranks = [min(k, n + 1) for k in ranks]
+    m, ordered = len(ranks), sorted(ranks)
+    passed = [k for j, k in enumerate(ordered, 1) if Fraction(k, n + 1) * m <= q * j]
+    for dtype in (torch.float32, torch.float64):
+        p = (torch.tensor(ranks).double() / (n + 1)).to(dtype)
+        assert discoveries(p, float(q)).tolist() == [k <= max(passed, default=0) for k in ranks]
+
+
+def test_a_p_value_above_q_by_more_than_rounding_is_no_discovery():
+    assert not bool(discoveries(torch.tensor([0.05 + 1e-9], dtype=torch.float64), 0.05))
+    assert bool(discoveries(torch.tensor([0.05], dtype=torch.float64), 0.05))

@@ -17,20 +17,20 @@ finite = st.floats(-1e6, 1e6, width=32)
 def test_hand_computed_ranks_with_ties():
     calibration = torch.tensor([1.0, 2.0, 2.0, 5.0])
     score = torch.tensor([0.0, 1.0, 2.0, 4.9, 5.0, 9.0])
-    torch.testing.assert_close(conformal_p_value(score, calibration), torch.tensor([1, 2, 4, 4, 5, 5]) / 5)
+    torch.testing.assert_close(conformal_p_value(score, calibration), torch.tensor([1, 2, 4, 4, 5, 5]).double() / 5)
 
 
 @given(st.lists(finite, min_size=1, max_size=30), st.lists(finite, min_size=1, max_size=10))
 def test_the_formula_holds_for_every_input(calibration, scores):
     expected = [(1 + sum(c <= s for c in calibration)) / (len(calibration) + 1) for s in scores]
     got = conformal_p_value(torch.tensor(scores), torch.tensor(calibration).sort().values)
-    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=0)
 
 
 def test_what_is_not_a_number_is_the_least_typical_of_all():
     calibration = torch.arange(9.0)
     score = torch.tensor([torch.nan, -torch.inf, torch.inf])
-    torch.testing.assert_close(conformal_p_value(score, calibration), torch.tensor([0.1, 0.1, 1.0]))
+    torch.testing.assert_close(conformal_p_value(score, calibration), torch.tensor([0.1, 0.1, 1.0]).double())
 
 
 @pytest.mark.parametrize(("alpha", "n"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.5, 1), (0.3, 3)])
@@ -59,7 +59,7 @@ def test_smoothed_p_values_by_hand():
     calibration = torch.tensor([1.0, 2.0, 2.0, 5.0])
     score = torch.tensor([0.0, 2.0, 5.0, 9.0, torch.nan])
     # nothing below and itself; one below and three equal; three below and two equal; four below and itself
-    expected = torch.tensor([0.5, 1 + 0.5 * 3, 3 + 0.5 * 2, 4.5, 0.5]) / 5
+    expected = torch.tensor([0.5, 1 + 0.5 * 3, 3 + 0.5 * 2, 4.5, 0.5]).double() / 5
     torch.testing.assert_close(smoothed_p_value(score, calibration, torch.full((5,), 0.5)), expected)
 
 

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gmm_torch.functional.threshold import fpr_at_tpr, threshold_at_tpr
 
@@ -46,3 +48,12 @@ def test_a_constant_score_catches_nothing_and_a_perfect_one_everything():
 def test_bad_input_is_refused_in_words(good, failures, tpr, match):
     with pytest.raises(ValueError, match=match):
         fpr_at_tpr(good, failures, tpr)
+
+
+@given(st.integers(1, 300), st.floats(1e-9, 1))
+@example(100, 0.07)
+@example(2, 0.5 + 1e-10)
+def test_the_share_is_compared_as_it_is_rounded_once(n, tpr):
+    accepted = int((torch.arange(float(n)) >= threshold_at_tpr(torch.arange(float(n)), tpr)).sum())
+    assert accepted / n >= tpr
+    assert accepted == 1 or (accepted - 1) / n < tpr

@@ -16,12 +16,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.detection import Calibration
 from gmm_torch.detection.mondrian import MondrianCalibration
+from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
-from tests.trainers.serve.conftest import png
+from tests.trainers.serve.conftest import digit_images, png
 from tests.trainers.serve.test_images import png_header
+from trainers.evaluation_module import EvaluationModule
 from trainers.serve import Limits, create_app, metrics
+from trainers.serve.judge import Judge, Question
 from trainers.serve.page import PAGE, content_security_policy
+from trainers.verdict_file import VerdictFile, read_verdicts, verdict_rows
 
 SHAPE = (1, 8, 8)
 NAMES = [f"digit {i}" for i in range(10)]
@@ -106,6 +111,7 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(detector, h
 def test_an_image_whose_outputs_are_not_finite_is_refused_whatever_the_calibration_says(detector, held_out):
     detector = copy.deepcopy(detector)
     detector.calibration.p_value = lambda score, *_, **__: torch.ones_like(score)
+    detector.calibration.accepts = lambda score, *_, **__: torch.ones_like(score, dtype=torch.bool)
     with serving(detector, max_batch=2, max_wait=0.5) as client, ThreadPoolExecutor(2) as pool:
         found, beside = pool.map(lambda image: client.post("/predict", content=png(image)).json(), (BLACK, held_out[0]))
         assert counted(client)["gmm_torch_not_finite_total",] == 1
@@ -115,6 +121,26 @@ def test_an_image_whose_outputs_are_not_finite_is_refused_whatever_the_calibrati
     assert found["score"] is None
     assert beside["accept"]
     assert beside["p_value"] == 1
+
+
+@pytest.mark.parametrize("n", [19, 199])
+def test_python_service_and_csv_decide_alike(n, detector, tmp_path):
+    images = digit_images()[0]
+    x = images / 255
+    few = FailureDetector(detector.classifier, score=make_score("max_softmax")).fit([x[900:1200]])
+    few.calibrate([x[1200 : 1200 + n]])
+    verdict, scored = few(x[1200:]), EvaluationModule(few).predict_step(x[1200:], 0)
+    answers = Judge(few)([Question(image, explain=False) for image in images[1200:]])
+    names = [str(i) for i in range(len(answers))]
+    with VerdictFile(tmp_path / "v.csv", "job") as file:
+        file.keep(names, len(names))
+        file.append(verdict_rows(names, [""] * len(names), scored, names))
+        file.finish(len(names))
+    rows = list(read_verdicts(tmp_path / "v.csv"))
+    assert bool((verdict.p_value == few.alpha).any())  # where rounding would decide
+    for said in (answers, rows):
+        assert [each.accept for each in said] == verdict.accept.tolist()
+        assert [each.p_value > few.alpha for each in said] == verdict.accept.tolist()
 
 
 @pytest.mark.parametrize("value", [1e30, float("inf"), float("-inf"), float("nan")])
@@ -279,8 +305,8 @@ def test_a_detector_that_can_not_judge_is_refused_at_once(detector):
 
 def test_a_detector_that_would_accept_everything_is_refused(detector):
     detector = copy.deepcopy(detector)
-    detector.alpha = 0.001
-    with pytest.raises(ValueError, match=r"too few for alpha=0\.001"):
+    detector.calibration = Calibration(detector.calibration.scores[:18])
+    with pytest.raises(ValueError, match=r"alpha=0\.05 needs at least 19 inputs; got 18"):
         create_app(detector, SHAPE)
 
 

@@ -91,8 +91,8 @@ def trace(
         attack: the attack.
         scene: what the attacker knows; its detector frozen.
         epsilons: budgets, ascending.
-        n_unrestricted: how many of the images, from the first, are also attacked without a budget; 0 for none.
-        seed: of the random starts.
+        n_unrestricted: how many of the images, drawn at random, are also attacked without a budget; 0 for none.
+        seed: of the random starts and of that draw.
 
     Returns:
         The curve, and the images of each budget, (E, N, C, H, W) on the CPU.
@@ -105,7 +105,8 @@ def trace(
         changed = attack.search(scene, epsilon, torch.Generator().manual_seed(seed))
         found.append(_evaded(attack, scene, changed).cpu())
         images.append(changed.cpu())
-    few = scene.rows(slice(n_unrestricted))
+    drawn = torch.randperm(len(scene.images), generator=torch.Generator().manual_seed(seed))
+    few = scene.rows(drawn[:n_unrestricted])  # they may be sorted by class
     unrestricted = None
     if len(few.images):
         changed = attack.search(few, UNRESTRICTED, torch.Generator().manual_seed(seed))
