@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Rows that are brought to the device at once from arrays that live elsewhere.
 ROWS = 2**16
+# Sums of weights that float64 divides by, and sums over processes, without losing digits.
+TOTAL_WEIGHT = (1e-290, 1e300)
 
 Points = Tensor | np.ndarray | Iterable[Any]
 
@@ -93,7 +95,7 @@ def check_points(x: Any, n_features: int, name: str = "x") -> None:
 
 
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
-    """Weights as a float64 tensor; raise unless there are n, finite, not negative, and not all zero."""
+    """Weights as a float64 tensor; raise unless there are n, finite, >= 0, and of a sum within `TOTAL_WEIGHT`."""
     weight = torch.as_tensor(weight).double()
     if weight.shape != (n,):
         raise ValueError(f"sample_weight: expected shape ({n},); got {tuple(weight.shape)}")
@@ -101,4 +103,11 @@ def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
         raise ValueError("sample_weight: expected finite numbers >= 0; got a negative one, NaN or infinity")
     if not bool((weight > 0).any()):
         raise ValueError("sample_weight: expected at least one positive weight; got zeros only")
+    low, high = TOTAL_WEIGHT
+    total = float(weight.sum())
+    if not low <= total <= high:
+        raise ValueError(
+            f"sample_weight: expected a sum from {low:g} to {high:g}; got {total:g}: multiply all by a constant, which "
+            "changes no result"
+        )
     return weight

@@ -39,7 +39,7 @@ CHECK_EVERY = {"cpu": 1, "cuda": 5}
 RIDGE_FLOOR = 1e-10
 # Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
 SURVEY_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
-# A component with less than this much of a point, in summed responsibilities, is without points.
+# A component with less than this share of a point, in summed responsibilities, is without points.
 DEAD_MASS = 1e-6
 
 
@@ -57,10 +57,11 @@ class EMOptions:
             can then fall, by no more than the regularisation's own effect, where a component collapses.
         n_init: number of restarts, run as one batch; the best is kept.
         prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
-            then includes the prior, divided by the weight of the data.
-        weight_concentration: Dirichlet parameter of the weights, >= 1.
-        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, see
-            `oracle_approximating_shrinkage`; the objective can then fall.
+            then includes the prior, divided by the number of points. Where points have weights, one of the prior has
+            the mean weight of those that have any.
+        weight_concentration: Dirichlet parameter of the weights, >= 1, counted in the same points.
+        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, counted as
+            for the prior, see `oracle_approximating_shrinkage`; the objective can then fall.
         init_params: name of an initialisation, see `gmm_torch.init`.
         weights_init: (K,), initial weights.
         means_init: (K, D), initial means, instead of those of `init_params`.
@@ -162,6 +163,7 @@ class EM:
     n_iter: int = field(default=0, init=False)
     gain: float = field(default=math.inf, init=False)
     _mass: float = field(default=math.nan, init=False)
+    _unit: float = field(default=1.0, init=False)
     _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), init=False)
     _step: EStep = field(init=False)
 
@@ -188,13 +190,25 @@ class EM:
         """
         with full_precision(self.device):
             if self.phase != "survey":
-                return self._step(x, weight)
+                return self._step(x, self.relative(weight, len(x)))
             n_rows = max(1, SURVEY_ELEMENTS[self.device.type] // self.n_features)
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
             surveys = (Survey.of(part, w, capacity, self.options.seed) for part, w in parts)
             return functools.reduce(operator.add, surveys)
+
+    def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
+        """Weights (n,) in units of the surveyed points' mean weight; None where all are one.
+
+        Whatever counts points below (what is without points, a prior, shrinkage, the memory of a stream) then sees the
+        same numbers whatever constant the weights are multiplied by.
+        """
+        if self._unit == 1:
+            return weight
+        if weight is None:
+            return torch.full((n,), 1 / self._unit, dtype=torch.float64, device=self.device)
+        return weight.double() / self._unit
 
     def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
@@ -226,8 +240,8 @@ class EM:
         mass = float(total.mass)
         if not math.isclose(mass, self._mass, rel_tol=1e-6):
             raise ValueError(
-                f"expected the same points at every pass, of total weight {self._mass:g} as in the first; got "
-                f"{mass:g}: give data that can be read again and again"
+                f"expected the same points at every pass, of total weight {self._mass * self._unit:g} as in the "
+                f"first; got {mass * self._unit:g}: give data that can be read again and again"
             )
 
     def _initialise(self, survey: Survey) -> None:
@@ -243,7 +257,7 @@ class EM:
                 f"expected at least as many points of positive weight as components ({self.n_components}); "
                 f"got {count}: give more data or fewer components"
             )
-        self._mass = float(survey.mass)
+        self._mass, self._unit = float(count), float(survey.mass) / count
         self.standardisation = survey.standardisation(self.family.scales_features)
         location, scale, unit = vars(self.standardisation).values()
         absolute = self.options.reg_mode == "absolute"
@@ -255,7 +269,7 @@ class EM:
         else:
             generator = torch.Generator().manual_seed(self.options.seed)
             points = self.standardisation.apply(survey.sample, self.dtype)
-            weight = survey.sample_weight.to(self.dtype)
+            weight = (survey.sample_weight / self._unit).to(self.dtype)
             init = get_initialisation(self.options.init_params)
             means = init.means(points, weight, self.n_components, self.options.n_init, generator).double()
         self.parameters = Parameters(
@@ -378,17 +392,18 @@ class EM:
     def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
         """Move one component without points to the worst explained point, where that is sure to help.
 
-        A component of weight e = 1 / N there changes the mean log-likelihood by at least log(1 - e), on all points,
-        plus log(1 + e N(x; x) / p(x)) / N at its own; a mixture for which the sum is positive keeps its other
-        parameters for this iteration, so the likelihood cannot fall.
+        A component of weight e there, e the point's share of the data's weight, changes the mean log-likelihood by at
+        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own; a mixture for which the sum is
+        positive keeps its other parameters for this iteration, so the likelihood cannot fall.
         """
         current = self.parameters
         share = total.moments["moments"][..., 0] / total.mass  # (R, K)
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS
+        # Of a point no heavier than the one that is gained: what is lost must be little beside that.
+        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS * total.worst_weight.clamp_max(1)
         factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.ridge)
-        log_epsilon = -total.mass.log()
+        log_epsilon = (total.worst_weight / total.mass).log()[:, None]  # (R, 1)
         means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
         others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
         rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
@@ -397,8 +412,8 @@ class EM:
         peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
         precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
         penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
-        # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
-        helps = log_epsilon + peak - penalty - total.worst > 1.5
+        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
+        helps = (log_epsilon[:, 0] + peak - penalty - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
         reseed = dead & helps & (self.n_components > 1) & (self.options.prior_count == 0)
         self.n_reseeded = self.n_reseeded + reseed
         return Parameters(log_weights, means, factors).where(reseed, updated)
@@ -464,6 +479,7 @@ class EM:
         if self.phase != "survey":
             state |= {
                 "mass": self._mass,
+                "unit": self._unit,
                 "parameters": self.parameters.state_dict(),
                 "standardisation": vars(self.standardisation).copy(),
                 "ridge": self.ridge,
@@ -480,7 +496,7 @@ class EM:
         self.history = [value.to(self.device) for value in state["history"]]
         if self.phase == "survey":
             return
-        self._mass = state["mass"]
+        self._mass, self._unit = state["mass"], state["unit"]
         self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
         self.standardisation = Standardisation(
             **{name: value.to(self.device) for name, value in state["standardisation"].items()}

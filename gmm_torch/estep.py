@@ -107,7 +107,8 @@ class EStep:
         nothing = means.new_zeros(self.n_init)
         moments = {name: value.double() for name, value in self._zero_moments(self.prepared).items()}
         worst = torch.full_like(nothing, torch.inf)
-        return Statistics(nothing.sum(), nothing, moments, worst, means.new_zeros(self.n_init, self.n_features))
+        nowhere = means.new_zeros(self.n_init, self.n_features)
+        return Statistics(nothing.sum(), nothing, moments, worst, nowhere, torch.ones_like(nothing))
 
     def _zero_moments(self, prepared: Factors) -> Factors:
         some = next(iter(prepared.values()))
@@ -190,7 +191,8 @@ class EStep:
             log_likelihood = objective @ weight.double()
         worst, where = candidate.min(-1)
         worst_point = self.standardisation.apply(x[where], torch.float64)
-        return Statistics(mass, log_likelihood, moments, worst, worst_point)
+        worst_weight = torch.ones_like(worst) if weight is None else weight[where].double()
+        return Statistics(mass, log_likelihood, moments, worst, worst_point, worst_weight)
 
 
 class Assignment(EStep):

@@ -57,7 +57,8 @@ class EMStep:
         self.template = em.parameters.map(lambda value: value[0])
         location, scale = self.standardisation.location, self.standardisation.scale
         self.features = self.family.features(((x.double() - location) / scale).mT)
-        self.weight = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.double()
+        relative = em.relative(weight, len(x))
+        self.weight = x.new_ones(len(x), dtype=torch.float64) if relative is None else relative.double()
 
     def __call__(self, parameters: Parameters) -> Parameters:
         """The next iteration's parameters."""

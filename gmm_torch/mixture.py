@@ -204,7 +204,8 @@ class GaussianMixture(nn.Module):
             x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
             max_iter, tol, reg_covar, reg_mode, prior_count, weight_concentration, shrinkage, n_init, init_params,
                 weights_init, means_init, precisions_init, seed: see `EMOptions`.
-            sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
+            sample_weight: (N,), >= 0. A weight of two, others having one, is the point twice, of zero the point left
+                out. A constant that all are multiplied by does not change the fit, priors included.
             on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
                 device, in standardised coordinates; for progress bars.
 
@@ -370,7 +371,7 @@ class GaussianMixture(nn.Module):
         if sample_weight is None:
             return float(log_prob.mean())
         weight = check_weight(sample_weight, len(x)).to(log_prob)
-        return float((log_prob @ weight) / weight.sum())
+        return float(log_prob @ (weight / weight.sum()))
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """Posterior probabilities of the components (responsibilities), (N, K)."""

@@ -90,7 +90,7 @@ class OnlineEM:
 
         Args:
             x: (n, D), on EM's device; gradients do not flow through. Rows that are not finite are left out.
-            sample_weight: (n,), >= 0.
+            sample_weight: (n,), >= 0; `memory` counts points of the first points' mean weight.
 
         Raises:
             ValueError, TypeError: wrong shape or type.
@@ -165,7 +165,8 @@ class OnlineEM:
 
     def _e_step(self, x: Tensor, weight: Tensor | None) -> Statistics:
         em = self.em
-        return EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)(x, weight)
+        step = EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)
+        return step(x, em.relative(weight, len(x)))
 
     def _step(self, x: Tensor, weight: Tensor | None) -> None:
         finite = torch.isfinite(x).all(1)
