@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.devices import budget, full_precision, is_host
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.estep import Assignment, EStep, tight_components
 from gmm_torch.init import get_initialisation
@@ -34,11 +35,11 @@ logger = logging.getLogger(__name__)
 Phase = Literal["survey", "assign", "em", "done"]
 
 # Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
-CHECK_EVERY = {"cpu": 1, "cuda": 5}
+CHECK_EVERY = 5
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 RIDGE_FLOOR = 1e-10
 # Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
-SURVEY_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
+SURVEY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
 # A component with less than this share of a point, in summed responsibilities, is without points.
 DEAD_MASS = 1e-6
 
@@ -103,9 +104,32 @@ class EMOptions:
         get_initialisation(self.init_params)
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
-    return torch.autocast(device.type, enabled=False)
+def check_range(survey: Survey, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the surveyed points.
+
+    Raises:
+        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
+            is not constant has a standard deviation below the type's `tiny / eps`.
+    """
+    limits = torch.finfo(dtype)
+    high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
+    wider = (
+        ": divide the data by a constant"
+        if dtype == torch.float64
+        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
+    )
+    if float(survey.largest) > high:
+        raise ValueError(
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(survey.largest):.2g}"
+            + wider
+        )
+    narrow = (survey.varies & (survey.deviation < low)).nonzero()[:, 0].tolist()
+    if narrow:
+        raise ValueError(
+            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
+            f"{dtype}; feature {narrow[0]} has {float(survey.deviation[narrow[0]]):.2g}"
+            + wider.replace("divide", "multiply")
+        )
 
 
 def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
@@ -137,6 +161,7 @@ class EM:
         options: see `EMOptions`.
         dtype: what densities are computed in; sums are float64 whatever it is.
         device: where the batches are.
+        stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
         ridge: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
@@ -151,6 +176,7 @@ class EM:
     options: EMOptions = field(default_factory=EMOptions)
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stored: torch.dtype | None = None
 
     phase: Phase = field(default="survey", init=False)
     standardisation: Standardisation = field(init=False)
@@ -191,7 +217,7 @@ class EM:
         with full_precision(self.device):
             if self.phase != "survey":
                 return self._step(x, self.relative(weight, len(x)))
-            n_rows = max(1, SURVEY_ELEMENTS[self.device.type] // self.n_features)
+            n_rows = max(1, budget(self.device, **SURVEY_ELEMENTS) // self.n_features)
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
@@ -258,10 +284,13 @@ class EM:
                 f"got {count}: give more data or fewer components"
             )
         self._mass, self._unit = float(count), float(survey.mass) / count
-        self.standardisation = survey.standardisation(self.family.scales_features)
-        location, scale, unit = vars(self.standardisation).values()
+        check_range(survey, self.dtype, self.stored or self.dtype)
         absolute = self.options.reg_mode == "absolute"
-        ridge = self.options.reg_covar / scale.square() if absolute else self.options.reg_covar * unit
+        # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
+        smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
+        self.standardisation = survey.standardisation(self.family.scales_features, smallest)
+        location, scale, unit = vars(self.standardisation).values()
+        ridge = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
         self.ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
@@ -366,7 +395,8 @@ class EM:
 
     @property
     def _is_time_to_look(self) -> bool:
-        return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
+        every = 1 if is_host(self.device) else CHECK_EVERY
+        return self.n_iter % every == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
         mass = total.moments["moments"][..., 0]

@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from gmm_torch.batches import check_points, check_weight
 from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.em import EM, EMOptions, full_precision
+from gmm_torch.devices import full_precision
+from gmm_torch.em import EM, EMOptions
 from gmm_torch.errors import SolverError
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.parameters import Parameters
@@ -228,6 +229,8 @@ class _Implicit(torch.autograd.Function):
 
 def _step(mixture: GaussianMixture, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
     mixture.require_fitted()
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
     check_points(x, mixture.n_features)
     if sample_weight is not None:
         check_weight(sample_weight.detach(), len(x))

@@ -5,9 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.batches import check_points, check_weight
+from gmm_torch.batches import as_tensor, check_points, check_weight
+from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, is_distributed
-from gmm_torch.em import EM, full_precision
+from gmm_torch.em import EM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.estep import EStep, tight_components
 from gmm_torch.parameters import Parameters
@@ -89,14 +90,14 @@ class OnlineEM:
         """Take in a batch.
 
         Args:
-            x: (n, D), on EM's device; gradients do not flow through. Rows that are not finite are left out.
+            x: (n, D); gradients do not flow through. Rows that are not finite are left out.
             sample_weight: (n,), >= 0; `memory` counts points of the first points' mean weight.
 
         Raises:
             ValueError, TypeError: wrong shape or type.
         """
         check_points(x, self.em.n_features)
-        x = x.detach()
+        x = as_tensor(x).detach().to(self.em.device)
         weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(x.device)
         with full_precision(x.device):
             if self.started:

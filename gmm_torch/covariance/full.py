@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.densities import log_normal
-from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 from gmm_torch.parameters import Parameters
@@ -44,8 +44,7 @@ class Full(CovarianceFamily):
 
     def covariances(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K, D, D)."""
-        lower = covariance_factor(factors["factor"])
-        return lower @ lower.mT
+        return times_transpose(covariance_factor(factors["factor"]))
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., K, D, D)."""

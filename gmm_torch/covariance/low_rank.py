@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.functional.linear_algebra import times_transpose
 from gmm_torch.functional.positive_definite import require_positive
 from gmm_torch.parameters import Parameters
 
@@ -86,8 +87,7 @@ class LowRank(CovarianceFamily):
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
-        loadings = factors["loadings"]
-        return loadings @ loadings.mT + torch.diag_embed(factors["noise"].square().reciprocal())
+        return times_transpose(factors["loadings"]) + torch.diag_embed(factors["noise"].square().reciprocal())
 
     def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
         """(S, D)."""

@@ -17,7 +17,7 @@ class Spherical(CovarianceFamily):
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
         centred = x[:, None] - means  # (N, K, D)
-        return centred.square().sum(-1) * factors["factor"].square()
+        return (centred * factors["factor"][:, None]).square().sum(-1)
 
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""

@@ -58,6 +58,18 @@ def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve_triangular(lower, identity, upper=False).mT.contiguous(), jitter
 
 
+def times_transpose(factor: Tensor) -> Tensor:
+    """`factor @ factor.mT` (..., D, D) of a factor (..., D, q) with rows of any size.
+
+    What overflows becomes infinite; the plain product would be NaN where two overflowing terms differ in sign.
+    """
+    size = factor.detach().abs().amax(-1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    scaled = factor / size[..., None]
+    result: Tensor = (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
+    return result
+
+
 def covariance_factor(factor: Tensor) -> Tensor:
     """Lower triangular `L` with `L @ L.T` the covariance, from the precision factor `U`: its inverse transpose."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
