@@ -5,6 +5,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
+# Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
+# CPU's caches; a GPU should be kept busy.
+CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
 # Devices without float64. What needs it is done on the host.
 NARROW = ("mps",)
 
@@ -17,6 +20,11 @@ def is_host(device: torch.device) -> bool:
 def budget(device: torch.device, *, host: int, accelerator: int) -> int:
     """Of two sizes of a chunk the one that suits the device: its caches, or what keeps it busy."""
     return host if is_host(device) else accelerator
+
+
+def rows_at_once(device: torch.device, bytes_per_row: int, at_least: int = 1) -> int:
+    """How many rows a chunk may have, each of which keeps this many bytes alive."""
+    return max(at_least, budget(device, **CHUNK_BYTES) // bytes_per_row)
 
 
 def has_float64(device: torch.device) -> bool:

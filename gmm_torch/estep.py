@@ -6,15 +6,12 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
-from gmm_torch.devices import budget
+from gmm_torch.devices import rows_at_once
 from gmm_torch.init.base import relative_distances
 from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
 
-# Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
-# CPU's caches; a GPU should be kept busy.
-CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256
 # Sums in the computing type are moved to float64 after this many points.
@@ -134,8 +131,7 @@ class EStep:
         """Number of points that are looked at together."""
         n_all = self.n_init * self.n_components
         alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self._n_scratch
-        n_bytes = budget(self.parameters.means.device, **CHUNK_BYTES)
-        return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
+        return rows_at_once(self.parameters.means.device, alive * self.dtype.itemsize, MIN_CHUNK)
 
     def _rooms(self, x: Tensor) -> Rooms:
         """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""

@@ -368,7 +368,7 @@ class GaussianMixture(nn.Module):
         """Log-density log p(x) in nats, of x (N, D): (N,).
 
         Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
-        gradient is asked for.
+        gradient is asked for. Autocast does not reach it; a backward pass belongs outside of autocast, as torch asks.
         """
         x = self._points(x)
         parameters = self._computing_parameters(x)

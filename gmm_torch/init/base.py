@@ -1,10 +1,13 @@
 """The contract of an initialisation."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from gmm_torch.devices import rows_at_once
 
 
 class Initialisation(ABC):
@@ -30,6 +33,13 @@ class Initialisation(ABC):
         Returns:
             (R, K, D).
         """
+
+
+def chunks(x: Tensor, numbers_per_point: int) -> Iterator[slice]:
+    """Slices of x (m, D) for which tensors with this many numbers a point stay within a chunk's bytes."""
+    step = rows_at_once(x.device, numbers_per_point * x.element_size())
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
 
 
 def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) -> Tensor:

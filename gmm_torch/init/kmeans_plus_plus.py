@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, draw, squared_distances
+from gmm_torch.init.base import Initialisation, chunks, draw, squared_distances
+
+# Numbers that a step keeps for a point, restart and candidate: products, distances, the smaller of two.
+ALIVE = 3
 
 
 class KMeansPlusPlus(Initialisation):
@@ -22,9 +25,12 @@ class KMeansPlusPlus(Initialisation):
         closest = squared_distances(x, chosen[0][:, None], norm)[:, 0]  # (R, m)
         for _ in range(1, n_components):
             candidate = draw(closest * weight, n_candidates, generator)  # (R, L)
-            distance = torch.minimum(squared_distances(x, x[candidate], norm), closest[:, None])  # (R, L, m)
-            best = (distance @ weight).argmin(1)  # (R,)
-            restart = torch.arange(n_init, device=x.device)
-            closest = distance[restart, best]
-            chosen.append(x[candidate[restart, best]])
+            potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
+            for rows in chunks(x, ALIVE * n_init * n_candidates):
+                distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
+                potential += torch.minimum(distance, closest[:, None, rows]) @ weight[rows]
+            best = candidate.gather(1, potential.argmin(1, keepdim=True))  # (R, 1)
+            # Again for the best alone, which is less than to keep all.
+            closest = torch.minimum(closest, squared_distances(x, x[best], norm)[:, 0])
+            chosen.append(x[best[:, 0]])
         return torch.stack(chosen, dim=1)
