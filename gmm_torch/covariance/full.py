@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
+from gmm_torch.devices import is_host
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
@@ -149,7 +150,7 @@ class Full(CovarianceFamily):
         columns = features[1:]
         result = super().moments(prepared, features, responsibilities, out)
         shape = responsibilities.shape[:-1]
-        if out is not None and columns.device.type == "cpu":
+        if out is not None and is_host(columns.device):
             kept = worth_adding(responsibilities, prepared["share"]).flatten(0, -2)
             sizes = kept.sum(-1).tolist()
             if sum(sizes) < FEW * kept.numel():

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.devices import is_host
+
 JITTER_STEPS = 6
 
 
@@ -25,7 +27,7 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     floor = (diagonal.mean(-1).clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5) * 100 * eps)[..., None]
     factor, code = torch.linalg.cholesky_ex(matrix)
     jitter = torch.zeros_like(floor[..., 0])
-    on_host = matrix.device.type == "cpu"
+    on_host = is_host(matrix.device)
     for step in range(JITTER_STEPS):
         if on_host and not bool(code.any()):
             return factor, jitter
