@@ -190,7 +190,7 @@ class EM:
     gain: float = field(default=math.inf, init=False)
     _mass: float = field(default=math.nan, init=False)
     _unit: float = field(default=1.0, init=False)
-    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), init=False)
+    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
     _step: EStep = field(init=False)
 
     @property

@@ -83,6 +83,7 @@ def fit(
         return _fit(mixture, x, options, max_iter, reg_covar)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def _fit(mixture: GaussianMixture, x: Tensor, options: EMOptions, max_iter: int, reg_covar: float) -> GaussianMixture:
     check_points(x, mixture.n_features)
@@ -121,7 +122,7 @@ def _fit(mixture: GaussianMixture, x: Tensor, options: EMOptions, max_iter: int,
             break
     mixture.assign(em.standardisation.undo(family, parameters), location)
     mixture.converged, mixture.n_iter, mixture.lower_bound = converged, len(history), history[-1]
-    mixture.history, mixture.jitter = torch.tensor(history, dtype=torch.float64), jitter.cpu()
+    mixture.history, mixture.jitter = torch.tensor(history, dtype=torch.float64, device="cpu"), jitter.cpu()
     if not converged:
         warn_not_converged(
             len(history), history[-1] - history[-2] if len(history) > 1 else None, options.tol, stacklevel=3

@@ -59,6 +59,7 @@ class GaussianMixture(nn.Module):
     location: Tensor
     fitted: Tensor
 
+    @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
     def __init__(
         self,
         n_components: int,
@@ -77,6 +78,7 @@ class GaussianMixture(nn.Module):
         self.n_features = n_features
         self.covariance_type = covariance_type
         self.family = get_family(covariance_type)
+        device = torch.get_default_device() if device is None else torch.device(device)
         options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
         self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
@@ -91,8 +93,8 @@ class GaussianMixture(nn.Module):
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
-        self.history = torch.empty(0, dtype=torch.float64)
-        self.jitter = torch.zeros(n_components, dtype=torch.float64)
+        self.history = torch.empty(0, dtype=torch.float64, device="cpu")
+        self.jitter = torch.zeros(n_components, dtype=torch.float64, device="cpu")
 
     def extra_repr(self) -> str:
         """Sizes and type, for `repr`."""
@@ -140,6 +142,7 @@ class GaussianMixture(nn.Module):
             factors = self.family.constrain({name: value.to(dtype) for name, value in self.raw_factors.items()})
             return Parameters(self.logits.to(dtype).log_softmax(0), self.centred_means.to(dtype), factors)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def assign(self, parameters: Parameters, location: Tensor) -> Self:
         """Take over constrained `parameters` whose means are relative to `location` (D,).
@@ -164,6 +167,7 @@ class GaussianMixture(nn.Module):
         self._online = None  # it follows other parameters
         return self
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
         """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
@@ -193,6 +197,7 @@ class GaussianMixture(nn.Module):
 
     # ---- fitting
 
+    @torch.inference_mode(False)
     def fit(
         self,
         x: Points,
@@ -287,6 +292,7 @@ class GaussianMixture(nn.Module):
             known = (about, self.location.to(em.device))
         return OnlineEM(em, known, power=power, offset=offset, memory=memory, n_first=n_first)
 
+    @torch.inference_mode(False)
     def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:
         """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.
 

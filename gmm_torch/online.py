@@ -85,6 +85,7 @@ class OnlineEM:
         """Whether there were enough points to start from."""
         return self.em.done
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def update(self, x: Tensor, sample_weight: Tensor | None = None) -> Self:
         """Take in a batch.

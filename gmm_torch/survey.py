@@ -26,7 +26,7 @@ def content_keys(x: Tensor, seed: int) -> Tensor:
     wider type it comes in. Keeping the rows with the smallest keys is then a uniform sample, whatever the order.
     """
     generator = torch.Generator().manual_seed(seed)
-    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
+    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device="cpu") * 2 + 1
     # The sum makes -0.0 the same as 0.0.
     bits = (x + x.new_zeros(1, dtype=torch.float64)).view(torch.int64)
     # Round numbers differ in their high bits alone, of which a product would keep few.
@@ -233,7 +233,7 @@ class Survey:
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping of names to tensors; `from_state_dict` reads it back."""
-        return {**vars(self), "capacity": torch.tensor(self.capacity)}
+        return {**vars(self), "capacity": torch.tensor(self.capacity, device="cpu")}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":

@@ -90,7 +90,7 @@ class Full(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K, D, D) identities."""
-        return {"factor": torch.eye(n_features).expand(n_components, -1, -1).clone()}
+        return {"factor": torch.eye(n_features, device="cpu").expand(n_components, -1, -1).clone()}
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
         """A block of rows for each component."""

@@ -124,8 +124,8 @@ class LowRank(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """No loadings, unit noise."""
-        loadings = torch.zeros(n_components, n_features, self._rank(n_features))
-        return {"loadings": loadings, "noise": torch.ones(n_components, n_features)}
+        loadings = torch.zeros(n_components, n_features, self._rank(n_features), device="cpu")
+        return {"loadings": loadings, "noise": torch.ones(n_components, n_features, device="cpu")}
 
     # ---- the pieces of EM
 
@@ -245,7 +245,8 @@ class LowRank(CovarianceFamily):
         """The given variances, and all but no loadings: with none at all, EM would never find any."""
         n_features, rank = factors["loadings"].shape[-2:]
         generator = torch.Generator().manual_seed(0)
-        directions = torch.linalg.qr(torch.randn(n_features, rank, generator=generator, dtype=torch.float64))[0]
+        drawn = torch.randn(n_features, rank, generator=generator, dtype=torch.float64, device="cpu")
+        directions = torch.linalg.qr(drawn)[0]
         loadings = SEED_SIZE * variance.sqrt()[:, None] * directions.to(variance)
         noise = (variance - loadings.square().sum(-1)).rsqrt()
         return {

@@ -62,7 +62,7 @@ class Spherical(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K,) ones."""
-        return {"factor": torch.ones(n_components)}
+        return {"factor": torch.ones(n_components, device="cpu")}
 
     def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
         """(1, n) squared norms."""

@@ -73,7 +73,7 @@ class Tied(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(D, D) identity."""
-        return {"factor": torch.eye(n_features)}
+        return {"factor": torch.eye(n_features, device="cpu")}
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
         """The whitened features, or those times the weights, of each mixture."""

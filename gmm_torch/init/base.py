@@ -75,6 +75,6 @@ def draw(probability: Tensor, n: int, generator: torch.Generator) -> Tensor:
     total = cumulative[..., -1:]
     uniform = torch.arange(1, probability.shape[-1] + 1, dtype=torch.float64, device=probability.device)
     cumulative = torch.where(total > 0, cumulative, uniform.expand_as(cumulative))
-    u = torch.rand(*probability.shape[:-1], n, generator=generator, dtype=torch.float64)
+    u = torch.rand(*probability.shape[:-1], n, generator=generator, dtype=torch.float64, device="cpu")
     target = u.to(probability.device) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).clamp_max(probability.shape[-1] - 1)

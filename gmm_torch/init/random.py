@@ -20,7 +20,8 @@ class Random(Initialisation):
         for rows in chunks(x, ALIVE * n_init * n_components):
             part = x[rows]
             # Drawn point by point: the chunks do not matter.
-            drawn = torch.rand(len(part), n_init, n_components, generator=generator).to(x)
+            size = (len(part), n_init, n_components)
+            drawn = torch.rand(size, generator=generator, dtype=torch.float32, device="cpu").to(x)
             share = (drawn / drawn.sum(-1, keepdim=True)).movedim(0, -1) * weight[rows]  # (R, K, n)
             mass += share.sum(-1)
             total += share @ part

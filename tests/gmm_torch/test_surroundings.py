@@ -250,3 +250,75 @@ def test_streams_and_missing_features_take_arrays_too():
     filled = [missing.fit(GaussianMixture(2, 3), form) for form in (x, points())]
     torch.testing.assert_close(filled[0].means, filled[1].means, rtol=0, atol=0)
     torch.testing.assert_close(missing.log_prob(filled[0], x), missing.log_prob(filled[0], points()))
+
+
+# ---- modes and defaults
+
+
+def everything(covariance_type: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Results of the verbs that make tensors, from points that were made before."""
+    x = POINTS.to(dtype)
+    found = []
+    for init in ("kmeans", "random", "random_from_data"):
+        mixture = GaussianMixture(2, 3, covariance_type, device="cpu", dtype=dtype)
+        mixture.fit(x, max_iter=3, init_params=init, n_init=2)
+        found += [mixture.log_prob(x), mixture.history, mixture.covariances, mixture.sample(5, torch.Generator())]
+    if not covariance_type.startswith("low"):
+        found.append(mixture.partial_fit(x).partial_fit(x).means)
+    found.append(missing.fit(mixture, HOLES.to(dtype), max_iter=2).means)
+    found.append(missing.impute(mixture, HOLES.to(dtype)))
+    found.append(mixture.set_parameters(mixture.weights, mixture.means, mixture.covariances).log_prob(x))
+    if not covariance_type.startswith("low"):
+        found += unrolled(mixture, x, 1)
+    return [value.detach() for value in found]
+
+
+POINTS, HOLES = points(), holes()
+
+
+@each_type
+def test_the_default_device_and_type_decide_where_nothing_else_was_asked_for(covariance_type):
+    expected = everything(covariance_type)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        actual = everything(covariance_type)
+        plain = GaussianMixture(2, 3, covariance_type)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert {value.device.type for value in plain.state_dict().values()} == {"meta"}
+    assert plain.means.dtype == torch.float64
+
+
+@each_type
+def test_what_is_made_in_inference_mode_can_be_used_outside(covariance_type):
+    with torch.inference_mode():
+        mixture = GaussianMixture(2, 3, covariance_type).fit(points(), max_iter=3)
+        if not covariance_type.startswith("low"):
+            mixture.partial_fit(points())
+    expected = mixture.log_prob(points())
+    x = points().requires_grad_()
+    mixture.requires_grad_()
+    mixture.log_prob(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert torch.isfinite(mixture.centred_means.grad).all()
+    mixture.requires_grad_(False)
+    torch.testing.assert_close(mixture.log_prob(points()), expected)
+    if not covariance_type.startswith("low"):
+        mixture.partial_fit(points())
+    mixture.fit(points(), max_iter=3)
+    missing.fit(mixture, holes(), max_iter=2)
+
+
+@each_type
+def test_numbers_that_are_flushed_to_zero_change_nothing(covariance_type):
+    expected = everything(covariance_type, torch.float64)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor has no such mode")
+    try:
+        actual = everything(covariance_type, torch.float64)
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
