@@ -20,6 +20,7 @@ class KMeansPlusPlus(Initialisation):
         """See `Initialisation`."""
         n_candidates = 2 + int(math.log(n_components))
         first = draw(weight.expand(n_init, -1), 1, generator)  # (R, 1)
+        restart = torch.arange(n_init, device=x.device)
         chosen = [x[first[:, 0]]]
         norm = x.square().sum(-1)
         closest = squared_distances(x, chosen[0][:, None], norm)[:, 0]  # (R, m)
@@ -28,9 +29,13 @@ class KMeansPlusPlus(Initialisation):
             potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
             for rows in chunks(x, ALIVE * n_init * n_candidates):
                 distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
-                potential += torch.minimum(distance, closest[:, None, rows]) @ weight[rows]
-            best = candidate.gather(1, potential.argmin(1, keepdim=True))  # (R, 1)
-            # Again for the best alone, which is less than to keep all.
-            closest = torch.minimum(closest, squared_distances(x, x[best], norm)[:, 0])
-            chosen.append(x[best[:, 0]])
+                smaller = torch.minimum(distance, closest[:, None, rows])
+                potential += smaller @ weight[rows]
+            place = potential.argmin(1)  # (R,)
+            best = candidate[restart, place]
+            if smaller.shape[-1] == len(x):
+                closest = smaller[restart, place]
+            else:  # again for the best alone: those of all chunks and candidates are too many to keep
+                closest = torch.minimum(closest, squared_distances(x, x[best][:, None], norm)[:, 0])
+            chosen.append(x[best])
         return torch.stack(chosen, dim=1)
