@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.devices import budget, full_precision, is_host
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.estep import Assignment, EStep, tight_components
 from gmm_torch.init import get_initialisation
@@ -34,12 +35,12 @@ logger = logging.getLogger(__name__)
 Phase = Literal["survey", "assign", "em", "done"]
 
 # Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
-CHECK_EVERY = {"cpu": 1, "cuda": 5}
+CHECK_EVERY = 5
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 RIDGE_FLOOR = 1e-10
 # Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
-SURVEY_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
-# A component with less than this much of a point, in summed responsibilities, is without points.
+SURVEY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
+# A component with less than this share of a point, in summed responsibilities, is without points.
 DEAD_MASS = 1e-6
 
 
@@ -57,10 +58,11 @@ class EMOptions:
             can then fall, by no more than the regularisation's own effect, where a component collapses.
         n_init: number of restarts, run as one batch; the best is kept.
         prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
-            then includes the prior, divided by the weight of the data.
-        weight_concentration: Dirichlet parameter of the weights, >= 1.
-        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, see
-            `oracle_approximating_shrinkage`; the objective can then fall.
+            then includes the prior, divided by the number of points. Where points have weights, one of the prior has
+            the mean weight of those that have any.
+        weight_concentration: Dirichlet parameter of the weights, >= 1, counted in the same points.
+        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, counted as
+            for the prior, see `oracle_approximating_shrinkage`; the objective can then fall.
         init_params: name of an initialisation, see `gmm_torch.init`.
         weights_init: (K,), initial weights.
         means_init: (K, D), initial means, instead of those of `init_params`.
@@ -102,9 +104,32 @@ class EMOptions:
         get_initialisation(self.init_params)
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
-    return torch.autocast(device.type, enabled=False)
+def check_range(survey: Survey, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the surveyed points.
+
+    Raises:
+        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
+            is not constant has a standard deviation below the type's `tiny / eps`.
+    """
+    limits = torch.finfo(dtype)
+    high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
+    wider = (
+        ": divide the data by a constant"
+        if dtype == torch.float64
+        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
+    )
+    if float(survey.largest) > high:
+        raise ValueError(
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(survey.largest):.2g}"
+            + wider
+        )
+    narrow = (survey.varies & (survey.deviation < low)).nonzero()[:, 0].tolist()
+    if narrow:
+        raise ValueError(
+            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
+            f"{dtype}; feature {narrow[0]} has {float(survey.deviation[narrow[0]]):.2g}"
+            + wider.replace("divide", "multiply")
+        )
 
 
 def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
@@ -136,6 +161,7 @@ class EM:
         options: see `EMOptions`.
         dtype: what densities are computed in; sums are float64 whatever it is.
         device: where the batches are.
+        stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
         ridge: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
@@ -150,6 +176,7 @@ class EM:
     options: EMOptions = field(default_factory=EMOptions)
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stored: torch.dtype | None = None
 
     phase: Phase = field(default="survey", init=False)
     standardisation: Standardisation = field(init=False)
@@ -162,7 +189,8 @@ class EM:
     n_iter: int = field(default=0, init=False)
     gain: float = field(default=math.inf, init=False)
     _mass: float = field(default=math.nan, init=False)
-    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), init=False)
+    _unit: float = field(default=1.0, init=False)
+    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
     _step: EStep = field(init=False)
 
     @property
@@ -188,13 +216,25 @@ class EM:
         """
         with full_precision(self.device):
             if self.phase != "survey":
-                return self._step(x, weight)
-            n_rows = max(1, SURVEY_ELEMENTS[self.device.type] // self.n_features)
+                return self._step(x, self.relative(weight, len(x)))
+            n_rows = max(1, budget(self.device, **SURVEY_ELEMENTS) // self.n_features)
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
             surveys = (Survey.of(part, w, capacity, self.options.seed) for part, w in parts)
             return functools.reduce(operator.add, surveys)
+
+    def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
+        """Weights (n,) in units of the surveyed points' mean weight; None where all are one.
+
+        Whatever counts points below (what is without points, a prior, shrinkage, the memory of a stream) then sees the
+        same numbers whatever constant the weights are multiplied by.
+        """
+        if self._unit == 1:
+            return weight
+        if weight is None:
+            return torch.full((n,), 1 / self._unit, dtype=torch.float64, device=self.device)
+        return weight.double() / self._unit
 
     def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
@@ -226,8 +266,8 @@ class EM:
         mass = float(total.mass)
         if not math.isclose(mass, self._mass, rel_tol=1e-6):
             raise ValueError(
-                f"expected the same points at every pass, of total weight {self._mass:g} as in the first; got "
-                f"{mass:g}: give data that can be read again and again"
+                f"expected the same points at every pass, of total weight {self._mass * self._unit:g} as in the "
+                f"first; got {mass * self._unit:g}: give data that can be read again and again"
             )
 
     def _initialise(self, survey: Survey) -> None:
@@ -243,11 +283,14 @@ class EM:
                 f"expected at least as many points of positive weight as components ({self.n_components}); "
                 f"got {count}: give more data or fewer components"
             )
-        self._mass = float(survey.mass)
-        self.standardisation = survey.standardisation(self.family.scales_features)
-        location, scale, unit = vars(self.standardisation).values()
+        self._mass, self._unit = float(count), float(survey.mass) / count
+        check_range(survey, self.dtype, self.stored or self.dtype)
         absolute = self.options.reg_mode == "absolute"
-        ridge = self.options.reg_covar / scale.square() if absolute else self.options.reg_covar * unit
+        # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
+        smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
+        self.standardisation = survey.standardisation(self.family.scales_features, smallest)
+        location, scale, unit = vars(self.standardisation).values()
+        ridge = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
         self.ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
@@ -255,7 +298,7 @@ class EM:
         else:
             generator = torch.Generator().manual_seed(self.options.seed)
             points = self.standardisation.apply(survey.sample, self.dtype)
-            weight = survey.sample_weight.to(self.dtype)
+            weight = (survey.sample_weight / self._unit).to(self.dtype)
             init = get_initialisation(self.options.init_params)
             means = init.means(points, weight, self.n_components, self.options.n_init, generator).double()
         self.parameters = Parameters(
@@ -352,7 +395,8 @@ class EM:
 
     @property
     def _is_time_to_look(self) -> bool:
-        return self.n_iter % CHECK_EVERY[self.device.type] == 0 or self.n_iter >= self.options.max_iter
+        every = 1 if is_host(self.device) else CHECK_EVERY
+        return self.n_iter % every == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
         mass = total.moments["moments"][..., 0]
@@ -378,17 +422,18 @@ class EM:
     def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
         """Move one component without points to the worst explained point, where that is sure to help.
 
-        A component of weight e = 1 / N there changes the mean log-likelihood by at least log(1 - e), on all points,
-        plus log(1 + e N(x; x) / p(x)) / N at its own; a mixture for which the sum is positive keeps its other
-        parameters for this iteration, so the likelihood cannot fall.
+        A component of weight e there, e the point's share of the data's weight, changes the mean log-likelihood by at
+        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own; a mixture for which the sum is
+        positive keeps its other parameters for this iteration, so the likelihood cannot fall.
         """
         current = self.parameters
         share = total.moments["moments"][..., 0] / total.mass  # (R, K)
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS
+        # Of a point no heavier than the one that is gained: what is lost must be little beside that.
+        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS * total.worst_weight.clamp_max(1)
         factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.ridge)
-        log_epsilon = -total.mass.log()
+        log_epsilon = (total.worst_weight / total.mass).log()[:, None]  # (R, 1)
         means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
         others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
         rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
@@ -397,8 +442,8 @@ class EM:
         peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
         precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
         penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
-        # log(1 + e N / p) > 1.5 > -N log(1 - e) for every N >= 2.
-        helps = log_epsilon + peak - penalty - total.worst > 1.5
+        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
+        helps = (log_epsilon[:, 0] + peak - penalty - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
         reseed = dead & helps & (self.n_components > 1) & (self.options.prior_count == 0)
         self.n_reseeded = self.n_reseeded + reseed
         return Parameters(log_weights, means, factors).where(reseed, updated)
@@ -464,6 +509,7 @@ class EM:
         if self.phase != "survey":
             state |= {
                 "mass": self._mass,
+                "unit": self._unit,
                 "parameters": self.parameters.state_dict(),
                 "standardisation": vars(self.standardisation).copy(),
                 "ridge": self.ridge,
@@ -480,7 +526,7 @@ class EM:
         self.history = [value.to(self.device) for value in state["history"]]
         if self.phase == "survey":
             return
-        self._mass = state["mass"]
+        self._mass, self._unit = state["mass"], state["unit"]
         self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
         self.standardisation = Standardisation(
             **{name: value.to(self.device) for name, value in state["standardisation"].items()}

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.devices import rows_at_once
 from gmm_torch.init.base import relative_distances
 from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
 
-# Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
-# CPU's caches; a GPU should be kept busy.
-CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**29}
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256
 # Sums in the computing type are moved to float64 after this many points.
@@ -107,7 +105,8 @@ class EStep:
         nothing = means.new_zeros(self.n_init)
         moments = {name: value.double() for name, value in self._zero_moments(self.prepared).items()}
         worst = torch.full_like(nothing, torch.inf)
-        return Statistics(nothing.sum(), nothing, moments, worst, means.new_zeros(self.n_init, self.n_features))
+        nowhere = means.new_zeros(self.n_init, self.n_features)
+        return Statistics(nothing.sum(), nothing, moments, worst, nowhere, torch.ones_like(nothing))
 
     def _zero_moments(self, prepared: Factors) -> Factors:
         some = next(iter(prepared.values()))
@@ -132,8 +131,7 @@ class EStep:
         """Number of points that are looked at together."""
         n_all = self.n_init * self.n_components
         alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self._n_scratch
-        n_bytes = CHUNK_BYTES[self.parameters.means.device.type]
-        return max(MIN_CHUNK, n_bytes // (alive * self.dtype.itemsize))
+        return rows_at_once(self.parameters.means.device, alive * self.dtype.itemsize, MIN_CHUNK)
 
     def _rooms(self, x: Tensor) -> Rooms:
         """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""
@@ -190,7 +188,8 @@ class EStep:
             log_likelihood = objective @ weight.double()
         worst, where = candidate.min(-1)
         worst_point = self.standardisation.apply(x[where], torch.float64)
-        return Statistics(mass, log_likelihood, moments, worst, worst_point)
+        worst_weight = torch.ones_like(worst) if weight is None else weight[where].double()
+        return Statistics(mass, log_likelihood, moments, worst, worst_point, worst_weight)
 
 
 class Assignment(EStep):

@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from gmm_torch.batches import check_points, check_weight
 from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.em import EM, EMOptions, full_precision
+from gmm_torch.devices import full_precision
+from gmm_torch.em import EM, EMOptions
 from gmm_torch.errors import SolverError
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.parameters import Parameters
@@ -57,7 +58,8 @@ class EMStep:
         self.template = em.parameters.map(lambda value: value[0])
         location, scale = self.standardisation.location, self.standardisation.scale
         self.features = self.family.features(((x.double() - location) / scale).mT)
-        self.weight = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.double()
+        relative = em.relative(weight, len(x))
+        self.weight = x.new_ones(len(x), dtype=torch.float64) if relative is None else relative.double()
 
     def __call__(self, parameters: Parameters) -> Parameters:
         """The next iteration's parameters."""
@@ -227,6 +229,8 @@ class _Implicit(torch.autograd.Function):
 
 def _step(mixture: GaussianMixture, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
     mixture.require_fitted()
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
     check_points(x, mixture.n_features)
     if sample_weight is not None:
         check_weight(sample_weight.detach(), len(x))

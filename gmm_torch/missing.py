@@ -5,18 +5,18 @@ features given the observed ones, mean and covariance both (Ghahramani and Jorda
 data via an EM approach", 1994, section 3). This is right where values are missing at random.
 """
 
+import copy
 import math
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmm_torch.batches import check_points
+from gmm_torch.batches import as_tensor, check_points
 from gmm_torch.covariance import Factors
+from gmm_torch.devices import full_precision, summing_device
 from gmm_torch.em import EMOptions, warn_not_converged
-from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
@@ -67,7 +67,7 @@ def fit(
 
     Args:
         mixture: fitted in place.
-        x: (N, D), NaN where missing, on the mixture's device.
+        x: (N, D), NaN where missing.
         max_iter, tol, seed: as in `GaussianMixture.fit`; tol is for the log-likelihood of what is observed.
         reg_covar: fraction of each feature's observed variance that is added to the diagonal of every covariance.
 
@@ -75,10 +75,20 @@ def fit(
         the mixture.
 
     Raises:
-        ValueError, TypeError: wrong shape or type, infinity, a feature or a point without any value, an option out of
-            range, fewer points than components.
+        ValueError, TypeError: wrong shape or type, infinity or numbers out of range, a feature or a point without any
+            value, an option out of range, fewer points than components.
     """
+    options = EMOptions(max_iter=min(5, max_iter), tol=tol, reg_covar=max(reg_covar, 1e-3), seed=seed)
+    with full_precision(mixture.location.device):
+        return _fit(mixture, x, options, max_iter, reg_covar)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _fit(mixture: GaussianMixture, x: Tensor, options: EMOptions, max_iter: int, reg_covar: float) -> GaussianMixture:
     check_points(x, mixture.n_features)
+    em = mixture.start_em(options)
+    x = as_tensor(x).to(em.device)
     seen = _seen(x)
     for what, axis in (("feature", 0), ("point", 1)):
         empty = (~seen.any(axis)).nonzero()[:, 0]
@@ -87,60 +97,66 @@ def fit(
                 f"x: expected a value in every {what}; got none in {len(empty)}, the first is {what} {int(empty[0])}: "
                 "leave it out"
             )
-    mean = x.nanmean(0)
-    options = EMOptions(max_iter=min(5, max_iter), tol=tol, reg_covar=max(reg_covar, 1e-3), seed=seed)
-    guess = torch.where(seen, x, mean)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        em = mixture.start_em(options)
-        while not em.done:
-            em.advance(em.collect([(guess, None)]))
-        mixture.adopt(em)
+    size = torch.where(seen, x, 0).abs().amax(0).double()
+    size = torch.where(size > 0, size, torch.ones_like(size))  # a sum of numbers of that size may overflow
+    mean = (x / size).nanmean(0) * size
+    guess = torch.where(seen, x, mean.to(x.dtype))
+    while not em.done:
+        em.advance(em.collect([(guess, None)]))
 
-    location = em.standardisation.location
-    family, z = mixture.family, x.double() - location
-    variance = torch.where(seen, z - (mean - location), 0).square().sum(0) / seen.sum(0)
+    family, (location, scale, _) = mixture.family, vars(em.standardisation).values()
+    z = (x - location) / scale
+    variance = torch.where(seen, z - (mean - location) / scale, 0).square().sum(0) / seen.sum(0)
     varies = variance > 0
     ridge = max(reg_covar, 1e-10) * torch.where(varies, variance, variance[varies].mean() if varies.any() else 1.0)
-    raw, _ = em.result()
-    parameters = raw.map(torch.Tensor.double)
+    parameters = em.parameters.map(lambda value: value[em.best])
+    jacobian = float((seen.double() @ scale.log()).mean())
     history: list[float] = []
     converged = False
     for _ in range(max_iter):
         log_likelihood, moments = _pass(mixture, parameters, z, seen)
-        history.append(log_likelihood)
+        history.append(log_likelihood - jacobian)
         parameters, jitter = family.update(moments, ridge, parameters)
-        if len(history) > 1 and abs(history[-1] - history[-2]) < tol:
+        if len(history) > 1 and abs(history[-1] - history[-2]) < options.tol:
             converged = True
             break
-    mixture.assign(parameters, location)
+    mixture.assign(em.standardisation.undo(family, parameters), location)
     mixture.converged, mixture.n_iter, mixture.lower_bound = converged, len(history), history[-1]
-    mixture.history, mixture.jitter = torch.tensor(history, dtype=torch.float64), jitter.cpu()
+    mixture.history, mixture.jitter = torch.tensor(history, dtype=torch.float64, device="cpu"), jitter.cpu()
     if not converged:
-        warn_not_converged(len(history), history[-1] - history[-2] if len(history) > 1 else None, tol)
+        warn_not_converged(
+            len(history), history[-1] - history[-2] if len(history) > 1 else None, options.tol, stacklevel=3
+        )
     return mixture
 
 
 @torch.no_grad()
 def log_prob(mixture: GaussianMixture, x: Tensor) -> Tensor:
     """Log-density of the observed features of each point: (N,) float64, 0 where nothing was observed."""
-    z, seen, dense = _prepared(mixture, x)
-    result = z.new_zeros(len(z))
-    for part in _fill(dense, z, seen):
-        result[part.rows] = part.log_joint.logsumexp(-1)
-    return result
+    check_points(x, mixture.n_features)
+    x = as_tensor(x)
+    with full_precision(mixture.location.device):
+        z, seen, scale, dense = _prepared(mixture, x)
+        result = z.new_zeros(len(z))
+        for part in _fill(dense, z, seen):
+            result[part.rows] = part.log_joint.logsumexp(-1)
+        return (result - seen.double().sum(1) * scale.log()).to(x.device)
 
 
 @torch.no_grad()
 def impute(mixture: GaussianMixture, x: Tensor) -> Tensor:
     """x with missing features at their expectation given the observed ones, (N, D)."""
-    z, seen, dense = _prepared(mixture, x)
-    result = x.clone()
-    for part in _fill(dense, z, seen):
-        share = part.log_joint.softmax(-1)
-        expected = (share[..., None] * part.expected).sum(1) + mixture.location
-        result[part.rows] = torch.where(seen[part.rows], x[part.rows], expected.to(x.dtype))
-    return result
+    check_points(x, mixture.n_features)
+    x = as_tensor(x)
+    with full_precision(mixture.location.device):
+        z, seen, scale, dense = _prepared(mixture, x)
+        location = mixture.location.to(z.device)
+        result = x.to(z.device, copy=True)
+        for part in _fill(dense, z, seen):
+            share = part.log_joint.softmax(-1)
+            expected = (share[..., None] * part.expected).sum(1) * scale + location
+            result[part.rows] = torch.where(seen[part.rows], result[part.rows], expected.to(x.dtype))
+        return result.to(x.device)
 
 
 def _seen(x: Tensor) -> Tensor:
@@ -150,11 +166,18 @@ def _seen(x: Tensor) -> Tensor:
     return ~torch.isnan(x)
 
 
-def _prepared(mixture: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor, Dense]:
+def _prepared(mixture: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Dense]:
+    """Points about the location in units of a scale (), where they were seen, the scale, the mixture in its units."""
     mixture.require_fitted()
-    check_points(x, mixture.n_features)
-    raw = mixture.parameters_about_location().map(lambda value: value.detach().double())
-    return x.double() - mixture.location, _seen(x), _dense(mixture, raw)
+    mixture = copy.deepcopy(mixture).to(summing_device(mixture.location.device))
+    x, location = x.to(mixture.location.device), mixture.location
+    raw = mixture.parameters_about_location(torch.float64).map(torch.Tensor.detach)
+    # A power of two, the size of a typical standard deviation: covariances in its units do not overflow.
+    log_scale = mixture.family.log_det(raw.factors, mixture.n_features).mean() / (2 * mixture.n_features)
+    scale = torch.exp2((log_scale / math.log(2)).round())
+    factors = mixture.family.rescale(raw.factors, (1 / scale).expand(mixture.n_features))
+    scaled = Parameters(raw.log_weights, raw.means / scale, factors)
+    return (x.double() - location) / scale, _seen(x), scale, _dense(mixture, scaled)
 
 
 def _dense(mixture: GaussianMixture, parameters: Parameters) -> Dense:

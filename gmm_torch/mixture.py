@@ -11,14 +11,15 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from gmm_torch.batches import Batches, Points, check_points, check_weight
 from gmm_torch.covariance import get_family
-from gmm_torch.em import EM, EMOptions, full_precision
+from gmm_torch.devices import budget, full_precision, summing_device, widest
+from gmm_torch.em import EM, EMOptions
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.online import OnlineEM
 from gmm_torch.parameters import Parameters
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
-CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
+CHUNK_BYTES = {"host": 2**25, "accelerator": 2**28}
 
 
 def is_traced() -> bool:
@@ -58,6 +59,7 @@ class GaussianMixture(nn.Module):
     location: Tensor
     fitted: Tensor
 
+    @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
     def __init__(
         self,
         n_components: int,
@@ -76,6 +78,7 @@ class GaussianMixture(nn.Module):
         self.n_features = n_features
         self.covariance_type = covariance_type
         self.family = get_family(covariance_type)
+        device = torch.get_default_device() if device is None else torch.device(device)
         options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
         self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
@@ -90,8 +93,8 @@ class GaussianMixture(nn.Module):
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
-        self.history = torch.empty(0, dtype=torch.float64)
-        self.jitter = torch.zeros(n_components, dtype=torch.float64)
+        self.history = torch.empty(0, dtype=torch.float64, device="cpu")
+        self.jitter = torch.zeros(n_components, dtype=torch.float64, device="cpu")
 
     def extra_repr(self) -> str:
         """Sizes and type, for `repr`."""
@@ -102,7 +105,8 @@ class GaussianMixture(nn.Module):
     @property
     def weights(self) -> Tensor:
         """(K,), non-negative, summing to one."""
-        return self.logits.softmax(0)
+        with full_precision(self.location.device):
+            return self.logits.softmax(0)
 
     @property
     def means(self) -> Tensor:
@@ -111,20 +115,34 @@ class GaussianMixture(nn.Module):
 
     @property
     def covariances(self) -> Tensor:
-        """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: scikit-learn's shapes."""
-        return self.family.covariances(self.parameters_about_location().factors, self.n_features)
+        """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: scikit-learn's shapes.
+
+        A variance beyond the numbers of the mixture's type is rounded to zero or infinity, as any number would be: of
+        float32 features with a spread below 1e-19 or above 1e19, say. Densities need none, and `.double()` has them.
+        """
+        with full_precision(self.location.device):
+            factors = self.parameters_about_location(widest(self.location.device)).factors
+            return self.family.covariances(factors, self.n_features).to(self.location.dtype)
 
     @property
     def dense_covariances(self) -> Tensor:
         """(K, D, D), whatever the type."""
-        factors = self.parameters_about_location().factors
-        return self.family.dense(factors, self.n_components, self.n_features)
+        with full_precision(self.location.device):
+            factors = self.parameters_about_location(widest(self.location.device)).factors
+            return self.family.dense(factors, self.n_components, self.n_features).to(self.location.dtype)
 
-    def parameters_about_location(self) -> Parameters:
-        """The constrained parameters, with means relative to `location`; differentiable in the stored ones."""
-        factors = self.family.constrain(dict(self.raw_factors.items()))
-        return Parameters(self.logits.log_softmax(0), self.centred_means, factors)
+    def parameters_about_location(self, dtype: torch.dtype | None = None) -> Parameters:
+        """The constrained parameters, with means relative to `location`; differentiable in the stored ones.
 
+        Args:
+            dtype: what to compute them in; None for the stored type.
+        """
+        dtype = dtype or self.location.dtype
+        with full_precision(self.location.device):
+            factors = self.family.constrain({name: value.to(dtype) for name, value in self.raw_factors.items()})
+            return Parameters(self.logits.to(dtype).log_softmax(0), self.centred_means.to(dtype), factors)
+
+    @torch.inference_mode(False)
     @torch.no_grad()
     def assign(self, parameters: Parameters, location: Tensor) -> Self:
         """Take over constrained `parameters` whose means are relative to `location` (D,).
@@ -140,13 +158,16 @@ class GaussianMixture(nn.Module):
             if mine.shape != given.shape:
                 raise ValueError(f"{name}: expected shape {tuple(mine.shape)}; got {tuple(given.shape)}")
         for mine, given in pairs.values():
-            mine.copy_(given)
+            mine.copy_(given.to(mine.dtype))
         # What the stored location loses by rounding goes to the means, which are small and keep it.
-        self.centred_means.copy_(parameters.means + (location - self.location.to(location.dtype)))
+        lost = location - self.location.to(location.device).to(location.dtype)
+        self.centred_means.copy_((parameters.means + lost).to(self.centred_means.dtype))
         self.fitted.fill_(True)
         self._seen_fitted = True
+        self._online = None  # it follows other parameters
         return self
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
         """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
@@ -168,13 +189,15 @@ class GaussianMixture(nn.Module):
                 f"weights: expected non-negative numbers that sum to 1; got a sum of {total:g} and a smallest of "
                 f"{float(weights.min()):g}"
             )
-        self._online = None
-        means, factors = means.double(), self.family.from_covariances(covariances.double())
+        device = summing_device(self.location.device)
+        weights, means, covariances = (value.to(device).double() for value in (weights, means, covariances))
         location = means.mean(0)
-        return self.assign(Parameters(weights.double().log(), means - location, factors), location)
+        factors = self.family.from_covariances(covariances)
+        return self.assign(Parameters(weights.log(), means - location, factors), location)
 
     # ---- fitting
 
+    @torch.inference_mode(False)
     def fit(
         self,
         x: Points,
@@ -195,7 +218,11 @@ class GaussianMixture(nn.Module):
         seed: int = 0,
         on_iteration: Callable[[int, Tensor], None] | None = None,
     ) -> Self:
-        """Fit by EM; a fit on finite data neither raises nor leaves NaN behind.
+        """Fit by EM; a fit on finite data that the mixture's type can describe neither raises nor leaves NaN behind.
+
+        It can describe numbers up to an eighth of its largest (4e37 in float32, 2e307 in float64) and features that are
+        constant or have a standard deviation from 1e-31 in float32, 1e-292 in float64. Others are refused before EM
+        begins.
 
         With a process group of torch.distributed, every process gives its own share of the points (shares may be
         uneven or empty) and all end with the same mixture.
@@ -204,7 +231,8 @@ class GaussianMixture(nn.Module):
             x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
             max_iter, tol, reg_covar, reg_mode, prior_count, weight_concentration, shrinkage, n_init, init_params,
                 weights_init, means_init, precisions_init, seed: see `EMOptions`.
-            sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
+            sample_weight: (N,), >= 0. A weight of two, others having one, is the point twice, of zero the point left
+                out. A constant that all are multiplied by does not change the fit, priors included.
             on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
                 device, in standardised coordinates; for progress bars.
 
@@ -212,7 +240,8 @@ class GaussianMixture(nn.Module):
             self.
 
         Raises:
-            ValueError: NaN or infinity, wrong shape, fewer points than components, an option out of range.
+            ValueError: NaN, infinity or numbers out of range, wrong shape, fewer points than components, an option out
+                of range.
             TypeError: x is not floating point.
         """
         options = EMOptions(
@@ -230,9 +259,8 @@ class GaussianMixture(nn.Module):
             precisions_init=precisions_init,
             seed=seed,
         )
-        self._online = None
         em = self.start_em(options)
-        batches = Batches(x, self.n_features, self.location.device, sample_weight)
+        batches = Batches(x, self.n_features, em.device, sample_weight)
         while not em.done:
             n_iter = em.n_iter
             em.advance(em.collect(batches).reduce())
@@ -258,9 +286,13 @@ class GaussianMixture(nn.Module):
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
         """
         em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
-        known = (self.parameters_about_location(), self.location) if bool(self.fitted) else None
+        known = None
+        if bool(self.fitted):
+            about = self.parameters_about_location().map(lambda value: value.to(em.device))
+            known = (about, self.location.to(em.device))
         return OnlineEM(em, known, power=power, offset=offset, memory=memory, n_first=n_first)
 
+    @torch.inference_mode(False)
     def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:
         """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.
 
@@ -274,11 +306,11 @@ class GaussianMixture(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, type or option.
         """
-        if self._online is None:
-            self._online = self.start_online(**options)
-        self._online.update(x, sample_weight)
-        if self._online.started:
-            self.assign(*self._online.result())
+        online = self._online or self.start_online(**options)
+        online.update(x, sample_weight)
+        if online.started:
+            self.assign(*online.result())
+        self._online = online  # goes on until other parameters are assigned
         return self
 
     def start_em(self, options: EMOptions) -> EM:
@@ -292,8 +324,10 @@ class GaussianMixture(nn.Module):
             raise ValueError(
                 f"shrinkage: expected a family with covariances of its own, full or tied; got {self.covariance_type!r}"
             )
-        dtype = torch.float64 if self.location.dtype == torch.float64 else torch.float32
-        return EM(self.family, self.n_components, self.n_features, options, dtype, self.location.device)
+        stored = self.location.dtype
+        dtype = torch.float64 if stored == torch.float64 else torch.float32
+        device = summing_device(self.location.device)
+        return EM(self.family, self.n_components, self.n_features, options, dtype, device, stored)
 
     def _check_init(self, options: EMOptions) -> None:
         shapes = {
@@ -340,7 +374,7 @@ class GaussianMixture(nn.Module):
         """Log-density log p(x) in nats, of x (N, D): (N,).
 
         Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
-        gradient is asked for.
+        gradient is asked for. Autocast does not reach it; a backward pass belongs outside of autocast, as torch asks.
         """
         x = self._points(x)
         parameters = self._computing_parameters(x)
@@ -370,7 +404,7 @@ class GaussianMixture(nn.Module):
         if sample_weight is None:
             return float(log_prob.mean())
         weight = check_weight(sample_weight, len(x)).to(log_prob)
-        return float((log_prob @ weight) / weight.sum())
+        return float(log_prob @ (weight / weight.sum()))
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """Posterior probabilities of the components (responsibilities), (N, K)."""
@@ -388,13 +422,16 @@ class GaussianMixture(nn.Module):
         with full_precision(x.device):
             x = x - self.location
             distance = self.family.squared_distance(x, parameters.means, parameters.factors)
+            # Of a point so far away that its distance overflows (or is the difference of two that did): the largest.
+            largest = torch.finfo(distance.dtype).max / 4
+            known = (distance <= largest) | x.isnan().any(-1, keepdim=True)
+            distance = torch.where(known, distance, torch.full_like(distance, largest))
             log_det = self.family.log_det(parameters.factors, self.n_features)
             return parameters.log_weights + log_normal(distance, log_det, self.n_features)
 
     def _computing_parameters(self, x: Tensor) -> Parameters:
         """The constrained parameters in the computing type, which x already has."""
-        with full_precision(x.device):
-            return self.parameters_about_location().map(lambda value: value.to(x.dtype))
+        return self.parameters_about_location(x.dtype)
 
     def require_fitted(self) -> None:
         """Raise `NotFittedError` unless there are parameters."""
@@ -431,7 +468,7 @@ class GaussianMixture(nn.Module):
 
     def _chunk(self, x: Tensor) -> int:
         bytes_per_point = x.element_size() * self.n_components * self.n_features
-        return max(16, CHUNK_BYTES.get(x.device.type, 2**25) // bytes_per_point)
+        return max(16, budget(x.device, **CHUNK_BYTES) // bytes_per_point)
 
     # ---- sampling and information criteria
 
@@ -457,12 +494,14 @@ class GaussianMixture(nn.Module):
         self.require_fitted()
         if n < 1:
             raise ValueError(f"n: expected at least 1; got {n}")
-        component = torch.multinomial(self.weights.detach().double(), n, replacement=True, generator=generator)
-        parameters = self.parameters_about_location()
-        shape = (n, self.n_features)
-        noise = torch.randn(shape, generator=generator, dtype=self.location.dtype, device=self.location.device)
-        deviation = self.family.transform_noise(noise, component, parameters.factors)
-        return self.location + parameters.means[component] + deviation
+        device, dtype = self.location.device, self.location.dtype
+        weights = self.weights.detach().to(widest(device))
+        component = torch.multinomial(weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.n_features, generator=generator, dtype=dtype, device=device)
+        with full_precision(device):
+            parameters = self.parameters_about_location()
+            deviation = self.family.transform_noise(noise, component, parameters.factors)
+            return self.location + parameters.means[component] + deviation
 
     def to_distribution(self) -> MixtureSameFamily:
         """The mixture as a distribution of torch.distributions, which shares its gradients; K D^2 memory.

@@ -5,9 +5,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.batches import check_points, check_weight
+from gmm_torch.batches import as_tensor, check_points, check_weight
+from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, is_distributed
-from gmm_torch.em import EM, full_precision
+from gmm_torch.em import EM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.estep import EStep, tight_components
 from gmm_torch.parameters import Parameters
@@ -84,19 +85,20 @@ class OnlineEM:
         """Whether there were enough points to start from."""
         return self.em.done
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def update(self, x: Tensor, sample_weight: Tensor | None = None) -> Self:
         """Take in a batch.
 
         Args:
-            x: (n, D), on EM's device; gradients do not flow through. Rows that are not finite are left out.
-            sample_weight: (n,), >= 0.
+            x: (n, D); gradients do not flow through. Rows that are not finite are left out.
+            sample_weight: (n,), >= 0; `memory` counts points of the first points' mean weight.
 
         Raises:
             ValueError, TypeError: wrong shape or type.
         """
         check_points(x, self.em.n_features)
-        x = x.detach()
+        x = as_tensor(x).detach().to(self.em.device)
         weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(x.device)
         with full_precision(x.device):
             if self.started:
@@ -165,7 +167,8 @@ class OnlineEM:
 
     def _e_step(self, x: Tensor, weight: Tensor | None) -> Statistics:
         em = self.em
-        return EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)(x, weight)
+        step = EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)
+        return step(x, em.relative(weight, len(x)))
 
     def _step(self, x: Tensor, weight: Tensor | None) -> None:
         finite = torch.isfinite(x).all(1)

@@ -18,7 +18,7 @@ def content_keys(x: Tensor, seed: int) -> Tensor:
     wider type it comes in. Keeping the rows with the smallest keys is then a uniform sample, whatever the order.
     """
     generator = torch.Generator().manual_seed(seed)
-    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator) * 2 + 1
+    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device="cpu") * 2 + 1
     # The sum makes -0.0 the same as 0.0.
     bits = (x + x.new_zeros(1, dtype=torch.float64)).view(torch.int64)
     # Round numbers differ in their high bits alone, of which a product would keep few.
@@ -34,12 +34,16 @@ def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:
     """
     with torch.no_grad():
         step = max(1, CHUNK // max(1, x.shape[1]))
-        keys = torch.cat([content_keys(part, seed) for part in x.detach().split(step)])
-        ordered, order = keys.sort(stable=True)
-        _, tie, count = ordered.unique_consecutive(return_inverse=True, return_counts=True)
-        # equal rows are numbered, so that each has a key of its own
-        number = torch.arange(len(keys), device=keys.device) - (count.cumsum(0) - count)[tie]
-        return order[_mixed(ordered + number * _MIX[0]).argsort()[:n]]
+        return shuffle(torch.cat([content_keys(part, seed) for part in x.detach().split(step)]))[:n]
+
+
+def shuffle(keys: Tensor) -> Tensor:
+    """A random order (N,) int64 of rows with these keys (N,) int64; rows of one key are drawn independently."""
+    ordered, order = keys.sort(stable=True)
+    _, tie, count = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+    # equal rows are numbered, so that each has a key of its own
+    number = torch.arange(len(keys), device=keys.device) - (count.cumsum(0) - count)[tie]
+    return order[_mixed(ordered + number * _MIX[0]).argsort()]
 
 
 def _mixed(key: Tensor) -> Tensor:

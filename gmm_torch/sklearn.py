@@ -250,7 +250,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             if value.shape != shape:
                 raise ValueError(f"The parameter '{label}' should have the shape of {shape}, but got {value.shape}")
             check(value)
-            checked[name] = torch.tensor(value, dtype=torch.float64)
+            checked[name] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return checked
 
     def _check_precisions(self, precisions: NDArray[Any]) -> None:
@@ -389,7 +389,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         converted = cls(**copy.deepcopy(estimator.get_params(deep=False)), device=device, dtype=dtype)
         if not hasattr(estimator, "precisions_cholesky_"):
             return converted
-        means = torch.tensor(np.asarray(estimator.means_))
+        means = torch.tensor(np.asarray(estimator.means_), device="cpu")
         n_components, n_features = means.shape
         mixture = TorchMixture(
             n_components,
@@ -398,8 +398,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             device=converted._device(),
             dtype=means.dtype if dtype is None else getattr(torch, dtype),
         )
-        factors = {"factor": torch.tensor(np.asarray(estimator.precisions_cholesky_), dtype=torch.float64)}
-        log_weights = torch.tensor(np.asarray(estimator.weights_), dtype=torch.float64).log()
+        factors = {
+            "factor": torch.tensor(np.asarray(estimator.precisions_cholesky_), dtype=torch.float64, device="cpu")
+        }
+        log_weights = torch.tensor(np.asarray(estimator.weights_), dtype=torch.float64, device="cpu").log()
         location = means.double().mean(0)
         converted.mixture_ = mixture.assign(Parameters(log_weights, means - location, factors), location)
         converted.n_features_in_ = n_features

@@ -19,6 +19,7 @@ class Statistics:
         moments: what the covariance family sums, float64, each with the leading dimension R.
         worst: (R,) float64, smallest objective at a point of positive weight.
         worst_point: (R, D) float64, that point.
+        worst_weight: (R,) float64, its weight.
     """
 
     mass: Tensor
@@ -26,6 +27,7 @@ class Statistics:
     moments: Factors
     worst: Tensor
     worst_point: Tensor
+    worst_weight: Tensor
 
     def __add__(self, other: "Statistics") -> "Statistics":
         smaller = other.worst < self.worst
@@ -35,12 +37,14 @@ class Statistics:
             {name: value + other.moments[name] for name, value in self.moments.items()},
             torch.where(smaller, other.worst, self.worst),
             torch.where(smaller[:, None], other.worst_point, self.worst_point),
+            torch.where(smaller, other.worst_weight, self.worst_weight),
         )
 
     def reduce(self) -> "Statistics":
         """The sum over all processes."""
         mass, log_likelihood, *moments = all_reduce_sum([self.mass, self.log_likelihood, *self.moments.values()])
         worst, points = gather(self.worst), gather(self.worst_point)  # (processes, R), (processes, R, D)
+        weights = gather(self.worst_weight)
         winner = worst.argmin(0)
         restart = torch.arange(worst.shape[1], device=worst.device)
         return Statistics(
@@ -49,4 +53,5 @@ class Statistics:
             dict(zip(self.moments, moments, strict=True)),
             worst[winner, restart],
             points[winner, restart],
+            weights[winner, restart],
         )

@@ -70,7 +70,9 @@ class Survey:
         count: () int64, number of points of positive weight.
         mass: () float64, sum of weights.
         mean: (D,) float64.
-        spread: (D,) float64, weighted sum of squared deviations from the mean.
+        deviation: (D,) float64, root of the weighted mean of squared deviations from the mean; the squares themselves
+            would leave the range of float64 at data beyond 1e-154 and 1e154.
+        largest: () float64, the largest absolute value.
         sample, sample_weight, keys: (m, D), (m,), (m,): the distinct points with the smallest content keys, the
             summed weights of each and the keys.
         capacity: the largest m.
@@ -82,7 +84,8 @@ class Survey:
     count: Tensor
     mass: Tensor
     mean: Tensor
-    spread: Tensor
+    deviation: Tensor
+    largest: Tensor
     sample: Tensor
     sample_weight: Tensor
     keys: Tensor
@@ -106,14 +109,21 @@ class Survey:
         mass = w.sum()
         # Centring on a point first keeps the digits of data far from the origin.
         anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
-        deviation = x - anchor
-        shift = (w @ deviation) / mass.clamp_min(torch.finfo(torch.float64).tiny)
-        spread = w @ deviation.sub_(shift).square_()
+        low, high = (bound.double() for bound in x.aminmax(dim=0)) if len(x) else (anchor, anchor)
+        largest = torch.maximum(high, -low).amax()
+        # In units of the largest deviation, a power of two, no square overflows, nor do all underflow.
+        unit = torch.exp2(torch.maximum(high - anchor, anchor - low).log2().ceil())
+        unit = torch.where((unit > 0) & torch.isfinite(unit), unit, torch.ones_like(unit))
+        relative = (x - anchor).div_(unit)
+        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
+        shift = (w @ relative) / safe_mass
+        deviation = ((w @ relative.sub_(shift).square_()) / safe_mass).sqrt() * unit
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         keys = content_keys(exact, seed)
         count = torch.tensor(len(x), device=x.device)
         n_bad = (~finite).sum()
-        survey = cls(rows, n_bad, first_bad, count, mass, anchor + shift, spread, exact, w, keys, capacity)
+        mean = anchor + shift * unit
+        survey = cls(rows, n_bad, first_bad, count, mass, mean, deviation, largest, exact, w, keys, capacity)
         return survey._trim()
 
     def _trim(self) -> "Survey":
@@ -132,9 +142,11 @@ class Survey:
     def __add__(self, other: "Survey") -> "Survey":
         """Merge by Chan, Golub, LeVeque (1983), equation 2.1."""
         mass = self.mass + other.mass
-        share = other.mass / mass.clamp_min(torch.finfo(torch.float64).tiny)
+        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
+        share, rest = other.mass / safe_mass, self.mass / safe_mass
         delta = torch.where(self.mass > 0, other.mean - self.mean, torch.zeros_like(self.mean))
         mean = torch.where(self.mass > 0, self.mean + delta * share, other.mean)
+        within = torch.hypot(self.deviation * rest.sqrt(), other.deviation * share.sqrt())
         merged = Survey(
             self.rows + other.rows,
             self.n_bad + other.n_bad,
@@ -142,7 +154,8 @@ class Survey:
             self.count + other.count,
             mass,
             mean,
-            self.spread + other.spread + delta.square() * self.mass * share,
+            torch.hypot(within, delta * (share * rest).sqrt()),
+            torch.maximum(self.largest, other.largest),
             torch.cat([self.sample, other.sample]),
             torch.cat([self.sample_weight, other.sample_weight]),
             torch.cat([self.keys, other.keys]),
@@ -159,31 +172,56 @@ class Survey:
         device = self.mean.device
         return Survey.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
 
-    def standardisation(self, per_feature: bool) -> Standardisation:
-        """Location and scale of the surveyed points; one scale for all features unless `per_feature`."""
-        variance = self.spread / self.mass
-        # Rounding error of the data itself must not count as spread.
-        noise = (self.mean.abs() * torch.finfo(self.sample.dtype).eps).square()
+    def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
+        """Location and scale of the surveyed points; one scale for all features unless `per_feature`.
+
+        Args:
+            per_feature: whether every feature has a scale of its own.
+            smallest: what no scale is below.
+        """
+        deviation, varies = self.deviation, self.varies
         if not per_feature:
-            variance, noise = variance.mean().expand_as(variance), noise.mean().expand_as(noise)
-        varies = variance > noise
-        log_variance = torch.where(varies, variance, torch.ones_like(variance)).log2()
-        typical = log_variance.sum() / varies.sum().clamp_min(1)
-        log_variance = torch.where(varies, log_variance, typical)
-        log_scale = (0.5 * log_variance).round()
+            deviation = root_mean_square(deviation).expand_as(deviation)
+            varies = (deviation > root_mean_square(self.noise)).expand_as(deviation)
+        log_deviation = torch.where(varies, deviation, torch.ones_like(deviation)).log2()
+        typical = (log_deviation.sum() / varies.sum().clamp_min(1)).expand_as(log_deviation)
+        # Noise that is larger than all that varies elsewhere would, in units of that, leave the range of float32.
+        constant = torch.maximum(typical, deviation.log2())
+        log_deviation = torch.where(varies, log_deviation, constant)
+        log_scale = log_deviation.round()
+        if smallest > 0:
+            log_scale = log_scale.clamp_min(math.ceil(math.log2(smallest)))
         scale = torch.exp2(log_scale)
         grid = scale / 64
-        location = ((self.mean / grid).round() * grid).to(self.sample.dtype).double()
-        return Standardisation(location, scale, torch.exp2(log_variance - 2 * log_scale))
+        steps = self.mean / grid
+        location = torch.where(steps.abs() < 2**53, steps.round() * grid, self.mean)
+        location = location.to(self.sample.dtype).double()
+        return Standardisation(location, scale, torch.exp2(2 * (log_deviation - log_scale)))
+
+    @property
+    def noise(self) -> Tensor:
+        """(D,), the rounding error of the data themselves, which must not count as spread."""
+        return self.mean.abs() * torch.finfo(self.sample.dtype).eps
+
+    @property
+    def varies(self) -> Tensor:
+        """(D,) bool, which features are not constant."""
+        return self.deviation > self.noise
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping of names to tensors; `from_state_dict` reads it back."""
-        return {**vars(self), "capacity": torch.tensor(self.capacity)}
+        return {**vars(self), "capacity": torch.tensor(self.capacity, device="cpu")}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":
         """The inverse of `state_dict`."""
         return cls(**{**state, "capacity": int(state["capacity"])})  # type: ignore[arg-type]
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Of numbers (D,) >= 0 of any size: ()."""
+    largest = x.amax()
+    return (x / torch.where(largest > 0, largest, torch.ones_like(largest))).square().mean().sqrt() * largest
 
 
 def sample_capacity(n_components: int) -> int:

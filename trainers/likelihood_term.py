@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gmm_torch.detection.tap import FeatureTap
-from gmm_torch.em import full_precision
+from gmm_torch.devices import full_precision
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.implicit import implicit
 from gmm_torch.mixture import GaussianMixture

@@ -110,7 +110,7 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def empty(self, n_components: int, n_features: int) -> Factors:
-        """Factors of unit covariances."""
+        """Factors of unit covariances, on the host."""
 
     # ---- the pieces of EM
 

@@ -60,7 +60,7 @@ class Diag(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K, D) ones."""
-        return {"factor": torch.ones(n_components, n_features)}
+        return {"factor": torch.ones(n_components, n_features, device="cpu")}
 
     def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
         """(D, n) squares."""

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
+from gmm_torch.devices import is_host
 from gmm_torch.functional.densities import log_normal
-from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 from gmm_torch.parameters import Parameters
@@ -44,8 +45,7 @@ class Full(CovarianceFamily):
 
     def covariances(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K, D, D)."""
-        lower = covariance_factor(factors["factor"])
-        return lower @ lower.mT
+        return times_transpose(covariance_factor(factors["factor"]))
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., K, D, D)."""
@@ -90,7 +90,7 @@ class Full(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K, D, D) identities."""
-        return {"factor": torch.eye(n_features).expand(n_components, -1, -1).clone()}
+        return {"factor": torch.eye(n_features, device="cpu").expand(n_components, -1, -1).clone()}
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
         """A block of rows for each component."""
@@ -150,7 +150,7 @@ class Full(CovarianceFamily):
         columns = features[1:]
         result = super().moments(prepared, features, responsibilities, out)
         shape = responsibilities.shape[:-1]
-        if out is not None and columns.device.type == "cpu":
+        if out is not None and is_host(columns.device):
             kept = worth_adding(responsibilities, prepared["share"]).flatten(0, -2)
             sizes = kept.sum(-1).tolist()
             if sum(sizes) < FEW * kept.numel():

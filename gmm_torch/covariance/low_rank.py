@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.functional.linear_algebra import times_transpose
 from gmm_torch.functional.positive_definite import require_positive
 from gmm_torch.parameters import Parameters
 
@@ -86,8 +87,7 @@ class LowRank(CovarianceFamily):
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
-        loadings = factors["loadings"]
-        return loadings @ loadings.mT + torch.diag_embed(factors["noise"].square().reciprocal())
+        return times_transpose(factors["loadings"]) + torch.diag_embed(factors["noise"].square().reciprocal())
 
     def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
         """(S, D)."""
@@ -124,8 +124,8 @@ class LowRank(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """No loadings, unit noise."""
-        loadings = torch.zeros(n_components, n_features, self._rank(n_features))
-        return {"loadings": loadings, "noise": torch.ones(n_components, n_features)}
+        loadings = torch.zeros(n_components, n_features, self._rank(n_features), device="cpu")
+        return {"loadings": loadings, "noise": torch.ones(n_components, n_features, device="cpu")}
 
     # ---- the pieces of EM
 
@@ -245,7 +245,8 @@ class LowRank(CovarianceFamily):
         """The given variances, and all but no loadings: with none at all, EM would never find any."""
         n_features, rank = factors["loadings"].shape[-2:]
         generator = torch.Generator().manual_seed(0)
-        directions = torch.linalg.qr(torch.randn(n_features, rank, generator=generator, dtype=torch.float64))[0]
+        drawn = torch.randn(n_features, rank, generator=generator, dtype=torch.float64, device="cpu")
+        directions = torch.linalg.qr(drawn)[0]
         loadings = SEED_SIZE * variance.sqrt()[:, None] * directions.to(variance)
         noise = (variance - loadings.square().sum(-1)).rsqrt()
         return {

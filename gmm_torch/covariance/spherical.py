@@ -17,7 +17,7 @@ class Spherical(CovarianceFamily):
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
         centred = x[:, None] - means  # (N, K, D)
-        return centred.square().sum(-1) * factors["factor"].square()
+        return (centred * factors["factor"][:, None]).square().sum(-1)
 
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
@@ -62,7 +62,7 @@ class Spherical(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K,) ones."""
-        return {"factor": torch.ones(n_components)}
+        return {"factor": torch.ones(n_components, device="cpu")}
 
     def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
         """(1, n) squared norms."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
-from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 from gmm_torch.parameters import Parameters
@@ -33,8 +33,7 @@ class Tied(CovarianceFamily):
 
     def covariances(self, factors: Factors, n_features: int) -> Tensor:
         """(..., D, D)."""
-        lower = covariance_factor(factors["factor"])
-        return lower @ lower.mT
+        return times_transpose(covariance_factor(factors["factor"]))
 
     def from_covariances(self, covariances: Tensor) -> Factors:
         """From (..., D, D)."""
@@ -74,7 +73,7 @@ class Tied(CovarianceFamily):
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(D, D) identity."""
-        return {"factor": torch.eye(n_features)}
+        return {"factor": torch.eye(n_features, device="cpu")}
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
         """The whitened features, or those times the weights, of each mixture."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.survey import content_keys
+from gmm_torch.sampling import content_keys, shuffle
 
 
 class Outputs(NamedTuple):
@@ -54,7 +54,7 @@ class Outputs(NamedTuple):
         It follows from the inputs' keys, or from the logits where there are none.
         """
         keys = content_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
-        return keys.argsort(stable=True)
+        return shuffle(keys)
 
     @staticmethod
     def cat(parts: Sequence["Outputs"]) -> "Outputs":

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.devices import is_host
+
 JITTER_STEPS = 6
 
 
@@ -25,7 +27,7 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     floor = (diagonal.mean(-1).clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5) * 100 * eps)[..., None]
     factor, code = torch.linalg.cholesky_ex(matrix)
     jitter = torch.zeros_like(floor[..., 0])
-    on_host = matrix.device.type == "cpu"
+    on_host = is_host(matrix.device)
     for step in range(JITTER_STEPS):
         if on_host and not bool(code.any()):
             return factor, jitter
@@ -56,6 +58,18 @@ def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
     lower, jitter = robust_cholesky(covariance)
     identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
     return torch.linalg.solve_triangular(lower, identity, upper=False).mT.contiguous(), jitter
+
+
+def times_transpose(factor: Tensor) -> Tensor:
+    """`factor @ factor.mT` (..., D, D) of a factor (..., D, q) with rows of any size.
+
+    What overflows becomes infinite; the plain product would be NaN where two overflowing terms differ in sign.
+    """
+    size = factor.detach().abs().amax(-1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    scaled = factor / size[..., None]
+    result: Tensor = (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
+    return result
 
 
 def covariance_factor(factor: Tensor) -> Tensor:

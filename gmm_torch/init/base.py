@@ -1,10 +1,13 @@
 """The contract of an initialisation."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from gmm_torch.devices import rows_at_once
 
 
 class Initialisation(ABC):
@@ -30,6 +33,13 @@ class Initialisation(ABC):
         Returns:
             (R, K, D).
         """
+
+
+def chunks(x: Tensor, numbers_per_point: int) -> Iterator[slice]:
+    """Slices of x (m, D) for which tensors with this many numbers a point stay within a chunk's bytes."""
+    step = rows_at_once(x.device, numbers_per_point * x.element_size())
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
 
 
 def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) -> Tensor:
@@ -65,6 +75,6 @@ def draw(probability: Tensor, n: int, generator: torch.Generator) -> Tensor:
     total = cumulative[..., -1:]
     uniform = torch.arange(1, probability.shape[-1] + 1, dtype=torch.float64, device=probability.device)
     cumulative = torch.where(total > 0, cumulative, uniform.expand_as(cumulative))
-    u = torch.rand(*probability.shape[:-1], n, generator=generator, dtype=torch.float64)
+    u = torch.rand(*probability.shape[:-1], n, generator=generator, dtype=torch.float64, device="cpu")
     target = u.to(probability.device) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).clamp_max(probability.shape[-1] - 1)

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, nearest
+from gmm_torch.init.base import Initialisation, chunks, nearest
 from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
 
 MAX_ITER = 25
+# Numbers that a step keeps for a point, restart and component: products, distances, memberships.
+ALIVE = 3
 
 
 def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,13 +22,19 @@ def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tens
     Returns:
         the new centres (R, K, D), and the weighted squared distance of the points to the old ones (R,).
     """
-    n_components = centres.shape[1]
-    closest, label = nearest(x, centres)  # (R, m)
-    # A product with the one-hot labels, unlike a scatter, adds in the same order every time on a GPU.
-    one_hot = label[:, None] == torch.arange(n_components, device=x.device)[:, None]  # (R, K, m)
-    membership = one_hot * weight
-    mass = membership.sum(-1)
-    updated = (membership @ x) / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
+    n_init, n_components = centres.shape[:2]
+    mass, total, distances = centres.new_zeros(n_init, n_components), torch.zeros_like(centres), []
+    for rows in chunks(x, ALIVE * n_init * n_components):
+        part = x[rows]
+        distance, label = nearest(part, centres)  # (R, n)
+        # A product with the one-hot labels, unlike a scatter, adds in the same order every time on a GPU.
+        one_hot = label[:, None] == torch.arange(n_components, device=x.device)[:, None]  # (R, K, n)
+        membership = one_hot * weight[rows]
+        mass += membership.sum(-1)
+        total += membership @ part
+        distances.append(distance)
+    closest = torch.cat(distances, dim=1)  # (R, m)
+    updated = total / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
     empty = mass == 0
     # The j-th empty cluster takes the j-th furthest point.
     furthest = closest.topk(min(n_components, x.shape[0]), dim=1).indices

@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, draw, squared_distances
+from gmm_torch.init.base import Initialisation, chunks, draw, squared_distances
+
+# Numbers that a step keeps for a point, restart and candidate: products, distances, the smaller of two.
+ALIVE = 3
 
 
 class KMeansPlusPlus(Initialisation):
@@ -17,14 +20,22 @@ class KMeansPlusPlus(Initialisation):
         """See `Initialisation`."""
         n_candidates = 2 + int(math.log(n_components))
         first = draw(weight.expand(n_init, -1), 1, generator)  # (R, 1)
+        restart = torch.arange(n_init, device=x.device)
         chosen = [x[first[:, 0]]]
         norm = x.square().sum(-1)
         closest = squared_distances(x, chosen[0][:, None], norm)[:, 0]  # (R, m)
         for _ in range(1, n_components):
             candidate = draw(closest * weight, n_candidates, generator)  # (R, L)
-            distance = torch.minimum(squared_distances(x, x[candidate], norm), closest[:, None])  # (R, L, m)
-            best = (distance @ weight).argmin(1)  # (R,)
-            restart = torch.arange(n_init, device=x.device)
-            closest = distance[restart, best]
-            chosen.append(x[candidate[restart, best]])
+            potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
+            for rows in chunks(x, ALIVE * n_init * n_candidates):
+                distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
+                smaller = torch.minimum(distance, closest[:, None, rows])
+                potential += smaller @ weight[rows]
+            place = potential.argmin(1)  # (R,)
+            best = candidate[restart, place]
+            if smaller.shape[-1] == len(x):
+                closest = smaller[restart, place]
+            else:  # again for the best alone: those of all chunks and candidates are too many to keep
+                closest = torch.minimum(closest, squared_distances(x, x[best][:, None], norm)[:, 0])
+            chosen.append(x[best])
         return torch.stack(chosen, dim=1)

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation
+from gmm_torch.init.base import Initialisation, chunks
+
+# Numbers that are kept for a point, restart and component: what is drawn, shares, and these times weights.
+ALIVE = 3
 
 
 class Random(Initialisation):
@@ -13,6 +16,13 @@ class Random(Initialisation):
 
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
         """See `Initialisation`."""
-        responsibility = torch.rand(n_init, n_components, len(x), generator=generator).to(x)
-        responsibility = responsibility / responsibility.sum(1, keepdim=True) * weight
-        return (responsibility @ x) / responsibility.sum(-1, keepdim=True)
+        mass, total = x.new_zeros(n_init, n_components), x.new_zeros(n_init, n_components, x.shape[1])
+        for rows in chunks(x, ALIVE * n_init * n_components):
+            part = x[rows]
+            # Drawn point by point: the chunks do not matter.
+            size = (len(part), n_init, n_components)
+            drawn = torch.rand(size, generator=generator, dtype=torch.float32, device="cpu").to(x)
+            share = (drawn / drawn.sum(-1, keepdim=True)).movedim(0, -1) * weight[rows]  # (R, K, n)
+            mass += share.sum(-1)
+            total += share @ part
+        return total / mass[..., None]

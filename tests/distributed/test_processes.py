@@ -27,7 +27,7 @@ def points() -> Tensor:
 
 
 def fits(x: Tensor) -> dict[str, dict[str, Tensor]]:
-    """State of the mixtures fitted to this process's points, by name; the last begins with a dead component."""
+    """State of the mixtures fitted to this process's points, by name; the last two begin with a dead component."""
     state = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -37,6 +37,12 @@ def fits(x: Tensor) -> dict[str, dict[str, Tensor]]:
         means = torch.cat([torch.eye(D), torch.full((1, D), -1e5)])
         mixture = GaussianMixture(K, D).fit(x, max_iter=8, tol=0.0, means_init=means)
         state["dead"] = mixture.state_dict() | {"history": mixture.history}
+        # Weights of 1e-9, and a prior, which counts points of the mean weight of all processes.
+        weight = 1e-9 * (1 + (x[:, 0] > 0).double())
+        mixture = GaussianMixture(K, D).fit(
+            x, max_iter=8, tol=0.0, means_init=means, sample_weight=weight if len(x) else None, prior_count=1.0
+        )
+        state["light"] = mixture.state_dict() | {"history": mixture.history}
     return state
 
 

@@ -299,7 +299,7 @@ def test_a_float64_fit_far_from_the_origin_survives_float32_parameters():
 def test_chunks_do_not_change_densities(x, covariance_type, monkeypatch):
     mixture = fitted(x, covariance_type)
     expected = [f(x) for f in (mixture.log_prob, mixture.log_joint, mixture.predict, mixture.predict_proba)]
-    monkeypatch.setattr("gmm_torch.mixture.CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr("gmm_torch.mixture.CHUNK_BYTES", {"host": 1, "accelerator": 1})
     actual = [f(x) for f in (mixture.log_prob, mixture.log_joint, mixture.predict, mixture.predict_proba)]
     torch.testing.assert_close(actual, expected)
 

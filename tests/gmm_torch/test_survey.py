@@ -20,7 +20,8 @@ def of(x: Tensor, weight: Tensor | None = None, capacity: int = 100) -> Survey:
 def test_mean_and_spread_are_those_of_the_points(x):
     survey = of(x)
     torch.testing.assert_close(survey.mean, x.mean(0), rtol=1e-15, atol=0)
-    torch.testing.assert_close(survey.spread, ((x - x.mean(0)) ** 2).sum(0), rtol=1e-9, atol=0)
+    torch.testing.assert_close(survey.deviation, x.std(0, correction=0), rtol=1e-9, atol=0)
+    assert float(survey.largest) == float(x.abs().max())
 
 
 @pytest.mark.parametrize("size", [1, 7, 499])

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gmm_torch.init import INITIALISATIONS, get_initialisation
 from gmm_torch.init.base import draw, squared_distances
@@ -101,3 +103,37 @@ def test_a_row_of_zeros_is_drawn_from_uniformly():
 def test_an_unknown_initialisation_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"init_params: expected one of .*kmeans.*; got 'magic'"):
         get_initialisation("magic")
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that an operation made, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            # A view takes no memory.
+            if isinstance(value, Tensor) and value.numel() and 0 not in value.stride():
+                self.n_bytes = max(self.n_bytes, value.numel() * value.element_size())
+        return result
+
+
+@each
+def test_no_tensor_is_larger_than_a_chunk(monkeypatch, name):
+    # Of (restarts, K, points) there would be 4 * 100 * 3000 numbers, 4.8 MB.
+    monkeypatch.setattr("gmm_torch.devices.CHUNK_BYTES", {"host": 2**18, "accelerator": 2**18})
+    x = torch.randn(3000, 4, generator=generator())
+    with Largest() as largest:
+        get_initialisation(name).means(x, torch.ones(3000), 100, 4, generator())
+    assert 2**10 < largest.n_bytes <= 2**18
+
+
+@each
+def test_chunks_do_not_change_the_means(monkeypatch, x, name):
+    whole = get_initialisation(name).means(x.double(), torch.ones(90).double(), 3, 2, generator())
+    monkeypatch.setattr("gmm_torch.devices.CHUNK_BYTES", {"host": 1, "accelerator": 1})
+    parts = get_initialisation(name).means(x.double(), torch.ones(90).double(), 3, 2, generator())
+    torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,51 @@
+"""What depends on the kind of device: sizes of chunks, precision, when to wait. Any device of torch will do."""
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+# Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
+# CPU's caches; a GPU should be kept busy.
+CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
+# Devices without float64. What needs it is done on the host.
+NARROW = ("mps",)
+
+
+def is_host(device: torch.device) -> bool:
+    """Whether reading a number does not wait for an accelerator."""
+    return device.type == "cpu"
+
+
+def budget(device: torch.device, *, host: int, accelerator: int) -> int:
+    """Of two sizes of a chunk the one that suits the device: its caches, or what keeps it busy."""
+    return host if is_host(device) else accelerator
+
+
+def rows_at_once(device: torch.device, bytes_per_row: int, at_least: int = 1) -> int:
+    """How many rows a chunk may have, each of which keeps this many bytes alive."""
+    return max(at_least, budget(device, **CHUNK_BYTES) // bytes_per_row)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64."""
+    if device.type == "xpu" and torch.xpu.is_available():
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type not in NARROW
+
+
+def summing_device(device: torch.device) -> torch.device:
+    """Where the sums of a fit, which need float64, are taken for a mixture on `device`: there or on the host."""
+    return device if has_float64(device) else torch.device("cpu")
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating type of a device."""
+    return torch.float64 if has_float64(device) else torch.float32
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,324 @@
+"""What surrounds a call must not change its answer: autocast, defaults, modes; nor what form the points come in."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gmm_torch import GaussianMixture, missing
+from gmm_torch.conditioning import condition, marginal
+from gmm_torch.divergences import entropy_bounds, kl
+from gmm_torch.em import EMOptions
+from gmm_torch.implicit import implicit, unrolled
+from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.parameters import Parameters
+
+TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
+each_type = pytest.mark.parametrize("covariance_type", TYPES)
+
+
+def points(n: int = 150, mean: float = 0.0) -> Tensor:
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) + mean
+    x[: n // 2] += 4
+    return x
+
+
+def fitted(covariance_type: str = "full") -> GaussianMixture:
+    return GaussianMixture(2, 3, covariance_type).fit(points(), max_iter=5)
+
+
+def holes() -> Tensor:
+    return points().masked_fill(torch.arange(450).view(150, 3) % 5 == 0, torch.nan)
+
+
+def follow(covariance_type: str) -> Tensor:
+    online = OnlineMixture(2, "full" if covariance_type.startswith("low") else covariance_type)
+    online.update(points())
+    online.renew()
+    online.update(points())
+    return online.mixture.log_prob(points())
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+VERBS: dict[str, Callable[[GaussianMixture], object]] = {
+    "weights": lambda m: m.weights,
+    "means": lambda m: m.means,
+    "covariances": lambda m: m.covariances,
+    "dense_covariances": lambda m: m.dense_covariances,
+    "parameters": lambda m: m.parameters_about_location().state_dict(),
+    "log_prob": lambda m: m.log_prob(points()),
+    "log_joint": lambda m: m.log_joint(points()),
+    "score": lambda m: m.score(points()),
+    "score weighted": lambda m: m.score(points(), torch.arange(150)),
+    "predict": lambda m: m.predict(points()),
+    "predict_proba": lambda m: m.predict_proba(points()),
+    "sample": lambda m: m.sample(40, generator()),
+    "rsample": lambda m: m.rsample(40, generator()),
+    "to_distribution": lambda m: m.to_distribution().log_prob(points()),
+    "bic": lambda m: m.bic(points()),
+    "aic": lambda m: m.aic(points()),
+    "fit": lambda m: m.fit(points(), max_iter=4).state_dict(),
+    "fit random": lambda m: m.fit(points(), max_iter=4, init_params="random").state_dict(),
+    "set_parameters": lambda m: m.set_parameters(m.weights, m.means, m.covariances).state_dict(),
+    "marginal": lambda m: marginal(m, [0, 2]).state_dict(),
+    "condition": lambda m: condition(m, [1], torch.tensor([0.5])).state_dict(),
+    "kl": lambda m: vars(kl(m, fitted("diag"), 200, generator())),
+    "entropy_bounds": lambda m: entropy_bounds(m),
+    "missing.fit": lambda m: missing.fit(m, holes(), max_iter=4).state_dict(),
+    "missing.log_prob": lambda m: missing.log_prob(m, holes()),
+    "missing.impute": lambda m: missing.impute(m, holes()),
+    "partial_fit": lambda m: (
+        None if m.covariance_type.startswith("low") else m.partial_fit(points()).partial_fit(points()).state_dict()
+    ),
+    "unrolled": lambda m: unrolled(m, points(), 2)._asdict(),
+    "online mixture": lambda m: follow(m.covariance_type),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@each_type
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_no_verb_computes_under_autocast(covariance_type, verb, dtype):
+    expected = VERBS[verb](fitted(covariance_type))
+    mixture = fitted(covariance_type)
+    with torch.autocast("cpu", dtype=dtype):
+        actual = VERBS[verb](mixture)
+    if expected is not None:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@each_type
+def test_a_gradient_is_not_computed_under_autocast(covariance_type):
+    mixture, found = fitted(covariance_type), []
+    for enabled in (False, True):
+        x = points().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            density = mixture.log_prob(x)
+        density.sum().backward()  # outside, as torch asks
+        found.append(x.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_an_implicit_gradient_is_not_computed_under_autocast():
+    mixture = fitted()
+    found = []
+    for enabled in (False, True):
+        x = points().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            covariances = implicit(mixture, x).covariances
+        covariances.sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+# ---- verbs that set parameters end a stream
+
+SETTERS: dict[str, Callable[[GaussianMixture], object]] = {
+    "missing.fit": lambda m: missing.fit(m, points(mean=100.0)),
+    "assign": lambda m: m.assign(
+        Parameters(
+            torch.full((2,), 0.5).log(), points(mean=100.0)[[0, -1]], {"factor": torch.eye(3).expand(2, 3, 3).clone()}
+        ),
+        torch.zeros(3),
+    ),
+    "fit": lambda m: m.fit(points(mean=100.0)),
+    "adopt": lambda m: m.adopt(done_em(m)),
+    "set_parameters": lambda m: m.set_parameters(
+        torch.full((2,), 0.5), points(mean=100.0)[[0, -1]], torch.eye(3).expand(2, 3, 3)
+    ),
+    "load_state_dict": lambda m: m.load_state_dict(GaussianMixture(2, 3).fit(points(mean=100.0)).state_dict()),
+}
+
+
+def done_em(mixture: GaussianMixture) -> object:
+    em = mixture.start_em(EMOptions(max_iter=3))
+    while not em.done:
+        em.advance(em.collect([(points(mean=100.0), None)]))
+    return em
+
+
+@pytest.mark.parametrize("name", SETTERS)
+def test_setting_parameters_ends_the_stream(name):
+    mixture = GaussianMixture(2, 3)
+    for _ in range(5):
+        mixture.partial_fit(points())
+    SETTERS[name](mixture)
+    mixture.partial_fit(points(mean=100.0))
+    assert (mixture.means - 100).abs().max() < 10
+
+
+def test_a_stream_goes_on_where_nothing_is_set():
+    mixture, other = (GaussianMixture(2, 3) for _ in range(2))
+    follower = other.start_online()
+    for seed in range(4):
+        x = points(mean=float(seed))
+        mixture.partial_fit(x)
+        follower.update(x)
+    torch.testing.assert_close(mixture.means, other.assign(*follower.result()).means, rtol=0, atol=0)
+
+
+# ---- forms of points
+
+FORMS: dict[str, Callable[[np.ndarray], object]] = {
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "negative strides": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "columns first": np.asfortranarray,
+    "every other": lambda x: np.repeat(x, 2, 0)[::2],
+    "longdouble": lambda x: x.astype(np.longdouble),
+    "nothing masked": np.ma.masked_invalid,
+    "matrix": np.asmatrix,
+    "transposed tensor": lambda x: torch.from_numpy(x.T.copy()).T,
+    "batches of arrays": lambda x: [x[:70].astype(x.dtype.newbyteorder(">")), x[70:]],
+    "tuples": lambda x: [(torch.from_numpy(x[:70].copy()), 3), (torch.from_numpy(x[70:].copy()), 4)],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fit_does_not_depend_on_the_form_of_its_points(form, dtype):
+    x = points().numpy().astype(dtype)
+    expected = GaussianMixture(2, 3).fit(torch.from_numpy(x), max_iter=4)
+    actual = GaussianMixture(2, 3).fit(FORMS[form](x), max_iter=4)
+    torch.testing.assert_close(actual.log_prob(points()), expected.log_prob(points()), rtol=1e-5, atol=1e-5)
+
+
+class Table:
+    """Gives an array when asked, and iterates over something else, as a table of pandas does."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self.values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a", "b", "c"])
+
+
+def test_read_only_arrays_and_tables_are_points():
+    x = points().numpy()
+    expected = GaussianMixture(2, 3).fit(points(), max_iter=4).means
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    for source in (frozen, Table(x)):
+        torch.testing.assert_close(GaussianMixture(2, 3).fit(source, max_iter=4).means, expected, rtol=0, atol=0)
+
+
+def test_half_precision_arrays_are_points():
+    x = points().numpy().astype(np.float16)
+    expected = GaussianMixture(2, 3).fit(torch.from_numpy(x).float(), max_iter=4)
+    torch.testing.assert_close(GaussianMixture(2, 3).fit(x, max_iter=4).means, expected.means)
+
+
+def test_weights_come_in_any_form():
+    weight = np.arange(150, dtype=np.float64) + 1
+    expected = GaussianMixture(2, 3).fit(points(), max_iter=4, sample_weight=torch.from_numpy(weight)).means
+    for form in (weight.astype(">f8"), weight.astype(">i4"), weight[::-1].copy()[::-1], weight.tolist()):
+        actual = GaussianMixture(2, 3).fit(points(), max_iter=4, sample_weight=form).means
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+REFUSED: dict[str, tuple[Callable[[np.ndarray], object], type[Exception], str]] = {
+    "masked": (lambda x: np.ma.masked_less(x, 0), ValueError, r"without masked values.*gmm_torch\.missing"),
+    "integers": (lambda x: x.astype(np.int64), TypeError, "expected floating point; got int64"),
+    "objects": (lambda x: x.astype(object), TypeError, "expected floating point; got object"),
+    "complex": (lambda x: x.astype(np.complex64), TypeError, "expected floating point; got complex64"),
+    "lists": (lambda x: x.tolist(), TypeError, "expected a tensor or an array; got float"),
+    "sparse": (lambda x: torch.from_numpy(x).to_sparse(), TypeError, "expected a dense tensor"),
+    "float8": (lambda x: torch.from_numpy(x).to(torch.float8_e5m2), TypeError, "expected floating point"),
+    "a number": (lambda x: 3.0, TypeError, "expected a tensor, an array or an iterable of batches; got float"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_cannot_be_read_is_refused_in_our_words(form):
+    make, error, message = REFUSED[form]
+    with pytest.raises(error, match=message):
+        GaussianMixture(2, 3).fit(make(points().numpy()))
+
+
+def test_streams_and_missing_features_take_arrays_too():
+    x = points().numpy().astype(">f4")
+    streamed = [GaussianMixture(2, 3).partial_fit(form) for form in (x, points())]
+    torch.testing.assert_close(streamed[0].means, streamed[1].means, rtol=0, atol=0)
+    filled = [missing.fit(GaussianMixture(2, 3), form) for form in (x, points())]
+    torch.testing.assert_close(filled[0].means, filled[1].means, rtol=0, atol=0)
+    torch.testing.assert_close(missing.log_prob(filled[0], x), missing.log_prob(filled[0], points()))
+
+
+# ---- modes and defaults
+
+
+def everything(covariance_type: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Results of the verbs that make tensors, from points that were made before."""
+    x = POINTS.to(dtype)
+    found = []
+    for init in ("kmeans", "random", "random_from_data"):
+        mixture = GaussianMixture(2, 3, covariance_type, device="cpu", dtype=dtype)
+        mixture.fit(x, max_iter=3, init_params=init, n_init=2)
+        found += [mixture.log_prob(x), mixture.history, mixture.covariances, mixture.sample(5, torch.Generator())]
+    if not covariance_type.startswith("low"):
+        found.append(mixture.partial_fit(x).partial_fit(x).means)
+    found.append(missing.fit(mixture, HOLES.to(dtype), max_iter=2).means)
+    found.append(missing.impute(mixture, HOLES.to(dtype)))
+    found.append(mixture.set_parameters(mixture.weights, mixture.means, mixture.covariances).log_prob(x))
+    if not covariance_type.startswith("low"):
+        found += unrolled(mixture, x, 1)
+    return [value.detach() for value in found]
+
+
+POINTS, HOLES = points(), holes()
+
+
+@each_type
+def test_the_default_device_and_type_decide_where_nothing_else_was_asked_for(covariance_type):
+    expected = everything(covariance_type)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        actual = everything(covariance_type)
+        plain = GaussianMixture(2, 3, covariance_type)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert {value.device.type for value in plain.state_dict().values()} == {"meta"}
+    assert plain.means.dtype == torch.float64
+
+
+@each_type
+def test_what_is_made_in_inference_mode_can_be_used_outside(covariance_type):
+    with torch.inference_mode():
+        mixture = GaussianMixture(2, 3, covariance_type).fit(points(), max_iter=3)
+        if not covariance_type.startswith("low"):
+            mixture.partial_fit(points())
+    expected = mixture.log_prob(points())
+    x = points().requires_grad_()
+    mixture.requires_grad_()
+    mixture.log_prob(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert torch.isfinite(mixture.centred_means.grad).all()
+    mixture.requires_grad_(False)
+    torch.testing.assert_close(mixture.log_prob(points()), expected)
+    if not covariance_type.startswith("low"):
+        mixture.partial_fit(points())
+    mixture.fit(points(), max_iter=3)
+    missing.fit(mixture, holes(), max_iter=2)
+
+
+@each_type
+def test_numbers_that_are_flushed_to_zero_change_nothing(covariance_type):
+    expected = everything(covariance_type, torch.float64)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor has no such mode")
+    try:
+        actual = everything(covariance_type, torch.float64)
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)

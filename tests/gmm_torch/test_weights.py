@@ -1,0 +1,175 @@
+"""Weights of points: only their ratios count, whatever counts points."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gmm_torch import ConvergenceWarning, GaussianMixture
+from gmm_torch.em import EMOptions
+from gmm_torch.implicit import implicit, unrolled
+
+TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+FACTORS = (1e-30, 1e-9, 3.0, 1e30)
+pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
+each_type = pytest.mark.parametrize("covariance_type", TYPES)
+
+
+def points(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Three clusters (240, 3), and weights over two decades, one of them zero."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(240, 3, generator=generator, dtype=torch.float64)
+    x[:80] += 5
+    x[80:160, 0] -= 5
+    weight = 10 ** (2 * torch.rand(240, generator=generator, dtype=torch.float64) - 1)
+    weight[7] = 0
+    return x.to(dtype), weight
+
+
+def agree(a: GaussianMixture, b: GaussianMixture, x: Tensor, tol: float) -> None:
+    torch.testing.assert_close(a.log_prob(x), b.log_prob(x), rtol=tol, atol=tol)
+    torch.testing.assert_close(a.history, b.history, rtol=tol, atol=tol)
+
+
+@each_type
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=str)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_fit_does_not_change_when_all_weights_are_multiplied(monkeypatch, covariance_type, dtype, tol, at_once):
+    x, weight = points(dtype)
+    source = x
+    if not at_once:
+        monkeypatch.setattr("gmm_torch.batches.ROWS", 50)
+        source = x.numpy()
+    fits = [
+        GaussianMixture(3, 3, covariance_type, dtype=dtype).fit(
+            source, sample_weight=weight * factor, max_iter=6, tol=0.0
+        )
+        for factor in (1.0, *FACTORS)
+    ]
+    for fit in fits[1:]:
+        agree(fit, fits[0], x, tol)
+
+
+@each_type
+def test_a_prior_counts_points_of_the_mean_weight(covariance_type):
+    x, weight = points()
+    options = {"prior_count": 4.0, "weight_concentration": 3.0, "max_iter": 6, "tol": 0.0}
+    fits = [
+        GaussianMixture(3, 3, covariance_type, dtype=torch.float64).fit(x, sample_weight=weight * factor, **options)
+        for factor in (1.0, *FACTORS)
+    ]
+    for fit in fits[1:]:
+        agree(fit, fits[0], x, 1e-9)
+    equal = GaussianMixture(3, 3, covariance_type, dtype=torch.float64).fit(
+        x, sample_weight=torch.full((240,), 7.0), **options
+    )
+    agree(equal, GaussianMixture(3, 3, covariance_type, dtype=torch.float64).fit(x, **options), x, 1e-9)
+
+
+def test_shrinkage_counts_points_of_the_mean_weight():
+    x, weight = points()
+    fits = [
+        GaussianMixture(3, 3, dtype=torch.float64).fit(x, sample_weight=weight * factor, shrinkage="oas", max_iter=6)
+        for factor in (1.0, *FACTORS)
+    ]
+    for fit in fits[1:]:
+        agree(fit, fits[0], x, 1e-9)
+
+
+@each_type
+@pytest.mark.parametrize("total", [0.1, 1.0, 1e6])
+def test_the_objective_never_falls_whatever_the_total_weight(covariance_type, total):
+    # More components than clusters, one of them far away: it has no points and is moved.
+    x, weight = points()
+    begin = torch.cat([x[:5], x.new_full((1, 3), 1e4)])
+    mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
+    mixture.fit(x, sample_weight=weight / weight.sum() * total, means_init=begin, max_iter=60, tol=0.0)
+    assert (mixture.history.diff() > -1e-10).all()
+
+
+@each_type
+def test_the_objective_never_falls_with_weights_over_twelve_decades(covariance_type):
+    x, _ = points()
+    weight = 10 ** (12 * torch.rand(240, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    begin = torch.cat([x[:5], x.new_full((1, 3), 1e4)])
+    mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
+    mixture.fit(x, sample_weight=weight, means_init=begin, max_iter=60, tol=0.0)
+    assert (mixture.history.diff() > -1e-10).all()
+
+
+@each_type
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_weight_of_two_is_the_point_twice_in_any_unit(covariance_type, factor):
+    x, _ = points()
+    weight = torch.arange(240) % 3
+    options = {"means_init": x[[0, 90, 200]], "max_iter": 6, "tol": 0.0}
+    repeated = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
+    repeated.fit(x.repeat_interleave(weight, 0), **options)
+    weighted = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
+    weighted.fit(x, sample_weight=weight * factor, **options)
+    agree(weighted, repeated, x, 1e-8)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("memory", [None, 100])
+def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_type, memory):
+    x, weight = points()
+    shuffled = torch.randperm(240, generator=torch.Generator().manual_seed(2))
+    streams = []
+    for factor in (1.0, *FACTORS):
+        mixture = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
+        for rows in shuffled.split(30):
+            mixture.partial_fit(x[rows], weight[rows] * factor, memory=memory)
+        streams.append(mixture)
+    for mixture in streams[1:]:
+        agree(mixture, streams[0], x, 1e-9)
+
+
+def test_a_stream_on_weights_of_one_is_that_without_weights_whatever_came_first():
+    x, weight = points()
+    plain, mixed = (GaussianMixture(2, 3, dtype=torch.float64).partial_fit(x, weight, memory=50) for _ in range(2))
+    plain.partial_fit(x[:60], memory=50)
+    mixed.partial_fit(x[:60], torch.ones(60), memory=50)
+    agree(plain, mixed, x, 1e-12)
+
+
+@pytest.mark.parametrize("derivative", [implicit, lambda m, x, w: unrolled(m, x, 3, w)])
+def test_gradients_of_a_fit_do_not_change_when_all_weights_are_multiplied(derivative):
+    x, weight = points()
+    weight = weight + 0.1
+    mixture = GaussianMixture(3, 3, dtype=torch.float64).fit(x, sample_weight=weight, tol=1e-10, max_iter=500)
+    found = []
+    for factor in (1.0, 1e-30, 1e30):
+        leaf = x.clone().requires_grad_()
+        relative = weight.clone().requires_grad_()
+        derivative(mixture, leaf, relative * factor).means.square().sum().backward()
+        found.append((leaf.grad, relative.grad))
+    for pair in found[1:]:
+        torch.testing.assert_close(pair, found[0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1e-250, 1.0, 1e250])
+def test_a_score_does_not_change_when_all_weights_are_multiplied(factor):
+    x, weight = points()
+    mixture = GaussianMixture(2, 3, dtype=torch.float64).fit(x)
+    assert mixture.score(x, weight * factor) == pytest.approx(mixture.score(x, weight), rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e300])
+def test_weights_that_float64_cannot_sum_are_refused(factor):
+    x, weight = points()
+    with pytest.raises(ValueError, match=r"sample_weight: expected a sum from .*: multiply all by a constant"):
+        GaussianMixture(2, 3, dtype=torch.float64).fit(x, sample_weight=weight * factor)
+
+
+def test_a_fit_goes_on_from_its_state_with_weights():
+    x, weight = points()
+    options = {"max_iter": 5, "tol": 0.0}
+    whole = GaussianMixture(3, 3).fit(x, sample_weight=weight * 1e-9, **options)
+    em = GaussianMixture(3, 3).start_em(EMOptions(**options))
+    while not em.done:
+        em.advance(em.collect([(x, weight * 1e-9)]))
+        state, em = em.state_dict(), GaussianMixture(3, 3).start_em(EMOptions(**options))
+        em.load_state_dict(state)
+    with pytest.warns(ConvergenceWarning):
+        resumed = GaussianMixture(3, 3).adopt(em)
+    agree(resumed, whole, x, 1e-12)
