@@ -38,6 +38,9 @@ def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
         "pooling": extractor.pooling,
         "views": extractor.views,
         "labels": detector.score.needs_labels,
+        "precision": run.cfg.trainer.get("precision"),
+        "device": run.device.type,
+        "batch_size": run.data.batch_size,  # sums over batches of another size differ in the last digits
     }
     path = run.cache.file(
         "outputs", parts, ".safetensors", lambda path: write_outputs(_extract(run, detector, loader, split), path)
