@@ -1,7 +1,7 @@
 """Image files as labelled images: decoded when read, or once; checked before any is used."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -56,6 +56,7 @@ def read_files(
     crop_share: float = 1.0,
     cache: bool = False,
     skip_unreadable: bool = False,
+    held_out: Collection[str] = (),
 ) -> LabelledImages:
     """Make the images of a split out of its files, all of them checked first.
 
@@ -68,6 +69,7 @@ def read_files(
         crop_share: see ``decode``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
+        held_out: those of the split that are not for training, see ``LabelledImages``; none leaves it open.
 
     Raises:
         UnreadableImagesError: some files can't be decoded.
@@ -82,9 +84,15 @@ def read_files(
         others = [sample for name, listed in lists.items() if name != split for sample in listed]
         raise UnreadableImagesError(where, damaged | _damaged(others), len(samples) + len(others))
     samples = [sample for sample in samples if sample[0] not in damaged]
+    found: LabelledImages
     if images is None:
-        return ImageFiles(samples, image_shape, class_names, crop_share)
-    return ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+        found = ImageFiles(samples, image_shape, class_names, crop_share)
+    else:
+        found = ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+    if held_out:
+        apart = set(held_out)
+        found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
+    return found
 
 
 @contextmanager

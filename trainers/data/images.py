@@ -51,11 +51,13 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
         targets: (N,) int64 labels, ``UNKNOWN_LABEL`` where there is none.
         class_names: one name for each class, in the order of the labels.
         image_shape: (C, H, W) of every image.
+        held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
     """
 
     targets: Tensor
     class_names: list[str]
     image_shape: ImageShape
+    held_out: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
