@@ -74,6 +74,8 @@ def image_folder(
         reason = download_into(Path(download_root).expanduser(), download) or "the download holds no such folder"
         if not folder.is_dir():
             raise not_found("image folder", [folder], reason, remedy)
+    if split != "test":
+        _tell_left_out(folder)
     class_names: list[str] = []
     held_out: list[Sample] = []
     if split == "all":
@@ -105,6 +107,21 @@ def image_folder(
 def _list_all(folder: Path) -> list[Sample]:
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
     return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, IMG_EXTENSIONS)]
+
+
+def _tell_left_out(folder: Path) -> None:
+    """Warn of files that are no images by their ending, which nothing else would tell."""
+    others = [
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".") and not has_file_allowed_extension(name, IMG_EXTENSIONS)
+    ]
+    if others:
+        shown = ", ".join(sorted(others)[:3])
+        log.warning(
+            "%s: %d files are left out: %s; images end in %s", folder, len(others), shown, ", ".join(IMG_EXTENSIONS)
+        )
 
 
 def _list_splits(
@@ -160,10 +177,14 @@ def log_roles(folder: Path, test_folder: str) -> None:
 
 
 def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Names of the class folders, sorted, and their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
     try:
-        return find_classes(folder)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class") from error
+        names = [name for name in find_classes(folder)[0] if not name.startswith(".")]
+    except FileNotFoundError:
+        names = []
+    if not names:
+        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class")
+    return names, {name: label for label, name in enumerate(names)}
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:
