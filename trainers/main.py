@@ -18,6 +18,7 @@ from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
 from trainers.callbacks.drift import DriftError
 from trainers.data.errors import DataError, DataNotFoundError
+from trainers.run_folder import claimed
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -60,6 +61,11 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
         same job if it was done before.
     """
     OmegaConf.resolve(cfg)
+    with claimed(folder):
+        return _run_task(cfg, folder)
+
+
+def _run_task(cfg: DictConfig, folder: Path) -> float | None:
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(OmegaConf.to_yaml(cfg))
     work = partial(instantiate(cfg.task), cfg, folder)

@@ -1,6 +1,7 @@
 """The CSV of verdicts: one row an image, whole under its name or not there at all."""
 
 import csv
+import glob
 import io
 import os
 from array import array
@@ -56,6 +57,12 @@ def read_verdicts(path: str | os.PathLike[str]) -> Iterator[VerdictRow]:
             raise ValueError(f"verdicts: expected {path} to begin with {','.join(COLUMNS)}")
         for row, _ in rows:
             yield _parsed(row)
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """What jobs, still at work or ended before they were through, have put beside the file that they write."""
+    escaped = glob.escape(path.stem)
+    return sorted(path.parent.glob(f"{escaped}-*.partial{glob.escape(path.suffix)}*"))
 
 
 class VerdictFile:

@@ -20,7 +20,7 @@ from trainers.classifiers.checkpoint import CheckpointError, load_weights, read_
 from trainers.data import idx
 from trainers.data.errors import DataError
 from trainers.data.idx import idx_images
-from trainers.data.image_files import decode, is_readable
+from trainers.data.image_files import decode, why_unreadable
 from trainers.summarize import summarize
 
 # Pillow and torch warn of what they are about to refuse.
@@ -116,7 +116,7 @@ def test_a_small_file_that_declares_a_huge_image_is_refused(tmp_path, side):
     header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
     path = tmp_path / "image.png"
     path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
-    assert not is_readable(str(path))
+    assert why_unreadable(str(path))
     with pytest.raises(DataError, match="pixels"):
         decode(str(path), (3, 8, 8))
 

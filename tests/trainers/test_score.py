@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -217,3 +218,26 @@ def test_the_command_finds_a_network_in_the_folder_where_it_runs(once, place):
     (same,) = (other for other in rows(once / "verdicts.csv") if other["path"].endswith("bright/001.png"))
     assert row["prediction"] == same["prediction"]
     assert float(row["p_value"]) == pytest.approx(float(same["p_value"]), abs=0.02)
+
+
+def test_every_file_of_a_folder_has_a_row_and_a_row_for_itself_has_none(place, tmp_path):
+    """Deep pixels are judged by their values; what is no image is told as such; the run's own files are left out."""
+    folder = tmp_path / "new images"
+    folder.mkdir()
+    pixels = np.asarray(Image.open(place / "new" / "dark" / "001.png").convert("L"))
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(folder / "b.png")  # the same image, of 16 bits
+    Image.fromarray(pixels / np.float32(255)).save(folder / "c.tif")
+    Image.fromarray(pixels * np.float32(1)).save(folder / "d.tif")
+    Image.fromarray(pixels).save(folder / "e.gif")
+    Image.fromarray(pixels).save(folder / "f", "PNG")
+    (folder / 'g,\n"h".txt').write_text("no image")
+    (folder / "i.jpg").write_bytes(b"")
+    for times in (1, 2):  # the second time the first one's table lies there
+        run_task(configure(*scoring(place, f"input={folder}", f"output={folder / 'out.csv'}")), folder / "run")
+        found = {Path(row["path"]).name: row for row in rows(folder / "out.csv")}
+        assert list(found) == ["a.png", "b.png", "c.tif", "d.tif", "e.gif", "f", 'g,\n"h".txt', "i.jpg"], times
+        verdicts = {name: (row["prediction"], row["accept"], row["error"]) for name, row in found.items()}
+        assert verdicts["a.png"] == verdicts["b.png"] == verdicts["c.tif"] == verdicts["f"]
+        assert "floating point pixels" in found["d.tif"]["error"]
+        assert all("expected JPEG, PNG" in found[name]["error"] for name in ("e.gif", 'g,\n"h".txt', "i.jpg"))

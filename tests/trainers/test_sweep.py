@@ -13,6 +13,7 @@ import pytest
 from tests.contracts.test_configs import configure
 from trainers.data.errors import MissingSetsError
 from trainers.main import run_task
+from trainers.tasks import fit, pipeline
 
 TINY = (
     "experiment=demo",
@@ -94,3 +95,81 @@ def test_a_killed_sweep_goes_on_and_does_nothing_twice(tmp_path):
     assert said.count("nothing runs again") == len(done)
     assert len(files(tmp_path / "cache", "classifiers")) == 2  # one for each seed
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 4
+
+
+def numbers(folder: Path) -> dict[str, bytes]:
+    """All that a job found."""
+    names = ("metrics.json", "scores.csv", "classifier.safetensors", "detector.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_path):
+    """A file that lies in the folder says nothing of what is in memory, nor that it is of this configuration."""
+    shared = (*TINY, f"cache={tmp_path / 'cache'}")
+    folder = tmp_path / "twice"
+    run_task(configure(*shared, "mixture.n_components=2"), folder)
+    (folder / "timings.json").write_text("[]")  # of an earlier run that timed something
+    (folder / "notes.txt").write_text("the user's")
+    first = numbers(folder)
+    run_task(configure(*shared, "mixture.n_components=4"), folder)
+    run_task(configure(*TINY, "mixture.n_components=4"), tmp_path / "alone")
+    assert numbers(folder) == numbers(tmp_path / "alone")
+    # and what the cache keeps of both is theirs alone
+    run_task(configure(*shared, "mixture.n_components=2"), tmp_path / "again")
+    run_task(configure(*shared, "mixture.n_components=4"), folder)
+    assert numbers(tmp_path / "again") == first
+    assert numbers(folder) == numbers(tmp_path / "alone")
+    assert not (tmp_path / "again" / "notes.txt").exists()
+    assert (folder / "notes.txt").exists()
+
+
+def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_path, monkeypatch):
+    shared = (*TINY, f"cache={tmp_path / 'cache'}")
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "fit_detector", lambda run: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            run_task(configure(*shared), tmp_path / "killed")
+    run_task(configure(*shared), tmp_path / "killed")
+    run_task(configure(*TINY), tmp_path / "whole")
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_features_in_another_precision_are_not_taken_from_the_cache(tmp_path):
+    shared = (*TINY, "attack=[]", f"cache={tmp_path / 'cache'}")
+    run_task(configure(*shared), tmp_path / "first")
+    weights = f"classifier.checkpoint={tmp_path / 'first' / 'classifier.safetensors'}"
+    run_task(configure(*shared, "task=fit", weights, "+trainer.precision=bf16-mixed"), tmp_path / "second")
+    assert len(files(tmp_path / "cache", "outputs")) == 6
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_is_at_work(tmp_path, monkeypatch):
+    run_task(configure(*TINY, "task=train"), tmp_path / "run")
+    weights = f"classifier.checkpoint={tmp_path / 'run' / 'classifier.safetensors'}"
+
+    def second(run):
+        with pytest.raises(ValueError, match="no other run is writing to"):
+            run_task(configure(*TINY, "task=train"), tmp_path / "run")
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "fit_detector", second)
+        with pytest.raises(InterruptedError):
+            run_task(configure(*TINY, "task=fit", weights), tmp_path / "run")
+    run_task(configure(*TINY, "task=fit", weights), tmp_path / "run")  # what ended, however, holds nothing
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_numbers_of_another_run_do_not_stay_beside_a_new_detector(tmp_path):
+    run_task(configure(*TINY), tmp_path)
+    weights = f"classifier.checkpoint={tmp_path / 'classifier.safetensors'}"
+    run_task(configure(*TINY, "task=fit", "mixture.n_components=2", weights), tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "config.yaml", "classifier.safetensors", "detector.safetensors",
+    }  # fmt: skip
+
+
+def test_a_cache_may_lie_in_the_folder_of_the_run(tmp_path):
+    run_task(configure(*TINY, "task=train", f"cache={tmp_path / 'run' / 'cache'}"), tmp_path / "run")
+    jobs = list((tmp_path / "run" / "cache" / "jobs").glob("*/"))
+    assert [path.name for job in jobs for path in job.glob("*.safetensors")] == ["classifier.safetensors"]
+    assert not [job for job in jobs if (job / "cache").exists()]

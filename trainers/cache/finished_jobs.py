@@ -13,12 +13,13 @@ from typing import Any
 from gmm_torch.files import atomic_path
 from trainers.cache.cache import Cache
 from trainers.cache.keys import code_version, key, without
+from trainers.run_folder import LOCK, begin_like
 
 log = logging.getLogger(__name__)
 
 JOB = "job.json"
 # Hydra's own files, which a job has of its own, and what says where a result lies rather than what it is.
-OWN = (".hydra", "*.log", "submitit*", JOB)
+OWN = (".hydra", "*.log", "submitit*", JOB, LOCK)
 ELSEWHERE = ("hydra", "cache", "input")
 
 
@@ -42,10 +43,13 @@ def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callab
     with cache.locked(kept):
         if (kept / JOB).exists():
             found = json.loads((kept / JOB).read_text())
+            begin_like(folder, kept)
             _link_files(kept, folder)
             _write_job(folder, {**found, "reused": True})
             log.info("done before, in %s: nothing runs again", found["folder"])
             return found["value"]
+        (folder / JOB).unlink(missing_ok=True)
+        before = _states(folder)
         began = time.perf_counter()
         value = work()
         job = {
@@ -58,7 +62,7 @@ def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callab
         # Whole under its name, or not there: a job that is killed leaves a folder of another name at most.
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".unfinished-") as unfinished:
             whole = Path(unfinished) / "job"
-            _link_files(folder, whole)
+            _link_files(folder, whole, left_out=before, without=cache.folder.resolve())
             _write_job(whole, job)
             shutil.rmtree(kept, ignore_errors=True)
             os.replace(whole, kept)
@@ -66,8 +70,32 @@ def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callab
     return value
 
 
-def _link_files(source: Path, target: Path) -> None:
-    """The same files under both folders: hard links, which take no space; copies between file systems."""
+def _states(folder: Path) -> dict[Path, tuple[int, int]]:
+    """What tells a file from one that is written in its place, for every file below a folder."""
+    found = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): (state.st_ino, state.st_mtime_ns) for path, state in found}
+
+
+def _link_files(
+    source: Path,
+    target: Path,
+    left_out: Mapping[Path, tuple[int, int]] | None = None,
+    without: Path | None = None,
+) -> None:
+    """The same files under both folders: hard links, which take no space; copies between file systems.
+
+    Args:
+        source, target: the folders.
+        left_out: files of `source` that are not linked unless they have changed since: other runs left them there.
+        without: a folder, the cache itself, that is not linked where it lies in `source`.
+    """
+    earlier, states = left_out or {}, _states(source)
+
+    def ignored(place: str, names: list[str]) -> set[str]:
+        inside = {name: Path(place, name).relative_to(source) for name in names}
+        unchanged = {name for name, path in inside.items() if path in earlier and earlier[path] == states.get(path)}
+        unchanged |= {name for name in names if Path(place, name).resolve() == without}
+        return unchanged | set(shutil.ignore_patterns(*OWN)(place, names))
 
     def link(src: str, dst: str) -> None:
         Path(dst).unlink(missing_ok=True)
@@ -76,7 +104,7 @@ def _link_files(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(src, dst)
 
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*OWN), copy_function=link, dirs_exist_ok=True)
+    shutil.copytree(source, target, ignore=ignored, copy_function=link, dirs_exist_ok=True)
 
 
 def _write_job(folder: Path, job: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def key(kind: str, parts: Mapping[str, Any]) -> str:
     Args:
         kind: what is made.
         parts: what it is made from: plain values, lists and mappings, whose order doesn't matter. A string that is
-            the path of a file stands for the file's content.
+            the path of a file stands for the file's content, and a `_target_` for the code of its package, too.
 
     Returns:
         hexadecimal digits, other ones when a part or the code changes.
@@ -54,10 +55,37 @@ def without(parts: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _with_contents(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _with_contents(each) for name, each in value.items()}
+        found = {str(name): _with_contents(each) for name, each in value.items()}
+        target = value.get("_target_")
+        return found | {"code of _target_": _code_of(target)} if isinstance(target, str) else found
     if isinstance(value, list | tuple):
         return [_with_contents(each) for each in value]
     if isinstance(value, str) and 0 < len(value) < 1000 and "\n" not in value and Path(value).is_file():
         with open(value, "rb") as file:
             return {"file": hashlib.file_digest(file, "sha256").hexdigest()}
     return value
+
+
+def _code_of(target: str) -> str | None:
+    """What tells one state of the package of an import path from another: its version, or the content of its files.
+
+    None for our own packages, which `code_version` stands for, and for one that can't be found.
+    """
+    package = target.partition(".")[0]
+    if package in (gmm_torch.__name__, trainers.__name__):
+        return None
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        pass
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None:
+        return None
+    folders = spec.submodule_search_locations
+    files = (
+        [path for folder in folders for path in Path(folder).rglob("*.py")] if folders else [Path(spec.origin or "")]
+    )
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -43,6 +43,10 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
     """
     if not isinstance(cfg, DictConfig):
         cfg = OmegaConf.create(dict(cfg))
+    if num_classes < 2:
+        raise ValueError(
+            f"expected at least two classes; got {num_classes}: name the classes that the network tells apart"
+        )
     if OmegaConf.is_missing(cfg, "_target_") or "_target_" not in cfg:
         raise ValueError(
             "the classifier config needs the import path of a network: classifier._target_=package.module.Class"
@@ -110,9 +114,15 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
         classifier.train(was_training)
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        remedy = "check classifier.num_classes"
+        if shape in ((2,), (2, 1)):
+            remedy = (
+                "one logit z of a sigmoid stands for the two logits (0, z): let the network return "
+                "torch.stack([torch.zeros_like(z), z], dim=1) of z with shape (N,)"
+            )
         raise ValueError(
             f"the classifier {target} must give logits (N, {num_classes}) for {num_classes} classes, "
-            f"for N = 2 it gave {shape}; check classifier.num_classes"
+            f"for N = 2 it gave {shape}; {remedy}"
         )
 
 

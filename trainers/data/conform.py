@@ -1,10 +1,12 @@
 """Bringing an image of any size and colour to the shape that a classifier takes."""
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from trainers.data.images import ImageShape
+from trainers.data.pixels import as_unit, is_gray, standard_mode, to_tensor
 
 
 def conform(image: Tensor, image_shape: ImageShape) -> Tensor:
@@ -38,5 +40,12 @@ def conform(image: Tensor, image_shape: ImageShape) -> Tensor:
 
 
 def as_image(image: object) -> Tensor:
-    """Convert a PIL image, an array (H, W, C) or a tensor (C, H, W) to float32 (C, H, W) in [0, 1]."""
+    """Convert a PIL image, an array (H, W, C) or a tensor (C, H, W) to float32 (C, H, W) in [0, 1].
+
+    Raises:
+        PixelError: a PIL image whose values have no range of their own.
+    """
+    if isinstance(image, Image.Image):
+        channels = 1 if is_gray(image) else 3
+        return as_unit(to_tensor(standard_mode(image, channels), channels))
     return transforms.to_dtype(transforms.to_image(image), torch.float32, scale=True).as_subclass(Tensor)

@@ -1,6 +1,7 @@
 """The data module: one dataset, five disjoint splits, five loaders."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,12 +15,15 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from trainers.data.augmentation import Augmentation
+from trainers.data.duplicates import duplicates
 from trainers.data.epoch_sampler import EpochSampler
 from trainers.data.errors import DataError
 from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
 from trainers.data.late_loader import LateLoader
 from trainers.data.splits import balanced_subset, check_disjoint, split_indices
 from trainers.data.unlabelled import Unlabelled
+
+log = logging.getLogger(__name__)
 
 Batches = DataLoader[tuple[Tensor, int]]
 """Batches of images, float32 (B, C, H, W) in [0, 1], and labels, int64 (B,)."""
@@ -112,6 +116,11 @@ class ImageDataModule(LightningDataModule):
         """The official training split, whole."""
         images = self._load("train")
         n_classes = len(images.class_names)
+        if n_classes < 2:
+            raise DataError(
+                f"expected images of at least two classes; got {n_classes}: {', '.join(images.class_names) or 'none'}. "
+                "A classifier of one class has nothing to decide: set data.root to a folder of class folders"
+            )
         if self.declared_classes not in (None, n_classes):
             raise DataError(f"data.num_classes is {self.declared_classes}, but the data has {n_classes} classes")
         if self.declared_shape not in (None, images.image_shape):
@@ -161,7 +170,7 @@ class ImageDataModule(LightningDataModule):
             OverlapError: two splits that must be disjoint are not.
             ValueError: too few images or labels.
         """
-        indices = split_indices(len(self.training_images), **self.shares)
+        indices = self._split()
         if self.n_labelled is not None:
             pool = indices["train"]
             targets = self.training_images.targets[pool]
@@ -173,7 +182,13 @@ class ImageDataModule(LightningDataModule):
                 indices["mixture"] = torch.cat([indices["mixture"], pool[unlabelled]]).sort().values
         shared = frozenset({"train", "mixture"}) if self.mixture_role == "shared" else frozenset()
         check_disjoint(indices, may_overlap=shared)
-        return {**indices, "test": torch.arange(len(self.test_images))}
+        indices["test"] = torch.arange(len(self.test_images))
+        for sentence in duplicates(self.training_images, self.test_images, indices):
+            log.warning("data: %s", sentence)
+        return indices
+
+    def _split(self) -> dict[str, Tensor]:
+        return split_indices(len(self.training_images), **self.shares, held_out=self.training_images.held_out)
 
     @cached_property
     def unlabelled_indices(self) -> Tensor:
@@ -181,7 +196,7 @@ class ImageDataModule(LightningDataModule):
 
         Those that kept them are among them, as in the semi-supervised methods' papers.
         """
-        return split_indices(len(self.training_images), **self.shares)["train"]
+        return self._split()["train"]
 
     def prepare_data(self) -> None:
         """Find the data, or download it, in one process."""

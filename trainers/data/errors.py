@@ -34,12 +34,13 @@ class UnreadableImagesError(DataError):
         paths: the files.
     """
 
-    def __init__(self, folder: str, paths: list[str], n_files: int) -> None:
-        self.paths = paths
+    def __init__(self, folder: str, reasons: Mapping[str, str], n_files: int) -> None:
+        self.paths = paths = list(reasons)
         shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
         super().__init__(
             f"{len(paths)} of {n_files} image files in {folder} can't be read: {shown}. "
-            "Repair or remove them, or set skip_unreadable=true to leave them out."
+            "Repair or remove them, or set skip_unreadable=true to leave them out. "
+            f"The first: {next(iter(reasons.values()))}"
         )
 
 

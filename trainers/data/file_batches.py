@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from trainers.data.errors import DataError
 from trainers.data.image_files import decode
 from trainers.data.images import ImageShape
+from trainers.data.pixels import as_unit
 
 
 class FileBatch(NamedTuple):
@@ -64,7 +65,7 @@ class FileBatches(Dataset[FileBatch]):
         errors = [""] * len(paths)
         for i, path in enumerate(paths):
             try:
-                images[i] = decode(path, self.image_shape, self.crop_share).float().div_(255)
+                images[i] = as_unit(decode(path, self.image_shape, self.crop_share))
             except DataError as error:
                 images[i], errors[i] = torch.nan, str(error)
         return FileBatch(images, paths, errors)

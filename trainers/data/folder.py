@@ -1,5 +1,6 @@
 """Folders of image files."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ from trainers.data.download import download_into, not_found
 from trainers.data.errors import DataError, DataNotFoundError
 from trainers.data.image_files import Sample, read_files
 from trainers.data.images import SPLITS, UNKNOWN_LABEL, LabelledImages, as_image_shape, check_split
+
+log = logging.getLogger(__name__)
+
+HELD_OUT_FOLDERS = ("val", "valid", "validation")
+_SPLIT_WORDS = {"train", "training", "test", "testing", *HELD_OUT_FOLDERS}
 
 
 def image_folder(
@@ -34,7 +40,8 @@ def image_folder(
     they cover the wanted size, then cropped at the centre. All files are checked before any is used.
 
     Args:
-        root: a folder with ``train/`` and ``test/``, each of them with one folder for each class; or one
+        root: a folder with ``train/`` and ``test/``, each of them with one folder for each class, and if there is
+            one, ``val/`` (or ``valid/``, ``validation/``), whose images join the split "train" as ``held_out``; or one
             folder of class folders, which is split by ``seed``; or, for the split "all", images at any depth.
         split: "train", "test", or "all" (every image, without classes: the labels are -1).
         image_shape: (C, H, W) of the images returned; C = 1 reads them as gray.
@@ -67,11 +74,17 @@ def image_folder(
         reason = download_into(Path(download_root).expanduser(), download) or "the download holds no such folder"
         if not folder.is_dir():
             raise not_found("image folder", [folder], reason, remedy)
+    if split != "test":
+        _tell_left_out(folder)
     class_names: list[str] = []
+    held_out: list[Sample] = []
     if split == "all":
         lists = {split: _list_all(folder)}
     else:
-        lists, class_names = _list_splits(folder, test_folder, test_share, seed)
+        lists, held_out, class_names = _list_splits(folder, test_folder, test_share, seed)
+        lists["train"] = lists["train"] + held_out
+        if split == "train":
+            log_roles(folder, test_folder)
     samples = lists[split]
     if not samples:
         raise DataNotFoundError(
@@ -87,6 +100,7 @@ def image_folder(
         crop_share=crop_share,
         cache=cache,
         skip_unreadable=skip_unreadable,
+        held_out=[path for path, _ in held_out] if split == "train" else (),
     )
 
 
@@ -95,35 +109,82 @@ def _list_all(folder: Path) -> list[Sample]:
     return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, IMG_EXTENSIONS)]
 
 
+def _tell_left_out(folder: Path) -> None:
+    """Warn of files that are no images by their ending, which nothing else would tell."""
+    others = [
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".") and not has_file_allowed_extension(name, IMG_EXTENSIONS)
+    ]
+    if others:
+        shown = ", ".join(sorted(others)[:3])
+        log.warning(
+            "%s: %d files are left out: %s; images end in %s", folder, len(others), shown, ", ".join(IMG_EXTENSIONS)
+        )
+
+
 def _list_splits(
     folder: Path, test_folder: str, test_share: float, seed: int
-) -> tuple[dict[str, list[Sample]], list[str]]:
+) -> tuple[dict[str, list[Sample]], list[Sample], list[str]]:
+    """Images by split, those held out, and the classes."""
     places = dict(zip(SPLITS, ("train", test_folder), strict=True))
     present = [name for name in places.values() if (folder / name).is_dir()]
     if len(present) == 1:
         raise DataError(
-            f"{folder} holds {present[0]}/ alone: expected train/ and {test_folder}/, or one folder of class folders"
+            f"{folder} holds {present[0]}/ alone: expected train/ and {test_folder}/, or one folder of class folders; "
+            "data.source.test_folder=... is the name of another folder for the test"
         )
     if not present:
         names, labels = _classes(folder)
+        if {name.lower() for name in names} <= _SPLIT_WORDS:
+            raise DataError(
+                f"expected {folder} to hold train/ and {test_folder}/, or a folder for each class; got "
+                f"{', '.join(f'{name}/' for name in names)}: rename them"
+            )
         samples = make_dataset(folder, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
-        return _divide(samples, test_share, seed), names
+        return _divide(samples, test_share, seed), [], names
+    apart = [name for name in HELD_OUT_FOLDERS if name != test_folder and (folder / name).is_dir()]
+    if len(apart) > 1:
+        raise DataError(f"{folder}: expected one folder of held-out images; got {' and '.join(apart)}: keep one")
     names, labels = _classes(folder / "train")
-    unknown = sorted(set(_classes(folder / test_folder)[0]) - set(names))
-    if unknown:
-        raise DataError(f"{folder / test_folder} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}")
-    lists = {
-        split: make_dataset(folder / name, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
-        for split, name in places.items()
-    }
-    return lists, names
+    for name in (test_folder, *apart):
+        unknown = sorted(set(_classes(folder / name)[0]) - set(names))
+        if unknown:
+            raise DataError(f"{folder / name} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}")
+
+    def listed(name: str) -> list[Sample]:
+        return make_dataset(folder / name, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+
+    held_out = [sample for name in apart for sample in listed(name)]
+    if apart and not held_out:
+        raise DataError(f"{folder / apart[0]} holds no images: fill it, or remove it")
+    return {split: listed(name) for split, name in places.items()}, held_out, names
+
+
+def log_roles(folder: Path, test_folder: str) -> None:
+    """Say which folder of a root with splits serves for what; nothing for one folder of class folders."""
+    if not (folder / "train").is_dir():
+        return
+    folders = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+    apart = next((name for name in HELD_OUT_FOLDERS if name in folders and name != test_folder), None)
+    said = ["train/ for classifier and mixture" + ("" if apart else ", validation and calibration")]
+    if apart:
+        said.append(f"{apart}/ for calibration and model selection, of which data.calibration_every takes no part")
+    said.append(f"{test_folder}/ for evaluation")
+    unused = [f"{name}/" for name in folders if name not in ("train", apart, test_folder)]
+    log.info("%s: %s%s", folder, "; ".join(said), f"; not used: {', '.join(unused)}" if unused else "")
 
 
 def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Names of the class folders, sorted, and their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
     try:
-        return find_classes(folder)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class") from error
+        names = [name for name in find_classes(folder)[0] if not name.startswith(".")]
+    except FileNotFoundError:
+        names = []
+    if not names:
+        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class")
+    return names, {name: label for label, name in enumerate(names)}
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:

@@ -1,19 +1,19 @@
 """Image files as labelled images: decoded when read, or once; checked before any is used."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from trainers.data.errors import DataError, UnreadableImagesError
 from trainers.data.images import ImageArray, ImageShape, LabelledImages
+from trainers.data.pixels import PLAIN_MODES, PixelError, as_unit, standard_mode, to_tensor
 
 Sample = tuple[str, int]
 """The path of an image file and its label."""
@@ -43,7 +43,7 @@ class ImageFiles(LabelledImages):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = decode(self.paths[index], self.image_shape, self.crop_share)
-        return image.float().div_(255), int(self.targets[index])
+        return as_unit(image), int(self.targets[index])
 
 
 def read_files(
@@ -56,6 +56,7 @@ def read_files(
     crop_share: float = 1.0,
     cache: bool = False,
     skip_unreadable: bool = False,
+    held_out: Collection[str] = (),
 ) -> LabelledImages:
     """Make the images of a split out of its files, all of them checked first.
 
@@ -68,6 +69,7 @@ def read_files(
         crop_share: see ``decode``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
+        held_out: those of the split that are not for training, see ``LabelledImages``; none leaves it open.
 
     Raises:
         UnreadableImagesError: some files can't be decoded.
@@ -80,12 +82,17 @@ def read_files(
     if damaged and not (skip_unreadable and len(damaged) < len(samples)):
         # The other split may be damaged too: one error names all there is to repair.
         others = [sample for name, listed in lists.items() if name != split for sample in listed]
-        raise UnreadableImagesError(where, damaged + _damaged(others), len(samples) + len(others))
-    left_out = set(damaged)
-    samples = [sample for sample in samples if sample[0] not in left_out]
+        raise UnreadableImagesError(where, damaged | _damaged(others), len(samples) + len(others))
+    samples = [sample for sample in samples if sample[0] not in damaged]
+    found: LabelledImages
     if images is None:
-        return ImageFiles(samples, image_shape, class_names, crop_share)
-    return ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+        found = ImageFiles(samples, image_shape, class_names, crop_share)
+    else:
+        found = ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+    if held_out:
+        apart = set(held_out)
+        found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
+    return found
 
 
 @contextmanager
@@ -95,13 +102,19 @@ def open_image(source: str | BinaryIO) -> Iterator[Image.Image]:
     Raises:
         DataError: another format or too many pixels; or the block found the file damaged.
     """
+    name = source if isinstance(source, str) else "the image"
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
             yield image
+    except PixelError as error:
+        raise DataError(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} can't be decoded: expected {', '.join(FORMATS)}; got none of these. Convert or remove it."
+        ) from error
     except Exception as error:  # what Pillow's readers trip over in a damaged file can be anything
-        name = source if isinstance(source, str) else "the image"
         raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
 
 
@@ -115,37 +128,37 @@ def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 
             one for ImageNet, 1 keeps all of a square image.
 
     Returns:
-        uint8 (C, H, W).
+        (C, H, W): uint8, or float32 in [0, 1] where the file has more than 8 bits; see `trainers.data.pixels`.
 
     Raises:
-        DataError: it can't be decoded.
+        DataError: it can't be decoded, or its numbers say nothing of what is black and white.
     """
     channels, height, width = image_shape
-    mode = "RGB" if channels == 3 else "L"
     size = (round(width / crop_share), round(height / crop_share))
     with open_image(source) as image:
         # Pillow's own copies would triple the memory of a large image.
         ImageOps.exif_transpose(image, in_place=True)
-        scaled = image if image.mode == mode else image.convert(mode)
+        scaled = standard_mode(image, channels)
         if scaled.size != size:
             scaled = ImageOps.fit(scaled, size, Image.Resampling.BILINEAR)
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        pixels = np.array(scaled.crop((left, top, left + width, top + height)))
-    return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+        return to_tensor(scaled.crop((left, top, left + width, top + height)), channels)
 
 
-def is_readable(path: str) -> bool:
-    """Tell whether an image file is whole, decoding its pixels only where the format has no cheaper check."""
+def why_unreadable(path: str) -> str:
+    """Why an image file can't be used; empty where it can. Pixels are decoded only where there is no cheaper check."""
     try:
         with open_image(path) as image:
             kind = image.format
-            if kind == "PNG":
+            if image.mode not in PLAIN_MODES:
+                standard_mode(image, 1)
+            elif kind == "PNG":
                 image.verify()  # checks every chunk's checksum
             elif kind != "JPEG" or not _ends_with(path, b"\xff\xd9"):
                 image.load()
-    except DataError:
-        return False
-    return True
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _ends_with(path: str, marker: bytes) -> bool:
@@ -154,18 +167,24 @@ def _ends_with(path: str, marker: bytes) -> bool:
         return file.read() == marker
 
 
-def _damaged(samples: list[Sample]) -> list[str]:
-    return [path for path, _ in _with_progress(samples, "checking images") if not is_readable(path)]
+def _damaged(samples: list[Sample]) -> dict[str, str]:
+    """Path -> why it can't be used, of those that can't."""
+    found = {path: why_unreadable(path) for path, _ in _with_progress(samples, "checking images")}
+    return {path: reason for path, reason in found.items() if reason}
 
 
-def _decode_all(samples: list[Sample], shape: ImageShape, crop_share: float) -> tuple[Tensor, list[str]]:
+def _decode_all(samples: list[Sample], shape: ImageShape, crop_share: float) -> tuple[Tensor, dict[str, str]]:
     images = torch.empty((len(samples), *shape), dtype=torch.uint8)
-    damaged: list[str] = []
+    damaged: dict[str, str] = {}
     for i, (path, _) in enumerate(_with_progress(samples, "decoding images")):
         try:
-            images[i - len(damaged)] = decode(path, shape, crop_share)
-        except DataError:
-            damaged.append(path)
+            image = decode(path, shape, crop_share)
+        except DataError as error:
+            damaged[path] = str(error)
+            continue
+        if image.is_floating_point() and not images.is_floating_point():  # the first of more than 8 bits
+            images = as_unit(images)
+        images[i - len(damaged)] = as_unit(image) if images.is_floating_point() else image
     return images[: len(samples) - len(damaged)], damaged
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trainers.data.pixels import as_unit
+
 UNKNOWN_LABEL = -1
 """The label of an image that belongs to none of the classes."""
 
@@ -49,11 +51,13 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
         targets: (N,) int64 labels, ``UNKNOWN_LABEL`` where there is none.
         class_names: one name for each class, in the order of the labels.
         image_shape: (C, H, W) of every image.
+        held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
     """
 
     targets: Tensor
     class_names: list[str]
     image_shape: ImageShape
+    held_out: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,21 +71,23 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
 
 
 class ImageArray(LabelledImages):
-    """Labelled images held in memory as bytes, a quarter of what float32 takes."""
+    """Labelled images in memory: bytes, a quarter of what float32 takes, where they have no more than 8 bits."""
 
     def __init__(self, images: Tensor, targets: Tensor, class_names: Sequence[str] = ()) -> None:
         """Hold the images.
 
         Args:
-            images: (N, C, H, W) uint8.
+            images: (N, C, H, W) uint8, or float32 in [0, 1].
             targets: (N,) int64.
             class_names: names of the classes.
 
         Raises:
             ValueError: wrong rank or type, or not one label for each image.
         """
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+        if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(
+                f"images must be uint8 or float32 in [0, 1] (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
+            )
         if targets.shape != (len(images),):
             raise ValueError(f"targets must be ({len(images)},) to match the images, got {tuple(targets.shape)}")
         self.images = images.contiguous()
@@ -90,11 +96,11 @@ class ImageArray(LabelledImages):
         self.image_shape = as_image_shape(images.shape[1:])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index].float().div_(255), int(self.targets[index])
+        return as_unit(self.images[index]), int(self.targets[index])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """Return a batch of items; DataLoader prefers this to one call for each item."""
-        images = self.images[indices].float().div_(255)
+        images = as_unit(self.images[indices])
         return list(zip(images.unbind(), self.targets[indices].tolist(), strict=True))
 
 

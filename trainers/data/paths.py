@@ -2,12 +2,13 @@
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import overload
 
+from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
-from trainers.data.errors import DataError, DataNotFoundError
+from trainers.data.errors import DataNotFoundError
 
 _PROBE = 4096  # bytes of a file that tell text from anything else
 
@@ -39,59 +40,67 @@ class Paths(Sequence[str]):
         return os.fsdecode(bytes(self._bytes[self._ends[i] : self._ends[i + 1]]))
 
 
-def image_paths(source: str | Sequence[str]) -> Paths:
+def image_paths(source: str | Sequence[str], without: Iterable[str | os.PathLike[str]] = ()) -> Paths:
     """The images of a folder, at any depth; of a text file with one path a line; one image file; or several of these.
 
     The order is always the same: folder by folder, each by name; lists as they stand. Paths in a list are relative to
-    where the program runs. Files of a folder count by their ending, files of a list whatever they are called.
+    where the program runs. Every file of a folder counts, whatever it is called: one that is no image is told as such.
+    Only hidden files and folders (a name that begins with a dot) do not, unless they end as images do.
+
+    Args:
+        source: of the images.
+        without: files and folders that are left out of the folders, such as those that the run itself writes.
 
     Raises:
-        DataNotFoundError: no such file or folder, or no images in it.
-        DataError: a file that is neither an image by its ending nor text.
+        DataNotFoundError: no such file or folder, or nothing in it.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each)))
+    own = {os.path.realpath(each) for each in without}
+    paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each), own))
     if not paths:
         where = ", ".join(os.path.abspath(each) for each in sources)
-        raise DataNotFoundError(f"input: no images in {where}: expected files that end in {', '.join(IMG_EXTENSIONS)}")
+        raise DataNotFoundError(f"input: no images in {where}: expected files, or lines that name them")
     return paths
 
 
-def _images_of(source: str) -> Iterator[str]:
+def _images_of(source: str, own: Set[str]) -> Iterator[str]:
     if os.path.isdir(source):
-        yield from _below(source, set())
+        yield from _below(source, set(), own)
     elif not os.path.exists(source):
         raise DataNotFoundError(f"input: there is no file or folder {os.path.abspath(source)}")
-    elif has_file_allowed_extension(source, IMG_EXTENSIONS):
-        yield source
-    else:
+    elif _is_list(source):
         yield from _lines(source)
+    else:
+        yield source
 
 
-def _below(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Images of a folder, then of its folders; a link to a folder above is not followed."""
+def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[str]:
+    """Files of a folder, then of its folders; a link to a folder above is not followed."""
     found = os.stat(folder)
     place = (found.st_dev, found.st_ino)
-    if place in above:
+    if place in above or os.path.realpath(folder) in own:
         return
     with os.scandir(folder) as listed:
         entries = sorted((entry.name, entry.is_dir()) for entry in listed)
     for name, is_folder in entries:
-        if not is_folder and has_file_allowed_extension(name, IMG_EXTENSIONS):
-            yield os.path.join(folder, name)
+        counts = not name.startswith(".") or has_file_allowed_extension(name, IMG_EXTENSIONS)
+        if not is_folder and counts and os.path.realpath(path := os.path.join(folder, name)) not in own:
+            yield path
     for name, is_folder in entries:
-        if is_folder:
-            yield from _below(os.path.join(folder, name), above | {place})
+        if is_folder and not name.startswith("."):
+            yield from _below(os.path.join(folder, name), above | {place}, own)
+
+
+def _is_list(source: str) -> bool:
+    """Whether a file holds paths: text, by its content, that does not end as an image does."""
+    if has_file_allowed_extension(source, (*Image.registered_extensions(), *IMG_EXTENSIONS)):
+        return False
+    with open(source, "rb") as file:
+        return b"\0" not in file.read(_PROBE)
 
 
 def _lines(source: str) -> Iterator[str]:
     with open(source, "rb") as file:
-        if b"\0" in file.read(_PROBE):
-            raise DataError(
-                f"input: {os.path.abspath(source)} is neither a folder nor text with one path a line, and an image "
-                f"ends in {', '.join(IMG_EXTENSIONS)}"
-            )
-        file.seek(0)
         for line in file:
             path = os.fsdecode(line.rstrip(b"\r\n"))
             if path.strip():

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from trainers.data.errors import OverlapError
 
+HELD_OUT_VALIDATION_EVERY = 4  # of held-out images one in four is for model selection, the others calibrate
+
 
 def split_indices(
     n: int,
@@ -19,6 +21,7 @@ def split_indices(
     calibration_every: int = 10,
     validation_every: int = 20,
     mixture_every: int | None = 5,
+    held_out: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Divide the indices 0 .. n - 1 by position.
 
@@ -31,6 +34,8 @@ def split_indices(
         validation_every: at least 2.
         mixture_every: at least 2, or None: the mixture is fitted on the images that the classifier was
             trained on.
+        held_out: (H,) int64 indices that are neither for training nor for the mixture: every fourth is for
+            validation, the others calibrate, and the first two shares have no part.
 
     Returns:
         "train", "validation", "mixture", "calibration": sorted int64 indices, (n_split,).
@@ -46,6 +51,11 @@ def split_indices(
             raise ValueError(f"{name} must be an integer >= 2 (every {name.split('_')[0]}-th image), got {value}")
     rest = torch.arange(n)
     indices: dict[str, Tensor] = {}
+    if held_out is not None:
+        chosen = torch.arange(len(held_out)) % HELD_OUT_VALIDATION_EVERY == 0
+        indices |= {"validation": held_out[chosen], "calibration": held_out[~chosen]}
+        rest = rest[~torch.isin(rest, held_out)]
+        shares = {name: value for name, value in shares.items() if name == "mixture_every"}
     for name, value in shares.items():
         taken = torch.arange(len(rest)) % value == 0
         indices[name.removesuffix("_every")] = rest[taken]

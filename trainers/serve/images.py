@@ -9,6 +9,7 @@ from torch import Tensor
 from trainers.data.errors import DataError
 from trainers.data.image_files import FORMATS, decode
 from trainers.data.images import ImageShape
+from trainers.data.pixels import PixelError
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share
         crop_share: see `decode`.
 
     Returns:
-        (C, H, W) uint8.
+        (C, H, W), see `decode`.
 
     Raises:
-        ImageRejected: 413 too many pixels, 415 no image of a known format, 422 damaged.
+        ImageRejected: 413 too many pixels, 415 no image of a known format, or of pixels without a range; 422 damaged.
     """
     if not body:
         raise ImageRejected(
@@ -66,6 +67,8 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share
     try:
         return decode(io.BytesIO(body), image_shape, crop_share)
     except DataError as error:
+        if isinstance(error.__cause__, PixelError):
+            raise ImageRejected(415, str(error)) from error
         if isinstance(error.__cause__, _BOMB):  # some formats learn their size only now
             raise ImageRejected(
                 413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down"

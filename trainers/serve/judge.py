@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
+from trainers.data.pixels import as_unit
 from trainers.serve.answers import Answer, Explanation, explanation_of, finite
 
 
@@ -15,7 +16,7 @@ class Question(NamedTuple):
     """An image to judge.
 
     Attributes:
-        image: (C, H, W) uint8.
+        image: (C, H, W) uint8, or float32 in [0, 1].
         explain: whether to say why.
     """
 
@@ -47,8 +48,8 @@ class Judge:
     @torch.inference_mode()
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer a question."""
-        images = torch.stack([question.image for question in questions]).to(self.detector.device)
-        outputs = self.detector.extractor(images.float().div_(255))
+        images = torch.stack([as_unit(question.image) for question in questions]).to(self.detector.device)
+        outputs = self.detector.extractor(images)
         explained, verdict = self._explain(questions, outputs)
         usable = (finite_rows(outputs) & torch.isfinite(verdict.score)).cpu()
         score = torch.where(usable, verdict.score.double().cpu(), -torch.inf)

@@ -32,6 +32,7 @@ from trainers.evaluation_module import Scored
 from trainers.report import TEST
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.evasion_table import evasion_table
+from trainers.run_folder import begin_stage
 from trainers.tables import BASELINE
 from trainers.tasks.judge import judge
 from trainers.tasks.metrics import metrics_of, write_metrics
@@ -79,6 +80,7 @@ def adaptive(
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
     detector = FailureDetector.load(cfg.detector, run.classifier.to(device))
+    begin_stage(folder, "evaluate")
     own = detector.score.name
     detectors = {own: detector}
     if own != BASELINE:

@@ -18,6 +18,7 @@ from trainers.budget_evidence import attack_facts
 from trainers.corruption_table import corruption_table
 from trainers.error_table import error_table
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.run_folder import begin_stage
 from trainers.sweep_table import sweep_table
 from trainers.tables import metrics_table
 from trainers.tasks.attacked import attacked, doubts, swept
@@ -46,6 +47,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     """Score every source of failure; write `metrics.json`, `scores.csv`, `report.html`; print the table."""
     cfg, data = run.cfg, run.data
+    begin_stage(run.folder, "evaluate")
     images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
     labels = {TEST: data.test_images.targets}
     indices = {TEST: torch.arange(len(data.test_images))}

@@ -16,6 +16,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.mixture import GaussianMixture
 from trainers.callbacks import PassCheckpoint
 from trainers.mixture_module import MixtureModule
+from trainers.run_folder import DETECTOR, begin_stage
 from trainers.strategies import without_gradients
 from trainers.tasks.held_out import held_out_log_likelihood, objective
 from trainers.tasks.need import need
@@ -42,6 +43,7 @@ def fit(cfg: DictConfig, folder: Path) -> float | None:
 def fit_detector(run: Run) -> FailureDetector:
     """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
     cfg, data = run.cfg, run.data
+    begin_stage(run.folder, "fit")
     detector = FailureDetector(
         run.classifier,
         layers=cfg.layers,
@@ -73,9 +75,9 @@ def fit_detector(run: Run) -> FailureDetector:
     detector.calibrate_outputs(calibration)
     # The labels serve explanations alone: no verdict depends on them.
     detector.characterise_outputs(calibration, data.training_images.targets[data.indices["calibration"]])
-    detector.save(run.folder / "detector.safetensors")
+    detector.save(run.folder / DETECTOR)
     shutil.rmtree(kept, ignore_errors=True)
-    log.info("detector: %s", run.folder / "detector.safetensors")
+    log.info("detector: %s", run.folder / DETECTOR)
     return detector
 
 

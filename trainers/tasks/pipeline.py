@@ -5,11 +5,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from trainers.classifiers.checkpoint import save_weights
+from trainers.run_folder import WEIGHTS, begin_stage
 from trainers.tasks.evaluate import evaluate_detector
 from trainers.tasks.fit import fit_detector
 from trainers.tasks.held_out import objective
 from trainers.tasks.run import Run
-from trainers.tasks.train_once import WEIGHTS, train_once
+from trainers.tasks.train_once import train_once
 
 
 def run(cfg: DictConfig, folder: Path) -> float | None:
@@ -20,6 +21,7 @@ def run(cfg: DictConfig, folder: Path) -> float | None:
     """
     this = Run(cfg, folder)
     this.check()
+    begin_stage(folder, "fit")  # a checkpoint may be what an earlier training left here
     if cfg.train and cfg.classifier.checkpoint is None:
         train_once(this)
     elif cfg.classifier.checkpoint is None:  # weights that the network's own package brought

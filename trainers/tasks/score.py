@@ -23,7 +23,7 @@ from trainers.tasks.model import Model, load_model
 from trainers.tasks.need import need
 from trainers.tasks.pictures import picture
 from trainers.tasks.run import Run
-from trainers.verdict_file import VerdictFile
+from trainers.verdict_file import VerdictFile, unfinished_files
 from trainers.verdict_summary import VerdictSummary, summarize_verdicts
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page = path.with_suffix(".html")
-    paths = image_paths(cfg.input)
+    paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)])
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, crop_share=model.crop_share)
     monitor: DriftMonitor | None = instantiate(cfg.get("drift"))

@@ -32,12 +32,16 @@ def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
             extractor(first_of(next(iter(loader)))[:2].to(detector.device))
     parts = {
         "classifier": fingerprint(detector.classifier),
+        "network": {"_target_": run.cfg.classifier.get("_target_")},  # weights say nothing of the code
         "data_fingerprint": run.data.fingerprint(),
         "split": split,
         "layers": extractor.layers,
         "pooling": extractor.pooling,
         "views": extractor.views,
         "labels": detector.score.needs_labels,
+        "precision": run.cfg.trainer.get("precision"),
+        "device": run.device.type,
+        "batch_size": run.data.batch_size,  # sums over batches of another size differ in the last digits
     }
     path = run.cache.file(
         "outputs", parts, ".safetensors", lambda path: write_outputs(_extract(run, detector, loader, split), path)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from gmm_torch.files import atomic_path
 from trainers.cache.keys import without
 from trainers.classifiers.checkpoint import load_weights, read_weights
+from trainers.run_folder import WEIGHTS, begin_training
 from trainers.tasks.run import Run
 from trainers.tasks.train import train_classifier
 
-WEIGHTS = "classifier.safetensors"
 # What comes after training. All else, what is added later included, counts as what the weights depend on.
 AFTER_TRAINING = (
     *("hydra", "cache", "title", "task", "input", "detector", "missing_data", "skip_unreadable", "benchmark"),
@@ -34,7 +35,9 @@ def train_once(run: Run) -> None:
 
     config = OmegaConf.to_container(run.cfg, resolve=True)
     parts = without(config, *AFTER_TRAINING) | {"data_fingerprint": run.data.fingerprint()}  # type: ignore[arg-type]
+    begin_training(run.folder, resumed=run.cfg.resume is not None)
     kept = run.cache.file("classifiers", parts, ".safetensors", train)
-    if not (run.folder / WEIGHTS).exists():
-        load_weights(run.classifier, read_weights(kept), kept)
-        shutil.copyfile(kept, run.folder / WEIGHTS)
+    # Always from the file: what lies in this folder, or was trained in this process, says nothing of these parts.
+    load_weights(run.classifier, read_weights(kept), kept)
+    with atomic_path(run.folder / WEIGHTS) as temporary:  # a file that lay there may be one with another job's
+        shutil.copyfile(kept, temporary)

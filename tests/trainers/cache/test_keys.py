@@ -53,3 +53,22 @@ def test_what_only_shows_is_left_out():
     quiet = {"seed": 0, "cache": "x", "trainer": {"max_epochs": 3, "enable_progress_bar": False}}
     shown = {"seed": 0, "cache": "y", "trainer": {"max_epochs": 3, "enable_progress_bar": True}}
     assert without(quiet, "cache") == without(shown, "cache") == {"seed": 0, "trainer": {"max_epochs": 3}}
+
+
+@pytest.mark.parametrize("form", ["module", "package"])
+def test_the_code_of_a_target_counts(tmp_path, monkeypatch, form):
+    """The same config and weights mean something else once the user's network has other code."""
+    name = f"someone_s_{form}"
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / (f"{name}.py" if form == "module" else f"{name}/inner.py")
+    file.parent.mkdir(exist_ok=True)
+    if form == "package":
+        (tmp_path / name / "__init__.py").touch()
+    found = []
+    for activation in ("ReLU", "Tanh", "ReLU"):
+        file.write_text(f"from torch.nn import {activation}")
+        found.append(key("jobs", {"classifier": {"_target_": f"{name}.inner.Net"}}))
+    assert found[0] == found[2] != found[1]
+    assert key("jobs", {"classifier": {"_target_": "no.such.Net"}}) == key(
+        "jobs", {"classifier": {"_target_": "no.such.Net"}}
+    )

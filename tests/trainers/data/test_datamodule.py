@@ -218,7 +218,7 @@ def test_images_and_labels_must_match() -> None:
     with pytest.raises(ValueError, match=r"targets must be \(3,\)"):
         ImageArray(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(2))
     with pytest.raises(ValueError, match="images must be uint8"):
-        ImageArray(torch.zeros(3, 1, 8, 8), torch.zeros(3))
+        ImageArray(torch.zeros(3, 1, 8, 8, dtype=torch.int64), torch.zeros(3))
 
 
 def test_a_batch_by_one_call_is_the_items_one_by_one() -> None:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from trainers.data.errors import DataError, DataNotFoundError
+from trainers.data.errors import DataNotFoundError
 from trainers.data.paths import Paths, image_paths
 
 
@@ -21,7 +21,8 @@ def names(folder, paths):
 
 def test_a_folder_is_listed_at_any_depth_in_one_order(folder):
     found = image_paths(str(folder))
-    assert names(folder, found) == ["a.JPG", "b.png", os.fsdecode(b"\xff.png"), "deep/a.png", "deep/er/c.jpeg"]
+    listed = ["a.JPG", "b.png", "notes.txt", os.fsdecode(b"\xff.png"), "deep/a.png", "deep/er/c.jpeg"]
+    assert names(folder, found) == listed
 
 
 def test_a_link_to_a_folder_is_followed_but_not_in_circles(folder):
@@ -29,7 +30,7 @@ def test_a_link_to_a_folder_is_followed_but_not_in_circles(folder):
     (folder / "again").symlink_to(folder / "deep" / "er")
     found = names(folder, image_paths(str(folder)))
     assert "again/c.jpeg" in found
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_a_file_a_list_and_several_of_them(folder, tmp_path, monkeypatch):
@@ -42,11 +43,31 @@ def test_a_file_a_list_and_several_of_them(folder, tmp_path, monkeypatch):
     assert list(image_paths([image, "list.txt"])) == [image, *in_list]
 
 
+def test_every_file_counts_but_hidden_ones_and_the_run_s_own(tmp_path):
+    place = tmp_path / 'with space, "quotes" and ü'
+    for name in (
+        "a.gif",
+        "b",
+        "c.avif",
+        ".DS_Store",
+        ".hidden/d.png",
+        ".e.png",
+        "out.csv",
+        "out-1.partial.csv",
+        "run/f",
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"\0")
+    own = [place / "out.csv", place / "out-1.partial.csv", place / "run"]
+    assert names(place, image_paths(str(place), own)) == [".e.png", "a.gif", "b", "c.avif"]
+    assert list(image_paths(str(place / "a.gif"))) == [str(place / "a.gif")]
+    assert list(image_paths(str(place / "b"))) == [str(place / "b")]  # no text, so no list
+
+
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
         (None, DataNotFoundError, "there is no file or folder"),
-        (b"PK\x03\x04\x00\x00", DataError, "neither a folder nor text"),
         (b"\n\n", DataNotFoundError, "no images in"),
     ],
 )
