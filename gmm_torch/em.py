@@ -14,6 +14,7 @@ import math
 import operator
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -102,9 +103,14 @@ class EMOptions:
         get_initialisation(self.init_params)
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
-    return torch.autocast(device.type, enabled=False)
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing.
+
+    Where autocast is off there is nothing to enter, which keeps exported programs free of such regions.
+    """
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:

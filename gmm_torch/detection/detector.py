@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -19,6 +20,7 @@ from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.precision import at_least_float32, learning, match_types, precisely
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.storage import (
     DetectorFile,
@@ -30,7 +32,7 @@ from gmm_torch.detection.storage import (
     write_detector,
 )
 from gmm_torch.detection.verdict import Verdict
-from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
 from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
 
@@ -103,6 +105,8 @@ class FailureDetector(nn.Module):
         self.seed = seed
         self.n_fitted = 0
         self.widths: dict[str, int] = {}
+        self.precision = ""
+        self._warned_of: set[str] = set()
         self._n_classes = 0
 
     @property
@@ -115,6 +119,18 @@ class FailureDetector(nn.Module):
         """Where the classifier is."""
         tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: float32, or float64 where it was fitted to such outputs or moved to that type."""
+        return self.domain.largest.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert; only the classifier becomes narrower than float32."""
+        for name, module in self.named_children():
+            change = fn if name == "extractor" else at_least_float32(fn)
+            module._apply(change, recurse)
+        return self
 
     # ---- learning
 
@@ -139,7 +155,8 @@ class FailureDetector(nn.Module):
             parts.append(outputs)
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
-        outputs = Outputs.cat(parts)
+        with torch.inference_mode(False):
+            outputs = Outputs.cat(parts)
         for layer, value in outputs.features.items():
             bad = int((~torch.isfinite(value).flatten(1).all(1)).sum())
             if bad:
@@ -164,7 +181,7 @@ class FailureDetector(nn.Module):
         """
         return self.fit_outputs(self.outputs(loader), fitter)
 
-    @torch.no_grad()
+    @learning
     def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None) -> Self:
         """`fit`, from outputs that are already there."""
         widths = {layer: value.shape[-1] for layer, value in outputs.features.items()}
@@ -176,7 +193,12 @@ class FailureDetector(nn.Module):
         self.domain.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
+        self._calibrated_in("")
         return self
+
+    def _calibrated_in(self, precision: str) -> None:
+        self.precision = precision
+        self._warned_of.clear()
 
     def _fit_mixture(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
         return mixture.fit(features, reg_covar=REG_COVAR, seed=self.seed)
@@ -197,7 +219,7 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         return self.calibrate_outputs(self.outputs(loader))
 
-    @torch.no_grad()
+    @learning
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there.
 
@@ -206,6 +228,7 @@ class FailureDetector(nn.Module):
         the same, since the score is fixed either way before the calibration inputs are ranked.
         """
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         n = len(outputs.logits)
         reference = torch.arange(n, device=outputs.logits.device) % REFERENCE_EVERY == 0
         n_reference = int(reference.sum())
@@ -215,6 +238,7 @@ class FailureDetector(nn.Module):
             outputs = outputs.rows(~reference)
         score = self._bounded(self.score(outputs), outputs)
         self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
+        self._calibrated_in(outputs.precision)
         return self
 
     def _check_fitted(self) -> None:
@@ -234,10 +258,13 @@ class FailureDetector(nn.Module):
     def judge(self, outputs: Outputs) -> Verdict:
         """`forward`, from outputs that are already there."""
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         return self.judge_scores(outputs, self.score(outputs))
 
+    @precisely
     def judge_scores(self, outputs: Outputs, score: Tensor) -> Verdict:
         """`judge`, from scores (N,) of the outputs that are already there."""
+        self._check_precision(outputs)
         score = self._bounded(score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
@@ -247,13 +274,30 @@ class FailureDetector(nn.Module):
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
-        outputs = self.extractor(x)
+        return self._margin(self.extractor(x).to(self.dtype))
+
+    @precisely
+    def _margin(self, outputs: Outputs) -> Tensor:
+        self._check_precision(outputs)
         return self._bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
 
     def threshold(self, prediction: Tensor) -> Tensor:
         """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
         threshold = self.calibration.threshold(self.alpha)
         return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
+
+    def _check_precision(self, outputs: Outputs) -> None:
+        """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
+        found = outputs.precision
+        if not (found and self.precision) or found == self.precision or found in self._warned_of:
+            return
+        self._warned_of.add(found)
+        warnings.warn(
+            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
+            "far as rounding leaves the scores alike; calibrate in this precision to be sure",
+            PrecisionWarning,
+            stacklevel=2,
+        )
 
     def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
         """Minus infinity where an input is out of the score's domain or the score is not a number: nothing is lower."""
@@ -286,6 +330,7 @@ class FailureDetector(nn.Module):
         return self.explain_outputs(self.extractor(x), class_names, n_features=n_features, n_nearest=n_nearest)
 
     @torch.no_grad()
+    @precisely
     def explain_outputs(
         self, outputs: Outputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
     ) -> Explanation:
@@ -293,6 +338,7 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         if class_names is not None and len(class_names) < self._n_classes:
             raise ValueError(f"class_names: expected {self._n_classes}, one a class; got {len(class_names)}")
+        outputs = outputs.to(self.dtype)
         breakdown = self.score.breakdown(outputs)
         return explain(
             self.score,
@@ -334,12 +380,13 @@ class FailureDetector(nn.Module):
         outputs = self.outputs(watched())
         return self.characterise_outputs(outputs, torch.cat(labels), confidence=confidence)
 
-    @torch.no_grad()
+    @learning
     def characterise_outputs(
         self, outputs: Outputs, labels: Tensor, *, confidence: float = 0.95
     ) -> dict[str, Characterisation]:
         """`characterise`, from outputs that are already there and labels (N,)."""
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         prediction = outputs.own_logits.argmax(-1)
         labels = labels.to(prediction)
         if labels.shape != prediction.shape:
@@ -368,6 +415,7 @@ class FailureDetector(nn.Module):
             "widths": self.widths,
             "n_classes": self._n_classes,
             "n_fitted": self.n_fitted,
+            "precision": self.precision,
         }
         return torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
 
@@ -380,6 +428,7 @@ class FailureDetector(nn.Module):
             sizes = json.loads(bytes(state.tolist()))
             self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
             self.n_fitted = int(sizes["n_fitted"])
+            self._calibrated_in(str(sizes["precision"]))
             if sizes["widths"]:
                 own = part_of(dict(state_dict), prefix.removesuffix("."))
                 self._make_room(dict(sizes["widths"]), int(sizes["n_classes"]), own)
@@ -390,6 +439,8 @@ class FailureDetector(nn.Module):
         self._build(widths, n_classes)
         for name, module in (("score", self.score), ("memory", self.memory)):
             module.reserve({key: tuple(value.shape) for key, value in part_of(tensors, name).items()})
+        for name, part in self._parts().items():
+            match_types(part, part_of(tensors, name))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
@@ -408,6 +459,7 @@ class FailureDetector(nn.Module):
             calibration={"name": self.calibration.name, "options": self.calibration.options()},
             alpha=self.alpha,
             seed=self.seed,
+            precision=self.precision,
             n_fitted=self.n_fitted,
             classifier=fingerprint(self.classifier),
             versions={"torch": torch.__version__},
@@ -479,6 +531,7 @@ class FailureDetector(nn.Module):
             seed=description.seed,
         )
         detector.n_fitted = description.n_fitted
+        detector.precision = description.precision
         detector._make_room(description.widths, description.n_classes, tensors)
         return detector
 

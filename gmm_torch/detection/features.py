@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.pooling import POOLINGS, statistics
+from gmm_torch.detection.precision import describe, widen
 from gmm_torch.detection.views import check_views, passes
+from gmm_torch.em import full_precision
 
 
 @contextmanager
@@ -75,6 +77,8 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Tensor) -> Outputs:
         """Outputs of a batch, with the classifier in evaluation mode.
 
+        Autocast is for the classifier alone: what it gives is made float32 at once (float64 stays), and is pooled so.
+
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
                 one of inputs that are no images (N, C, H, W).
@@ -87,7 +91,7 @@ class FeatureExtractor(nn.Module):
         caught: dict[str, Tensor] = {}
         logits: list[Tensor] = []
         rows: list[list[Tensor]] = []
-        pool = POOLINGS[self.pooling]
+        precision = ""
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
             if not self.layers:
@@ -96,17 +100,19 @@ class FeatureExtractor(nn.Module):
                 module = self.classifier.get_submodule(layer.removesuffix(INPUT))
                 stack.callback(module.register_forward_hook(partial(catch, caught, layer)).remove)
             for batch in passes(x, self.views):
-                logits.append(self._checked(self.classifier(batch)))
+                given = self._checked(self.classifier(batch))
                 missing = [layer for layer in self.layers if layer not in caught]
                 if missing:
                     raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
                 if not torch.compiler.is_compiling():
                     self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
-                rows.append([pool(caught.pop(layer)) for layer in self.layers])
+                    precision = describe([given, *caught.values()], x.device)
+                logits.append(widen(given))
+                rows.append([pooled(self.pooling, caught.pop(layer)) for layer in self.layers])
         features = [torch.cat(parts) for parts in zip(*rows, strict=True)]
         shape = (len(self.views), x.shape[0])
         by_layer = {layer: _by_input(each, shape) for layer, each in zip(self.layers, features, strict=True)}
-        return Outputs(_by_input(torch.cat(logits), shape), by_layer)
+        return Outputs(_by_input(torch.cat(logits), shape), by_layer, precision=precision)
 
     def _checked(self, logits: Any) -> Tensor:
         if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -119,6 +125,12 @@ def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """(V N, D), view after view, as (N, V, D)."""
     result: Tensor = rows.unflatten(0, shape).transpose(0, 1)
     return result
+
+
+def pooled(pooling: str, activation: Tensor) -> Tensor:
+    """One row of features per input, (N, D), at least float32 from the first sum on."""
+    with full_precision(activation.device):
+        return POOLINGS[pooling](widen(activation))
 
 
 def catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

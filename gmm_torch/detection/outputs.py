@@ -1,6 +1,6 @@
 """What a classifier gives a detector: logits and features of every view of every input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,14 +11,17 @@ class Outputs(NamedTuple):
     """Logits and features of V views of the same N inputs; the first view is the input itself.
 
     Attributes:
-        logits: (N, V, C).
-        features: by layer, each (N, V, D_layer).
+        logits: (N, V, C), at least float32.
+        features: by layer, each (N, V, D_layer), at least float32.
         labels: (N,) int64, only where a score asks for labels.
+        precision: in which the classifier computed them, in words; see `gmm_torch.detection.precision`. Empty where
+            nobody knows.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     labels: Tensor | None = None
+    precision: str = ""
 
     @property
     def own_logits(self) -> Tensor:
@@ -46,9 +49,19 @@ class Outputs(NamedTuple):
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
         labels = [part.labels for part in parts if part.labels is not None]
         logits = torch.cat([part.logits for part in parts])
-        return Outputs(logits, features, torch.cat(labels) if len(labels) == len(parts) else None)
+        precision = ", then ".join(dict.fromkeys(part.precision for part in parts))
+        return Outputs(logits, features, torch.cat(labels) if len(labels) == len(parts) else None, precision)
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
-        features = {name: value[index] for name, value in self.features.items()}
-        return Outputs(self.logits[index], features, None if self.labels is None else self.labels[index])
+        return self.map(lambda value: value[index])
+
+    def to(self, dtype: torch.dtype) -> "Outputs":
+        """The same in another floating-point type."""
+        return self.map(lambda value: value.to(dtype) if value.is_floating_point() else value)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        """Every tensor changed in the same way."""
+        features = {name: change(value) for name, value in self.features.items()}
+        labels = None if self.labels is None else change(self.labels)
+        return Outputs(change(self.logits), features, labels, self.precision)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gmm_torch.detection.features import catch, evaluating
+from gmm_torch.detection.features import catch, evaluating, pooled
 from gmm_torch.detection.layers import INPUT, PENULTIMATE, check_names, find_penultimate
 from gmm_torch.detection.pooling import POOLINGS
 
@@ -16,7 +16,7 @@ class Caught(NamedTuple):
 
     Attributes:
         logits: whatever the classifier returned.
-        features: (N, D), pooled, with their gradient where the pass had one.
+        features: (N, D), pooled, at least float32, with their gradient where the pass had one.
     """
 
     logits: Any
@@ -46,7 +46,7 @@ class FeatureTap:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.classifier = classifier
-        self.pool = POOLINGS[pooling]
+        self.pooling = pooling
         self.layer: str | None = None
         self._activation: dict[str, Tensor] = {}
         self._logits: Any = None
@@ -66,7 +66,7 @@ class FeatureTap:
         if self._logits is None or not self._activation:
             missing = "the classifier" if self._logits is None else f"layer {self.layer!r}"
             raise RuntimeError(f"feature tap: {missing} has not run since features were last taken: run a batch first")
-        caught = Caught(self._logits, self.pool(self._activation.pop(str(self.layer))))
+        caught = Caught(self._logits, pooled(self.pooling, self._activation.pop(str(self.layer))))
         self._logits = None
         return caught
 

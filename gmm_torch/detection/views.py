@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from gmm_torch.detection.precision import widen
+from gmm_torch.em import full_precision
+
 BLUR_SIGMA = 0.6  # pixels
 
 
@@ -51,5 +54,6 @@ def passes(x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
     An accelerator takes them all at once, (V N, ...); a CPU one by one, since its caches hold the maps of one view
     better than those of all: a third of the time was saved for a ResNet-20.
     """
-    seen = [VIEWS[name](x) for name in names]
+    with full_precision(x.device):  # in half precision a blur would move what it should leave
+        seen = [x if name == "identity" else VIEWS[name](widen(x)).to(x.dtype) for name in names]
     return seen if x.device.type == "cpu" or len(seen) == 1 else [torch.cat(seen)]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.feature_mixture import FeatureMixture
 from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.em import full_precision
 from gmm_torch.mixture import GaussianMixture
 
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
@@ -69,6 +70,12 @@ class Score(nn.Module):
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""
+        with full_precision(outputs.logits.device):
+            result: Tensor = super().__call__(outputs)
+        return result
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
