@@ -20,7 +20,7 @@ from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.precision import at_least_float32, learning, match_types, precisely
+from gmm_torch.detection.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.storage import (
     DetectorFile,
@@ -48,17 +48,20 @@ class FailureDetector(nn.Module):
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
-        n_components: K of the mixtures.
+        n_components: K of the mixtures of the default score, 10 unless given.
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
-        covariance_type: of the mixtures.
-        score: a score, or None for `Consensus`, the best over all sources of failure.
+        covariance_type: of the mixtures of the default score, "full" unless given.
+        score: a score, with its own options, or None for `Consensus`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
             Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images.
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
             `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
+
+    Raises:
+        ValueError: an option out of range or unknown; one of the default score's beside a score.
 
     Examples:
         >>> x = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -78,10 +81,10 @@ class FailureDetector(nn.Module):
     def __init__(
         self,
         classifier: nn.Module,
-        n_components: int = 10,
+        n_components: int | None = None,
         *,
         layers: Sequence[str] | str | None = None,
-        covariance_type: str = "full",
+        covariance_type: str | None = None,
         score: Score | None = None,
         views: int | Sequence[str] | None = None,
         calibration: Calibration | MondrianCalibration | None = None,
@@ -90,7 +93,15 @@ class FailureDetector(nn.Module):
     ) -> None:
         super().__init__()
         check_alpha(alpha)
-        self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
+        given = {"n_components": n_components, "covariance_type": covariance_type}
+        options = {name: value for name, value in given.items() if value is not None}
+        if score is not None and options:
+            raise ValueError(
+                f"{' and '.join(options)}: expected none beside a score, which has its own; got "
+                f"{', '.join(f'{name}={value!r}' for name, value in options.items())} and score {score.name!r}: "
+                "give them to the score"
+            )
+        self.score = make_score("consensus", **options) if score is None else score
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
         chosen = self.score.views[:views] if views is None or isinstance(views, int) else views
@@ -108,6 +119,7 @@ class FailureDetector(nn.Module):
         self.precision = ""
         self._warned_of: set[str] = set()
         self._n_classes = 0
+        self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
 
     @property
     def classifier(self) -> nn.Module:
@@ -516,7 +528,8 @@ class FailureDetector(nn.Module):
             raise
         except Exception as error:  # what a description can ask for has no bounds
             raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
-        return detector.to(detector.device)
+        leave_inference_mode(detector.to(detector.device))
+        return detector
 
     @classmethod
     def _described(cls, classifier: nn.Module, description: Description, tensors: dict[str, Tensor]) -> Self:

@@ -11,7 +11,7 @@ from gmm_torch.detection.outputs import Outputs
 from gmm_torch.em import full_precision
 
 P = ParamSpec("P")
-S = TypeVar("S")
+S = TypeVar("S", bound=nn.Module)
 T = TypeVar("T")
 
 
@@ -69,9 +69,23 @@ def learning(
     @wraps(method)
     def wrapped(self: S, outputs: Outputs, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with torch.inference_mode(False), torch.no_grad(), full_precision(outputs.logits.device):
+            leave_inference_mode(self)
             return method(self, outputs.map(_out_of_inference_mode), *args, **kwargs)
 
     return wrapped
+
+
+def leave_inference_mode(detector: nn.Module, *args: object) -> None:
+    """Make what a detector has learned, but not its classifier, take part in gradients; a hook after loading, too."""
+    with torch.inference_mode(False):
+        for name, part in detector.named_children():
+            for module in part.modules() if name != "extractor" else ():
+                for key, buffer in module._buffers.items():
+                    module._buffers[key] = None if buffer is None else _out_of_inference_mode(buffer)
+                for key, parameter in module._parameters.items():
+                    if parameter is not None and parameter.is_inference():
+                        plain = nn.Parameter(_out_of_inference_mode(parameter.data), parameter.requires_grad)
+                        module._parameters[key] = plain
 
 
 def _out_of_inference_mode(value: Tensor) -> Tensor:

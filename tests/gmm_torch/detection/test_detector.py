@@ -221,6 +221,21 @@ def test_views_cost_one_pass_each_and_one_is_the_image_alone(net):
         FailureDetector(net, views=4)
 
 
+def test_options_that_a_score_would_ignore_are_refused(net):
+    score = make_score("log_likelihood")
+    for options in ({"n_components": 3}, {"covariance_type": "full"}, {"n_components": 3, "covariance_type": "banana"}):
+        with pytest.raises(ValueError, match=" and ".join(options) + ": expected none beside a score"):
+            FailureDetector(net, score=score, **options)
+    with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
+        FailureDetector(net, covariance_type="banana")
+    for name in SCORES:
+        if "covariance_type" in make_score(name).options():
+            with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
+                make_score(name, covariance_type="banana")
+    with pytest.raises(ValueError, match="n_components"):
+        FailureDetector(net, n_components=0)
+
+
 def test_a_third_of_a_large_calibration_set_becomes_the_reference(net, detector):
     assert len(detector.calibration) == 99
     detector.calibrate(batches(300, 2))
