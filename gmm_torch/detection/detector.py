@@ -32,6 +32,7 @@ from gmm_torch.detection.storage import (
     write_detector,
 )
 from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detection.views import is_image
 from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
 from gmm_torch.functional.p_values import calibration_size
 from gmm_torch.mixture import GaussianMixture
@@ -54,7 +55,9 @@ class FailureDetector(nn.Module):
         covariance_type: of the mixtures of the default score, "full" unless given.
         score: a score, with its own options, or None for `Consensus`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
-            Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images.
+            Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images: not
+            of shape (N, C, H, W) with 1, 3 or 4 channels and sides of 5 pixels at least. A spectrogram of one channel
+            looks like a gray image: say 1 for it, since its mirror image is time running backwards.
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
             `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand.
         alpha: the false alarm rate on inputs like those of the calibration set.
@@ -159,7 +162,7 @@ class FailureDetector(nn.Module):
         parts = []
         for batch in batches:
             x = first_of(batch).to(device)
-            if self.views_by_default and not self.widths and x.dim() != 4:
+            if self.views_by_default and not self.widths and not is_image(x):
                 self.extractor.views = ("identity",)
             outputs = self.extractor(x)
             if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:

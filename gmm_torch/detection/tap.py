@@ -32,7 +32,7 @@ class FeatureTap:
     Args:
         classifier: any module from a batch to logits.
         layer: a name as in `FeatureExtractor`; "penultimate", the input of the last linear layer to run, is found at
-            the first forward pass, by running two inputs of it once more, in evaluation mode.
+            the first forward pass, by running three inputs of it once more, in evaluation mode.
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.detection.pooling`.
 
     Raises:
@@ -87,13 +87,13 @@ class FeatureTap:
     def _find(self, classifier: nn.Module, args: tuple[Any, ...]) -> None:
         self.remove()  # this hook, before the classifier runs in it
         with evaluating(classifier):
-            (layer,) = find_penultimate(classifier, args[0][:2])
+            (layer,) = find_penultimate(classifier, args[0]).layers
         self._listen(layer)
 
     def _listen(self, layer: str) -> None:
         self.layer = layer
         module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-        self._handles.append(module.register_forward_hook(partial(catch, self._activation, layer)))
+        self._handles.append(module.register_forward_hook(partial(catch, self._activation, layer), with_kwargs=True))
         self._handles.append(self.classifier.register_forward_hook(self._keep))
 
     def _keep(self, classifier: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -13,6 +13,8 @@ from gmm_torch.detection.precision import widen
 from gmm_torch.em import full_precision
 
 BLUR_SIGMA = 0.6  # pixels
+IMAGE_CHANNELS = (1, 3, 4)
+MIN_SIDE = 5  # pixels, of the blur
 
 
 def identity(x: Tensor) -> Tensor:
@@ -37,6 +39,15 @@ def shift(x: Tensor) -> Tensor:
 
 
 VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
+
+
+def is_image(x: Tensor) -> bool:
+    """Whether a batch is taken for images where nobody says: (N, C, H, W) floats of 1, 3 or 4 channels, not too narrow.
+
+    Other inputs with such a shape, a spectrogram of one channel, can't be told from a gray image by their shape: say
+    `views=1` for what must not be mirrored.
+    """
+    return x.dim() == 4 and x.is_floating_point() and x.shape[1] in IMAGE_CHANNELS and min(x.shape[2:]) >= MIN_SIDE
 
 
 def check_views(names: tuple[str, ...]) -> None:
