@@ -8,6 +8,7 @@ block may be among them.
 import pytest
 import torch
 
+from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.layers import stage_ends
 
@@ -213,3 +214,16 @@ def test_of_a_network_of_transformers_it_is_what_its_layers_hand_on(name):
     side = options.get("image_size", 64)
     x = torch.rand(2, 3, side, side) if task[0] == "I" else torch.randint(2, 50, (2, 7), generator=generator)
     check(net, x, expected, "the ends of runs")
+
+
+def test_a_detector_of_a_network_whose_activation_runs_at_two_resolutions_is_fitted_and_read_again(tmp_path):
+    torch.manual_seed(0)
+    net = bottleneck(width_per_group=8)().eval()
+    x = torch.rand(60, 3, 32, 32)
+    detector = FailureDetector(net, n_components=1, views=1).fit(x[:30].split(15)).calibrate(x[30:].split(15))
+    detector.save(tmp_path / "d.safetensors")
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    # the maps of layer4 are of one pixel here
+    expected = ["layer1", "layer2.1:input", "layer2", "layer3.1:input", "layer3.2:input", "layer3"]
+    assert loaded.extractor.layers == detector.extractor.layers == expected
+    assert torch.equal(loaded(x[:5]).p_value, detector(x[:5]).p_value)
