@@ -1,7 +1,7 @@
 """Gaussian mixtures on classifier features: p-values that say when a prediction should be refused."""
 
 from gmm_torch.detection import FailureDetector, Verdict
-from gmm_torch.errors import ConvergenceWarning, FileFormatError, NotFittedError
+from gmm_torch.errors import ConvergenceWarning, FileFormatError, NotFittedError, PrecisionWarning
 from gmm_torch.mixture import GaussianMixture
 
 __version__ = "0.1.0"
@@ -12,6 +12,7 @@ __all__ = [
     "FileFormatError",
     "GaussianMixture",
     "NotFittedError",
+    "PrecisionWarning",
     "Verdict",
     "__version__",
 ]

@@ -45,7 +45,10 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing."""
-    if not torch.amp.is_autocast_available(device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing.
+
+    Where autocast is off there is nothing to enter, which keeps exported programs free of such regions.
+    """
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()

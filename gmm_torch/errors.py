@@ -15,3 +15,7 @@ class FileFormatError(ValueError):
 
 class ConvergenceWarning(UserWarning):
     """EM stopped at `max_iter` before the log-likelihood settled."""
+
+
+class PrecisionWarning(UserWarning):
+    """A classifier ran in another precision than the one in which its detector was calibrated."""

@@ -47,7 +47,7 @@ class Calibration(nn.Module):
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).sum())
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        self._require(alpha, len(scores))
+        self.require(alpha, len(scores))
         self.scores = scores.detach().sort().values
         return self
 
@@ -63,10 +63,10 @@ class Calibration(nn.Module):
         """
         check_probability("alpha", alpha)
         if len(self):
-            self._require(alpha, len(self))
+            self.require(alpha, len(self))
         return self
 
-    def _require(self, alpha: float, n: int) -> None:
+    def require(self, alpha: float, n: int) -> None:
         """Raise unless n scores are enough for a p-value to be <= alpha."""
         check_probability("alpha", alpha)
         needed = self.smallest(alpha)

@@ -56,7 +56,8 @@ class ConditionalCalibration(Calibration):
         self._tabulate()
         return self
 
-    def _require(self, alpha: float, n: int) -> None:
+    def require(self, alpha: float, n: int) -> None:
+        """Raise unless n scores are enough for a p-value to be <= alpha."""
         check_probability("alpha", alpha)
         if n < 1 or not bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha)):
             needed = self.smallest(alpha)

@@ -34,6 +34,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "calibration": _is_named,
     "alpha": lambda value: type(value) is float and 0 < value < 1,
     "seed": _is_whole,
+    "precision": lambda value: isinstance(value, str),
     "n_fitted": lambda value: _is_whole(value) and value >= 0,
     "classifier": _are_hashes,
     "versions": lambda value: isinstance(value, dict),
@@ -49,6 +50,7 @@ class Description:
         widths: layer -> D.
         n_classes: C.
         score, calibration: each a registered "name" and the constructor's "options"; never a class or a path to one.
+        precision: of the classifier on the calibration inputs; see `gmm_torch.detection.precision`.
         n_fitted: how many inputs the score was fitted to.
         classifier: `fingerprint` of the classifier.
         versions: of what wrote the file.
@@ -62,6 +64,7 @@ class Description:
     calibration: dict[str, Any]
     alpha: float
     seed: int
+    precision: str
     n_fitted: int
     classifier: dict[str, str]
     versions: dict[str, str]

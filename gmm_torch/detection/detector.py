@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -19,6 +20,7 @@ from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.storage import (
     DetectorFile,
@@ -30,7 +32,8 @@ from gmm_torch.detection.storage import (
     write_detector,
 )
 from gmm_torch.detection.verdict import Verdict
-from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.detection.views import is_image
+from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
 from gmm_torch.mixture import GaussianMixture
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
@@ -45,17 +48,22 @@ class FailureDetector(nn.Module):
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
-        n_components: K of the mixtures.
+        n_components: K of the mixtures of the default score, 10 unless given.
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
-        covariance_type: of the mixtures.
-        score: a score, or None for `Consensus`, the best over all sources of failure.
+        covariance_type: of the mixtures of the default score, "full" unless given.
+        score: a score, with its own options, or None for `Consensus`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
-            Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images.
+            Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images: not
+            of shape (N, C, H, W) with 1, 3 or 4 channels and sides of 5 pixels at least. A spectrogram of one channel
+            looks like a gray image: say 1 for it, since its mirror image is time running backwards.
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
             `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
+
+    Raises:
+        ValueError: an option out of range or unknown; one of the default score's beside a score.
 
     Examples:
         >>> x = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -75,10 +83,10 @@ class FailureDetector(nn.Module):
     def __init__(
         self,
         classifier: nn.Module,
-        n_components: int = 10,
+        n_components: int | None = None,
         *,
         layers: Sequence[str] | str | None = None,
-        covariance_type: str = "full",
+        covariance_type: str | None = None,
         score: Score | None = None,
         views: int | Sequence[str] | None = None,
         calibration: Calibration | MondrianCalibration | None = None,
@@ -86,7 +94,15 @@ class FailureDetector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.score = score or make_score("consensus", n_components=n_components, covariance_type=covariance_type)
+        given = {"n_components": n_components, "covariance_type": covariance_type}
+        options = {name: value for name, value in given.items() if value is not None}
+        if score is not None and options:
+            raise ValueError(
+                f"{' and '.join(options)}: expected none beside a score, which has its own; got "
+                f"{', '.join(f'{name}={value!r}' for name, value in options.items())} and score {score.name!r}: "
+                "give them to the score"
+            )
+        self.score = make_score("consensus", **options) if score is None else score
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
         chosen = self.score.views[:views] if views is None or isinstance(views, int) else views
@@ -101,7 +117,10 @@ class FailureDetector(nn.Module):
         self.seed = seed
         self.n_fitted = 0
         self.widths: dict[str, int] = {}
+        self.precision = ""
+        self._warned_of: set[str] = set()
         self._n_classes = 0
+        self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
 
     @property
@@ -129,6 +148,18 @@ class FailureDetector(nn.Module):
         tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: float32, or float64 where it was fitted to such outputs or moved to that type."""
+        return self.domain.largest.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert; only the classifier becomes narrower than float32."""
+        for name, module in self.named_children():
+            change = fn if name == "extractor" else at_least_float32(fn)
+            module._apply(change, recurse)
+        return self
+
     # ---- learning
 
     @torch.no_grad()
@@ -144,7 +175,7 @@ class FailureDetector(nn.Module):
         parts = []
         for batch in batches:
             x = first_of(batch).to(device)
-            if self.views_by_default and not self.widths and x.dim() != 4:
+            if self.views_by_default and not self.widths and not is_image(x):
                 self.extractor.views = ("identity",)
             outputs = self.extractor(x)
             if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
@@ -152,7 +183,8 @@ class FailureDetector(nn.Module):
             parts.append(outputs.with_keys_of(x))
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
-        outputs = Outputs.cat(parts)
+        with torch.inference_mode(False):
+            outputs = Outputs.cat(parts)
         for layer, value in outputs.features.items():
             bad = int((~torch.isfinite(value).flatten(1).all(1)).sum())
             if bad:
@@ -177,7 +209,7 @@ class FailureDetector(nn.Module):
         """
         return self.fit_outputs(self.outputs(loader), fitter)
 
-    @torch.no_grad()
+    @learning
     def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None) -> Self:
         """`fit`, from outputs that are already there.
 
@@ -200,7 +232,12 @@ class FailureDetector(nn.Module):
         self.domain.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted = len(outputs.logits)
+        self._calibrated_in("")
         return self
+
+    def _calibrated_in(self, precision: str) -> None:
+        self.precision = precision
+        self._warned_of.clear()
 
     def _fit_mixture(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
         # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new
@@ -224,7 +261,7 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         return self.calibrate_outputs(self.outputs(loader))
 
-    @torch.no_grad()
+    @learning
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there.
 
@@ -234,14 +271,16 @@ class FailureDetector(nn.Module):
         were held out join the reference.
         """
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         if self.score.n_reference:
             n, order = len(outputs.logits), outputs.shuffled()
-            spare = max(0, n - self.calibration.smallest(self.alpha))
-            n_reference = min(int(n * REFERENCE_SHARE), spare, MAX_REFERENCE)
+            self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
+            n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
             self.score.refer(outputs.rows(order[:n_reference]))
             outputs = outputs.rows(order[n_reference:])
         score = self._bounded(self.score(outputs), outputs)
         self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
+        self._calibrated_in(outputs.precision)
         return self
 
     def _check_fitted(self) -> None:
@@ -261,10 +300,13 @@ class FailureDetector(nn.Module):
     def judge(self, outputs: Outputs) -> Verdict:
         """`forward`, from outputs that are already there."""
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         return self.judge_scores(outputs, self.score(outputs))
 
+    @precisely
     def judge_scores(self, outputs: Outputs, score: Tensor) -> Verdict:
         """`judge`, from scores (N,) of the outputs that are already there."""
+        self._check_precision(outputs)
         score = self._bounded(score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
@@ -275,13 +317,30 @@ class FailureDetector(nn.Module):
     def margin(self, x: Tensor) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
-        outputs = self.extractor(x)
+        return self._margin(self.extractor(x).to(self.dtype))
+
+    @precisely
+    def _margin(self, outputs: Outputs) -> Tensor:
+        self._check_precision(outputs)
         return self._bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
 
     def threshold(self, prediction: Tensor) -> Tensor:
         """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
         threshold = self.calibration.threshold(self.alpha)
         return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
+
+    def _check_precision(self, outputs: Outputs) -> None:
+        """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
+        found = outputs.precision
+        if not (found and self.precision) or found == self.precision or found in self._warned_of:
+            return
+        self._warned_of.add(found)
+        warnings.warn(
+            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
+            "far as rounding leaves the scores alike; calibrate in this precision to be sure",
+            PrecisionWarning,
+            stacklevel=2,
+        )
 
     def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
         """Minus infinity where an input is out of the score's domain or the score is not a number: nothing is lower."""
@@ -314,6 +373,7 @@ class FailureDetector(nn.Module):
         return self.explain_outputs(self.extractor(x), class_names, n_features=n_features, n_nearest=n_nearest)
 
     @torch.no_grad()
+    @precisely
     def explain_outputs(
         self, outputs: Outputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
     ) -> Explanation:
@@ -321,6 +381,7 @@ class FailureDetector(nn.Module):
         self._check_fitted()
         if class_names is not None and len(class_names) < self._n_classes:
             raise ValueError(f"class_names: expected {self._n_classes}, one a class; got {len(class_names)}")
+        outputs = outputs.to(self.dtype)
         breakdown = self.score.breakdown(outputs)
         return explain(
             self.score,
@@ -362,12 +423,13 @@ class FailureDetector(nn.Module):
         outputs = self.outputs(watched())
         return self.characterise_outputs(outputs, torch.cat(labels), confidence=confidence)
 
-    @torch.no_grad()
+    @learning
     def characterise_outputs(
         self, outputs: Outputs, labels: Tensor, *, confidence: float = 0.95
     ) -> dict[str, Characterisation]:
         """`characterise`, from outputs that are already there and labels (N,)."""
         self._check_fitted()
+        outputs = outputs.to(self.dtype)
         prediction = outputs.own_logits.argmax(-1)
         labels = labels.to(prediction)
         if labels.shape != prediction.shape:
@@ -396,6 +458,7 @@ class FailureDetector(nn.Module):
             "widths": self.widths,
             "n_classes": self._n_classes,
             "n_fitted": self.n_fitted,
+            "precision": self.precision,
         }
         return torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
 
@@ -408,6 +471,7 @@ class FailureDetector(nn.Module):
             sizes = json.loads(bytes(state.tolist()))
             self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
             self.n_fitted = int(sizes["n_fitted"])
+            self._calibrated_in(str(sizes["precision"]))
             if sizes["widths"]:
                 own = part_of(dict(state_dict), prefix.removesuffix("."))
                 self._make_room(dict(sizes["widths"]), int(sizes["n_classes"]), own)
@@ -419,6 +483,8 @@ class FailureDetector(nn.Module):
         self.score.reserve(_shapes(part_of(tensors, "score")))
         self.memory.build(self.score.models(), n_classes)  # for the mixtures as they are now
         self.memory.reserve(_shapes(part_of(tensors, "memory")))
+        for name, part in self._parts().items():
+            match_types(part, part_of(tensors, name))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
@@ -438,6 +504,7 @@ class FailureDetector(nn.Module):
             calibration={"name": self.calibration.name, "options": self.calibration.options()},
             alpha=self.alpha,
             seed=self.seed,
+            precision=self.precision,
             n_fitted=self.n_fitted,
             classifier=fingerprint(self.classifier),
             versions={"torch": torch.__version__},
@@ -494,7 +561,8 @@ class FailureDetector(nn.Module):
             raise
         except Exception as error:  # what a description can ask for has no bounds
             raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
-        return detector.to(detector.device)
+        leave_inference_mode(detector.to(detector.device))
+        return detector
 
     @classmethod
     def _described(cls, classifier: nn.Module, description: Description, tensors: dict[str, Tensor]) -> Self:
@@ -509,6 +577,7 @@ class FailureDetector(nn.Module):
             seed=description.seed,
         )
         detector.n_fitted = description.n_fitted
+        detector.precision = description.precision
         detector._make_room(description.widths, description.n_classes, tensors)
         return detector
 

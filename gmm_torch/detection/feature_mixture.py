@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
+from gmm_torch.devices import full_precision
 from gmm_torch.functional.attribution import half_gradient
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
@@ -78,8 +79,9 @@ class FeatureMixture:
 
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models, (N, D)."""
-        features = self.features(outputs)
-        return features if self.projection is None else self.projection(features)
+        with full_precision(outputs.logits.device):
+            features = self.features(outputs)
+            return features if self.projection is None else self.projection(features)
 
     def place(self, position: int) -> Place:
         """Where a column of `contributions` comes from."""

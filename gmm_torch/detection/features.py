@@ -1,6 +1,6 @@
 """Features of named layers, caught in the forward pass that computes the logits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
@@ -8,10 +8,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names
+from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names, first_tensor
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.pooling import POOLINGS, statistics
+from gmm_torch.detection.pooling import POOLINGS, channels_first, statistics
+from gmm_torch.detection.precision import describe, widen
 from gmm_torch.detection.views import check_views, passes
+from gmm_torch.devices import full_precision
 
 
 @contextmanager
@@ -60,6 +62,7 @@ class FeatureExtractor(nn.Module):
         if self.rule is None:
             check_names(classifier, layers or [])
         self.layers: list[str] = [] if self.rule else list(layers or [])
+        self.found_by = "" if self.rule else "named"
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.pooling = pooling
@@ -75,6 +78,8 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Tensor) -> Outputs:
         """Outputs of a batch, with the classifier in evaluation mode.
 
+        Autocast is for the classifier alone: what it gives is made float32 at once (float64 stays), and is pooled so.
+
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
                 one of inputs that are no images (N, C, H, W).
@@ -87,32 +92,62 @@ class FeatureExtractor(nn.Module):
         caught: dict[str, Tensor] = {}
         logits: list[Tensor] = []
         rows: list[list[Tensor]] = []
-        pool = POOLINGS[self.pooling]
+        precision = ""
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
             if not self.layers:
-                self.layers = FINDERS[str(self.rule)](self.classifier, x[:2])
+                self.layers, self.found_by = FINDERS[str(self.rule)](self.classifier, x)
             for layer in self.layers:
                 module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-                stack.callback(module.register_forward_hook(partial(catch, caught, layer)).remove)
+                hook = partial(catch, caught, layer)
+                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
             for batch in passes(x, self.views):
-                logits.append(self._checked(self.classifier(batch)))
+                given = self._checked(self.classifier(batch))
                 missing = [layer for layer in self.layers if layer not in caught]
                 if missing:
                     raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
                 if not torch.compiler.is_compiling():
+                    check_rows({"": given} | caught, len(batch))
                     self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
-                rows.append([pool(caught.pop(layer)) for layer in self.layers])
+                    precision = describe([given, *caught.values()], x.device)
+                logits.append(widen(given))
+                rows.append([pooled(self.pooling, caught.pop(layer)) for layer in self.layers])
         features = [torch.cat(parts) for parts in zip(*rows, strict=True)]
         shape = (len(self.views), x.shape[0])
         by_layer = {layer: _by_input(each, shape) for layer, each in zip(self.layers, features, strict=True)}
-        return Outputs(_by_input(torch.cat(logits), shape), by_layer)
+        return Outputs(_by_input(torch.cat(logits), shape), by_layer, precision=precision)
 
-    def _checked(self, logits: Any) -> Tensor:
+    def extra_repr(self) -> str:
+        """What is looked at, for `repr`."""
+        found = ", ".join(self.layers) if self.layers else f"{self.rule}, found at the first batch"
+        by = f" ({self.found_by})" if self.layers else ""
+        return f"layers: {found}{by}; pooling: {self.pooling}; views: {', '.join(self.views)}"
+
+    def _checked(self, output: Any) -> Tensor:
+        logits = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
+        if isinstance(logits, Tensor) and (logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1)):
+            raise ValueError(
+                f"classifier: expected logits of shape (N, C), C >= 2; got {tuple(logits.shape)}, whose largest is "
+                "always class 0: for two classes return torch.stack([torch.zeros_like(z), z], dim=-1), z the logit (N,)"
+            )
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"classifier: expected logits of shape (N, C); got {got}: wrap it so that it gives them")
+            raise ValueError(
+                f"classifier: expected logits of shape (N, C), or a mapping with them as 'logits'; got {got}: wrap it "
+                "so that it gives them"
+            )
         return logits
+
+
+def check_rows(values: Mapping[str, Tensor], n: int) -> None:
+    """Raise where a layer, or the classifier itself, called "", does not give one row an input."""
+    for layer, value in values.items():
+        if len(value) != n:
+            what = f"layers: {layer!r}" if layer else "classifier"
+            raise ValueError(
+                f"{what}: expected one row for each of {n} inputs; got shape {tuple(value.shape)}: "
+                + ("name a layer whose first axis is the batch" if layer else "wrap it so that it gives logits (N, C)")
+            )
 
 
 def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -121,15 +156,22 @@ def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     return result
 
 
-def catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    """A forward hook that leaves the activation of `layer` in `caught`, once the first two arguments are bound.
+def pooled(pooling: str, activation: Tensor) -> Tensor:
+    """One row of features per input, (N, D), at least float32 from the first sum on."""
+    with full_precision(activation.device):
+        return POOLINGS[pooling](widen(activation))
+
+
+def catch(
+    caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> None:
+    """A forward hook that leaves the activation of `layer`, (N, C, ...), in `caught`, once two arguments are bound.
 
     Raises:
         ValueError: the layer gives no tensor of shape (N, ...).
     """
-    value = args[0] if layer.endswith(INPUT) else output
-    if isinstance(value, tuple | list):
-        value = value[0]
-    if not isinstance(value, Tensor) or value.dim() < 2:
-        raise ValueError(f"layers: {layer!r} gives no tensor of shape (N, ...): name another layer")
-    caught[layer] = value
+    value = first_tensor((args, kwargs) if layer.endswith(INPUT) else output)
+    if value is None or value.dim() < 2 or not value.is_floating_point():
+        got = "no tensor" if value is None else f"{tuple(value.shape)} of {value.dtype}"
+        raise ValueError(f"layers: {layer!r} gives no numbers of shape (N, ...), but {got}: name another layer")
+    caught[layer] = channels_first(module, value)

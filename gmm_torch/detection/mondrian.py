@@ -90,7 +90,7 @@ class MondrianCalibration(nn.Module):
             raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
         _check_shape(predictions, scores)
         self._check_classes(predictions)
-        needed = self._needed(alpha, len(scores))
+        needed = self.require(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
         self.scores, self.classes = scores.detach()[order], predictions[order].long()
@@ -108,12 +108,12 @@ class MondrianCalibration(nn.Module):
         """
         check_probability("alpha", alpha)
         if len(self):
-            self.needed = torch.full_like(self.needed, self._needed(alpha, len(self)))
+            self.needed = torch.full_like(self.needed, self.require(alpha, len(self)))
             self._index()
         return self
 
-    def _needed(self, alpha: float, n: int) -> int:
-        """How many inputs a group needs; raise unless there are as many at all."""
+    def require(self, alpha: float, n: int) -> int:
+        """How many inputs a group needs; raise unless n are as many at all."""
         check_probability("alpha", alpha)
         needed = self.smallest(alpha)
         if n < needed:

@@ -38,16 +38,17 @@ def save_onnx(detector: FailureDetector, example: Tensor, path: str | os.PathLik
     detector(example)  # what is wrong with the detector or the inputs is told before
     mode = detector.training
     try:
-        program = torch.onnx.export(
-            detector.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}},
-            input_names=["x"],
-            output_names=OUTPUTS,
-            custom_translation_table=TRANSLATIONS,
-            verbose=False,
-        )
+        with torch.no_grad():  # the file has no gradient: what serves one alone stays out of it
+            program = torch.onnx.export(
+                detector.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}},
+                input_names=["x"],
+                output_names=OUTPUTS,
+                custom_translation_table=TRANSLATIONS,
+                verbose=False,
+            )
     finally:
         detector.train(mode)
     assert program is not None  # it is with dynamo=True

@@ -1,6 +1,6 @@
 """What a classifier gives a detector: logits and features of every view of every input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,16 +13,19 @@ class Outputs(NamedTuple):
     """Logits and features of V views of the same N inputs; the first view is the input itself.
 
     Attributes:
-        logits: (N, V, C).
-        features: by layer, each (N, V, D_layer).
+        logits: (N, V, C), at least float32.
+        features: by layer, each (N, V, D_layer), at least float32.
         labels: (N,) int64, only where a score asks for labels.
         keys: (N,) int64, `content_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
+        precision: in which the classifier computed them, in words; see `gmm_torch.detection.precision`. Empty where
+            nobody knows.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     labels: Tensor | None = None
     keys: Tensor | None = None
+    precision: str = ""
 
     @property
     def own_logits(self) -> Tensor:
@@ -62,13 +65,22 @@ class Outputs(NamedTuple):
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
         logits = torch.cat([part.logits for part in parts])
         labels, keys = (_joined([getattr(part, name) for part in parts]) for name in ("labels", "keys"))
-        return Outputs(logits, features, labels, keys)
+        precision = ", then ".join(dict.fromkeys(part.precision for part in parts))
+        return Outputs(logits, features, labels, keys, precision)
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
-        features = {name: value[index] for name, value in self.features.items()}
-        labels, keys = (None if value is None else value[index] for value in (self.labels, self.keys))
-        return Outputs(self.logits[index], features, labels, keys)
+        return self.map(lambda value: value[index])
+
+    def to(self, dtype: torch.dtype) -> "Outputs":
+        """The same in another floating-point type."""
+        return self.map(lambda value: value.to(dtype) if value.is_floating_point() else value)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        """Every tensor changed in the same way."""
+        features = {name: change(value) for name, value in self.features.items()}
+        labels, keys = (None if value is None else change(value) for value in (self.labels, self.keys))
+        return Outputs(change(self.logits), features, labels, keys, self.precision)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -3,16 +3,37 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def channels_axis(module: nn.Module, activation: Tensor) -> int:
+    """The axis of the channels in what a module takes or gives.
+
+    Rows (N, C): 1. Sequences are (N, T, C), unless the module has weights for each of the channels of (N, C, L) alone.
+    Maps and volumes are (N, C, H, W), unless it has weights for each of the channels of (N, H, W, C) alone, or, without
+    any weights, H = W is there alone. Weights for each channel are parameters of one axis: those of norms, and biases.
+    """
+    last = activation.dim() - 1
+    if last == 1:
+        return 1
+    widths = {len(parameter) for parameter in module.parameters() if parameter.dim() == 1}
+    shape = activation.shape
+    is_first, is_last = shape[1] in widths, shape[last] in widths
+    if is_first != is_last:
+        return 1 if is_first else last
+    if last == 2:
+        return 2
+    return last if last == 3 and shape[1] == shape[2] != shape[3] else 1
+
+
+def channels_first(module: nn.Module, activation: Tensor) -> Tensor:
+    """(N, C, ...), whichever axis the channels have."""
+    return activation.movedim(channels_axis(module, activation), 1)
 
 
 def positions_last(activation: Tensor) -> Tensor:
-    """(N, C, P): maps (N, C, H, W) flattened over space, sequences (N, T, C) turned round, rows (N, C) with P = 1."""
-    if activation.dim() == 2:
-        return activation[..., None]
-    if activation.dim() == 3:
-        return activation.mT
-    return activation.flatten(2)
+    """(N, C, P): maps (N, C, H, W) and sequences (N, C, L) flattened over positions, rows (N, C) with P = 1."""
+    return activation[..., None] if activation.dim() == 2 else activation.flatten(2)
 
 
 def mean(activation: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gmm_torch.detection.features import catch, evaluating
+from gmm_torch.detection.features import catch, evaluating, pooled
 from gmm_torch.detection.layers import INPUT, PENULTIMATE, check_names, find_penultimate
 from gmm_torch.detection.pooling import POOLINGS
 
@@ -16,7 +16,7 @@ class Caught(NamedTuple):
 
     Attributes:
         logits: whatever the classifier returned.
-        features: (N, D), pooled, with their gradient where the pass had one.
+        features: (N, D), pooled, at least float32, with their gradient where the pass had one.
     """
 
     logits: Any
@@ -32,7 +32,7 @@ class FeatureTap:
     Args:
         classifier: any module from a batch to logits.
         layer: a name as in `FeatureExtractor`; "penultimate", the input of the last linear layer to run, is found at
-            the first forward pass, by running two inputs of it once more, in evaluation mode.
+            the first forward pass, by running three inputs of it once more, in evaluation mode.
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.detection.pooling`.
 
     Raises:
@@ -46,7 +46,7 @@ class FeatureTap:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.classifier = classifier
-        self.pool = POOLINGS[pooling]
+        self.pooling = pooling
         self.layer: str | None = None
         self._activation: dict[str, Tensor] = {}
         self._logits: Any = None
@@ -66,7 +66,7 @@ class FeatureTap:
         if self._logits is None or not self._activation:
             missing = "the classifier" if self._logits is None else f"layer {self.layer!r}"
             raise RuntimeError(f"feature tap: {missing} has not run since features were last taken: run a batch first")
-        caught = Caught(self._logits, self.pool(self._activation.pop(str(self.layer))))
+        caught = Caught(self._logits, pooled(self.pooling, self._activation.pop(str(self.layer))))
         self._logits = None
         return caught
 
@@ -87,13 +87,13 @@ class FeatureTap:
     def _find(self, classifier: nn.Module, args: tuple[Any, ...]) -> None:
         self.remove()  # this hook, before the classifier runs in it
         with evaluating(classifier):
-            (layer,) = find_penultimate(classifier, args[0][:2])
+            (layer,) = find_penultimate(classifier, args[0]).layers
         self._listen(layer)
 
     def _listen(self, layer: str) -> None:
         self.layer = layer
         module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-        self._handles.append(module.register_forward_hook(partial(catch, self._activation, layer)))
+        self._handles.append(module.register_forward_hook(partial(catch, self._activation, layer), with_kwargs=True))
         self._handles.append(self.classifier.register_forward_hook(self._keep))
 
     def _keep(self, classifier: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from gmm_torch.detection.precision import widen
+from gmm_torch.devices import full_precision
+
 BLUR_SIGMA = 0.6  # pixels
+IMAGE_CHANNELS = (1, 3, 4)
+MIN_SIDE = 5  # pixels, of the blur
 
 
 def identity(x: Tensor) -> Tensor:
@@ -36,6 +41,15 @@ def shift(x: Tensor) -> Tensor:
 VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
 
 
+def is_image(x: Tensor) -> bool:
+    """Whether a batch is taken for images where nobody says: (N, C, H, W) floats of 1, 3 or 4 channels, not too narrow.
+
+    Other inputs with such a shape, a spectrogram of one channel, can't be told from a gray image by their shape: say
+    `views=1` for what must not be mirrored.
+    """
+    return x.dim() == 4 and x.is_floating_point() and x.shape[1] in IMAGE_CHANNELS and min(x.shape[2:]) >= MIN_SIDE
+
+
 def check_views(names: tuple[str, ...]) -> None:
     """Raise unless every name is a view, the first is `identity`, and none comes twice."""
     unknown = [name for name in names if name not in VIEWS]
@@ -51,5 +65,6 @@ def passes(x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
     An accelerator takes them all at once, (V N, ...); a CPU one by one, since its caches hold the maps of one view
     better than those of all: a third of the time was saved for a ResNet-20.
     """
-    seen = [VIEWS[name](x) for name in names]
+    with full_precision(x.device):  # in half precision a blur would move what it should leave
+        seen = [x if name == "identity" else VIEWS[name](widen(x)).to(x.dtype) for name in names]
     return seen if x.device.type == "cpu" or len(seen) == 1 else [torch.cat(seen)]

@@ -1,17 +1,28 @@
 """Several p-values of one input as one statistic."""
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 
+# Half the width of the window that the slope of a rank is taken from, in standard deviations of the reference.
+WINDOW = 0.1
+# Smallest scale of the tail below the reference, in the same unit: where the lowest scores are tied they have none.
+MIN_EXCESS = 1e-3
+
 
 def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     """Logarithm of a p-value of each score among reference scores, as a continuous and increasing function.
 
-    Between reference scores it interpolates log((1 + rank) / (n + 1)) linearly; below the smallest it goes on as an
-    exponential tail whose scale is the mean excess of the lowest tenth, so that inputs further out stay ordered and
-    gradients live. Only the order of the combined statistic is used, so this shape bears on power, never on validity.
+    Between distinct reference scores it interpolates log(#{reference <= score} / (n + 1)) linearly: within a rank of
+    the conformal p-value, scores that are tied counted as one rank. Below the smallest it goes on as an exponential
+    tail whose scale is the mean excess of the lowest tenth, so that inputs further out stay ordered. Only the order of
+    the combined statistic is used, so this shape bears on power, never on validity.
+
+    The slope of a rank between two reference scores that nearly agree has no bound, and above the largest it is zero.
+    So the gradient is that of the function averaged over a window of two tenths of the reference's standard deviation
+    about the score: bounded, and zero only further above the largest reference than half the window.
 
     Args:
         score: (N,).
@@ -20,15 +31,37 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     Returns:
         (N,), at most 0, differentiable in the score.
     """
+    score, reference = score.to(_wider(score, reference)), reference.to(_wider(score, reference))
+    spread = reference.std(correction=0)
+    spread = torch.where(spread > 0, spread, 1)  # a reference that is constant has no scale: a nat
+    if not (torch.is_grad_enabled() and score.requires_grad):
+        return _interpolated(score, reference, spread)
+    at, reach = score.detach(), WINDOW * spread
+    above, below = (_interpolated(end, reference, spread) for end in (at + reach, at - reach))
+    slope = torch.where(torch.isfinite(at), (above - below) / (2 * reach), 0)
+    step = torch.where(torch.isfinite(at), score - at, 0)  # zero, with the gradient of the score
+    return _interpolated(at, reference, spread) + slope * step
+
+
+def _wider(*values: Tensor) -> torch.dtype:
+    return functools.reduce(torch.promote_types, (value.dtype for value in values))
+
+
+def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
+    """The value of `log_tail`."""
     n = len(reference)
-    upper = torch.searchsorted(reference, score.detach().contiguous(), right=True).clamp(1, n - 1)
-    low, high = reference[upper - 1], reference[upper]
-    width = (high - low).clamp_min(torch.finfo(score.dtype).tiny)
-    share = ((score - low) / width).clamp(0, 1)
-    rank = torch.log(upper.to(score) + 1) * share + torch.log(upper.to(score)) * (1 - share)
+    up_to = torch.searchsorted(reference, score.detach().contiguous(), right=True).clamp(1, n)
+    low, high = reference[up_to - 1], reference[up_to.clamp_max(n - 1)]
+    up_to_high = torch.searchsorted(reference, high.contiguous(), right=True)
+    lowest = torch.searchsorted(reference, reference[:1], right=True)  # how many are tied there
+    gap = high - low
+    share = torch.where(gap > 0, (score - low) / torch.where(gap > 0, gap, 1), 0).clamp(0, 1)
+    ends = torch.log(up_to.to(score)), torch.log(up_to_high.to(score))
+    inside = torch.minimum(ends[0] + (ends[1] - ends[0]) * share, ends[1])  # rounding never makes it fall
     n_tail = max(2, n // 10)
-    excess = (reference[n_tail - 1] - reference[:n_tail]).mean().clamp_min(torch.finfo(score.dtype).eps)
+    excess = torch.maximum((reference[n_tail - 1] - reference[:n_tail]).mean(), MIN_EXCESS * spread)
     beyond = (reference[0] - score).clamp_min(0) / excess
+    rank = torch.where(score < reference[0], torch.log(lowest.to(score)), inside)
     return rank - math.log(n + 1) - beyond
 
 

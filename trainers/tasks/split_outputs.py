@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from gmm_torch.batches import first_of
@@ -39,7 +40,7 @@ def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
         "pooling": extractor.pooling,
         "views": extractor.views,
         "labels": detector.score.needs_labels,
-        "precision": run.cfg.trainer.get("precision"),
+        "precision": str(run.cfg.trainer.get("precision")),
         "device": run.device.type,
         "batch_size": run.data.batch_size,  # sums over batches of another size differ in the last digits
     }
@@ -58,11 +59,14 @@ def write_outputs(outputs: Outputs, path: Path) -> None:
     """Write outputs to a safetensors file."""
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
     tensors |= {name: value for name in ("labels", "keys") if (value := getattr(outputs, name)) is not None}
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(kept, path, metadata={"precision": outputs.precision})
 
 
 def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Outputs:
     """What `write_outputs` wrote, with the layers in this order, which a file does not keep."""
-    tensors = load_file(path, device=str(device))
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        precision = (file.metadata() or {}).get("precision", "")
     features = {name: tensors[FEATURES + name] for name in layers}
-    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"))
+    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"), precision)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.feature_mixture import FeatureMixture, with_components
 from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.devices import full_precision
 from gmm_torch.mixture import GaussianMixture
 
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
@@ -78,6 +79,12 @@ class Score(nn.Module):
             logits = shapes.get(f"{name}.logits", ())
             if isinstance(module, GaussianMixture) and len(logits) == 1 and 0 < logits[0] < module.n_components:
                 self.set_submodule(name, with_components(module, logits[0]))
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""
+        with full_precision(outputs.logits.device):
+            result: Tensor = super().__call__(outputs)
+        return result
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""

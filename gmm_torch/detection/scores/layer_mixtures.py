@@ -25,6 +25,7 @@ class LayerMixtures(Score):
     def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
         super().__init__()
         check_transform(transform)
+        GaussianMixture(n_components, 1, covariance_type)  # raises where the options are wrong: not only at `fit`
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.transform = transform

@@ -229,6 +229,21 @@ def test_views_cost_one_pass_each_and_one_is_the_image_alone(net):
         FailureDetector(net, views=4)
 
 
+def test_options_that_a_score_would_ignore_are_refused(net):
+    score = make_score("log_likelihood")
+    for options in ({"n_components": 3}, {"covariance_type": "full"}, {"n_components": 3, "covariance_type": "banana"}):
+        with pytest.raises(ValueError, match=" and ".join(options) + ": expected none beside a score"):
+            FailureDetector(net, score=score, **options)
+    with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
+        FailureDetector(net, covariance_type="banana")
+    for name in SCORES:
+        if "covariance_type" in make_score(name).options():
+            with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
+                make_score(name, covariance_type="banana")
+    with pytest.raises(ValueError, match="n_components"):
+        FailureDetector(net, n_components=0)
+
+
 @pytest.mark.parametrize(("n", "left", "reference"), [(900, 600, 300), (300, 200, 160), (30, 20, 70), (19, 19, 60)])
 def test_a_third_of_the_calibration_set_at_most_becomes_reference_with_fitting_images_where_it_is_small(
     net, detector, n, left, reference

@@ -12,7 +12,9 @@ NAMES = ("ant", "bee", "cat")
 
 
 def fitted(net, **options):
-    return FailureDetector(net, n_components=3, **options).fit(batches(N_FIT, 1)).calibrate(batches(200, 2))
+    if "score" not in options:
+        options["n_components"] = 3
+    return FailureDetector(net, **options).fit(batches(N_FIT, 1)).calibrate(batches(200, 2))
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.pooling import mean, moments
+from gmm_torch.detection.pooling import channels_axis, channels_first, mean, moments
 from gmm_torch.detection.views import VIEWS
 from tests.gmm_torch.detection.conftest import images
 
@@ -25,7 +26,34 @@ def test_convolutional_maps_are_pooled_over_space(net):
 
 def test_sequences_are_pooled_over_positions():
     tokens = torch.randn(2, 5, 7)
-    torch.testing.assert_close(mean(tokens), tokens.mean(1))
+    net = nn.Sequential(nn.LayerNorm(7), nn.Flatten(), nn.Linear(35, 3))
+    found = FeatureExtractor(net, ["0"])(tokens).features["0"]
+    torch.testing.assert_close(found[:, 0], net[0](tokens).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "channels"),
+    [
+        (nn.BatchNorm2d(5), (2, 5, 4, 4), 1),
+        (nn.LayerNorm(5), (2, 4, 4, 5), 3),
+        (nn.LayerNorm(5), (2, 4, 6, 5), 3),
+        (nn.Conv2d(3, 5, 1), (2, 5, 6, 4), 1),
+        (nn.ReLU(), (2, 5, 4, 4), 1),
+        (nn.ReLU(), (2, 4, 4, 5), 3),
+        (nn.LayerNorm(5), (2, 4, 5), 2),
+        (nn.ReLU(), (2, 4, 5), 2),
+        (nn.Conv1d(3, 5, 1), (2, 5, 9), 1),
+        (nn.BatchNorm3d(5), (2, 5, 3, 4, 4), 1),
+        (nn.ReLU(), (2, 5, 3, 4, 4), 1),
+        (nn.ReLU(), (2, 5), 1),
+    ],
+)
+def test_the_channels_are_found_wherever_they_are(module, shape, channels):
+    value = torch.randn(shape)
+    assert channels_axis(module, value) == channels
+    positions = tuple(axis for axis in range(1, len(shape)) if axis != channels)
+    expected = value.mean(positions) if positions else value
+    torch.testing.assert_close(mean(channels_first(module, value)), expected)
 
 
 def test_the_classifier_runs_in_evaluation_mode_and_gets_its_modes_back(net):
@@ -66,8 +94,69 @@ def test_a_classifier_without_a_linear_layer_asks_for_names():
 
 
 def test_logits_of_another_rank_are_refused():
-    with pytest.raises(ValueError, match=r"expected logits of shape \(N, C\); got \(2, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"expected logits of shape \(N, C\), .*got \(2, 3, 4, 4\)"):
         FeatureExtractor(nn.Sequential(nn.Conv2d(1, 3, 3)), ["0"])(images(2, 0))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_a_single_logit_is_refused_with_the_way_to_make_two_of_it(shape):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 1)
+
+        def forward(self, x):
+            return self.linear(x).reshape(-1, *shape[1:])
+
+    class Two(Net):
+        def forward(self, x):
+            z = super().forward(x).reshape(-1)
+            return torch.stack([torch.zeros_like(z), z], dim=-1)
+
+    x = torch.randn(4, 5)
+    with pytest.raises(ValueError, match=r"C >= 2; got \(4.*torch.stack\(\[torch.zeros_like\(z\), z\], dim=-1\)"):
+        FeatureExtractor(Net())(x)
+    with pytest.raises(ValueError, match="C >= 2"):
+        FailureDetector(Net()).fit([x])
+    net = Two()
+    expected = torch.sigmoid(net.linear(x))[:, 0]
+    torch.testing.assert_close(FeatureExtractor(net)(x).own_logits.softmax(-1)[:, 1], expected)
+
+
+class Folding(nn.Module):
+    """Takes windows for inputs, and two maps through one ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.within, self.head = nn.ReLU(), nn.Linear(16, 16), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.relu(self.first(x))
+        x = self.relu(self.second(nn.functional.avg_pool2d(x, 2)))
+        windows = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+        x = x + self.within(windows.flatten(1)).mean() + self.within.weight.mean()
+        return {"loss": None, "logits": self.head(x.mean((2, 3)))}
+
+
+def test_neither_windows_nor_a_module_that_runs_twice_is_found_or_taken():
+    net, x = Folding(), torch.rand(2, 1, 8, 8)
+    outputs = FeatureExtractor(net, "depths")(x)
+    assert list(outputs.features) == ["first", "second"]
+    torch.testing.assert_close(outputs.own_logits, net(x)["logits"])
+    with pytest.raises(ValueError, match=r"'within': expected one row for each of 2 inputs; got shape \(8, 16\)"):
+        FeatureExtractor(net, ["within"])(x)
+
+
+def test_logits_that_are_not_of_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r"classifier: expected one row for each of 2 inputs; got shape \(8, 3\)"):
+        FeatureExtractor(nn.Sequential(nn.Flatten(0, 1), nn.Linear(4, 3)), ["1"])(torch.rand(2, 4, 4))
+
+
+def test_a_layer_without_numbers_is_named(net):
+    text = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(ValueError, match=r"'0:input' gives no numbers of shape .*, but \(2, 3\) of torch.int64"):
+        FeatureExtractor(text, ["0:input"])(torch.ones(2, 3, dtype=torch.long))
 
 
 def test_a_layer_that_does_not_run_is_named(net):

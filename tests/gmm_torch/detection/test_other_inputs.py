@@ -144,7 +144,7 @@ def test_views_of_a_text_are_refused_in_words(text):
         FailureDetector(net, views=2).fit(texts(50, 0)[0].split(25))
 
 
-@pytest.mark.parametrize("n_classes", [1, 2, 300])
+@pytest.mark.parametrize("n_classes", [2, 300])
 def test_any_number_of_classes(n_classes):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, n_classes))
@@ -155,3 +155,18 @@ def test_any_number_of_classes(n_classes):
     assert torch.isfinite(verdict.score).all()
     assert verdict.accept.float().mean() > 0.8
     assert not detector(20 * x[:5]).accept.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "views"),
+    [((1, 6, 6), 3), ((3, 6, 6), 3), ((4, 6, 6), 3), ((2, 6, 6), 1), ((8, 6, 6), 1), ((1, 4, 20), 1), ((1, 1, 40), 1)],
+)
+def test_only_what_has_the_shape_of_an_image_is_mirrored_unless_somebody_says_so(shape, views):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(shape[0], 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+    x = torch.rand(200, *shape)
+    detector = FailureDetector(net, n_components=2).fit(x[:100].split(50)).calibrate(x[100:].split(50))
+    assert len(detector.extractor.views) == views
+    assert len(FailureDetector(net, n_components=2, views=1).fit([x]).extractor.views) == 1
+    asked = FailureDetector(net, n_components=2, views=["identity", "mirror"]).fit([x])
+    assert asked.extractor.views == ("identity", "mirror")

@@ -1,0 +1,229 @@
+"""What the finder of layers takes of thirty and more networks, built with random weights.
+
+The names were written from the networks' code: the ends of the last three stages, and the inputs of the blocks a third
+and two thirds of the way through the last two of them. No part of attention, no patch embedding, nothing within a
+block may be among them.
+"""
+
+import pytest
+import torch
+
+from gmm_torch import FailureDetector
+from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detection.layers import stage_ends
+
+timm = pytest.importorskip("timm")
+transformers = pytest.importorskip("transformers")
+models = pytest.importorskip("torchvision.models")
+
+
+def twelve(name):
+    """Of twelve blocks of one resolution; three thirds of four."""
+    inputs = [f"{name}.{i}:input" for i in (5, 7, 9, 11)]
+    return [f"{name}.3", *inputs[:2], f"{name}.7", *inputs[2:], f"{name}.11"]
+
+
+def six(name):
+    """Of six blocks of one resolution."""
+    return [f"{name}{i}" for i in ("1", "3:input", "3", "5:input", "5")]
+
+
+def stages(name, blocks, third, last):
+    """Of stages 1 to 3, whose blocks are named `blocks` in them; places within the last two."""
+    inner = [[f"{name}{k}{blocks}{i}:input" for i in places] for k, places in ((2, third), (3, last))]
+    return [f"{name}1", *inner[0], f"{name}2", *inner[1], f"{name}3"]
+
+
+def resnet(*, third=(2, 4), last=(1, 2)):
+    inner = [[f"layer{k}.{i}:input" for i in places] for k, places in ((3, third), (4, last))]
+    return ["layer2", *inner[0], "layer3", *inner[1], "layer4"]
+
+
+TIMM = {
+    "vit_tiny_patch16_224": ({"img_size": 32}, 32, twelve("blocks")),
+    "deit_tiny_distilled_patch16_224": ({"img_size": 32}, 32, twelve("blocks")),
+    "eva02_tiny_patch14_224": ({"img_size": 28}, 28, twelve("blocks")),
+    "resmlp_12_224": ({"img_size": 32}, 32, twelve("blocks")),
+    "xcit_nano_12_p16_224": ({"img_size": 32}, 32, twelve("blocks")),
+    "mixer_s32_224": (
+        {"img_size": 64},
+        64,
+        ["blocks.2", "blocks.4:input", "blocks.4", "blocks.6:input", "blocks.7:input", "blocks.7"],
+    ),
+    "cait_xxs24_224": (
+        {"img_size": 32},
+        32,
+        [f"blocks.{i}" for i in ("7", "11:input", "13:input", "15", "19:input", "21:input", "23")],
+    ),
+    "swin_tiny_patch4_window7_224": (
+        {"img_size": 64, "window_size": 2},
+        64,
+        stages("layers.", ".blocks.", (2, 4), (1,)),
+    ),
+    "convnext_atto": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
+    "convnextv2_atto": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
+    "poolformer_s12": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
+    "resnetv2_50": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1, 2))),
+    "maxvit_rmlp_pico_rw_256": ({"img_size": 64}, 64, stages("stages.", ".blocks.", (2, 3), (1,))),
+    "efficientformer_l1": ({}, 224, stages("stages.", ".blocks.", (2, 4), ())),
+    "pvt_v2_b0": ({}, 64, ["stages.1", "stages.2", "stages.3"]),  # a stage norms what its blocks give
+    "resnet26": ({}, 64, resnet(third=(1,), last=(1,))),
+    "efficientnet_b0": ({}, 64, ["blocks.2", "blocks.4.1:input", "blocks.4.2:input", "blocks.4", "blocks.6"]),
+    "mobilenetv2_035": ({}, 64, ["blocks.2", "blocks.4.1:input", "blocks.4.2:input", "blocks.4", "blocks.6"]),
+    "mobilenetv3_small_050": ({}, 64, ["blocks.1", "blocks.3.1:input", "blocks.3", "blocks.5"]),
+    "regnetx_002": ({}, 64, ["s2", "s3.b2:input", "s3.b4:input", "s3", "s4.b3:input", "s4.b6:input", "s4"]),
+    "inception_v3": ({}, 107, ["Mixed_5d", "Mixed_6e", "Mixed_7c"]),
+    "densenet121": ({}, 64, ["features.denseblock2", "features.denseblock3", "features.norm5"]),
+    "mobilevit_xxs": ({}, 64, ["stages.2", "stages.3", "final_conv"]),
+    "repvgg_a0": ({}, 64, ["stages.1", "stages.2.5:input", "stages.2.9:input", "stages.2", "final_conv"]),
+}
+
+
+def check(net, x, expected, rule):
+    extractor = FeatureExtractor(net.eval(), "depths", pooling="moments")
+    with torch.no_grad():
+        outputs = extractor(x)
+        assert extractor.layers == expected
+        assert extractor.found_by.startswith(rule)
+        assert all(name in repr(extractor) for name in (*expected, extractor.found_by))
+    assert outputs.own_logits.shape[0] == len(x)
+    assert all(torch.isfinite(value).all() for value in outputs.features.values())
+    return {layer: value.shape[-1] // 2 for layer, value in outputs.features.items()}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_of_a_network_of_timm_it_is_what_its_blocks_hand_on(name):
+    options, side, expected = TIMM[name]
+    torch.manual_seed(0)
+    net = timm.create_model(name, pretrained=False, num_classes=5, **options)
+    widths = check(net, torch.rand(2, 3, side, side), expected, "declared")
+    declared = {each["module"]: each["num_chs"] for each in net.feature_info}
+    for layer in stage_ends(expected):  # the channels are the network's, not rows or columns of a map
+        assert widths[layer] == declared[layer]
+
+
+def bottleneck(**options):
+    return lambda: models.ResNet(models.resnet.Bottleneck, [2, 2, 3, 2], num_classes=5, **options)
+
+
+def swin():
+    return models.SwinTransformer([4, 4], 24, [2, 2, 6, 2], [1, 2, 4, 8], [2, 2], num_classes=5)
+
+
+def vit():
+    return models.VisionTransformer(32, 8, 6, 2, 32, 64, num_classes=5)
+
+
+SWIN = ["3", "5.1:input", "5.4:input", "5", "7.0:input", "7.1:input", "7"]
+TORCHVISION = {
+    "resnet18": (models.resnet18, 64, resnet(third=(1,), last=(1,))),
+    "resnet50": (models.resnet50, 64, resnet()),
+    "wide_resnet": (bottleneck(width_per_group=128), 64, resnet(third=(1, 2), last=(1,))),
+    "resnext": (bottleneck(groups=8, width_per_group=4), 64, resnet(third=(1, 2), last=(1,))),
+    "vit": (vit, 32, six("encoder.layers.encoder_layer_")),
+    "swin": (swin, 64, [f"features.{name}" for name in SWIN]),
+    "convnext_tiny": (
+        models.convnext_tiny,
+        64,
+        [f"features.{name}" for name in ("3", "5.3:input", "5.6:input", "5", "7.1:input", "7.2:input", "7")],
+    ),
+    "mobilenet_v2": (
+        models.mobilenet_v2,
+        64,
+        [*(f"features.{name}" for name in ("6", "9:input", "12:input", "13", "16:input", "17:input", "18"))],
+    ),
+    "efficientnet_b0": (
+        models.efficientnet_b0,
+        64,
+        [*(f"features.{name}" for name in ("3", "4.2:input", "5.1:input", "5", "6.2:input", "7.0:input", "8"))],
+    ),
+    "densenet121": (
+        models.densenet121,
+        64,
+        [f"features.denseblock{name}" for name in ("2", "3:input", "3", "4:input", "4")],
+    ),
+    "googlenet": (
+        lambda: models.googlenet(aux_logits=False, init_weights=False),
+        64,
+        [f"inception{name}" for name in ("3b", "4c:input", "4d:input", "4e", "5b:input", "5b")],
+    ),
+    "regnet_y_400mf": (
+        models.regnet_y_400mf,
+        64,
+        [
+            *(f"trunk_output.block{name}" for name in ("2", "3.block3-2:input", "3.block3-4:input", "3")),
+            *("trunk_output.block4.block4-2:input", "trunk_output.block4.block4-4:input", "trunk_output.block4"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_of_a_network_of_torchvision_it_is_what_its_blocks_hand_on(name):
+    make, side, expected = TORCHVISION[name]
+    torch.manual_seed(0)
+    check(make(), torch.rand(2, 3, side, side), expected, "the ends of runs")
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 32}
+TEXT = {**SMALL, "vocab_size": 50, "pad_token_id": 0, "num_labels": 5}
+IMAGE = {**SMALL, "image_size": 32, "patch_size": 8, "num_labels": 5}
+TRANSFORMERS = {
+    "Bert": ("SequenceClassification", TEXT, six("bert.encoder.layer.")),
+    "Roberta": ("SequenceClassification", {**TEXT, "pad_token_id": 1}, six("roberta.encoder.layer.")),
+    "Electra": ("SequenceClassification", TEXT, six("electra.encoder.layer.")),
+    "DistilBert": (
+        "SequenceClassification",
+        {"vocab_size": 50, "dim": 16, "n_layers": 6, "n_heads": 2, "hidden_dim": 32, "num_labels": 5},
+        six("distilbert.transformer.layer."),
+    ),
+    "GPT2": (
+        "SequenceClassification",
+        {"vocab_size": 50, "n_embd": 16, "n_layer": 6, "n_head": 2, "pad_token_id": 0, "num_labels": 5},
+        six("transformer.h."),
+    ),
+    "Llama": ("SequenceClassification", {**TEXT, "num_key_value_heads": 2}, six("model.layers.")),
+    "ViT": ("ImageClassification", IMAGE, six("vit.layers.")),
+    "Dinov2": ("ImageClassification", IMAGE, six("dinov2.encoder.layer.")),
+    "Swin": (
+        "ImageClassification",
+        {"image_size": 64, "embed_dim": 8, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 2], "window_size": 2},
+        # a stage ends with the merging of patches, so that the last two have the same resolution
+        [f"swin.encoder.layers.{i}" for i in ("0", "1", "3:input", "3")],
+    ),
+    "ConvNext": (
+        "ImageClassification",
+        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 3, 2], "num_labels": 5},
+        stages("convnext.encoder.stages.", ".layers.", (1, 2), (1,)),
+    ),
+    "ResNet": (
+        "ImageClassification",
+        {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 3, 2], "num_labels": 5},
+        stages("resnet.encoder.stages.", ".layers.", (1, 2), (1,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_of_a_network_of_transformers_it_is_what_its_layers_hand_on(name):
+    task, options, expected = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**options)
+    net = getattr(transformers, f"{name}For{task}")(config)
+    generator = torch.Generator().manual_seed(0)
+    side = options.get("image_size", 64)
+    x = torch.rand(2, 3, side, side) if task[0] == "I" else torch.randint(2, 50, (2, 7), generator=generator)
+    check(net, x, expected, "the ends of runs")
+
+
+def test_a_detector_of_a_network_whose_activation_runs_at_two_resolutions_is_fitted_and_read_again(tmp_path):
+    torch.manual_seed(0)
+    net = bottleneck(width_per_group=8)().eval()
+    x = torch.rand(60, 3, 32, 32)
+    detector = FailureDetector(net, n_components=1, views=1).fit(x[:30].split(15)).calibrate(x[30:].split(15))
+    detector.save(tmp_path / "d.safetensors")
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    # the maps of layer4 are of one pixel here
+    expected = ["layer1", "layer2.1:input", "layer2", "layer3.1:input", "layer3.2:input", "layer3"]
+    assert loaded.extractor.layers == detector.extractor.layers == expected
+    assert torch.equal(loaded(x[:5]).p_value, detector(x[:5]).p_value)
