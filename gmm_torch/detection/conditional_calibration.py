@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.calibration import Calibration
+from gmm_torch.devices import widest
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.functional.conditional import BOUNDS, simultaneous_calibration_size
-from gmm_torch.functional.p_values import quotient_type, rank, refused
+from gmm_torch.functional.p_values import rank, refused
 
 
 class ConditionalCalibration(Calibration):
@@ -91,7 +92,7 @@ class ConditionalCalibration(Calibration):
     def _tabulate(self) -> None:
         device = self.scores.device
         bounds = BOUNDS[self.method](len(self.scores), self.delta)
-        narrow = bounds.to(quotient_type(device))
+        narrow = bounds.to(widest(device))
         # a bound may be rounded up, never down
         up = torch.where(narrow.double() < bounds, narrow.nextafter(torch.ones_like(narrow)), narrow)
         self.bounds = up.to(device)

@@ -18,17 +18,17 @@ POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
 LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
 
 
-def carried(mixture: GaussianMixture, n_points: int) -> GaussianMixture:
-    """The mixture, or an empty one of its kind with as few components as so many points can carry."""
-    return with_components(mixture, min(mixture.n_components, max(1, n_points // POINTS_PER_COMPONENT)))
+def sized(mixture: GaussianMixture, points: Tensor) -> GaussianMixture:
+    """The mixture, or an empty one of its kind with as many features as points (N, D), and components that N carry."""
+    carried = max(1, len(points) // POINTS_PER_COMPONENT)
+    return with_size(mixture, min(mixture.n_components, carried), points.shape[1])
 
 
-def with_components(mixture: GaussianMixture, n_components: int) -> GaussianMixture:
-    """The mixture if it has that many components, or else an empty one of its kind that has."""
-    if n_components == mixture.n_components:
+def with_size(mixture: GaussianMixture, n_components: int, n_features: int) -> GaussianMixture:
+    """The mixture if it has that size, or else an empty one of its kind that has."""
+    if (n_components, n_features) == (mixture.n_components, mixture.n_features):
         return mixture
-    made = GaussianMixture(n_components, mixture.n_features, mixture.covariance_type)
-    return made.to(mixture.location)
+    return GaussianMixture(n_components, n_features, mixture.covariance_type).to(mixture.location)
 
 
 class Block(NamedTuple):

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from gmm_torch.sampling import sample_rows
 
 MAX_WIDTH = 512
+ROWS_PER_DIRECTION = 4  # fewer leave a direction to chance, and new inputs far from those that it was learnt from
 MAX_ROWS = 20_000  # from which the directions are learnt, drawn at random
 
 
 class Projection(nn.Module):
     """Keeps features of up to `max_width`; wider ones become their principal coordinates and what these leave out.
 
-    The last coordinate is the distance to the principal subspace, so an input that leaves it stays visible.
+    The last coordinate is the distance to the principal subspace, so an input that leaves it stays visible. Few points
+    determine few directions: there are at most a quarter as many as points to learn from.
 
     Args:
         width: D of the features.
@@ -27,24 +29,32 @@ class Projection(nn.Module):
     def __init__(self, width: int, max_width: int = MAX_WIDTH) -> None:
         super().__init__()
         self.is_needed = width > max_width
-        self.width = max_width if self.is_needed else width
+        self.features = width
         if self.is_needed:
             self.register_buffer("centre", torch.zeros(width))
             self.register_buffer("basis", torch.zeros(width, max_width - 1))
 
+    @property
+    def width(self) -> int:
+        """Of what it gives."""
+        return self.basis.shape[1] + 1 if self.is_needed else self.features
+
+    def reserve(self, n_directions: int) -> None:
+        """Make room for so many directions."""
+        self.basis = self.basis.new_zeros(len(self.basis), n_directions)
+
     @torch.no_grad()
     def fit(self, points: Tensor) -> Self:
-        """Learn the directions from points (N, D); those that N points can't determine stay zero."""
+        """Learn the directions from points (N, D)."""
         if not self.is_needed:
             return self
         rows = points[sample_rows(points, MAX_ROWS)]
         self.centre = rows.mean(0)
-        rank = min(self.width - 1, *rows.shape)
+        rank = max(1, min(self.basis.shape[1], len(rows) // ROWS_PER_DIRECTION))
         with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
             torch.manual_seed(0)  # the decomposition starts from random vectors
             directions = torch.pca_lowrank(rows - self.centre, q=rank, center=False, niter=4)[2]
-        self.basis = torch.zeros_like(self.basis, device=rows.device, dtype=rows.dtype)
-        self.basis[:, :rank] = directions
+        self.basis = directions.contiguous()
         return self
 
     def forward(self, points: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmm_torch.devices import widest
 from gmm_torch.functional.checks import check_probability
 
 LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
@@ -61,7 +62,7 @@ def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor)
 
 def smoothed_count(below: Tensor, up_to: Tensor, uniform: Tensor) -> Tensor:
     """below + u (1 + equal), (N,): the place of a score among those equal to it is drawn."""
-    return below + uniform.to(quotient_type(below.device)) * (1 + up_to - below)
+    return below + uniform.to(widest(below.device)) * (1 + up_to - below)
 
 
 def rank(score: Tensor, sorted_calibration: Tensor, *, right: bool = True) -> Tensor:
@@ -76,12 +77,7 @@ def rank(score: Tensor, sorted_calibration: Tensor, *, right: bool = True) -> Te
 
 def quotient(part: Tensor, whole: Tensor | int) -> Tensor:
     """part / whole, rounded once; float64, or float32 on a device that has no other (MPS)."""
-    return part.to(quotient_type(part.device)) / whole
-
-
-def quotient_type(device: torch.device) -> torch.dtype:
-    """The type of p-values on a device."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    return part.to(widest(part.device)) / whole
 
 
 def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import FeatureMixture, with_components
+from gmm_torch.detection.feature_mixture import FeatureMixture, with_size
 from gmm_torch.detection.layers import PENULTIMATE
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.projection import Projection
 from gmm_torch.devices import full_precision
 from gmm_torch.mixture import GaussianMixture
 
@@ -76,9 +77,12 @@ class Score(nn.Module):
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
         for name, module in list(self.named_modules()):
-            logits = shapes.get(f"{name}.logits", ())
-            if isinstance(module, GaussianMixture) and len(logits) == 1 and 0 < logits[0] < module.n_components:
-                self.set_submodule(name, with_components(module, logits[0]))
+            size = shapes.get(f"{name}.basis" if isinstance(module, Projection) else f"{name}.centred_means", ())
+            if isinstance(module, Projection) and module.is_needed and len(size) == 2:
+                module.reserve(min(size[1], module.basis.shape[1]))
+            if isinstance(module, GaussianMixture) and len(size) == 2 and min(size) > 0:
+                fewer = (min(size[0], module.n_components), min(size[1], module.n_features))
+                self.set_submodule(name, with_size(module, *fewer))
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""

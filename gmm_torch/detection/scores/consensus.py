@@ -21,9 +21,10 @@ from gmm_torch.functional.p_values import conformal_p_value
 PARTS: dict[str, type[Score]] = {
     part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, DepthAgreement)
 }
-WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.25}
+WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 8}
 # One look has no other views to disagree with: the layers take their place.
-ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 0.5, "logit_likelihood": 0.125, "depth_agreement": 0.5}
+ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 16, "depth_agreement": 1 / 4}
+HALF = 200  # with so many fitting inputs a part that learns from them has half of its weight
 
 
 class Consensus(Score):
@@ -38,7 +39,8 @@ class Consensus(Score):
         n_components: K of the mixtures.
         covariance_type: of the mixtures.
         weights: of the parts, by name; a part that is not named is left out. None for those of the study, which
-            depend on whether there are several views.
+            depend on whether there are several views. A part that learns from n fitting inputs has n / (n + 200) of
+            its weight: with little to learn from, the classifier's own certainty decides.
         combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
     """
 
@@ -63,10 +65,12 @@ class Consensus(Score):
         self.combination = combination
         self.given_weights = dict(weights) if weights else None
         self.weights: dict[str, float] = {}
+        self.register_buffer("log_weights", torch.empty(0))
         self.register_buffer("held_out", torch.empty(0, 0))
         self.register_buffer("references", torch.empty(0, 0))
         self._take(self.given_weights or WEIGHTS)
 
+    log_weights: Tensor  # (J,)
     held_out: Tensor  # (J, H), of the parts on fitting inputs that these have not learned from
     references: Tensor  # (J, R), ascending
 
@@ -77,6 +81,7 @@ class Consensus(Score):
         self.weights = dict(weights)
         self.parts = nn.ModuleDict({name: self._make(name) for name in weights})
         self.held_out = self.references = self.references.new_empty(len(weights), 0)
+        self.log_weights = self.references.new_tensor([math.log(weight) for weight in weights.values()])
 
     def _make(self, name: str) -> Score:
         if name == Agreement.name:
@@ -103,6 +108,10 @@ class Consensus(Score):
         """See `Score`."""
         for part in self._scores():
             part.fit(outputs, fitter)
+        n = len(outputs.logits)
+        share = {name: 1.0 if name == Agreement.name else n / (n + HALF) for name in self.weights}
+        found = [math.log(weight * share[name]) for name, weight in self.weights.items()]
+        self.log_weights = outputs.logits.new_tensor(found)
         return self
 
     def hold_out(self, outputs: Outputs) -> Self:
@@ -136,9 +145,7 @@ class Consensus(Score):
 
     def combine(self, log_p: Tensor) -> Tensor:
         """(N, J) log p-values of the parts as one statistic, (N,)."""
-        # filled one by one: a tensor of numbers from the host would make it wait for the device
-        log_weights = torch.stack([log_p.new_full((), math.log(weight)) for weight in self.weights.values()])
-        return COMBINATIONS[self.combination](log_p, log_weights)
+        return COMBINATIONS[self.combination](log_p, self.log_weights.to(log_p))
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`; those of the parts."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import carried
+from gmm_torch.detection.feature_mixture import sized, with_size
 from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -83,17 +83,19 @@ class DepthAgreement(Score):
         """See `Score`; the classes in closed form, so that the fitter has only the last mixture to fit."""
         predicted = outputs.own_logits.argmax(1)
         chosen = []
-        for layer, steps, classes in zip(self.names, self.maps, self.classes, strict=True):
+        for i, (layer, steps) in enumerate(zip(self.names, self.maps, strict=True)):
             points = outputs.features[layer][:, 0]
             for step in steps:  # type: ignore[attr-defined]
                 points = step.fit(points)(points)
-            fit_classes(classes, points, predicted)  # type: ignore[arg-type]
-            joint = classes.log_joint(points)  # type: ignore[operator]
+            empty: GaussianMixture = self.classes[i]  # type: ignore[assignment]
+            classes = self.classes[i] = with_size(empty, empty.n_components, points.shape[1])
+            fit_classes(classes, points, predicted)
+            joint = classes.log_joint(points)
             losses = [nn.functional.cross_entropy(joint / t, predicted) for t in TEMPERATURES]
             chosen.append(joint.new_tensor(TEMPERATURES)[torch.stack(losses).argmin()])
         self.temperature = torch.stack(chosen)
         odds = self.odds(outputs)
-        self.joint = carried(self.joint, len(odds))
+        self.joint = sized(self.joint, odds)
         fitter(self.joint, odds)
         return self
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture, carried, each_view
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture, each_view, sized
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.transforms import TRANSFORMS, check_transform
@@ -71,7 +71,7 @@ class LayerMixtures(Score):
         self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
     ) -> GaussianMixture:
         """The mixture of a layer, fitted to its points (N, V D)."""
-        mixture = carried(mixture, len(points))
+        mixture = sized(mixture, points)
         fitter(mixture, points)
         return mixture
 

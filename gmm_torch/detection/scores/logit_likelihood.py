@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, carried, each_view
+from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view, sized
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -59,7 +59,7 @@ class LogitLikelihood(Score):
         """See `Score`."""
         self.projection.fit(self.opinions(outputs))
         points = self.points(outputs)
-        self.mixture = carried(self.mixture, len(points))
+        self.mixture = sized(self.mixture, points)
         fitter(self.mixture, points)
         return self
 

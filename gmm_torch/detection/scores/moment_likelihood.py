@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture, carried
+from gmm_torch.detection.feature_mixture import Block, FeatureMixture, sized
 from gmm_torch.detection.layers import STAGES, stage_ends
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -75,7 +75,7 @@ class MomentLikelihood(Score):
         """See `Score`."""
         self.projection.fit(self.parts(outputs))
         points = self.points(outputs)
-        self.mixture = carried(self.mixture, len(points))
+        self.mixture = sized(self.mixture, points)
         fitter(self.mixture, points)
         return self
 
