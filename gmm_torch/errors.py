@@ -19,3 +19,7 @@ class ConvergenceWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A classifier ran in another precision than the one in which its detector was calibrated."""
+
+
+class ComponentsWarning(UserWarning):
+    """Nearly all inputs fall to one component of a mixture, so the others say nothing."""

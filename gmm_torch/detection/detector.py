@@ -31,6 +31,7 @@ from gmm_torch.detection.storage import (
     read_detector,
     write_detector,
 )
+from gmm_torch.detection.usage import warn_of_unused_components
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.detection.views import is_image
 from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
@@ -225,8 +226,10 @@ class FailureDetector(nn.Module):
         self.to(outputs.logits.device)
         order = outputs.shuffled()
         self.score.fit(outputs.rows(order[n_held_out:]), fitter or self._fit_mixture)
+        held_out = outputs.rows(order[:n_held_out])
         if n_held_out:
-            self.score.hold_out(outputs.rows(order[:n_held_out]))
+            self.score.hold_out(held_out)
+        warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
         self.memory.build(self.score.models(), self._n_classes)
         self.memory.fit(self.score.models(), outputs)
         self.domain.fit(outputs)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gmm_torch.sampling import sample_rows
 
 MAX_WIDTH = 512
-ROWS_PER_DIRECTION = 4  # fewer leave a direction to chance, and new inputs far from those that it was learnt from
+ROWS_PER_DIRECTION = 8  # fewer leave a direction to chance, and new inputs far from those that it was learnt from
 MAX_ROWS = 20_000  # from which the directions are learnt, drawn at random
 
 
@@ -16,7 +16,7 @@ class Projection(nn.Module):
     """Keeps features of up to `max_width`; wider ones become their principal coordinates and what these leave out.
 
     The last coordinate is the distance to the principal subspace, so an input that leaves it stays visible. Few points
-    determine few directions: there are at most a quarter as many as points to learn from.
+    determine few directions: there are at most an eighth as many as points to learn from.
 
     Args:
         width: D of the features.

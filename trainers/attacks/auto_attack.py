@@ -43,7 +43,7 @@ class AutoAttack(FixedEpsilonAttack):
             import pyautoattack  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                "AutoAttack needs the package pyautoattack: pip install 'gmm_torch[attacks]', or leave out the attacks "
+                "AutoAttack needs the package pyautoattack: pip install -e '.[attacks]', or leave out the attacks "
                 f"{', '.join(PARTS)} and auto_attack"
             ) from error
         unknown = [part for part in parts if part not in PARTS]

@@ -1,6 +1,6 @@
 """Components of the mixtures, ranked by error rate: a table, and sheets of their images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,9 +103,13 @@ def conclusion(components: Components) -> str:
     n_all = len(found.components)
     if len(occupied) == 1:
         return f"All test images are in one of {n_all} components, so it tells nothing apart."
-    used = f"{len(occupied)} of {n_all} components hold test images"
+    largest = percent(max(each.n for each in occupied) / found.n)
+    used = (
+        f"{len(occupied)} of {n_all} components hold test images, the largest {largest}\u00a0% of them. Purity: "
+        f"{percent(purity(occupied))}\u00a0% have the prediction that is most frequent in their component."
+    )
     if not found.n_errors:
-        return f"{used}; none of the {found.n} is predicted wrongly."
+        return f"{used} None of the {found.n} is predicted wrongly."
     # The fewest components that hold at least half of the errors.
     total, n_images, n_top = 0, 0, 0
     for each in sorted(occupied, key=lambda each: (-each.n_errors, each.n)):
@@ -114,7 +118,8 @@ def conclusion(components: Components) -> str:
             break
     holders = "one of them holds" if n_top == 1 else f"{n_top} of them hold"
     share = percent(n_images / found.n)
-    sentences = [f"{used}; {holders} {total} of the {found.n_errors} errors with {share}\u00a0% of the images."]
+    holders = holders[0].upper() + holders[1:]
+    sentences = [used, f"{holders} {total} of the {found.n_errors} errors with {share}\u00a0% of the images."]
     test = f"p = {p_value_text(found.difference_p)}"
     if components.held_out is not None:
         size, errors = torch.as_tensor(components.held_out).T
@@ -122,6 +127,12 @@ def conclusion(components: Components) -> str:
     differs = found.difference_p <= 0.05
     claim = "The error rate differs between components" if differs else "No difference of error rates is shown"
     return " ".join([*sentences, f"{claim} (permutation test, {test})."])
+
+
+def purity(summaries: Sequence[ComponentSummary]) -> float:
+    """Share of the images with the prediction that is most frequent in their component."""
+    most_frequent = sum(each.n * each.predictions[0].share for each in summaries if each.n)
+    return most_frequent / sum(each.n for each in summaries)
 
 
 def _line(evaluation: Evaluation, each: ComponentSummary, held_out: NDArray[Any] | None) -> ComponentLine:

@@ -32,7 +32,7 @@ def serve(
     """
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        raise ValueError(f"task=serve needs {', '.join(missing)}: pip install 'gmm_torch[serve]'")
+        raise ValueError(f"task=serve needs {', '.join(missing)}: pip install -e '.[serve]'")
     from trainers.serve import Limits, create_app
     from trainers.serve.server import run_app
 

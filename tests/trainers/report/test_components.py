@@ -68,9 +68,8 @@ def test_the_conclusion_says_where_half_of_the_errors_are():
     wrong[100:120] = 1  # 20 of 50 in component 1
     wrong[:5] = 1
     found = conclusion(made_up(component, wrong, 4))
-    assert found.startswith(
-        "3 of 4 components hold test images; one of them holds 20 of the 25 errors with 25.0\u00a0%"
-    )
+    assert found.startswith("3 of 4 components hold test images, the largest 50.0\u00a0% of them.")
+    assert "One of them holds 20 of the 25 errors with 25.0\u00a0% of the images." in found
     assert "differs between components (permutation test, p = 1e-04)" in found
 
 
@@ -86,7 +85,7 @@ def test_a_difference_that_calibration_images_do_not_show_is_told():
 def test_no_difference_and_no_errors_are_said_plainly():
     component = np.arange(200) % 2
     assert "No difference of error rates is shown" in conclusion(made_up(component, (np.arange(200) < 40) * 1, 2))
-    assert conclusion(made_up(component, np.zeros(200, int), 2)).endswith("none of the 200 is predicted wrongly.")
+    assert conclusion(made_up(component, np.zeros(200, int), 2)).endswith("None of the 200 is predicted wrongly.")
 
 
 def test_one_component_tells_nothing_apart(make_evaluation):

@@ -108,7 +108,7 @@ def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
 
 def test_without_the_extra_it_says_what_to_install(files, tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
-    with pytest.raises(ValueError, match=r"needs uvicorn: pip install 'gmm_torch\[serve\]'"):
+    with pytest.raises(ValueError, match=r"needs uvicorn: pip install -e '\.\[serve\]'"):
         run_task(configure("task=serve", *NETWORK, *files), tmp_path)
 
 
