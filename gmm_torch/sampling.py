@@ -19,8 +19,8 @@ CHUNK = 2**22  # numbers that are hashed at a time
 # Directions that a cell has edges across. Many with wide cells tell points apart as well as few with narrow ones, and
 # fewer points lie near an edge; points in few dimensions need narrow ones.
 DIRECTIONS = 8
-# Binary digits of a cell's coordinates, relative to the largest: some that the
-# features share, and some of each direction's own. Sampling needs a cell for almost every point; where the points of a cell are numbered, wider ones do.
+# Binary digits of a cell's coordinates, relative to the largest: some that the features share, and some of each
+# direction's own. Sampling needs a cell for almost every point; where the points of a cell are numbered, wider ones do.
 SAMPLING_BITS, NUMBERING_BITS = (12, 5), (9, 3)
 SMALL = 2.0**-40  # times which a sum of many numbers, each up to the largest of float64, is one
 

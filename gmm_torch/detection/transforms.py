@@ -73,7 +73,8 @@ class SignedRoot(Transform):
 
     def forward(self, z: Tensor) -> Tensor:
         """See `Transform`."""
-        return z / ((z.abs() + ROUNDED).sqrt() + ROUNDED**0.5)
+        result: Tensor = z / ((z.abs() + ROUNDED).sqrt() + ROUNDED**0.5)
+        return result
 
 
 class Standardise(Transform):

@@ -109,7 +109,8 @@ def test_points_are_drawn_without_replacement_while_there_are_any():
 
 def test_draws_of_one_point_and_of_one_draw_are_independent():
     u = Draws(torch.randn(400, 3, generator=generator()), generator()).uniform(torch.arange(400)).double()
-    assert 0 <= u.min() and u.max() <= 1
+    assert u.min() >= 0
+    assert u.max() <= 1
     centred = (u - 0.5) * 12**0.5
     for rows in (centred, centred.mT):
         correlation = (rows @ rows.mT / 400).fill_diagonal_(0)
