@@ -297,8 +297,9 @@ class EM:
             means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
         else:
             generator = torch.Generator().manual_seed(self.options.seed)
-            points = self.standardisation.apply(survey.sample, self.dtype)
-            weight = (survey.sample_weight / self._unit).to(self.dtype)
+            sample, sample_weight = survey.sample()
+            points = self.standardisation.apply(sample, self.dtype)
+            weight = (sample_weight / self._unit).to(self.dtype)
             init = get_initialisation(self.options.init_params)
             means = init.means(points, weight, self.n_components, self.options.n_init, generator).double()
         self.parameters = Parameters(

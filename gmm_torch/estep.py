@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
 from gmm_torch.devices import rows_at_once
-from gmm_torch.init.base import relative_distances
+from gmm_torch.init.base import assign
 from gmm_torch.parameters import Parameters
 from gmm_torch.statistics import Statistics
 from gmm_torch.survey import Standardisation
@@ -193,16 +193,15 @@ class EStep:
 
 
 class Assignment(EStep):
-    """Hard assignment of every point to the nearest of the means, for the start; the objective is zero."""
+    """Assignment of every point to the nearest of the means, for the start; the objective is zero."""
 
     def responsibilities(
         self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One-hot responsibilities (R, K, n), and zeros (R, n)."""
+        """Responsibilities (R, K, n), one-hot but for ties, and zeros (R, n)."""
         columns = features[1 : self.n_features + 1]
-        label = relative_distances(columns.mT, self.parameters.means.to(self.dtype)).argmin(-1)
-        component = torch.arange(self.n_components, device=columns.device)[:, None]
-        return (label[:, None] == component).to(self.dtype), columns.new_zeros(self.n_init, columns.shape[1])
+        _, share = assign(columns.mT, self.parameters.means.to(self.dtype))
+        return share.mT.contiguous(), columns.new_zeros(self.n_init, columns.shape[1])
 
 
 def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:

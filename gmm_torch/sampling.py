@@ -1,4 +1,11 @@
-"""A random sample of points that depends on what they are and on a seed, never on where they stand."""
+"""A random sample of points that depends on what they are and on a seed, never on where they stand.
+
+Nor does it hang on the last digits of the points: a key is a hash of a cell that a point lies in, so that the same
+points up to rounding (from another batch size, another number of threads, another precision) give the same sample,
+but for the few that lie at the edge of a cell.
+"""
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,21 +16,62 @@ _MIX = (
     1609587929392839161,
 )  # odd 64-bit multipliers (splitmix64, xxhash)
 CHUNK = 2**22  # numbers that are hashed at a time
+# Directions that a cell has edges across. Many with wide cells tell points apart as well as few with narrow ones, and
+# fewer points lie near an edge; points in few dimensions need narrow ones.
+DIRECTIONS = 8
+# Binary digits of a cell's coordinates, relative to the largest: some that the features share, and some of each
+# direction's own. Sampling needs a cell for almost every point; where the points of a cell are numbered, wider ones do.
+SAMPLING_BITS, NUMBERING_BITS = (12, 5), (9, 3)
+SMALL = 2.0**-40  # times which a sum of many numbers, each up to the largest of float64, is one
 
 
-def content_keys(x: Tensor, seed: int) -> Tensor:
-    """Pseudo-random keys (n,) int64 that depend on the values of each row of x (n, D) and the seed alone.
+def row_keys(x: Tensor, seed: int) -> Tensor:
+    """Pseudo-random keys (n, 2) int64 of the rows of x (n, D): `cell_keys`, and `content_keys`."""
+    wide = x + x.new_zeros(1, dtype=torch.float64)  # the sum makes -0.0 the same as 0.0
+    return torch.stack([cell_keys(wide, seed), content_keys(wide, seed)], dim=1)
+
+
+def content_keys(wide: Tensor, seed: int) -> Tensor:
+    """Pseudo-random keys (n,) int64 that depend on the values of each row of `wide` (n, D) and the seed alone.
 
     Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process, device or
-    wider type it comes in. Keeping the rows with the smallest keys is then a uniform sample, whatever the order.
+    wider type it comes in, and two rows of one key are equal.
+
+    Args:
+        wide: (n, D) float64, without negative zeros.
+        seed: of the keys.
     """
-    generator = torch.Generator().manual_seed(seed)
-    multipliers = torch.randint(-(2**62), 2**62, (x.shape[1],), generator=generator, device="cpu") * 2 + 1
-    # The sum makes -0.0 the same as 0.0.
-    bits = (x + x.new_zeros(1, dtype=torch.float64)).view(torch.int64)
+    multipliers = _multipliers(wide.shape[1], torch.Generator().manual_seed(seed))
+    bits = wide.view(torch.int64)
     # Round numbers differ in their high bits alone, of which a product would keep few.
-    bits ^= bits >> 36
-    return _mixed(bits.mul_(multipliers.to(x.device)).sum(1))
+    return _mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers.to(wide.device)).sum(1))
+
+
+def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Tensor:
+    """Pseudo-random keys (n,) int64 of the cells that the rows of x (n, D), D >= 1, lie in.
+
+    A cell is what rounding leaves of a few random projections of a row. They are summed in float64, so the order of a
+    sum matters as little as the last digits of the row.
+
+    Args:
+        x: (n, D).
+        seed: of the projections and the keys.
+        bits: see `SAMPLING_BITS`.
+    """
+    n_features = x.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n_features, min(n_features, DIRECTIONS))
+    size = 1 + torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
+    sign = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2 - 1
+    # Round numbers must not lie on the edges: those are anywhere.
+    edge = torch.rand(shape[1], generator=generator, dtype=torch.float64, device="cpu").to(x.device)
+    multipliers = _multipliers(shape[1] + 1, generator).to(x.device)
+    projected = x.double() @ (size * sign * SMALL).to(x.device)
+    # In units of the largest projection, to a factor of two, every scale of data is the same.
+    exponent = torch.frexp(projected.abs().amax(1)).exponent.long().clamp_min(-900)
+    digits = bits[1] + math.ceil(bits[0] / n_features)
+    cell = projected.mul_(torch.exp2(digits - exponent.double())[:, None]).add_(edge).floor_().long()
+    return _mixed(cell.mul_(multipliers[1:]).sum(1) + exponent * multipliers[0])
 
 
 def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:
@@ -34,16 +82,42 @@ def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:
     """
     with torch.no_grad():
         step = max(1, CHUNK // max(1, x.shape[1]))
-        return shuffle(torch.cat([content_keys(part, seed) for part in x.detach().split(step)]))[:n]
+        return shuffle(torch.cat([row_keys(part, seed) for part in x.detach().split(step)]))[:n]
+
+
+def salted(keys: Tensor) -> Tensor:
+    """Keys (N, 2) that depend on all of these: a row that is drawn first in one set need not be so in another."""
+    return _mixed(keys ^ _mixed(keys.sum()))
 
 
 def shuffle(keys: Tensor) -> Tensor:
-    """A random order (N,) int64 of rows with these keys (N,) int64; rows of one key are drawn independently."""
+    """A random order (N,) int64 of rows with these `row_keys` (N, 2); equal rows are drawn independently."""
+    order = keys[:, 1].argsort(stable=True)
+    return order[numbered(keys[order, 0]).argsort()]
+
+
+def numbered(keys: Tensor) -> Tensor:
+    """Keys (N,) int64 of rows that may share a cell's: the rows of each are numbered in the order that they come in."""
     ordered, order = keys.sort(stable=True)
-    _, tie, count = ordered.unique_consecutive(return_inverse=True, return_counts=True)
-    # equal rows are numbered, so that each has a key of its own
-    number = torch.arange(len(keys), device=keys.device) - (count.cumsum(0) - count)[tie]
-    return order[_mixed(ordered + number * _MIX[0]).argsort()]
+    position = torch.arange(len(keys), device=keys.device)
+    is_first = torch.cat([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])
+    number = position - (position * is_first).cummax(0).values
+    return torch.empty_like(keys).index_copy_(0, order, _mixed(ordered + number * _MIX[0]))
+
+
+def uniform(keys: Tensor, number: Tensor) -> Tensor:
+    """Pseudo-random numbers in [0, 1], float32, one for each pair of int64 key and number of the draw, broadcast.
+
+    Keys that are as good as random need no more than a product with another odd number for each draw (Dietzfelbinger
+    et al. 1997), of which the high bits count.
+    """
+    product = keys * (_mixed((number + 1) * _MIX[0]) | 1)
+    return product.abs_().float().mul_(2.0**-63)
+
+
+def _multipliers(n: int, generator: torch.Generator) -> Tensor:
+    """(n,) int64, odd."""
+    return torch.randint(-(2**62), 2**62, (n,), generator=generator, device="cpu") * 2 + 1
 
 
 def _mixed(key: Tensor) -> Tensor:

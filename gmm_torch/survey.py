@@ -11,7 +11,10 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.distributed import gather_objects, is_distributed
 from gmm_torch.parameters import Parameters
-from gmm_torch.sampling import content_keys
+from gmm_torch.sampling import row_keys
+
+# Share of a sample that must lie in cells of their own for the cells to have been fit to draw it by.
+APART = 0.9
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,10 @@ class Survey:
         deviation: (D,) float64, root of the weighted mean of squared deviations from the mean; the squares themselves
             would leave the range of float64 at data beyond 1e-154 and 1e154.
         largest: () float64, the largest absolute value.
-        sample, sample_weight, keys: (m, D), (m,), (m,): the distinct points with the smallest content keys, the
-            summed weights of each and the keys.
-        capacity: the largest m.
+        kept, kept_weight, keys: (m, D), (m,), (m, 2): distinct points, in the order of their exact keys, the summed
+            weights of each and the `row_keys`; the `capacity` with the smallest keys of cells, and half as many with
+            the smallest exact keys.
+        capacity: the largest number of points of a sample.
     """
 
     rows: Tensor
@@ -86,8 +90,8 @@ class Survey:
     mean: Tensor
     deviation: Tensor
     largest: Tensor
-    sample: Tensor
-    sample_weight: Tensor
+    kept: Tensor
+    kept_weight: Tensor
     keys: Tensor
     capacity: int
 
@@ -119,7 +123,7 @@ class Survey:
         shift = (w @ relative) / safe_mass
         deviation = ((w @ relative.sub_(shift).square_()) / safe_mass).sqrt() * unit
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        keys = content_keys(exact, seed)
+        keys = row_keys(exact, seed)
         count = torch.tensor(len(x), device=x.device)
         n_bad = (~finite).sum()
         mean = anchor + shift * unit
@@ -127,17 +131,37 @@ class Survey:
         return survey._trim()
 
     def _trim(self) -> "Survey":
-        """Add up the weights of equal points, and keep the `capacity` smallest keys, in the order of the keys."""
-        keys, order = self.keys.sort(stable=True)
-        keys, group, size = keys.unique_consecutive(return_inverse=True, return_counts=True)
-        first = order[size.cumsum(0) - size][: self.capacity]
-        weight = self.sample_weight.new_zeros(len(keys)).index_add_(0, group, self.sample_weight[order])
-        return replace(
-            self,
-            sample=self.sample[first],
-            sample_weight=weight[: self.capacity],
-            keys=keys[: self.capacity],
-        )
+        """Add up the weights of equal points, and keep those with the smallest keys of either kind."""
+        exact, order = self.keys[:, 1].sort(stable=True)
+        exact, group, size = exact.unique_consecutive(return_inverse=True, return_counts=True)
+        first = order[size.cumsum(0) - size]
+        weight = self.kept_weight.new_zeros(len(first)).index_add_(0, group, self.kept_weight[order])
+        if len(first) > self.capacity:
+            cell = self.keys[first, 0]
+            last = cell.kthvalue(self.capacity).values
+            stays, ties = cell < last, cell == last
+            stays |= ties & (ties.cumsum(0) <= self.capacity - stays.sum())
+            stays[: self._n_exact] = True
+            first, weight = first[stays], weight[stays]
+        return replace(self, kept=self.kept.index_select(0, first), kept_weight=weight, keys=self.keys[first])
+
+    @property
+    def _n_exact(self) -> int:
+        return max(1, self.capacity // 2)
+
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """A uniform sample of the distinct points, (m, D), and their weights (m,), m at most `capacity`.
+
+        It is drawn by the keys of the cells, which other last digits leave as they are. Points that lie close together
+        for their distance from the origin share cells, which would be drawn as a whole: of those half as many are
+        drawn, by their exact keys.
+        """
+        by_cell = self.keys[:, 0].argsort(stable=True)
+        if len(by_cell) > self.capacity:
+            by_cell = by_cell[: self.capacity]
+            if len(self.keys[by_cell, 0].unique_consecutive()) < APART * self.capacity:
+                by_cell = torch.arange(self._n_exact, device=by_cell.device)
+        return self.kept.index_select(0, by_cell), self.kept_weight[by_cell]
 
     def __add__(self, other: "Survey") -> "Survey":
         """Merge by Chan, Golub, LeVeque (1983), equation 2.1."""
@@ -156,8 +180,8 @@ class Survey:
             mean,
             torch.hypot(within, delta * (share * rest).sqrt()),
             torch.maximum(self.largest, other.largest),
-            torch.cat([self.sample, other.sample]),
-            torch.cat([self.sample_weight, other.sample_weight]),
+            torch.cat([self.kept, other.kept]),
+            torch.cat([self.kept_weight, other.kept_weight]),
             torch.cat([self.keys, other.keys]),
             self.capacity,
         )
@@ -195,13 +219,13 @@ class Survey:
         grid = scale / 64
         steps = self.mean / grid
         location = torch.where(steps.abs() < 2**53, steps.round() * grid, self.mean)
-        location = location.to(self.sample.dtype).double()
+        location = location.to(self.kept.dtype).double()
         return Standardisation(location, scale, torch.exp2(2 * (log_deviation - log_scale)))
 
     @property
     def noise(self) -> Tensor:
         """(D,), the rounding error of the data themselves, which must not count as spread."""
-        return self.mean.abs() * torch.finfo(self.sample.dtype).eps
+        return self.mean.abs() * torch.finfo(self.kept.dtype).eps
 
     @property
     def varies(self) -> Tensor:

@@ -206,7 +206,8 @@ class FailureDetector(nn.Module):
             self, no longer calibrated.
 
         Raises:
-            ValueError: an empty loader, features that are not finite, fewer inputs than components.
+            ValueError: an empty loader, features that are not finite, fewer than three inputs. Few inputs give fewer
+                components than asked for: one for every twenty.
         """
         return self.fit_outputs(self.outputs(loader), fitter)
 
@@ -270,11 +271,18 @@ class FailureDetector(nn.Module):
 
         A score that ranks among reference inputs gets a third of them for that, fewer where the calibration needs
         them, and is calibrated on the others. They are drawn by what they are, so no order matters, and the score is
-        fixed before the others are ranked, so the p-value is exactly valid. Where they are few, fitting inputs that
-        were held out join the reference.
+        fixed before the others are ranked, so the p-value is valid for new inputs drawn as they were. Where they are
+        few, fitting inputs that were held out join the reference.
         """
         self._check_fitted()
         outputs = outputs.to(self.dtype)
+        outside = int((~self.domain(outputs)).sum())
+        if outside:
+            raise ValueError(
+                f"calibration inputs: expected numbers like those of the fitting inputs; {outside} of "
+                f"{len(outputs.logits)} give logits or features that are not finite or a thousand times larger: look "
+                "for such inputs, and leave them out if they are no good ones"
+            )
         if self.score.n_reference:
             n, order = len(outputs.logits), outputs.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost

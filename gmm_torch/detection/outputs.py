@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.sampling import content_keys, shuffle
+from gmm_torch.sampling import row_keys, salted, shuffle
 
 
 class Outputs(NamedTuple):
@@ -16,7 +16,7 @@ class Outputs(NamedTuple):
         logits: (N, V, C), at least float32.
         features: by layer, each (N, V, D_layer), at least float32.
         labels: (N,) int64, only where a score asks for labels.
-        keys: (N,) int64, `content_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
+        keys: (N, 2) int64, `row_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
         precision: in which the classifier computed them, in words; see `gmm_torch.detection.precision`. Empty where
             nobody knows.
     """
@@ -49,15 +49,15 @@ class Outputs(NamedTuple):
 
     def with_keys_of(self, x: Tensor) -> "Outputs":
         """The same with the keys of their inputs x (N, ...)."""
-        return self._replace(keys=content_keys(x.flatten(1), 0))
+        return self._replace(keys=row_keys(x.flatten(1), 0))
 
     def shuffled(self) -> Tensor:
         """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.
 
-        It follows from the inputs' keys, or from the logits where there are none.
+        It follows from the keys of all the inputs, or from the logits where there are none.
         """
-        keys = content_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
-        return shuffle(keys)
+        keys = row_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
+        return shuffle(salted(keys))
 
     @staticmethod
     def cat(parts: Sequence["Outputs"]) -> "Outputs":

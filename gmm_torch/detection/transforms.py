@@ -15,6 +15,8 @@ MAX_POWER_ROWS = 2_000  # the same of the power transform, which searches featur
 POWER_RANGE = (-2.0, 4.0)  # of exponents: beyond, a few points decide
 # Smallest deviation of a feature or direction, relative to the largest: what varies less is noise of the arithmetic.
 FLOOR = 1e-3
+# Distance from zero within which the signed root is a straight line, about, so that its slope stays bounded.
+ROUNDED = 2.0**-23
 
 
 class Transform(nn.Module):
@@ -61,13 +63,18 @@ class Unit(Transform):
 
 
 class SignedRoot(Transform):
-    """Signed square root: draws the long tails of rectified features in."""
+    """Signed square root: draws the long tails of rectified features in.
+
+    It is sign(z) (sqrt(|z| + e) - sqrt(e)), e = 2^-23 in every type, written without the difference: continuous and
+    increasing, with a slope of at most 1 / (2 sqrt(e)).
+    """
 
     name = "signed_root"
 
     def forward(self, z: Tensor) -> Tensor:
         """See `Transform`."""
-        return z.sign() * (z.abs() + torch.finfo(z.dtype).eps).sqrt()
+        result: Tensor = z / ((z.abs() + ROUNDED).sqrt() + ROUNDED**0.5)
+        return result
 
 
 class Standardise(Transform):

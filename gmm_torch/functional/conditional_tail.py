@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.densities import log_normal
+from gmm_torch.functional.densities import log_normal, log_normal_cdf
+
+# Smallest share of a variance that is left when the other variable is known: what float32 tells from none.
+LEAST_LEFT = 2.0**-23
 
 
 def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
@@ -27,7 +30,7 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     share = (log_weights + log_normal(distance, variance.log(), 1)).log_softmax(-1)  # (N, K)
     slope = covariances[:, 0, 1] / variance
     left = covariances[:, 1, 1] - slope * covariances[:, 0, 1]
-    scale = left.clamp_min(torch.finfo(left.dtype).eps * covariances[:, 1, 1]).sqrt()
+    scale = torch.maximum(left, LEAST_LEFT * covariances[:, 1, 1]).sqrt()
     standard = (deviation[..., 1] - slope * deviation[..., 0]) / scale
-    result: Tensor = (share + torch.special.log_ndtr(standard)).logsumexp(-1).clamp_max(0)
+    result: Tensor = (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)
     return result

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.devices import rows_at_once
+from gmm_torch.sampling import NUMBERING_BITS, cell_keys, numbered, uniform
+
+# Squared distances from the origin and from a centre, relative to which two distances are the same.
+TIE = 2.0**-17
 
 
 class Initialisation(ABC):
@@ -51,13 +55,21 @@ def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) ->
         norm: (m,), the squared norms of x, for who has them.
     """
     norm = x.square().sum(-1) if norm is None else norm
-    return torch.sub(centres.square().sum(-1, keepdim=True) + norm, centres @ x.mT, alpha=2).clamp_min_(0)
+    total = centres.square().sum(-1, keepdim=True) + norm
+    return total.sub_(centres @ x.mT, alpha=2).clamp_min_(0)
 
 
-def nearest(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance (..., m) of each x (m, D) to the nearest of the centres (..., K, D), and which that is."""
-    closest, label = relative_distances(x, centres).min(-1)
-    return (closest + x.square().sum(-1)).clamp_min_(0), label
+def assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance (..., m) of each x (m, D) to the nearest of the centres (..., K, D), and its share of each.
+
+    The shares (..., m, K) are one and zeros, but for points that are as far from several centres up to rounding, as
+    round numbers often are: those are divided, since last digits must not decide.
+    """
+    relative, norm = relative_distances(x, centres), x.square().sum(-1)
+    closest = relative.amin(-1)
+    bound = closest + TIE * (closest + 2 * norm)
+    share = (relative <= bound[..., None]).to(x.dtype)
+    return (closest + norm).clamp_min_(0), share.div_(share.sum(-1, keepdim=True))
 
 
 def relative_distances(x: Tensor, centres: Tensor) -> Tensor:
@@ -66,15 +78,38 @@ def relative_distances(x: Tensor, centres: Tensor) -> Tensor:
     return torch.sub(centres.square().sum(-1)[..., None, :], x @ centres.mT, alpha=2)
 
 
-def draw(probability: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n indices for each row of unnormalised `probability` (..., m), with replacement: (..., n).
+class Draws:
+    """Random numbers for points that depend on what the points are, never on their order or their last digits.
 
-    A row that sums to zero is drawn from uniformly.
+    A point is drawn by a race (Efraimidis and Spirakis 2006): it arrives after a time that is exponential with its
+    weight as the rate, and the first wins. So one point that comes, goes or changes its key matters only if it wins;
+    positions in a cumulative sum would move all draws.
+
+    Args:
+        x: (m, D), standardised points.
+        generator: from which one number is taken, the seed of all draws.
     """
-    cumulative = probability.double().cumsum(-1)
-    total = cumulative[..., -1:]
-    uniform = torch.arange(1, probability.shape[-1] + 1, dtype=torch.float64, device=probability.device)
-    cumulative = torch.where(total > 0, cumulative, uniform.expand_as(cumulative))
-    u = torch.rand(*probability.shape[:-1], n, generator=generator, dtype=torch.float64, device="cpu")
-    target = u.to(probability.device) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).clamp_max(probability.shape[-1] - 1)
+
+    def __init__(self, x: Tensor, generator: torch.Generator) -> None:
+        seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
+        # Along a line through a cell, other last digits hardly change the order that its points are numbered in.
+        order = (x @ torch.linspace(1, 2, x.shape[1], dtype=x.dtype, device=x.device)).argsort(stable=True)
+        keys = cell_keys(x, seed, NUMBERING_BITS)
+        self.keys = torch.empty_like(keys).index_copy_(0, order, numbered(keys[order]))
+
+    def uniform(self, number: Tensor, rows: slice = slice(None)) -> Tensor:
+        """In [0, 1], float32, for draws of these numbers (...) and the points: (..., n)."""
+        return uniform(self.keys[rows], number.to(self.keys)[..., None])
+
+    def without_replacement(self, weight: Tensor, n: int, number: Tensor) -> Tensor:
+        """Indices (..., n) of points drawn with these unnormalised probabilities (..., m).
+
+        Args:
+            weight: (..., m), >= 0.
+            n: fewer are drawn, and some of them again, where fewer have a positive weight; where none has, it is one.
+            number: (...) int64, one for each draw.
+        """
+        arrival = self.uniform(number).neg_().log1p_().div_(weight)  # the later, the lower
+        last, index = arrival.topk(min(n, weight.shape[-1]), dim=-1)
+        n_drawn = torch.isfinite(last).sum(-1, keepdim=True).clamp_min(1)
+        return index.gather(-1, torch.arange(n, device=index.device).expand(*index.shape[:-1], n) % n_drawn)

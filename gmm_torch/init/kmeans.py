@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, chunks, nearest
+from gmm_torch.init.base import Initialisation, assign, chunks
 from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
 
 MAX_ITER = 25
@@ -26,12 +26,11 @@ def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tens
     mass, total, distances = centres.new_zeros(n_init, n_components), torch.zeros_like(centres), []
     for rows in chunks(x, ALIVE * n_init * n_components):
         part = x[rows]
-        distance, label = nearest(part, centres)  # (R, n)
-        # A product with the one-hot labels, unlike a scatter, adds in the same order every time on a GPU.
-        one_hot = label[:, None] == torch.arange(n_components, device=x.device)[:, None]  # (R, K, n)
-        membership = one_hot * weight[rows]
-        mass += membership.sum(-1)
-        total += membership @ part
+        distance, share = assign(part, centres)  # (R, n), (R, n, K)
+        # A product with the shares, unlike a scatter, adds in the same order every time on a GPU.
+        membership = share.mul_(weight[rows, None])
+        mass += membership.sum(-2)
+        total += membership.mT @ part
         distances.append(distance)
     closest = torch.cat(distances, dim=1)  # (R, m)
     updated = total / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]

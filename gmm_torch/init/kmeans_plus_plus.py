@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, chunks, draw, squared_distances
+from gmm_torch.init.base import Draws, Initialisation, chunks, squared_distances
 
 # Numbers that a step keeps for a point, restart and candidate: products, distances, the smaller of two.
 ALIVE = 3
@@ -19,17 +19,18 @@ class KMeansPlusPlus(Initialisation):
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
         """See `Initialisation`."""
         n_candidates = 2 + int(math.log(n_components))
-        first = draw(weight.expand(n_init, -1), 1, generator)  # (R, 1)
-        restart = torch.arange(n_init, device=x.device)
+        draws, restart = Draws(x, generator), torch.arange(n_init, device=x.device)
+        first = draws.without_replacement(weight.expand(n_init, -1), 1, restart)  # (R, 1)
         chosen = [x[first[:, 0]]]
         norm = x.square().sum(-1)
         closest = squared_distances(x, chosen[0][:, None], norm)[:, 0]  # (R, m)
-        for _ in range(1, n_components):
-            candidate = draw(closest * weight, n_candidates, generator)  # (R, L)
+        for step in range(1, n_components):
+            number = step * n_init + restart
+            candidate = draws.without_replacement(closest * weight, n_candidates, number)  # (R, L)
             potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
             for rows in chunks(x, ALIVE * n_init * n_candidates):
                 distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
-                smaller = torch.minimum(distance, closest[:, None, rows])
+                smaller = torch.minimum(distance, closest[:, None, rows], out=distance)
                 potential += smaller @ weight[rows]
             place = potential.argmin(1)  # (R,)
             best = candidate[restart, place]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation, chunks
+from gmm_torch.init.base import Draws, Initialisation, chunks
 
 # Numbers that are kept for a point, restart and component: what is drawn, shares, and these times weights.
 ALIVE = 3
@@ -17,12 +17,12 @@ class Random(Initialisation):
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
         """See `Initialisation`."""
         mass, total = x.new_zeros(n_init, n_components), x.new_zeros(n_init, n_components, x.shape[1])
+        draws = Draws(x, generator)
+        number = torch.arange(n_init * n_components).view(n_init, n_components)
         for rows in chunks(x, ALIVE * n_init * n_components):
             part = x[rows]
-            # Drawn point by point: the chunks do not matter.
-            size = (len(part), n_init, n_components)
-            drawn = torch.rand(size, generator=generator, dtype=torch.float32, device="cpu").to(x)
-            share = (drawn / drawn.sum(-1, keepdim=True)).movedim(0, -1) * weight[rows]  # (R, K, n)
+            drawn = draws.uniform(number, rows).to(x)  # (R, K, n)
+            share = drawn.div_(drawn.sum(1, keepdim=True)).mul_(weight[rows])
             mass += share.sum(-1)
             total += share @ part
         return total / mass[..., None]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.init.base import Initialisation
+from gmm_torch.init.base import Draws, Initialisation
 
 
 class RandomFromData(Initialisation):
@@ -13,9 +13,6 @@ class RandomFromData(Initialisation):
 
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
         """See `Initialisation`."""
-        probability = weight.cpu().double()
-        if len(x) >= n_components:
-            rows = [torch.multinomial(probability, n_components, generator=generator) for _ in range(n_init)]
-        else:
-            rows = [torch.multinomial(probability, n_components, True, generator=generator) for _ in range(n_init)]
-        return x[torch.stack(rows).to(x.device)]
+        restart = torch.arange(n_init, device=x.device)
+        draws = Draws(x, generator)
+        return x[draws.without_replacement(weight.expand(n_init, -1), n_components, restart)]

@@ -405,6 +405,7 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
             "a list of batches": lambda: about(fitted(usual)),
             "the same again": lambda: about(fitted(usual)),
             "batches of 50": near(lambda: about(fitted(split("fit").split(50))), 5e-3),
+            "batches of 1": near(lambda: about(fitted(split("fit").split(1))), 5e-3),
             "one batch": near(lambda: about(fitted([split("fit")])), 5e-3),
             "a DataLoader with labels": lambda: about(fitted(_loader("fit"))),
             "outputs": lambda: about(_from_outputs()),
@@ -420,7 +421,6 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
         "a share of clean images refused by a detector",
         {
             "fitted in float32": lambda: share_refused(fitted(usual)),
-            "fitted in batches of 1": near(lambda: share_refused(fitted(split("fit").split(1))), 0.05, 0),
             "fitted under autocast": near(lambda: share_refused(within(bfloat16, lambda: fitted(usual))()), 0.05, 0),
         },
     )

@@ -39,7 +39,7 @@ class UnreadableImagesError(DataError):
         shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
         super().__init__(
             f"{len(paths)} of {n_files} image files in {folder} can't be read: {shown}. "
-            "Repair or remove them, or set skip_unreadable=true to leave them out. "
+            "Repair or remove them, or set data.source.skip_unreadable=true to leave them out. "
             f"The first: {next(iter(reasons.values()))}"
         )
 

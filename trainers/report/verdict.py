@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from trainers.tables import BASELINE, percent, source_label, winner
 
-CATCHES, PARTLY = 0.90, 0.70  # AUROC from which a source counts as caught, as caught in part
+# Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
+CATCHES, PARTLY = 0.80, 0.40
 UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small to judge by
 MAX_NAMES = 4  # of a list in the headline
 
@@ -24,10 +25,11 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict:
         sentences = [_false_alarms(metrics), _unmeasured(metrics)]
         return Verdict("There were no failures to catch.", [sentence for sentence in sentences if sentence])
     measured = {name: s for name, s in measured.items() if not _unsure(s)}
-    ordered = sorted(measured, key=lambda name: -measured[name]["auroc"])
-    caught = [name for name in ordered if measured[name]["auroc"] >= CATCHES]
-    partly = [name for name in ordered if PARTLY <= measured[name]["auroc"] < CATCHES]
-    missed = [name for name in ordered if measured[name]["auroc"] < PARTLY]
+    refused = {name: 1 - s["fpr_at_95_tpr"] for name, s in measured.items()}
+    ordered = sorted(measured, key=lambda name: (-refused[name], -measured[name]["auroc"]))
+    caught = [name for name in ordered if refused[name] >= CATCHES]
+    partly = [name for name in ordered if PARTLY <= refused[name] < CATCHES]
+    missed = [name for name in ordered if refused[name] < PARTLY]
     clauses = []
     if caught:
         clauses.append(f"catches {_names(caught)}")

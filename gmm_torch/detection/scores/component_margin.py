@@ -1,8 +1,12 @@
 """How far ahead the most probable component is."""
 
+from typing import Self
+
 from torch import Tensor
 
+from gmm_torch.detection.feature_mixture import POINTS_PER_COMPONENT
 from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 
@@ -23,6 +27,20 @@ class ComponentMargin(LayerMixtures):
         if n_components < 2:
             raise ValueError(f"n_components: a margin needs at least 2; got {n_components}")
         super().__init__(n_components, covariance_type, transform)
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`.
+
+        Raises:
+            ValueError: too few inputs for two components.
+        """
+        needed = 2 * POINTS_PER_COMPONENT
+        if len(outputs.logits) < needed:
+            raise ValueError(
+                f"component_margin: expected at least {needed} fitting inputs, {POINTS_PER_COMPONENT} for each of two "
+                f"components; got {len(outputs.logits)}: give more, or choose another score"
+            )
+        return super().fit(outputs, fitter)
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats, at least 0."""

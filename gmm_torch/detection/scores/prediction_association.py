@@ -55,6 +55,13 @@ class PredictionAssociation(LayerMixtures):
         self.log_association = (counts / counts.sum(-1, keepdim=True)).log().to(logits)
         return self
 
+    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """See `Score`; there are fewer components where there were few fitting inputs."""
+        super().reserve(shapes)
+        sizes = {mixture.n_components for mixture in self.mixtures}
+        if len(sizes) == 1:
+            self.log_association = self.log_association[:, : sizes.pop()].contiguous()
+
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
         predicted = outputs.own_logits.argmax(1)

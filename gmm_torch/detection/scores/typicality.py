@@ -9,6 +9,8 @@ from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
+FLOOR = 2.0**-23  # nats, the smallest deviation: where all log-densities are equal
+
 
 class Typicality(LayerMixtures):
     """- sum over the layers of |log p(z) - m| / s, m and s the mean and deviation of log p(z) over fitting inputs.
@@ -43,7 +45,7 @@ class Typicality(LayerMixtures):
         log_p = self.log_probs(outputs)
         wide = log_p.double()
         self.location = wide.mean(0).to(log_p)
-        self.scale = wide.std(0, correction=0).clamp_min(torch.finfo(log_p.dtype).eps).to(log_p)
+        self.scale = wide.std(0, correction=0).clamp_min(FLOOR).to(log_p)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:

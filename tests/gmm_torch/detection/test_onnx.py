@@ -22,8 +22,14 @@ def test_onnxruntime_gives_the_same_verdicts_at_any_batch_size(name, net, tmp_pa
     assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
     for x in (images(1, 3), images(50, 4), images(50, 5) * 10):
         found = session.run(None, {"x": x.numpy()})
-        for other, eager in zip(found, detector(x), strict=True):
-            torch.testing.assert_close(torch.from_numpy(other), eager, rtol=1e-4, atol=1e-4)
+        verdict = detector(x)
+        # where a score nearly ties with one of a calibration image, its last digits decide the rank
+        nearest = (verdict.score[:, None] - detector.calibration.scores).abs().amin(1)
+        clear = nearest > 1e-4 * verdict.score.abs()
+        assert clear.float().mean() > 0.7
+        for name, other, eager in zip(OUTPUTS, found, verdict, strict=True):
+            rows = clear if name in ("p_value", "accept") else torch.ones_like(clear)
+            torch.testing.assert_close(torch.from_numpy(other)[rows], eager[rows], rtol=1e-4, atol=1e-4)
 
 
 def test_what_can_not_be_written_is_told_before(net, tmp_path):

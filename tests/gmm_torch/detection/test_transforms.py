@@ -57,6 +57,29 @@ def test_whitened_features_are_uncorrelated_and_of_unit_variance_the_widest_dire
     assert abs(np.corrcoef(along, found[:, 0].numpy())[0, 1]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_the_signed_root_is_one_function_in_every_type(dtype, tolerance):
+    size = torch.cat([torch.zeros(1), torch.logspace(-12, 4, 200)])
+    z = torch.cat([-size.flip(0), size]).to(dtype)
+    root = TRANSFORMS["signed_root"](1)
+    wide = root(z.double())
+    torch.testing.assert_close(root(z).double(), wide, rtol=tolerance, atol=0)
+    torch.testing.assert_close(wide.square() * z.double().sign(), z.double(), rtol=1e-2, atol=2e-4)
+
+
+def test_the_signed_root_rises_without_a_jump_and_with_a_bounded_slope():
+    z = torch.cat([-torch.logspace(1, -15, 400), torch.zeros(1), torch.logspace(-15, 1, 400)]).double()
+    z.requires_grad_()
+    root = TRANSFORMS["signed_root"](1)(z)
+    (slope,) = torch.autograd.grad(root.sum(), z)
+    largest = 0.5 * 2**11.5
+    assert root[400] == 0
+    assert (root.diff() > 0).all()
+    assert (root.diff() <= z.diff() * largest * (1 + 1e-9)).all()
+    assert ((slope > 0) & (slope <= largest * (1 + 1e-9))).all()
+    assert float(slope.detach()[400]) == pytest.approx(largest)
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_every_transform_keeps_the_shape_is_finite_and_takes_constant_features(name):
     z = torch.cat([skewed().float(), torch.full((1500, 1), 7.0)], dim=1)

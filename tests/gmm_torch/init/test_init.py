@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gmm_torch.init import INITIALISATIONS, get_initialisation
-from gmm_torch.init.base import draw, squared_distances
+from gmm_torch.init.base import Draws, assign, squared_distances
 from gmm_torch.init.kmeans import lloyd_step
 
 each = pytest.mark.parametrize("name", sorted(INITIALISATIONS))
@@ -89,15 +89,67 @@ def test_distances_are_those_of_a_loop(x):
 
 
 def test_draws_follow_the_probabilities():
-    index = draw(torch.tensor([0.0, 1.0, 3.0, 0.0]), 4000, generator())
-    counts = torch.bincount(index, minlength=4)
+    points = torch.randn(4, 2, generator=generator())
+    index = Draws(points, generator()).without_replacement(torch.tensor([0.0, 1.0, 3.0, 0.0]), 1, torch.arange(4000))
+    counts = torch.bincount(index[:, 0], minlength=4)
     assert counts[0] == counts[3] == 0
     # Binomial(4000, 3/4) has a standard deviation of 27; five of them.
     assert abs(int(counts[2]) - 3000) < 137
 
 
-def test_a_row_of_zeros_is_drawn_from_uniformly():
-    assert draw(torch.zeros(3), 500, generator()).unique().tolist() == [0, 1, 2]
+def test_points_are_drawn_without_replacement_while_there_are_any():
+    draws = Draws(torch.randn(4, 2, generator=generator()), generator())
+    weight = torch.tensor([1.0, 2.0, 0.0, 4.0])
+    index = draws.without_replacement(weight, 5, torch.arange(2000))
+    assert (index[:, :3].sort(1).values == torch.tensor([0, 1, 3])).all()
+    assert torch.equal(index[:, 3:], index[:, :2])
+    # First 3, then 1, then 0: 4/7 * 2/3 = 0.381 of 2000, with a standard deviation of 22; five of them.
+    assert abs(int((index[:, :3] == torch.tensor([3, 1, 0])).all(1).sum()) - 762) < 109
+
+
+def test_draws_of_one_point_and_of_one_draw_are_independent():
+    u = Draws(torch.randn(400, 3, generator=generator()), generator()).uniform(torch.arange(400)).double()
+    assert u.min() >= 0
+    assert u.max() <= 1
+    centred = (u - 0.5) * 12**0.5
+    for rows in (centred, centred.mT):
+        correlation = (rows @ rows.mT / 400).fill_diagonal_(0)
+        # 79,800 correlations of standard deviation 1/20: six of them are passed by chance once in 6,000 tables.
+        assert correlation.abs().max() < 6 / 20
+        assert (correlation.square().sum() / (400 * 399) * 400 - 1).abs() < 0.05
+
+
+def test_a_row_of_zeros_is_no_trouble():
+    points = torch.randn(3, 2, generator=generator())
+    index = Draws(points, generator()).without_replacement(torch.zeros(3), 2, torch.arange(5))
+    assert index.shape == (5, 2)
+    assert ((index >= 0) & (index < 3)).all()
+
+
+@each
+@pytest.mark.parametrize("relative", [2.0**-24, 1e-6])
+def test_other_last_digits_give_the_same_means(x, name, relative):
+    noise = 2 * torch.rand(x.shape, generator=generator(5), dtype=torch.float64) - 1
+    other = (x.double() * (1 + relative * noise)).float()
+    assert not torch.equal(other, x)
+    means, others = (get_initialisation(name).means(v, torch.ones(90), 4, 8, generator(1)) for v in (x, other))
+    torch.testing.assert_close(others, means, rtol=1e-4, atol=1e-4)
+
+
+@each
+def test_one_point_more_changes_few_of_the_draws(x, name):
+    weight, more = torch.ones(91), torch.cat([x[:1] + 0.5, x])
+    means = get_initialisation(name).means(x, weight[1:], 3, 40, generator(1))
+    others = get_initialisation(name).means(more, weight, 3, 40, generator(1))
+    # The point wins one of the draws of a start with a probability below a tenth.
+    assert ((others - means).abs().amax((1, 2)) < 0.5).sum() >= 30
+
+
+def test_round_points_between_two_means_are_divided():
+    x = torch.tensor([[0.0], [1.0], [2.0], [2.0 + 1e-6]])
+    distance, share = assign(x, torch.tensor([[0.0], [2.0]]))
+    torch.testing.assert_close(distance, torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    assert share.tolist() == [[1, 0], [0.5, 0.5], [0, 1], [0, 1]]
 
 
 def test_an_unknown_initialisation_is_refused_with_the_known_ones():

@@ -1,9 +1,16 @@
 from trainers.report.verdict import verdict
 
 
-def source(auroc, softmax, width=0.02):
+def source(auroc, softmax, width=0.02, refused=None):
     effect = None if auroc is None else {"interval": [auroc - width / 2, auroc + width / 2]}
-    return {"auroc": auroc, "n": 9, "effect_size": effect, "baselines": {"max_softmax": {"auroc": softmax}}}
+    fpr = None if auroc is None else 2 - 2 * auroc if refused is None else 1 - refused
+    return {
+        "auroc": auroc,
+        "n": 9,
+        "fpr_at_95_tpr": fpr,
+        "effect_size": effect,
+        "baselines": {"max_softmax": {"auroc": softmax}},
+    }
 
 
 def metrics(**sources):
@@ -25,6 +32,13 @@ def test_the_headline_sorts_sources_by_how_well_they_are_caught():
         "The detector catches mnist images and bim attacks, but only part of the test errors, "
         "and misses most tiny imagenet images."
     )
+
+
+def test_what_is_ranked_well_but_accepted_is_not_caught():
+    found = verdict(
+        metrics(**{"ood/noise": source(0.95, 0.6, refused=0.29), "ood/mnist": source(0.93, 0.9, refused=0.9)})
+    )
+    assert found.headline == "The detector catches mnist images, and misses most noise images."
 
 
 def test_it_says_where_softmax_is_the_better_choice():
