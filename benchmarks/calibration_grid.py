@@ -18,6 +18,7 @@ that succeeded, sets of another distribution. The softmax beside is its maximum,
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,17 +211,15 @@ def summary(each: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def cells_of(network: Mapping[str, Any]) -> dict[tuple[int, int], Mapping[str, Any]]:
     """(fitted, calibrated) -> summary, in ascending order."""
-    found = {
-        (int(m), int(n)): cell for m, line in network["rows"].items() for n, cell in line["cells"].items()
-    }
+    found = {(int(m), int(n)): cell for m, line in network["rows"].items() for n, cell in line["cells"].items()}
     return dict(sorted(found.items()))
 
 
 def steps(cells: Mapping[tuple[int, int], Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
     """Direction -> the largest step of the mean between neighbours, and where."""
     fitted, calibrated = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-    across = [((m, a), (m, b)) for m in fitted for a, b in zip(calibrated, calibrated[1:], strict=False)]
-    down = [((a, n), (b, n)) for n in calibrated for a, b in zip(fitted, fitted[1:], strict=False)]
+    across = [((m, a), (m, b)) for m in fitted for a, b in itertools.pairwise(calibrated)]
+    down = [((a, n), (b, n)) for n in calibrated for a, b in itertools.pairwise(fitted)]
     found = {}
     for name, pairs in (("calibrated", across), ("fitted", down)):
         size, first, second = max((abs(cells[b]["mean"] - cells[a]["mean"]), a, b) for a, b in pairs)
@@ -298,7 +297,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--title", required=True, help="of the network's table")
     parser.add_argument("--outputs", required=True, type=Path, help="read if it is there, or else written")
-    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="of classifier and data; see conf/")
+    parser.add_argument(
+        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="of classifier and data; see conf/"
+    )
     parser.add_argument("--ood", nargs="*", default=[], metavar="NAME=SET", help="see detection.py")
     parser.add_argument("--budgets", nargs=2, default=("8/255", "2/255"), metavar=("LARGE", "SMALL"))
     parser.add_argument("--held-out-every", type=int, default=10, help="see detection.py")
