@@ -241,6 +241,11 @@ def goals(network: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     }
 
 
+def spread(cells: Mapping[tuple[int, int], Mapping[str, Any]]) -> float:
+    """How far the means of two seeds lie apart, at most in any cell."""
+    return max(high - low for low, high in (cell["range of mean"] for cell in cells.values()))
+
+
 def signed(fall: float) -> str:
     """A fall in words."""
     return f"{fall:.1f} points under" if fall >= 0 else f"{-fall:.1f} points above"
@@ -269,7 +274,7 @@ def document(result: Mapping[str, Any]) -> str:
             f"Errors are at worst {signed(fall)} the softmax ({place}); {FEW[0]} fitted and {FEW[1]} calibrated are "
             f"{signed(cost)} {full} in the mean ({GOALS}). Largest steps of the mean between neighbours: "
             + "; ".join(f"{size:.1f} ({where})" for size, where in moved.values())
-            + f". Seeds: {seeds_in_words(network)}."
+            + f". Seeds: {seeds_in_words(network)}; their means lie up to {spread(cells):.1f} points apart in a cell."
         )
     machine, versions = result["facts"], result["facts"]["versions"]
     text.append(

@@ -473,7 +473,7 @@ class Workbench:
     def layers(self) -> dict[str, list[str]]:
         """Rule -> names."""
         x = self.train[0][0][None].to(self.device).repeat(2, 1, 1, 1)
-        return {rule: find(self.classifier, x) for rule, find in FINDERS.items()}
+        return {rule: find(self.classifier, x)[0] for rule, find in FINDERS.items()}
 
     @torch.no_grad()
     def outputs(self, name: str, images: Dataset[Any]) -> Outputs:
