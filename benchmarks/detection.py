@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.detector import REG_COVAR
+from gmm_torch.detection.detector import fit_mixture
 from gmm_torch.detection.features import FeatureExtractor
 from gmm_torch.detection.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.detection.scores import SCORES, Score, make_score
@@ -226,13 +226,13 @@ class Fitter:
 
     def __call__(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
         """Fit in place."""
-        key = hashlib.sha256(f"{self.seed} {REG_COVAR} {mixture}".encode())
+        key = hashlib.sha256(f"{self.seed} {mixture} {inspect.getsource(fit_mixture)}".encode())
         key.update(features.contiguous().numpy().tobytes())
         path = self.folder / f"{key.hexdigest()[:24]}.safetensors"
         if path.exists():
             mixture.load_state_dict(load_file(path))
             return mixture
-        mixture.fit(features, reg_covar=REG_COVAR, seed=self.seed)
+        fit_mixture(mixture, features, self.seed)
         with atomic_path(path) as temporary:
             save_file({name: value.contiguous() for name, value in mixture.state_dict().items()}, temporary)
         return mixture
@@ -300,22 +300,21 @@ class Ours:
         score = detector.score
         assert isinstance(score, Consensus)
         names, n = list(score.weights), len(detector.extractor.views)
+        weights = dict(zip(names, score.log_weights.exp().tolist(), strict=True))
         log_p = self.everything(detector, score.log_p_values)  # (N, J)
 
-        def by(rule: str, weights: Mapping[str, float]) -> dict[str, float]:
-            return self.combined(log_p, names, COMBINATIONS[rule], weights)
+        def by(rule: str, of_parts: Mapping[str, float]) -> dict[str, float]:
+            return self.combined(log_p, names, COMBINATIONS[rule], of_parts)
 
-        found = {
-            ("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by(score.combination, score.weights)
-        }
+        found = {("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by(score.combination, weights)}
         for rule in COMBINATIONS:
             if rule != score.combination:
-                found["combination", f"{rule}, views={n}"] = by(rule, score.weights)
+                found["combination", f"{rule}, views={n}"] = by(rule, weights)
         found["combination", f"{score.combination} with equal weights, views={n}"] = by(
             score.combination, dict.fromkeys(names, 1.0)
         )
         for name in names:
-            rest = {other: weight for other, weight in score.weights.items() if other != name}
+            rest = {other: weight for other, weight in weights.items() if other != name}
             found["combination", f"without {name}, views={n}"] = by(score.combination, rest)
             found["score alone", f"{name}, views={n}"] = by("fisher", {name: 1.0})
         return found
@@ -474,7 +473,7 @@ class Workbench:
     def layers(self) -> dict[str, list[str]]:
         """Rule -> names."""
         x = self.train[0][0][None].to(self.device).repeat(2, 1, 1, 1)
-        return {rule: find(self.classifier, x) for rule, find in FINDERS.items()}
+        return {rule: find(self.classifier, x)[0] for rule, find in FINDERS.items()}
 
     @torch.no_grad()
     def outputs(self, name: str, images: Dataset[Any]) -> Outputs:

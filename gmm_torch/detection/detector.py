@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -42,6 +43,14 @@ HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
 # Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
 # held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
 REG_COVAR = 1e-2
+
+
+def fit_mixture(mixture: GaussianMixture, features: Tensor, seed: int) -> GaussianMixture:
+    """Fit a mixture of a score to features (N, D) in place, as `FailureDetector.fit` does without a fitter."""
+    # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new inputs
+    # all fall to the widest of them.
+    shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
+    return mixture.fit(features, reg_covar=REG_COVAR, shrinkage=shrinkage, seed=seed)
 
 
 class FailureDetector(nn.Module):
@@ -226,7 +235,7 @@ class FailureDetector(nn.Module):
         self._build(widths, outputs.logits.shape[-1])
         self.to(outputs.logits.device)
         order = outputs.shuffled()
-        self.score.fit(outputs.rows(order[n_held_out:]), fitter or self._fit_mixture)
+        self.score.fit(outputs.rows(order[n_held_out:]), fitter or partial(fit_mixture, seed=self.seed))
         held_out = outputs.rows(order[:n_held_out])
         if n_held_out:
             self.score.hold_out(held_out)
@@ -242,12 +251,6 @@ class FailureDetector(nn.Module):
     def _calibrated_in(self, precision: str) -> None:
         self.precision = precision
         self._warned_of.clear()
-
-    def _fit_mixture(self, mixture: GaussianMixture, features: Tensor) -> GaussianMixture:
-        # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new
-        # inputs all fall to the widest of them.
-        shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
-        return mixture.fit(features, reg_covar=REG_COVAR, shrinkage=shrinkage, seed=self.seed)
 
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes

@@ -10,6 +10,9 @@ from torch import Tensor
 WINDOW = 0.1
 # Smallest scale of the tail below the reference, in the same unit: where the lowest scores are tied they have none.
 MIN_EXCESS = 1e-3
+# Of so many of the lowest reference scores, at least, the scale of that tail is the mean excess: the gap between two of
+# them is now and then so small that their part alone decides.
+MIN_TAIL = 5
 
 
 def log_tail(score: Tensor, reference: Tensor) -> Tensor:
@@ -17,8 +20,8 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
 
     Between distinct reference scores it interpolates log(#{reference <= score} / (n + 1)) linearly: within a rank of
     the conformal p-value, scores that are tied counted as one rank. Below the smallest it goes on as an exponential
-    tail whose scale is the mean excess of the lowest tenth, so that inputs further out stay ordered. Only the order of
-    the combined statistic is used, so this shape bears on power, never on validity.
+    tail whose scale is the mean excess of the lowest tenth, of five at least, so that inputs further out stay ordered.
+    Only the order of the combined statistic is used, so this shape bears on power, never on validity.
 
     The slope of a rank between two reference scores that nearly agree has no bound, and above the largest it is zero.
     So the gradient is that of the function averaged over a window of two tenths of the reference's standard deviation
@@ -58,7 +61,7 @@ def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
     share = torch.where(gap > 0, (score - low) / torch.where(gap > 0, gap, 1), 0).clamp(0, 1)
     ends = torch.log(up_to.to(score)), torch.log(up_to_high.to(score))
     inside = torch.minimum(ends[0] + (ends[1] - ends[0]) * share, ends[1])  # rounding never makes it fall
-    n_tail = max(2, n // 10)
+    n_tail = max(min(MIN_TAIL, n), n // 10)
     excess = torch.maximum((reference[n_tail - 1] - reference[:n_tail]).mean(), MIN_EXCESS * spread)
     beyond = (reference[0] - score).clamp_min(0) / excess
     rank = torch.where(score < reference[0], torch.log(lowest.to(score)), inside)

@@ -265,6 +265,29 @@ def test_calibrating_again_leaves_nothing_of_the_earlier_calibration(net):
         assert torch.equal(again, once)
 
 
+def test_a_calibration_that_fails_leaves_the_earlier_one(net, detector):
+    before = detector(images(50, 3))
+    for bad in (images(60, 4), images(18, 4)):
+        bad[7] *= 1e7 if len(bad) == 60 else 1
+        with pytest.raises(ValueError, match=r"calibration inputs: expected numbers like|needs at least 19"):
+            detector.calibrate([bad])
+        assert all(torch.equal(a, b) for a, b in zip(detector(images(50, 3)), before, strict=True))
+
+
+@pytest.mark.parametrize("n", [12, 60, 450])
+@pytest.mark.parametrize("name", SCORES)
+def test_files_of_every_score_are_read_however_few_images_it_was_fitted_to(name, n, net, tmp_path):
+    detector = FailureDetector(net, score=make_score(name), alpha=0.1)
+    if name == "component_margin" and n < 40:
+        with pytest.raises(ValueError, match="expected at least 40 fitting inputs"):
+            detector.fit(batches(n, 1))
+        return
+    detector.fit(batches(n, 1)).calibrate(batches(60, 2))
+    detector.save(tmp_path / "d.safetensors")
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    assert torch.equal(loaded(images(9, 3)).p_value, detector(images(9, 3)).p_value)
+
+
 def test_the_order_of_images_changes_nothing(net):
     def verdict(order):
         fitting, calibration = images(300, 1), images(300, 2)

@@ -32,6 +32,26 @@ def test_onnxruntime_gives_the_same_verdicts_at_any_batch_size(name, net, tmp_pa
             torch.testing.assert_close(torch.from_numpy(other)[rows], eager[rows], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_far_out_are_refused_by_the_file_too(tmp_path):
+    """`depth_agreement` falls without end for inputs that the classifier is sure of and the layers before are not."""
+    torch.manual_seed(0)
+    stages = [torch.nn.Sequential(torch.nn.Conv2d(a, b, 3, 2, 1), torch.nn.ReLU()) for a, b in ((1, 4), (4, 8), (8, 8))]
+    net = torch.nn.Sequential(*stages, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    x = torch.rand(700, 1, 16, 16)
+    detector = FailureDetector(net, score=make_score("depth_agreement", n_components=2), alpha=0.1)
+    detector.fit(x[:300].split(100)).calibrate(x[300:600].split(100))
+    save_onnx(detector, x[:4], tmp_path / "detector.onnx")
+    odd = torch.cat([x[600:], *(x[600:640] * factor for factor in (3, 10, 30, 100))])
+    verdict = detector(odd)
+    assert verdict.score.min() < -40  # where the exporter's own function is not a number
+    found = onnxruntime.InferenceSession(tmp_path / "detector.onnx").run(None, {"x": odd.numpy()})
+    score = torch.from_numpy(found[OUTPUTS.index("score")])
+    torch.testing.assert_close(score, verdict.score, rtol=1e-3, atol=1e-3)
+    clear = (verdict.score[:, None] - detector.calibration.scores).abs().amin(1) > 1e-3
+    assert torch.equal(torch.from_numpy(found[OUTPUTS.index("accept")])[clear], verdict.accept[clear])
+
+
 def test_what_can_not_be_written_is_told_before(net, tmp_path):
     with pytest.raises(NotFittedError):
         save_onnx(FailureDetector(net), images(4, 0), tmp_path / "detector.onnx")

@@ -37,6 +37,13 @@ def test_ties_and_a_constant_reference_stay_finite():
     assert (found.diff() >= 0).all()
 
 
+def test_two_lowest_scores_that_nearly_agree_do_not_make_the_tail_steep():
+    reference = torch.arange(20, dtype=torch.float64)
+    close = torch.cat([torch.tensor([1 - 1e-3]), reference[1:]])
+    below = torch.tensor([-5.0], dtype=torch.float64)
+    assert log_tail(below, close).item() == pytest.approx(log_tail(below, reference).item(), abs=2)
+
+
 def references(dtype=torch.float64):
     """Scores of which many are tied or nearly so, by name; ascending."""
     certain = -(
