@@ -18,7 +18,7 @@ class Random(Initialisation):
         """See `Initialisation`."""
         mass, total = x.new_zeros(n_init, n_components), x.new_zeros(n_init, n_components, x.shape[1])
         draws = Draws(x, generator)
-        number = torch.arange(n_init * n_components).view(n_init, n_components)
+        number = torch.arange(n_init * n_components, device=x.device).view(n_init, n_components)
         for rows in chunks(x, ALIVE * n_init * n_components):
             part = x[rows]
             drawn = draws.uniform(number, rows).to(x)  # (R, K, n)

@@ -36,7 +36,7 @@ def outputs_of(z, labels=None):
 def fitted(name, n=600, **options):
     score = make_score(name, **options)
     score.build({"z": D}, 1, C)
-    return score.fit(outputs_of(*blobs(n, 0)), fitter)
+    return score.fit(outputs_of(*blobs(n, 5)), fitter)
 
 
 def between(n, seed):
@@ -57,7 +57,7 @@ def test_inputs_between_the_classes_score_lower_than_those_within(name):
     layers = {"z": D}
     good, bad = outputs_of(blobs(300, 1)[0]), outputs_of(between(300, 2))
     score.build(layers, 1, C)
-    score.fit(outputs_of(*blobs(600, 0)), fitter)
+    score.fit(outputs_of(*blobs(600, 5)), fitter)
     score.refer(outputs_of(*blobs(600, 3)))
     auroc = stats.mannwhitneyu(score(good).numpy(), score(bad).numpy()).statistic / 300**2
     assert auroc > 0.9
@@ -112,7 +112,7 @@ def test_typicality_suspects_the_mode_as_well_as_the_tail():
 
 def test_relative_likelihood_is_a_difference_and_zero_for_one_component():
     outputs = outputs_of(blobs(50, 1)[0])
-    z = blobs(600, 0)[0]
+    z = blobs(600, 5)[0]
     expected = GaussianMixture(3, D).fit(z, reg_covar=REG_COVAR, seed=0).log_prob(blobs(50, 1)[0])
     expected -= GaussianMixture(1, D).fit(z, reg_covar=REG_COVAR, seed=0).log_prob(blobs(50, 1)[0])
     torch.testing.assert_close(fitted("relative_likelihood", n_components=3)(outputs), expected, rtol=1e-4, atol=1e-3)
@@ -121,7 +121,7 @@ def test_relative_likelihood_is_a_difference_and_zero_for_one_component():
 
 def test_margin_and_entropy_are_those_of_the_posterior():
     outputs = outputs_of(torch.cat([blobs(50, 1)[0], between(50, 2)]))
-    posterior = GaussianMixture(4, D).fit(blobs(600, 0)[0], reg_covar=REG_COVAR, seed=0)
+    posterior = GaussianMixture(4, D).fit(blobs(600, 5)[0], reg_covar=REG_COVAR, seed=0)
     p = posterior.predict_proba(outputs.features["z"][:, 0]).double().numpy()
     entropy = fitted("component_entropy", n_components=4)(outputs)
     np.testing.assert_allclose(entropy.numpy(), -stats.entropy(p, axis=1), atol=1e-4)
@@ -135,7 +135,7 @@ def test_margin_and_entropy_are_those_of_the_posterior():
 
 def test_association_is_that_of_a_recount_and_lowers_a_prediction_that_does_not_fit():
     score = fitted("prediction_association", n_components=3, smoothing=0.5)
-    z, _ = blobs(600, 0)
+    z, _ = blobs(600, 5)
     (mixture,) = score.mixtures
     r, predicted = mixture.predict_proba(z), outputs_of(z).own_logits.argmax(1)
     table = r.mT.double() @ one_hot(predicted, C).double() + 0.5
@@ -152,7 +152,7 @@ def test_association_is_that_of_a_recount_and_lowers_a_prediction_that_does_not_
 
 @pytest.mark.parametrize("by_labels", [False, True])
 def test_mahalanobis_distances_are_those_of_numpy(by_labels):
-    z, label = blobs(600, 0)
+    z, label = blobs(600, 5)
     noisy = torch.where(torch.arange(600) % 5 == 0, (label + 1) % C, label)
     options = {"labels": by_labels, "reg_covar": 1e-6}
     outputs = outputs_of(z, noisy)
@@ -178,7 +178,7 @@ def test_mahalanobis_distances_are_those_of_numpy(by_labels):
 
 
 def test_a_class_that_is_never_predicted_is_no_nearest_class():
-    z, _ = blobs(600, 0)
+    z, _ = blobs(600, 5)
     kept = outputs_of(z[outputs_of(z).own_logits.argmax(1) != 1])
     score = make_score("mahalanobis").build({"z": D}, 1, C).fit(kept, fitter)
     assert score.present.tolist() == [True, False, True]
@@ -189,7 +189,7 @@ def test_a_class_that_is_never_predicted_is_no_nearest_class():
 
 
 def test_a_feature_that_never_varies_is_no_obstacle():
-    z, _ = blobs(600, 0)
+    z, _ = blobs(600, 5)
     z[:, 2] = 0
     outputs = outputs_of(z)
     for name in ("mahalanobis", "relative_mahalanobis"):
@@ -200,7 +200,7 @@ def test_a_feature_that_never_varies_is_no_obstacle():
 @pytest.mark.parametrize("by_labels", [False, True])
 @pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical", "low_rank:2"])
 def test_a_class_conditional_density_is_that_of_the_mixture_of_the_class(covariance_type, by_labels):
-    z, label = blobs(600, 0)
+    z, label = blobs(600, 5)
     outputs = outputs_of(z, (label + 1) % C)
     options = {"n_components": 2, "covariance_type": covariance_type, "labels": by_labels}
     score = make_score("class_conditional", **options).build({"z": D}, 1, C).fit(outputs, fitter)
@@ -217,7 +217,7 @@ def test_a_class_conditional_density_is_that_of_the_mixture_of_the_class(covaria
 
 
 def test_a_class_with_too_few_inputs_gets_the_mixture_of_all():
-    z, _ = blobs(600, 0)
+    z, _ = blobs(600, 5)
     predicted = outputs_of(z).own_logits.argmax(1)
     keep = (predicted != 2) | (torch.arange(600) < 9)
     outputs = outputs_of(z[keep])
