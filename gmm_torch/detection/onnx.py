@@ -111,7 +111,21 @@ def _solve_triangular(
     return op.MatMul(inverse, right_side)
 
 
+def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """aten::logsumexp; ONNX's own loses rows that have minus infinity beside large negative numbers."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    axes = op.Constant(value_ints=[dim] if isinstance(dim, int) else list(dim))
+    largest = op.ReduceMax(x, axes, keepdims=1)
+    lowest = op.CastLike(op.Constant(value_float=torch.finfo(torch.float32).min), x)
+    largest = op.Max(largest, lowest)  # a row of minus infinity less itself would not be a number
+    found = op.Add(op.Log(op.ReduceSum(op.Exp(op.Sub(x, largest)), axes, keepdims=1)), largest)
+    return found if keepdim else op.Squeeze(found, axes)
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
+    torch.ops.aten.logsumexp.default: _logsumexp,
     torch.ops.aten.linalg_solve_triangular.default: _solve_triangular,
 }
