@@ -349,9 +349,14 @@ def seen(kind: str) -> Tensor:
     """What the classifier is given; what is refused, with a reason, is given nothing, which is right too."""
     path = file_of(kind)
     try:
-        return decode(str(path), SHAPE)
+        return in_steps(decode(str(path), SHAPE))
     except DataError:
         return torch.from_numpy(photograph())[None]
+
+
+def in_steps(pixels: Tensor) -> Tensor:
+    """Pixels of either type in steps of an 8-bit image."""
+    return pixels * 255 if pixels.is_floating_point() else pixels
 
 
 def sent(kind: str) -> Tensor:
@@ -359,7 +364,7 @@ def sent(kind: str) -> Tensor:
     from trainers.serve.images import ImageRejected, read_image
 
     try:
-        return read_image(file_of(kind).read_bytes(), SHAPE, 10_000)
+        return in_steps(read_image(file_of(kind).read_bytes(), SHAPE, 10_000))
     except ImageRejected:
         return torch.from_numpy(photograph())[None]
 
@@ -469,7 +474,7 @@ def table() -> list[Row]:
     )
     ways: dict[str, Callable[[], Any] | Way] = {"8-bit gray": lambda: torch.from_numpy(photograph())[None]}
     for kind in ("gray", *kinds):
-        atol = 1 if kind in ("32 bits", "float tiff") else 0  # of 255: what is scaled is rounded
+        atol = 1e-3 if kind in ("16 bits", "32 bits", "float tiff") else 0  # of 255: what is scaled is rounded
         ways[f"{kind}, read"] = near(lambda k=kind: seen(k), atol, 0)
         ways[f"{kind}, sent"] = near(lambda k=kind: sent(k), atol, 0, needs=web)
     rows += ask("the pixels of a picture", ways)

@@ -452,7 +452,7 @@ def _fitted_twice() -> FailureDetector:
 
 def _by_a_fitter() -> FailureDetector:
     found = new_detector()
-    found.fit(split("fit").split(100), lambda mixture, z: mixture.fit(z, reg_covar=1e-2, seed=0))
+    found.fit(split("fit").split(100), lambda mixture, z: mixture.fit(z, reg_covar=1e-2, shrinkage="oas", seed=0))
     return found.calibrate(split("calibration").split(100))
 
 

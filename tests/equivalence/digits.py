@@ -77,7 +77,8 @@ def classifier() -> Network:
 
 def new_detector(**options: object) -> FailureDetector:
     """Not fitted."""
-    return FailureDetector(classifier(), **{"n_components": K, "alpha": ALPHA, **options})  # type: ignore[arg-type]
+    components = {} if "score" in options else {"n_components": K}  # a score has its own
+    return FailureDetector(classifier(), **{**components, "alpha": ALPHA, **options})  # type: ignore[arg-type]
 
 
 @cache
