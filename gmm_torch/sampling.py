@@ -102,17 +102,17 @@ def numbered(keys: Tensor) -> Tensor:
     position = torch.arange(len(keys), device=keys.device)
     is_first = torch.cat([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])
     number = position - (position * is_first).cummax(0).values
-    return torch.empty_like(keys).index_copy_(0, order, _mixed(ordered + number * _MIX[0]))
+    return torch.empty_like(keys).index_copy_(0, order, _mixed(ordered + (number + 1) * _MIX[0]))
 
 
 def uniform(keys: Tensor, number: Tensor) -> Tensor:
-    """Pseudo-random numbers in [0, 1], float32, one for each pair of int64 key and number of the draw, broadcast.
+    """Pseudo-random numbers in (0, 1], float32, one for each pair of int64 key and number of the draw, broadcast.
 
     Keys that are as good as random need no more than a product with another odd number for each draw (Dietzfelbinger
     et al. 1997), of which the high bits count.
     """
     product = keys * (_mixed((number + 1) * _MIX[0]) | 1)
-    return product.abs_().float().mul_(2.0**-63)
+    return product.abs_().float().mul_(2.0**-63).clamp_min_(2.0**-63)
 
 
 def _multipliers(n: int, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,7 @@ from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
 from gmm_torch.detection.scores import Fitter, Score, make_score
+from gmm_torch.detection.scores.base import at_most
 from gmm_torch.detection.storage import (
     DetectorFile,
     check_fit,
@@ -493,7 +494,8 @@ class FailureDetector(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _make_room(self, widths: dict[str, int], n_classes: int, tensors: dict[str, Tensor]) -> None:
-        self._build(widths, n_classes)
+        with at_most(self.score, _most_components(part_of(tensors, "score"))):
+            self._build(widths, n_classes)
         self.score.reserve(_shapes(part_of(tensors, "score")))
         self.memory.build(self.score.models(), n_classes)  # for the mixtures as they are now
         self.memory.reserve(_shapes(part_of(tensors, "memory")))
@@ -608,6 +610,11 @@ class FailureDetector(nn.Module):
 def _check_alpha(detector: FailureDetector, _: Any) -> None:
     """A state's calibration scores must suffice for the alpha of the detector that takes them."""
     detector.calibration.target(detector.alpha)
+
+
+def _most_components(tensors: dict[str, Tensor]) -> int:
+    """How many components the largest stored mixture has; one where there is none."""
+    return max((len(value) for name, value in tensors.items() if name.endswith("logits") and value.dim()), default=1)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

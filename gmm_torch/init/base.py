@@ -98,7 +98,7 @@ class Draws:
         self.keys = torch.empty_like(keys).index_copy_(0, order, numbered(keys[order]))
 
     def uniform(self, number: Tensor, rows: slice = slice(None)) -> Tensor:
-        """In [0, 1], float32, for draws of these numbers (...) and the points: (..., n)."""
+        """In (0, 1], float32, for draws of these numbers (...) and the points: (..., n)."""
         return uniform(self.keys[rows], number.to(self.keys)[..., None])
 
     def without_replacement(self, weight: Tensor, n: int, number: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The contract of a score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -15,6 +16,19 @@ from gmm_torch.mixture import GaussianMixture
 
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
 Fitter = Callable[[GaussianMixture, Tensor], Any]
+
+
+@contextmanager
+def at_most(score: "Score", n_components: int) -> Iterator[None]:
+    """Let a score and its parts make mixtures of no more components than a file holds, whatever they are asked for."""
+    asked = {each: each.n_components for each in score.modules() if isinstance(each, Score) and each.n_components}
+    for each, n in asked.items():
+        each.n_components = min(n, n_components)
+    try:
+        yield
+    finally:
+        for each, n in asked.items():
+            each.n_components = n
 
 
 class Breakdown(NamedTuple):
@@ -53,6 +67,7 @@ class Score(nn.Module):
     views: ClassVar[tuple[str, ...]] = ("identity",)
     n_reference: ClassVar[int] = 0
     needs_labels: bool = False
+    n_components: int = 0  # asked for; none where it has no mixtures
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them."""
