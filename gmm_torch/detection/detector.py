@@ -17,7 +17,7 @@ from gmm_torch.detection.characterisation import Characterisation, characterise
 from gmm_torch.detection.description import Description
 from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
-from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.features import FeatureExtractor, check_tensor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
@@ -180,12 +180,17 @@ class FailureDetector(nn.Module):
         Labels are ignored, unless the score was told to use them.
 
         Raises:
-            ValueError: no batch at all, or features that are not finite.
+            ValueError: no batch at all, inputs in place of batches, or features that are not finite.
+            TypeError: a batch whose inputs are no tensor.
         """
+        if isinstance(batches, Tensor) and batches.dim() in (2, 4):
+            raise ValueError(
+                f"loader: expected batches x or (x, ...); got one tensor {tuple(batches.shape)}: give x.split(100)"
+            )
         device = self.device
         parts = []
         for batch in batches:
-            x = first_of(batch).to(device)
+            x = check_tensor(first_of(batch)).to(device)
             if self.views_by_default and not self.widths and not is_image(x):
                 self.extractor.views = ("identity",)
             outputs = self.extractor(x)

@@ -29,6 +29,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = True
 
 
+def check_tensor(x: Any) -> Tensor:
+    """The inputs of a batch, which must be a tensor.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"inputs: expected a tensor (N, ...); got {type(x).__name__}: give torch.from_numpy(x) for an array, "
+            "batch['pixel_values'] or its like for a mapping"
+        )
+    return x
+
+
 class FeatureExtractor(nn.Module):
     """A classifier that also gives pooled activations of some of its layers, for one or more views of its input.
 
@@ -83,7 +97,9 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
                 one of inputs that are no images (N, C, H, W).
+            TypeError: x is no tensor.
         """
+        check_tensor(x)
         if len(self.views) > 1 and x.dim() != 4:
             raise ValueError(
                 f"views: expected images (N, C, H, W) for {', '.join(self.views[1:])}; got {tuple(x.shape)}: "

@@ -107,6 +107,17 @@ def test_fewer_images_than_components_make_fewer_components(net):
     assert {model.mixture.n_components for model in detector.score.models().values()} == {80 // 20}
 
 
+def test_what_is_no_tensor_and_inputs_in_place_of_batches_are_told(net, detector):
+    x = images(60, 1)
+    for batch in ({"image": x}, [x.numpy()], (x.numpy(), 0)):
+        with pytest.raises(TypeError, match=r"inputs: expected a tensor \(N, ...\); got (dict|ndarray)"):
+            FailureDetector(net).fit([batch])
+    with pytest.raises(TypeError, match="got ndarray"):
+        detector(x.numpy())
+    with pytest.raises(ValueError, match=r"loader: expected batches .*got one tensor \(60, 1, 6, 6\)"):
+        FailureDetector(net).fit(x)
+
+
 def test_hardly_any_images_is_one_clear_error(net):
     with pytest.raises(ValueError, match="expected at least 3; got 2"):
         FailureDetector(net).fit(batches(2, 0))
