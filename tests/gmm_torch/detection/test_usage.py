@@ -36,7 +36,7 @@ def test_components_in_use_and_single_ones_are_not_told():
         warn_of_unused_components({"two": model([0.0, 100.0]), "one": model([0.0])}, x)
 
 
-@pytest.mark.parametrize(("n", "width"), [(100, 60), (400, 60), (400, 300), (400, 700), (2000, 300)])
+@pytest.mark.parametrize(("n", "width"), [(100, 60), (400, 60), (400, 300), (400, 700)])
 def test_new_inputs_use_the_components_however_few_points_there_were_for_the_width(n, width):
     """Without shrinkage, and with more directions than points tell, all new inputs fall to the widest component."""
     generator = torch.Generator().manual_seed(0)
