@@ -49,6 +49,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
     Where autocast is off there is nothing to enter, which keeps exported programs free of such regions.
     """
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocast_is_on(device) else contextlib.nullcontext()
+
+
+def autocast_is_on(device: torch.device) -> bool:
+    """Whether operations on the device choose their own precision here."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

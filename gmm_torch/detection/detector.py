@@ -261,7 +261,6 @@ class FailureDetector(nn.Module):
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes
         self.score.build(widths, len(self.extractor.views), n_classes)
-        self.memory.build(self.score.models(), n_classes)
         self.domain.build(len(widths))
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
@@ -298,7 +297,7 @@ class FailureDetector(nn.Module):
             n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
             self.score.refer(outputs.rows(order[:n_reference]))
             outputs = outputs.rows(order[n_reference:])
-        score = self._bounded(self.score(outputs), outputs)
+        score = self.score(outputs)
         self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
         self._calibrated_in(outputs.precision)
         return self
@@ -502,7 +501,7 @@ class FailureDetector(nn.Module):
         with at_most(self.score, _most_components(part_of(tensors, "score"))):
             self._build(widths, n_classes)
         self.score.reserve(_shapes(part_of(tensors, "score")))
-        self.memory.build(self.score.models(), n_classes)  # for the mixtures as they are now
+        self.memory.build(self.score.models(), n_classes)
         self.memory.reserve(_shapes(part_of(tensors, "memory")))
         for name, part in self._parts().items():
             match_types(part, part_of(tensors, name))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.devices import full_precision
+from gmm_torch.devices import autocast_is_on, full_precision
 
 P = ParamSpec("P")
 S = TypeVar("S", bound=nn.Module)
@@ -31,7 +31,7 @@ def describe(values: Iterable[Tensor], device: torch.device) -> str:
         'bfloat16 and float32 under autocast to bfloat16'
     """
     types = join(_name(value.dtype) for value in values)
-    if not (torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)):
+    if not autocast_is_on(device):
         return types
     return f"{types} under autocast to {_name(torch.get_autocast_dtype(device.type))}"
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,18 @@ def folder(name: str) -> Path:
 
 
 @contextmanager
-def threads(n: int) -> Iterator[None]:
-    """So many threads of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
+def set_to(value: Any, get: Callable[[], Any], put: Callable[[Any], Any]) -> Iterator[None]:
+    """A setting of the process at another value."""
+    before = get()
+    put(value)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        put(before)
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Another type of new tensors."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+threads = partial(set_to, get=torch.get_num_threads, put=torch.set_num_threads)
+default_dtype = partial(set_to, get=torch.get_default_dtype, put=torch.set_default_dtype)
 
 
 def within(context: Callable[[], Any], ask: Callable[[], Any]) -> Callable[[], Any]:

@@ -66,7 +66,7 @@ def _once(run: Run, classifier: nn.Module, attack: Attack) -> AttackResult:
         return run_attack()
     parts = {
         "classifier": fingerprint(classifier),
-        "network": {"_target_": run.cfg.classifier.get("_target_")},  # weights say nothing of the code
+        "network": run.network,
         "data_fingerprint": run.data.fingerprint(),
         "attack": OmegaConf.to_container(run.cfg.attack[attack.name], resolve=True),
         "epsilon": attack.epsilon,

@@ -53,6 +53,11 @@ class Run:
         """The classifier, with the checkpoint's weights if the config names one."""
         return build_classifier(self.cfg.classifier, self.data.num_classes, self.data.image_shape)
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """What a cached result depends on besides the classifier's weights: they say nothing of its code."""
+        return {"_target_": self.cfg.classifier.get("_target_")}
+
     def trainer(self, **changes: Any) -> lightning.Trainer:
         """The configured Trainer, its files in the run's folder."""
         plugins = [AtomicCheckpointIO(), *instantiate(self.cfg.trainer.get("plugins") or [])]

@@ -33,7 +33,7 @@ def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
             extractor(first_of(next(iter(loader)))[:2].to(detector.device))
     parts = {
         "classifier": fingerprint(detector.classifier),
-        "network": {"_target_": run.cfg.classifier.get("_target_")},  # weights say nothing of the code
+        "network": run.network,
         "data_fingerprint": run.data.fingerprint(),
         "split": split,
         "layers": extractor.layers,
