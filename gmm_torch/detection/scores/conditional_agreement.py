@@ -1,0 +1,42 @@
+"""What scores have in common that ask whether other evidence agrees as much as the classifier's certainty lets expect."""
+
+from typing import Any, Self
+
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.functional.conditional_tail import log_conditional_tail
+from gmm_torch.mixture import GaussianMixture
+
+
+class ConditionalAgreement(Score):
+    """log P(D <= d | S = s): d the evidence for the predicted class, s the classifier's own. No score by itself.
+
+    Both are log-odds. A mixture over (s, d), fitted to the fitting inputs, says how low d is for an s like this one, so
+    an input that is hard anyway does not count again.
+
+    Args:
+        n_components: the largest K of the mixture over (s, d); fewer where there are fewer than twenty fitting inputs
+            for each.
+    """
+
+    def __init__(self, n_components: int = 10) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.joint = GaussianMixture(n_components, 2)
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return {"n_components": self.n_components}
+
+    def odds(self, outputs: Outputs) -> Tensor:
+        """s and d: (N, 2)."""
+        raise NotImplementedError
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), at most 0."""
+        pairs = self.odds(outputs)
+        parameters = self.joint.parameters_about_location().map(lambda value: value.to(pairs.dtype))
+        covariances = self.joint.family.dense(parameters.factors, self.joint.n_components, 2)
+        return log_conditional_tail(pairs - self.joint.location, parameters.log_weights, parameters.means, covariances)

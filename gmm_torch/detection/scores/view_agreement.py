@@ -1,0 +1,55 @@
+"""Whether the classifier is as sure of other views as its certainty of the input itself lets expect."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.chunks import in_chunks
+from gmm_torch.detection.feature_mixture import sized
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
+from gmm_torch.functional.log_odds import log_odds
+
+
+class ViewAgreement(ConditionalAgreement):
+    """log P(D <= d | S = s): d the mean log-odds of the predicted class in the other views, s those of the input.
+
+    A perturbation that was made for an image does not survive its mirror: the classifier is sure of the one and not of
+    the other.
+    """
+
+    name = "view_agreement"
+    views = ("identity", "mirror", "blur")
+
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return {}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`.
+
+        Raises:
+            ValueError: no view but the input itself, or fewer than two classes.
+        """
+        if n_views < 2 or n_classes < 2:
+            raise ValueError(
+                f"view_agreement: expected at least 2 views and 2 classes; got {n_views} and {n_classes}: take "
+                "another score"
+            )
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`."""
+        odds = in_chunks(self.odds, outputs)
+        self.joint = sized(self.joint, odds)
+        fitter(self.joint, odds)
+        return self
+
+    def odds(self, outputs: Outputs) -> Tensor:
+        """See `ConditionalAgreement`."""
+        predicted = outputs.own_logits.argmax(-1)
+        each = torch.stack([log_odds(logits, predicted) for logits in outputs.logits.unbind(1)], dim=1)
+        return torch.stack([each[:, 0], each[:, 1:].mean(1)], dim=1)

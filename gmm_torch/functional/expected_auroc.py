@@ -1,0 +1,29 @@
+"""The area under the ROC curve that is to be expected where only probabilities of the classes are known."""
+
+import torch
+from torch import Tensor
+
+
+def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
+    """P(score_i > score_j) + P(score_i = score_j) / 2, i drawn as a positive and j as a negative.
+
+    Input i counts as a positive with its probability and as a negative with the rest: the ratio of the expected number
+    of pairs in the right order to that of all pairs. With probabilities 0 and 1 it is the area itself.
+
+    Args:
+        score: (N,), higher = more positive.
+        probability: (N,), of being a positive.
+
+    Returns:
+        (), float64; NaN where positives or negatives have no weight at all.
+    """
+    positive = probability.double()
+    negative = 1 - positive
+    _, rank = score.unique(return_inverse=True)
+    of_negative = torch.zeros(len(score), dtype=torch.float64, device=score.device).index_add(0, rank, negative)
+    below = of_negative.cumsum(0) - of_negative
+    pairs = positive * (below + of_negative / 2)[rank]
+    # An input makes no pair with itself.
+    own = positive * negative
+    result: Tensor = (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())
+    return result
