@@ -31,6 +31,11 @@ def gather(x: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def share(x: Tensor) -> Tensor:
+    """The rows of x (N, ...) that are this process's, where all have the same x."""
+    return x[dist.get_rank() :: dist.get_world_size()] if is_distributed() else x
+
+
 def gather_objects(value: Any) -> list[Any]:
     """A picklable value of every process, in the order of their ranks."""
     if not is_distributed():
@@ -38,3 +43,17 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of x (n, ...) of every process, one process after another; n may differ, and be zero."""
+    if not is_distributed():
+        return x
+    sizes = gather(torch.tensor(len(x), device=x.device)).tolist()
+    everything = x.new_empty(sum(sizes), *x.shape[1:])
+    for rank, rows in enumerate(everything.split(sizes)):
+        if rank == dist.get_rank():
+            rows.copy_(x)
+        if len(rows):
+            dist.broadcast(rows, src=rank)
+    return everything

@@ -44,7 +44,7 @@ def content_keys(wide: Tensor, seed: int) -> Tensor:
     multipliers = _multipliers(wide.shape[1], torch.Generator().manual_seed(seed))
     bits = wide.view(torch.int64)
     # Round numbers differ in their high bits alone, of which a product would keep few.
-    return _mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers.to(wide.device)).sum(1))
+    return mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers.to(wide.device)).sum(1))
 
 
 def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Tensor:
@@ -71,7 +71,7 @@ def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Te
     exponent = torch.frexp(projected.abs().amax(1)).exponent.long().clamp_min(-900)
     digits = bits[1] + math.ceil(bits[0] / n_features)
     cell = projected.mul_(torch.exp2(digits - exponent.double())[:, None]).add_(edge).floor_().long()
-    return _mixed(cell.mul_(multipliers[1:]).sum(1) + exponent * multipliers[0])
+    return mixed(cell.mul_(multipliers[1:]).sum(1) + exponent * multipliers[0])
 
 
 def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:
@@ -87,7 +87,7 @@ def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:
 
 def salted(keys: Tensor) -> Tensor:
     """Keys (N, 2) that depend on all of these: a row that is drawn first in one set need not be so in another."""
-    return _mixed(keys ^ _mixed(keys.sum()))
+    return mixed(keys ^ mixed(keys.sum()))
 
 
 def shuffle(keys: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def numbered(keys: Tensor) -> Tensor:
     position = torch.arange(len(keys), device=keys.device)
     is_first = torch.cat([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])
     number = position - (position * is_first).cummax(0).values
-    return torch.empty_like(keys).index_copy_(0, order, _mixed(ordered + (number + 1) * _MIX[0]))
+    return torch.empty_like(keys).index_copy_(0, order, mixed(ordered + (number + 1) * _MIX[0]))
 
 
 def uniform(keys: Tensor, number: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def uniform(keys: Tensor, number: Tensor) -> Tensor:
     Keys that are as good as random need no more than a product with another odd number for each draw (Dietzfelbinger
     et al. 1997), of which the high bits count.
     """
-    product = keys * (_mixed((number + 1) * _MIX[0]) | 1)
+    product = keys * (mixed((number + 1) * _MIX[0]) | 1)
     return product.abs_().float().mul_(2.0**-63).clamp_min_(2.0**-63)
 
 
@@ -120,7 +120,8 @@ def _multipliers(n: int, generator: torch.Generator) -> Tensor:
     return torch.randint(-(2**62), 2**62, (n,), generator=generator, device="cpu") * 2 + 1
 
 
-def _mixed(key: Tensor) -> Tensor:
+def mixed(key: Tensor) -> Tensor:
+    """Keys int64 of any shape, each bit of which depends on all bits of those given (splitmix64)."""
     for multiplier, shift in zip(_MIX, (30, 27, 31), strict=True):
         key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     return key

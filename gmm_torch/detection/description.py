@@ -36,6 +36,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "seed": _is_whole,
     "precision": lambda value: isinstance(value, str),
     "n_fitted": lambda value: _is_whole(value) and value >= 0,
+    "n_kept": lambda value: _is_whole(value) and value >= 0,
     "classifier": _are_hashes,
     "versions": lambda value: isinstance(value, dict),
 }
@@ -51,7 +52,8 @@ class Description:
         n_classes: C.
         score, calibration: each a registered "name" and the constructor's "options"; never a class or a path to one.
         precision: of the classifier on the calibration inputs; see `gmm_torch.detection.precision`.
-        n_fitted: how many inputs the score was fitted to.
+        n_fitted: how many inputs the score was fitted to, or to a random sample of which.
+        n_kept: how many of them were kept for that.
         classifier: `fingerprint` of the classifier.
         versions: of what wrote the file.
     """
@@ -66,6 +68,7 @@ class Description:
     seed: int
     precision: str
     n_fitted: int
+    n_kept: int
     classifier: dict[str, str]
     versions: dict[str, str]
 

@@ -14,14 +14,18 @@ from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration
 from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
+from gmm_torch.detection.chunks import CHUNK, Chunks, in_chunks
 from gmm_torch.detection.description import Description
 from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
+from gmm_torch.detection.faults import Faults
 from gmm_torch.detection.features import FeatureExtractor, check_tensor
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
+from gmm_torch.detection.reduced import Reduced
+from gmm_torch.detection.sample import Sample
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.scores.base import at_most
 from gmm_torch.detection.storage import (
@@ -36,6 +40,8 @@ from gmm_torch.detection.storage import (
 from gmm_torch.detection.usage import warn_of_unused_components
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.detection.views import is_image
+from gmm_torch.devices import full_precision
+from gmm_torch.distributed import gather_rows, share
 from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
 from gmm_torch.mixture import GaussianMixture
 
@@ -47,11 +53,14 @@ REG_COVAR = 1e-2
 
 
 def fit_mixture(mixture: GaussianMixture, features: Tensor, seed: int) -> GaussianMixture:
-    """Fit a mixture of a score to features (N, D) in place, as `FailureDetector.fit` does without a fitter."""
+    """Fit a mixture of a score to features (N, D) in place, as `FailureDetector.fit` does without a fitter.
+
+    Of several processes, which all have the same features, each takes a share.
+    """
     # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new inputs
     # all fall to the widest of them.
     shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
-    return mixture.fit(features, reg_covar=REG_COVAR, shrinkage=shrinkage, seed=seed)
+    return mixture.fit(share(features), reg_covar=REG_COVAR, shrinkage=shrinkage, seed=seed)
 
 
 class FailureDetector(nn.Module):
@@ -118,7 +127,11 @@ class FailureDetector(nn.Module):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
         chosen = self.score.views[:views] if views is None or isinstance(views, int) else views
         self.extractor = FeatureExtractor(
-            classifier, self.score.layers if layers is None else layers, pooling=self.score.pooling, views=chosen
+            classifier,
+            self.score.layers if layers is None else layers,
+            pooling=self.score.pooling,
+            views=chosen,
+            reads=self.score.reads,
         )
         self.views_by_default = views is None
         self.calibration = Calibration() if calibration is None else calibration
@@ -126,7 +139,7 @@ class FailureDetector(nn.Module):
         self.domain = Domain()
         self.alpha = alpha
         self.seed = seed
-        self.n_fitted = 0
+        self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
         self._warned_of: set[str] = set()
@@ -173,9 +186,8 @@ class FailureDetector(nn.Module):
 
     # ---- learning
 
-    @torch.no_grad()
     def outputs(self, batches: Iterable[Any]) -> Outputs:
-        """Logits and features of all batches x or (x, ...), on the classifier's device.
+        """Logits and features of all batches x or (x, ...), on the classifier's device; they grow with the batches.
 
         Labels are ignored, unless the score was told to use them.
 
@@ -183,12 +195,19 @@ class FailureDetector(nn.Module):
             ValueError: no batch at all, inputs in place of batches, or features that are not finite.
             TypeError: a batch whose inputs are no tensor.
         """
+        parts = list(self._stream(batches))
+        with torch.inference_mode(False):
+            return Outputs.cat(parts)
+
+    @torch.no_grad()
+    def _stream(self, batches: Iterable[Any], *, together: bool = False) -> Iterator[Outputs]:
+        """`outputs`, batch by batch; what is wrong with them is raised at the end, together in all processes."""
         if isinstance(batches, Tensor) and batches.dim() in (2, 4):
             raise ValueError(
                 f"loader: expected batches x or (x, ...); got one tensor {tuple(batches.shape)}: give x.split(100)"
             )
         device = self.device
-        parts = []
+        faults = Faults()
         for batch in batches:
             x = check_tensor(first_of(batch)).to(device)
             if self.views_by_default and not self.widths and not is_image(x):
@@ -196,26 +215,21 @@ class FailureDetector(nn.Module):
             outputs = self.extractor(x)
             if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
                 outputs = outputs._replace(labels=_labels_of(batch).to(device))
-            parts.append(outputs.with_keys_of(x))
-        if not parts:
-            raise ValueError("loader: expected at least one batch; got none")
-        with torch.inference_mode(False):
-            outputs = Outputs.cat(parts)
-        for layer, value in outputs.features.items():
-            bad = int((~torch.isfinite(value).flatten(1).all(1)).sum())
-            if bad:
-                raise ValueError(
-                    f"features of layer {layer!r}: {bad} of {len(value)} inputs give NaN or infinity: "
-                    "look for such inputs, or for a classifier that overflows"
-                )
-        return outputs
+            faults.add(outputs)
+            yield outputs.with_keys_of(x)
+        faults.check(together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
-        """Fit the score to the features of the loader's inputs.
+        """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
+
+        The sample, see `gmm_torch.detection.sample`, has half a gigabyte at most, and depends neither on the order of
+        the inputs nor on batches. Where there are several processes, each with a loader of its own, it is drawn of the
+        inputs of all, and each process ends with the same detector.
 
         Args:
-            loader: batches x or (x, ...); labels are ignored.
-            fitter: fits a mixture to features in place; the mixture's own `fit` by default.
+            loader: batches x or (x, ...), read once; labels are ignored.
+            fitter: fits a mixture to features in place; the mixture's own `fit` by default. In several processes each
+                is given all the features.
 
         Returns:
             self, no longer calibrated.
@@ -224,11 +238,15 @@ class FailureDetector(nn.Module):
             ValueError: an empty loader, features that are not finite, fewer than three inputs. Few inputs give fewer
                 components than asked for: one for every twenty.
         """
-        return self.fit_outputs(self.outputs(loader), fitter)
+        sample = Sample()
+        for outputs in self._stream(loader, together=True):
+            sample.add(outputs)
+        drawn = sample.draw(together=True)
+        return self.fit_outputs(drawn.outputs, fitter, drawn.n_given)
 
     @learning
-    def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None) -> Self:
-        """`fit`, from outputs that are already there.
+    def fit_outputs(self, outputs: Outputs, fitter: Fitter | None = None, n_given: int | None = None) -> Self:
+        """`fit`, from outputs that are already there, drawn from those of `n_given` inputs.
 
         A score that ranks among reference inputs learns from all but a fifth of them, 300 at most, and ranks among
         those until `calibrate` brings others. They are drawn by what they are, so no order matters.
@@ -240,17 +258,17 @@ class FailureDetector(nn.Module):
             raise ValueError(f"fitting inputs: expected at least {n_held_out + 1}; got {n}: give more")
         self._build(widths, outputs.logits.shape[-1])
         self.to(outputs.logits.device)
-        order = outputs.shuffled()
-        self.score.fit(outputs.rows(order[n_held_out:]), fitter or partial(fit_mixture, seed=self.seed))
-        held_out = outputs.rows(order[:n_held_out])
+        outputs = outputs.sorted_by_content()
+        learned, held_out = outputs.rows(slice(n_held_out, None)), outputs.rows(slice(n_held_out))
+        self.score.fit(learned, fitter or partial(fit_mixture, seed=self.seed))
         if n_held_out:
-            self.score.hold_out(held_out)
+            self.score.hold_out(in_chunks(self.score.statistics, held_out))
         warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
         self.memory.build(self.score.models(), self._n_classes)
         self.memory.fit(self.score.models(), outputs)
         self.domain.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
-        self.n_fitted = len(outputs.logits)
+        self.n_fitted, self.n_kept = n if n_given is None else n_given, n
         self._calibrated_in("")
         return self
 
@@ -271,40 +289,62 @@ class FailureDetector(nn.Module):
             NotFittedError: before `fit`.
         """
         self._check_fitted()
-        return self.calibrate_outputs(self.outputs(loader))
+        chunks = Chunks(self.reduce)
+        for outputs in self._stream(loader, together=True):
+            chunks.add(outputs)
+        return self.calibrate_reduced(Reduced.cat(chunks.end()).gathered())
+
+    def calibrate_outputs(self, outputs: Outputs) -> Self:
+        """`calibrate`, from outputs that are already there."""
+        self._check_fitted()
+        return self.calibrate_reduced(Reduced.cat([self.reduce(part) for part in outputs.chunks(CHUNK)]))
 
     @learning
-    def calibrate_outputs(self, outputs: Outputs) -> Self:
-        """`calibrate`, from outputs that are already there.
+    def reduce(self, outputs: Outputs) -> Reduced:
+        """What `calibrate` keeps of inputs: the statistics of the score, and a few numbers more."""
+        outputs = outputs.to(self.dtype)
+        prediction, inside = outputs.own_logits.argmax(-1), self.domain(outputs)
+        return Reduced(self.score.statistics(outputs), prediction, inside, outputs.own_keys, outputs.precision)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def calibrate_reduced(self, reduced: Reduced) -> Self:
+        """`calibrate`, from what `reduce` kept.
 
         A score that ranks among reference inputs gets a third of them for that, fewer where the calibration needs
         them, and is calibrated on the others. They are drawn by what they are, so no order matters, and the score is
         fixed before the others are ranked, so the p-value is valid for new inputs drawn as they were. Where they are
         few, fitting inputs that were held out join the reference.
         """
-        self._check_fitted()
-        outputs = outputs.to(self.dtype)
-        outside = int((~self.domain(outputs)).sum())
+        n, outside = len(reduced.prediction), int((~reduced.inside).sum())
         if outside:
             raise ValueError(
-                f"calibration inputs: expected numbers like those of the fitting inputs; {outside} of "
-                f"{len(outputs.logits)} give logits or features that are not finite or a thousand times larger: look "
-                "for such inputs, and leave them out if they are no good ones"
+                f"calibration inputs: expected numbers like those of the fitting inputs; {outside} of {n} give logits "
+                "or features that are not finite or a thousand times larger: look for such inputs, and leave them out "
+                "if they are no good ones"
             )
         if self.score.n_reference:
-            n, order = len(outputs.logits), outputs.shuffled()
+            order = reduced.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
             n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
-            self.score.refer(outputs.rows(order[:n_reference]))
-            outputs = outputs.rows(order[n_reference:])
-        score = self.score(outputs)
-        self.calibration.fit(score, self.alpha, predictions=outputs.own_logits.argmax(-1))
-        self._calibrated_in(outputs.precision)
+            self.score.refer(reduced.rows(order[:n_reference]).statistics)
+            reduced = reduced.rows(order[n_reference:])
+        with full_precision(reduced.statistics.device):
+            score = self.score.combine(reduced.statistics)
+        self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
+        self._calibrated_in(reduced.precision)
         return self
 
     def _check_fitted(self) -> None:
         if not self.widths:
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
+
+    def extra_repr(self) -> str:
+        """What it was fitted to, for `repr`."""
+        if not self.n_fitted:
+            return "not fitted"
+        drawn = f", of which {self.n_kept:,} were kept, drawn at random" if self.n_kept < self.n_fitted else ""
+        return f"fitted to {self.n_fitted:,} inputs{drawn}"
 
     # ---- judging
 
@@ -439,17 +479,33 @@ class FailureDetector(nn.Module):
                 labels.append(_labels_of(batch))
                 yield batch
 
-        outputs = self.outputs(watched())
-        return self.characterise_outputs(outputs, torch.cat(labels), confidence=confidence)
+        chunks = Chunks(self.places)
+        for outputs in self._stream(watched(), together=True):
+            chunks.add(outputs)
+        component, prediction = (torch.cat(each) for each in zip(*chunks.end(), strict=True))
+        found = (component, prediction, torch.cat(labels).to(prediction))
+        return self.characterise_places(*map(gather_rows, found), confidence=confidence)
 
-    @learning
     def characterise_outputs(
         self, outputs: Outputs, labels: Tensor, *, confidence: float = 0.95
     ) -> dict[str, Characterisation]:
         """`characterise`, from outputs that are already there and labels (N,)."""
         self._check_fitted()
+        component, prediction = (torch.cat(each) for each in zip(*map(self.places, outputs.chunks(CHUNK)), strict=True))
+        return self.characterise_places(component, prediction, labels, confidence=confidence)
+
+    @learning
+    def places(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """What `characterise` keeps of inputs: components (N, J) of the J mixtures, and predicted classes (N,)."""
         outputs = outputs.to(self.dtype)
-        prediction = outputs.own_logits.argmax(-1)
+        return self.score.components(outputs), outputs.own_logits.argmax(-1)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def characterise_places(
+        self, component: Tensor, prediction: Tensor, labels: Tensor, *, confidence: float = 0.95
+    ) -> dict[str, Characterisation]:
+        """`characterise`, from what `places` kept and labels (N,)."""
         labels = labels.to(prediction)
         if labels.shape != prediction.shape:
             raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {tuple(labels.shape)}")
@@ -458,13 +514,10 @@ class FailureDetector(nn.Module):
                 f"labels: expected 0 to {self._n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: "
                 "leave inputs without a class out"
             )
-        models = self.score.models()
-        self.memory.observe(models, outputs, labels)
+        self.memory.observe(component, prediction, labels)
         return {
-            name: characterise(
-                model.mixture.predict(model.points(outputs)), prediction, labels, model.mixture.n_components, confidence
-            )
-            for name, model in models.items()
+            name: characterise(own, prediction, labels, model.mixture.n_components, confidence)
+            for own, (name, model) in zip(component.unbind(1), self.score.models().items(), strict=True)
         }
 
     # ---- states and files
@@ -477,6 +530,7 @@ class FailureDetector(nn.Module):
             "widths": self.widths,
             "n_classes": self._n_classes,
             "n_fitted": self.n_fitted,
+            "n_kept": self.n_kept,
             "precision": self.precision,
         }
         return torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
@@ -489,7 +543,7 @@ class FailureDetector(nn.Module):
         if state is not None:
             sizes = json.loads(bytes(state.tolist()))
             self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
-            self.n_fitted = int(sizes["n_fitted"])
+            self.n_fitted, self.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
             self._calibrated_in(str(sizes["precision"]))
             if sizes["widths"]:
                 own = part_of(dict(state_dict), prefix.removesuffix("."))
@@ -526,6 +580,7 @@ class FailureDetector(nn.Module):
             seed=self.seed,
             precision=self.precision,
             n_fitted=self.n_fitted,
+            n_kept=self.n_kept,
             classifier=fingerprint(self.classifier),
             versions={"torch": torch.__version__},
         )
@@ -596,7 +651,7 @@ class FailureDetector(nn.Module):
             alpha=description.alpha,
             seed=description.seed,
         )
-        detector.n_fitted = description.n_fitted
+        detector.n_fitted, detector.n_kept = description.n_fitted, description.n_kept
         detector.precision = description.precision
         detector._make_room(description.widths, description.n_classes, tensors)
         return detector

@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.outputs import Outputs
 
 FACTOR = 1000  # times the largest number seen in fitting, or one where that is smaller
@@ -33,7 +34,7 @@ class Domain(nn.Module):
 
     def fit(self, outputs: Outputs) -> Self:
         """Learn from the outputs on fitting inputs."""
-        self.largest = _magnitudes(outputs).amax(0)
+        self.largest = in_chunks(_magnitudes, outputs).amax(0)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:

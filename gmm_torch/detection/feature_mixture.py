@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
 from gmm_torch.devices import full_precision
@@ -80,8 +81,11 @@ class FeatureMixture:
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models, (N, D)."""
         with full_precision(outputs.logits.device):
-            features = self.features(outputs)
-            return features if self.projection is None else self.projection(features)
+            return in_chunks(self._points, outputs)
+
+    def _points(self, outputs: Outputs) -> Tensor:
+        features = self.features(outputs)
+        return features if self.projection is None else self.projection(features)
 
     def place(self, position: int) -> Place:
         """Where a column of `contributions` comes from."""

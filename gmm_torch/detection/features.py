@@ -1,6 +1,6 @@
 """Features of named layers, caught in the forward pass that computes the logits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
@@ -57,6 +57,8 @@ class FeatureExtractor(nn.Module):
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.detection.pooling`.
         views: names of views, the first "identity"; see `gmm_torch.detection.views`. Each is one more input to the
             classifier.
+        reads: of which layers, and of how many views of each from the first, features are wanted; see `Score.reads`.
+            Others are not caught, but for the last layer where none is wanted. All by default.
 
     Raises:
         ValueError: a layer, pooling or view that there is not; the message lists those there are.
@@ -69,9 +71,12 @@ class FeatureExtractor(nn.Module):
         *,
         pooling: str = "mean",
         views: Sequence[str] = ("identity",),
+        reads: Callable[[Sequence[str], int], dict[str, int]] = dict.fromkeys,
     ) -> None:
         super().__init__()
         self.classifier = classifier
+        self.reads = reads
+        self._read: tuple[tuple[tuple[str, ...], int], dict[str, int]] = (((), 0), {})
         self.rule = PENULTIMATE if layers is None else layers if isinstance(layers, str) and layers in FINDERS else None
         if self.rule is None:
             check_names(classifier, layers or [])
@@ -88,6 +93,13 @@ class FeatureExtractor(nn.Module):
         """Set the extractor's own flag; the classifier's modes are its owner's."""
         self.training = mode
         return self
+
+    def read(self) -> dict[str, int]:
+        """By layer, of how many views, from the first, features are taken; a batch must have found the layers."""
+        asked = (tuple(self.layers), len(self.views))
+        if self._read[0] != asked:
+            self._read = (asked, self.reads(*asked) or {self.layers[-1]: 1})
+        return self._read[1]
 
     def forward(self, x: Tensor) -> Outputs:
         """Outputs of a batch, with the classifier in evaluation mode.
@@ -107,31 +119,39 @@ class FeatureExtractor(nn.Module):
             )
         caught: dict[str, Tensor] = {}
         logits: list[Tensor] = []
-        rows: list[list[Tensor]] = []
         precision = ""
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
             if not self.layers:
                 self.layers, self.found_by = FINDERS[str(self.rule)](self.classifier, x)
+            n_views = self.read()
+            if len(n_views) < len(self.layers):
+                self.layers = list(n_views)
+            rows: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
             for layer in self.layers:
                 module = self.classifier.get_submodule(layer.removesuffix(INPUT))
                 hook = partial(catch, caught, layer)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-            for batch in passes(x, self.views):
+            batches = passes(x, self.views)
+            n_at_once = len(self.views) // len(batches)
+            for first, batch in zip(range(0, len(self.views), n_at_once), batches, strict=True):
                 given = self._checked(self.classifier(batch))
                 missing = [layer for layer in self.layers if layer not in caught]
                 if missing:
                     raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
                 if not torch.compiler.is_compiling():
                     check_rows({"": given} | caught, len(batch))
-                    self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
+                    if first == 0:
+                        self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
                     precision = describe([given, *caught.values()], x.device)
                 logits.append(widen(given))
-                rows.append([pooled(self.pooling, caught.pop(layer)) for layer in self.layers])
-        features = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        shape = (len(self.views), x.shape[0])
-        by_layer = {layer: _by_input(each, shape) for layer, each in zip(self.layers, features, strict=True)}
-        return Outputs(_by_input(torch.cat(logits), shape), by_layer, precision=precision)
+                for layer, parts in rows.items():
+                    n_wanted, activation = n_views[layer] - first, caught.pop(layer)
+                    if n_wanted > 0:
+                        wanted = activation if n_wanted >= n_at_once else activation[: n_wanted * x.shape[0]]
+                        parts.append(pooled(self.pooling, wanted))
+        by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], x.shape[0])) for layer, parts in rows.items()}
+        return Outputs(_by_input(torch.cat(logits), (len(self.views), x.shape[0])), by_layer, precision=precision)
 
     def extra_repr(self) -> str:
         """What is looked at, for `repr`."""

@@ -20,7 +20,7 @@ class ComponentMemory(nn.Module):
 
     Attributes:
         points: (M, D), those of the kept fitting inputs.
-        predicted: (K, C) int64, predicted classes of all fitting inputs by component.
+        predicted: (K, C) int64, predicted classes by component, of the fitting inputs that the score learned from.
         labelled: (K, C) int64, labels of held-out inputs by component; zero until such were given.
         wrong: (K,) int64, how many of these were predicted wrongly.
     """
@@ -42,7 +42,8 @@ class Memory(nn.Module):
     """Of all mixtures of a score, in their order.
 
     Attributes:
-        index: (M,) int64, which of the fitting inputs are kept, a random sample that their order has no part in.
+        index: (M,) int64, which of the fitting inputs are remembered, in the order in which they were given; a random
+            sample that their order has no part in.
         prediction: (M,) int64, their predicted classes.
         mixtures: one `ComponentMemory` for each mixture.
     """
@@ -69,29 +70,31 @@ class Memory(nn.Module):
         """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
+        place = torch.arange(len(logits), device=logits.device) if outputs.place is None else outputs.place
         width = sum(model.mixture.n_features for model in models.values())
         n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
-        self.index = sample_rows(logits, n_kept).sort().values
-        self.prediction = prediction[self.index]
+        chosen = sample_rows(logits, n_kept)
+        self.index, order = place[chosen].sort()
+        chosen = chosen[order]
+        self.prediction = prediction[chosen]
         for model, kept in zip(models.values(), self._kept(), strict=True):
             points = model.points(outputs)
-            kept.points = points[self.index]
+            kept.points = points[chosen]
             kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
         return self
 
-    def observe(self, models: Mapping[str, FeatureMixture], outputs: Outputs, labels: Tensor) -> Self:
+    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> Self:
         """Take labels and errors by component, in place of earlier ones.
 
         Args:
-            models: as at `fit`.
-            outputs: on N held-out inputs.
+            component: (N, J) int64, the most probable component of each of the J mixtures, of N held-out inputs.
+            prediction: (N,) int64, their predicted classes.
             labels: (N,) int64, their true classes.
         """
-        wrong = (outputs.own_logits.argmax(-1) != labels).long()
-        for model, kept in zip(models.values(), self._kept(), strict=True):
-            component = model.mixture.predict(model.points(outputs))
-            kept.labelled = class_counts(component, labels, *kept.labelled.shape)
-            kept.wrong = torch.zeros_like(kept.wrong).index_add(0, component, wrong)
+        wrong = (prediction != labels).long()
+        for own, kept in zip(component.unbind(1), self._kept(), strict=True):
+            kept.labelled = class_counts(own, labels, *kept.labelled.shape)
+            kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
         return self
 
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,10 +1,12 @@
 """How sure the views that may vote are of the class predicted for the input itself."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 
@@ -29,6 +31,10 @@ class Agreement(Score):
         self.keep = keep
         self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return {}
+
     def options(self) -> dict[str, Any]:
         """See `Score`."""
         return {"keep": self.keep}
@@ -40,8 +46,7 @@ class Agreement(Score):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        p = outputs.logits.softmax(-1)  # (N, V, C)
-        overlap = (p * p[:, :1]).sum(-1).mean(0)  # (V,)
+        overlap = in_chunks(_overlap, outputs).mean(0)  # (V,)
         self.votes = overlap >= self.keep * overlap[0]
         return self
 
@@ -52,3 +57,9 @@ class Agreement(Score):
         of_predicted = log_p.gather(-1, predicted[:, None, None].expand(-1, log_p.shape[1], 1))[..., 0]  # (N, V)
         weight = self.votes.to(of_predicted)
         return (of_predicted @ weight) / weight.sum()
+
+
+def _overlap(outputs: Outputs) -> Tensor:
+    """p_v . p_0 of each view of each input, (N, V)."""
+    p = outputs.logits.softmax(-1)
+    return (p * p[:, :1]).sum(-1)

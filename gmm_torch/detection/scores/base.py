@@ -1,6 +1,6 @@
 """The contract of a score."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -69,6 +69,15 @@ class Score(nn.Module):
     needs_labels: bool = False
     n_components: int = 0  # asked for; none where it has no mixtures
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """By layer, of how many views, from the first, it reads features; nothing else is caught.
+
+        Args:
+            layers: those that the detector was told of, or that were found.
+            n_views: of an input.
+        """
+        return dict.fromkeys(layers, n_views)
+
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them."""
         return {}
@@ -81,12 +90,12 @@ class Score(nn.Module):
         """Learn from the outputs on fitting inputs; never sees a failure, nor a label unless `needs_labels`."""
         return self
 
-    def hold_out(self, outputs: Outputs) -> Self:
-        """Take the outputs on fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
+    def hold_out(self, statistics: Tensor) -> Self:
+        """Take `statistics` of fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
         return self
 
-    def refer(self, outputs: Outputs) -> Self:
-        """Take the outputs on clean inputs that serve for nothing else as reference, where there is `n_reference`."""
+    def refer(self, statistics: Tensor) -> Self:
+        """Take `statistics` of clean inputs that serve for nothing else as reference, where there is `n_reference`."""
         return self
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -98,6 +107,14 @@ class Score(nn.Module):
             if isinstance(module, GaussianMixture) and len(size) == 2 and min(size) > 0:
                 fewer = (min(size[0], module.n_components), min(size[1], module.n_features))
                 self.set_submodule(name, with_size(module, *fewer))
+
+    def statistics(self, outputs: Outputs) -> Tensor:
+        """All that the score needs of each input, (N, J), so that no outputs need be kept; here itself, J = 1."""
+        return self(outputs)[:, None]
+
+    def combine(self, statistics: Tensor) -> Tensor:
+        """The score, (N,), from `statistics` (N, J)."""
+        return statistics[:, 0]
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""

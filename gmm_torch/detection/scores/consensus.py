@@ -90,6 +90,17 @@ class Consensus(Score):
             return DepthAgreement(self.n_components)
         return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        parts = [self._make(name).reads(layers, n_views) for name in self._weights_of(n_views, len(layers))]
+        found = {layer: max(part.get(layer, 0) for part in parts) for layer in layers}
+        return {layer: n for layer, n in found.items() if n}
+
+    def _weights_of(self, n_views: int, n_layers: int) -> Mapping[str, float]:
+        """Those given, or those of the study."""
+        has_depth = n_views == 1 and n_layers > 1
+        return self.given_weights or (ONE_PASS_WEIGHTS if has_depth else WEIGHTS)
+
     def options(self) -> dict[str, Any]:
         """See `Score`."""
         keys = ("n_components", "covariance_type", "combination")
@@ -97,9 +108,7 @@ class Consensus(Score):
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        if self.given_weights is None:
-            has_depth = n_views == 1 and len(widths) > 1 and n_classes > 1
-            self._take(ONE_PASS_WEIGHTS if has_depth else WEIGHTS)
+        self._take(self._weights_of(n_views, len(widths)))
         for part in self._scores():
             part.build(widths, n_views, n_classes)
         return self
@@ -114,15 +123,15 @@ class Consensus(Score):
         self.log_weights = outputs.logits.new_tensor(found)
         return self
 
-    def hold_out(self, outputs: Outputs) -> Self:
+    def hold_out(self, statistics: Tensor) -> Self:
         """See `Score`; they are the reference until there is another."""
-        self.held_out = torch.stack([part(outputs) for part in self._scores()])
+        self.held_out = statistics.mT.contiguous()
         self.references = self.held_out.sort().values
         return self
 
-    def refer(self, outputs: Outputs) -> Self:
+    def refer(self, statistics: Tensor) -> Self:
         """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
-        given = torch.stack([part(outputs) for part in self._scores()])
+        given = statistics.mT
         others = self.held_out[:, : max(0, self.n_reference - given.shape[1])]
         self.references = torch.cat([given, others], dim=1).sort().values
         return self
@@ -135,16 +144,24 @@ class Consensus(Score):
             if len(shape) == 2 and shape[0] == len(self.weights) and shape[1] >= 2:
                 setattr(self, name, torch.zeros(shape))
 
+    def statistics(self, outputs: Outputs) -> Tensor:
+        """See `Score`; the scores of the J parts."""
+        return torch.stack([part(outputs) for part in self._scores()], dim=-1)
+
     def log_p_values(self, outputs: Outputs) -> Tensor:
         """Of each part among the reference inputs, (N, J)."""
-        return self._log_tails([part(outputs) for part in self._scores()])
+        return self._log_tails(self.statistics(outputs))
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        return self.combine(self.log_p_values(outputs))
+        return self.combine(self.statistics(outputs))
 
-    def combine(self, log_p: Tensor) -> Tensor:
-        """(N, J) log p-values of the parts as one statistic, (N,)."""
+    def combine(self, statistics: Tensor) -> Tensor:
+        """See `Score`."""
+        return self.join(self._log_tails(statistics))
+
+    def join(self, log_p: Tensor) -> Tensor:
+        """(N, J) log p-values of the parts as one number, (N,)."""
         return COMBINATIONS[self.combination](log_p, self.log_weights.to(log_p))
 
     def models(self) -> dict[str, FeatureMixture]:
@@ -153,18 +170,19 @@ class Consensus(Score):
 
     def breakdown(self, outputs: Outputs) -> Breakdown:
         """See `Score`; the influence is by how much the score would rise if a part had nothing to say, p = 1/2."""
-        scores = [part(outputs) for part in self._scores()]
-        log_p = self._log_tails(scores)
-        whole = self.combine(log_p)
+        statistics = self.statistics(outputs)
+        log_p = self._log_tails(statistics)
+        whole = self.join(log_p)
         p_values, influence = {}, {}
-        for j, (name, score, reference) in enumerate(zip(self.weights, scores, self.references, strict=True)):
+        parts = zip(self.weights, statistics.unbind(-1), self.references, strict=True)
+        for j, (name, score, reference) in enumerate(parts):
             p_values[name] = conformal_p_value(score, reference)
             silent = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], math.log(0.5)), log_p[:, j + 1 :]], dim=1)
-            influence[name] = self.combine(silent) - whole
+            influence[name] = self.join(silent) - whole
         return Breakdown(whole, p_values, influence)
 
-    def _log_tails(self, scores: Sequence[Tensor]) -> Tensor:
-        pairs = zip(scores, self.references, strict=True)
+    def _log_tails(self, statistics: Tensor) -> Tensor:
+        pairs = zip(statistics.unbind(-1), self.references, strict=True)
         return torch.stack([log_tail(score, reference) for score, reference in pairs], dim=-1)
 
     def _scores(self) -> Sequence[Score]:

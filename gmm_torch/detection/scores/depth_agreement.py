@@ -1,6 +1,7 @@
 """Whether layers before the last lean to the predicted class as much as the classifier's certainty lets expect."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -54,6 +55,10 @@ class DepthAgreement(Score):
         self.classes = nn.ModuleList()
         self.joint = GaussianMixture(n_components, 2)
         self.register_buffer("temperature", torch.ones(0))
+
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return dict.fromkeys(layers, 1)
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""

@@ -1,9 +1,11 @@
 """Log-likelihood of the log-probabilities that the classifier gives all views, jointly."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view, sized
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -35,6 +37,10 @@ class LogitLikelihood(Score):
         self.mixture = GaussianMixture(n_components, 1, covariance_type)
         self.blocks: list[Block] = []
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return {}
+
     def options(self) -> dict[str, Any]:
         """See `Score`."""
         return {"n_components": self.n_components, "covariance_type": self.covariance_type}
@@ -57,8 +63,8 @@ class LogitLikelihood(Score):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        self.projection.fit(self.opinions(outputs))
-        points = self.points(outputs)
+        self.projection.fit(in_chunks(self.opinions, outputs))
+        points = in_chunks(self.points, outputs)
         self.mixture = sized(self.mixture, points)
         fitter(self.mixture, points)
         return self

@@ -1,10 +1,12 @@
 """Log-likelihood of the directions of means and deviations of several stages, averaged over views."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.feature_mixture import Block, FeatureMixture, sized
 from gmm_torch.detection.layers import STAGES, stage_ends
 from gmm_torch.detection.outputs import Outputs
@@ -44,6 +46,10 @@ class MomentLikelihood(Score):
         self.mixture = GaussianMixture(n_components, 1, covariance_type)
         self.blocks: list[Block] = []
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return dict.fromkeys(stage_ends(layers), min(self.n_views, n_views))
+
     def options(self) -> dict[str, Any]:
         """See `Score`."""
         keys = ("n_components", "covariance_type", "n_views")
@@ -73,8 +79,8 @@ class MomentLikelihood(Score):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        self.projection.fit(self.parts(outputs))
-        points = self.points(outputs)
+        self.projection.fit(in_chunks(self.parts, outputs))
+        points = in_chunks(self.points, outputs)
         self.mixture = sized(self.mixture, points)
         fitter(self.mixture, points)
         return self

@@ -58,7 +58,7 @@ def test_the_dominant_part_is_the_one_whose_silence_would_raise_the_score_most(d
     for j in range(3):
         silent = log_p.clone()
         silent[:, j] = torch.tensor(0.5).log()
-        rises.append(detector.score.combine(silent) - whole)
+        rises.append(detector.score.join(silent) - whole)
     assert torch.equal(explanation.dominant, torch.stack(rises).argmax(0))
 
 

@@ -58,7 +58,7 @@ def test_inputs_between_the_classes_score_lower_than_those_within(name):
     good, bad = outputs_of(blobs(300, 1)[0]), outputs_of(between(300, 2))
     score.build(layers, 1, C)
     score.fit(outputs_of(*blobs(600, 5)), fitter)
-    score.refer(outputs_of(*blobs(600, 3)))
+    score.refer(score.statistics(outputs_of(*blobs(600, 3))))
     auroc = stats.mannwhitneyu(score(good).numpy(), score(bad).numpy()).statistic / 300**2
     assert auroc > 0.9
 

@@ -66,7 +66,7 @@ def smooth_score(score: Score, outputs: Outputs) -> Tensor:
         return score(outputs)
     pairs = zip(score.parts.values(), score.references, strict=True)
     log_p = torch.stack([smooth_log_tail(part(outputs), reference) for part, reference in pairs], dim=-1)
-    return score.combine(log_p)
+    return score.join(log_p)
 
 
 def smooth_log_tail(score: Tensor, reference: Tensor) -> Tensor:
