@@ -1,4 +1,4 @@
-"""How sure the views that may vote are of the class predicted for the input itself."""
+"""Mean log-probability, over test-time augmentations, of the class predicted for the input itself."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -20,15 +20,18 @@ class Agreement(Score):
 
     Args:
         keep: the share of overlap that a view needs.
+        n_views: how many of the views, from the first, may vote. A mirrored image shows as much as the image; a blurred
+            one shows less, and its vote makes wrong predictions harder to find.
     """
 
     name = "agreement"
     views = ("identity", "mirror", "blur")
     votes: Tensor
 
-    def __init__(self, keep: float = 0.95) -> None:
+    def __init__(self, keep: float = 0.95, n_views: int = 2) -> None:
         super().__init__()
         self.keep = keep
+        self.n_views = n_views
         self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
@@ -37,7 +40,7 @@ class Agreement(Score):
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
-        return {"keep": self.keep}
+        return {"keep": self.keep, "n_views": self.n_views}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
@@ -47,7 +50,8 @@ class Agreement(Score):
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
         overlap = in_chunks(_overlap, outputs).mean(0)  # (V,)
-        self.votes = overlap >= self.keep * overlap[0]
+        may_vote = torch.arange(len(overlap), device=overlap.device) < self.n_views
+        self.votes = may_vote & (overlap >= self.keep * overlap[0])
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:

@@ -4,6 +4,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
+from gmm_torch.detection.feature_mixture import sized
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.functional.conditional_tail import log_conditional_tail
@@ -33,6 +35,13 @@ class ConditionalAgreement(Score):
     def odds(self, outputs: Outputs) -> Tensor:
         """s and d: (N, 2)."""
         raise NotImplementedError
+
+    def fit_joint(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """Fit the mixture to s and d of the fitting inputs."""
+        odds = in_chunks(self.odds, outputs)
+        self.joint = sized(self.joint, odds)
+        fitter(self.joint, odds)
+        return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), at most 0."""

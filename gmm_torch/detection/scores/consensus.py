@@ -12,35 +12,48 @@ from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Breakdown, Fitter, Score
+from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
 from gmm_torch.detection.scores.depth_agreement import DepthAgreement
 from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
+from gmm_torch.detection.scores.view_agreement import ViewAgreement
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
+from gmm_torch.functional.expected_auroc import expected_auroc
 from gmm_torch.functional.p_values import conformal_p_value
 
 PARTS: dict[str, type[Score]] = {
-    part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, DepthAgreement)
+    part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, ViewAgreement, DepthAgreement)
 }
-WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 8}
+WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 16, "view_agreement": 1 / 16}
 # One look has no other views to disagree with: the layers take their place.
-ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 16, "depth_agreement": 1 / 4}
+ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 8, "depth_agreement": 1 / 8}
 HALF = 200  # with so many fitting inputs a part that learns from them has half of its weight
+# What the parts beside `agreement` may cost in finding wrong predictions, as an area under the ROC curve, and the
+# scales of their weights among which the largest of no higher cost is found.
+MAX_COST = 0.005
+SCALES = [2 ** (-k / 2) for k in range(13)]
 
 
 class Consensus(Score):
     """-log sum_j w_j p_j^(-1/2) over the p-values of several scores.
 
-    What each finds is blind to what another sees: `agreement` finds test errors and what lies at a decision boundary,
-    `moment_likelihood` other distributions, `logit_likelihood` adversarial images. With one view alone and several
-    layers, `depth_agreement` takes over from the other views. `docs/detector.md` has the study behind the choice; it
-    used failures other than those of the published tables.
+    What each finds is blind to what another sees: `agreement` finds wrong predictions and what lies at a decision
+    boundary, `moment_likelihood` other distributions, `logit_likelihood` and `view_agreement` adversarial images. With
+    one view alone and several layers, `depth_agreement` takes over from the other views. `docs/detector.md` has the
+    study behind the choice; it used failures other than those of the published tables.
+
+    How much a part is worth depends on the network. `agreement` is near the best there is for wrong predictions, and
+    every other part costs some of that. Without any label it is known how much: where the classifier's probabilities
+    are true, wrong predictions are found with an expected area under the ROC curve (`expected_auroc`). The weights of
+    all other parts are scaled down together until they cost at most half a point of it among the reference inputs.
 
     Args:
         n_components: K of the mixtures.
         covariance_type: of the mixtures.
-        weights: of the parts, by name; a part that is not named is left out. None for those of the study, which
-            depend on whether there are several views. A part that learns from n fitting inputs has n / (n + 200) of
-            its weight: with little to learn from, the classifier's own certainty decides.
+        weights: of the parts, by name; a part that is not named is left out. They are taken as they are. None for those
+            of the study, which depend on whether there are several views, scaled to the network; there a part that
+            learns from n fitting inputs has n / (n + 200) of its weight: with little to learn from, the classifier's
+            own certainty decides.
         combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
     """
 
@@ -66,11 +79,13 @@ class Consensus(Score):
         self.given_weights = dict(weights) if weights else None
         self.weights: dict[str, float] = {}
         self.register_buffer("log_weights", torch.empty(0))
+        self.register_buffer("log_scale", torch.zeros(()))
         self.register_buffer("held_out", torch.empty(0, 0))
         self.register_buffer("references", torch.empty(0, 0))
         self._take(self.given_weights or WEIGHTS)
 
-    log_weights: Tensor  # (J,)
+    log_weights: Tensor  # (J,), before they are scaled
+    log_scale: Tensor  # (), of all parts but `agreement`
     held_out: Tensor  # (J, H), of the parts on fitting inputs that these have not learned from
     references: Tensor  # (J, R), ascending
 
@@ -82,12 +97,13 @@ class Consensus(Score):
         self.parts = nn.ModuleDict({name: self._make(name) for name in weights})
         self.held_out = self.references = self.references.new_empty(len(weights), 0)
         self.log_weights = self.references.new_tensor([math.log(weight) for weight in weights.values()])
+        self.log_scale = self.references.new_zeros(())
 
     def _make(self, name: str) -> Score:
         if name == Agreement.name:
             return Agreement()
-        if name == DepthAgreement.name:
-            return DepthAgreement(self.n_components)
+        if issubclass(PARTS[name], ConditionalAgreement):
+            return PARTS[name](n_components=self.n_components)
         return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
@@ -98,8 +114,9 @@ class Consensus(Score):
 
     def _weights_of(self, n_views: int, n_layers: int) -> Mapping[str, float]:
         """Those given, or those of the study."""
-        has_depth = n_views == 1 and n_layers > 1
-        return self.given_weights or (ONE_PASS_WEIGHTS if has_depth else WEIGHTS)
+        if self.given_weights or n_views > 1:
+            return self.given_weights or WEIGHTS
+        return {name: weight for name, weight in ONE_PASS_WEIGHTS.items() if name != DepthAgreement.name or n_layers > 1}
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -126,15 +143,38 @@ class Consensus(Score):
     def hold_out(self, statistics: Tensor) -> Self:
         """See `Score`; they are the reference until there is another."""
         self.held_out = statistics.mT.contiguous()
-        self.references = self.held_out.sort().values
-        return self
+        return self._rank_among(self.held_out)
 
     def refer(self, statistics: Tensor) -> Self:
         """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
         given = statistics.mT
         others = self.held_out[:, : max(0, self.n_reference - given.shape[1])]
-        self.references = torch.cat([given, others], dim=1).sort().values
+        return self._rank_among(torch.cat([given, others], dim=1))
+
+    def _rank_among(self, reference: Tensor) -> Self:
+        """Make the parts' scores (J, R) the reference, and scale the weights by what they cost there."""
+        self.references = reference.sort().values
+        self.log_scale = self.log_weights.new_zeros(())
+        if self.given_weights is None:
+            self.log_scale = self._affordable(reference.mT).to(self.log_weights)
         return self
+
+    def _affordable(self, statistics: Tensor) -> Tensor:
+        """Logarithm of the largest scale, at most 1, at which the other parts cost no more than they may, ()."""
+        alone = statistics[:, list(self.weights).index(Agreement.name)]
+        probability = alone.double().exp()  # that the prediction is right: the geometric mean over views
+        best = expected_auroc(alone, probability)
+        log_p = self._log_tails(statistics)
+        costs = []
+        log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
+        for log_scale in log_scales:
+            costs.append(best - expected_auroc(self.join(log_p, log_scale), probability))
+        # Where all predictions are certain no part costs anything.
+        cost = torch.nan_to_num(torch.stack(costs), nan=0.0)
+        dear = (cost > MAX_COST).long().cumprod(0).sum()  # how many of the largest scales cost too much
+        high, low = (dear - 1).clamp_min(0), dear.clamp_max(len(SCALES) - 1)
+        share = ((cost[high] - MAX_COST) / (cost[high] - cost[low])).nan_to_num(0.0).clamp(0, 1)
+        return log_scales[high] + (log_scales[low] - log_scales[high]) * share.to(log_scales)
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """See `Score`."""
@@ -160,9 +200,11 @@ class Consensus(Score):
         """See `Score`."""
         return self.join(self._log_tails(statistics))
 
-    def join(self, log_p: Tensor) -> Tensor:
-        """(N, J) log p-values of the parts as one number, (N,)."""
-        return COMBINATIONS[self.combination](log_p, self.log_weights.to(log_p))
+    def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights where one is given."""
+        log_scale = self.log_scale if log_scale is None else log_scale
+        scaled = self.log_weights.new_tensor([name != Agreement.name for name in self.weights])
+        return COMBINATIONS[self.combination](log_p, (self.log_weights + scaled * log_scale).to(log_p))
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`; those of the parts."""

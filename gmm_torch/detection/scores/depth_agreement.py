@@ -11,10 +11,10 @@ from gmm_torch.detection.feature_mixture import sized, with_size
 from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
-from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
 from gmm_torch.detection.transforms import SignedRoot, Standardise
 from gmm_torch.functional.class_moments import class_moments
-from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.mixture import GaussianMixture
 
@@ -25,7 +25,7 @@ REG_COVAR = 1e-2
 TEMPERATURES = torch.logspace(0, math.log10(32), 21).tolist()
 
 
-class DepthAgreement(Score):
+class DepthAgreement(ConditionalAgreement):
     """log P(D <= d | S = s): d what the layers say for the predicted class, s what the classifier says for it.
 
     A mixture with one component for each class that the classifier predicts (no label is used) makes a classifier of
@@ -48,21 +48,15 @@ class DepthAgreement(Score):
     temperature: Tensor
 
     def __init__(self, n_components: int = 10) -> None:
-        super().__init__()
-        self.n_components = n_components
+        super().__init__(n_components)
         self.names: list[str] = []
         self.maps = nn.ModuleList()
         self.classes = nn.ModuleList()
-        self.joint = GaussianMixture(n_components, 2)
         self.register_buffer("temperature", torch.ones(0))
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
         """See `Score`."""
         return dict.fromkeys(layers, 1)
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"n_components": self.n_components}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`.
@@ -99,13 +93,10 @@ class DepthAgreement(Score):
             losses = [nn.functional.cross_entropy(joint / t, predicted) for t in TEMPERATURES]
             chosen.append(joint.new_tensor(TEMPERATURES)[torch.stack(losses).argmin()])
         self.temperature = torch.stack(chosen)
-        odds = self.odds(outputs)
-        self.joint = sized(self.joint, odds)
-        fitter(self.joint, odds)
-        return self
+        return self.fit_joint(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """s and d: (N, 2)."""
+        """See `ConditionalAgreement`."""
         own = outputs.own_logits
         predicted = own.argmax(1)
         depth = []
@@ -113,13 +104,6 @@ class DepthAgreement(Score):
             joint = self.classes[i].log_joint(self.maps[i](outputs.features[layer][:, 0]))  # type: ignore[operator]
             depth.append(log_odds(joint / self.temperature[i], predicted))
         return torch.stack([log_odds(own, predicted), torch.stack(depth).mean(0)], dim=1)
-
-    def forward(self, outputs: Outputs) -> Tensor:
-        """(N,), at most 0."""
-        pairs = self.odds(outputs)
-        parameters = self.joint.parameters_about_location().map(lambda value: value.to(pairs.dtype))
-        covariances = self.joint.family.dense(parameters.factors, self.joint.n_components, 2)
-        return log_conditional_tail(pairs - self.joint.location, parameters.log_weights, parameters.means, covariances)
 
 
 def fit_classes(mixture: GaussianMixture, points: Tensor, classes: Tensor) -> None:

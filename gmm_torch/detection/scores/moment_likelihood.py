@@ -1,4 +1,4 @@
-"""Log-likelihood of the directions of means and deviations of several stages, averaged over views."""
+"""Log-likelihood of the directions of pooled features of several stages."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,18 +17,18 @@ from gmm_torch.mixture import GaussianMixture
 
 
 class MomentLikelihood(Score):
-    """One mixture over z = (m_1, d_1, m_2, d_2, ...) of all layers, each part of unit norm, averaged over some views.
+    """One mixture over z = (f_1, f_2, ...) of all layers, each of unit norm.
 
-    m is the mean and d the standard deviation of a layer's maps over space. Early stages see texture, late ones
-    content; the deviation tells a map that fires in one place from one that glows everywhere. The mixture is joint
-    over layers, so it learns how they go together in clean images. Over views that leave the content as it is the mean
-    has less noise than each of them and no more coordinates than one. Of layers that are found as "depths" it takes
-    the ends of stages.
+    f holds the means of a layer's maps over space and their standard deviations. Early stages see texture, late ones
+    content; the deviation tells a map that fires in one place from one that glows everywhere. The mixture is joint over
+    layers, so it learns how they go together in clean images. Of layers that are found as "depths" it takes the ends of
+    stages.
 
     Args:
         n_components: the largest K; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
-        n_views: how many of the views, from the first, are averaged; fewer where there are fewer.
+        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. A mean over more
+            has less noise, and shows an attack less: it is that of the image that was attacked.
     """
 
     name = "moment_likelihood"
@@ -37,7 +37,7 @@ class MomentLikelihood(Score):
 
     mixture: GaussianMixture
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", n_views: int = 2) -> None:
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", n_views: int = 1) -> None:
         super().__init__()
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -69,13 +69,9 @@ class MomentLikelihood(Score):
         return result
 
     def parts(self, outputs: Outputs) -> Tensor:
-        """Means and deviations of all layers, each of unit norm, averaged over views: (N, sum D)."""
-        parts = []
-        for layer, *_ in self.blocks:
-            chosen = outputs.features[layer][:, : self.n_views]
-            halves = chosen.unflatten(-1, (2, -1)) if chosen.shape[-1] % 2 == 0 else chosen
-            parts.append(unit(halves).mean(1).flatten(1))
-        return torch.cat(parts, dim=1)
+        """Features of all layers, each of unit norm, averaged over views: (N, sum D)."""
+        chosen = [outputs.features[layer][:, : self.n_views] for layer, *_ in self.blocks]
+        return torch.cat([unit(features).mean(1) for features in chosen], dim=1)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""

@@ -6,8 +6,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.chunks import in_chunks
-from gmm_torch.detection.feature_mixture import sized
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
@@ -43,10 +41,7 @@ class ViewAgreement(ConditionalAgreement):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        odds = in_chunks(self.odds, outputs)
-        self.joint = sized(self.joint, odds)
-        fitter(self.joint, odds)
-        return self
+        return self.fit_joint(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
         """See `ConditionalAgreement`."""
