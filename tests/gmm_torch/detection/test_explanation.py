@@ -44,7 +44,7 @@ def test_it_holds_the_verdict_and_what_each_part_and_view_says(detector, explana
     for v in range(3):
         expected = outputs.logits[:, v].softmax(-1).gather(1, explanation.verdict.prediction[:, None])[:, 0]
         torch.testing.assert_close(explanation.views[:, v], expected)
-    assert set(explanation.part_p_values) == {"agreement", "moment_likelihood", "logit_likelihood"}
+    assert set(explanation.part_p_values) == {"agreement", "moment_likelihood", "logit_likelihood", "view_agreement"}
     assert set(explanation.mixtures) == {"moment_likelihood", "logit_likelihood"}
     for p in explanation.part_p_values.values():
         assert ((p > 0) & (p <= 1)).all()
@@ -55,7 +55,7 @@ def test_the_dominant_part_is_the_one_whose_silence_would_raise_the_score_most(d
     log_p = detector.score.log_p_values(outputs)
     whole = detector.score(outputs)
     rises = []
-    for j in range(3):
+    for j in range(log_p.shape[1]):
         silent = log_p.clone()
         silent[:, j] = torch.tensor(0.5).log()
         rises.append(detector.score.join(silent) - whole)
@@ -174,8 +174,8 @@ def test_words_name_classes_layers_statistics_and_views(net, detector):
     explanation = detector.explain(images(20, 3), NAMES)
     moments, logits = (explanation.mixtures[name] for name in ("moment_likelihood", "logit_likelihood"))
     names = [moments.name_of(i, NAMES) for i in range(moments.contributions.shape[1])]
-    assert names[0] == "norm mean[0], mean of identity and mirror"
-    assert names[6] == "norm deviation[0], mean of identity and mirror"
+    assert names[0] == "norm mean[0], view identity"
+    assert names[6] == "norm deviation[0], view identity"
     assert len(set(names)) == len(names)
     assert logits.name_of(5, NAMES) == "log-probability of cat, view mirror"
     assert logits.name_of(5, None) == "log-probability of 2, view mirror"
@@ -196,7 +196,7 @@ def test_features_that_are_projected_are_named_as_before_the_projection():
     found = detector.explain(x[:4]).mixtures["moment_likelihood"]
     assert found.contributions.shape == (4, 2 * 600 + 1)
     assert found.name_of(1200, None) == "distance to the principal subspace"
-    assert found.name_of(601, None) == "1 deviation[1], mean of identity and mirror"
+    assert found.name_of(601, None) == "1 deviation[1], view identity"
 
 
 def test_how_many_features_and_neighbours_is_the_callers_choice(detector):

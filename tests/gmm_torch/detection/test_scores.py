@@ -15,6 +15,7 @@ from gmm_torch.detection.transforms import TRANSFORMS
 from tests.gmm_torch.detection.conftest import batches, images
 
 D, C = 5, 3
+ONE_VIEW = [name for name in SCORES if name != "view_agreement"]  # that needs another view to agree with
 CENTRES = 6 * torch.eye(D)[:C]
 
 
@@ -48,7 +49,7 @@ def between(n, seed):
 
 
 # depth_agreement asks whether earlier layers agree with the last; here is but one
-@pytest.mark.parametrize("name", [name for name in SCORES if name != "depth_agreement"])
+@pytest.mark.parametrize("name", [name for name in ONE_VIEW if name != "depth_agreement"])
 def test_inputs_between_the_classes_score_lower_than_those_within(name):
     options = (
         {"n_components": C} if "n_components" in make_score(name).options() and name != "class_conditional" else {}
@@ -84,14 +85,24 @@ def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():
     torch.testing.assert_close(unit(far), unit(outputs_of(blobs(50, 1)[0])), rtol=1e-3, atol=1e-3)
 
 
-def test_moments_are_scaled_to_unit_norm_and_averaged_over_image_and_mirror_alone(net):
+def test_moments_of_a_layer_are_scaled_to_unit_norm_together_and_are_those_of_the_image_alone(net):
+    x = images(9, 2)
     detector = FailureDetector(net, score=make_score("moment_likelihood"), views=("identity", "mirror", "blur"))
+    detector.fit(batches(200, 1))
+    outputs = detector.extractor(x)
+    maps = outputs.features[detector.score.blocks[0].layer][:, 0]
+    torch.testing.assert_close(detector.score.points(outputs), maps / maps.norm(dim=-1, keepdim=True))
+
+
+def test_moments_are_averaged_over_as_many_views_as_asked_for(net):
+    views = ("identity", "mirror", "blur")
+    detector = FailureDetector(net, score=make_score("moment_likelihood", n_views=2), views=views)
     detector.fit(batches(200, 1))
     x = images(9, 2)
     outputs = detector.extractor(x)
-    maps = outputs.features[detector.score.blocks[0].layer].unflatten(-1, (2, -1))
+    maps = outputs.features[detector.score.blocks[0].layer]
     unit = maps / maps.norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(detector.score.points(outputs), ((unit[:, 0] + unit[:, 1]) / 2).flatten(1))
+    torch.testing.assert_close(detector.score.points(outputs), (unit[:, 0] + unit[:, 1]) / 2)
     mirrored = detector.extractor(x.flip(-1))
     torch.testing.assert_close(detector.score(mirrored), detector.score(outputs), rtol=1e-4, atol=1e-3)
 
@@ -270,7 +281,7 @@ def test_any_score_sums_over_layers():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     x = torch.randn(300, 4)
-    for name in SCORES:
+    for name in ONE_VIEW:
         score = make_score(name)
         detector = FailureDetector(net, score=score, layers=["0", "2"], views=1).fit(x.split(100))
         assert detector.calibrate(x.split(100))(x[:9]).score.shape == (9,)

@@ -1,0 +1,75 @@
+"""The default's weights: scaled to the network until the other parts cost wrong predictions little, without labels."""
+
+import pytest
+import torch
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.consensus import MAX_COST, SCALES, WEIGHTS, Consensus
+from gmm_torch.functional.expected_auroc import expected_auroc
+
+N, C, D = 1500, 5, 6
+
+
+def fitter(mixture, points):
+    return mixture.fit(points, reg_covar=1e-2, seed=0)
+
+
+def outputs_of(seed, *, spread, n=N):
+    """Three views of logits of some spread, and features that know nothing of how sure they are."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(n, 1, C, generator=generator) + 0.3 * torch.randn(n, 3, C, generator=generator)
+    return Outputs(logits, {"z": torch.randn(n, 1, D, generator=generator)})
+
+
+def fitted(spread, **options):
+    score = Consensus(n_components=2, **options).build({"z": D}, 3, C)
+    score.fit(outputs_of(0, spread=spread), fitter)
+    return score.refer(score.statistics(outputs_of(1, spread=spread)))
+
+
+def cost(score, outputs):
+    statistics = score.statistics(outputs)
+    alone = statistics[:, list(score.weights).index("agreement")]
+    p = alone.double().exp()
+    return float(expected_auroc(alone, p) - expected_auroc(score.combine(statistics), p))
+
+
+def test_the_parts_cost_new_inputs_no_more_than_they_may():
+    """New inputs, so that the cost is not what it was set to: within two tenths of a point, seeds fixed."""
+    score = fitted(spread=2.0)
+    assert SCALES[-1] < float(score.log_scale.exp()) < 1
+    assert cost(score, outputs_of(2, spread=2.0)) == pytest.approx(MAX_COST, abs=0.002)
+
+
+def test_the_cost_is_just_what_it_may_be_on_the_reference():
+    score = fitted(spread=2.0)
+    assert cost(score, outputs_of(1, spread=2.0)) == pytest.approx(MAX_COST, abs=5e-4)  # between two scales of a grid
+
+
+def test_parts_that_cost_nothing_keep_their_weights():
+    score = fitted(spread=60.0)  # every prediction is certain
+    assert float(score.log_scale) == 0
+
+
+def test_only_the_other_parts_are_scaled():
+    score = fitted(spread=2.0)
+    log_p = torch.randn(9, len(WEIGHTS)).abs().neg()
+    weights = score.log_weights.clone()
+    weights[1:] += score.log_scale
+    assert list(score.weights)[0] == "agreement"
+    torch.testing.assert_close(score.join(log_p), -torch.logsumexp(weights - 0.5 * log_p, dim=-1))
+
+
+def test_weights_that_were_given_are_taken_as_they_are():
+    score = fitted(spread=2.0, weights={"agreement": 1.0, "moment_likelihood": 0.5})
+    assert float(score.log_scale) == 0
+
+
+def test_the_scale_is_found_again_with_each_reference_and_is_part_of_the_state():
+    score = fitted(spread=2.0)
+    first = float(score.log_scale)
+    score.refer(score.statistics(outputs_of(3, spread=2.0, n=400)))
+    assert float(score.log_scale) != first
+    score.refer(score.statistics(outputs_of(1, spread=2.0)))
+    assert float(score.log_scale) == first
+    assert "log_scale" in score.state_dict()
