@@ -86,7 +86,7 @@ class Full(CovarianceFamily):
     def constrain(self, raw: Factors) -> Factors:
         """The diagonal as exponentials."""
         diagonal = torch.diag_embed(raw["factor"].diagonal(dim1=-2, dim2=-1).exp())
-        # A choice is one pass over what a verdict has to read anyway; `triu` of many matrices took longer than the rest.
+        # A choice is one pass over what has to be read anyway; `triu` of many matrices is slow on a CPU.
         above = torch.ones(diagonal.shape[-2:], dtype=torch.bool, device=diagonal.device).triu(1)
         return {"factor": torch.where(above, raw["factor"], diagonal)}
 
