@@ -1,6 +1,6 @@
 """Scoring images under a Lightning Trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import lightning
@@ -37,23 +37,26 @@ class Scored(NamedTuple):
 
 
 class OutputsModule(lightning.LightningModule):
-    """Logits and features of a loader's images, by `trainer.predict`.
+    """Hands on the logits and features of a loader's images, batch by batch, by `trainer.predict`.
 
     Args:
         extractor: of the detector.
+        take: what is done with those of a batch.
         labels: whether the labels of batches (x, label, ...) are kept, for a score that was told to use them.
     """
 
-    def __init__(self, extractor: FeatureExtractor, labels: bool = False) -> None:
+    def __init__(self, extractor: FeatureExtractor, take: Callable[[Outputs], object], *, labels: bool = False) -> None:
         super().__init__()
+        self.take = take
         self.extractor = extractor
         self.labels = labels
 
-    def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Outputs:
-        """Outputs of a batch x or (x, ...)."""
+    def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> int:
+        """Hand on the outputs of a batch x or (x, ...), and say how many there are."""
         x = first_of(batch)
         outputs = self.extractor(x).with_keys_of(x)
-        return outputs._replace(labels=batch[1]) if self.labels else outputs
+        self.take(outputs._replace(labels=batch[1]) if self.labels else outputs)
+        return len(x)
 
 
 class EvaluationModule(lightning.LightningModule):

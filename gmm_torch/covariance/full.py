@@ -85,8 +85,10 @@ class Full(CovarianceFamily):
 
     def constrain(self, raw: Factors) -> Factors:
         """The diagonal as exponentials."""
-        diagonal = raw["factor"].diagonal(dim1=-2, dim2=-1).exp()
-        return {"factor": raw["factor"].triu(1) + torch.diag_embed(diagonal)}
+        diagonal = torch.diag_embed(raw["factor"].diagonal(dim1=-2, dim2=-1).exp())
+        # A choice is one pass over what has to be read anyway; `triu` of many matrices is slow on a CPU.
+        above = torch.ones(diagonal.shape[-2:], dtype=torch.bool, device=diagonal.device).triu(1)
+        return {"factor": torch.where(above, raw["factor"], diagonal)}
 
     def empty(self, n_components: int, n_features: int) -> Factors:
         """(K, D, D) identities."""

@@ -53,7 +53,7 @@ class Projection(nn.Module):
         rank = max(1, min(self.basis.shape[1], len(rows) // ROWS_PER_DIRECTION))
         with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
             torch.manual_seed(0)  # the decomposition starts from random vectors
-            directions = torch.pca_lowrank(rows - self.centre, q=rank, center=False, niter=4)[2]
+            directions = torch.pca_lowrank(rows.sub_(self.centre), q=rank, center=False, niter=4)[2]
         self.basis = directions.contiguous()
         return self
 

@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.chunks import Chunks
+from gmm_torch.detection.reduced import Reduced
 from gmm_torch.mixture import GaussianMixture
 from trainers.callbacks import PassCheckpoint
 from trainers.mixture_module import MixtureModule
@@ -21,7 +23,7 @@ from trainers.strategies import without_gradients
 from trainers.tasks.held_out import held_out_log_likelihood, objective
 from trainers.tasks.need import need
 from trainers.tasks.run import Run
-from trainers.tasks.split_outputs import split_outputs
+from trainers.tasks.split_outputs import split_outputs, split_sample
 
 PROBES = 1000  # features that tell one fit from another
 
@@ -53,8 +55,9 @@ def fit_detector(run: Run) -> FailureDetector:
         alpha=cfg.alpha,
         seed=cfg.seed,
     )
-    fitting = split_outputs(run, detector, "mixture")
-    calibration = split_outputs(run, detector, "calibration")
+    drawn = split_sample(run, detector, "mixture")
+    if len(drawn.outputs.logits) < drawn.n_given:
+        log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
     options = run.em_options
 
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
@@ -71,14 +74,24 @@ def fit_detector(run: Run) -> FailureDetector:
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
         mixture.adopt(module.em)
 
-    detector.fit_outputs(fitting, fitter)
-    detector.calibrate_outputs(calibration)
-    # The labels serve explanations alone: no verdict depends on them.
-    detector.characterise_outputs(calibration, data.training_images.targets[data.indices["calibration"]])
+    detector.fit_outputs(drawn.outputs, fitter, drawn.n_given)
+    del drawn
+    calibrate_detector(run, detector)
     detector.save(run.folder / DETECTOR)
     shutil.rmtree(kept, ignore_errors=True)
     log.info("detector: %s", run.folder / DETECTOR)
     return detector
+
+
+def calibrate_detector(run: Run, detector: FailureDetector) -> None:
+    """Calibrate a fitted detector on the calibration split, and take the error rates of its components there."""
+    found = Chunks(lambda outputs: (detector.reduce(outputs), *detector.places(outputs)))
+    split_outputs(run, detector, "calibration", found.add)
+    reduced, component, prediction = zip(*found.end(), strict=True)
+    detector.calibrate_reduced(Reduced.cat(reduced))
+    # The labels serve explanations alone: no verdict depends on them.
+    labels = run.data.training_images.targets[run.data.indices["calibration"]]
+    detector.characterise_places(torch.cat(component), torch.cat(prediction), labels)
 
 
 def _digits_of(module: MixtureModule) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.chunks import Chunks
 from trainers.tasks.run import Run
 from trainers.tasks.split_outputs import split_outputs
 
@@ -21,11 +22,13 @@ def held_out_log_likelihood(run: Run, detector: FailureDetector) -> dict[str, fl
     models = detector.score.models()
     if not models:
         return {}
-    outputs = split_outputs(run, detector, "validation")
+    found = Chunks(
+        lambda outputs: torch.stack([model.mixture.log_prob(model.points(outputs)) for model in models.values()])
+    )
     with torch.no_grad():
-        return {
-            name: float(model.mixture.log_prob(model.points(outputs)).double().mean()) for name, model in models.items()
-        }
+        split_outputs(run, detector, "validation", found.add)
+        means = torch.cat(found.end(), dim=1).double().mean(1)
+    return dict(zip(models, means.tolist(), strict=True))
 
 
 def objective(log_likelihood: Mapping[str, float]) -> float | None:

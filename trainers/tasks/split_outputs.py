@@ -1,7 +1,8 @@
-"""What the classifier gives for the images of a split."""
+"""What the classifier gives for the images of a split, as much of it as is wanted at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -10,33 +11,85 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.batches import first_of
 from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.faults import Faults
+from gmm_torch.detection.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
 from gmm_torch.detection.storage import fingerprint
 from trainers.evaluation_module import OutputsModule
 from trainers.tasks.run import Run
 
 FEATURES = "features."
+OPTIONAL = ("labels", "keys", "place")
 
 
-def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
-    """Logits and features of the split "mixture", "calibration" or "validation"; from the cache if they are there."""
+def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:
+    """Hand the logits and features of a split to `take`, batch by batch; from the cache if they fit there at once.
+
+    Args:
+        run: with the data.
+        detector: whose extractor looks at the images.
+        split: "mixture", "calibration" or "validation".
+        take: what is done with them.
+
+    Raises:
+        ValueError: features that are not finite, at the end.
+    """
+    loader = _loader(run, split)
+    if run.cache is None or _bytes(run, detector, loader) > MAX_BYTES:
+        _extract(run, detector, loader, split, take)
+        return
+
+    def make(path: Path) -> None:
+        parts: list[Outputs] = []
+        _extract(run, detector, loader, split, parts.append)
+        outputs = Outputs.cat(parts)
+        write_outputs(Drawn(outputs, len(outputs.logits)), path)
+
+    path = run.cache.file("outputs", _depends_on(run, detector, split), ".safetensors", make)
+    take(read_outputs(path, detector.extractor.layers, run.device).outputs)
+
+
+def split_sample(run: Run, detector: FailureDetector, split: str) -> Drawn:
+    """A random sample of bounded size of the logits and features of a split; from the cache if it is there."""
+    loader = _loader(run, split)
+
+    def draw() -> Drawn:
+        sample = Sample()
+        _extract(run, detector, loader, split, sample.add)
+        return sample.draw()
+
+    if run.cache is None:
+        return draw()
+    _bytes(run, detector, loader)
+    depends_on = {**_depends_on(run, detector, split), "sample": [MAX_BYTES, MAX_INPUTS]}
+    path = run.cache.file("outputs", depends_on, ".safetensors", lambda path: write_outputs(draw(), path))
+    return read_outputs(path, detector.extractor.layers, run.device)
+
+
+def _loader(run: Run, split: str) -> DataLoader[Any]:
     loaders = {
         "mixture": run.data.mixture_dataloader,
         "calibration": run.data.calibration_dataloader,
         "validation": run.data.val_dataloader,
     }
-    loader = loaders[split]()
-    if run.cache is None:
-        return _extract(run, detector, loader, split)
+    return loaders[split]()
+
+
+def _bytes(run: Run, detector: FailureDetector, loader: DataLoader[Any]) -> int:
+    """What the outputs of a loader's images take; the layers are found for it, if they were not."""
+    with torch.no_grad():
+        outputs = detector.extractor(first_of(next(iter(loader)))[:2].to(detector.device))
+    return outputs.row_bytes * len(loader.dataset)  # type: ignore[arg-type]
+
+
+def _depends_on(run: Run, detector: FailureDetector, split: str) -> Mapping[str, Any]:
+    """What a file in the cache depends on."""
     extractor = detector.extractor
-    if not extractor.statistics:  # known after a forward pass, which there is none of where outputs are reused
-        with torch.no_grad():
-            extractor(first_of(next(iter(loader)))[:2].to(detector.device))
-    parts = {
+    return {
         "classifier": fingerprint(detector.classifier),
         "network": run.network,
         "data_fingerprint": run.data.fingerprint(),
         "split": split,
-        "layers": extractor.layers,
+        "layers": extractor.read(),
         "pooling": extractor.pooling,
         "views": extractor.views,
         "labels": detector.score.needs_labels,
@@ -44,29 +97,38 @@ def split_outputs(run: Run, detector: FailureDetector, split: str) -> Outputs:
         "device": run.device.type,
         "batch_size": run.data.batch_size,  # sums over batches of another size differ in the last digits
     }
-    path = run.cache.file(
-        "outputs", parts, ".safetensors", lambda path: write_outputs(_extract(run, detector, loader, split), path)
-    )
-    return read_outputs(path, extractor.layers, run.device)
 
 
-def _extract(run: Run, detector: FailureDetector, loader: DataLoader, split: str) -> Outputs:
-    module = OutputsModule(detector.extractor, detector.score.needs_labels)
-    return Outputs.cat(run.predict(module, loader, f"features of the {split} split"))
+def _extract(
+    run: Run, detector: FailureDetector, loader: DataLoader[Any], split: str, take: Callable[[Outputs], object]
+) -> None:
+    faults = Faults()
+
+    def look(outputs: Outputs) -> None:
+        faults.add(outputs)
+        take(outputs)
+
+    module = OutputsModule(detector.extractor, look, labels=detector.score.needs_labels)
+    run.predict(module, loader, f"features of the {split} split")
+    detector.to(run.device)  # a Trainer leaves what it ran on the CPU
+    faults.check()
 
 
-def write_outputs(outputs: Outputs, path: Path) -> None:
+def write_outputs(drawn: Drawn, path: Path) -> None:
     """Write outputs to a safetensors file."""
+    outputs = drawn.outputs
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
-    tensors |= {name: value for name in ("labels", "keys") if (value := getattr(outputs, name)) is not None}
+    tensors |= {name: value for name in OPTIONAL if (value := getattr(outputs, name)) is not None}
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(kept, path, metadata={"precision": outputs.precision})
+    save_file(kept, path, metadata={"precision": outputs.precision, "n_given": str(drawn.n_given)})
 
 
-def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Outputs:
+def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Drawn:
     """What `write_outputs` wrote, with the layers in this order, which a file does not keep."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        precision = (file.metadata() or {}).get("precision", "")
+        metadata = file.metadata()
     features = {name: tensors[FEATURES + name] for name in layers}
-    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"), precision)
+    optional = {name: tensors.get(name) for name in OPTIONAL}
+    outputs = Outputs(tensors["logits"], features, precision=metadata["precision"], **optional)
+    return Drawn(outputs, int(metadata["n_given"]))

@@ -89,10 +89,9 @@ class DepthAgreement(ConditionalAgreement):
             empty: GaussianMixture = self.classes[i]  # type: ignore[assignment]
             classes = self.classes[i] = with_size(empty, empty.n_components, points.shape[1])
             fit_classes(classes, points, predicted)
-            joint = classes.log_joint(points)
-            losses = [nn.functional.cross_entropy(joint / t, predicted) for t in TEMPERATURES]
-            chosen.append(joint.new_tensor(TEMPERATURES)[torch.stack(losses).argmin()])
-        self.temperature = torch.stack(chosen)
+            joint = log_posterior(classes, points)
+            chosen.append(best_temperature(joint, predicted))
+        self.temperature = outputs.logits.new_tensor(chosen)
         return self.fit_joint(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
@@ -101,9 +100,39 @@ class DepthAgreement(ConditionalAgreement):
         predicted = own.argmax(1)
         depth = []
         for i, layer in enumerate(self.names):
-            joint = self.classes[i].log_joint(self.maps[i](outputs.features[layer][:, 0]))  # type: ignore[operator]
+            joint = log_posterior(self.classes[i], self.maps[i](outputs.features[layer][:, 0]))  # type: ignore[arg-type]
             depth.append(log_odds(joint / self.temperature[i], predicted))
         return torch.stack([log_odds(own, predicted), torch.stack(depth).mean(0)], dim=1)
+
+
+def log_posterior(mixture: GaussianMixture, points: Tensor) -> Tensor:
+    """log P(component | point), (N, K), up to a constant a row.
+
+    Where the components share a covariance, what is left of the joint density is linear in the point: one matrix
+    product, in place of N K differences of D numbers.
+    """
+    if mixture.covariance_type != "tied":
+        return mixture.log_joint(points)
+    parameters = mixture.parameters_about_location().map(lambda value: value.to(points.dtype))
+    means = parameters.means @ parameters.factors["factor"]
+    white = (points - mixture.location.to(points)) @ parameters.factors["factor"]
+    return torch.addmm(parameters.log_weights - means.square().sum(-1) / 2, white, means.mT)
+
+
+def best_temperature(logits: Tensor, classes: Tensor) -> float:
+    """The one of `TEMPERATURES` by which logits (N, C) must be divided to predict classes (N,) best.
+
+    The loss is convex in the inverse of the temperature, so its least value is found by halving.
+    """
+
+    def loss(i: int) -> float:
+        return float(nn.functional.cross_entropy(logits / TEMPERATURES[i], classes))
+
+    low, high = 0, len(TEMPERATURES) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if loss(middle) <= loss(middle + 1) else (middle + 1, high)
+    return TEMPERATURES[low]
 
 
 def fit_classes(mixture: GaussianMixture, points: Tensor, classes: Tensor) -> None:
@@ -124,9 +153,8 @@ def fit_classes(mixture: GaussianMixture, points: Tensor, classes: Tensor) -> No
     if mixture.covariance_type == "full":
         prior = PRIOR * width
         floor = torch.eye(width).to(found.within) * (REG_COVAR * found.within.diagonal().mean())
-        own = []
-        for c in range(n_classes):
-            deviation = (points.double() - found.means[c]) * (classes == c)[:, None]
-            own.append((deviation.mT @ deviation + prior * found.within) / (counts[c] + prior) + floor)
-        covariances = torch.stack(own)
+        deviation = (points.double() - found.means[classes])[classes.argsort(stable=True)]
+        sizes = torch.bincount(classes, minlength=n_classes).tolist()
+        scatter = torch.stack([part.mT @ part for part in deviation.split(sizes)])
+        covariances = (scatter + prior * found.within) / (counts + prior)[:, None, None] + floor
     mixture.set_parameters((counts + 1) / (counts + 1).sum(), found.means, covariances)
