@@ -16,7 +16,7 @@ from gmm_torch.detection.scores.right_wrong_ratio import HALF, RightWrongRatio, 
 from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.functional.log_odds import log_odds
 
-SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+SHARES = (1.0, 1 / 2, 1 / 4)  # with less, other failures lose much and errors gain nothing
 TOLERANCE = 0.005  # of an area under the ROC curve
 
 
@@ -30,7 +30,7 @@ class LabelledConsensus(Consensus):
     - `agreement` is replaced by the `RightWrongRatio` of the certainty of the views.
     - The other parts find other distributions and attacks, and cost wrong predictions. Their weights are halved until
       the area under the ROC curve for wrong predictions of the reference is at most half a point under that of the
-      largest softmax probability, four times at most. With n wrong predictions, that factor has the exponent
+      largest softmax probability, twice at most. With n wrong predictions, that factor has the exponent
       n / (n + 20).
 
     Args:
