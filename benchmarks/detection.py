@@ -12,6 +12,9 @@ that a run that was interrupted goes on where it stopped; remove the folder afte
 
 Columns: `errors` has the wrongly classified test images against the right ones; an attack's column the attacked images
 of the test part that changed class, against the right ones; an out-of-distribution set's its images against all.
+`held out`, which is in no mean, has images of the training split that the classifier was not trained on, against all.
+They are no failures, so 50 is right: a detector that told them from test images would know where an image was stored,
+not whether it can be trusted.
 """
 
 import argparse
@@ -32,6 +35,7 @@ import pytorch_ood.api as peer_api
 import pytorch_ood.detector as peer_detectors
 import torch
 from configuration import composed
+from detection_peers import MIXED, JointLayers, MixtureOfScores, together
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pages import fill, save
@@ -59,6 +63,7 @@ from trainers.main import CONF
 
 VIEWS = SCORES["consensus"].views
 ERRORS = "errors"
+HELD_OUT = "held out"  # training images that the classifier was not trained on: no failures, so their area must be 50
 
 # name -> a config of `conf/attack` and what is changed in it. All test images that the classifier gets right are
 # attacked, but for the two slow attacks. `pgd` and `pgd2` take the step that foolbox takes by default, a thirtieth of
@@ -252,7 +257,9 @@ class Ours:
         detector = FailureDetector(self.study.classifier, score=score, views=views, layers=layers, seed=self.split.seed)
         look = partial(self.study.of, rule=score.layers, pooling=score.pooling, views=views)
         detector.fit_outputs(look(self.study.fit), self.fitter)
-        return detector.calibrate_outputs(look(self.study.test).rows(self.split.calibration))
+        # only a score that `needs_labels` looks at them
+        labelled = look(self.study.test)._replace(labels=self.study.test_labels)
+        return detector.calibrate_outputs(labelled.rows(self.split.calibration))
 
     def areas(self, detector: FailureDetector) -> dict[str, float]:
         """Of a detector's scores."""
@@ -288,8 +295,11 @@ class Ours:
         for k in (30, 10):
             paper = self.detector(make_score("log_likelihood", n_components=k), VIEWS[:1])
             found["paper", f"log_likelihood, K={k}"] = self.areas(paper)
+        for views in (VIEWS, VIEWS[:1]):
+            labelled = self.detector(make_score("labelled_consensus"), views)
+            found["labels", f"default with labels, views={len(views)}"] = self.areas(labelled)
         for name, kind in SCORES.items():
-            if name not in {"consensus", "log_likelihood", *PARTS}:
+            if name not in {"consensus", "labelled_consensus", "log_likelihood", *PARTS}:
                 found["score alone", f"{name}, views={len(kind.views)}"] = self.areas(
                     self.detector(make_score(name), kind.views)
                 )
@@ -380,26 +390,63 @@ def peer_scores(kind: type[Any], study: Study, view: str) -> dict[str, Tensor]:
     return scores
 
 
+@torch.no_grad()
+def joint_layers_scores(study: Study, view: str) -> dict[str, Tensor]:
+    """Scores of everything by `JointLayers`, fitted and judged on one view."""
+
+    def means(outputs: Outputs) -> dict[str, Tensor]:
+        found = study.of(outputs, DEPTHS, "mean", [view]).features
+        return {layer: value[:, 0] for layer, value in found.items()}
+
+    def predicted(outputs: Outputs) -> Tensor:
+        return outputs.logits[:, VIEWS.index(view)].argmax(-1)
+
+    n_classes = study.fit.logits.shape[-1]
+    peer = JointLayers(means(study.fit), study.fit_labels, predicted(study.fit), n_classes)
+    return score_everything(lambda outputs: peer(means(outputs), predicted(outputs)), study)
+
+
+def mixture_areas(scores: Mapping[str, Tensor], study: Study, split: Split) -> dict[str, float]:
+    """Areas of a mixture over the scores (n, J) of several peers, fitted to those of the calibration images."""
+    mixture = MixtureOfScores(scores[""][split.calibration], seed=split.seed)
+    return areas({column: mixture(value) for column, value in scores.items()}, study, split)
+
+
 def peer_rows(study: Study, splits: Sequence[Split]) -> tuple[list[Row], dict[str, str]]:
-    """Rows of every detector of pytorch-ood, in one pass and averaged over the default's views; and who fails, why."""
-    single, averaged, reasons = [], [], {}
-    for name in sorted(peer_detectors.__all__, key=str.lower):
-        kind = getattr(peer_detectors, name)
-        if not inspect.isclass(kind):
-            continue
+    """Rows of every peer, in one pass and averaged over the default's views; and who fails, why.
+
+    They are all detectors of pytorch-ood, `JointLayers`, and `MixtureOfScores` over some of pytorch-ood's.
+    """
+    kinds = {name: getattr(peer_detectors, name) for name in sorted(peer_detectors.__all__, key=str.lower)}
+    ways: dict[str, Callable[[str], dict[str, Tensor]]] = {
+        name: partial(peer_scores, kind, study) for name, kind in kinds.items() if inspect.isclass(kind)
+    }
+    ways["JTLA"] = partial(joint_layers_scores, study)
+    single: dict[str, dict[str, Tensor]] = {}
+    averaged: dict[str, dict[str, Tensor]] = {}
+    reasons = {"AdaSCALE": "works on gradients in the image, not on logits or features"}
+    for name, way in ways.items():
         try:
-            by_view = [peer_scores(kind, study, view) for view in VIEWS]
+            by_view = [way(view) for view in VIEWS]
         except Exception as error:  # whatever another library raises is the reason that the table gives
             reasons[name] = str(error) if isinstance(error, NotApplicable) else f"{type(error).__name__}: {error}"
             continue
-        mean = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
-        single.append(_row("peer", name, by_view[0], study, splits))
-        averaged.append(_row("peer over views", name, mean, study, splits))
+        single[name] = by_view[0]
+        averaged[name] = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
+    rows = []
+    for group, found in (("peer", single), ("peer over views", averaged)):
+        rows += [_row(group, name, scores, study, splits) for name, scores in found.items()]
+        if absent := [name for name in MIXED if name not in found]:
+            reasons["BROAD mixture"] = f"without {', '.join(absent)}"
+            continue
+        rows.append(Row(group, f"BROAD mixture over {', '.join(MIXED)}"))
+        for split in splits:
+            rows[-1].add(mixture_areas(together(found, MIXED), study, split))
     for n in (2, 3):
         certainty = score_everything(lambda o, n=n: o.logits[:, :n].softmax(-1).mean(1).amax(-1), study)
         label = f"maximum of the mean softmax, {', '.join(['image', *VIEWS[1:n]])}"
-        averaged.append(_row("peer over views", label, certainty, study, splits))
-    return single + averaged, reasons
+        rows.append(_row("peer over views", label, certainty, study, splits))
+    return rows, reasons
 
 
 def _row(group: str, method: str, scores: Mapping[str, Tensor], study: Study, splits: Sequence[Split]) -> Row:
@@ -446,6 +493,16 @@ class Workbench:
             index = index[index % self.options.held_out_every != 0]
         n = min(self.options.n_fit, len(index))
         return index[torch.arange(n) * len(index) // n]
+
+    def held_out(self) -> Failures | None:
+        """Training images that the classifier was not trained on, or None where it was trained on all."""
+        every = self.options.held_out_every
+        if not every:
+            return None
+        index = torch.arange(0, len(self.train), every)
+        n = min(self.options.n_ood, len(index))
+        index = index[torch.arange(n) * len(index) // n]
+        return Failures(self.outputs("held_out", Subset(self.train, index.tolist())), torch.full((n,), -1))
 
     def attacked(self, name: str, base: str, changes: dict[str, Any]) -> tuple[Dataset[Any], Tensor, dict[str, Any]]:
         """The successes of an attack on test images, the test image behind each, and what the attack says of itself."""
@@ -574,6 +631,7 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 GROUPS = {
     "ours": "The detector",
+    "labels": "The detector with labels of the calibration images",
     "peer": "Peers in one pass (pytorch-ood, its defaults)",
     "peer over views": "Peers averaged over the same views",
     "paper": "The paper's plain method",
@@ -615,17 +673,22 @@ def gaps(result: Mapping[str, Any]) -> str:
 
 def document(result: Mapping[str, Any]) -> str:
     """Everything, in Markdown."""
-    n, ends = result["n"], ("mean", "min")
+    n, ends = result["n"], ("mean", "min", *([HELD_OUT] if HELD_OUT in result["n"] else []))
     counts = ", ".join(f"{column} {n[column]}" for column in result["columns"])
+    beside = f"{HELD_OUT}: {n[HELD_OUT]} training images, no failures, so 50 is right. " if HELD_OUT in n else ""
     parts = [
         f"AUROC in %, mean ± standard deviation over seeds {', '.join(map(str, result['seeds']))} (calibration split "
         f"and start of EM). Accuracy on the {n['all test images']} test images {100 * result['accuracy']:.1f} %; "
         f"fitted on {n['fit']} training images, calibrated on {n['calibration']} test images, judged on {n['test']} "
-        f"others. Failures a seed: {counts}. {result['device']}; "
+        f"others. Failures a seed: {counts}. "
+        + beside
+        + f"{result['device']}; "
         + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         + "."
     ]
     for group, title in GROUPS.items():
+        if not any(row["group"] == group for row in result["rows"]):
+            continue
         parts += [f"**{title}**", table(result, [group], result["columns"], ends)]
         if group == "ours":
             parts += ["**Against the best peer of each column** (difference in points)", gaps(result)]
@@ -684,9 +747,12 @@ def main() -> None:
     """Run everything; see the first lines of the module."""
     options = parse()
     bench = workbench(options)
+    held_out = bench.held_out()
     study, about = bench.study({name: ATTACKS[name] for name in options.attacks})
     if options.prepare:
         return
+    if held_out is not None:
+        study.failures[HELD_OUT] = held_out
     n = len(study.test_labels)
     if options.n_calibration + options.n_test > n:
         raise SystemExit(f"--n-calibration and --n-test: expected at most {n} test images together")
@@ -697,7 +763,7 @@ def main() -> None:
         for key, found in Ours(study, split, bench.cache).rows().items():
             rows.setdefault(key, Row(*key)).add(found)
     peers, reasons = peer_rows(study, splits)
-    columns = [ERRORS, *study.failures]
+    columns = [ERRORS, *(name for name in study.failures if name != HELD_OUT)]
     counts = {name: [len(judged(study, split, name)) for split in splits] for name in study.failures}
     counts[ERRORS] = [int((~study.right[split.test]).sum()) for split in splits]
     result = {

@@ -23,3 +23,7 @@ class PrecisionWarning(UserWarning):
 
 class ComponentsWarning(UserWarning):
     """Nearly all inputs fall to one component of a mixture, so the others say nothing."""
+
+
+class LabelsWarning(UserWarning):
+    """Labels were given to learn from, and they teach nothing."""

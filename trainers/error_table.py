@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trainers.tables import MISSING, p_value_text, percent
+from trainers.tables import BASELINE, MISSING, p_value_text, percent
 
 COLUMNS = ("p-value", "images", "wrong", "error rate", "interval")
 
@@ -28,7 +28,7 @@ def error_markdown(metrics: Mapping[str, Any]) -> str:
 
 
 def error_caption(metrics: Mapping[str, Any]) -> str:
-    """What the tests say: the trend, a rise against it, and the comparison within predicted classes."""
+    """What the tests say: trend, rise against it, comparison within predicted classes; and the areas of selection."""
     errors = metrics["sources"]["errors"]
     rates, within = errors["error_rate"], errors["within_class"]
     facts = [
@@ -44,7 +44,15 @@ def error_caption(metrics: Mapping[str, Any]) -> str:
             f"AUROC within predicted classes {percent(within['superiority'])} ({percent(low)} to {percent(high)}), "
             f"p (Holm) = {p_value_text(within['van_elteren_p_holm'])}"
         )
+    facts += [f"{name.upper()} {_area(errors, name)}" for name in ("aurc", "augrc")]
     return "; ".join(facts)
+
+
+def _area(errors: Mapping[str, Any], name: str) -> str:
+    """An area under a curve of selective prediction, ours and that of the softmax."""
+    text = f"{percent(errors[name], 2)} %"
+    softmax = errors["baselines"].get(BASELINE)
+    return text if softmax is None else f"{text}, softmax {percent(softmax[name], 2)} %"
 
 
 def _rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -126,7 +126,8 @@ def make_detector(score: str, calibration: Any = None) -> FailureDetector:
     x = torch.randn(240, 4, generator=torch.Generator().manual_seed(0))
     options = {"n_components": 2} if "n_components" in inspect.signature(SCORES[score]).parameters else {}
     detector = FailureDetector(net(), score=make_score(score, **options), calibration=calibration, alpha=0.1)
-    return detector.fit(x[:120].split(60)).calibrate(x[120:].split(60))
+    labels = torch.arange(120) % 2
+    return detector.fit(x[:120].split(60)).calibrate([(x[120:], labels)])
 
 
 def damaged_detector(folder: Path) -> Parser:

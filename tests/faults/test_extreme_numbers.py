@@ -52,6 +52,11 @@ def images(n: int, seed: int) -> torch.Tensor:
     return torch.rand(n, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
+def labelled(x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """One batch with labels, which only a score that asks for them looks at."""
+    return [(x, torch.arange(len(x)) % N_CLASSES)]
+
+
 @functools.cache
 def fitted(score: str) -> FailureDetector:
     torch.manual_seed(0)
@@ -68,7 +73,7 @@ def calibrated(score: str, calibration: str) -> FailureDetector:
     detector = fitted(score)
     detector.classifier.where = None
     detector.calibration = CALIBRATIONS[calibration](**OPTIONS.get(calibration, {}))
-    return detector.calibrate([images(400, 2)])
+    return detector.calibrate(labelled(images(400, 2)))
 
 
 @contract
@@ -119,7 +124,7 @@ def test_extreme_calibration_inputs_are_counted(score, value):
     x = images(300, 5)
     x[7, 0, 2, 2] = value
     with pytest.raises(ValueError, match="1 of "):
-        detector.calibrate([x])
+        detector.calibrate(labelled(x))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -129,7 +134,7 @@ def test_fitting_to_one_image_over_and_over_refuses_others_or_says_why(score, va
     detector = FailureDetector(Planted().eval(), score=make_score(score), alpha=0.1)
     constant = torch.full((100, 1, SIDE, SIDE), value)
     try:
-        detector.fit([constant]).calibrate([constant])
+        detector.fit([constant]).calibrate(labelled(constant))
     except ValueError as error:
         assert len(str(error)) > 20  # noqa: PT017
         return

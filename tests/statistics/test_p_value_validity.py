@@ -1,11 +1,15 @@
 """Does a p-value mean what it says? False-alarm rate of these tests, stated: 1e-4 each, with fixed seeds."""
 
+import warnings
+
 import pytest
 import torch
 from scipy import stats
 from torch import nn
 
 from gmm_torch.detection import Calibration, FailureDetector
+from gmm_torch.detection.scores import make_score
+from gmm_torch.errors import LabelsWarning
 
 N_SPLITS, N_CALIBRATION, N_TEST = 200, 99, 50
 
@@ -66,3 +70,33 @@ def test_random_splits_of_one_pool_of_images_are_valid_too():
         found = torch.tensor(rates, dtype=torch.float64)
         excess = found.mean(0) - torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
         assert (excess <= 3.5 * found.std(0) / len(found) ** 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["right_wrong_ratio", "labelled_consensus"])
+def test_p_values_are_valid_where_the_score_has_learned_from_labels_of_the_calibration_set(name):
+    """200 calibration sets of 60 inputs, each with a test input of its own, all drawn afresh.
+
+    So the alarms are independent, and their number is at most binomial(200, a). A fifth of the labels are wrong: about
+    four of the 20 inputs that are learned from. For three levels the false-alarm rate is below 3e-4.
+    """
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    detector = FailureDetector(net, score=make_score(name), views=1, alpha=0.1)
+    detector.fit(torch.rand(300, 1, 4, 4, generator=generator).split(100))
+    x = torch.rand(200 * 61, 1, 4, 4, generator=generator)
+    outputs = detector.outputs([(x, torch.zeros(len(x), dtype=torch.long))])
+    is_wrong = torch.rand(len(x), generator=generator) < 0.2
+    outputs = outputs._replace(labels=(outputs.own_logits.argmax(1) + is_wrong) % 4)
+    p = []
+    for i in range(200):
+        rows = slice(61 * i, 61 * i + 60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabelsWarning)  # now and then there is no wrong prediction at all
+            detector.calibrate_outputs(outputs.rows(rows))
+        p.append(detector.judge(outputs.rows(slice(61 * i + 60, 61 * i + 61))).p_value)
+    p_value = torch.cat(p)
+    for a in (0.1, 0.2, 0.5):
+        alarms = int((p_value <= a).sum())
+        assert stats.binomtest(alarms, len(p_value), a, alternative="greater").pvalue > 1e-4
+    assert stats.binomtest(int((p_value <= 0.5).sum()), len(p_value), 0.4, alternative="less").pvalue > 1e-4

@@ -82,7 +82,12 @@ def test_budgets_corruptions_and_doubts_are_measured_and_shown(finished):
     assert points[0]["success_rate"] <= points[1]["success_rate"]
     assert points[1]["n"] > 0
     assert 0 <= points[1]["evasion_rate"] <= points[1]["success_rate"]
-    assert metrics["sources"]["adversarial/cw_l2"]["evasion_rate"] <= 1
+    attacks = {name: each for name, each in metrics["sources"].items() if name.startswith("adversarial/")}
+    assert attacks["adversarial/cw_l2"]["evasion_rate"] <= 1
+    together = metrics["every_attack"]
+    assert together["attacks"] == [name.removeprefix("adversarial/") for name in attacks]
+    assert together["n_attacked"] <= min(each["n_attacked"] for each in attacks.values())
+    assert together["n"] > 0
     kinds = metrics["corruptions"]["kinds"]
     assert set(kinds) == {"gaussian_noise", "fog"}
     assert [point["severity"] for point in kinds["fog"]] == [1, 2, 3, 4, 5]
@@ -92,6 +97,7 @@ def test_budgets_corruptions_and_doubts_are_measured_and_shown(finished):
     page = (finished / "report.html").read_text()
     assert 'id="budgets"' in page
     assert 'id="corruptions"' in page
+    assert f"Of {together['n_attacked']} images that every attack" in page
     assert metrics["attack_doubts"]["fgsm"][0] in page
 
 

@@ -11,7 +11,8 @@ def metrics(n=1000):
     wrong = torch.rand(n, generator=generator) < 0.4 * (1 - p)
     scores = torch.randn(n, generator=generator) - wrong.float()
     prediction = torch.randint(3, (n,), generator=generator)
-    return {"sources": holm_correct({"errors": error_evidence(scores, wrong, {}, p, prediction)})}
+    baselines = {"max_softmax": torch.randn(n, generator=generator)}
+    return {"sources": holm_correct({"errors": error_evidence(scores, wrong, baselines, p, prediction)})}
 
 
 def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
@@ -29,6 +30,10 @@ def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
     assert f"AUROC within predicted classes {100 * within['superiority']:.1f} (" in lines[-1]
     assert "95 % interval" in lines[-1]
     assert "falls with the p-value: p (Holm) = " in lines[-1]
+    errors = found["sources"]["errors"]
+    for name in ("aurc", "augrc"):
+        ours, softmax = (f"{100 * each[name]:.2f} %" for each in (errors, errors["baselines"]["max_softmax"]))
+        assert f"{name.upper()} {ours}, softmax {softmax}" in lines[-1]
 
 
 def test_the_terminal_shows_the_same_rows():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.attack_table import every_attack_line
 from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
 from trainers.corruption_table import corruption_caption, corruption_rows
 from trainers.report.budgets import budget_panels, doubt_lines
@@ -70,6 +71,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         cards=_cards(evaluation),
         alpha=f"{evaluation.alpha:g}",
         lines=_lines(evaluation),
+        every_attack=every_attack_line(evaluation.metrics),
         caption=caption(evaluation.metrics),
         scores=_scores(evaluation),
         p_values=_p_values(evaluation),

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
+from trainers.attack_table import attack_table
 from trainers.attacks import AttackResult
 from trainers.benchmark_table import FILE, benchmark_markdown, benchmark_table, group_averages
 from trainers.budget_evidence import attack_facts
@@ -27,7 +28,7 @@ from trainers.tasks.components import components_of
 from trainers.tasks.corrupted import corruption_metrics
 from trainers.tasks.explanations import explain, neighbours
 from trainers.tasks.judge import judge
-from trainers.tasks.metrics import metrics_of, write_metrics
+from trainers.tasks.metrics import every_attack, metrics_of, write_metrics
 from trainers.tasks.need import need
 from trainers.tasks.pictures import pictures
 from trainers.tasks.run import Run
@@ -66,6 +67,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
     metrics = metrics_of(run, detector, scored, labels[TEST], facts)
     metrics["attack_doubts"] = doubts(results, sweeps)
+    metrics["every_attack"] = every_attack(results, scored, labels[TEST])
     metrics["sweeps"] = sweep_metrics(run, detector, sweeps, scored[TEST], labels[TEST])
     metrics["corruptions"] = corruption_metrics(run, detector)
     benchmark = cfg.get("benchmark")
@@ -100,6 +102,8 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         console.print(benchmark_table(metrics, benchmark))
         with atomic_path(run.folder / FILE) as temporary:
             temporary.write_text(benchmark_markdown(metrics, benchmark), encoding="utf-8")
+    if results:
+        console.print(attack_table(metrics))
     if metrics["sweeps"]:
         console.print(sweep_table(metrics))
     if metrics["corruptions"]:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
+from trainers.attacks import AttackResult
 from trainers.budget_evidence import verdict_facts
 from trainers.evaluation_module import Scored
+from trainers.every_attack import every_attack_evidence
 from trainers.evidence import (
     class_false_alarms,
     error_evidence,
@@ -70,6 +72,20 @@ def metrics_of(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": device_name(detector.device),
     }
+
+
+def every_attack(results: Mapping[str, AttackResult], scored: Mapping[str, Scored], labels: Tensor) -> dict[str, Any]:
+    """What all attacks do together, see `every_attack_evidence`."""
+    right = scored[TEST].prediction == labels
+    successes = {name: scored[f"adversarial/{name}"] for name in results}
+    softmax = (scored[TEST].max_softmax[right], {name: each.max_softmax for name, each in successes.items()})
+    return every_attack_evidence(
+        results,
+        {name: each.score for name, each in successes.items()},
+        {name: each.accept for name, each in successes.items()},
+        scored[TEST].score[right],
+        {"max_softmax": softmax},
+    )
 
 
 def device_name(device: torch.device) -> str:

@@ -24,7 +24,8 @@ class Mahalanobis(LayerMixtures):
     Args:
         labels: whether classes are labels instead of predictions.
         reg_covar: added to each feature's variance, as a share of it.
-        transform: of the features before; see `gmm_torch.detection.transforms`.
+        transform: of the features before; see `gmm_torch.detection.transforms`. "unit" is Mahalanobis++ (Mueller and
+            Hein 2025, arXiv:2505.18032): distances between directions, which the norm of the features does not decide.
     """
 
     name = "mahalanobis"

@@ -21,7 +21,8 @@ class RelativeMahalanobis(Mahalanobis):
     Args:
         labels: whether classes are labels instead of predictions.
         reg_covar: added to each feature's variance, as a share of it.
-        transform: of the features before; see `gmm_torch.detection.transforms`.
+        transform: of the features before; see `gmm_torch.detection.transforms`. "unit" is relative Mahalanobis++, see
+            `Mahalanobis`.
     """
 
     name = "relative_mahalanobis"

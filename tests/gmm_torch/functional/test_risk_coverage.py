@@ -34,6 +34,27 @@ def test_augrc_is_the_closed_form_in_auroc_and_error_rate_with_ties(levels):
     assert float(augrc(scores, wrong)) == pytest.approx(error * (1 - error) * (1 - auroc) + error**2 / 2)
 
 
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_augrc_is_the_mean_over_coverage_of_the_loss_that_is_accepted(levels):
+    """The definition, on a fine grid: accept the highest scores up to a coverage, of tied inputs a share of each."""
+    generator = torch.Generator().manual_seed(levels)
+    n, steps = 12, 600
+    scores = torch.randint(levels, (n,), generator=generator).double()
+    loss = torch.rand(n, generator=generator).double()
+    found = []
+    for step in range(steps):
+        left, accepted = (step + 0.5) / steps * n, 0.0
+        for level in scores.unique().flip(0):
+            tied = scores == level
+            share = min(1.0, left / int(tied.sum()))
+            accepted += share * float(loss[tied].sum())
+            left -= share * int(tied.sum())
+            if left <= 0:
+                break
+        found.append(accepted / n)
+    assert float(augrc(scores, loss)) == pytest.approx(sum(found) / steps, rel=1e-9)
+
+
 @pytest.mark.parametrize("area", [aurc, augrc])
 def test_a_tie_has_the_mean_area_of_its_orders(area):
     tied = torch.tensor([2.0, 1.0, 1.0, 0.0])

@@ -1,0 +1,171 @@
+"""How much more probable an input is among right predictions than among wrong ones, learned from labelled inputs."""
+
+import warnings
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.scores.agreement import Agreement
+from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.errors import LabelsWarning
+from gmm_torch.functional.log_odds import log_odds
+
+HALF = 20  # with so many wrong predictions, what they teach has half of its weight
+RIDGE = 0.1  # in units of the variance of each variable
+MIN_WRONG = 2  # of fewer there is no spread
+
+
+class RightWrongRatio(Score):
+    """log p(z | right) - log p(z | wrong), up to a constant, for two normal distributions of z with one covariance.
+
+    z are variables of certainty: `agreement`, the log-odds of the predicted class in each view, and minus the entropy
+    of the softmax. The optimal way to choose among predictions is by that ratio (Neyman and Pearson; Heng and Soh 2025,
+    "Know when to abstain: optimal selective classification with likelihood ratios", arXiv:2505.15008, who take
+    distances of features for z; wrong predictions are few, and features of many directions learn them by heart).
+
+    With m the difference of the two means, S the mean of the two covariances and a ridge, the score is z S^-1 m. A
+    share n / (n + 20) of m comes from n wrong predictions. The rest is what would be if `agreement` told right from
+    wrong by a standard deviation, and the other variables nothing that it does not. So few wrong predictions, or none,
+    leave the order of `agreement`.
+
+    It wants labels at calibration: `FailureDetector.calibrate` takes them from batches (x, label, ...). It learns from
+    a third of the calibration inputs, and is calibrated on the others: p-values stay valid.
+
+    Args:
+        keep: see `Agreement`.
+    """
+
+    name = "right_wrong_ratio"
+    views = ("identity", "mirror", "blur")
+    n_reference = 1  # nothing is ranked among fitting inputs; calibration inputs are what it learns from
+    needs_labels = True
+    scale: Tensor  # (D,)
+    direction: Tensor  # (D,)
+
+    def __init__(self, keep: float = 0.95) -> None:
+        super().__init__()
+        self.agreement = Agreement(keep)
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer("direction", _first(3))
+
+    def options(self) -> dict[str, Any]:
+        """See `Score`."""
+        return self.agreement.options()
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`.
+
+        Raises:
+            ValueError: fewer than two classes.
+        """
+        if n_classes < 2:
+            raise ValueError(f"right_wrong_ratio: expected a classifier of at least 2 classes; got {n_classes}")
+        self.agreement.build(widths, n_views, n_classes)
+        self.scale, self.direction = torch.ones(n_views + 2), _first(n_views + 2)
+        return self
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`; no label is used."""
+        self.agreement.fit(outputs, fitter)
+        z = self.variables(outputs)
+        self.scale, self.direction = _spread(z), _first(z.shape[1]).to(z)
+        return self
+
+    def refer(self, outputs: Outputs) -> Self:
+        """See `Score`; from `Outputs.labels`.
+
+        Raises:
+            ValueError: there are no labels, or some are no classes.
+
+        Warns:
+            LabelsWarning: fewer than two predictions are wrong, or right.
+        """
+        z = self.variables(outputs)
+        wrong = wrong_predictions(outputs)
+        n_wrong, n = int(wrong.sum()), len(wrong)
+        self.direction = _first(z.shape[1]).to(z)
+        if min(n_wrong, n - n_wrong) < MIN_WRONG:
+            warnings.warn(
+                f"labels: expected at least {MIN_WRONG} wrong and {MIN_WRONG} right predictions among the calibration "
+                f"inputs that are learned from; got {n_wrong} wrong of {n}: the classifier's certainty decides as it "
+                "does without labels; give more labelled inputs",
+                LabelsWarning,
+                stacklevel=2,
+            )
+            return self
+        self.scale = _spread(z)
+        self.direction = log_ratio_direction(z / self.scale, wrong).to(z)
+        return self
+
+    def variables(self, outputs: Outputs) -> Tensor:
+        """z: (N, V + 2)."""
+        own = outputs.own_logits
+        predicted = own.argmax(-1)
+        odds = [log_odds(outputs.logits[:, view], predicted) for view in range(outputs.logits.shape[1])]
+        log_p = own.log_softmax(-1)
+        return torch.stack([self.agreement(outputs), *odds, (log_p.exp() * log_p).sum(-1)], dim=1)
+
+    def of(self, variables: Tensor) -> Tensor:
+        """The score of variables (N, V + 2), (N,)."""
+        return (variables / self.scale) @ self.direction
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        """(N,), in nats."""
+        return self.of(self.variables(outputs))
+
+
+def wrong_predictions(outputs: Outputs) -> Tensor:
+    """Which predictions differ from the labels, (N,) bool.
+
+    Raises:
+        ValueError: there are no labels, or some are no classes.
+    """
+    labels, n_classes = outputs.labels, outputs.own_logits.shape[-1]
+    if labels is None:
+        raise ValueError(
+            "labels: the score learns from wrong predictions among the calibration inputs, but their batches have no "
+            "labels: calibrate with batches (x, label, ...), or choose a score that needs none"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
+            "without a class out of the calibration set"
+        )
+    return labels != outputs.own_logits.argmax(-1)
+
+
+def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:
+    """S^-1 m of `RightWrongRatio`, (D,) float64.
+
+    Args:
+        z: (N, D), the first variable that of certainty, each of a variance of about one.
+        wrong: (N,) bool, at least two of each kind.
+    """
+    wide = z.double()
+    n_wrong = int(wrong.sum())
+    share = n_wrong / (n_wrong + HALF)
+    means, covariances = [], []
+    for part in (wide[~wrong], wide[wrong]):
+        means.append(part.mean(0))
+        centred = part - means[-1]
+        covariances.append(centred.mT @ centred / len(part))
+    of_right, of_wrong = covariances
+    ridge = RIDGE * torch.eye(z.shape[1], dtype=wide.dtype, device=wide.device)
+    covariance = (of_right + share * of_wrong + (1 - share) * of_right) / 2 + ridge
+    found = means[0] - means[1]
+    along = covariance[:, 0] / covariance[0, 0]  # how the others move with certainty
+    difference = along * (share * found[0] + (1 - share)) + share * (found - along * found[0])
+    solution: Tensor = torch.cholesky_solve(difference[:, None], torch.linalg.cholesky_ex(covariance).L)[:, 0]
+    return solution
+
+
+def _spread(z: Tensor) -> Tensor:
+    """Standard deviation of each variable, (D,); 1 where it is constant."""
+    deviation = z.double().std(0, correction=0)
+    return torch.where(deviation > torch.finfo(z.dtype).tiny ** 0.5, deviation, 1).to(z)
+
+
+def _first(n: int) -> Tensor:
+    return torch.arange(n).eq(0).float()
