@@ -57,7 +57,7 @@ class Score(nn.Module):
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
         n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `refer` give them. 0
             for a score that ranks nothing.
-        needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
+        needs_labels: whether `fit`, or calibration, wants `Outputs.labels`; only ever where an option asks for it.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""What scores have in common that ask whether other evidence agrees as much as the classifier's certainty lets expect."""
+"""Whether other evidence agrees with a prediction as much as the classifier's certainty lets expect."""
 
 from typing import Any, Self
 

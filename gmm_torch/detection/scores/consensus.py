@@ -86,7 +86,7 @@ class Consensus(Score):
 
     log_weights: Tensor  # (J,), before they are scaled
     log_scale: Tensor  # (), of all parts but `agreement`
-    held_out: Tensor  # (J, H), of the parts on fitting inputs that these have not learned from
+    held_out: Tensor  # (S, H), statistics of fitting inputs that no part has learned from
     references: Tensor  # (J, R), ascending
 
     def _take(self, weights: Mapping[str, float]) -> None:
@@ -116,7 +116,8 @@ class Consensus(Score):
         """Those given, or those of the study."""
         if self.given_weights or n_views > 1:
             return self.given_weights or WEIGHTS
-        return {name: weight for name, weight in ONE_PASS_WEIGHTS.items() if name != DepthAgreement.name or n_layers > 1}
+        left_out = None if n_layers > 1 else DepthAgreement.name
+        return {name: weight for name, weight in ONE_PASS_WEIGHTS.items() if name != left_out}
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
@@ -128,6 +129,7 @@ class Consensus(Score):
         self._take(self._weights_of(n_views, len(widths)))
         for part in self._scores():
             part.build(widths, n_views, n_classes)
+        self.held_out = self.held_out.new_empty(self.n_statistics(n_views), 0)
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
@@ -143,28 +145,31 @@ class Consensus(Score):
     def hold_out(self, statistics: Tensor) -> Self:
         """See `Score`; they are the reference until there is another."""
         self.held_out = statistics.mT.contiguous()
-        return self._rank_among(self.held_out)
+        return self._rank_among(statistics)
 
     def refer(self, statistics: Tensor) -> Self:
         """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
-        given = statistics.mT
-        others = self.held_out[:, : max(0, self.n_reference - given.shape[1])]
-        return self._rank_among(torch.cat([given, others], dim=1))
+        others = self.held_out[:, : max(0, self.n_reference - len(statistics))]
+        return self._rank_among(torch.cat([statistics, others.mT]))
 
-    def _rank_among(self, reference: Tensor) -> Self:
-        """Make the parts' scores (J, R) the reference, and scale the weights by what they cost there."""
-        self.references = reference.sort().values
+    def _rank_among(self, statistics: Tensor) -> Self:
+        """Make inputs the reference, and scale the weights by what they cost there."""
+        table = self.part_scores(statistics)
+        self.references = table.mT.sort().values
         self.log_scale = self.log_weights.new_zeros(())
         if self.given_weights is None:
-            self.log_scale = self._affordable(reference.mT).to(self.log_weights)
+            self.log_scale = self._affordable(table, self.probability_right(statistics)).to(self.log_weights)
         return self
 
-    def _affordable(self, statistics: Tensor) -> Tensor:
-        """Logarithm of the largest scale, at most 1, at which the other parts cost no more than they may, ()."""
-        alone = statistics[:, list(self.weights).index(Agreement.name)]
-        probability = alone.double().exp()  # that the prediction is right: the geometric mean over views
-        best = expected_auroc(alone, probability)
-        log_p = self._log_tails(statistics)
+    def _affordable(self, table: Tensor, probability: Tensor) -> Tensor:
+        """Logarithm of the largest scale, at most 1, at which the other parts cost no more than they may, ().
+
+        Args:
+            table: (R, J), scores of the parts.
+            probability: (R,), that the prediction is right.
+        """
+        best = expected_auroc(table[:, list(self.weights).index(Agreement.name)], probability)
+        log_p = self._log_tails(table)
         costs = []
         log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
         for log_scale in log_scales:
@@ -181,16 +186,28 @@ class Consensus(Score):
         super().reserve(shapes)
         for name in ("held_out", "references"):
             shape = shapes.get(name, ())
-            if len(shape) == 2 and shape[0] == len(self.weights) and shape[1] >= 2:
+            if len(shape) == 2 and shape[0] == len(getattr(self, name)) and shape[1] >= 2:
                 setattr(self, name, torch.zeros(shape))
 
     def statistics(self, outputs: Outputs) -> Tensor:
         """See `Score`; the scores of the J parts."""
         return torch.stack([part(outputs) for part in self._scores()], dim=-1)
 
+    def n_statistics(self, n_views: int) -> int:
+        """How many numbers `statistics` has for each input."""
+        return len(self.weights)
+
+    def part_scores(self, statistics: Tensor) -> Tensor:
+        """The scores of the parts (N, J), from `statistics`."""
+        return statistics
+
+    def probability_right(self, statistics: Tensor) -> Tensor:
+        """That predictions are right, (N,), as far as the classifier knows: the geometric mean over views."""
+        return statistics[:, list(self.weights).index(Agreement.name)].double().exp()
+
     def log_p_values(self, outputs: Outputs) -> Tensor:
         """Of each part among the reference inputs, (N, J)."""
-        return self._log_tails(self.statistics(outputs))
+        return self._log_tails(self.part_scores(self.statistics(outputs)))
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
@@ -198,10 +215,10 @@ class Consensus(Score):
 
     def combine(self, statistics: Tensor) -> Tensor:
         """See `Score`."""
-        return self.join(self._log_tails(statistics))
+        return self.join(self._log_tails(self.part_scores(statistics)))
 
     def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:
-        """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights where one is given."""
+        """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights if one is given."""
         log_scale = self.log_scale if log_scale is None else log_scale
         scaled = self.log_weights.new_tensor([name != Agreement.name for name in self.weights])
         return COMBINATIONS[self.combination](log_p, (self.log_weights + scaled * log_scale).to(log_p))
@@ -212,19 +229,19 @@ class Consensus(Score):
 
     def breakdown(self, outputs: Outputs) -> Breakdown:
         """See `Score`; the influence is by how much the score would rise if a part had nothing to say, p = 1/2."""
-        statistics = self.statistics(outputs)
-        log_p = self._log_tails(statistics)
+        table = self.part_scores(self.statistics(outputs))
+        log_p = self._log_tails(table)
         whole = self.join(log_p)
         p_values, influence = {}, {}
-        parts = zip(self.weights, statistics.unbind(-1), self.references, strict=True)
+        parts = zip(self.weights, table.unbind(-1), self.references, strict=True)
         for j, (name, score, reference) in enumerate(parts):
             p_values[name] = conformal_p_value(score, reference)
             silent = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], math.log(0.5)), log_p[:, j + 1 :]], dim=1)
             influence[name] = self.join(silent) - whole
         return Breakdown(whole, p_values, influence)
 
-    def _log_tails(self, statistics: Tensor) -> Tensor:
-        pairs = zip(statistics.unbind(-1), self.references, strict=True)
+    def _log_tails(self, table: Tensor) -> Tensor:
+        pairs = zip(table.unbind(-1), self.references, strict=True)
         return torch.stack([log_tail(score, reference) for score, reference in pairs], dim=-1)
 
     def _scores(self) -> Sequence[Score]:

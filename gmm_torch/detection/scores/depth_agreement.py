@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import sized, with_size
+from gmm_torch.detection.feature_mixture import with_size
 from gmm_torch.detection.layers import DEPTHS
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.projection import Projection
@@ -22,7 +22,7 @@ MAX_WIDTH = 64  # of the features of a layer: a covariance for each class must s
 MAX_FULL = 100  # classes with covariances of their own; more of them share one
 PRIOR = 10  # the pooled covariance counts as so many inputs a feature in that of each class
 REG_COVAR = 1e-2
-TEMPERATURES = torch.logspace(0, math.log10(32), 21).tolist()
+TEMPERATURES: list[float] = torch.logspace(0, math.log10(32), 21).tolist()
 
 
 class DepthAgreement(ConditionalAgreement):

@@ -1,23 +1,16 @@
 """The default, for people who have labels of their calibration inputs."""
 
-import math
 from collections.abc import Mapping
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.hypothesis_tests import probability_of_superiority
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Score
 from gmm_torch.detection.scores.consensus import Consensus
-from gmm_torch.detection.scores.right_wrong_ratio import HALF, RightWrongRatio, wrong_predictions
-from gmm_torch.functional.combination import COMBINATIONS
-from gmm_torch.functional.log_odds import log_odds
-
-SHARES = (1.0, 1 / 2, 1 / 4)  # with less, other failures lose much and errors gain nothing
-TOLERANCE = 0.005  # of an area under the ROC curve
+from gmm_torch.detection.scores.right_wrong_ratio import HALF, RightWrongRatio
 
 
 class LabelledConsensus(Consensus):
@@ -28,10 +21,8 @@ class LabelledConsensus(Consensus):
     that serves as reference, so that the p-values among the others stay valid:
 
     - `agreement` is replaced by the `RightWrongRatio` of the certainty of the views.
-    - The other parts find other distributions and attacks, and cost wrong predictions. Their weights are halved until
-      the area under the ROC curve for wrong predictions of the reference is at most half a point under that of the
-      largest softmax probability, twice at most. With n wrong predictions, that factor has the exponent
-      n / (n + 20).
+    - What the other parts cost in finding wrong predictions is known from n wrong ones with a share n / (n + 20); the
+      rest is still what the classifier's probabilities let expect.
 
     Args:
         n_components, covariance_type, weights, combination: those of `Consensus`; `agreement` is among the weights.
@@ -39,8 +30,6 @@ class LabelledConsensus(Consensus):
 
     name = "labelled_consensus"
     needs_labels = True
-    held_out_variables: Tensor  # (H, V + 2), of the ratio on fitting inputs that were held out
-    log_shares: Tensor  # (J,), of the weights that the parts keep
 
     def __init__(
         self,
@@ -54,8 +43,6 @@ class LabelledConsensus(Consensus):
                 f"weights: expected {Agreement.name} among them, which labels improve; got {dict(weights)}"
             )
         super().__init__(n_components, covariance_type, weights, combination)
-        self.register_buffer("held_out_variables", torch.empty(0, 3))
-        self.register_buffer("log_shares", torch.zeros(len(self.weights)))
 
     def _make(self, name: str) -> Score:
         return RightWrongRatio() if name == Agreement.name else super()._make(name)
@@ -67,63 +54,41 @@ class LabelledConsensus(Consensus):
         assert isinstance(part, RightWrongRatio)
         return part
 
-    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
-        super().build(widths, n_views, n_classes)
-        self.held_out_variables, self.log_shares = torch.empty(0, n_views + 2), torch.zeros(len(self.weights))
-        return self
+    def n_statistics(self, n_views: int) -> int:
+        """See `Consensus`."""
+        return super().n_statistics(n_views) + n_views + 3
 
-    def hold_out(self, outputs: Outputs) -> Self:
-        """See `Score`."""
-        self.held_out_variables = self.ratio.variables(outputs)
-        return super().hold_out(outputs)
+    def hold_out(self, statistics: Tensor) -> Self:
+        """See `Score`; labels of fitting inputs are not looked at: the classifier may have learned them by heart."""
+        unknown = torch.full_like(statistics[:, -1:], torch.nan)
+        return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
 
-    def refer(self, outputs: Outputs) -> Self:
-        """See `Score`; from `Outputs.labels`.
+    def refer(self, statistics: Tensor) -> Self:
+        """See `Score`.
 
         Raises:
-            ValueError: there are no labels, or some are no classes.
+            ValueError: some have no label.
 
         Warns:
             LabelsWarning: nearly all predictions are right, or wrong: what is learned from labels is left out.
         """
-        wrong = wrong_predictions(outputs)
-        self.ratio.refer(outputs)
+        self.ratio.refer(statistics[:, len(self.weights) :])
+        return super().refer(statistics)
+
+    def statistics(self, outputs: Outputs) -> Tensor:
+        """See `Score`; the scores of the parts and what the ratio is made of."""
+        return torch.cat([super().statistics(outputs), self.ratio.statistics(outputs)], dim=1)
+
+    def part_scores(self, statistics: Tensor) -> Tensor:
+        """See `Consensus`; with the ratio that was learned last."""
+        n = len(self.weights)
         j = list(self.weights).index(Agreement.name)
-        self.held_out = self.held_out.index_copy(  # what the ratio was before says nothing of what it is now
-            0, torch.tensor([j], device=self.held_out.device), self.ratio.of(self.held_out_variables)[None]
-        )
-        super().refer(outputs)
-        certainty = log_odds(outputs.own_logits, outputs.own_logits.argmax(-1))
-        log_share = self._log_share(self.log_p_values(outputs), certainty, wrong)
-        self.log_shares = self._of_others(log_share)
-        return self
+        ratio = self.ratio.combine(statistics[:, n:])[:, None]
+        return torch.cat([statistics[:, :j], ratio, statistics[:, j + 1 : n]], dim=1)
 
-    def _log_share(self, log_p: Tensor, certainty: Tensor, wrong: Tensor) -> float:
-        """Logarithm of the largest of `SHARES` that keeps the area for wrong predictions; 0 where there is none."""
-        n_wrong, n = int(wrong.sum()), len(wrong)
-        if not 0 < n_wrong < n:
-            return 0.0
-        wanted = probability_of_superiority(certainty[~wrong], certainty[wrong]) - TOLERANCE
-        for share in SHARES:
-            score = self._combined(log_p, self._of_others(math.log(share)))
-            if probability_of_superiority(score[~wrong], score[wrong]) >= wanted:
-                break
-        return math.log(share) * n_wrong / (n_wrong + HALF)
-
-    def _of_others(self, log_share: float) -> Tensor:
-        return self.log_weights.new_tensor([0.0 if name == Agreement.name else log_share for name in self.weights])
-
-    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """See `Score`."""
-        super().reserve(shapes)
-        shape = shapes.get("held_out_variables", ())
-        if len(shape) == 2 and shape[1] == self.held_out_variables.shape[1]:
-            self.held_out_variables = torch.zeros(shape)
-
-    def combine(self, log_p: Tensor) -> Tensor:
-        """See `Consensus`."""
-        return self._combined(log_p, self.log_shares)
-
-    def _combined(self, log_p: Tensor, log_shares: Tensor) -> Tensor:
-        return COMBINATIONS[self.combination](log_p, (self.log_weights + log_shares).to(log_p))
+    def probability_right(self, statistics: Tensor) -> Tensor:
+        """See `Consensus`; with what the labels say."""
+        expected, wrong = statistics[:, len(self.weights)].double().exp(), statistics[:, -1].double()
+        n_wrong = wrong.nansum()
+        share = n_wrong / (n_wrong + HALF)
+        return torch.where(wrong.isnan(), expected, share * (1 - wrong) + (1 - share) * expected)

@@ -27,8 +27,8 @@ class MomentLikelihood(Score):
     Args:
         n_components: the largest K; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
-        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. A mean over more
-            has less noise, and shows an attack less: it is that of the image that was attacked.
+        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. A mean over
+            more has less noise, but shows less of an attack, which moves the image itself most.
     """
 
     name = "moment_likelihood"

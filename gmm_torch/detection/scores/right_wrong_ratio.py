@@ -1,11 +1,13 @@
 """How much more probable an input is among right predictions than among wrong ones, learned from labelled inputs."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.chunks import in_chunks
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Fitter, Score
@@ -50,9 +52,13 @@ class RightWrongRatio(Score):
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("direction", _first(3))
 
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """See `Score`."""
+        return {}
+
     def options(self) -> dict[str, Any]:
         """See `Score`."""
-        return self.agreement.options()
+        return {"keep": self.agreement.keep}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`.
@@ -69,21 +75,25 @@ class RightWrongRatio(Score):
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; no label is used."""
         self.agreement.fit(outputs, fitter)
-        z = self.variables(outputs)
+        z = in_chunks(self.variables, outputs)
         self.scale, self.direction = _spread(z), _first(z.shape[1]).to(z)
         return self
 
-    def refer(self, outputs: Outputs) -> Self:
-        """See `Score`; from `Outputs.labels`.
+    def refer(self, statistics: Tensor) -> Self:
+        """See `Score`.
 
         Raises:
-            ValueError: there are no labels, or some are no classes.
+            ValueError: some have no label.
 
         Warns:
             LabelsWarning: fewer than two predictions are wrong, or right.
         """
-        z = self.variables(outputs)
-        wrong = wrong_predictions(outputs)
+        z, wrong = statistics[:, :-1], statistics[:, -1]
+        if bool(wrong.isnan().any()):
+            raise ValueError(
+                "labels: the score learns from wrong predictions among the calibration inputs, but their batches have "
+                "no labels: calibrate with batches (x, label, ...), or choose a score that needs none"
+            )
         n_wrong, n = int(wrong.sum()), len(wrong)
         self.direction = _first(z.shape[1]).to(z)
         if min(n_wrong, n - n_wrong) < MIN_WRONG:
@@ -96,8 +106,20 @@ class RightWrongRatio(Score):
             )
             return self
         self.scale = _spread(z)
-        self.direction = log_ratio_direction(z / self.scale, wrong).to(z)
+        self.direction = log_ratio_direction(z / self.scale, wrong.bool()).to(z)
         return self
+
+    def statistics(self, outputs: Outputs) -> Tensor:
+        """See `Score`; z and whether the prediction is wrong, NaN where nobody knows: (N, V + 3).
+
+        Raises:
+            ValueError: a label that is no class.
+        """
+        return torch.cat([self.variables(outputs), wrong_predictions(outputs)[:, None]], dim=1)
+
+    def combine(self, statistics: Tensor) -> Tensor:
+        """See `Score`."""
+        return (statistics[:, :-1] / self.scale) @ self.direction
 
     def variables(self, outputs: Outputs) -> Tensor:
         """z: (N, V + 2)."""
@@ -107,33 +129,26 @@ class RightWrongRatio(Score):
         log_p = own.log_softmax(-1)
         return torch.stack([self.agreement(outputs), *odds, (log_p.exp() * log_p).sum(-1)], dim=1)
 
-    def of(self, variables: Tensor) -> Tensor:
-        """The score of variables (N, V + 2), (N,)."""
-        return (variables / self.scale) @ self.direction
-
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
-        return self.of(self.variables(outputs))
+        return self.combine(self.statistics(outputs))
 
 
 def wrong_predictions(outputs: Outputs) -> Tensor:
-    """Which predictions differ from the labels, (N,) bool.
+    """1 where a prediction differs from its label and 0 where it does not, NaN without labels: (N,).
 
     Raises:
-        ValueError: there are no labels, or some are no classes.
+        ValueError: a label that is no class.
     """
     labels, n_classes = outputs.labels, outputs.own_logits.shape[-1]
     if labels is None:
-        raise ValueError(
-            "labels: the score learns from wrong predictions among the calibration inputs, but their batches have no "
-            "labels: calibrate with batches (x, label, ...), or choose a score that needs none"
-        )
+        return outputs.own_logits.new_full((len(outputs.own_logits),), torch.nan)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise ValueError(
             f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
             "without a class out of the calibration set"
         )
-    return labels != outputs.own_logits.argmax(-1)
+    return (labels != outputs.own_logits.argmax(-1)).to(outputs.own_logits)
 
 
 def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Scores for wrong predictions, against their definitions; and what labels of calibration inputs add."""
 
-import math
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ from torch import nn
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.scores import make_score
-from gmm_torch.detection.scores.consensus import Consensus
-from gmm_torch.detection.scores.labelled_consensus import SHARES, LabelledConsensus
+from gmm_torch.detection.scores.labelled_consensus import LabelledConsensus
 from gmm_torch.detection.scores.right_wrong_ratio import RightWrongRatio, log_ratio_direction
 from gmm_torch.errors import LabelsWarning
 from tests.gmm_torch.detection.conftest import batches, images
@@ -107,7 +105,8 @@ def uncertain(n, seed, views=3):
 
 
 def ratio_of(n, seed=1):
-    return RightWrongRatio(keep=0).build({"z": 4}, 3, 4).fit(uncertain(500, 0), None).refer(uncertain(n, seed))
+    score = RightWrongRatio(keep=0).build({"z": 4}, 3, 4).fit(uncertain(500, 0), None)
+    return score.refer(score.statistics(uncertain(n, seed)))
 
 
 def area(score, outputs):
@@ -157,18 +156,18 @@ def test_the_order_is_that_of_agreement_without_wrong_predictions_and_a_warning_
     outputs = uncertain(300, 1)
     for labels in (outputs.own_logits.argmax(1), (outputs.own_logits.argmax(1) + 1) % 4):
         with pytest.warns(LabelsWarning, match=r"got (0|300) wrong of 300: the classifier's certainty decides"):
-            score.refer(outputs._replace(labels=labels))
+            score.refer(score.statistics(outputs._replace(labels=labels)))
         assert score(test).argsort().tolist() == expected
 
 
 def test_labels_that_are_missing_or_no_classes_are_refused():
     outputs = uncertain(300, 1)
     for score in (RightWrongRatio(), LabelledConsensus(n_components=1)):
-        score.build({"z": 4}, 3, 4)
+        score.build({"z": 4}, 3, 4).fit(outputs, lambda mixture, z: mixture.fit(z, seed=0))
         with pytest.raises(ValueError, match=r"calibrate with batches \(x, label, ...\)"):
-            score.refer(outputs._replace(labels=None))
+            score.refer(score.statistics(outputs._replace(labels=None)))
         with pytest.raises(ValueError, match="labels: expected 0 to 3; got -1 to 3"):
-            score.refer(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
+            score.statistics(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
     with pytest.raises(ValueError, match="weights: expected agreement among them"):
         LabelledConsensus(weights={"moment_likelihood": 1.0})
 
@@ -215,22 +214,15 @@ def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
     assert nearest.max() < 1e-3
 
 
-def test_other_parts_lose_weight_as_far_as_wrong_predictions_ask_for_it():
-    torch.manual_seed(0)
-    score = LabelledConsensus(weights={"agreement": 1.0, "moment_likelihood": 1.0})
-    certainty = torch.rand(2000)
-    wrong = torch.rand(2000) > certainty
-    blind = torch.rand(2000)  # knows nothing of wrong predictions
-    log_p = torch.stack([certainty, blind], 1).log()
-    n_wrong = int(wrong.sum())
-    taken = score._log_share(log_p, certainty, wrong) * (n_wrong + 20) / n_wrong
-    assert taken == pytest.approx(math.log(SHARES[-1]))
-    same = torch.stack([certainty, certainty], 1).log()
-    assert score._log_share(same, certainty, wrong) == 0
-    assert score._log_share(log_p, certainty, torch.zeros(2000, dtype=torch.bool)) == 0
-    score.log_shares = score._of_others(math.log(SHARES[-1]))
-    expected = Consensus(weights={"agreement": 1.0, "moment_likelihood": SHARES[-1]}).combine(log_p)
-    torch.testing.assert_close(score.combine(log_p), expected)
+def test_labels_say_what_other_parts_cost_with_a_share_that_grows_with_wrong_predictions():
+    score = LabelledConsensus()
+    n_parts = len(score.weights)
+    certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([0.0, 1.0, 1.0, torch.nan])
+    statistics = torch.zeros(4, n_parts + 6)
+    statistics[:, n_parts], statistics[:, -1] = certainty, wrong
+    share = 2 / (2 + 20)  # of two wrong predictions
+    expected = torch.tensor([share + (1 - share) * 0.9, (1 - share) * 0.8, (1 - share) * 0.6, 0.7])
+    torch.testing.assert_close(score.probability_right(statistics), expected.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_states_and_files_keep_what_labels_taught(net, tmp_path):

@@ -281,7 +281,8 @@ def test_any_score_sums_over_layers():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     x = torch.randn(300, 4)
+    labelled = list(zip(x.split(100), torch.arange(300).remainder(3).split(100), strict=True))
     for name in ONE_VIEW:
         score = make_score(name)
         detector = FailureDetector(net, score=score, layers=["0", "2"], views=1).fit(x.split(100))
-        assert detector.calibrate(x.split(100))(x[:9]).score.shape == (9,)
+        assert detector.calibrate(labelled)(x[:9]).score.shape == (9,)

@@ -56,7 +56,7 @@ def test_only_the_other_parts_are_scaled():
     log_p = torch.randn(9, len(WEIGHTS)).abs().neg()
     weights = score.log_weights.clone()
     weights[1:] += score.log_scale
-    assert list(score.weights)[0] == "agreement"
+    assert next(iter(score.weights)) == "agreement"
     torch.testing.assert_close(score.join(log_p), -torch.logsumexp(weights - 0.5 * log_p, dim=-1))
 
 
