@@ -10,7 +10,7 @@ from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Score
 from gmm_torch.detection.scores.consensus import Consensus
-from gmm_torch.detection.scores.right_wrong_ratio import HALF, RightWrongRatio
+from gmm_torch.detection.scores.right_wrong_ratio import HALF, UNKNOWN, RightWrongRatio
 
 
 class LabelledConsensus(Consensus):
@@ -60,7 +60,7 @@ class LabelledConsensus(Consensus):
 
     def hold_out(self, statistics: Tensor) -> Self:
         """See `Score`; labels of fitting inputs are not looked at: the classifier may have learned them by heart."""
-        unknown = torch.full_like(statistics[:, -1:], torch.nan)
+        unknown = torch.full_like(statistics[:, -1:], UNKNOWN)
         return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
 
     def refer(self, statistics: Tensor) -> Self:
@@ -89,6 +89,6 @@ class LabelledConsensus(Consensus):
     def probability_right(self, statistics: Tensor) -> Tensor:
         """See `Consensus`; with what the labels say."""
         expected, wrong = statistics[:, len(self.weights)].double().exp(), statistics[:, -1].double()
-        n_wrong = wrong.nansum()
+        n_wrong = (wrong == 1).sum()
         share = n_wrong / (n_wrong + HALF)
-        return torch.where(wrong.isnan(), expected, share * (1 - wrong) + (1 - share) * expected)
+        return torch.where(wrong == UNKNOWN, expected, share * (1 - wrong) + (1 - share) * expected)

@@ -16,6 +16,7 @@ from gmm_torch.functional.log_odds import log_odds
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight
 RIDGE = 0.1  # in units of the variance of each variable
+UNKNOWN = -1.0  # whether a prediction is wrong, without a label
 MIN_WRONG = 2  # of fewer there is no spread
 
 
@@ -89,7 +90,7 @@ class RightWrongRatio(Score):
             LabelsWarning: fewer than two predictions are wrong, or right.
         """
         z, wrong = statistics[:, :-1], statistics[:, -1]
-        if bool(wrong.isnan().any()):
+        if bool((wrong == UNKNOWN).any()):
             raise ValueError(
                 "labels: the score learns from wrong predictions among the calibration inputs, but their batches have "
                 "no labels: calibrate with batches (x, label, ...), or choose a score that needs none"
@@ -110,7 +111,7 @@ class RightWrongRatio(Score):
         return self
 
     def statistics(self, outputs: Outputs) -> Tensor:
-        """See `Score`; z and whether the prediction is wrong, NaN where nobody knows: (N, V + 3).
+        """See `Score`; z and whether the prediction is wrong, -1 where nobody knows: (N, V + 3).
 
         Raises:
             ValueError: a label that is no class.
@@ -135,14 +136,14 @@ class RightWrongRatio(Score):
 
 
 def wrong_predictions(outputs: Outputs) -> Tensor:
-    """1 where a prediction differs from its label and 0 where it does not, NaN without labels: (N,).
+    """1 where a prediction differs from its label and 0 where it does not, -1 without labels: (N,).
 
     Raises:
         ValueError: a label that is no class.
     """
     labels, n_classes = outputs.labels, outputs.own_logits.shape[-1]
     if labels is None:
-        return outputs.own_logits.new_full((len(outputs.own_logits),), torch.nan)
+        return outputs.own_logits.new_full((len(outputs.own_logits),), UNKNOWN)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise ValueError(
             f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "

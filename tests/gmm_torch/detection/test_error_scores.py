@@ -217,7 +217,7 @@ def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
 def test_labels_say_what_other_parts_cost_with_a_share_that_grows_with_wrong_predictions():
     score = LabelledConsensus()
     n_parts = len(score.weights)
-    certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([0.0, 1.0, 1.0, torch.nan])
+    certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([0.0, 1.0, 1.0, -1.0])
     statistics = torch.zeros(4, n_parts + 6)
     statistics[:, n_parts], statistics[:, -1] = certainty, wrong
     share = 2 / (2 + 20)  # of two wrong predictions
