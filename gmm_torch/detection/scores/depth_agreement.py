@@ -22,7 +22,7 @@ MAX_WIDTH = 64  # of the features of a layer: a covariance for each class must s
 MAX_FULL = 100  # classes with covariances of their own; more of them share one
 PRIOR = 10  # the pooled covariance counts as so many inputs a feature in that of each class
 REG_COVAR = 1e-2
-TEMPERATURES = torch.logspace(0, math.log10(32), 21).tolist()
+TEMPERATURES: list[float] = torch.logspace(0, math.log10(32), 21).tolist()
 
 
 class DepthAgreement(Score):
