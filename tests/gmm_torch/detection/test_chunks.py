@@ -2,9 +2,10 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.detection import chunks as chunks_module
 from gmm_torch.detection import detector as detector_module
 from gmm_torch.detection import features
-from gmm_torch.detection.chunks import Chunks
+from gmm_torch.detection.chunks import Chunks, in_chunks
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.views import passes
@@ -19,6 +20,19 @@ def test_batches_are_worked_on_together_and_none_is_left():
     done = chunks.end()
     assert [len(each) for each in done] == [12] * 8 + [4]
     assert [each for part in done for each in part] == list(range(100))
+
+
+def test_rows_are_computed_of_a_chunk_at_a_time(monkeypatch):
+    x, sizes = torch.arange(100.0)[:, None, None], []
+
+    def double(outputs):
+        sizes.append(len(outputs.logits))
+        return 2 * outputs.logits[:, 0]
+
+    monkeypatch.setattr(chunks_module, "CHUNK", 4 * 30)
+    assert torch.equal(in_chunks(double, Outputs(x, {})), 2 * x[:, 0])
+    assert sizes == [30, 30, 30, 10]
+    assert in_chunks(double, Outputs(x[:0], {})).shape == (0, 1)
 
 
 def test_calibrating_and_characterising_hold_no_more_than_a_chunk(net, monkeypatch):
