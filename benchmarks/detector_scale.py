@@ -182,7 +182,8 @@ def markdown(result: dict[str, Any]) -> str:
     about = result["facts"]
     note = (
         f"Peak beyond network and batch, and file, in MB; one image to calibrate with for {CALIBRATED} to fit to, "
-        f"1,000 at least. Exponents of the peak: {'; '.join(slopes)}. {about['device']}, torch {about['versions']['torch']}."
+        f"1,000 at least. Exponents of the peak: {'; '.join(slopes)}. "
+        f"{about['device']}, torch {about['versions']['torch']}."
     )
     return table(head, lines) + f"\n\n{note}\n\n![peak memory](detector_scale.svg)"
 

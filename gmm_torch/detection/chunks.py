@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from gmm_torch.detection.outputs import Outputs
@@ -56,5 +55,14 @@ class Chunks(Generic[T]):
 
 def in_chunks(compute: Callable[[Outputs], Tensor], outputs: Outputs) -> Tensor:
     """The rows (N, ...) that are computed of outputs, of a chunk at a time: what lies between is bounded."""
-    parts = [compute(part) for part in outputs.chunks(CHUNK)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    found, done = None, 0
+    for part in outputs.chunks(CHUNK):
+        rows = compute(part)
+        if len(part.logits) == len(outputs.logits):
+            return rows
+        if found is None:
+            found = rows.new_empty(len(outputs.logits), *rows.shape[1:])
+        found[done : done + len(rows)] = rows
+        done += len(rows)
+    assert found is not None
+    return found

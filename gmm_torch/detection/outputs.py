@@ -66,8 +66,8 @@ class Outputs(NamedTuple):
 
     def sorted_by_content(self) -> "Outputs":
         """The same in the order of `shuffled`; itself where it has that order."""
-        order = self.shuffled()
-        return self if torch.equal(order, torch.arange(len(order), device=order.device)) else self.rows(order)
+        keys, order = self.own_keys, self.shuffled()
+        return self if torch.equal(keys[order], keys) else self.rows(order)
 
     @property
     def own_keys(self) -> Tensor:

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from gmm_torch.detection import sample
+from gmm_torch.detection.storage import read_detector
 from tests.contracts.test_configs import configure
 from trainers.main import run_task
+from trainers.tasks import split_outputs
 from trainers.tasks.metrics import read_metrics, without_times
 
 FAST = (
@@ -138,6 +141,19 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     once = json.loads((finished / "metrics.json").read_text())
     assert again["sources"]["ood/patches"] == once["sources"]["ood/patches"]
     assert again["calibration"] == once["calibration"]
+
+
+def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch):
+    weights, cache = f"classifier.checkpoint={finished / 'classifier.safetensors'}", f"cache={tmp_path / 'cache'}"
+    monkeypatch.setattr(sample, "MAX_INPUTS", 100)
+    monkeypatch.setattr(split_outputs, "MAX_BYTES", 0)
+    for name in ("fit", "again"):
+        run_task(
+            configure(*FAST, "task=fit", weights, cache, f"alpha={0.05 if name == 'fit' else 0.1}"), tmp_path / name
+        )
+        spec = read_detector(tmp_path / name / "detector.safetensors").spec
+        assert spec["n_kept"] == 100 < spec["n_fitted"]
+    assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 
 def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(finished, tmp_path):

@@ -7,11 +7,20 @@ from scipy import stats
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.covariance.tied import Tied
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.layers import stage_ends
 from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores import make_score
-from gmm_torch.detection.scores.depth_agreement import PRIOR, REG_COVAR, fit_classes
+from gmm_torch.detection.scores.depth_agreement import (
+    MAX_FULL,
+    PRIOR,
+    REG_COVAR,
+    TEMPERATURES,
+    best_temperature,
+    fit_classes,
+    log_posterior,
+)
 from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.mixture import GaussianMixture
@@ -42,6 +51,34 @@ def test_a_sure_prediction_that_the_layer_is_against_scores_low():
     assert (score(good) <= 0).all()
     # P(D <= d | S) of clean inputs is nearly uniform: the second mixture is a good model of them
     assert stats.kstest(score(clean(2000, 2)).exp().numpy(), "uniform").statistic < 0.1
+
+
+def test_many_classes_are_told_apart_without_a_difference_for_each_input_class_and_feature(monkeypatch):
+    n_classes = MAX_FULL + 20
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, n_classes, (900,), generator=generator)
+    z = 3 * torch.randn(n_classes, 8, generator=generator)[label] + torch.randn(900, 8, generator=generator)
+    outputs = Outputs(8 * torch.nn.functional.one_hot(label, n_classes).float()[:, None], {"z": z[:, None]})
+    expected = make_score("depth_agreement").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
+    mixture, points = expected.classes[0], expected.maps[0](z)
+    joint, found = mixture.log_joint(points).double(), log_posterior(mixture, points).double()
+    torch.testing.assert_close(found.log_softmax(1), joint.log_softmax(1), rtol=1e-4, atol=1e-3)
+
+    def differences(*_):
+        raise AssertionError("N K D numbers")
+
+    monkeypatch.setattr(Tied, "squared_distance", differences)
+    again = make_score("depth_agreement").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
+    assert torch.equal(again(outputs), expected(outputs))
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 2.5, 9.0, 400.0])
+def test_the_temperature_is_the_best_of_all(sharpness):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 4, generator=generator)
+    classes = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    losses = [nn.functional.cross_entropy(sharpness * logits / t, classes) for t in TEMPERATURES]
+    assert best_temperature(sharpness * logits, classes) == TEMPERATURES[int(torch.stack(losses).argmin())]
 
 
 def test_how_sure_the_classifier_is_makes_little_difference_by_itself():
