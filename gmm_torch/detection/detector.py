@@ -10,14 +10,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration
 from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
 from gmm_torch.detection.description import Description
 from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
-from gmm_torch.detection.features import FeatureExtractor, check_tensor
+from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.inputs import Inputs, changed, has_labels, inputs_of, labels_of
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
@@ -177,11 +177,12 @@ class FailureDetector(nn.Module):
     def outputs(self, batches: Iterable[Any]) -> Outputs:
         """Logits and features of all batches x or (x, ...), on the classifier's device.
 
-        Labels are ignored, unless the score was told to use them.
+        x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data
+        collators make it, labels and all. Labels are ignored, unless the score was told to use them.
 
         Raises:
             ValueError: no batch at all, inputs in place of batches, or features that are not finite.
-            TypeError: a batch whose inputs are no tensor.
+            TypeError: a batch whose inputs are no tensors.
         """
         if isinstance(batches, Tensor) and batches.dim() in (2, 4):
             raise ValueError(
@@ -190,12 +191,12 @@ class FailureDetector(nn.Module):
         device = self.device
         parts = []
         for batch in batches:
-            x = check_tensor(first_of(batch)).to(device)
+            x = changed(inputs_of(batch), lambda value: value.to(device))
             if self.views_by_default and not self.widths and not is_image(x):
                 self.extractor.views = ("identity",)
             outputs = self.extractor(x)
-            if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
-                outputs = outputs._replace(labels=_labels_of(batch).to(device))
+            if self.score.needs_labels and has_labels(batch):
+                outputs = outputs._replace(labels=labels_of(batch).to(device))
             parts.append(outputs.with_keys_of(x))
         if not parts:
             raise ValueError("loader: expected at least one batch; got none")
@@ -308,8 +309,8 @@ class FailureDetector(nn.Module):
 
     # ---- judging
 
-    def forward(self, x: Tensor) -> Verdict:
-        """Verdict on a batch; the score is differentiable in x, the p-value is not.
+    def forward(self, x: Inputs) -> Verdict:
+        """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
@@ -333,7 +334,7 @@ class FailureDetector(nn.Module):
         accept = self.calibration.accepts(score, prediction, alpha=self.alpha)
         return Verdict(logits, prediction, score, p_value, accept)
 
-    def margin(self, x: Tensor) -> Tensor:
+    def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
         return self._margin(self.extractor(x).to(self.dtype))
@@ -370,7 +371,7 @@ class FailureDetector(nn.Module):
 
     @torch.no_grad()
     def explain(
-        self, x: Tensor, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
+        self, x: Inputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
     ) -> Explanation:
         """Why the inputs of a batch are refused or accepted; `print(detector.explain(x)[0])` says it in words.
 
@@ -436,7 +437,7 @@ class FailureDetector(nn.Module):
 
         def watched() -> Iterator[Any]:
             for batch in loader:
-                labels.append(_labels_of(batch))
+                labels.append(labels_of(batch))
                 yield batch
 
         outputs = self.outputs(watched())
@@ -623,14 +624,3 @@ def _most_components(tensors: dict[str, Tensor]) -> int:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
-
-
-def _labels_of(batch: Any) -> Tensor:
-    if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[1], Tensor):
-        raise ValueError("loader: expected batches (x, label, ...); got some without labels")
-    labels = batch[1]
-    if labels.shape != (len(batch[0]),) or labels.is_floating_point():
-        raise ValueError(
-            f"loader: expected integer labels ({len(batch[0])},); got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    return labels

@@ -1,11 +1,12 @@
 """What a classifier gives a detector: logits and features of every view of every input."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.inputs import Inputs, check_inputs, keys_of
 from gmm_torch.sampling import row_keys, salted, shuffle
 
 
@@ -19,6 +20,8 @@ class Outputs(NamedTuple):
         keys: (N, 2) int64, `row_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
         precision: in which the classifier computed them, in words; see `gmm_torch.detection.precision`. Empty where
             nobody knows.
+        statistics: by layer, of how many equal parts its features consist, as a mean and a deviation are two; one
+            where a layer is not named.
     """
 
     logits: Tensor
@@ -26,6 +29,7 @@ class Outputs(NamedTuple):
     labels: Tensor | None = None
     keys: Tensor | None = None
     precision: str = ""
+    statistics: Mapping[str, int] | None = None
 
     @property
     def own_logits(self) -> Tensor:
@@ -47,9 +51,15 @@ class Outputs(NamedTuple):
             )
         return self.labels
 
-    def with_keys_of(self, x: Tensor) -> "Outputs":
-        """The same with the keys of their inputs x (N, ...)."""
-        return self._replace(keys=row_keys(x.flatten(1), 0))
+    def with_keys_of(self, x: Inputs) -> "Outputs":
+        """The same with the keys of their inputs, as a classifier takes them; labels among them count for nothing."""
+        return self._replace(keys=keys_of(check_inputs(x)))
+
+    def parts(self, layer: str, n_views: int) -> Tensor:
+        """Features of the first of the views, (N, V, S, D): the statistics that they consist of, one by one."""
+        n_statistics = (self.statistics or {}).get(layer, 1)
+        result: Tensor = self.features[layer][:, :n_views].unflatten(-1, (n_statistics, -1))
+        return result
 
     def shuffled(self) -> Tensor:
         """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.
@@ -66,7 +76,7 @@ class Outputs(NamedTuple):
         logits = torch.cat([part.logits for part in parts])
         labels, keys = (_joined([getattr(part, name) for part in parts]) for name in ("labels", "keys"))
         precision = ", then ".join(dict.fromkeys(part.precision for part in parts))
-        return Outputs(logits, features, labels, keys, precision)
+        return Outputs(logits, features, labels, keys, precision, parts[0].statistics)
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
@@ -80,7 +90,7 @@ class Outputs(NamedTuple):
         """Every tensor changed in the same way."""
         features = {name: change(value) for name, value in self.features.items()}
         labels, keys = (None if value is None else change(value) for value in (self.labels, self.keys))
-        return Outputs(change(self.logits), features, labels, keys, self.precision)
+        return self._replace(logits=change(self.logits), features=features, labels=labels, keys=keys)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

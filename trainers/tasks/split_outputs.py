@@ -1,5 +1,6 @@
 """What the classifier gives for the images of a split."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,13 +61,14 @@ def write_outputs(outputs: Outputs, path: Path) -> None:
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
     tensors |= {name: value for name in ("labels", "keys") if (value := getattr(outputs, name)) is not None}
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(kept, path, metadata={"precision": outputs.precision})
+    save_file(kept, path, metadata={"precision": outputs.precision, "statistics": json.dumps(outputs.statistics)})
 
 
 def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Outputs:
     """What `write_outputs` wrote, with the layers in this order, which a file does not keep."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        precision = (file.metadata() or {}).get("precision", "")
+        metadata = file.metadata() or {}
+    precision, statistics = metadata.get("precision", ""), json.loads(metadata.get("statistics", "null"))
     features = {name: tensors[FEATURES + name] for name in layers}
-    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"), precision)
+    return Outputs(tensors["logits"], features, tensors.get("labels"), tensors.get("keys"), precision, statistics)

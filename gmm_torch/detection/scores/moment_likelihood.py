@@ -66,9 +66,7 @@ class MomentLikelihood(Score):
         """Means and deviations of all layers, each of unit norm, averaged over views: (N, sum D)."""
         parts = []
         for layer, *_ in self.blocks:
-            chosen = outputs.features[layer][:, : self.n_views]
-            halves = chosen.unflatten(-1, (2, -1)) if chosen.shape[-1] % 2 == 0 else chosen
-            parts.append(unit(halves).mean(1).flatten(1))
+            parts.append(unit(outputs.parts(layer, self.n_views)).mean(1).flatten(1))
         return torch.cat(parts, dim=1)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
