@@ -33,6 +33,7 @@ from gmm_torch.detection.storage import (
     read_detector,
     write_detector,
 )
+from gmm_torch.detection.summary import summary
 from gmm_torch.detection.usage import warn_of_unused_components
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.detection.views import is_image
@@ -158,6 +159,14 @@ class FailureDetector(nn.Module):
         """Where the classifier is."""
         tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def n_classes(self) -> int:
+        """C of the logits that it was fitted to; 0 before that."""
+        return self._n_classes
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -474,6 +483,8 @@ class FailureDetector(nn.Module):
         """What `load_state_dict` must know before it can make room for the tensors: JSON as bytes, (B,) uint8."""
         sizes = {
             "layers": self.extractor.layers,
+            "found_by": self.extractor.found_by,
+            "statistics": self.extractor.statistics_by_name,
             "views": list(self.extractor.views),
             "widths": self.widths,
             "n_classes": self._n_classes,
@@ -490,6 +501,7 @@ class FailureDetector(nn.Module):
         if state is not None:
             sizes = json.loads(bytes(state.tolist()))
             self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
+            self.extractor.know(str(sizes["found_by"]), dict(sizes["statistics"]))
             self.n_fitted = int(sizes["n_fitted"])
             self._calibrated_in(str(sizes["precision"]))
             if sizes["widths"]:
@@ -518,6 +530,8 @@ class FailureDetector(nn.Module):
         self.calibration.target(self.alpha)
         description = Description(
             layers=self.extractor.layers,
+            found_by=self.extractor.found_by,
+            statistics=self.extractor.statistics_by_name,
             views=list(self.extractor.views),
             widths=self.widths,
             n_classes=self._n_classes,
@@ -597,6 +611,7 @@ class FailureDetector(nn.Module):
             alpha=description.alpha,
             seed=description.seed,
         )
+        detector.extractor.know(description.found_by, description.statistics)
         detector.n_fitted = description.n_fitted
         detector.precision = description.precision
         detector._make_room(description.widths, description.n_classes, tensors)

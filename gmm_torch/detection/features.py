@@ -152,6 +152,15 @@ class FeatureExtractor(nn.Module):
             self.statistics[layer] = names
         return pooled(values, names, kept)
 
+    @property
+    def statistics_by_name(self) -> dict[str, list[str]]:
+        """`statistics` of the layers that are looked at, as JSON can hold them."""
+        return {layer: list(self.statistics[layer]) for layer in self.layers if layer in self.statistics}
+
+    def know(self, found_by: str, statistics: Mapping[str, Sequence[str]]) -> None:
+        """Take what another extractor of the same layers found: the rule, and the statistics of each."""
+        self.found_by, self.statistics = found_by, {layer: tuple(names) for layer, names in statistics.items()}
+
     def extra_repr(self) -> str:
         """What is looked at, for `repr`."""
         found = ", ".join(self.layers) if self.layers else f"{self.rule}, found at the first batch"

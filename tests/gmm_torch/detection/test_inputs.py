@@ -191,7 +191,11 @@ def test_an_image_by_name_is_looked_at_in_several_views():
         ({"input_ids": torch.ones(2, 3).long(), "text": ["a", "b"]}, TypeError, "got list for 'text': leave it out"),
         ({"labels": torch.zeros(2)}, ValueError, "one row for each of N inputs; got none"),
         ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(3, 3)}, ValueError, "one row for each of N"),
-        ({"input_ids": torch.ones(2, 3).long(), "index": torch.ones(2)}, ValueError, "takes, input_ids, attention_mask"),
+        (
+            {"input_ids": torch.ones(2, 3).long(), "index": torch.ones(2)},
+            ValueError,
+            "takes, input_ids, attention_mask",
+        ),
     ],
 )
 def test_inputs_that_a_classifier_cannot_take_are_told(batch, error, words):

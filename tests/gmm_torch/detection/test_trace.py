@@ -79,7 +79,7 @@ def test_rows_that_are_alike_or_a_little_noisy_follow():
 
 
 class Repeated(nn.Module):
-    """One block that runs five times; or that looks at two halves of the input, of which neither goes on to the other."""
+    """One block that runs five times, or on the input and its opposite, of which neither leads to the other."""
 
     def __init__(self, chained):
         super().__init__()
@@ -171,7 +171,9 @@ class Folded(nn.Module):
 
 
 def test_where_no_layer_keeps_the_batch_the_layer_and_its_shape_are_named():
-    with pytest.raises(ValueError, match=r"no linear layer that gives a row an input.*'head' gives \(15, 3\) for 3 inp"):
+    with pytest.raises(
+        ValueError, match=r"no linear layer that gives a row an input.*'head' gives \(15, 3\) for 3 inp"
+    ):
         FeatureExtractor(Folded().eval(), "depths")(X)
     with pytest.raises(ValueError, match=r"'head': expected one row for each of 6 inputs; got shape \(30, 3\)"):
         FeatureExtractor(Folded().eval(), ["head"])(X)
