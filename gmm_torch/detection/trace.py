@@ -32,7 +32,7 @@ class Trace(NamedTuple):
         given: which tensor it was: modules that hand on what another gave have the same number.
         is_plain: whether it gave that tensor alone.
         is_sequence: whether that is (N, T, C).
-        is_map: whether that has positions along two axes or more and is no part of attention.
+        is_map: whether that is a signal (N, C, L), or has positions along two axes or more, and no part of attention.
     """
 
     path: str
@@ -165,7 +165,10 @@ def _as_trace(each: _Run, repeated: bool, in_attention: bool) -> Trace:
         id(value),
         each.is_plain,
         value.dim() == 3 and axis == 2,
-        value.dim() > 3 and not repeated and not in_attention and not _is_probability(value),
+        (value.dim() > 3 or (value.dim() == 3 and axis == 1))
+        and not repeated
+        and not in_attention
+        and not _is_probability(value),
     )
 
 

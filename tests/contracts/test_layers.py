@@ -7,6 +7,7 @@ block may be among them.
 
 import pytest
 import torch
+from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
@@ -179,6 +180,63 @@ def test_of_a_network_of_torchvision_it_is_what_its_blocks_hand_on(name):
 
 
 END = 49  # the token that ends a text
+
+
+class Signal(nn.Module):
+    """M5 (Dai et al. 2017, "Very deep convolutional neural networks for raw waveforms"), thinner."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.pool1 = nn.Conv1d(1, 8, 80, 16), nn.BatchNorm1d(8), nn.MaxPool1d(4)
+        self.conv2, self.bn2, self.pool2 = nn.Conv1d(8, 8, 3), nn.BatchNorm1d(8), nn.MaxPool1d(4)
+        self.conv3, self.bn3, self.pool3 = nn.Conv1d(8, 16, 3), nn.BatchNorm1d(16), nn.MaxPool1d(4)
+        self.fc1 = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.pool1(self.bn1(self.conv1(x)).relu())
+        x = self.pool2(self.bn2(self.conv2(x)).relu())
+        x = self.pool3(self.bn3(self.conv3(x)).relu())
+        return self.fc1(x.mean(2))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x)).relu()
+
+
+class Table(nn.Module):
+    """A residual network over rows (Gorishniy et al. 2021)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.blocks = nn.Linear(7, 12), nn.Sequential(*(Residual() for _ in range(4)))
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.first(x)))
+
+
+OTHERS = {
+    # volumes (N, C, D, H, W)
+    "r3d_18": (models.video.r3d_18, (3, 8, 32, 32), resnet(third=(1,), last=(1,)), "the ends of runs"),
+    # signals (N, C, L): a convolution, its norm, at each resolution
+    "signal": (Signal, (1, 8000), ["bn1", "bn2:input", "bn2", "bn3:input", "bn3"], "the last at each resolution"),
+    # rows have no positions
+    "table": (Table, (7,), ["head:input"], "the last linear layer"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_of_networks_of_volumes_signals_and_rows(name):
+    make, shape, expected, rule = OTHERS[name]
+    torch.manual_seed(0)
+    check(make(), torch.randn(2, *shape), expected, rule)
+
+
 SMALL = {"hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = {**SMALL, "vocab_size": 50, "pad_token_id": 0, "num_labels": 5}
 IMAGE = {**SMALL, "image_size": 32, "patch_size": 8, "num_labels": 5}
