@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from gmm_torch.detection.pooling import STATISTICS
+
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value <= 2**24
@@ -17,6 +19,13 @@ def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
+def _are_statistics(value: Any) -> bool:
+    known = {"", *(name for names in STATISTICS.values() for name in names)}
+    return isinstance(value, dict) and all(
+        _are_words(names) and 0 < len(names) <= len(known) and known.issuperset(names) for names in value.values()
+    )
+
+
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(part), str) for part in ("structure", "weights"))
 
@@ -27,6 +36,8 @@ def _is_named(value: Any) -> bool:
 
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "layers": lambda value: _are_words(value) and len(value) > 0,
+    "found_by": lambda value: isinstance(value, str),
+    "statistics": _are_statistics,
     "views": _are_words,
     "widths": lambda value: isinstance(value, dict) and all(_is_size(width) for width in value.values()),
     "n_classes": _is_size,
@@ -48,6 +59,8 @@ class Description:
 
     Attributes:
         layers, views, alpha, seed: as `FailureDetector` takes them.
+        found_by: the rule that found the layers, in words.
+        statistics: layer -> what the equal parts of its features are; see `gmm_torch.detection.pooling`.
         widths: layer -> D.
         n_classes: C.
         score, calibration: each a registered "name" and the constructor's "options"; never a class or a path to one.
@@ -59,6 +72,8 @@ class Description:
     """
 
     layers: list[str]
+    found_by: str
+    statistics: dict[str, list[str]]
     views: list[str]
     widths: dict[str, int]
     n_classes: int
@@ -88,4 +103,7 @@ class Description:
         bad = [name for name, check in _CHECKS.items() if not check(value[name])]
         if bad or list(dict.fromkeys(value["layers"])) != list(value["widths"]):
             raise ValueError(f"wrong values for {', '.join(bad) or 'widths'}")
+        uneven = [name for name, parts in value["statistics"].items() if value["widths"].get(name, 1) % len(parts)]
+        if uneven:
+            raise ValueError(f"wrong statistics for {', '.join(uneven)}")
         return cls(**value)

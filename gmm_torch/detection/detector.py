@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.batches import first_of
 from gmm_torch.detection.calibration import Calibration
 from gmm_torch.detection.calibrations import make_calibration
 from gmm_torch.detection.characterisation import Characterisation, characterise
@@ -19,7 +18,8 @@ from gmm_torch.detection.description import Description
 from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
 from gmm_torch.detection.faults import Faults
-from gmm_torch.detection.features import FeatureExtractor, check_tensor
+from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.inputs import Inputs, changed, has_labels, inputs_of, labels_of
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
@@ -37,6 +37,7 @@ from gmm_torch.detection.storage import (
     read_detector,
     write_detector,
 )
+from gmm_torch.detection.summary import summary
 from gmm_torch.detection.usage import warn_of_unused_components
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.detection.views import is_image
@@ -173,6 +174,14 @@ class FailureDetector(nn.Module):
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
+    def n_classes(self) -> int:
+        """C of the logits that it was fitted to; 0 before that."""
+        return self._n_classes
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which it computes: float32, or float64 where it was fitted to such outputs or moved to that type."""
         return self.domain.largest.dtype
@@ -189,11 +198,12 @@ class FailureDetector(nn.Module):
     def outputs(self, batches: Iterable[Any]) -> Outputs:
         """Logits and features of all batches x or (x, ...), on the classifier's device; they grow with the batches.
 
-        Labels are ignored, unless the score was told to use them.
+        x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data
+        collators make it, labels and all. Labels are ignored, unless the score was told to use them.
 
         Raises:
             ValueError: no batch at all, inputs in place of batches, or features that are not finite.
-            TypeError: a batch whose inputs are no tensor.
+            TypeError: a batch whose inputs are no tensors.
         """
         parts = list(self._stream(batches))
         with torch.inference_mode(False):
@@ -209,12 +219,12 @@ class FailureDetector(nn.Module):
         device = self.device
         faults = Faults()
         for batch in batches:
-            x = check_tensor(first_of(batch)).to(device)
+            x = changed(inputs_of(batch), lambda value: value.to(device))
             if self.views_by_default and not self.widths and not is_image(x):
                 self.extractor.views = ("identity",)
             outputs = self.extractor(x)
-            if self.score.needs_labels and isinstance(batch, tuple | list) and len(batch) > 1:
-                outputs = outputs._replace(labels=_labels_of(batch).to(device))
+            if self.score.needs_labels and has_labels(batch):
+                outputs = outputs._replace(labels=labels_of(batch).to(device))
             faults.add(outputs)
             yield outputs.with_keys_of(x)
         faults.check(together=together)
@@ -348,8 +358,8 @@ class FailureDetector(nn.Module):
 
     # ---- judging
 
-    def forward(self, x: Tensor) -> Verdict:
-        """Verdict on a batch; the score is differentiable in x, the p-value is not.
+    def forward(self, x: Inputs) -> Verdict:
+        """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
@@ -373,7 +383,7 @@ class FailureDetector(nn.Module):
         accept = self.calibration.accepts(score, prediction, alpha=self.alpha)
         return Verdict(logits, prediction, score, p_value, accept)
 
-    def margin(self, x: Tensor) -> Tensor:
+    def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
         return self._margin(self.extractor(x).to(self.dtype))
@@ -410,7 +420,7 @@ class FailureDetector(nn.Module):
 
     @torch.no_grad()
     def explain(
-        self, x: Tensor, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
+        self, x: Inputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
     ) -> Explanation:
         """Why the inputs of a batch are refused or accepted; `print(detector.explain(x)[0])` says it in words.
 
@@ -476,7 +486,7 @@ class FailureDetector(nn.Module):
 
         def watched() -> Iterator[Any]:
             for batch in loader:
-                labels.append(_labels_of(batch))
+                labels.append(labels_of(batch))
                 yield batch
 
         chunks = Chunks(self.places)
@@ -526,6 +536,8 @@ class FailureDetector(nn.Module):
         """What `load_state_dict` must know before it can make room for the tensors: JSON as bytes, (B,) uint8."""
         sizes = {
             "layers": self.extractor.layers,
+            "found_by": self.extractor.found_by,
+            "statistics": self.extractor.statistics_by_name,
             "views": list(self.extractor.views),
             "widths": self.widths,
             "n_classes": self._n_classes,
@@ -543,6 +555,7 @@ class FailureDetector(nn.Module):
         if state is not None:
             sizes = json.loads(bytes(state.tolist()))
             self.extractor.layers, self.extractor.views = list(sizes["layers"]), tuple(sizes["views"])
+            self.extractor.know(str(sizes["found_by"]), dict(sizes["statistics"]))
             self.n_fitted, self.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
             self._calibrated_in(str(sizes["precision"]))
             if sizes["widths"]:
@@ -571,6 +584,8 @@ class FailureDetector(nn.Module):
         self.calibration.target(self.alpha)
         description = Description(
             layers=self.extractor.layers,
+            found_by=self.extractor.found_by,
+            statistics=self.extractor.statistics_by_name,
             views=list(self.extractor.views),
             widths=self.widths,
             n_classes=self._n_classes,
@@ -651,6 +666,7 @@ class FailureDetector(nn.Module):
             alpha=description.alpha,
             seed=description.seed,
         )
+        detector.extractor.know(description.found_by, description.statistics)
         detector.n_fitted, detector.n_kept = description.n_fitted, description.n_kept
         detector.precision = description.precision
         detector._make_room(description.widths, description.n_classes, tensors)
@@ -678,14 +694,3 @@ def _most_components(tensors: dict[str, Tensor]) -> int:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
-
-
-def _labels_of(batch: Any) -> Tensor:
-    if not isinstance(batch, tuple | list) or len(batch) < 2 or not isinstance(batch[1], Tensor):
-        raise ValueError("loader: expected batches (x, label, ...); got some without labels")
-    labels = batch[1]
-    if labels.shape != (len(batch[0]),) or labels.is_floating_point():
-        raise ValueError(
-            f"loader: expected integer labels ({len(batch[0])},); got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    return labels

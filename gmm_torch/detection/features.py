@@ -1,5 +1,6 @@
 """Features of named layers, caught in the forward pass that computes the logits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -8,11 +9,25 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.layers import FINDERS, INPUT, PENULTIMATE, check_names, first_tensor
+from gmm_torch.detection.inputs import (
+    Inputs,
+    check_inputs,
+    device_of,
+    like,
+    mask_of,
+    n_inputs,
+    run,
+    sole,
+    tensors_of,
+)
+from gmm_torch.detection.layers import FINDERS, PENULTIMATE, check_names
+from gmm_torch.detection.logits import logits_of
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.pooling import POOLINGS, channels_first, statistics
+from gmm_torch.detection.places import Place, is_rows, module_at, parse, tensors, tokens_at
+from gmm_torch.detection.pooling import check_pooling, pool, statistics
 from gmm_torch.detection.precision import describe, widen
 from gmm_torch.detection.views import check_views, passes
+from gmm_torch.detection.wrappers import as_written, unwrapped
 from gmm_torch.devices import full_precision
 
 
@@ -29,28 +44,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = True
 
 
-def check_tensor(x: Any) -> Tensor:
-    """The inputs of a batch, which must be a tensor.
-
-    Raises:
-        TypeError: they are something else.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"inputs: expected a tensor (N, ...); got {type(x).__name__}: give torch.from_numpy(x) for an array, "
-            "batch['pixel_values'] or its like for a mapping"
-        )
-    return x
-
-
 class FeatureExtractor(nn.Module):
     """A classifier that also gives pooled activations of some of its layers, for one or more views of its input.
 
     Layers are named as in `classifier.named_modules()`; a name stands for the layer's output, a name followed by
-    `:input` for its input. Nothing of the classifier is changed; the hooks live for one forward pass.
+    `:input` for its input; `gmm_torch.detection.places` has the rest. Nothing of the classifier is changed; the hooks
+    live for one forward pass. What `DataParallel`, `DistributedDataParallel` or `torch.compile` wrap runs by itself, on
+    one device and as it was written, and its layers have the names that they have there.
 
     Args:
-        classifier: any module from a batch to logits (N, C).
+        classifier: any module from a batch to logits (N, C), or to something that has them as `logits`.
         layers: names; or "penultimate", the input of the last linear layer to run, "stages", the last layer at each of
             the last three resolutions, or "depths", the stages and two places within each of the last two. These
             are found at the first forward pass.
@@ -74,7 +77,7 @@ class FeatureExtractor(nn.Module):
         reads: Callable[[Sequence[str], int], dict[str, int]] = dict.fromkeys,
     ) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier = classifier = unwrapped(classifier)
         self.reads = reads
         self._read: tuple[tuple[tuple[str, ...], int], dict[str, int]] = (((), 0), {})
         self.rule = PENULTIMATE if layers is None else layers if isinstance(layers, str) and layers in FINDERS else None
@@ -82,10 +85,9 @@ class FeatureExtractor(nn.Module):
             check_names(classifier, layers or [])
         self.layers: list[str] = [] if self.rule else list(layers or [])
         self.found_by = "" if self.rule else "named"
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
+        check_pooling(pooling)
         self.pooling = pooling
-        self.statistics: dict[str, tuple[str, ...]] = {}  # by layer, known after the first forward pass
+        self.statistics: dict[str, tuple[str, ...]] = {}  # by layer, of the first forward pass and kept from then on
         self.views = tuple(views)
         check_views(self.views)
 
@@ -101,27 +103,35 @@ class FeatureExtractor(nn.Module):
             self._read = (asked, self.reads(*asked) or {self.layers[-1]: 1})
         return self._read[1]
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Inputs) -> Outputs:
         """Outputs of a batch, with the classifier in evaluation mode.
 
         Autocast is for the classifier alone: what it gives is made float32 at once (float64 stays), and is pooled so.
 
+        Args:
+            x: a tensor (N, ...); several as a tuple, for the classifier's arguments; or a mapping, for its keyword
+                arguments, or for the one that it has. Entries for labels are left out, and positions for which
+                "attention_mask" (N, T) is zero are not pooled.
+
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
                 one of inputs that are no images (N, C, H, W).
-            TypeError: x is no tensor.
+            TypeError: x is, or holds, something else than tensors.
         """
-        check_tensor(x)
-        if len(self.views) > 1 and x.dim() != 4:
+        x = check_inputs(x)
+        image, n = sole(x), n_inputs(x)
+        if len(self.views) > 1 and (image is None or image.dim() != 4):
+            got = ", ".join(str(tuple(value.shape)) for value in tensors_of(x))
             raise ValueError(
-                f"views: expected images (N, C, H, W) for {', '.join(self.views[1:])}; got {tuple(x.shape)}: "
+                f"views: expected images (N, C, H, W) for {', '.join(self.views[1:])}; got {got}: "
                 "use views=1 for other inputs"
             )
-        caught: dict[str, Tensor] = {}
+        caught = Caught()
         logits: list[Tensor] = []
         precision = ""
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
+            stack.enter_context(as_written(self.classifier))
             if not self.layers:
                 self.layers, self.found_by = FINDERS[str(self.rule)](self.classifier, x)
             n_views = self.read()
@@ -129,50 +139,52 @@ class FeatureExtractor(nn.Module):
                 self.layers = list(n_views)
             rows: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
             for layer in self.layers:
-                module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-                hook = partial(catch, caught, layer)
-                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-            batches = passes(x, self.views)
-            n_at_once = len(self.views) // len(batches)
-            for first, batch in zip(range(0, len(self.views), n_at_once), batches, strict=True):
-                given = self._checked(self.classifier(batch))
-                missing = [layer for layer in self.layers if layer not in caught]
+                caught.listen(stack, self.classifier, layer)
+            seen = [x] if image is None else [like(x, view) for view in passes(image, self.views)]
+            n_at_once = len(self.views) // len(seen)
+            for first, batch in zip(range(0, len(self.views), n_at_once), seen, strict=True):
+                caught.expect(n_inputs(batch))
+                given = logits_of(run(self.classifier, batch))
+                missing = [layer for layer in self.layers if layer not in caught.values]
                 if missing:
                     raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
                 if not torch.compiler.is_compiling():
-                    check_rows({"": given} | caught, len(batch))
-                    if first == 0:
-                        self.statistics = {layer: statistics(self.pooling, caught[layer]) for layer in self.layers}
-                    precision = describe([given, *caught.values()], x.device)
+                    check_rows({"": given} | caught.values, n_inputs(batch))
+                    precision = describe([given, *caught.values.values()], device_of(x))
                 logits.append(widen(given))
                 for layer, parts in rows.items():
-                    n_wanted, activation = n_views[layer] - first, caught.pop(layer)
+                    n_wanted = min(n_views[layer] - first, n_at_once)
                     if n_wanted > 0:
-                        wanted = activation if n_wanted >= n_at_once else activation[: n_wanted * x.shape[0]]
-                        parts.append(pooled(self.pooling, wanted))
-        by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], x.shape[0])) for layer, parts in rows.items()}
-        return Outputs(_by_input(torch.cat(logits), (len(self.views), x.shape[0])), by_layer, precision=precision)
+                        parts.append(self._row(layer, caught, n_wanted * n, mask_of(x)))
+        by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], n)) for layer, parts in rows.items()}
+        return Outputs(_by_input(torch.cat(logits), (len(self.views), n)), by_layer, precision=precision)
+
+    def _row(self, layer: str, caught: "Caught", n: int, mask: Tensor | None) -> Tensor:
+        """(n, D), of the first n rows.
+
+        The first batch decides which statistics a layer has, since sizes may differ from batch to batch.
+        """
+        module, activation = caught.modules[layer], caught.values[layer][:n]
+        values, kept = tokens_at(layer, module, activation, mask)
+        names = self.statistics.get(layer) or statistics(self.pooling, values)
+        if not torch.compiler.is_compiling():
+            self.statistics[layer] = names
+        return pooled(values, names, kept)
+
+    @property
+    def statistics_by_name(self) -> dict[str, list[str]]:
+        """`statistics` of the layers that are looked at, as JSON can hold them."""
+        return {layer: list(self.statistics[layer]) for layer in self.layers if layer in self.statistics}
+
+    def know(self, found_by: str, statistics: Mapping[str, Sequence[str]]) -> None:
+        """Take what another extractor of the same layers found: the rule, and the statistics of each."""
+        self.found_by, self.statistics = found_by, {layer: tuple(names) for layer, names in statistics.items()}
 
     def extra_repr(self) -> str:
         """What is looked at, for `repr`."""
         found = ", ".join(self.layers) if self.layers else f"{self.rule}, found at the first batch"
         by = f" ({self.found_by})" if self.layers else ""
         return f"layers: {found}{by}; pooling: {self.pooling}; views: {', '.join(self.views)}"
-
-    def _checked(self, output: Any) -> Tensor:
-        logits = output["logits"] if isinstance(output, Mapping) and "logits" in output else output
-        if isinstance(logits, Tensor) and (logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1)):
-            raise ValueError(
-                f"classifier: expected logits of shape (N, C), C >= 2; got {tuple(logits.shape)}, whose largest is "
-                "always class 0: for two classes return torch.stack([torch.zeros_like(z), z], dim=-1), z the logit (N,)"
-            )
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(
-                f"classifier: expected logits of shape (N, C), or a mapping with them as 'logits'; got {got}: wrap it "
-                "so that it gives them"
-            )
-        return logits
 
 
 def check_rows(values: Mapping[str, Tensor], n: int) -> None:
@@ -192,22 +204,52 @@ def _by_input(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     return result
 
 
-def pooled(pooling: str, activation: Tensor) -> Tensor:
-    """One row of features per input, (N, D), at least float32 from the first sum on."""
-    with full_precision(activation.device):
-        return POOLINGS[pooling](widen(activation))
+def pooled(values: Tensor, names: tuple[str, ...], kept: Tensor | None = None) -> Tensor:
+    """`pool` in full precision: at least float32 from the first sum on."""
+    with full_precision(values.device):
+        return pool(widen(values), names, kept)
 
 
-def catch(
-    caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-) -> None:
-    """A forward hook that leaves the activation of `layer`, (N, C, ...), in `caught`, once two arguments are bound.
+class Caught:
+    """Activations of layers, as the modules give them, with hooks that bring them.
 
-    Raises:
-        ValueError: the layer gives no tensor of shape (N, ...).
+    Attributes:
+        values: by layer, (N, ...).
+        modules: by layer.
     """
-    value = first_tensor((args, kwargs) if layer.endswith(INPUT) else output)
-    if value is None or value.dim() < 2 or not value.is_floating_point():
-        got = "no tensor" if value is None else f"{tuple(value.shape)} of {value.dtype}"
-        raise ValueError(f"layers: {layer!r} gives no numbers of shape (N, ...), but {got}: name another layer")
-    caught[layer] = channels_first(module, value)
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.modules: dict[str, nn.Module] = {}
+        self.runs: Counter[str] = Counter()
+        self.n = 0
+
+    def listen(self, stack: ExitStack, classifier: nn.Module, layer: str) -> None:
+        """Catch what a layer takes or gives until the stack is left."""
+        self.modules[layer] = module = module_at(classifier, layer)
+        hook = partial(self.catch, layer, parse(layer))
+        stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def catch(self, layer: str, place: Place, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A forward hook, once two arguments are bound.
+
+        Raises:
+            ValueError: the layer gives no tensor of shape (N, ...).
+        """
+        if place.call:
+            self.runs[layer] += 1
+            if self.runs[layer] != place.call:
+                return
+        found = tensors((args, kwargs) if place.is_input else output)
+        of_rows = [each for each in found if is_rows(each)]
+        value = next((each for each in of_rows if each.shape[0] == self.n), of_rows[0] if of_rows else None)
+        if value is None:
+            got = f"{tuple(found[0].shape)} of {found[0].dtype}" if found else "no tensor"
+            raise ValueError(f"layers: {layer!r} gives no numbers of shape (N, ...), but {got}: name another layer")
+        self.values[layer] = value
+
+    def expect(self, n: int) -> None:
+        """Make ready for a pass of n inputs."""
+        self.n = n
+        self.values.clear()
+        self.runs.clear()

@@ -2,47 +2,28 @@
 
 What is looked for is what a network's blocks hand on to each other: the residual stream at the end of each stage, and
 places a third and two thirds of the way through a stage. Three rules are tried in turn: what the network declares
-(timm's `feature_info`), runs of like blocks, changes of resolution.
+(timm's `feature_info`, transformers' hidden states), runs of like blocks, changes of resolution. Of sequences, the
+tokens that the head reads are told from the others.
 """
 
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gmm_torch.detection.pooling import channels_axis
+from gmm_torch.detection.inputs import Inputs
+from gmm_torch.detection.places import INPUT, is_within, parse
+from gmm_torch.detection.tokens import Tokens, find_tokens
+from gmm_torch.detection.trace import Trace, last_shapes, trace
+from gmm_torch.detection.wrappers import named_networks, unwrapped
 
-INPUT = ":input"
 PENULTIMATE, STAGES, DEPTHS = "penultimate", "stages", "depths"
 N_STAGES, N_DEEP_STAGES = 3, 2
-N_TRACED = 3  # inputs: a layer that folds others into the batch axis gives another number of rows
 # Classes that only hold others: what they hold are blocks beside those of the holder.
 HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-class Trace(NamedTuple):
-    """A module that finished running, and what it gave: the first tensor of it, where there are several.
-
-    Attributes:
-        name, module: as in `named_modules`.
-        shape: of what it gave.
-        size: that without batch and channels; () for rows.
-        given: which tensor it was: modules that hand on what another gave have the same number.
-        is_plain: whether it gave that tensor alone.
-    """
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
-    size: tuple[int, ...]
-    given: int
-    is_plain: bool
 
 
 class Found(NamedTuple):
@@ -52,68 +33,39 @@ class Found(NamedTuple):
     rule: str
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor of what a module gives: itself, or within tuples, lists, mappings."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        return next((found for found in map(first_tensor, value) if found is not None), None)
-    return None
+class Stage(NamedTuple):
+    """The layer at the end of a stage, and the blocks of the stage in order."""
+
+    end: str
+    blocks: list[str]
 
 
-@torch.no_grad()
-def trace(classifier: nn.Module, x: Tensor) -> list[Trace]:
-    """The modules of a classifier that run once on x, in the order in which they finish, with one row an input.
-
-    A module that runs several times in a pass stands for no place in it.
-    """
-    x = x[torch.arange(N_TRACED, device=x.device) % len(x)]
-    ran: list[Trace] = []
-    kept: list[Tensor] = []  # so that no other tensor gets the same number
-    times: Counter[str] = Counter()
-
-    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        times[name] += 1
-        value = first_tensor(output)
-        if value is None or not value.is_floating_point() or value.dim() < 2 or len(value) != N_TRACED:
-            return
-        kept.append(value)
-        size = list(value.shape[1:])
-        del size[channels_axis(module, value) - 1]
-        step = Trace(name, module, tuple(value.shape), tuple(size), id(value), isinstance(output, Tensor))
-        ran.append(step)
-
-    with ExitStack() as stack:
-        for name, module in classifier.named_modules():
-            if name:
-                stack.callback(module.register_forward_hook(partial(note, name)).remove)
-        classifier(x)
-    return [step for step in ran if times[step.name] == 1]
-
-
-def find_penultimate(classifier: nn.Module, x: Tensor) -> Found:
-    """The input of the last linear layer to run on x.
+def find_penultimate(classifier: nn.Module, x: Inputs) -> Found:
+    """The input of the last linear layer to run on x; of a sequence the tokens that the logits depend on.
 
     Raises:
-        ValueError: no linear layer ran.
+        ValueError: no linear layer ran that gives a row an input.
     """
-    return _penultimate(classifier, trace(classifier, x))
+    return _penultimate(classifier, x, trace(classifier, x))
 
 
-def _penultimate(classifier: nn.Module, ran: list[Trace]) -> Found:
-    heads = [step.name for step in ran if isinstance(step.module, nn.Linear)]
+def _penultimate(classifier: nn.Module, x: Inputs, ran: list[Trace]) -> Found:
+    heads = [step for step in ran if isinstance(step.module, nn.Linear)]
     if not heads:
-        known = ", ".join(name for name, _ in classifier.named_modules() if name)
+        folded = last_shapes(classifier, x, nn.Linear)
         raise ValueError(
-            f"layers: the classifier has no linear layer that gives a row an input, so no penultimate features; name "
-            f"some of: {known}"
+            "layers: the classifier has no linear layer that gives a row an input, so no penultimate features"
+            + "".join(f" ({name!r} gives {shape} for {n} inputs)" for name, shape, n in folded)
+            + f"; name some of: {', '.join(_names(classifier))}"
         )
-    return Found([heads[-1] + INPUT], "the last linear layer")
+    name, rule = heads[-1].name + INPUT, "the last linear layer"
+    if len(heads[-1].shape) != 3:
+        return Found([name], rule)
+    tokens = find_tokens(classifier, x, name)
+    return Found([tokens.read_of(name)], rule + tokens.in_words)
 
 
-def find_stages(classifier: nn.Module, x: Tensor) -> Found:
+def find_stages(classifier: nn.Module, x: Inputs) -> Found:
     """The end of each of the last three stages; the penultimate layer where there are none.
 
     A stage is what a network computes between two changes of resolution; of a network of one resolution, a third of
@@ -122,7 +74,7 @@ def find_stages(classifier: nn.Module, x: Tensor) -> Found:
     return _found(classifier, x, places=False)
 
 
-def find_depths(classifier: nn.Module, x: Tensor) -> Found:
+def find_depths(classifier: nn.Module, x: Inputs) -> Found:
     """The stages, and a third and two thirds of the way through each of the last two of them.
 
     What lies within a stage is named as the input of the block that comes next (see `stage_ends`).
@@ -130,23 +82,45 @@ def find_depths(classifier: nn.Module, x: Tensor) -> Found:
     return _found(classifier, x, places=True)
 
 
-def _found(classifier: nn.Module, x: Tensor, *, places: bool) -> Found:
+def _found(classifier: nn.Module, x: Inputs, *, places: bool) -> Found:
     ran = trace(classifier, x)
     for rule, stages in (
         ("declared by the network as its features", _by_declaration(classifier, ran)),
+        ("declared by the network as its hidden states", _by_hidden_states(classifier, ran)),
         ("the ends of runs of like blocks", _by_blocks(classifier, ran)),
         ("the last at each resolution", _by_resolution(ran)),
     ):
         if stages:
-            return Found(list(_layers(stages[-N_STAGES:], places)), rule)
-    return _penultimate(classifier, ran)
+            layers = list(_layers(stages[-N_STAGES:], places))
+            tokens, n_tokens = _tokens(classifier, x, stages, ran)
+            repeated = " (a block runs several times)" if any(parse(layer).call for layer in layers) else ""
+            return Found(
+                [each for layer in layers for each in _split(layer, tokens, n_tokens, ran)],
+                rule + repeated + tokens.in_words,
+            )
+    return _penultimate(classifier, x, ran)
 
 
-class Stage(NamedTuple):
-    """The layer at the end of a stage, and the blocks of the stage in order."""
+def _tokens(classifier: nn.Module, x: Inputs, stages: list[Stage], ran: list[Trace]) -> tuple[Tokens, int]:
+    """Which tokens of the last stage the head reads, and how many tokens that stage has; 0 of what is no sequence."""
+    last = _step(stages[-1].end, ran)
+    if last is None or not last.is_sequence:
+        return Tokens(), 0
+    return find_tokens(classifier, x, stages[-1].end, first=stages[0].blocks[0]), last.shape[1]
 
-    end: str
-    blocks: list[str]
+
+def _split(layer: str, tokens: Tokens, n_tokens: int, ran: list[Trace]) -> list[str]:
+    """A layer as the tokens that are read and the others, where it has as many tokens as the last stage."""
+    step = _step(layer, ran)
+    return tokens.split(layer) if step is not None and step.is_sequence and step.shape[1] == n_tokens else [layer]
+
+
+def _step(layer: str, ran: list[Trace]) -> Trace | None:
+    return next((step for step in ran if step.name == layer.removesuffix(INPUT)), None)
+
+
+def _names(classifier: nn.Module) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in named_networks(classifier) if name))
 
 
 def _layers(stages: list[Stage], places: bool) -> Iterator[str]:
@@ -159,24 +133,38 @@ def _layers(stages: list[Stage], places: bool) -> Iterator[str]:
 
 def _by_declaration(classifier: nn.Module, ran: list[Trace]) -> list[Stage]:
     """timm's `feature_info`: a list of mappings whose "module" is a name within the network that has it."""
-    for prefix, module in classifier.named_modules():
+    for prefix, module in named_networks(classifier):
         declared = getattr(module, "feature_info", None)
         if isinstance(declared, list) and all(isinstance(each, Mapping) and "module" in each for each in declared):
             names = {f"{prefix}.{each['module']}" if prefix else str(each["module"]) for each in declared}
-            return _stages([step for step in ran if step.name in names], ran, named=True)
+            return _stages([step for step in ran if step.path in names], ran, named=True)
     return []
+
+
+def _by_hidden_states(classifier: nn.Module, ran: list[Trace]) -> list[Stage]:
+    """transformers' `_can_record_outputs`: of which classes the modules are that give the hidden states."""
+    declared: set[type[nn.Module]] = set()
+    for _, module in named_networks(classifier):
+        recorded = getattr(module, "_can_record_outputs", None)
+        states = recorded.get("hidden_states", ()) if isinstance(recorded, Mapping) else ()
+        for each in states if isinstance(states, tuple | list) else [states]:
+            kind = getattr(each, "target_class", each)
+            declared |= {kind} if isinstance(kind, type) else set()
+    return _stages([step for step in ran if type(step.module) in declared and len(step.shape) > 2], ran)
 
 
 def _by_blocks(classifier: nn.Module, ran: list[Trace]) -> list[Stage]:
     """The ends of outermost runs of like blocks: of several modules of one class beside each other."""
-    blocks = _like_blocks(classifier, "", {step.name: step for step in ran if len(step.shape) > 2})
-    return _stages([step for step in ran if step.name in blocks], ran)
+    blocks = _like_blocks(unwrapped(classifier), "", Counter(step.path for step in ran if len(step.shape) > 2))
+    return _stages([step for step in ran if step.path in blocks], ran)
 
 
-def _like_blocks(module: nn.Module, prefix: str, ran: Mapping[str, Trace]) -> set[str]:
-    """Names of the outermost modules that have another of their class beside them, within a module."""
+def _like_blocks(module: nn.Module, prefix: str, ran: Mapping[str, int]) -> set[str]:
+    """Paths of the outermost modules that run more than once, or have another of their class beside them."""
     units = list(_units(module, prefix))
-    classes = Counter(type(unit) for name, unit in units if name in ran)
+    classes: Counter[type[nn.Module]] = Counter()
+    for name, unit in units:
+        classes[type(unit)] += ran.get(name, 0)
     found: set[str] = set()
     for name, unit in units:
         if name in ran and classes[type(unit)] > 1:
@@ -188,7 +176,8 @@ def _like_blocks(module: nn.Module, prefix: str, ran: Mapping[str, Trace]) -> se
 
 def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Children that have children and a weight matrix, those of holders taken for the module's own."""
-    for name, child in module.named_children():
+    for name, wrapped in module.named_children():
+        child = unwrapped(wrapped)
         if type(child) in HOLDERS:
             yield from _units(child, f"{prefix}{name}.")
         elif next(child.children(), None) is not None and any(each.dim() > 1 for each in child.parameters()):
@@ -212,7 +201,7 @@ def _stages(blocks: list[Trace], ran: list[Trace], *, named: bool = False) -> li
             return [Stage(names[-1], names) for names in parts]
     stages = []
     for group in sorted(groups.values(), key=lambda group: blocks.index(group[-1])):
-        others = [block.name for block in blocks if block not in group]
+        others = [block.path for block in blocks if block not in group]
         end = group[-1].name if named else _outermost_alike(group[-1], others, ran)
         stages.append(Stage(end, _inner(group, ran)))
     return stages
@@ -220,8 +209,8 @@ def _stages(blocks: list[Trace], ran: list[Trace], *, named: bool = False) -> li
 
 def _outermost_alike(block: Trace, others: list[str], ran: list[Trace]) -> str:
     """The name of the outermost module that hands on just what a block gave, and holds no block of another stage."""
-    alike = [step.name for step in ran if step.given == block.given and (step.is_plain or step is block)]
-    return [name for name in alike if not any(other.startswith(f"{name}.") for other in others)][-1]
+    alike = [step for step in ran if step.given == block.given and (step.is_plain or step is block)]
+    return [step.name for step in alike if not any(other.startswith(f"{step.path}.") for other in others)][-1]
 
 
 def _inner(group: list[Trace], ran: list[Trace]) -> list[str]:
@@ -231,10 +220,10 @@ def _inner(group: list[Trace], ran: list[Trace]) -> list[str]:
     as a convolution with its norm is, are not.
     """
     last = group[-1]
-    units = list(_units(last.module, f"{last.name}."))
+    units = list(_units(last.module, f"{last.path}."))
     classes = Counter(type(unit) for _, unit in units)
     names = {name for name, unit in units if classes[type(unit)] > 1}
-    inner = [step for step in ran if step.name in names]
+    inner = [step for step in ran if step.path in names]
     alike = len(inner) > 1 and inner[-1].given == last.given and all(step.shape == last.shape for step in inner)
     is_stage = type(last.module) in HOLDERS or len(group) == 1
     return [step.name for step in (inner if is_stage and alike else group)]
@@ -248,7 +237,7 @@ def _by_resolution(ran: list[Trace]) -> list[Stage]:
     last: dict[tuple[int, ...], str] = {}
     alike: dict[tuple[int, ...], list[str]] = {}
     for step in ran:
-        if len(step.shape) >= 4 and any(side > 1 for side in step.size):
+        if step.is_map and any(side > 1 for side in step.size):
             last.pop(step.size, None)
             last[step.size] = step.name
             alike.setdefault(step.size, []).append(step.name)
@@ -268,10 +257,10 @@ def _outermost(names: list[str]) -> list[str]:
 
 def stage_ends(layers: Sequence[str]) -> list[str]:
     """The layers named by their output, as stages are; all where there is none."""
-    return [layer for layer in layers if not layer.endswith(INPUT)] or list(layers)
+    return [layer for layer in layers if not is_within(layer)] or list(layers)
 
 
-FINDERS: Mapping[str, Callable[[nn.Module, Tensor], Found]] = {
+FINDERS: Mapping[str, Callable[[nn.Module, Inputs], Found]] = {
     PENULTIMATE: find_penultimate,
     STAGES: find_stages,
     DEPTHS: find_depths,
@@ -280,7 +269,7 @@ FINDERS: Mapping[str, Callable[[nn.Module, Tensor], Found]] = {
 
 def check_names(classifier: nn.Module, layers: Sequence[str]) -> None:
     """Raise unless the classifier has every layer; the message lists those it has."""
-    known = [name for name, _ in classifier.named_modules() if name]
+    known = _names(classifier)
     if isinstance(layers, str):
         raise ValueError(
             f"layers: expected a list of names, or one of {', '.join(FINDERS)}; got the string {layers!r}: "
@@ -289,7 +278,7 @@ def check_names(classifier: nn.Module, layers: Sequence[str]) -> None:
     if not layers:
         raise ValueError(f"layers: expected at least one name, or one of {', '.join(FINDERS)}; got none")
     for layer in layers:
-        name = layer.removesuffix(INPUT)
+        name = parse(layer).module
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.inputs import Inputs, check_inputs, keys_of
 from gmm_torch.sampling import row_keys, salted, shuffle
 
 THEN = ", then "  # between the precisions of several batches
@@ -53,9 +54,9 @@ class Outputs(NamedTuple):
             )
         return self.labels
 
-    def with_keys_of(self, x: Tensor) -> "Outputs":
-        """The same with the keys of their inputs x (N, ...)."""
-        return self._replace(keys=row_keys(x.flatten(1), 0))
+    def with_keys_of(self, x: Inputs) -> "Outputs":
+        """The same with the keys of their inputs, as a classifier takes them; labels among them count for nothing."""
+        return self._replace(keys=keys_of(check_inputs(x)))
 
     def shuffled(self) -> Tensor:
         """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.

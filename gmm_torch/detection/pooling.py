@@ -1,6 +1,6 @@
 """One row of features per input, from activations of any shape."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,16 @@ def channels_axis(module: nn.Module, activation: Tensor) -> int:
 
     Rows (N, C): 1. Sequences are (N, T, C), unless the module has weights for each of the channels of (N, C, L) alone.
     Maps and volumes are (N, C, H, W), unless it has weights for each of the channels of (N, H, W, C) alone, or, without
-    any weights, H = W is there alone. Weights for each channel are parameters of one axis: those of norms, and biases.
+    any weights, H = W is there alone. Weights for each channel are parameters of one axis, those of norms and biases;
+    those of a convolution tell its channels, which are (N, C, ...), too.
     """
     last = activation.dim() - 1
     if last == 1:
         return 1
     widths = {len(parameter) for parameter in module.parameters() if parameter.dim() == 1}
+    convolved = {width for parameter in module.parameters() if parameter.dim() > 2 for width in parameter.shape[:2]}
     shape = activation.shape
-    is_first, is_last = shape[1] in widths, shape[last] in widths
+    is_first, is_last = shape[1] in widths | convolved, shape[last] in widths
     if is_first != is_last:
         return 1 if is_first else last
     if last == 2:
@@ -36,33 +38,63 @@ def positions_last(activation: Tensor) -> Tensor:
     return activation[..., None] if activation.dim() == 2 else activation.flatten(2)
 
 
-def mean(activation: Tensor) -> Tensor:
-    """Average over positions: (N, C)."""
-    return positions_last(activation).mean(-1)
-
-
-def maximum(activation: Tensor) -> Tensor:
-    """Largest value over positions: (N, C)."""
-    return positions_last(activation).amax(-1)
-
-
-def moments(activation: Tensor) -> Tensor:
-    """Mean and standard deviation over positions, (N, 2 C); the mean alone, (N, C), where there is one position."""
-    values = positions_last(activation)
-    centre = values.mean(-1)
-    if values.shape[-1] == 1:
-        return centre
-    # The norm is one fused pass, ten times as fast as `std` on a CPU, and has gradient zero where a map is constant.
-    deviation = torch.linalg.vector_norm(values - centre[..., None], dim=-1) / values.shape[-1] ** 0.5
-    return torch.cat([centre, deviation], dim=-1)
-
-
 STATISTICS = {"mean": ("mean",), "maximum": ("maximum",), "moments": ("mean", "deviation")}
 
 
 def statistics(pooling: str, activation: Tensor) -> tuple[str, ...]:
-    """What the equal parts of a pooled row are, in order; one without a name where there was nothing to pool."""
+    """What the equal parts of a pooled row are, in order; one without a name where there is nothing to pool.
+
+    Args:
+        pooling: one of `STATISTICS`.
+        activation: (N, C, ...), of which one position (N, C) may be all.
+    """
     return STATISTICS[pooling] if positions_last(activation).shape[-1] > 1 else ("",)
 
 
-POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "maximum": maximum, "moments": moments}
+def check_pooling(pooling: str) -> None:
+    """Raise unless there is such a pooling."""
+    if pooling not in STATISTICS:
+        raise ValueError(f"pooling: expected one of {', '.join(STATISTICS)}; got {pooling!r}")
+
+
+def pool(activation: Tensor, names: Sequence[str], kept: Tensor | None = None) -> Tensor:
+    """Statistics over positions, one after another, as one row of features for each input.
+
+    Args:
+        activation: (N, C, ...).
+        names: among "mean", "maximum" and "deviation" (the standard deviation, that of one position zero); "" is the
+            mean of what has one position.
+        kept: (N, P) bool, the positions that count; all where None. An input without any has zeros.
+
+    Returns:
+        (N, S C), S statistics.
+    """
+    values = positions_last(activation)
+    if kept is not None:
+        values = torch.where(kept[:, None], values, 0)
+    count = values.shape[-1] if kept is None else kept.sum(-1, keepdim=True).clamp_min(1)
+    centre = values.sum(-1) / count if kept is not None else values.mean(-1)
+    parts = []
+    for name in names:
+        if name == "maximum":
+            lowest = values if kept is None else torch.where(kept[:, None], values, -torch.inf)
+            parts.append(
+                lowest.amax(-1) if kept is None else torch.where(kept.any(-1, keepdim=True), lowest.amax(-1), 0)
+            )
+        elif name == "deviation":
+            centred = values - centre[..., None]
+            centred = centred if kept is None else torch.where(kept[:, None], centred, 0)
+            # The norm is one fused pass, ten times as fast as `std` on a CPU, and has gradient zero where a map is
+            # constant.
+            parts.append(torch.linalg.vector_norm(centred, dim=-1) / count**0.5)
+        else:
+            parts.append(centre)
+    return torch.cat(parts, dim=-1)
+
+
+def stretched(mask: Tensor, n_positions: int) -> Tensor:
+    """A mask (N, T) for P positions that share the T among them, (N, P): frames of a signal have a mask of samples."""
+    n = mask.shape[1]
+    if n == n_positions:
+        return mask
+    return mask[:, torch.arange(n_positions, device=mask.device) * n // n_positions]

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from gmm_torch.detection.wrappers import unwrapped_names
 from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
@@ -33,9 +34,15 @@ class DetectorFile:
 
 
 def fingerprint(module: nn.Module) -> dict[str, str]:
-    """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights")."""
+    """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
+
+    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`.
+    """
     structure, weights = hashlib.sha256(), hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    names = unwrapped_names(module)
+    for name, value in sorted(
+        ((names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
+    ):
         structure.update(f"{name}{tuple(value.shape)}".encode())
         exact = value.detach().cpu()
         exact = exact.float() if exact.is_floating_point() else exact

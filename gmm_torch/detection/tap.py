@@ -1,14 +1,18 @@
 """Features caught as a classifier runs, whoever runs it."""
 
-from functools import partial
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from gmm_torch.detection.features import catch, evaluating, pooled
-from gmm_torch.detection.layers import INPUT, PENULTIMATE, check_names, find_penultimate
-from gmm_torch.detection.pooling import POOLINGS
+from gmm_torch.detection.features import Caught as Activations
+from gmm_torch.detection.features import evaluating, pooled
+from gmm_torch.detection.inputs import Inputs, check_inputs, mask_of, n_inputs
+from gmm_torch.detection.layers import PENULTIMATE, check_names, find_penultimate
+from gmm_torch.detection.places import tokens_at
+from gmm_torch.detection.pooling import check_pooling, statistics
+from gmm_torch.detection.wrappers import unwrapped
 
 
 class Caught(NamedTuple):
@@ -43,16 +47,16 @@ class FeatureTap:
     """
 
     def __init__(self, classifier: nn.Module, layer: str = PENULTIMATE, *, pooling: str = "mean") -> None:
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}; got {pooling!r}")
+        check_pooling(pooling)
         self.classifier = classifier
         self.pooling = pooling
         self.layer: str | None = None
-        self._activation: dict[str, Tensor] = {}
+        self._activations = Activations()
+        self._stack = ExitStack()
+        self._mask: Tensor | None = None
         self._logits: Any = None
-        self._handles: list[RemovableHandle] = []
         if layer == PENULTIMATE:
-            self._handles.append(classifier.register_forward_pre_hook(self._find))
+            self._stack.callback(classifier.register_forward_pre_hook(self._find, with_kwargs=True).remove)
         else:
             check_names(classifier, [layer])
             self._listen(layer)
@@ -63,19 +67,20 @@ class FeatureTap:
         Raises:
             RuntimeError: the classifier, or the layer in it, has not run since.
         """
-        if self._logits is None or not self._activation:
+        values = self._activations.values
+        if self._logits is None or not values:
             missing = "the classifier" if self._logits is None else f"layer {self.layer!r}"
             raise RuntimeError(f"feature tap: {missing} has not run since features were last taken: run a batch first")
-        caught = Caught(self._logits, pooled(self.pooling, self._activation.pop(str(self.layer))))
+        layer = str(self.layer)
+        activation, kept = tokens_at(layer, self._activations.modules[layer], values.pop(layer), self._mask)
+        caught = Caught(self._logits, pooled(activation, statistics(self.pooling, activation), kept))
         self._logits = None
         return caught
 
     def remove(self) -> None:
         """Take the hooks off the classifier."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._activation.clear()
+        self._stack.close()
+        self._activations.expect(0)
         self._logits = None
 
     def __enter__(self) -> Self:
@@ -84,17 +89,30 @@ class FeatureTap:
     def __exit__(self, *error: object) -> None:
         self.remove()
 
-    def _find(self, classifier: nn.Module, args: tuple[Any, ...]) -> None:
+    def _find(self, classifier: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.remove()  # this hook, before the classifier runs in it
+        x = inputs_taken(args, kwargs)
         with evaluating(classifier):
-            (layer,) = find_penultimate(classifier, args[0]).layers
+            (layer,) = find_penultimate(unwrapped(classifier), x).layers
         self._listen(layer)
+        self._expect(classifier, args, kwargs)
 
     def _listen(self, layer: str) -> None:
         self.layer = layer
-        module = self.classifier.get_submodule(layer.removesuffix(INPUT))
-        self._handles.append(module.register_forward_hook(partial(catch, self._activation, layer), with_kwargs=True))
-        self._handles.append(self.classifier.register_forward_hook(self._keep))
+        self._stack.callback(self.classifier.register_forward_pre_hook(self._expect, with_kwargs=True).remove)
+        self._activations.listen(self._stack, self.classifier, layer)
+        self._stack.callback(self.classifier.register_forward_hook(self._keep).remove)
+
+    def _expect(self, classifier: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = inputs_taken(args, kwargs)
+        self._activations.expect(n_inputs(x))
+        self._mask = mask_of(x)
 
     def _keep(self, classifier: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._logits = output
+
+
+def inputs_taken(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
+    """The inputs among what a classifier was called with: tensors by name, or else its arguments."""
+    named = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+    return check_inputs(named or (args[0] if len(args) == 1 else tuple(args)))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from gmm_torch.detection.inputs import Inputs, sole
 from gmm_torch.detection.precision import widen
 from gmm_torch.devices import full_precision
 
@@ -41,12 +42,17 @@ def shift(x: Tensor) -> Tensor:
 VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
 
 
-def is_image(x: Tensor) -> bool:
+def is_image(inputs: Inputs) -> bool:
     """Whether a batch is taken for images where nobody says: (N, C, H, W) floats of 1, 3 or 4 channels, not too narrow.
+
+    Several inputs are none, a single one by name may be.
 
     Other inputs with such a shape, a spectrogram of one channel, can't be told from a gray image by their shape: say
     `views=1` for what must not be mirrored.
     """
+    x = sole(inputs)
+    if x is None:
+        return False
     return x.dim() == 4 and x.is_floating_point() and x.shape[1] in IMAGE_CHANNELS and min(x.shape[2:]) >= MIN_SIDE
 
 

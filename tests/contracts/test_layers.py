@@ -7,14 +7,21 @@ block may be among them.
 
 import pytest
 import torch
+from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.layers import stage_ends
+from gmm_torch.detection.places import parse
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 models = pytest.importorskip("torchvision.models")
+
+
+def tokens(names, *parts):
+    """Of each layer the tokens that the head reads, and the others."""
+    return [f"{name}[{part}]" for name in names for part in parts]
 
 
 def twelve(name):
@@ -40,9 +47,14 @@ def resnet(*, third=(2, 4), last=(1, 2)):
 
 
 TIMM = {
-    "vit_tiny_patch16_224": ({"img_size": 32}, 32, twelve("blocks")),
-    "deit_tiny_distilled_patch16_224": ({"img_size": 32}, 32, twelve("blocks")),
-    "eva02_tiny_patch14_224": ({"img_size": 28}, 28, twelve("blocks")),
+    "vit_tiny_patch16_224": ({"img_size": 32}, 32, tokens(twelve("blocks"), "0", "1:")),
+    # one head reads the class token, another that of distillation
+    "deit_tiny_distilled_patch16_224": ({"img_size": 32}, 32, tokens(twelve("blocks"), ":2", "2:")),
+    "vit_small_patch16_dinov3": ({"img_size": 64}, 64, tokens(twelve("blocks"), "5:")),  # pools without any of them
+    "vit_small_patch14_reg4_dinov2": ({"img_size": 42}, 42, tokens(twelve("blocks"), "0", "5:")),
+    "eva02_tiny_patch14_224": ({"img_size": 42}, 42, tokens(twelve("blocks"), "1:")),
+    "vit_base_patch16_siglip_224": ({"img_size": 32, "embed_dim": 48, "num_heads": 3}, 32, twelve("blocks")),
+    "tnt_s_legacy_patch16_224": ({"img_size": 64}, 64, tokens(twelve("blocks"), "0", "1:")),
     "resmlp_12_224": ({"img_size": 32}, 32, twelve("blocks")),
     "xcit_nano_12_p16_224": ({"img_size": 32}, 32, twelve("blocks")),
     "mixer_s32_224": (
@@ -86,9 +98,9 @@ def check(net, x, expected, rule):
         assert extractor.layers == expected
         assert extractor.found_by.startswith(rule)
         assert all(name in repr(extractor) for name in (*expected, extractor.found_by))
-    assert outputs.own_logits.shape[0] == len(x)
+    assert outputs.own_logits.shape[0] == 2
     assert all(torch.isfinite(value).all() for value in outputs.features.values())
-    return {layer: value.shape[-1] // 2 for layer, value in outputs.features.items()}
+    return {layer: value.shape[-1] // outputs.statistics[layer] for layer, value in outputs.features.items()}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -99,7 +111,7 @@ def test_of_a_network_of_timm_it_is_what_its_blocks_hand_on(name):
     widths = check(net, torch.rand(2, 3, side, side), expected, "declared")
     declared = {each["module"]: each["num_chs"] for each in net.feature_info}
     for layer in stage_ends(expected):  # the channels are the network's, not rows or columns of a map
-        assert widths[layer] == declared[layer]
+        assert widths[layer] == declared[parse(layer).module]
 
 
 def bottleneck(**options):
@@ -111,7 +123,9 @@ def swin():
 
 
 def vit():
-    return models.VisionTransformer(32, 8, 6, 2, 32, 64, num_classes=5)
+    net = models.VisionTransformer(32, 8, 6, 2, 32, 64, num_classes=5)
+    torch.nn.init.normal_(net.heads.head.weight)  # of zeros, it would read nothing
+    return net
 
 
 SWIN = ["3", "5.1:input", "5.4:input", "5", "7.0:input", "7.1:input", "7"]
@@ -120,7 +134,7 @@ TORCHVISION = {
     "resnet50": (models.resnet50, 64, resnet()),
     "wide_resnet": (bottleneck(width_per_group=128), 64, resnet(third=(1, 2), last=(1,))),
     "resnext": (bottleneck(groups=8, width_per_group=4), 64, resnet(third=(1, 2), last=(1,))),
-    "vit": (vit, 32, six("encoder.layers.encoder_layer_")),
+    "vit": (vit, 32, tokens(six("encoder.layers.encoder_layer_"), "0", "1:")),
     "swin": (swin, 64, [f"features.{name}" for name in SWIN]),
     "convnext_tiny": (
         models.convnext_tiny,
@@ -165,26 +179,159 @@ def test_of_a_network_of_torchvision_it_is_what_its_blocks_hand_on(name):
     check(make(), torch.rand(2, 3, side, side), expected, "the ends of runs")
 
 
+END = 49  # the token that ends a text
+
+
+class Signal(nn.Module):
+    """M5 (Dai et al. 2017, "Very deep convolutional neural networks for raw waveforms"), thinner."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.pool1 = nn.Conv1d(1, 8, 80, 16), nn.BatchNorm1d(8), nn.MaxPool1d(4)
+        self.conv2, self.bn2, self.pool2 = nn.Conv1d(8, 8, 3), nn.BatchNorm1d(8), nn.MaxPool1d(4)
+        self.conv3, self.bn3, self.pool3 = nn.Conv1d(8, 16, 3), nn.BatchNorm1d(16), nn.MaxPool1d(4)
+        self.fc1 = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.pool1(self.bn1(self.conv1(x)).relu())
+        x = self.pool2(self.bn2(self.conv2(x)).relu())
+        x = self.pool3(self.bn3(self.conv3(x)).relu())
+        return self.fc1(x.mean(2))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x)).relu()
+
+
+class Table(nn.Module):
+    """A residual network over rows (Gorishniy et al. 2021)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.blocks = nn.Linear(7, 12), nn.Sequential(*(Residual() for _ in range(4)))
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.first(x)))
+
+
+OTHERS = {
+    # volumes (N, C, D, H, W)
+    "r3d_18": (models.video.r3d_18, (3, 8, 32, 32), resnet(third=(1,), last=(1,)), "the ends of runs"),
+    # signals (N, C, L): a convolution, its norm, at each resolution
+    "signal": (Signal, (1, 8000), ["bn1", "bn2:input", "bn2", "bn3:input", "bn3"], "the last at each resolution"),
+    # rows have no positions
+    "table": (Table, (7,), ["head:input"], "the last linear layer"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_of_networks_of_volumes_signals_and_rows(name):
+    make, shape, expected, rule = OTHERS[name]
+    torch.manual_seed(0)
+    check(make(), torch.randn(2, *shape), expected, rule)
+
+
 SMALL = {"hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = {**SMALL, "vocab_size": 50, "pad_token_id": 0, "num_labels": 5}
 IMAGE = {**SMALL, "image_size": 32, "patch_size": 8, "num_labels": 5}
 TRANSFORMERS = {
-    "Bert": ("SequenceClassification", TEXT, six("bert.encoder.layer.")),
-    "Roberta": ("SequenceClassification", {**TEXT, "pad_token_id": 1}, six("roberta.encoder.layer.")),
-    "Electra": ("SequenceClassification", TEXT, six("electra.encoder.layer.")),
+    "Bert": ("SequenceClassification", TEXT, tokens(six("bert.encoder.layer."), "0", "1:")),
+    "Roberta": (
+        "SequenceClassification",
+        {**TEXT, "pad_token_id": 1},
+        tokens(six("roberta.encoder.layer."), "0", "1:"),
+    ),
+    # one layer that runs six times
+    "Albert": (
+        "SequenceClassification",
+        {**TEXT, "embedding_size": 8},
+        tokens(
+            [
+                f"albert.encoder.albert_layer_groups.0.albert_layers.0@{i}"
+                for i in ("2", "4:input", "4", "6:input", "6")
+            ],
+            "0",
+            "1:",
+        ),
+    ),
+    "Bart": (
+        "SequenceClassification",
+        {
+            "vocab_size": 50,
+            "d_model": 16,
+            "max_position_embeddings": 16,
+            "num_labels": 5,
+            "eos_token_id": END,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+        },
+        # six blocks in a row; the head reads the token of the end
+        tokens(
+            ["model.encoder.layers.1", *(f"model.decoder.layers.{i}" for i in ("0:input", "0", "2:input", "2"))],
+            "-1",
+            ":-1",
+        ),
+    ),
+    "Electra": ("SequenceClassification", TEXT, tokens(six("electra.encoder.layer."), "0", "1:")),
     "DistilBert": (
         "SequenceClassification",
         {"vocab_size": 50, "dim": 16, "n_layers": 6, "n_heads": 2, "hidden_dim": 32, "num_labels": 5},
-        six("distilbert.transformer.layer."),
+        tokens(six("distilbert.transformer.layer."), "0", "1:"),
     ),
     "GPT2": (
         "SequenceClassification",
         {"vocab_size": 50, "n_embd": 16, "n_layer": 6, "n_head": 2, "pad_token_id": 0, "num_labels": 5},
-        six("transformer.h."),
+        tokens(six("transformer.h."), "-1", ":-1"),
     ),
-    "Llama": ("SequenceClassification", {**TEXT, "num_key_value_heads": 2}, six("model.layers.")),
-    "ViT": ("ImageClassification", IMAGE, six("vit.layers.")),
-    "Dinov2": ("ImageClassification", IMAGE, six("dinov2.encoder.layer.")),
+    "Llama": ("SequenceClassification", {**TEXT, "num_key_value_heads": 2}, tokens(six("model.layers."), "-1", ":-1")),
+    "ViT": ("ImageClassification", IMAGE, tokens(six("vit.layers."), "0", "1:")),
+    "DeiT": ("ImageClassification", IMAGE, tokens(six("deit.layers."), "0", "2:")),  # the second token is not read
+    # the head reads the class token and the mean of the others, and passes over four registers
+    "Dinov2": ("ImageClassification", IMAGE, tokens(six("dinov2.encoder.layer."), "0", "1:")),
+    "Dinov2WithRegisters": (
+        "ImageClassification",
+        IMAGE,
+        tokens(six("dinov2_with_registers.encoder.layer."), "0", "5:"),
+    ),
+    "Segformer": (
+        "ImageClassification",
+        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 3, 2], "num_attention_heads": [1, 2, 2, 2]},
+        ["segformer.stages.1", "segformer.stages.2", "segformer.stages.3"],  # a stage norms what its blocks give
+    ),
+    "Wav2Vec2": (
+        "SequenceClassification",
+        {
+            **SMALL,
+            "num_labels": 5,
+            "conv_dim": [8] * 7,
+            "num_conv_pos_embeddings": 16,
+            "classifier_proj_size": 8,
+            "num_conv_pos_embedding_groups": 2,
+        },
+        six("wav2vec2.encoder.layers."),
+    ),
+    "AST": (
+        "AudioClassification",
+        {**SMALL, "num_labels": 5, "max_length": 64, "num_mel_bins": 32},
+        tokens(six("audio_spectrogram_transformer.layers."), ":2", "2:"),  # the head reads the mean of two tokens
+    ),
+    "VideoMAE": (
+        "VideoClassification",
+        {**IMAGE, "num_frames": 4},
+        six("videomae.encoder.layer."),
+    ),
     "Swin": (
         "ImageClassification",
         {"image_size": 64, "embed_dim": 8, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 2], "window_size": 2},
@@ -204,16 +351,30 @@ TRANSFORMERS = {
 }
 
 
+def example(name, task, options):
+    """Two inputs; texts are of different lengths, padded, with a mask and the labels of a data collator."""
+    side = options.get("image_size", 64)
+    shapes = {"Wav2Vec2": (6000,), "AST": (64, 32), "VideoMAE": (4, 3, side, side)}
+    if name in shapes or task == "ImageClassification":
+        return torch.rand(2, *shapes.get(name, (3, side, side)))
+    ids = torch.randint(2, 49, (2, 7))
+    mask = torch.arange(7) < torch.tensor([[4], [7]])
+    ids[torch.arange(2), mask.sum(1) - 1] = END
+    pad = options.get("pad_token_id", 0)
+    return {"input_ids": ids.where(mask, pad), "attention_mask": mask.long(), "labels": torch.zeros(2).long()}
+
+
+# where a version of transformers declares none, blocks are found as others are
+DECLARED = ("declared by the network as its hidden states", "the ends of runs")
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_of_a_network_of_transformers_it_is_what_its_layers_hand_on(name):
     task, options, expected = TRANSFORMERS[name]
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**options)
     net = getattr(transformers, f"{name}For{task}")(config)
-    generator = torch.Generator().manual_seed(0)
-    side = options.get("image_size", 64)
-    x = torch.rand(2, 3, side, side) if task[0] == "I" else torch.randint(2, 50, (2, 7), generator=generator)
-    check(net, x, expected, "the ends of runs")
+    check(net, example(name, task, options), expected, DECLARED)
 
 
 def test_a_detector_of_a_network_whose_activation_runs_at_two_resolutions_is_fitted_and_read_again(tmp_path):

@@ -104,7 +104,9 @@ def test_a_description_that_is_none_is_refused(path, spec):
         ("alpha", float("nan")), ("alpha", 1.0), ("alpha", 1e-9), ("alpha", "0.05"), ("seed", 1e999), ("n_fitted", -1),
         ("layers", ["head"]), ("layers", [3]), ("layers", "penultimate"), ("views", [["identity"]]), ("views", []),
         ("classifier", {}), ("classifier", None), ("score", []), ("calibration", {"name": "marginal"}),
-        ("widths", {"head:input": True}), ("n_classes", 2.0), ("n_classes", 10**400),
+        ("widths", {"head:input": True}), ("found_by", 3),
+        ("statistics", {"head:input": []}), ("statistics", {"head:input": ["median"]}),
+        ("statistics", {"head:input": ["mean"] * 5}), ("n_classes", 2.0), ("n_classes", 10**400),
     ],
 )  # fmt: skip
 def test_values_that_no_detector_has_are_refused(path, name, value):
@@ -148,6 +150,6 @@ def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name
 
 def test_a_file_of_the_version_before_is_refused(path):
     spec = json.dumps(read_detector(path).spec)
-    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "4", "spec": spec})
-    with pytest.raises(FileFormatError, match="version 4, this library reads 5"):
+    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "5", "spec": spec})
+    with pytest.raises(FileFormatError, match="version 5, this library reads 6"):
         load(path)

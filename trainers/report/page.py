@@ -332,5 +332,6 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     for name, source in metrics["sources"].items():
         if source.get("success_rate") is not None:
             facts.append((f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked"))
+    facts += [(f"Looked at: {name}", line) for name, line in metrics.get("looked_at", {}).items()]
     facts += [(f"Version of {name}", str(version)) for name, version in metrics["versions"].items()]
     return [(name, value or MISSING) for name, value in facts]

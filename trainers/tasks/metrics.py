@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import atomic_path
 from trainers.attacks import AttackResult
 from trainers.budget_evidence import verdict_facts
@@ -67,6 +68,7 @@ def metrics_of(
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
+        "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
         "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

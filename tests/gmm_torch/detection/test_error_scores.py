@@ -1,6 +1,5 @@
 """Scores for wrong predictions, against their definitions; and what labels of calibration inputs add."""
 
-
 import numpy as np
 import pytest
 import torch

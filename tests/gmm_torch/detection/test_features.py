@@ -4,7 +4,7 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.pooling import channels_axis, channels_first, mean, moments
+from gmm_torch.detection.pooling import channels_axis, channels_first, pool, statistics
 from gmm_torch.detection.views import VIEWS
 from tests.gmm_torch.detection.conftest import images
 
@@ -53,7 +53,7 @@ def test_the_channels_are_found_wherever_they_are(module, shape, channels):
     assert channels_axis(module, value) == channels
     positions = tuple(axis for axis in range(1, len(shape)) if axis != channels)
     expected = value.mean(positions) if positions else value
-    torch.testing.assert_close(mean(channels_first(module, value)), expected)
+    torch.testing.assert_close(pool(channels_first(module, value), ["mean"]), expected)
 
 
 def test_the_classifier_runs_in_evaluation_mode_and_gets_its_modes_back(net):
@@ -168,13 +168,14 @@ def test_a_layer_that_does_not_run_is_named(net):
 def test_moments_are_mean_and_deviation_over_positions():
     maps = torch.randn(3, 4, 5, 6)
     expected = torch.cat([maps.mean((2, 3)), maps.flatten(2).std(2, correction=0)], dim=1)
-    torch.testing.assert_close(moments(maps), expected)
-    torch.testing.assert_close(moments(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+    names = statistics("moments", maps)
+    torch.testing.assert_close(pool(maps, names), expected)
+    torch.testing.assert_close(pool(maps[:, :, 0, 0], statistics("moments", maps[:, :, 0, 0])), maps[:, :, 0, 0])
 
 
 def test_moments_of_a_constant_map_have_a_finite_gradient():
     maps = torch.ones(1, 2, 3, 3, requires_grad=True)
-    moments(maps).sum().backward()
+    pool(maps, ["mean", "deviation"]).sum().backward()
     assert torch.isfinite(maps.grad).all()
 
 

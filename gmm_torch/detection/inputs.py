@@ -1,0 +1,163 @@
+"""What a classifier takes: one tensor, several, or tensors by name; whatever a loader's batches hold."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.sampling import content_keys, row_keys
+
+# The first axis of every tensor is the batch's.
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+
+LABELS = ("labels", "label")  # what data collators call them
+MASK = "attention_mask"  # (N, T), zero where a sequence is padded
+
+
+def check_inputs(x: Any) -> Inputs:
+    """The inputs of a batch: a tensor, a tuple or list of tensors, or a mapping of them, labels left out.
+
+    Raises:
+        TypeError: they are something else, or hold something else.
+        ValueError: nothing is left, or tensors of several lengths.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, Mapping):
+        x = {str(name): value for name, value in x.items() if name not in LABELS}
+        named = x
+    elif isinstance(x, tuple | list):
+        x = tuple(x)
+        named = {str(i): value for i, value in enumerate(x)}
+    else:
+        raise TypeError(
+            f"inputs: expected a tensor (N, ...), or several as a tuple or by name; got {type(x).__name__}: give "
+            "torch.from_numpy(x) for an array"
+        )
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"inputs: expected tensors (N, ...); got {type(value).__name__} for {name!r}: leave it out")
+    shapes = {name: tuple(value.shape) for name, value in named.items()}
+    if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
+        raise ValueError(f"inputs: expected tensors with one row for each of N inputs; got {shapes or 'none'}")
+    return x  # type: ignore[no-any-return]
+
+
+def inputs_of(batch: Any) -> Inputs:
+    """The inputs of a loader's batch: x or (x, ...), or a mapping with or without labels.
+
+    Raises:
+        TypeError, ValueError: see `check_inputs`.
+    """
+    return check_inputs(batch[0] if isinstance(batch, tuple | list) and len(batch) else batch)
+
+
+def has_labels(batch: Any) -> bool:
+    """Whether a loader's batch has something in the place of labels."""
+    if isinstance(batch, Mapping):
+        return any(name in batch for name in LABELS)
+    return isinstance(batch, tuple | list) and len(batch) > 1
+
+
+def labels_of(batch: Any) -> Tensor:
+    """The labels (N,) of a loader's batch (x, label, ...), or of a mapping that has them.
+
+    Raises:
+        ValueError: there are none, or they are no integers (N,).
+    """
+    labels: Any = None
+    if has_labels(batch):
+        labels = next(batch[name] for name in LABELS if name in batch) if isinstance(batch, Mapping) else batch[1]
+    if not isinstance(labels, Tensor):
+        raise ValueError("loader: expected batches (x, label, ...), or mappings with labels; got some without labels")
+    n = n_inputs(inputs_of(batch))
+    if labels.shape != (n,) or labels.is_floating_point():
+        raise ValueError(f"loader: expected integer labels ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels
+
+
+def tensors_of(x: Inputs) -> list[Tensor]:
+    """All tensors of the inputs, those with names in the order of these."""
+    if isinstance(x, Tensor):
+        return [x]
+    return [x[name] for name in sorted(x)] if isinstance(x, Mapping) else list(x)
+
+
+def n_inputs(x: Inputs) -> int:
+    """N."""
+    return tensors_of(x)[0].shape[0]  # `len` would fix it where a program is exported
+
+
+def device_of(x: Inputs) -> torch.device:
+    """Where the inputs are."""
+    return tensors_of(x)[0].device
+
+
+def changed(x: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Every tensor changed in the same way."""
+    if isinstance(x, Tensor):
+        return change(x)
+    if isinstance(x, Mapping):
+        return {name: change(value) for name, value in x.items()}
+    return tuple(change(value) for value in x)
+
+
+def sole(x: Inputs) -> Tensor | None:
+    """The tensor of inputs that are no more than one; None where there are several."""
+    tensors = tensors_of(x)
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def like(x: Inputs, tensor: Tensor) -> Inputs:
+    """A tensor as the inputs that x is, of which it is the only one."""
+    return tensor if isinstance(x, Tensor) else changed(x, lambda _: tensor)
+
+
+def mask_of(x: Inputs) -> Tensor | None:
+    """(N, T) bool, False where a sequence is padded; None where the inputs do not say."""
+    mask = x.get(MASK) if isinstance(x, Mapping) else None
+    return None if mask is None or mask.dim() != 2 else mask != 0
+
+
+def run(classifier: nn.Module, x: Inputs) -> Any:
+    """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
+
+    Raises:
+        ValueError: it takes inputs of other names, or a tensor where it says so.
+    """
+    if isinstance(x, Tensor):
+        return classifier(x)
+    if not isinstance(x, Mapping):
+        return classifier(*x)
+    signature = inspect.signature(classifier.forward)
+    try:
+        signature.bind(**x)
+    except TypeError as error:
+        if [each.annotation in (Tensor, "Tensor", "torch.Tensor") for each in signature.parameters.values()] == [False]:
+            return classifier(x)
+        raise ValueError(
+            f"inputs: expected the names that the classifier takes, {', '.join(signature.parameters)}; got "
+            f"{', '.join(x)}: leave the others out"
+        ) from error
+    return classifier(**x)
+
+
+def keys_of(x: Inputs) -> Tensor:
+    """Keys (N, 2) int64 that depend on the content of each input alone; what is padded is no content.
+
+    One tensor has its `row_keys`, with a name or without.
+    """
+    tensor = sole(x)
+    if tensor is not None:
+        return row_keys(tensor.flatten(1), 0)
+    mask = mask_of(x)
+    keys: list[Tensor] = []
+    for value in tensors_of(x):
+        if mask is not None and value.shape[:2] == mask.shape:
+            value = value * mask.reshape(mask.shape + (1,) * (value.dim() - 2))
+        rows = value.flatten(1) if value.dim() > 1 else value[:, None]
+        keys.append(content_keys(rows + rows.new_zeros(1, dtype=torch.float64), len(keys)))
+    whole = torch.stack(keys, dim=1).sum(1)
+    return torch.stack([whole, whole], dim=1)

@@ -1,0 +1,52 @@
+"""What a detector looks at, in words."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gmm_torch.detection.features import FeatureExtractor
+
+if TYPE_CHECKING:
+    from gmm_torch.detection.detector import FailureDetector
+
+BYTES = 4  # of a number, float32
+
+
+def looked_at(extractor: FeatureExtractor, widths: Mapping[str, int], n_classes: int) -> dict[str, str]:
+    """What an extractor looks at, line by line: layers, what found them, what is pooled, how much, and how often.
+
+    Args:
+        extractor: whose layers may not have been found yet.
+        widths: layer -> D, of its features in one view; nothing before a fit.
+        n_classes: C, of the logits beside them.
+    """
+    views = extractor.views
+    passes = f"{len(views)} for each input ({', '.join(views)})"
+    if not extractor.layers:
+        return {"layers": f"{extractor.rule}, found at the first batch", "passes": passes}
+    kinds: dict[str, list[str]] = {}
+    for layer in extractor.layers:
+        names = [name for name in extractor.statistics.get(layer, ()) if name]
+        kinds.setdefault(" and ".join(names) or "taken as they are", []).append(layer)
+    pooled = "; ".join(f"{kind} ({len(layers)})" for kind, layers in kinds.items())
+    found = {"layers": ", ".join(extractor.layers), "found by": extractor.found_by, "pooled": pooled}
+    if widths:
+        width = sum(widths.values())
+        size = BYTES * len(views) * (width + n_classes)
+        each = "" if len(views) == 1 else " in each view"
+        found["features"] = f"{width:,} numbers and {n_classes} logits{each}, {size / 1000:,.1f} kB for each input"
+    return found | {"passes": passes}
+
+
+def summary(detector: "FailureDetector") -> str:
+    """A few lines for `print`; the network's modules are those of `print(detector.classifier)`."""
+    classifier, score = detector.classifier, detector.score
+    parts = getattr(score, "weights", {})
+    lines = {
+        "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",
+        "score": score.name + (f" of {', '.join(parts)}" if parts else ""),
+        **looked_at(detector.extractor, detector.widths, detector.n_classes),
+        "fitted": f"to {detector.n_fitted:,} inputs" if detector.n_fitted else "not yet",
+        "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",
+        "alpha": f"{detector.alpha:g}",
+    }
+    return "\n".join([f"{type(detector).__name__}(", *(f"  {name}: {line}" for name, line in lines.items()), ")"])

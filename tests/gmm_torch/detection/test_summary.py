@@ -1,0 +1,42 @@
+"""What a detector looks at, said in a few lines, before a fit, after it and out of a file."""
+
+from gmm_torch import FailureDetector
+from gmm_torch.detection.scores import make_score
+from tests.gmm_torch.detection.conftest import images
+
+
+def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
+    detector = FailureDetector(net, n_components=1)
+    assert "layers: depths, found at the first batch" in str(detector)
+    assert str(detector).count("not yet") == 2
+    detector.fit(images(80, 0).split(40)).calibrate(images(60, 1).split(60))
+    text = str(detector)
+    assert len(text.splitlines()) <= 12
+    n_layers, width = len(detector.widths), sum(detector.widths.values())
+    for line in (
+        "classifier: TinyNet, ",
+        "score: consensus of agreement, moment_likelihood, logit_likelihood",
+        f"layers: {', '.join(detector.widths)}",
+        "found by: the last at each resolution",
+        f"pooled: mean and deviation ({n_layers})",
+        f"features: {width} numbers and 3 logits in each view, {4 * 3 * (width + 3) / 1000:.1f} kB for each input",
+        "passes: 3 for each input (identity, mirror, blur)",
+        "fitted: to 80 inputs",
+        f"calibrated: on {len(detector.calibration)} inputs",
+        "alpha: 0.05",
+    ):
+        assert line in text
+    detector.save(tmp_path / "d.safetensors")
+    assert str(FailureDetector.load(tmp_path / "d.safetensors", net)) == text
+    fresh = FailureDetector(net, n_components=1)
+    fresh.load_state_dict(detector.state_dict())
+    assert str(fresh) == text
+
+
+def test_one_look_at_rows_is_said_as_that(net):
+    detector = FailureDetector(net, score=make_score("mahalanobis"), views=1, layers=["head:input"])
+    text = str(detector.fit(images(80, 0).split(40)))
+    assert "pooled: taken as they are (1)" in text
+    assert "found by: named" in text
+    assert "passes: 1 for each input (identity)" in text
+    assert "in each view" not in text
