@@ -118,7 +118,7 @@ def network(name: str, result: Mapping[str, Any]) -> str:
     """All columns of a network, and where its numbers come from."""
     n, columns = result["n"], [*result["columns"], "mean", "min"]
     ours, peers, same = (of(result, group) for group in ("default", PEER, PEER_OVER_VIEWS))
-    rows = [[_method(views), *_cells(found, columns)] for views, found in ours.items()]
+    rows = [[f"**{_method(views)}**", *_cells(found, columns)] for views, found in ours.items()]
     rows.append(["softmax", *_cells(peers[SOFTMAX], columns)])
     for end, words in (("mean", "by mean"), ("min", "by minimum")):
         rows.append([f"best peer {words}: {best(peers, end)}", *_cells(peers[best(peers, end)], columns)])
@@ -137,7 +137,7 @@ def network(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _method(views: str) -> str:
-    return {"views=3": "**default, three views**", ONE_PASS: "**default, one pass**"}[views]
+    return {"views=3": "default, three views", ONE_PASS: "default, one pass"}[views]
 
 
 def _cells(found: Mapping[str, float], columns: Sequence[str]) -> list[str]:
@@ -156,7 +156,7 @@ def missed(results: Mapping[str, Any]) -> str:
                 if round(ours[column] - peers[peer][column], 1) < GOALS[views].column:
                     found.append(f"{column} {ours[column]:.1f} ({peer} {peers[peer][column]:.1f})")
             if found:
-                lines.append(f"- {label(name, result)}, {_method(views).strip('*')}: {', '.join(found)}")
+                lines.append(f"- {label(name, result)}, {_method(views)}: {', '.join(found)}")
     return "\n".join(lines) or "None."
 
 
@@ -172,10 +172,7 @@ def document(results: Mapping[str, Any]) -> str:
         summary(results),
         "## Against the goals",
         "Points above the best peer in one pass; bold where the goal is reached.",
-        "**Three views**",
-        against_goals(results, "views=3"),
-        "**One pass**",
-        against_goals(results, ONE_PASS),
+        *(part for views in GOALS for part in (f"**The {_method(views)}**", against_goals(results, views))),
         "**Columns that are further under their best peer than the goal allows**",
         missed(results),
         "## Network by network",
