@@ -228,7 +228,7 @@ RECIPES: Mapping[str, Recipe] = {
         chosen_on=True,
     ),
     "bottleneck": Recipe(bottleneck, CIFAR, "bottleneck residual", given="bottleneck-cifar10-jpeg.safetensors"),
-    "vit": Recipe(vit, CIFAR, "vision transformer with class token", epochs=8, batch=64, lr=3e-3),
+    "vit": Recipe(vit, CIFAR, "vision transformer with class token", epochs=13, batch=64, lr=3e-3),
     "convnext": Recipe(convnext, CIFAR, "ConvNeXt", epochs=10, batch=64, lr=5e-3),
     "vgg": Recipe(vgg, CIFAR, "VGG with batch norm", epochs=8),
     "swin": Recipe(swin, CIFAR, "Swin transformer", epochs=8, batch=64, lr=3e-3),
