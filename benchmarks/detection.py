@@ -105,6 +105,7 @@ class Study:
         fit, fit_labels: on images that the classifier was trained on.
         test, test_labels: on images that it has not seen.
         failures: column -> attacked and out-of-distribution images.
+        views: of the outputs.
     """
 
     classifier: nn.Module
@@ -114,6 +115,7 @@ class Study:
     test: Outputs
     test_labels: Tensor
     failures: dict[str, Failures]
+    views: Sequence[str] = VIEWS
 
     @property
     def head(self) -> nn.Linear:
@@ -129,11 +131,11 @@ class Study:
 
     def features(self, outputs: Outputs, view: str = "identity") -> Tensor:
         """Penultimate features of one view, (N, D)."""
-        return outputs.features[self.layers[PENULTIMATE][0]][:, VIEWS.index(view)]
+        return outputs.features[self.layers[PENULTIMATE][0]][:, self.views.index(view)]
 
     def of(self, outputs: Outputs, rule: str, pooling: str, views: Sequence[str]) -> Outputs:
         """The part of `outputs` that an extractor with these settings would give."""
-        rows = [VIEWS.index(view) for view in views]
+        rows = [self.views.index(view) for view in views]
         features = {}
         for layer in self.layers[rule]:
             value = outputs.features[layer][:, rows]
@@ -371,7 +373,7 @@ def peer_scores(kind: type[Any], study: Study, view: str) -> dict[str, Tensor]:
     """Scores of everything, fitted and judged on one view."""
     peer = make_peer(kind, study)
     if isinstance(peer, peer_api.LogitsDetector):
-        what, points = "logits", lambda outputs: outputs.logits[:, VIEWS.index(view)]
+        what, points = "logits", lambda outputs: outputs.logits[:, study.views.index(view)]
     elif isinstance(peer, peer_api.FeatureMapsDetector):
         what, points = "feature_maps", lambda outputs: study.features(outputs, view)[..., None, None]
     else:
@@ -399,8 +401,10 @@ def joint_layers_scores(study: Study, view: str) -> dict[str, Tensor]:
         return {layer: value[:, 0] for layer, value in found.items()}
 
     def predicted(outputs: Outputs) -> Tensor:
-        return outputs.logits[:, VIEWS.index(view)].argmax(-1)
+        return outputs.logits[:, study.views.index(view)].argmax(-1)
 
+    if DEPTHS not in study.layers:
+        raise NotApplicable("needs layers within the network, which were not kept")
     n_classes = study.fit.logits.shape[-1]
     peer = JointLayers(means(study.fit), study.fit_labels, predicted(study.fit), n_classes)
     return score_everything(lambda outputs: peer(means(outputs), predicted(outputs)), study)
@@ -427,14 +431,17 @@ def peer_rows(study: Study, splits: Sequence[Split]) -> tuple[list[Row], dict[st
     reasons = {"AdaSCALE": "works on gradients in the image, not on logits or features"}
     for name, way in ways.items():
         try:
-            by_view = [way(view) for view in VIEWS]
+            by_view = [way(view) for view in study.views]
         except Exception as error:  # whatever another library raises is the reason that the table gives
             reasons[name] = str(error) if isinstance(error, NotApplicable) else f"{type(error).__name__}: {error}"
             continue
         single[name] = by_view[0]
-        averaged[name] = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
+        if len(by_view) > 1:
+            averaged[name] = {key: torch.stack([scores[key] for scores in by_view]).mean(0) for key in by_view[0]}
     rows = []
     for group, found in (("peer", single), ("peer over views", averaged)):
+        if not found:
+            continue
         rows += [_row(group, name, scores, study, splits) for name, scores in found.items()]
         if absent := [name for name in MIXED if name not in found]:
             reasons["BROAD mixture"] = f"without {', '.join(absent)}"
@@ -442,9 +449,9 @@ def peer_rows(study: Study, splits: Sequence[Split]) -> tuple[list[Row], dict[st
         rows.append(Row(group, f"BROAD mixture over {', '.join(MIXED)}"))
         for split in splits:
             rows[-1].add(mixture_areas(together(found, MIXED), study, split))
-    for n in (2, 3):
+    for n in range(2, len(study.views) + 1):
         certainty = score_everything(lambda o, n=n: o.logits[:, :n].softmax(-1).mean(1).amax(-1), study)
-        label = f"maximum of the mean softmax, {', '.join(['image', *VIEWS[1:n]])}"
+        label = f"maximum of the mean softmax, {', '.join(['image', *study.views[1:n]])}"
         rows.append(_row("peer over views", label, certainty, study, splits))
     return rows, reasons
 
@@ -468,6 +475,8 @@ class Workbench:
         test: images that it has not seen.
         ood: column -> images of another distribution.
         options: the command line's.
+        rules: of finding the layers whose outputs are taken.
+        views: under which.
     """
 
     def __init__(
@@ -477,7 +486,11 @@ class Workbench:
         test: LabelledImages,
         ood: Mapping[str, LabelledImages],
         options: argparse.Namespace,
+        rules: Sequence[str] = (DEPTHS, PENULTIMATE),
+        views: Sequence[str] = VIEWS,
     ) -> None:
+        self.rules = rules
+        self.views = views
         self.classifier = classifier.eval().requires_grad_(False)
         self.train = train
         self.test = test
@@ -529,21 +542,21 @@ class Workbench:
     @cached_property
     def layers(self) -> dict[str, list[str]]:
         """Rule -> names."""
-        x = self.train[0][0][None].to(self.device).repeat(2, 1, 1, 1)
-        return {rule: find(self.classifier, x)[0] for rule, find in FINDERS.items()}
+        x = torch.stack(2 * [self.train[0][0]]).to(self.device)
+        return {rule: FINDERS[rule](self.classifier, x)[0] for rule in self.rules}
 
     @torch.no_grad()
     def outputs(self, name: str, images: Dataset[Any]) -> Outputs:
-        """Of all views, at the stages and the penultimate layer, on the CPU."""
-        names = list(dict.fromkeys(self.layers[DEPTHS] + self.layers[PENULTIMATE]))
+        """Of all views, at the layers of all rules, on the CPU."""
+        names = list(dict.fromkeys(name for rule in self.rules for name in self.layers[rule]))
         n = len(images)  # type: ignore[arg-type]
-        probe = hashlib.sha256(repr((names, VIEWS, n)).encode())
+        probe = hashlib.sha256(repr((names, self.views, n)).encode())
         for index in torch.linspace(0, n - 1, 16).long().tolist():
             probe.update(images[index][0].numpy().tobytes())
         path = self.cache / "outputs" / f"{name}-{probe.hexdigest()[:12]}.safetensors"
         if not path.exists():
             print(f"outputs: {name}, {n} images", flush=True)
-            extractor = FeatureExtractor(self.classifier, names, pooling="moments", views=VIEWS)
+            extractor = FeatureExtractor(self.classifier, names, pooling="moments", views=self.views)
             parts = [extractor(x.to(self.device)) for x, *_ in DataLoader(images, batch_size=256)]
             whole = Outputs.cat([Outputs(p.logits.cpu(), {k: v.cpu() for k, v in p.features.items()}) for p in parts])
             with atomic_path(path) as temporary:
@@ -569,6 +582,7 @@ class Workbench:
             test=self.outputs("test", self.test),
             test_labels=self.test.targets,
             failures=failures,
+            views=self.views,
         )
         self.classifier.cpu()
         return study, about
