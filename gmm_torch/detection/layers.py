@@ -1,9 +1,9 @@
 """Which layers of a classifier to take features from, found by watching it run.
 
 What is looked for is what a network's blocks hand on to each other: the residual stream at the end of each stage, and
-places a third and two thirds of the way through a stage. Three rules are tried in turn: what the network declares
-(timm's `feature_info`, transformers' hidden states), runs of like blocks, changes of resolution. Of sequences, the
-tokens that the head reads are told from the others.
+places a third and two thirds of the way through a stage. Rules are tried in turn: what the network declares (timm's
+`feature_info`, transformers' hidden states), runs of like blocks, changes of resolution, layers of rows. Of sequences,
+the tokens that the head reads are told from the others.
 """
 
 import difflib
@@ -89,6 +89,7 @@ def _found(classifier: nn.Module, x: Inputs, *, places: bool) -> Found:
         ("declared by the network as its hidden states", _by_hidden_states(classifier, ran)),
         ("the ends of runs of like blocks", _by_blocks(classifier, ran)),
         ("the last at each resolution", _by_resolution(ran)),
+        ("what its layers of rows hand on", _by_rows(classifier, ran)),
     ):
         if stages:
             layers = list(_layers(stages[-N_STAGES:], places))
@@ -236,16 +237,33 @@ def _by_resolution(ran: list[Trace]) -> list[Stage]:
     """
     last: dict[tuple[int, ...], str] = {}
     alike: dict[tuple[int, ...], list[str]] = {}
+    weighted: set[tuple[int, ...]] = set()
     for step in ran:
         if step.is_map and any(side > 1 for side in step.size):
             last.pop(step.size, None)
             last[step.size] = step.name
             alike.setdefault(step.size, []).append(step.name)
+            if next(step.module.parameters(recurse=False), None) is not None:
+                weighted.add(step.size)
     stages = []
     for size, end in last.items():
+        if size not in weighted:  # a stage that was pooled, and nothing else, is no other stage
+            continue
         within = _outermost([name for name in alike[size] if name.startswith(f"{end}.")])
         stages.append(Stage(end, within if len(within) > 1 else _outermost(alike[size])))
     return stages
+
+
+def _by_rows(classifier: nn.Module, ran: list[Trace]) -> list[Stage]:
+    """Of a network of rows alone, ends of like blocks, or else what its linear layers take from each other."""
+    if any(len(step.shape) > 2 for step in ran):
+        return []
+    blocks = _like_blocks(unwrapped(classifier), "", Counter(step.path for step in ran))
+    names = [step.name for step in ran if step.path in blocks]
+    if len(names) < 2:
+        names = [step.name + INPUT for step in ran if isinstance(step.module, nn.Linear)][1:]
+    cuts = {round(len(names) * i / N_STAGES) for i in range(1, N_STAGES + 1)} - {0}
+    return [Stage(names[i - 1], [names[i - 1]]) for i in sorted(cuts)]
 
 
 def _outermost(names: list[str]) -> list[str]:

@@ -5,6 +5,8 @@ and two thirds of the way through the last two of them. No part of attention, no
 block may be among them.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -100,7 +102,7 @@ def check(net, x, expected, rule):
         assert all(name in repr(extractor) for name in (*expected, extractor.found_by))
     assert outputs.own_logits.shape[0] == 2
     assert all(torch.isfinite(value).all() for value in outputs.features.values())
-    return {layer: value.shape[-1] // outputs.statistics[layer] for layer, value in outputs.features.items()}
+    return {layer: value.shape[-1] // len(extractor.statistics[layer]) for layer, value in outputs.features.items()}
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -220,13 +222,20 @@ class Table(nn.Module):
         return self.head(self.blocks(self.first(x)))
 
 
+def perceptron():
+    sizes = (7, 12, 12, 12, 5)
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
 OTHERS = {
     # volumes (N, C, D, H, W)
     "r3d_18": (models.video.r3d_18, (3, 8, 32, 32), resnet(third=(1,), last=(1,)), "the ends of runs"),
     # signals (N, C, L): a convolution, its norm, at each resolution
     "signal": (Signal, (1, 8000), ["bn1", "bn2:input", "bn2", "bn3:input", "bn3"], "the last at each resolution"),
     # rows have no positions
-    "table": (Table, (7,), ["head:input"], "the last linear layer"),
+    "table": (Table, (7,), ["blocks.0", "blocks.2", "blocks.3"], "what its layers of rows hand on"),
+    "perceptron": (perceptron, (7,), ["2:input", "4:input", "6:input"], "what its layers of rows hand on"),
 }
 
 
