@@ -349,13 +349,6 @@ class FailureDetector(nn.Module):
         if not self.widths:
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
-    def extra_repr(self) -> str:
-        """What it was fitted to, for `repr`."""
-        if not self.n_fitted:
-            return "not fitted"
-        drawn = f", of which {self.n_kept:,} were kept, drawn at random" if self.n_kept < self.n_fitted else ""
-        return f"fitted to {self.n_fitted:,} inputs{drawn}"
-
     # ---- judging
 
     def forward(self, x: Inputs) -> Verdict:

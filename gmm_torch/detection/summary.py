@@ -31,21 +31,24 @@ def looked_at(extractor: FeatureExtractor, widths: Mapping[str, int], n_classes:
     found = {"layers": ", ".join(extractor.layers), "found by": extractor.found_by, "pooled": pooled}
     if widths:
         width = sum(widths.values())
-        size = BYTES * len(views) * (width + n_classes)
+        n_views = extractor.read()
+        size = BYTES * (sum(n_views[layer] * n for layer, n in widths.items()) + len(views) * n_classes)
         each = "" if len(views) == 1 else " in each view"
-        found["features"] = f"{width:,} numbers and {n_classes} logits{each}, {size / 1000:,.1f} kB for each input"
+        found["features"] = f"{width:,} numbers, and {n_classes} logits{each}: {size / 1000:,.1f} kB for each input"
     return found | {"passes": passes}
 
 
 def summary(detector: "FailureDetector") -> str:
     """A few lines for `print`; the network's modules are those of `print(detector.classifier)`."""
     classifier, score = detector.classifier, detector.score
-    parts = getattr(score, "weights", {})
+    parts = ", ".join(f"{name} {share:.2g}" for name, share in score.shares().items())
+    drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
     lines = {
         "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",
-        "score": score.name + (f" of {', '.join(parts)}" if parts else ""),
+        "score": score.name
+        + (f" of {', '.join(f'{name} {share:.2g}' for name, share in parts.items())}" if parts else ""),
         **looked_at(detector.extractor, detector.widths, detector.n_classes),
-        "fitted": f"to {detector.n_fitted:,} inputs" if detector.n_fitted else "not yet",
+        "fitted": f"to {detector.n_fitted:,} inputs{drawn}" if detector.n_fitted else "not yet",
         "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",
         "alpha": f"{detector.alpha:g}",
     }

@@ -132,6 +132,10 @@ class Score(nn.Module):
         """Its mixtures by name; none where it has none."""
         return {}
 
+    def shares(self) -> dict[str, float]:
+        """Weights of the scores that it combines, by name; none where it combines none."""
+        return {}
+
     def breakdown(self, outputs: Outputs) -> Breakdown:
         """The score itself, and what it is made of."""
         return Breakdown(self(outputs), {}, {})

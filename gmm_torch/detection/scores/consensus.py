@@ -220,8 +220,16 @@ class Consensus(Score):
     def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:
         """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights if one is given."""
         log_scale = self.log_scale if log_scale is None else log_scale
-        scaled = self.log_weights.new_tensor([name != Agreement.name for name in self.weights])
-        return COMBINATIONS[self.combination](log_p, (self.log_weights + scaled * log_scale).to(log_p))
+        return COMBINATIONS[self.combination](log_p, self._scaled(log_scale).to(log_p))
+
+    def _scaled(self, log_scale: Tensor) -> Tensor:
+        """Logarithms of the weights, (J,), all but that of `agreement` scaled."""
+        is_scaled = self.log_weights.new_tensor([name != Agreement.name for name in self.weights])
+        return self.log_weights + is_scaled * log_scale
+
+    def shares(self) -> dict[str, float]:
+        """See `Score`; as they are scaled."""
+        return dict(zip(self.weights, self._scaled(self.log_scale).exp().tolist(), strict=True))
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`; those of the parts."""

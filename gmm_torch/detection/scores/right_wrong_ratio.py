@@ -143,7 +143,7 @@ def wrong_predictions(outputs: Outputs) -> Tensor:
     """
     labels, n_classes = outputs.labels, outputs.own_logits.shape[-1]
     if labels is None:
-        return outputs.own_logits.new_full((len(outputs.own_logits),), UNKNOWN)
+        return outputs.own_logits.new_full(outputs.own_logits.shape[:1], UNKNOWN)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise ValueError(
             f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "

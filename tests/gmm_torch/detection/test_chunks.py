@@ -69,10 +69,15 @@ def test_only_what_the_score_reads_is_caught():
     found = three.extractor(x)
     assert found.logits.shape == (5, 3, 3)
     assert {name: tuple(value.shape) for name, value in found.features.items()} == {
-        "stages.0": (5, 2, 8), "stages.1": (5, 2, 12), "stages.2": (5, 2, 16)
+        "stages.0": (5, 1, 8), "stages.1": (5, 1, 12), "stages.2": (5, 1, 16)
     }  # fmt: skip
     assert three.extractor.layers == list(found.features)
     assert {name: value.shape[1] for name, value in one.extractor(x).features.items()} == dict.fromkeys(named, 1)
+    two = FailureDetector(
+        net, score=make_score("moment_likelihood", n_views=2), layers=named, views=["identity", "blur"]
+    )
+    ends = ["stages.0", "stages.1", "stages.2"]
+    assert {name: value.shape[1] for name, value in two.extractor(x).features.items()} == dict.fromkeys(ends, 2)
     alone = FailureDetector(net, score=make_score("agreement"), layers=named, views=3)
     assert {name: value.shape[1] for name, value in alone.extractor(x).features.items()} == {"stages.2": 1}
     whole = make_score("unit_likelihood")

@@ -78,9 +78,9 @@ def test_a_fit_to_a_sample_depends_neither_on_order_nor_on_batches(order, net, m
 
 def test_a_detector_says_how_much_it_kept_and_so_does_its_file(net, monkeypatch, tmp_path):
     monkeypatch.setattr(sample_module, "MAX_INPUTS", 150)
-    assert "not fitted" in repr(FailureDetector(net))
+    assert "fitted: not yet" in repr(FailureDetector(net))
     detector = FailureDetector(net, n_components=2).fit(batches(600, 1)).calibrate(batches(100, 2))
-    assert "fitted to 600 inputs, of which 150 were kept" in repr(detector)
+    assert "fitted: to 600 inputs, of which 150 were kept" in repr(detector)
     detector.save(tmp_path / "d.safetensors")
     assert "of which 150 were kept" in repr(FailureDetector.load(tmp_path / "d.safetensors", net))
 

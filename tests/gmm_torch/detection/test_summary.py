@@ -15,11 +15,11 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
     n_layers, width = len(detector.widths), sum(detector.widths.values())
     for line in (
         "classifier: TinyNet, ",
-        "score: consensus of agreement, moment_likelihood, logit_likelihood",
+        "score: consensus of agreement 1, moment_likelihood 0.",
         f"layers: {', '.join(detector.widths)}",
         "found by: the last at each resolution",
         f"pooled: mean and deviation ({n_layers})",
-        f"features: {width} numbers and 3 logits in each view, {4 * 3 * (width + 3) / 1000:.1f} kB for each input",
+        f"features: {width} numbers, and 3 logits in each view: {4 * (width + 9) / 1000:.1f} kB for each input",
         "passes: 3 for each input (identity, mirror, blur)",
         "fitted: to 80 inputs",
         f"calibrated: on {len(detector.calibration)} inputs",

@@ -84,7 +84,7 @@ def test_a_wrapped_network_has_the_verdicts_layers_and_files_of_the_plain_one(na
     plain, wrapped = network(), WRAPPERS[name](network())
     wrapped(X[:4])  # compiled code is there before the hooks are
     expected, found = fitted(plain, X), fitted(wrapped, X)
-    assert found.extractor.layers == expected.extractor.layers == NAMES
+    assert found.extractor.layers == expected.extractor.layers == [name for name in NAMES if ":" not in name]
     for value, other in zip(found(X[:9]), expected(X[:9]), strict=True):
         assert torch.equal(value, other)
     assert fingerprint(wrapped) == fingerprint(plain)
