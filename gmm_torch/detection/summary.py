@@ -45,8 +45,7 @@ def summary(detector: "FailureDetector") -> str:
     drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
     lines = {
         "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",
-        "score": score.name
-        + (f" of {', '.join(f'{name} {share:.2g}' for name, share in parts.items())}" if parts else ""),
+        "score": score.name + (f" of {parts}" if parts else ""),
         **looked_at(detector.extractor, detector.widths, detector.n_classes),
         "fitted": f"to {detector.n_fitted:,} inputs{drawn}" if detector.n_fitted else "not yet",
         "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",

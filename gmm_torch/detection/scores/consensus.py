@@ -155,7 +155,7 @@ class Consensus(Score):
     def _rank_among(self, statistics: Tensor) -> Self:
         """Make inputs the reference, and scale the weights by what they cost there."""
         table = self.part_scores(statistics)
-        self.references = table.mT.sort().values
+        self.references = table.mT.contiguous().sort().values
         self.log_scale = self.log_weights.new_zeros(())
         if self.given_weights is None:
             self.log_scale = self._affordable(table, self.probability_right(statistics)).to(self.log_weights)

@@ -335,10 +335,10 @@ def test_files_keep_fewer_components_and_the_images_held_out(net, tmp_path):
     assert torch.equal(loaded(images(9, 3)).score, other(images(9, 3)).score)
 
 
-@pytest.mark.parametrize(
-    ("name", "views"),
-    [(name, views) for name in SCORES for views in (1, None) if (name, views) != ("view_agreement", 1)],
-)
+OF_VIEWS = [(name, views) for name in SCORES for views in (1, None) if (name, views) != ("view_agreement", 1)]
+
+
+@pytest.mark.parametrize(("name", "views"), OF_VIEWS)
 def test_every_score_keeps_the_contract(name, views, net, tmp_path):
     detector = FailureDetector(net, score=make_score(name), views=views).fit(batches(300, 1))
     detector.calibrate(batches(300, 2))
