@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -162,24 +163,21 @@ class Judged:
     def default(self) -> dict[str, Any]:
         """Rows of the detector as a user makes it, with its views and in one pass; and what it looked at."""
         study, _ = self.study
-        looked: FailureDetector | None = None
-        found: dict[str, Outputs] = {}
-        for name, x in self.sets().items():
-            looked = looked or FailureDetector(self.classifier, views=len(self.views))
-            found[name] = looked.outputs(batches(x))
-        assert looked is not None
-        layers = looked.extractor.layers
-        rows = []
+        rows, layers, rule, weights = [], {}, "", {}
         for n in sorted({len(self.views), 1}, reverse=True):
-            row = Row(DEFAULT, f"views={n}")
-            seen = {name: first_views(outputs, n) for name, outputs in found.items()}
+            looked = FailureDetector(self.classifier, views=n)
+            seen = {name: looked.outputs(batches(x)) for name, x in self.sets().items()}
+            rule, layers[f"views={n}"] = looked.extractor.found_by, looked.extractor.layers
+            row, shares = Row(DEFAULT, f"views={n}"), []
             for split in self.splits:
-                detector = FailureDetector(self.classifier, views=n, layers=layers, seed=split.seed)
+                detector = FailureDetector(self.classifier, views=n, layers=looked.extractor.layers, seed=split.seed)
                 detector.fit_outputs(seen["fit"])
                 detector.calibrate_outputs(seen[""].rows(split.calibration))
                 row.add(areas(scores(detector, seen), study, split))
+                shares.append(detector.score.shares())
             rows.append(summarised(row, list(study.failures)))
-        return {"rows": rows, "layers": layers, "rule": looked.extractor.found_by}
+            weights[f"views={n}"] = {part: round(mean(each[part] for each in shares), 3) for part in shares[0]}
+        return {"rows": rows, "layers": layers, "rule": rule, "weights": weights}
 
     def result(self) -> dict[str, Any]:
         """Everything, for the file of results."""
@@ -200,6 +198,7 @@ class Judged:
             "parameters": sum(p.numel() for p in self.classifier.parameters()),
             "layers": default["layers"],
             "rule": default["rule"],
+            "weights": default["weights"],
             "columns": [ERRORS, *study.failures],
             "seeds": [split.seed for split in self.splits],
             "n": {
@@ -220,12 +219,6 @@ class Judged:
 def batches(x: Tensor) -> Iterator[Tensor]:
     """Of 250 inputs each."""
     return (as_input(part) for part in x.split(250))
-
-
-def first_views(outputs: Outputs, n: int) -> Outputs:
-    """What n views would have given."""
-    features = {layer: value[:, :n] for layer, value in outputs.features.items()}
-    return outputs._replace(logits=outputs.logits[:, :n], features=features)
 
 
 @torch.no_grad()

@@ -127,10 +127,15 @@ def network(name: str, result: Mapping[str, Any]) -> str:
         name_of = best(same, "mean")
         rows.append([f"best peer over the same views, by mean: {name_of}", *_cells(same[name_of], columns)])
     failures = ", ".join(f"{column} {n[column]}" for column in result["columns"])
-    layers = ", ".join(f"`{layer}`" for layer in result["layers"])
+    layers = ", ".join(f"`{layer}`" for layer in result["layers"][ONE_PASS])
+    weights = "; ".join(
+        f"{_method(views)} {', '.join(f'{part} {weight:.2g}' for part, weight in found.items())}"
+        for views, found in result["weights"].items()
+    )
     about = (
         f"{result['parameters']:,} parameters; accuracy {100 * result['accuracy']:.1f} % on {n['accuracy']:,} test "
-        f"inputs. Layers, found as {result['rule']}: {layers}. Fitted on {n['fit']:,} training inputs, calibrated on "
+        f"inputs. Layers in one pass, found as {result['rule']}: {layers}. Weights: {weights}. "
+        f"Fitted on {n['fit']:,} training inputs, calibrated on "
         f"{n['calibration']:,} test inputs, judged on {n['test']:,} others. Failures a seed: {failures}."
     )
     return f"### {label(name, result)}\n\n{about}\n\n{table(['AUROC, %', *columns], rows)}"
