@@ -312,7 +312,7 @@ class Ours:
         score = detector.score
         assert isinstance(score, Consensus)
         names, n = list(score.weights), len(detector.extractor.views)
-        weights = dict(zip(names, score.log_weights.exp().tolist(), strict=True))
+        weights = score.shares()
         log_p = self.everything(detector, score.log_p_values)  # (N, J)
 
         def by(rule: str, of_parts: Mapping[str, float]) -> dict[str, float]:

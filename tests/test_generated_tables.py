@@ -19,11 +19,6 @@ def read(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def frontier(module: Any) -> str:
-    found = read("frontier")
-    return module.document(found["rows"], found["best peers"])
-
-
 # (page, block) -> the benchmark, and what makes the text of it
 TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("README.md", "em_speed"): ("em_speed", lambda b: b.markdown(read("em_speed"))),
@@ -37,8 +32,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/architectures.md", "architectures"): ("architectures_page", lambda b: b.document(read("architectures"))),
     ("docs/calibration.md", "calibration_grid"): ("calibration_grid", lambda b: b.document(read("calibration_grid"))),
     ("docs/detector.md", "detection"): ("detection", lambda b: b.document(read("detection"))),
-    ("docs/detector.md", "views"): ("views_study", lambda b: b.document(read("views_study"))),
-    ("docs/limits.md", "frontier"): ("frontier", frontier),
+    ("docs/detector.md", "suited_weights"): ("suited_weights", lambda b: b.document(read("suited_weights"))),
     ("docs/reliability.md", "fuzz"): ("reliability", lambda b: b.tables(read("reliability"))["fuzz"]),
     ("docs/reliability.md", "kills"): ("reliability", lambda b: b.tables(read("reliability"))["kills"]),
     ("docs/reliability.md", "processes"): ("reliability", lambda b: b.tables(read("reliability"))["processes"]),
