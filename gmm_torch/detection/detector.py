@@ -19,7 +19,7 @@ from gmm_torch.detection.domain import Domain
 from gmm_torch.detection.explanation import Explanation, explain
 from gmm_torch.detection.faults import Faults
 from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.detection.inputs import Inputs, changed, has_labels, inputs_of, labels_of
+from gmm_torch.detection.inputs import Inputs, changed, check_loader, has_labels, inputs_of, judged_of, labels_of
 from gmm_torch.detection.memory import Memory
 from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.outputs import Outputs
@@ -115,6 +115,12 @@ class FailureDetector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value, kind, how in (
+            ("score", score, Score, "make_score"),
+            ("calibration", calibration, nn.Module, "make_calibration"),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name}: expected an object; got {value!r}: give {how}({value!r}), or make one")
         given = {"n_components": n_components, "covariance_type": covariance_type}
         options = {name: value for name, value in given.items() if value is not None}
         if score is not None and options:
@@ -135,6 +141,7 @@ class FailureDetector(nn.Module):
             reads=self.score.reads,
         )
         self.views_by_default = views is None
+        self._chosen_views = self.extractor.views
         self.calibration = Calibration() if calibration is None else calibration
         self.memory = Memory()
         self.domain = Domain()
@@ -210,20 +217,23 @@ class FailureDetector(nn.Module):
             return Outputs.cat(parts)
 
     @torch.no_grad()
-    def _stream(self, batches: Iterable[Any], *, together: bool = False) -> Iterator[Outputs]:
-        """`outputs`, batch by batch; what is wrong with them is raised at the end, together in all processes."""
-        if isinstance(batches, Tensor) and batches.dim() in (2, 4):
-            raise ValueError(
-                f"loader: expected batches x or (x, ...); got one tensor {tuple(batches.shape)}: give x.split(100)"
-            )
+    def _stream(
+        self, batches: Iterable[Any], *, together: bool = False, labels: bool | None = None
+    ) -> Iterator[Outputs]:
+        """`outputs`, batch by batch; what is wrong with them is raised at the end, together in all processes.
+
+        Labels are taken where they are asked for, or by default where the score ever wants them and there are some.
+        """
+        check_loader(batches)
+        optional = self.score.needs_labels or self.score.needs_labels_to_calibrate
         device = self.device
         faults = Faults()
         for batch in batches:
             x = changed(inputs_of(batch), lambda value: value.to(device))
-            if self.views_by_default and not self.widths and not is_image(x):
-                self.extractor.views = ("identity",)
+            if self.views_by_default and not self.widths:
+                self.extractor.views = self._chosen_views if is_image(x) else ("identity",)
             outputs = self.extractor(x)
-            if self.score.needs_labels and has_labels(batch):
+            if (optional and has_labels(batch)) if labels is None else labels:
                 outputs = outputs._replace(labels=labels_of(batch).to(device))
             faults.add(outputs)
             yield outputs.with_keys_of(x)
@@ -249,7 +259,7 @@ class FailureDetector(nn.Module):
                 components than asked for: one for every twenty.
         """
         sample = Sample()
-        for outputs in self._stream(loader, together=True):
+        for outputs in self._stream(loader, together=True, labels=self.score.needs_labels):
             sample.add(outputs)
         drawn = sample.draw(together=True)
         return self.fit_outputs(drawn.outputs, fitter, drawn.n_given)
@@ -300,7 +310,7 @@ class FailureDetector(nn.Module):
         """
         self._check_fitted()
         chunks = Chunks(self.reduce)
-        for outputs in self._stream(loader, together=True):
+        for outputs in self._stream(loader, together=True, labels=self.score.needs_labels_to_calibrate):
             chunks.add(outputs)
         return self.calibrate_reduced(Reduced.cat(chunks.end()).gathered())
 
@@ -357,7 +367,8 @@ class FailureDetector(nn.Module):
         Raises:
             NotFittedError: before `fit` and `calibrate`.
         """
-        return self.judge(self.extractor(x))
+        self._check_fitted()
+        return self.judge(self.extractor(judged_of(x, self.classifier)))
 
     def judge(self, outputs: Outputs) -> Verdict:
         """`forward`, from outputs that are already there."""
@@ -379,7 +390,7 @@ class FailureDetector(nn.Module):
     def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
-        return self._margin(self.extractor(x).to(self.dtype))
+        return self._margin(self.extractor(judged_of(x, self.classifier)).to(self.dtype))
 
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
@@ -432,7 +443,9 @@ class FailureDetector(nn.Module):
             NotFittedError: before `fit` and `calibrate`.
             ValueError: fewer class names than classes.
         """
-        return self.explain_outputs(self.extractor(x), class_names, n_features=n_features, n_nearest=n_nearest)
+        self._check_fitted()
+        outputs = self.extractor(judged_of(x, self.classifier))
+        return self.explain_outputs(outputs, class_names, n_features=n_features, n_nearest=n_nearest)
 
     @torch.no_grad()
     @precisely

@@ -23,7 +23,7 @@ from gmm_torch.detection.inputs import (
 from gmm_torch.detection.layers import FINDERS, PENULTIMATE, check_names
 from gmm_torch.detection.logits import logits_of
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.places import Place, is_rows, module_at, parse, tensors, tokens_at
+from gmm_torch.detection.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
 from gmm_torch.detection.pooling import check_pooling, pool, statistics
 from gmm_torch.detection.precision import describe, widen
 from gmm_torch.detection.views import check_views, passes
@@ -165,6 +165,8 @@ class FeatureExtractor(nn.Module):
         The first batch decides which statistics a layer has, since sizes may differ from batch to batch.
         """
         module, activation = caught.modules[layer], caught.values[layer][:n]
+        if layer not in self.statistics and mask is None:
+            check_tokens(layer, module, activation)
         values, kept = tokens_at(layer, module, activation, mask)
         names = self.statistics.get(layer) or statistics(self.pooling, values)
         if not torch.compiler.is_compiling():

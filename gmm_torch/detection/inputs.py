@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from gmm_torch.sampling import content_keys, row_keys
 
@@ -38,7 +39,10 @@ def check_inputs(x: Any) -> Inputs:
         )
     for name, value in named.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"inputs: expected tensors (N, ...); got {type(value).__name__} for {name!r}: leave it out")
+            raise TypeError(
+                f"inputs: expected tensors (N, ...); got {type(value).__name__} for {name!r}: make it one, or "
+                "leave it out"
+            )
     shapes = {name: tuple(value.shape) for name, value in named.items()}
     if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
         raise ValueError(f"inputs: expected tensors with one row for each of N inputs; got {shapes or 'none'}")
@@ -52,6 +56,53 @@ def inputs_of(batch: Any) -> Inputs:
         TypeError, ValueError: see `check_inputs`.
     """
     return check_inputs(batch[0] if isinstance(batch, tuple | list) and len(batch) else batch)
+
+
+def check_loader(loader: Any) -> None:
+    """Raise where a loader is no series of batches, but their inputs, a single batch or a data set.
+
+    Raises:
+        ValueError: inputs or a batch.
+        TypeError: a data set.
+    """
+    if isinstance(loader, Tensor) and loader.dim() in (2, 4):
+        raise ValueError(
+            f"loader: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
+        )
+    if isinstance(loader, tuple) and len(loader) > 1 and _are_labels(loader[1], loader[0]):
+        raise ValueError("loader: expected batches; got one batch (x, label): give [(x, label)]")
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"loader: expected batches; got the data set {type(loader).__name__}: give DataLoader(dataset, 100)"
+        )
+
+
+def _are_labels(value: Any, x: Any) -> bool:
+    """Whether a tensor has an integer for each of the inputs x."""
+    is_integer = isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point()
+    return is_integer and isinstance(x, Tensor) and len(x) == len(value) and x.dim() > 1
+
+
+def judged_of(x: Any, classifier: nn.Module) -> Inputs:
+    """The inputs of what a classifier is asked about: inputs, or a loader's batch (x, label, ...).
+
+    A tuple is a batch if its second entry has an integer for each input and the classifier does not take two.
+
+    Raises:
+        TypeError, ValueError: see `check_inputs`; more inputs than the classifier takes.
+    """
+    if not isinstance(x, tuple | list) or len(x) < 2:
+        return check_inputs(x)
+    try:
+        inspect.signature(classifier.forward).bind(*x)
+    except TypeError as error:
+        if _are_labels(x[1], x[0]) or isinstance(x[0], tuple | list | Mapping):
+            return inputs_of(x)
+        raise TypeError(
+            f"inputs: expected what the classifier takes; got {len(x)} of them ({error}): give torch.stack(x) for a "
+            "list of images"
+        ) from error
+    return check_inputs(x)
 
 
 def has_labels(batch: Any) -> bool:
@@ -71,7 +122,9 @@ def labels_of(batch: Any) -> Tensor:
     if has_labels(batch):
         labels = next(batch[name] for name in LABELS if name in batch) if isinstance(batch, Mapping) else batch[1]
     if not isinstance(labels, Tensor):
-        raise ValueError("loader: expected batches (x, label, ...), or mappings with labels; got some without labels")
+        got = "some without labels" if labels is None else f"labels as {type(labels).__name__}"
+        how = "calibrate with batches (x, label, ...)" if labels is None else "give torch.as_tensor(label)"
+        raise ValueError(f"loader: expected batches (x, label, ...), or mappings with labels; got {got}: {how}")
     n = n_inputs(inputs_of(batch))
     if labels.shape != (n,) or labels.is_floating_point():
         raise ValueError(f"loader: expected integer labels ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")

@@ -51,6 +51,11 @@ def find_penultimate(classifier: nn.Module, x: Inputs) -> Found:
 
 def _penultimate(classifier: nn.Module, x: Inputs, ran: list[Trace]) -> Found:
     heads = [step for step in ran if isinstance(step.module, nn.Linear)]
+    if isinstance(unwrapped(classifier), nn.Linear):
+        raise ValueError(
+            "layers: the classifier is one linear layer and has no layer with a name: give nn.Sequential(classifier), "
+            "whose '0:input' are its inputs"
+        )
     if not heads:
         folded = last_shapes(classifier, x, nn.Linear)
         raise ValueError(
@@ -296,6 +301,8 @@ def check_names(classifier: nn.Module, layers: Sequence[str]) -> None:
     if not layers:
         raise ValueError(f"layers: expected at least one name, or one of {', '.join(FINDERS)}; got none")
     for layer in layers:
+        if not isinstance(layer, str):
+            raise TypeError(f"layers: expected names; got {layer!r} of {type(layer).__name__}: give its name")
         name = parse(layer).module
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

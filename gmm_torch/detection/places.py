@@ -106,7 +106,7 @@ def tokens_at(name: str, module: nn.Module, activation: Tensor, mask: Tensor | N
             f"layers: expected a sequence (N, T, C) for {name!r}; got {tuple(activation.shape)}: leave the brackets out"
         )
     length = values.shape[2]
-    if kept is None and (-length <= at < length if isinstance(at, int) else range(length)[at]):
+    if kept is None and _holds(length, at):
         return values[:, :, at], None
     kept = values.new_ones(len(values), length, dtype=torch.bool) if kept is None else kept
     order = order_among(kept, from_end=isinstance(at, int) and at < 0)
@@ -114,6 +114,17 @@ def tokens_at(name: str, module: nn.Module, activation: Tensor, mask: Tensor | N
         wanted = order == (-at - 1 if at < 0 else at)
         return (values * wanted[:, None]).sum(-1), None
     return values, kept & in_slice(order_among(kept), kept.sum(1, keepdim=True), at)
+
+
+def check_tokens(name: str, module: nn.Module, activation: Tensor) -> None:
+    """Raise where a name asks for tokens that a sequence has not got."""
+    values, at = channels_first(module, activation), parse(name).at
+    if at is not None and values.dim() == 3 and not _holds(values.shape[2], at):
+        raise ValueError(f"layers: {name!r} names no token of {values.shape[2]}: name one that there is")
+
+
+def _holds(length: int, at: int | slice) -> bool:
+    return -length <= at < length if isinstance(at, int) else len(range(length)[at]) > 0
 
 
 def order_among(kept: Tensor, *, from_end: bool = False) -> Tensor:

@@ -57,6 +57,10 @@ def find_tokens(classifier: nn.Module, x: Inputs, layer: str, *, first: str = ""
         layer: name of a place with sequences (N, T, C), T the number of the mask's or the only one.
         first: name of the first block, to tell registers from patches; "" for none.
     """
+    mask = mask_of(x)
+    if mask is not None:  # the longest: of a single token nobody can tell which one is read
+        order = mask.sum(1).argsort(descending=True, stable=True)
+        x = changed(x, lambda value: value[order])
     x = traced(x)
     mask = mask_of(x)
     base = logits_of(run(classifier, x))

@@ -57,7 +57,8 @@ class Score(nn.Module):
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
         n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `refer` give them. 0
             for a score that ranks nothing.
-        needs_labels: whether `fit`, or calibration, wants `Outputs.labels`; only ever where an option asks for it.
+        needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
+        needs_labels_to_calibrate: whether calibration does.
     """
 
     name: ClassVar[str]
@@ -67,6 +68,7 @@ class Score(nn.Module):
     views: ClassVar[tuple[str, ...]] = ("identity",)
     n_reference: ClassVar[int] = 0
     needs_labels: bool = False
+    needs_labels_to_calibrate: ClassVar[bool] = False
     n_components: int = 0  # asked for; none where it has no mixtures
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:

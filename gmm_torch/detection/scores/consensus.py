@@ -45,7 +45,8 @@ class Consensus(Score):
     How much a part is worth depends on the network. `agreement` is near the best there is for wrong predictions, and
     every other part costs some of that. Without any label it is known how much: where the classifier's probabilities
     are true, wrong predictions are found with an expected area under the ROC curve (`expected_auroc`). The weights of
-    all other parts are scaled down together until they cost at most half a point of it among the reference inputs.
+    all other parts are scaled down together, to a 64th at most, until they cost at most half a point of it among the
+    reference inputs.
 
     Args:
         n_components: K of the mixtures.
@@ -137,7 +138,8 @@ class Consensus(Score):
         for part in self._scores():
             part.fit(outputs, fitter)
         n = len(outputs.logits)
-        share = {name: 1.0 if name == Agreement.name else n / (n + HALF) for name in self.weights}
+        taught = n / (n + HALF) if self.given_weights is None else 1.0
+        share = {name: 1.0 if name == Agreement.name else taught for name in self.weights}
         found = [math.log(weight * share[name]) for name, weight in self.weights.items()]
         self.log_weights = outputs.logits.new_tensor(found)
         return self
@@ -174,8 +176,10 @@ class Consensus(Score):
         log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
         for log_scale in log_scales:
             costs.append(best - expected_auroc(self.join(log_p, log_scale), probability))
-        # Where all predictions are certain no part costs anything.
-        cost = torch.nan_to_num(torch.stack(costs), nan=0.0)
+        # Where less than one wrong prediction is expected, its area counts for as much less: where all are certain it
+        # is made of rounding, and no part costs anything.
+        n_wrong = (1 - probability).sum().clamp_max(1)
+        cost = torch.nan_to_num(torch.stack(costs), nan=0.0) * n_wrong
         dear = (cost > MAX_COST).long().cumprod(0).sum()  # how many of the largest scales cost too much
         high, low = (dear - 1).clamp_min(0), dear.clamp_max(len(SCALES) - 1)
         share = ((cost[high] - MAX_COST) / (cost[high] - cost[low])).nan_to_num(0.0).clamp(0, 1)

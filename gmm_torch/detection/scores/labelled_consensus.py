@@ -29,7 +29,7 @@ class LabelledConsensus(Consensus):
     """
 
     name = "labelled_consensus"
-    needs_labels = True
+    needs_labels_to_calibrate = True
 
     def __init__(
         self,

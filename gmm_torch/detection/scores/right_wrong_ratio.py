@@ -43,7 +43,7 @@ class RightWrongRatio(Score):
     name = "right_wrong_ratio"
     views = ("identity", "mirror", "blur")
     n_reference = 1  # nothing is ranked among fitting inputs; calibration inputs are what it learns from
-    needs_labels = True
+    needs_labels_to_calibrate = True
     scale: Tensor  # (D,)
     direction: Tensor  # (D,)
 

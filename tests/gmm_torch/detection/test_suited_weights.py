@@ -73,3 +73,30 @@ def test_the_scale_is_found_again_with_each_reference_and_is_part_of_the_state()
     score.refer(score.statistics(outputs_of(1, spread=2.0)))
     assert float(score.log_scale) == first
     assert "log_scale" in score.state_dict()
+
+
+def test_nearly_certain_predictions_leave_the_weights_whatever_the_type():
+    """1 - p of 1e-7 is one step of float32: an area over it would be made of rounding."""
+    for spread in (12.0, 14.0, 15.0, 16.0, 17.0):
+        scales = []
+        for dtype in (torch.float32, torch.float64):
+            score = Consensus(n_components=2).build({"z": D}, 3, C).to(dtype)
+            fitting, reference = (certain(seed, spread, dtype) for seed in (0, 1))
+            score.fit(fitting, fitter).refer(score.statistics(reference))
+            scales.append(float(score.log_scale.exp()))
+        assert scales[0] == pytest.approx(scales[1], abs=0.02)
+
+
+def certain(seed, margin, dtype):
+    outputs = outputs_of(seed, spread=0.3, n=600)
+    logits = outputs.logits.tanh()
+    top = torch.nn.functional.one_hot(logits[:, :1].argmax(-1), C)
+    return Outputs((logits + margin * top).to(dtype), {"z": outputs.features["z"].to(dtype)})
+
+
+def test_weights_by_hand_are_the_same_however_few_inputs_there_were_to_learn_from():
+    weights = {"agreement": 1.0, "moment_likelihood": 0.25}
+    score = Consensus(n_components=2, weights=weights).build({"z": D}, 3, C)
+    score.fit(outputs_of(0, spread=2.0, n=100), fitter)
+    score.refer(score.statistics(outputs_of(1, spread=2.0, n=100)))
+    assert score.shares() == weights

@@ -1,0 +1,105 @@
+"""What people get wrong when they call a detector: one error that says what to do, or what they meant."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from gmm_torch import FailureDetector
+from gmm_torch.detection.scores.labelled_consensus import LabelledConsensus
+from gmm_torch.errors import NotFittedError
+from tests.gmm_torch.detection.conftest import TinyNet, batches, images
+
+
+def labels(n):
+    return torch.arange(n) % 3
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return FailureDetector(TinyNet(), n_components=2).fit(batches(200, 1)).calibrate(batches(100, 2))
+
+
+def test_a_batch_with_labels_is_judged_and_explained_as_its_inputs(detector):
+    x = images(9, 3)
+    expected = detector(x)
+    for batch in ((x, labels(9)), [x, labels(9)]):
+        assert torch.equal(detector(batch).p_value, expected.p_value)
+        assert torch.equal(detector.explain(batch).verdict.p_value, expected.p_value)
+        assert torch.equal(detector.margin(batch), detector.margin(x))
+
+
+def test_a_list_of_images_is_no_batch_with_labels(detector):
+    with pytest.raises(TypeError, match=r"expected what the classifier takes; got 3 of them.*torch.stack"):
+        detector(list(images(3, 3)[:, None]))
+
+
+@pytest.mark.parametrize("verb", ["__call__", "explain", "margin"])
+def test_before_fit_rows_are_told_that_first(verb):
+    detector = FailureDetector(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(NotFittedError, match="call fit"):
+        getattr(detector, verb)(torch.rand(5, 4))
+
+
+def test_what_is_no_loader_is_said_to_be_none():
+    detector, x = FailureDetector(TinyNet()), images(40, 1)
+    with pytest.raises(ValueError, match=r"got one batch \(x, label\): give \[\(x, label\)\]"):
+        detector.fit((x, labels(40)))
+    with pytest.raises(TypeError, match=r"got the data set TensorDataset: give DataLoader"):
+        detector.fit(TensorDataset(x, labels(40)))
+
+
+def test_names_in_place_of_objects_are_refused_with_what_makes_them():
+    with pytest.raises(TypeError, match=r"score: expected an object; got 'agreement': give make_score\('agreement'\)"):
+        FailureDetector(TinyNet(), score="agreement")
+    with pytest.raises(TypeError, match=r"calibration: expected an object; got 'by_class'"):
+        FailureDetector(TinyNet(), calibration="by_class")
+    with pytest.raises(TypeError, match=r"layers: expected names; got 4 of int"):
+        FailureDetector(TinyNet(), layers=[4])
+
+
+def test_a_linear_layer_alone_is_told_to_be_wrapped():
+    x = torch.randn(120, 6)
+    with pytest.raises(ValueError, match=r"one linear layer.*nn.Sequential\(classifier\)"):
+        FailureDetector(nn.Linear(6, 3)).fit(x.split(40))
+    FailureDetector(nn.Sequential(nn.Linear(6, 3)), n_components=1).fit(x.split(40)).calibrate(x.split(40))
+
+
+def test_a_fit_that_failed_on_other_inputs_does_not_change_the_views():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), n_components=2)
+    with pytest.raises(RuntimeError):
+        detector.fit([torch.randint(255, (9, 1, 6, 6), dtype=torch.uint8)])
+    assert detector.fit(batches(100, 1)).extractor.views == ("identity", "mirror", "blur")
+
+
+def test_labels_are_not_looked_at_when_fitting_and_are_asked_for_when_calibrating():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), score=LabelledConsensus(n_components=2))
+    x = images(200, 1)
+    detector.fit([(x, torch.full((200,), -1))])
+    for n in (19, 40):
+        with pytest.raises(ValueError, match=r"got some without labels: calibrate with batches \(x, label, ...\)"):
+            detector.calibrate([images(n, 2)])
+    with pytest.raises(ValueError, match=r"got labels as list: give torch.as_tensor"):
+        detector.calibrate([(images(40, 2), labels(40).tolist())])
+
+
+class Reader(nn.Module):
+    """Tokens (N, T, C) through a block, read at the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.head = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.block(x)[:, 0])
+
+
+@pytest.mark.parametrize("name", ["block[5]", "block[-6]", "block[7:]"])
+def test_tokens_that_a_sequence_has_not_got_are_refused(name):
+    x = torch.randn(60, 5, 8)
+    with pytest.raises(ValueError, match=r"names no token of 5"):
+        FailureDetector(Reader(), layers=[name]).fit(x.split(20))
+    assert FailureDetector(Reader(), layers=["block[4]"], n_components=1).fit(x.split(20)).widths == {"block[4]": 8}
