@@ -28,6 +28,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/speed.md", "em_memory"): ("em_memory", lambda b: b.markdown(read("em_memory"))),
     ("docs/speed.md", "em_scaling"): ("em_scaling", lambda b: b.markdown(read("em_scaling"))),
     ("docs/size.md", "detector_scale"): ("detector_scale", lambda b: b.markdown(read("detector_scale"))),
+    ("docs/size.md", "thousand_classes"): ("thousand_classes", lambda b: b.document(read("thousand_classes"))),
     ("docs/sklearn.md", "sklearn_suite"): ("sklearn_suite", lambda b: b.markdown(read("sklearn_suite"))),
     ("docs/architectures.md", "architectures"): ("architectures_page", lambda b: b.document(read("architectures"))),
     ("docs/calibration.md", "calibration_grid"): ("calibration_grid", lambda b: b.document(read("calibration_grid"))),

@@ -186,6 +186,8 @@ def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
         child = unwrapped(wrapped)
         if type(child) in HOLDERS:
             yield from _units(child, f"{prefix}{name}.")
+        elif isinstance(child, (nn.modules.conv._ConvNd, nn.Linear)):
+            continue  # with a part of its own, for its padding say; still no block
         elif next(child.children(), None) is not None and any(each.dim() > 1 for each in child.parameters()):
             yield prefix + name, child
 
@@ -214,8 +216,12 @@ def _stages(blocks: list[Trace], ran: list[Trace], *, named: bool = False) -> li
 
 
 def _outermost_alike(block: Trace, others: list[str], ran: list[Trace]) -> str:
-    """The name of the outermost module that hands on just what a block gave, and holds no block of another stage."""
-    alike = [step for step in ran if step.given == block.given and (step.is_plain or step is block)]
+    """The outermost module around a block that hands on just what it gave, and holds no block of another stage."""
+    alike = [
+        step
+        for step in ran
+        if step is block or (step.given == block.given and step.is_plain and block.path.startswith(f"{step.path}."))
+    ]
     return [step.name for step in alike if not any(other.startswith(f"{step.path}.") for other in others)][-1]
 
 

@@ -127,7 +127,8 @@ def rows_follow(before: Tensor, after: Tensor) -> bool:
     """Whether rows (3, ...) of inputs in the order `TURNED` are those of the inputs as they were, moved likewise."""
     if before.shape != after.shape:
         return False
-    old, new = (value.flatten(1).float() for value in (before, after))
+    # What is not finite is no sign of another order: such inputs are counted elsewhere.
+    old, new = (value.flatten(1).float().nan_to_num(0, 0, 0) for value in (before, after))
     distance = torch.linalg.vector_norm(new[:, None] - old, dim=-1)
     own = distance[torch.arange(N_TRACED), list(TURNED)]
     return bool((own <= distance.amin(1) + FARTHER * torch.linalg.vector_norm(old, dim=-1).amax()).all())

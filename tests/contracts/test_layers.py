@@ -228,7 +228,52 @@ def perceptron():
     return nn.Sequential(*layers[:-1])
 
 
+class PaddedConv(nn.Conv2d):
+    """A convolution with a module for its padding, as ports from other frameworks have it."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.padded = nn.Identity()
+
+    def forward(self, x):
+        return super().forward(self.padded(x))
+
+
+class Block(nn.Module):
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.expand, self.reduce = PaddedConv(n_in, 2 * n_in, 1), PaddedConv(2 * n_in, n_out, 3, stride, 1)
+
+    def forward(self, x):
+        return self.reduce(self.expand(x).relu())
+
+
+class Padded(nn.Module):
+    """Convolutions before and after the blocks are no blocks, and the padding of the next block ends no stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.top, self.head = PaddedConv(3, 4, 3, 1, 1), PaddedConv(16, 20, 1), nn.Linear(20, 5)
+        sizes = ((4, 8, 2), (8, 8, 1), (8, 12, 2), (12, 12, 1), (12, 16, 2), (16, 16, 1))
+        self.blocks = nn.ModuleList(Block(*each) for each in sizes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.top(x).mean((2, 3)))
+
+
+PLAIN = ["13", "16:input", "19:input", "20", "23:input", "26:input", "27"]
 OTHERS = {
+    # convolutions alone: the last before each pooling; what comes after the last pooling is the same again
+    "vgg11_bn": (models.vgg11_bn, (3, 64, 64), [f"features.{each}" for each in PLAIN], "the last at each resolution"),
+    "padded": (
+        Padded,
+        (3, 32, 32),
+        ["blocks.1", "blocks.3:input", "blocks.3", "blocks.5:input", "blocks.5"],
+        "the ends of runs of like blocks",
+    ),
     # volumes (N, C, D, H, W)
     "r3d_18": (models.video.r3d_18, (3, 8, 32, 32), resnet(third=(1,), last=(1,)), "the ends of runs"),
     # signals (N, C, L): a convolution, its norm, at each resolution

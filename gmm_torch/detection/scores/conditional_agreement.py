@@ -26,7 +26,12 @@ class ConditionalAgreement(Score):
     def __init__(self, n_components: int = 10) -> None:
         super().__init__()
         self.n_components = n_components
-        self.joint = GaussianMixture(n_components, 2)
+        self.joint = GaussianMixture(min(n_components, 1), 2)  # of the right size after `build`
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """See `Score`."""
+        self.joint = GaussianMixture(self.n_components, 2)
+        return self
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""

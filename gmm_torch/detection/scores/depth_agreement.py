@@ -76,7 +76,7 @@ class DepthAgreement(ConditionalAgreement):
             GaussianMixture(n_classes, min(width, MAX_WIDTH), kind) for width in widths.values()
         )
         self.temperature = torch.ones(len(widths))
-        return self
+        return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; the classes in closed form, so that the fitter has only the last mixture to fit."""

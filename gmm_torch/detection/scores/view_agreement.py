@@ -37,7 +37,7 @@ class ViewAgreement(ConditionalAgreement):
                 f"view_agreement: expected at least 2 views and 2 classes; got {n_views} and {n_classes}: take "
                 "another score"
             )
-        return self
+        return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""

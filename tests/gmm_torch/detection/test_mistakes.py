@@ -103,3 +103,10 @@ def test_tokens_that_a_sequence_has_not_got_are_refused(name):
     with pytest.raises(ValueError, match=r"names no token of 5"):
         FailureDetector(Reader(), layers=[name]).fit(x.split(20))
     assert FailureDetector(Reader(), layers=["block[4]"], n_components=1).fit(x.split(20)).widths == {"block[4]": 8}
+
+
+def test_numbers_that_are_not_finite_in_the_first_inputs_are_counted_as_such():
+    x = images(90, 1)
+    x[1] = torch.nan
+    with pytest.raises(ValueError, match=r"1 of 90 inputs give NaN or infinity"):
+        FailureDetector(TinyNet()).fit(x.split(30))
