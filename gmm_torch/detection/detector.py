@@ -259,7 +259,7 @@ class FailureDetector(nn.Module):
                 components than asked for: one for every twenty.
         """
         sample = Sample()
-        for outputs in self._stream(loader, together=True, labels=self.score.needs_labels):
+        for outputs in self._stream(loader, together=True, labels=None if self.score.needs_labels else False):
             sample.add(outputs)
         drawn = sample.draw(together=True)
         return self.fit_outputs(drawn.outputs, fitter, drawn.n_given)

@@ -188,7 +188,11 @@ def test_an_image_by_name_is_looked_at_in_several_views():
 @pytest.mark.parametrize(
     ("batch", "error", "words"),
     [
-        ({"input_ids": torch.ones(2, 3).long(), "text": ["a", "b"]}, TypeError, "got list for 'text': leave it out"),
+        (
+            {"input_ids": torch.ones(2, 3).long(), "text": ["a", "b"]},
+            TypeError,
+            "got list for 'text': make it one, or leave it out",
+        ),
         ({"labels": torch.zeros(2)}, ValueError, "one row for each of N inputs; got none"),
         ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(3, 3)}, ValueError, "one row for each of N"),
         (
