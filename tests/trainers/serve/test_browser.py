@@ -71,7 +71,7 @@ def test_a_chosen_image_is_judged_and_explained(browser, address, held_out, tmp_
     assert float(text(browser, "p-value")) > 0.05
     assert "look no more typical" in text(browser, "standing")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#chart .bin")) > 5
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#parts .meter")) == 3
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#parts .meter")) == 4
     assert browser.find_element(By.ID, "preview").is_displayed()
     assert not browser.get_log("browser")  # nor a word of the content security policy
 
