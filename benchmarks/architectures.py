@@ -288,8 +288,8 @@ def main() -> None:
         train_all(options.networks, folders)
     if options.task == "evaluate":
         for name in options.networks:
-            found = Judged(name, folders, options.seeds).result()
-            save(options.result, {**read(options.result), name: found})
+            found = {**read(options.result), name: Judged(name, folders, options.seeds).result()}
+            save(options.result, {each: found[each] for each in RECIPES if each in found})
     if options.document or options.task == "document":
         fill(PAGE, "architectures", document(read(options.result)))
 

