@@ -18,7 +18,7 @@ OPTIONS = {"n_components": 3, "memory": 300}
 
 
 class Network(nn.Module):
-    """Its parameters are the features, a row for each input of a batch."""
+    """Its parameters are the features; an input is the number of its row."""
 
     def __init__(self, n=64, width=3):
         super().__init__()
@@ -28,7 +28,7 @@ class Network(nn.Module):
         self.head = nn.Linear(width, 2)
 
     def forward(self, x):
-        return self.head(self.features[torch.arange(len(x)) % len(self.features)])
+        return self.head(self.features[x[:, 0].long() % len(self.features)])
 
 
 def started(way, scale=1.0, **options):
@@ -41,7 +41,7 @@ def started(way, scale=1.0, **options):
     term.listen(network)
     torch.manual_seed(1)
     for _ in range(5):
-        network(torch.zeros(64, 1))
+        network(torch.arange(64.0)[:, None])
         nothing = term()
         assert nothing == 0  # no mixture yet
         if way == "gradient":
@@ -53,7 +53,7 @@ def started(way, scale=1.0, **options):
 
 def value(network, term):
     torch.manual_seed(2)
-    network(torch.zeros(64, 1))
+    network(torch.arange(64.0)[:, None])
     return term()
 
 
