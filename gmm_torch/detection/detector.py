@@ -225,7 +225,7 @@ class FailureDetector(nn.Module):
         Labels are taken where they are asked for, or by default where the score ever wants them and there are some.
         """
         check_loader(batches)
-        optional = self.score.needs_labels or self.score.needs_labels_to_calibrate
+        optional = self.score.ever_needs_labels
         device = self.device
         faults = Faults()
         for batch in batches:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.inputs import Inputs, check_inputs, keys_of
+from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.sampling import row_keys, salted, shuffle
 
 THEN = ", then "  # between the precisions of several batches
@@ -38,6 +39,11 @@ class Outputs(NamedTuple):
     def own_logits(self) -> Tensor:
         """(N, C), of the inputs themselves."""
         return self.logits[:, 0]
+
+    def log_odds(self) -> Tensor:
+        """Of the class predicted for the input itself, in each view, (N, V); see `functional.log_odds`."""
+        predicted = self.own_logits.argmax(-1)
+        return torch.stack([log_odds(logits, predicted) for logits in self.logits.unbind(1)], dim=1)
 
     def classes(self, labels: bool) -> Tensor:
         """(N,) int64: the labels, or the predictions.

@@ -92,15 +92,11 @@ def _depends_on(run: Run, detector: FailureDetector, split: str) -> Mapping[str,
         "layers": extractor.read(),
         "pooling": extractor.pooling,
         "views": extractor.views,
-        "labels": _wants_labels(detector),
+        "labels": detector.score.ever_needs_labels,
         "precision": str(run.cfg.trainer.get("precision")),
         "device": run.device.type,
         "batch_size": run.data.batch_size,  # sums over batches of another size differ in the last digits
     }
-
-
-def _wants_labels(detector: FailureDetector) -> bool:
-    return detector.score.needs_labels or detector.score.needs_labels_to_calibrate
 
 
 def _extract(
@@ -112,7 +108,7 @@ def _extract(
         faults.add(outputs)
         take(outputs)
 
-    module = OutputsModule(detector.extractor, look, labels=_wants_labels(detector))
+    module = OutputsModule(detector.extractor, look, labels=detector.score.ever_needs_labels)
     run.predict(module, loader, f"features of the {split} split")
     detector.to(run.device)  # a Trainer leaves what it ran on the CPU
     faults.check()

@@ -80,6 +80,11 @@ class Score(nn.Module):
         """
         return dict.fromkeys(layers, n_views)
 
+    @property
+    def ever_needs_labels(self) -> bool:
+        """Whether `fit` or calibration wants labels."""
+        return self.needs_labels or self.needs_labels_to_calibrate
+
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them."""
         return {}

@@ -41,8 +41,8 @@ class ConditionalAgreement(Score):
         """s and d: (N, 2)."""
         raise NotImplementedError
 
-    def fit_joint(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """Fit the mixture to s and d of the fitting inputs."""
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """See `Score`; the mixture over s and d."""
         odds = in_chunks(self.odds, outputs)
         self.joint = sized(self.joint, odds)
         fitter(self.joint, odds)

@@ -107,6 +107,11 @@ class Consensus(Score):
             return PARTS[name](n_components=self.n_components)
         return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
 
+    @property
+    def _certainty(self) -> int:
+        """The place of `agreement` among the parts."""
+        return list(self.weights).index(Agreement.name)
+
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
         """See `Score`."""
         parts = [self._make(name).reads(layers, n_views) for name in self._weights_of(n_views, len(layers))]
@@ -170,7 +175,7 @@ class Consensus(Score):
             table: (R, J), scores of the parts.
             probability: (R,), that the prediction is right.
         """
-        best = expected_auroc(table[:, list(self.weights).index(Agreement.name)], probability)
+        best = expected_auroc(table[:, self._certainty], probability)
         log_p = self._log_tails(table)
         costs = []
         log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
@@ -207,7 +212,7 @@ class Consensus(Score):
 
     def probability_right(self, statistics: Tensor) -> Tensor:
         """That predictions are right, (N,), as far as the classifier knows: the geometric mean over views."""
-        return statistics[:, list(self.weights).index(Agreement.name)].double().exp()
+        return statistics[:, self._certainty].double().exp()
 
     def log_p_values(self, outputs: Outputs) -> Tensor:
         """Of each part among the reference inputs, (N, J)."""

@@ -92,7 +92,7 @@ class DepthAgreement(ConditionalAgreement):
             joint = log_posterior(classes, points)
             chosen.append(best_temperature(joint, predicted))
         self.temperature = outputs.logits.new_tensor(chosen)
-        return self.fit_joint(outputs, fitter)
+        return super().fit(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
         """See `ConditionalAgreement`."""

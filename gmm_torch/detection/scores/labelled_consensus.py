@@ -31,18 +31,12 @@ class LabelledConsensus(Consensus):
     name = "labelled_consensus"
     needs_labels_to_calibrate = True
 
-    def __init__(
-        self,
-        n_components: int = 10,
-        covariance_type: str = "full",
-        weights: Mapping[str, float] | None = None,
-        combination: str = "root_mean",
-    ) -> None:
-        if weights is not None and Agreement.name not in weights:
+    def _take(self, weights: Mapping[str, float]) -> None:
+        if Agreement.name not in weights:
             raise ValueError(
                 f"weights: expected {Agreement.name} among them, which labels improve; got {dict(weights)}"
             )
-        super().__init__(n_components, covariance_type, weights, combination)
+        super()._take(weights)
 
     def _make(self, name: str) -> Score:
         return RightWrongRatio() if name == Agreement.name else super()._make(name)
@@ -77,12 +71,14 @@ class LabelledConsensus(Consensus):
 
     def statistics(self, outputs: Outputs) -> Tensor:
         """See `Score`; the scores of the parts and what the ratio is made of."""
-        return torch.cat([super().statistics(outputs), self.ratio.statistics(outputs)], dim=1)
+        of_ratio = self.ratio.statistics(outputs)
+        columns = [self.ratio.combine(of_ratio) if part is self.ratio else part(outputs) for part in self._scores()]
+        return torch.cat([torch.stack(columns, dim=1), of_ratio], dim=1)
 
     def part_scores(self, statistics: Tensor) -> Tensor:
         """See `Consensus`; with the ratio that was learned last."""
         n = len(self.weights)
-        j = list(self.weights).index(Agreement.name)
+        j = self._certainty
         ratio = self.ratio.combine(statistics[:, n:])[:, None]
         return torch.cat([statistics[:, :j], ratio, statistics[:, j + 1 : n]], dim=1)
 

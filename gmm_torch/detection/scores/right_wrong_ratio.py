@@ -12,7 +12,6 @@ from gmm_torch.detection.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.errors import LabelsWarning
-from gmm_torch.functional.log_odds import log_odds
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight
 RIDGE = 0.1  # in units of the variance of each variable
@@ -124,11 +123,9 @@ class RightWrongRatio(Score):
 
     def variables(self, outputs: Outputs) -> Tensor:
         """z: (N, V + 2)."""
-        own = outputs.own_logits
-        predicted = own.argmax(-1)
-        odds = [log_odds(outputs.logits[:, view], predicted) for view in range(outputs.logits.shape[1])]
-        log_p = own.log_softmax(-1)
-        return torch.stack([self.agreement(outputs), *odds, (log_p.exp() * log_p).sum(-1)], dim=1)
+        log_p = outputs.own_logits.log_softmax(-1)
+        certainty, entropy = self.agreement(outputs), (log_p.exp() * log_p).sum(-1)
+        return torch.cat([certainty[:, None], outputs.log_odds(), entropy[:, None]], dim=1)
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
-from gmm_torch.functional.log_odds import log_odds
 
 
 class ViewAgreement(ConditionalAgreement):
@@ -39,12 +37,7 @@ class ViewAgreement(ConditionalAgreement):
             )
         return super().build(widths, n_views, n_classes)
 
-    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
-        return self.fit_joint(outputs, fitter)
-
     def odds(self, outputs: Outputs) -> Tensor:
         """See `ConditionalAgreement`."""
-        predicted = outputs.own_logits.argmax(-1)
-        each = torch.stack([log_odds(logits, predicted) for logits in outputs.logits.unbind(1)], dim=1)
+        each = outputs.log_odds()
         return torch.stack([each[:, 0], each[:, 1:].mean(1)], dim=1)
