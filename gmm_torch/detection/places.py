@@ -8,7 +8,7 @@ blocks.5[1:]        the other tokens: pooled without the first; `[-1]` and `[:-1
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -142,8 +142,3 @@ def in_slice(order: Tensor, length: Tensor, at: slice) -> Tensor:
         return length + value if value < 0 else torch.full_like(length, value)
 
     return (order >= end(at.start, torch.zeros_like(length))) & (order < end(at.stop, length))
-
-
-def names_of(places: Sequence[str]) -> list[str]:
-    """The modules of places, each once."""
-    return list(dict.fromkeys(parse(place).module for place in places))
