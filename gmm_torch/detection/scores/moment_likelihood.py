@@ -27,8 +27,8 @@ class MomentLikelihood(Score):
     Args:
         n_components: the largest K; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
-        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. A mean over
-            more has less noise, but shows less of an attack, which moves the image itself most.
+        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. Directions that
+            differ between image and mirror shorten the mean, so noise is seen that looks typical in each.
     """
 
     name = "moment_likelihood"
@@ -37,7 +37,7 @@ class MomentLikelihood(Score):
 
     mixture: GaussianMixture
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", n_views: int = 1) -> None:
+    def __init__(self, n_components: int = 10, covariance_type: str = "full", n_views: int = 2) -> None:
         super().__init__()
         self.n_components = n_components
         self.covariance_type = covariance_type

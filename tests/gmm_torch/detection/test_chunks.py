@@ -69,7 +69,7 @@ def test_only_what_the_score_reads_is_caught():
     found = three.extractor(x)
     assert found.logits.shape == (5, 3, 3)
     assert {name: tuple(value.shape) for name, value in found.features.items()} == {
-        "stages.0": (5, 1, 8), "stages.1": (5, 1, 12), "stages.2": (5, 1, 16)
+        "stages.0": (5, 2, 8), "stages.1": (5, 2, 12), "stages.2": (5, 2, 16)
     }  # fmt: skip
     assert three.extractor.layers == list(found.features)
     assert {name: value.shape[1] for name, value in one.extractor(x).features.items()} == dict.fromkeys(named, 1)

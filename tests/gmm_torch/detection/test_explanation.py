@@ -174,8 +174,8 @@ def test_words_name_classes_layers_statistics_and_views(net, detector):
     explanation = detector.explain(images(20, 3), NAMES)
     moments, logits = (explanation.mixtures[name] for name in ("moment_likelihood", "logit_likelihood"))
     names = [moments.name_of(i, NAMES) for i in range(moments.contributions.shape[1])]
-    assert names[0] == "norm mean[0], view identity"
-    assert names[6] == "norm deviation[0], view identity"
+    assert names[0] == "norm mean[0], mean of identity and mirror"
+    assert names[6] == "norm deviation[0], mean of identity and mirror"
     assert len(set(names)) == len(names)
     assert logits.name_of(5, NAMES) == "log-probability of cat, view mirror"
     assert logits.name_of(5, None) == "log-probability of 2, view mirror"
@@ -196,7 +196,7 @@ def test_features_that_are_projected_are_named_as_before_the_projection():
     found = detector.explain(x[:4]).mixtures["moment_likelihood"]
     assert found.contributions.shape == (4, 2 * 600 + 1)
     assert found.name_of(1200, None) == "distance to the principal subspace"
-    assert found.name_of(601, None) == "1 deviation[1], view identity"
+    assert found.name_of(601, None) == "1 deviation[1], mean of identity and mirror"
 
 
 def test_how_many_features_and_neighbours_is_the_callers_choice(detector):

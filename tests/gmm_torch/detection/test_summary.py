@@ -19,7 +19,7 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
         f"layers: {', '.join(detector.widths)}",
         "found by: the last at each resolution",
         f"pooled: mean and deviation ({n_layers})",
-        f"features: {width} numbers, and 3 logits in each view: {4 * (width + 9) / 1000:.1f} kB for each input",
+        f"features: {width} numbers, and 3 logits in each view: {4 * (2 * width + 9) / 1000:.1f} kB for each input",
         "passes: 3 for each input (identity, mirror, blur)",
         "fitted: to 80 inputs",
         f"calibrated: on {len(detector.calibration)} inputs",
