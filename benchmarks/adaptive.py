@@ -20,7 +20,7 @@ from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
 from trainers.main import quieten, run_task
-from trainers.report.evasion_table import (
+from trainers.report.tables.evasion import (
     BEST,
     STATIC,
     UNDEFENDED,
@@ -29,7 +29,7 @@ from trainers.report.evasion_table import (
     budgets,
     find_points,
 )
-from trainers.tables import BASELINE, MISSING, percent
+from trainers.report.tables.results import BASELINE, MISSING, percent
 
 RESULT = RESULTS / "adaptive.json"
 PAGE = ROOT / "docs" / "adaptive.md"

@@ -49,7 +49,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.layers import PENULTIMATE
+from gmm_torch.detection.features.layers import PENULTIMATE
 from trainers.data.images import UNKNOWN_LABEL, ImageArray
 
 PAGE = ROOT / "docs" / "architectures.md"

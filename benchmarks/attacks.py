@@ -20,13 +20,13 @@ from configuration import composed
 from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
-from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
-from trainers.corruption_table import corruption_caption, corruption_rows
+from trainers.evaluation.metrics_file import read_metrics
 from trainers.main import quieten, run_task
-from trainers.sweep_table import COLUMNS as SWEEP_COLUMNS
-from trainers.sweep_table import epsilon_text, number, sweep_caption, sweep_rows
-from trainers.tables import BASELINE, caption, percent
-from trainers.tasks.metrics import read_metrics
+from trainers.report.tables.budgets import COLUMNS as SWEEP_COLUMNS
+from trainers.report.tables.budgets import epsilon_text, number, sweep_caption, sweep_rows
+from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
+from trainers.report.tables.corruptions import corruption_caption, corruption_rows
+from trainers.report.tables.results import BASELINE, caption, percent
 
 PAGE = ROOT / "docs" / "attacks.md"
 RESULT = RESULTS / "attacks.json"

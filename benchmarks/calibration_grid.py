@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import Outputs
-from gmm_torch.detection.layers import DEPTHS
+from gmm_torch.detection.features.layers import DEPTHS
 from gmm_torch.files import atomic_path
 from trainers.classifiers.build import build_classifier
 from trainers.main import quieten

@@ -46,11 +46,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.detector import fit_mixture
-from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.detection.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
+from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.scores import SCORES, Score, make_score
 from gmm_torch.detection.scores.consensus import PARTS, Consensus
-from gmm_torch.detection.storage import fingerprint
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture

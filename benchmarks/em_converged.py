@@ -27,8 +27,8 @@ from timings import NOTHING, REPEATS, median_seconds
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.em import EMOptions
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.em.engine import EMOptions
 from trainers.classifiers.build import build_classifier
 
 K = 50

@@ -29,23 +29,23 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.error_rates import cochran_armitage, error_rates, rises
-from gmm_torch.detection.hypothesis_tests import compare, probability_of_superiority
-from gmm_torch.detection.mondrian import MondrianCalibration
-from gmm_torch.detection.stratified_tests import compare_within
-from gmm_torch.functional.batch_tests import batch_p_value
-from gmm_torch.functional.binomial import interval
-from gmm_torch.functional.conditional import (
+from gmm_torch.conformal.batch_tests import batch_p_value
+from gmm_torch.conformal.calibration_conditional import (
     BOUNDS,
     conditional_alpha,
     conditional_calibration_size,
     simes_bounds,
     simultaneous_calibration_size,
 )
-from gmm_torch.functional.false_discovery import discoveries
-from gmm_torch.functional.martingale import bet, online_p_values
-from gmm_torch.functional.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
-from gmm_torch.functional.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
+from gmm_torch.conformal.false_discovery import discoveries
+from gmm_torch.conformal.martingale import bet, online_p_values
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.conformal.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
+from gmm_torch.conformal.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
+from gmm_torch.testing.binomial import interval
+from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
+from gmm_torch.testing.hypothesis_tests import compare, probability_of_superiority
+from gmm_torch.testing.stratified_tests import compare_within
 from trainers.classifiers.small_cnn import SmallCNN
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import json
 
 from pages import ROOT, fill
 
-from trainers.tables import metrics_markdown
+from trainers.report.tables.results import metrics_markdown
 
 metrics = json.loads((ROOT / "runs" / "demo" / "metrics.json").read_text())
 fill(ROOT / "README.md", "demo", metrics_markdown(metrics).strip())

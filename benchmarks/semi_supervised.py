@@ -29,11 +29,11 @@ from configuration import composed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from trainers.evaluation.metrics_file import PACKAGES, device_name
 from trainers.main import quieten, run_task
-from trainers.tasks.metrics import PACKAGES, device_name
-from trainers.tasks.run import Run
+from trainers.run.run import Run
+from trainers.run.train_once import WEIGHTS
 from trainers.tasks.train import train_classifier
-from trainers.tasks.train_once import WEIGHTS
 
 RESULT = pages.RESULTS / "semi_supervised.json"
 PAGE = pages.ROOT / "docs" / "semi_supervised.md"

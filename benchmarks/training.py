@@ -47,7 +47,7 @@ from gmm_torch.errors import SolverError
 from trainers.callbacks import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.data.ood import build_ood
-from trainers.evidence import detection_metrics
+from trainers.evaluation.detection_metrics import detection_metrics
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 SETTINGS: dict[str, dict[str, Any]] = {

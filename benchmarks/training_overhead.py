@@ -29,7 +29,7 @@ from pages import save
 from torch import nn
 from training_page import write_page
 
-from gmm_torch.detection.tap import FeatureTap
+from gmm_torch.detection.features.hook import FeatureTap
 from gmm_torch.online_mixture import OnlineMixture
 from trainers.classifiers.resnet_cifar import ResNetCifar
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from gmm_torch.batches import Batches, Points, check_points, check_weight
 from gmm_torch.covariance import get_family
 from gmm_torch.devices import budget, full_precision, summing_device, widest
-from gmm_torch.em import EM, EMOptions
+from gmm_torch.em.batches import Batches, Points, check_points, check_weight
+from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.densities import log_normal
-from gmm_torch.online import OnlineEM
-from gmm_torch.parameters import Parameters
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
 CHUNK_BYTES = {"host": 2**25, "accelerator": 2**28}

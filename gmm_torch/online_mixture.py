@@ -5,12 +5,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.batches import check_points
 from gmm_torch.distributed import all_reduce_sum, is_distributed
-from gmm_torch.em import EMOptions
+from gmm_torch.em.batches import check_points
+from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.online import OnlineEM
 
 # Of the recent points, in each process.
 BUFFER_BYTES = 2**25

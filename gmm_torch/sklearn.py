@@ -26,11 +26,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from gmm_torch.batches import Batches, check_weight
-from gmm_torch.em import EM, EMOptions
+from gmm_torch.em.batches import Batches, check_weight
+from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
 from gmm_torch.mixture import GaussianMixture as TorchMixture
-from gmm_torch.parameters import Parameters
 
 # The types whose covariances are matrices; those of the others are variances.
 MATRIX_TYPES = ("full", "tied")

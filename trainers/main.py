@@ -18,7 +18,7 @@ from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
 from trainers.callbacks.drift import DriftError
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.run_folder import claimed
+from trainers.run.folder import claimed
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent

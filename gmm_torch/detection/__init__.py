@@ -1,11 +1,11 @@
 """From a classifier's features to a verdict; start at `detector.py`."""
 
-from gmm_torch.detection.calibration import Calibration
-from gmm_torch.detection.characterisation import Characterisation
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.detection.detector import FailureDetector
-from gmm_torch.detection.explanation import Explanation
-from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.explanation.component_report import Characterisation
+from gmm_torch.detection.explanation.explanation import Explanation
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.verdict import Verdict
 
 __all__ = [

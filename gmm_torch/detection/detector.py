@@ -10,25 +10,33 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.calibration import Calibration
-from gmm_torch.detection.calibrations import make_calibration
-from gmm_torch.detection.characterisation import Characterisation, characterise
-from gmm_torch.detection.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.description import Description
-from gmm_torch.detection.domain import Domain
-from gmm_torch.detection.explanation import Explanation, explain
-from gmm_torch.detection.faults import Faults
-from gmm_torch.detection.features import FeatureExtractor
-from gmm_torch.detection.inputs import Inputs, changed, check_loader, has_labels, inputs_of, judged_of, labels_of
-from gmm_torch.detection.memory import Memory
-from gmm_torch.detection.mondrian import MondrianCalibration
-from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
-from gmm_torch.detection.reduced import Reduced
-from gmm_torch.detection.sample import Sample
-from gmm_torch.detection.scores import Fitter, Score, make_score
-from gmm_torch.detection.scores.base import at_most
-from gmm_torch.detection.storage import (
+from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.detection.explanation.component_report import Characterisation, characterise
+from gmm_torch.detection.explanation.examples import Memory
+from gmm_torch.detection.explanation.explanation import Explanation, explain
+from gmm_torch.detection.features.augmentations import is_image
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.inputs import (
+    Inputs,
+    changed,
+    check_loader,
+    has_labels,
+    inputs_of,
+    judged_of,
+    labels_of,
+)
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.features.precision import (
+    at_least_float32,
+    learning,
+    leave_inference_mode,
+    match_types,
+    precisely,
+)
+from gmm_torch.detection.files.description import Description
+from gmm_torch.detection.files.storage import (
     DetectorFile,
     check_fit,
     fingerprint,
@@ -37,10 +45,16 @@ from gmm_torch.detection.storage import (
     read_detector,
     write_detector,
 )
+from gmm_torch.detection.mixtures.usage import warn_of_unused_components
+from gmm_torch.detection.mixtures.valid_range import Domain
+from gmm_torch.detection.scores import Fitter, Score, make_score
+from gmm_torch.detection.scores.base import at_most
+from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
+from gmm_torch.detection.streaming.faults import Faults
+from gmm_torch.detection.streaming.reduced import Reduced
+from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.summary import summary
-from gmm_torch.detection.usage import warn_of_unused_components
 from gmm_torch.detection.verdict import Verdict
-from gmm_torch.detection.views import is_image
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import gather_rows, share
 from gmm_torch.errors import FileFormatError, NotFittedError, PrecisionWarning
@@ -242,9 +256,9 @@ class FailureDetector(nn.Module):
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
 
-        The sample, see `gmm_torch.detection.sample`, has half a gigabyte at most, and depends neither on the order of
-        the inputs nor on batches. Where there are several processes, each with a loader of its own, it is drawn of the
-        inputs of all, and each process ends with the same detector.
+        The sample, see `gmm_torch.detection.streaming.sample`, has half a gigabyte at most, and depends neither on the
+        order of the inputs nor on batches. Where there are several processes, each with a loader of its own, it is
+        drawn of the inputs of all, and each process ends with the same detector.
 
         Args:
             loader: batches x or (x, ...), read once; labels are ignored.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gmm_torch.detection.features import FeatureExtractor
+from gmm_torch.detection.features.extractor import FeatureExtractor
 
 if TYPE_CHECKING:
     from gmm_torch.detection.detector import FailureDetector

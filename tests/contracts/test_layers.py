@@ -13,8 +13,8 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.layers import stage_ends
-from gmm_torch.detection.places import parse
+from gmm_torch.detection.features.layers import stage_ends
+from gmm_torch.detection.features.places import parse
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection import sample
+from gmm_torch.detection.streaming import sample
 from gmm_torch.distributed import gather_rows, share
 
 N, KEPT, SHARES = 700, 400, [450, 250]

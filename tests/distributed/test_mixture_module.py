@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em import EMOptions
-from trainers.mixture_module import MixtureModule
-from trainers.strategies import without_gradients
+from gmm_torch.em.engine import EMOptions
+from trainers.modules.mixture_module import MixtureModule
+from trainers.run.strategies import without_gradients
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)
 

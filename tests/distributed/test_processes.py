@@ -84,5 +84,5 @@ def test_processes_end_with_the_mixture_of_one(tmp_path, alone, world_size):
     n_rows, first = 100 * world_size, 100 * (world_size - 1) + 5
     assert errors == {
         f"x: expected finite numbers; 1 of {n_rows} rows have NaN or infinity, the first is row {first}: drop or "
-        "repair them, or see gmm_torch.missing"
+        "repair them, or see gmm_torch.operations.missing"
     }

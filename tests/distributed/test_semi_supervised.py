@@ -11,7 +11,7 @@ from torch import nn
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.digits import digits
 from trainers.data.unlabelled import Unlabelled
-from trainers.semi_supervised.mean_teacher import MeanTeacher
+from trainers.modules.mean_teacher import MeanTeacher
 
 
 class Agreement(Callback):

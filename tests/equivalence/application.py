@@ -27,10 +27,11 @@ from trainers.classifiers.build import build_classifier
 from trainers.data.digits import digits
 from trainers.data.errors import DataError
 from trainers.data.image_files import decode
+from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.main import main, run_task
-from trainers.tasks import evaluate, pipeline
-from trainers.tasks.metrics import read_metrics, without_times
-from trainers.tasks.run import Run
+from trainers.run.run import Run
+from trainers.tasks import evaluate
+from trainers.tasks import run as run_module
 
 N = 40  # images that are judged
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false", "ood=[]", "attack=[]")
@@ -291,7 +292,7 @@ def ended_in_the_midst(with_cache: bool) -> dict[str, Any]:
     def die(_: Run) -> FailureDetector:
         raise MemoryError
 
-    with patch.object(pipeline, "fit_detector", die):
+    with patch.object(run_module, "fit_detector", die):
         try:
             job(place, kept)
         except MemoryError:

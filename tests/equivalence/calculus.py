@@ -11,16 +11,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gmm_torch import GaussianMixture, missing
-from gmm_torch.conditioning import condition, marginal
-from gmm_torch.divergences import bhattacharyya, kl
-from gmm_torch.functional.batch_tests import batch_p_value
-from gmm_torch.selection import select
+from gmm_torch import GaussianMixture
+from gmm_torch.conformal.batch_tests import batch_p_value
+from gmm_torch.operations import missing
+from gmm_torch.operations.conditioning import condition, marginal
+from gmm_torch.operations.divergences import bhattacharyya, kl
+from gmm_torch.operations.selection import select
 from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
 from tests.equivalence.rows import Row, asked, near
 from tests.equivalence.surroundings import bfloat16, within
-from trainers.metrics import ExchangeabilityMartingale
+from trainers.evaluation.metrics import ExchangeabilityMartingale
 
 KEPT = [2, 0]
 REST = [1, 3]

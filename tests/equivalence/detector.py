@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import FailureDetector, Verdict
+from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Outputs
-from gmm_torch.detection.calibration import Calibration
-from gmm_torch.detection.conditional_calibration import ConditionalCalibration
-from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
 from tests.equivalence.digits import (
     ALPHA,
@@ -97,7 +97,7 @@ def by_onnx() -> Answer:
     """onnxruntime."""
     import onnxruntime
 
-    from gmm_torch.detection.onnx import save_onnx
+    from gmm_torch.detection.files.onnx import save_onnx
 
     path = folder("onnx") / "detector.onnx"
     save_onnx(copy.deepcopy(_of_score("log_likelihood")), split("test")[:4], path)

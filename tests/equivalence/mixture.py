@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em import EMOptions
+from gmm_torch.em.engine import EMOptions
 from tests.equivalence.rows import Row, Way, asked, near
 from tests.equivalence.surroundings import bfloat16, default_dtype, folder, threads, within
 
@@ -166,7 +166,7 @@ def through_its_parameters(kind: str) -> Tensor:
 
 def by_hand(x: Tensor) -> Answer:
     """The loop that `fit` runs, written out."""
-    from gmm_torch.batches import Batches
+    from gmm_torch.em.batches import Batches
 
     mixture = GaussianMixture(K, D)
     em = mixture.start_em(EMOptions(max_iter=7, tol=0.0, seed=3))
@@ -179,7 +179,7 @@ def by_a_trainer(x: Tensor) -> Answer:
     """The Lightning module, an epoch a pass."""
     import lightning
 
-    from trainers.mixture_module import MixtureModule
+    from trainers.modules.mixture_module import MixtureModule
 
     mixture, options = GaussianMixture(K, D), EMOptions(max_iter=7, tol=0.0, seed=3)
     trainer = lightning.Trainer(

@@ -11,20 +11,20 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gmm_torch.detection.calibration import Calibration
-from gmm_torch.detection.conditional_calibration import ConditionalCalibration
-from gmm_torch.detection.hypothesis_tests import compare, holm
-from gmm_torch.detection.mondrian import MondrianCalibration
-from gmm_torch.functional.binomial import interval, upper_bound
-from gmm_torch.functional.conditional import BOUNDS
-from gmm_torch.functional.false_discovery import adjusted_p_values, discoveries
-from gmm_torch.functional.p_values import (
+from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.calibration_conditional import BOUNDS
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.false_discovery import adjusted_p_values, discoveries
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.conformal.p_values import (
     calibration_size,
     conformal_p_value,
     smoothed_p_value,
     stream_uniforms,
     threshold_index,
 )
+from gmm_torch.testing.binomial import interval, upper_bound
+from gmm_torch.testing.hypothesis_tests import compare, holm
 from tests.equivalence.rows import Row, asked, near
 
 SIZES = (19, 20, 59, 199, 1000)

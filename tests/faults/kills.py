@@ -28,12 +28,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em import EMOptions
+from gmm_torch.em.engine import EMOptions
 from tests.contracts.test_configs import configure
 from trainers import main as app
 from trainers.callbacks import PassCheckpoint
-from trainers.checkpoint_io import AtomicCheckpointIO
-from trainers.mixture_module import MixtureModule
+from trainers.modules.mixture_module import MixtureModule
+from trainers.run.checkpoint_io import AtomicCheckpointIO
 
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 

@@ -21,17 +21,17 @@ from safetensors.torch import save
 from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.detection.conditional_calibration import ConditionalCalibration
-from gmm_torch.detection.mondrian import MondrianCalibration
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.detection.files.storage import FORMAT, VERSION, digest, read_detector
 from gmm_torch.detection.scores import SCORES, make_score
-from gmm_torch.detection.storage import FORMAT, VERSION, digest, read_detector
 from tests.faults.mutate import damaged, hostile_json
 from tests.faults.watch import bounded_memory, no_code, no_hang
 from trainers.classifiers.checkpoint import CheckpointError, load_weights, read_weights
 from trainers.data.errors import DataError
 from trainers.data.idx import idx_images
 from trainers.data.image_files import decode, why_unreadable
-from trainers.summarize import summarize
+from trainers.report.tables.jobs import summarize
 
 Case = Mapping[str, bytes]
 """Files of a case: name to content."""

@@ -14,15 +14,15 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.em import EMOptions
+from gmm_torch.em.engine import EMOptions
 from tests.contracts.test_configs import configure
 from tests.faults.parsers import make_detector, net
 from trainers.callbacks import EndOnSigterm, PassCheckpoint
-from trainers.checkpoint_io import AtomicCheckpointIO
 from trainers.classifiers.checkpoint import read_weights, save_weights
 from trainers.main import USER_ERRORS, run_task
-from trainers.mixture_module import MixtureModule
-from trainers.strategies import without_gradients
+from trainers.modules.mixture_module import MixtureModule
+from trainers.run.checkpoint_io import AtomicCheckpointIO
+from trainers.run.strategies import without_gradients
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.calibrations import CALIBRATIONS
-from gmm_torch.detection.domain import Domain
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.conformal.calibrations import CALIBRATIONS
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.valid_range import Domain
 from gmm_torch.detection.scores import SCORES, make_score
 from gmm_torch.errors import ConvergenceWarning
 

@@ -21,7 +21,7 @@ from trainers.data import idx
 from trainers.data.errors import DataError
 from trainers.data.idx import idx_images
 from trainers.data.image_files import decode, why_unreadable
-from trainers.summarize import summarize
+from trainers.report.tables.jobs import summarize
 
 # Pillow and torch warn of what they are about to refuse.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture, NotFittedError
-from gmm_torch.divergences import bhattacharyya, component_drift
 from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.operations.divergences import bhattacharyya, component_drift
 
 TYPES = ("full", "tied", "diag", "spherical")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch import GaussianMixture, missing
+from gmm_torch import GaussianMixture
+from gmm_torch.operations import missing
 
 TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")

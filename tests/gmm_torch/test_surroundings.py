@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch import GaussianMixture, missing
-from gmm_torch.conditioning import condition, marginal
-from gmm_torch.divergences import entropy_bounds, kl
-from gmm_torch.em import EMOptions
-from gmm_torch.implicit import implicit, unrolled
+from gmm_torch import GaussianMixture
+from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.parameters import Parameters
 from gmm_torch.online_mixture import OnlineMixture
-from gmm_torch.parameters import Parameters
+from gmm_torch.operations import missing
+from gmm_torch.operations.conditioning import condition, marginal
+from gmm_torch.operations.divergences import entropy_bounds, kl
+from gmm_torch.operations.implicit import implicit, unrolled
 
 TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")

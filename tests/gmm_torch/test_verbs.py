@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from gmm_torch import GaussianMixture, NotFittedError
-from gmm_torch.conditioning import condition, marginal
 from gmm_torch.covariance import FAMILIES
-from gmm_torch.divergences import entropy_bounds, kl
-from gmm_torch.selection import select
+from gmm_torch.operations.conditioning import condition, marginal
+from gmm_torch.operations.divergences import entropy_bounds, kl
+from gmm_torch.operations.selection import select
 
 each_type = pytest.mark.parametrize("covariance_type", sorted(FAMILIES))
 K, D = 3, 4

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.em import EMOptions
-from gmm_torch.implicit import implicit, unrolled
+from gmm_torch.em.engine import EMOptions
+from gmm_torch.operations.implicit import implicit, unrolled
 
 TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
 FACTORS = (1e-30, 1e-9, 3.0, 1e30)
@@ -37,7 +37,7 @@ def test_a_fit_does_not_change_when_all_weights_are_multiplied(monkeypatch, cova
     x, weight = points(dtype)
     source = x
     if not at_once:
-        monkeypatch.setattr("gmm_torch.batches.ROWS", 50)
+        monkeypatch.setattr("gmm_torch.em.batches.ROWS", 50)
         source = x.numpy()
     fits = [
         GaussianMixture(3, 3, covariance_type, dtype=dtype).fit(

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.detection.mondrian import MondrianCalibration
-from gmm_torch.functional.batch_tests import batch_p_value, corrected_fisher
-from gmm_torch.functional.conditional import BOUNDS, conditional_alpha
-from gmm_torch.functional.false_discovery import discoveries
-from gmm_torch.functional.martingale import bet, online_p_values
-from gmm_torch.functional.p_values import conformal_p_value, smoothed_p_value, threshold_index
-from gmm_torch.functional.selective import UnattainableRiskError, select_alpha, select_threshold
+from gmm_torch.conformal.batch_tests import batch_p_value, corrected_fisher
+from gmm_torch.conformal.calibration_conditional import BOUNDS, conditional_alpha
+from gmm_torch.conformal.false_discovery import discoveries
+from gmm_torch.conformal.martingale import bet, online_p_values
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.conformal.p_values import conformal_p_value, smoothed_p_value, threshold_index
+from gmm_torch.conformal.selective import UnattainableRiskError, select_alpha, select_threshold
 
 FALSE_ALARM = 1e-4
 

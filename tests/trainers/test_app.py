@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from gmm_torch.detection import sample
-from gmm_torch.detection.storage import read_detector
+from gmm_torch.detection.files.storage import read_detector
+from gmm_torch.detection.streaming import sample
 from tests.contracts.test_configs import configure
+from trainers.evaluation import split_outputs
+from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.main import run_task
-from trainers.tasks import split_outputs
-from trainers.tasks.metrics import read_metrics, without_times
 
 FAST = (
     "experiment=demo",

@@ -13,7 +13,8 @@ import pytest
 from tests.contracts.test_configs import configure
 from trainers.data.errors import MissingSetsError
 from trainers.main import run_task
-from trainers.tasks import fit, pipeline
+from trainers.tasks import fit
+from trainers.tasks import run as run_module
 
 TINY = (
     "experiment=demo",
@@ -126,7 +127,7 @@ def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_pa
 def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_path, monkeypatch):
     shared = (*TINY, f"cache={tmp_path / 'cache'}")
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "fit_detector", lambda run: pytest.fail("killed"))
+        patched.setattr(run_module, "fit_detector", lambda run: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             run_task(configure(*shared), tmp_path / "killed")
     run_task(configure(*shared), tmp_path / "killed")

@@ -13,7 +13,7 @@ from typing import Any
 from gmm_torch.files import atomic_path
 from trainers.cache.cache import Cache
 from trainers.cache.keys import code_version, key, without
-from trainers.run_folder import LOCK, begin_like
+from trainers.run.folder import LOCK, begin_like
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import lightning
 
-from trainers.seeds import epoch_seed
+from trainers.data.seeds import epoch_seed
 
 
 class EpochSeeds(lightning.Callback):

@@ -6,8 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from trainers.data.file_batches import FileBatch
-from trainers.evaluation_module import Scored
-from trainers.verdict_file import VerdictFile, verdict_rows
+from trainers.evaluation.verdict_file import VerdictFile, verdict_rows
+from trainers.modules.evaluation_module import Scored
 
 
 class VerdictWriter(Callback):

@@ -5,7 +5,7 @@ from collections.abc import Sized
 import torch
 from torch.utils.data import RandomSampler
 
-from trainers.seeds import epoch_seed
+from trainers.data.seeds import epoch_seed
 
 
 class EpochSampler(RandomSampler):

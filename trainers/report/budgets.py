@@ -5,7 +5,7 @@ from typing import Any
 
 from trainers.report.figures.budget_curve import budget_curve
 from trainers.report.panel import Panel, panel
-from trainers.tables import source_label
+from trainers.report.tables.results import source_label
 
 
 def budget_panels(metrics: Mapping[str, Any]) -> list[Panel]:

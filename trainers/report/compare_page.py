@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from trainers.report.figures.settings import settings
 from trainers.report.svg import inline_svg
+from trainers.report.tables.jobs import Setting, Summary
 from trainers.report.template import write_page
-from trainers.summarize import Setting, Summary
 
 ACCURACY = "test accuracy"
 MOST = 40  # settings that a figure can show

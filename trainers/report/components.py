@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gmm_torch.detection.characterisation import ComponentSummary, difference_p
+from gmm_torch.detection.explanation.component_report import ComponentSummary, difference_p
 from trainers.report.evaluation import TEST, Components, Evaluation
 from trainers.report.gallery import Tile, tile
-from trainers.tables import MISSING, p_value_text, percent
+from trainers.report.tables.results import MISSING, p_value_text, percent
 
 N_SHEETS = 6  # components of a mixture whose images are shown, those with the highest error rates
 N_WRONG, N_RIGHT = 6, 6  # images of a sheet

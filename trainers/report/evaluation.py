@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.characterisation import Characterisation, Share
-from gmm_torch.detection.explanation import InputExplanation
+from gmm_torch.detection.explanation.component_report import Characterisation, Share
+from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.report.words import class_name, in_words
 
 TEST = "test"  # the source of the clean test images; the others are those of metrics["sources"] but "errors"

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.report.evasion_table import (
+from trainers.report.figures.evasion import evasion
+from trainers.report.gallery import data_uri
+from trainers.report.svg import inline_svg
+from trainers.report.tables.evasion import (
     BEST,
     STATIC,
     UNDEFENDED,
@@ -20,11 +23,8 @@ from trainers.report.evasion_table import (
     evasion_rows,
     find_points,
 )
-from trainers.report.figures.evasion import evasion
-from trainers.report.gallery import data_uri
-from trainers.report.svg import inline_svg
+from trainers.report.tables.results import BASELINE, percent
 from trainers.report.template import write_page
-from trainers.tables import BASELINE, percent
 
 MAJORITY = 0.5  # evasion rate from which the headline speaks of most images
 

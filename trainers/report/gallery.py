@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainers.report.evaluation import TEST, Evaluation
-from trainers.tables import source_label
+from trainers.report.tables.results import source_label
 
 N_TEST = 12
 N_FAILURE = 6

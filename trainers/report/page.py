@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.attack_table import every_attack_line
-from trainers.corruption_table import COLUMNS as CORRUPTION_COLUMNS
-from trainers.corruption_table import corruption_caption, corruption_rows
 from trainers.report.budgets import budget_panels, doubt_lines
 from trainers.report.components import sections
 from trainers.report.evaluation import Evaluation
@@ -27,11 +24,14 @@ from trainers.report.gallery import galleries
 from trainers.report.panel import Panel, panel
 from trainers.report.reasons import reasons
 from trainers.report.severities import severity_panels
+from trainers.report.tables.attacks import every_attack_line
+from trainers.report.tables.budgets import COLUMNS as SWEEP_COLUMNS
+from trainers.report.tables.budgets import sweep_caption, sweep_rows
+from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
+from trainers.report.tables.corruptions import corruption_caption, corruption_rows
+from trainers.report.tables.results import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
 from trainers.report.template import write_page
 from trainers.report.verdict import verdict
-from trainers.sweep_table import COLUMNS as SWEEP_COLUMNS
-from trainers.sweep_table import sweep_caption, sweep_rows
-from trainers.tables import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
 
 
 class Line(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation import ComponentFacts, InputExplanation, in_figures
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_figures
 from trainers.report.evaluation import TEST, Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
+from trainers.report.tables.results import percent, source_label
 from trainers.report.words import class_name, in_words
-from trainers.tables import percent, source_label
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source
 SMALLEST = 1e-3  # the p-value at which a bar is full

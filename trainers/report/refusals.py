@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation import InputExplanation
+from gmm_torch.detection.explanation.explanation import InputExplanation
+from trainers.evaluation.verdict_summary import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.style import OURS
 from trainers.report.gallery import Tile, data_uri
 from trainers.report.panel import Panel, panel
 from trainers.report.reasons import Reason, reason_of
 from trainers.report.template import write_page
-from trainers.verdict_summary import VerdictSummary
 
 
 def write_refusals(

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainers.corruption_table import mean
 from trainers.report.figures.severity_curve import severity_curve
 from trainers.report.panel import Panel, panel
-from trainers.tables import BASELINE, percent
+from trainers.report.tables.corruptions import mean
+from trainers.report.tables.results import BASELINE, percent
 
 
 def severity_panels(metrics: Mapping[str, Any]) -> list[Panel]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainers.tables import BASELINE, percent, source_label, winner
+from trainers.report.tables.results import BASELINE, percent, source_label, winner
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40

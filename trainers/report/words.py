@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gmm_torch.detection.characterisation import Share
+from gmm_torch.detection.explanation.component_report import Share
 
 
 def class_name(label: int, names: Sequence[str]) -> str:

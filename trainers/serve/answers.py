@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
 
 N_CLASSES = 5  # of a component's make-up
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.mondrian import MondrianCalibration
 from trainers.serve.answers import Calibration
 
 N_BINS = 40

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.scores import make_score
 from gmm_torch.files import atomic_path
-from gmm_torch.functional.binomial import interval
+from gmm_torch.testing.binomial import interval
 from trainers.attacks import Attack
 from trainers.attacks.adaptive.checks import obstacles, weaknesses
 from trainers.attacks.adaptive.curve import Curve, trace, union
@@ -28,17 +28,17 @@ from trainers.attacks.budget import parse_budget
 from trainers.attacks.checks import warn
 from trainers.attacks.frozen import frozen
 from trainers.attacks.selection import Selection, select_right
-from trainers.evaluation_module import Scored
+from trainers.evaluation.metrics_file import metrics_of, write_metrics
+from trainers.evaluation.pictures import picture
+from trainers.evaluation.predict import judge
+from trainers.modules.evaluation_module import Scored
 from trainers.report import TEST
 from trainers.report.evasion_page import Pair, write_evasion_report
-from trainers.report.evasion_table import evasion_table
-from trainers.run_folder import begin_stage
-from trainers.tables import BASELINE
-from trainers.tasks.judge import judge
-from trainers.tasks.metrics import metrics_of, write_metrics
-from trainers.tasks.need import need
-from trainers.tasks.pictures import picture
-from trainers.tasks.run import Run
+from trainers.report.tables.evasion import evasion_table
+from trainers.report.tables.results import BASELINE
+from trainers.run.folder import begin_stage
+from trainers.run.need import need
+from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -12,27 +12,27 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
-from trainers.attack_table import attack_table
 from trainers.attacks import AttackResult
-from trainers.benchmark_table import FILE, benchmark_markdown, benchmark_table, group_averages
-from trainers.budget_evidence import attack_facts
-from trainers.corruption_table import corruption_table
-from trainers.error_table import error_table
+from trainers.evaluation.attacks import attacked, doubts, swept
+from trainers.evaluation.budget_metrics import attack_facts
+from trainers.evaluation.budgets import sweep_metrics
+from trainers.evaluation.components import components_of
+from trainers.evaluation.corruptions import corruption_metrics
+from trainers.evaluation.explanations import explain, neighbours
+from trainers.evaluation.metrics_file import every_attack, metrics_of, write_metrics
+from trainers.evaluation.pictures import pictures
+from trainers.evaluation.predict import judge
+from trainers.evaluation.score_file import score_table, write_scores
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
-from trainers.run_folder import begin_stage
-from trainers.sweep_table import sweep_table
-from trainers.tables import metrics_table
-from trainers.tasks.attacked import attacked, doubts, swept
-from trainers.tasks.budgets import sweep_metrics
-from trainers.tasks.components import components_of
-from trainers.tasks.corrupted import corruption_metrics
-from trainers.tasks.explanations import explain, neighbours
-from trainers.tasks.judge import judge
-from trainers.tasks.metrics import every_attack, metrics_of, write_metrics
-from trainers.tasks.need import need
-from trainers.tasks.pictures import pictures
-from trainers.tasks.run import Run
-from trainers.tasks.score_table import score_table, write_scores
+from trainers.report.tables.attacks import attack_table
+from trainers.report.tables.benchmark import FILE, benchmark_markdown, benchmark_table, group_averages
+from trainers.report.tables.budgets import sweep_table
+from trainers.report.tables.corruptions import corruption_table
+from trainers.report.tables.error_rates import error_table
+from trainers.report.tables.results import metrics_table
+from trainers.run.folder import begin_stage
+from trainers.run.need import need
+from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -13,17 +13,17 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.chunks import Chunks
-from gmm_torch.detection.reduced import Reduced
+from gmm_torch.detection.streaming.chunks import Chunks
+from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.mixture import GaussianMixture
 from trainers.callbacks import PassCheckpoint
-from trainers.mixture_module import MixtureModule
-from trainers.run_folder import DETECTOR, begin_stage
-from trainers.strategies import without_gradients
-from trainers.tasks.held_out import held_out_log_likelihood, objective
-from trainers.tasks.need import need
-from trainers.tasks.run import Run
-from trainers.tasks.split_outputs import split_outputs, split_sample
+from trainers.evaluation.held_out import held_out_log_likelihood, objective
+from trainers.evaluation.split_outputs import split_outputs, split_sample
+from trainers.modules.mixture_module import MixtureModule
+from trainers.run.folder import DETECTOR, begin_stage
+from trainers.run.need import need
+from trainers.run.run import Run
+from trainers.run.strategies import without_gradients
 
 PROBES = 1000  # features that tell one fit from another
 

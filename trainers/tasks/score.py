@@ -17,14 +17,14 @@ from trainers.callbacks.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
-from trainers.evaluation_module import EvaluationModule
+from trainers.evaluation.pictures import picture
+from trainers.evaluation.verdict_file import VerdictFile, unfinished_files
+from trainers.evaluation.verdict_summary import VerdictSummary, summarize_verdicts
+from trainers.modules.evaluation_module import EvaluationModule
 from trainers.report.refusals import write_refusals
-from trainers.tasks.model import Model, load_model
-from trainers.tasks.need import need
-from trainers.tasks.pictures import picture
-from trainers.tasks.run import Run
-from trainers.verdict_file import VerdictFile, unfinished_files
-from trainers.verdict_summary import VerdictSummary, summarize_verdicts
+from trainers.run.model import Model, load_model
+from trainers.run.need import need
+from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainers.tasks.model import load_model
-from trainers.tasks.run import Run
+from trainers.run.model import load_model
+from trainers.run.run import Run
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
 

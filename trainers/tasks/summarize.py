@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from trainers.report.compare_page import write_comparison
-from trainers.summarize import summarize as gather_runs
-from trainers.tasks.need import need
+from trainers.report.tables.jobs import summarize as gather_runs
+from trainers.run.need import need
 
 
 def summarize(cfg: DictConfig, folder: Path) -> None:

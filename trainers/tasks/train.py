@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
-from trainers.run_folder import WEIGHTS, begin_training
-from trainers.tasks.run import Run
+from trainers.run.folder import WEIGHTS, begin_training
+from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 

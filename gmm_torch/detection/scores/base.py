@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import FeatureMixture, with_size
-from gmm_torch.detection.layers import PENULTIMATE
-from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.features.layers import PENULTIMATE
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture, with_size
+from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.devices import full_precision
 from gmm_torch.mixture import GaussianMixture
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 from gmm_torch.mixture import GaussianMixture
@@ -23,7 +23,7 @@ class ClassConditional(LayerMixtures):
     Args:
         n_components: K for each class.
         covariance_type: see `GaussianMixture`; any but "tied", since the classes are fitted one by one.
-        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
         labels: whether classes are labels instead of predictions.
     """
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 
@@ -14,7 +14,7 @@ class ComponentEntropy(LayerMixtures):
     Args:
         n_components: K of each mixture.
         covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     name = "component_entropy"

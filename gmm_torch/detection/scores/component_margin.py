@@ -4,8 +4,8 @@ from typing import Self
 
 from torch import Tensor
 
-from gmm_torch.detection.feature_mixture import POINTS_PER_COMPONENT
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import POINTS_PER_COMPONENT
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
@@ -18,7 +18,7 @@ class ComponentMargin(LayerMixtures):
     Args:
         n_components: K of each mixture, at least 2.
         covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     name = "component_margin"

@@ -4,10 +4,10 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from gmm_torch.detection.chunks import in_chunks
-from gmm_torch.detection.feature_mixture import sized
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import sized
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.mixture import GaussianMixture
 

@@ -7,9 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import FeatureMixture
-from gmm_torch.detection.layers import DEPTHS
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.conformal.p_values import conformal_p_value
+from gmm_torch.detection.features.layers import DEPTHS
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Breakdown, Fitter, Score
 from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
@@ -19,7 +20,6 @@ from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
 from gmm_torch.detection.scores.view_agreement import ViewAgreement
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
-from gmm_torch.functional.p_values import conformal_p_value
 
 PARTS: dict[str, type[Score]] = {
     part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, ViewAgreement, DepthAgreement)

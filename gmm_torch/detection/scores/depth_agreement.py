@@ -7,13 +7,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import with_size
-from gmm_torch.detection.layers import DEPTHS
-from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.features.layers import DEPTHS
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import with_size
+from gmm_torch.detection.mixtures.projection import Projection
+from gmm_torch.detection.mixtures.transforms import SignedRoot, Standardise
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
-from gmm_torch.detection.transforms import SignedRoot, Standardise
 from gmm_torch.functional.class_moments import class_moments
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.mixture import GaussianMixture

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Score
 
 

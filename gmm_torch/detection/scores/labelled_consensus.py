@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Score
 from gmm_torch.detection.scores.consensus import Consensus

@@ -6,10 +6,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture, each_view, sized
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, each_view, sized
+from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform
 from gmm_torch.detection.scores.base import Fitter, Score
-from gmm_torch.detection.transforms import TRANSFORMS, check_transform
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -19,7 +19,7 @@ class LayerMixtures(Score):
     Args:
         n_components: the largest K of each mixture; fewer where there are fewer than twenty fitting inputs for each.
         covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture, fitted before it; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture, fitted before it; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:

@@ -5,11 +5,11 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from gmm_torch.detection.chunks import in_chunks
-from gmm_torch.detection.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view, sized
-from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture, each_view, sized
+from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.mixture import GaussianMixture
 
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 from gmm_torch.functional.class_moments import class_moments
@@ -24,8 +24,9 @@ class Mahalanobis(LayerMixtures):
     Args:
         labels: whether classes are labels instead of predictions.
         reg_covar: added to each feature's variance, as a share of it.
-        transform: of the features before; see `gmm_torch.detection.transforms`. "unit" is Mahalanobis++ (Mueller and
-            Hein 2025, arXiv:2505.18032): distances between directions, which the norm of the features does not decide.
+        transform: of the features before; see `gmm_torch.detection.mixtures.transforms`. "unit" is Mahalanobis++
+            (Mueller and Hein 2025, arXiv:2505.18032): distances between directions, which the norm of the features
+            does not decide.
     """
 
     name = "mahalanobis"

@@ -6,13 +6,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.chunks import in_chunks
-from gmm_torch.detection.feature_mixture import Block, FeatureMixture, sized
-from gmm_torch.detection.layers import STAGES, stage_ends
-from gmm_torch.detection.outputs import Outputs
-from gmm_torch.detection.projection import Projection
+from gmm_torch.detection.features.layers import STAGES, stage_ends
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, sized
+from gmm_torch.detection.mixtures.projection import Projection
+from gmm_torch.detection.mixtures.transforms import unit
 from gmm_torch.detection.scores.base import Fitter, Score
-from gmm_torch.detection.transforms import unit
+from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.mixture import GaussianMixture
 
 

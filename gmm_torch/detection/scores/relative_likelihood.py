@@ -4,7 +4,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 from gmm_torch.mixture import GaussianMixture
@@ -20,7 +20,7 @@ class RelativeLikelihood(LayerMixtures):
     Args:
         n_components: K of each mixture.
         covariance_type: see `GaussianMixture`; the background Gaussian has the same.
-        transform: of the features before both; see `gmm_torch.detection.transforms`.
+        transform: of the features before both; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     name = "relative_likelihood"

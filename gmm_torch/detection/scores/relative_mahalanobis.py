@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.mahalanobis import Mahalanobis, squared_distance
 from gmm_torch.functional.class_moments import class_moments
@@ -21,8 +21,8 @@ class RelativeMahalanobis(Mahalanobis):
     Args:
         labels: whether classes are labels instead of predictions.
         reg_covar: added to each feature's variance, as a share of it.
-        transform: of the features before; see `gmm_torch.detection.transforms`. "unit" is relative Mahalanobis++, see
-            `Mahalanobis`.
+        transform: of the features before; see `gmm_torch.detection.mixtures.transforms`. "unit" is relative
+            Mahalanobis++, see `Mahalanobis`.
     """
 
     name = "relative_mahalanobis"

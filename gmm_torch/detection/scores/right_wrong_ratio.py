@@ -7,10 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.chunks import in_chunks
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.errors import LabelsWarning
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight

@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
@@ -22,7 +22,7 @@ class Typicality(LayerMixtures):
     Args:
         n_components: K of each mixture.
         covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     name = "typicality"

@@ -11,7 +11,7 @@ class UnitLikelihood(LogLikelihood):
     Args:
         n_components: K of each mixture.
         covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.transforms`.
+        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
     """
 
     name = "unit_likelihood"

@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gmm_torch import FailureDetector
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.conformal.p_values import calibration_size, exceeds, refused, threshold_index
 from gmm_torch.detection import Calibration
-from gmm_torch.detection.conditional_calibration import ConditionalCalibration
-from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
-from gmm_torch.functional.p_values import calibration_size, exceeds, refused, threshold_index
 
 levels = st.one_of(
     st.floats(2.0**-20, 1, exclude_max=True),

@@ -9,8 +9,8 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.covariance.tied import Tied
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.layers import stage_ends
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.layers import stage_ends
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.scores.depth_agreement import (
     MAX_FULL,

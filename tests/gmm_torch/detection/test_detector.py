@@ -7,8 +7,8 @@ from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
 from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detection.files.storage import DetectorFile, read_detector, write_detector
 from gmm_torch.detection.scores import SCORES, make_score
-from gmm_torch.detection.storage import DetectorFile, read_detector, write_detector
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
 

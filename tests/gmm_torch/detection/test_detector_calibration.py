@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration, FailureDetector
-from gmm_torch.detection.conditional_calibration import ConditionalCalibration
-from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.errors import FileFormatError, NotFittedError
 
 X = torch.rand(1200, 1, 8, 8, generator=torch.Generator().manual_seed(0))

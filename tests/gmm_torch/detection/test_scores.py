@@ -9,9 +9,9 @@ from torch.nn.functional import one_hot
 
 from gmm_torch import FailureDetector, GaussianMixture
 from gmm_torch.detection.detector import REG_COVAR
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.transforms import TRANSFORMS
 from gmm_torch.detection.scores import SCORES, make_score
-from gmm_torch.detection.transforms import TRANSFORMS
 from tests.gmm_torch.detection.conftest import batches, images
 
 D, C = 5, 3

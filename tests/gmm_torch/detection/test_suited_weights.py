@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.consensus import MAX_COST, SCALES, WEIGHTS, Consensus
 from gmm_torch.functional.expected_auroc import expected_auroc
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.detection.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores import make_score
 from gmm_torch.functional.log_odds import log_odds
 

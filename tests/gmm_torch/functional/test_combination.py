@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
+from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
-from gmm_torch.functional.p_values import conformal_p_value
 
 
 def draws(n, seed):

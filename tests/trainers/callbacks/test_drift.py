@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from gmm_torch.functional.martingale import bet, first_alarm, online_p_values
-from gmm_torch.functional.p_values import stream_uniforms
+from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
+from gmm_torch.conformal.p_values import stream_uniforms
 from trainers.callbacks import DriftError, DriftMonitor, DriftWarning
 
 

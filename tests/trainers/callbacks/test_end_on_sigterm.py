@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tests.contracts.test_configs import configure
 from trainers.callbacks import EndOnSigterm
-from trainers.tasks.run import Run
+from trainers.run.run import Run
 
 ENDS_ITSELF = """
 import os, signal, sys

@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import binary_auroc
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
 from trainers.callbacks import OnlineMixtureMonitor
-from trainers.classifier_module import ClassifierModule
 from trainers.classifiers.small_cnn import SmallCNN
+from trainers.modules.classifier_module import ClassifierModule
 
 OPTIONS = {"n_components": 3, "covariance_type": "diag", "memory": 300}
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.characterisation import characterise
-from gmm_torch.detection.explanation import ComponentFacts, InputExplanation
-from trainers.evidence import error_evidence, false_alarm_rates, holm_correct, source_evidence
+from gmm_torch.detection.explanation.component_report import characterise
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from trainers.evaluation.detection_metrics import error_evidence, false_alarm_rates, holm_correct, source_evidence
 from trainers.report import COLUMNS, Components, Evaluation, reason_rows, shown_rows
 
 

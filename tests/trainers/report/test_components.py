@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.characterisation import characterise
+from gmm_torch.detection.explanation.component_report import characterise
 from trainers.report import Components
 from trainers.report.components import conclusion, sections, sheet_rows
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from trainers.attacks.adaptive.curve import Curve, union
 from trainers.report.evasion_page import Pair, headline, write_evasion_report
-from trainers.report.evasion_table import caption, evasion_rows, evasion_table
 from trainers.report.figures.evasion import evasion
+from trainers.report.tables.evasion import caption, evasion_rows, evasion_table
 
 EPSILONS = (1 / 255, 2 / 255, 8 / 255)
 

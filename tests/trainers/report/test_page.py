@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.characterisation import characterise
+from gmm_torch.detection.explanation.component_report import characterise
 from trainers.report import Components, write_report
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3

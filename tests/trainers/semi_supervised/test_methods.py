@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from tests.contracts.test_configs import configure
 from trainers.callbacks import OnlineMixtureMonitor
-from trainers.classifier_module import ClassifierModule
 from trainers.classifiers.build import build_classifier
 from trainers.main import CONF
-from trainers.semi_supervised.averaged_module import AveragedClassifierModule
+from trainers.modules.averaged_module import AveragedClassifierModule
+from trainers.modules.classifier_module import ClassifierModule
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 SUPERVISED = ["adversarial", "likelihood", "supervised"]

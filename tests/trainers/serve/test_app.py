@@ -16,17 +16,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration
-from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
 from tests.trainers.serve.conftest import digit_images, png
 from tests.trainers.serve.test_images import png_header
-from trainers.evaluation_module import EvaluationModule
+from trainers.evaluation.verdict_file import VerdictFile, read_verdicts, verdict_rows
+from trainers.modules.evaluation_module import EvaluationModule
 from trainers.serve import Limits, create_app, metrics
 from trainers.serve.judge import Judge, Question
 from trainers.serve.page import PAGE, content_security_policy
-from trainers.verdict_file import VerdictFile, read_verdicts, verdict_rows
 
 SHAPE = (1, 8, 8)
 NAMES = [f"digit {i}" for i in range(10)]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from gmm_torch.functional.binomial import interval
+from gmm_torch.testing.binomial import interval
 from trainers.attacks.adaptive.objective import Scene
 from trainers.attacks.adaptive.search import AdaptiveAttack
 

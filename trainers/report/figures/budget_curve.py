@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trainers.report.figures.style import ADVERSARIAL, CORRECT, INK, OURS, SOFTMAX, WIDE, legend_below, new_axes
-from trainers.sweep_table import epsilon_text
-from trainers.tables import BASELINE
+from trainers.report.tables.budgets import epsilon_text
+from trainers.report.tables.results import BASELINE
 
 
 def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gmm_torch.functional import risk_coverage as functional
+from gmm_torch.testing import risk_coverage as functional
 from trainers.report.figures.style import CORRECT, OURS, SOFTMAX, WIDE, legend_below, new_axes, thin
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gmm_torch.functional.binomial import interval
+from gmm_torch.testing.binomial import interval
 from trainers.attacks.adaptive import AdaptiveAttack, Imitation, Joint
 from trainers.attacks.adaptive.checks import obstacles, weaknesses
 from trainers.attacks.adaptive.curve import Curve, trace, union

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Outputs
-from gmm_torch.detection.mondrian import MondrianCalibration
 from gmm_torch.detection.verdict import Verdict
 from trainers.attacks.adaptive.guarded import Guarded, guarded_logits
 from trainers.attacks.adaptive.sight import Sight, look, smooth_log_tail, smooth_score

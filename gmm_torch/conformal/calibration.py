@@ -1,0 +1,121 @@
+"""From scores to p-values, by rank among the scores of held-out inputs."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.conformal.p_values import (
+    calibration_size,
+    conformal_p_value,
+    exceeds,
+    rank,
+    smoothed_p_value,
+    threshold_index,
+)
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.checks import check_probability
+
+
+class Calibration(nn.Module):
+    """Scores of calibration inputs, and the p-values that follow from them.
+
+    The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
+    sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
+
+    Other calibrations have the same verbs, so they can stand in its place: `MondrianCalibration` holds the guarantee in
+    every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores predictions.
+    """
+
+    name = "marginal"
+
+    scores: Tensor
+
+    def __init__(self, scores: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("scores", torch.empty(0) if scores is None else scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
+        """Take over calibration scores (n,), finite.
+
+        Raises:
+            ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
+        """
+        if not bool(torch.isfinite(scores).all()):
+            bad = int((~torch.isfinite(scores)).sum())
+            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
+        self.require(alpha, len(scores))
+        self.scores = scores.detach().sort().values
+        return self
+
+    def smallest(self, alpha: float) -> int:
+        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        return calibration_size(alpha)
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha; without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self.require(alpha, len(self))
+        return self
+
+    def require(self, alpha: float, n: int) -> None:
+        """Raise unless n scores are enough for a p-value to be <= alpha."""
+        check_probability("alpha", alpha)
+        needed = self.smallest(alpha)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {n}: give more, or choose a "
+                "larger alpha"
+            )
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make another one like this, for files."""
+        return {}
+
+    def fresh(self) -> Self:
+        """Another one like this, without scores."""
+        return type(self)(**self.options())
+
+    def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
+        """(N,) p-values of scores (N,); see `conformal_p_value`.
+
+        With `uniform`, (N,) independent draws from (0, 1] such as `stream_uniforms`, they are randomised: exactly
+        uniform on clean inputs, ties or not; see `smoothed_p_value`.
+        """
+        self._check_fitted()
+        if uniform is None:
+            return conformal_p_value(score, self.scores)
+        return smoothed_p_value(score, self.scores, uniform)
+
+    def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by rank; see `exceeds`."""
+        self._check_fitted()
+        return exceeds(1 + rank(score, self.scores), len(self.scores) + 1, alpha)
+
+    def threshold(self, alpha: float) -> Tensor:
+        """The score () at and above which `accepts`; minus infinity where everything is accepted."""
+        self._check_fitted()
+        k = threshold_index(alpha, len(self.scores))
+        return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        scores = state_dict.get(prefix + "scores")
+        if isinstance(scores, Tensor):  # as many as were saved
+            self.scores = self.scores.new_empty(scores.shape, dtype=scores.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.scores.dim() != 1 or not self.scores.is_floating_point():
+            raise ValueError(f"calibration scores: expected (n,) numbers; got {self.scores.dtype} {self.scores.shape}")
+        if not bool(torch.isfinite(self.scores).all() & (self.scores.diff() >= 0).all()):
+            raise ValueError("calibration scores: expected finite numbers in ascending order; the state is damaged")
+
+    def _check_fitted(self) -> None:
+        if len(self.scores) == 0:
+            raise NotFittedError("no calibration scores yet: call calibrate(loader) with held-out inputs first")

@@ -1,0 +1,248 @@
+"""P-values by predicted class, so that no class bears all the false alarms."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.conformal.p_values import (
+    calibration_size,
+    comparable,
+    exceeds,
+    quotient,
+    smoothed_count,
+    threshold_index,
+)
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.checks import check_probability
+
+MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
+
+
+class MondrianCalibration(nn.Module):
+    """Calibration scores by predicted class: an input is ranked among those that the classifier gave the same class.
+
+    Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", section 4.5 (Mondrian conformal predictors).
+    The guarantee: for an input exchangeable with the calibration inputs, P(p <= a | predicted class) <= a for every
+    class with enough calibration inputs, and P(p <= a | predicted class is one of the pooled) <= a for the pool of the
+    others, on average over calibration sets.
+
+    Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of
+    the other classes join it. For an input of class c the classes are counted with that input among them: only so is
+    the pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
+
+    Args:
+        n_classes: C of the classifier.
+        min_size: calibration inputs that a class needs to stand alone; None for as many as alpha needs at least. Larger
+            groups have false alarm rates closer to alpha.
+    """
+
+    name = "by_class"
+    scores: Tensor
+    classes: Tensor
+    needed: Tensor
+    sizes: Tensor
+    table: Tensor
+    members: Tensor
+
+    def __init__(self, n_classes: int, min_size: int | None = None) -> None:
+        super().__init__()
+        if n_classes < 1 or (min_size is not None and min_size < 1):
+            raise ValueError(f"expected at least one class and min_size >= 1; got {n_classes} and {min_size}")
+        if n_classes**2 > MAX_NUMBERS:
+            raise ValueError(
+                f"n_classes: expected at most {math.isqrt(MAX_NUMBERS)} for a table of pairs; got {n_classes}"
+            )
+        self.n_classes = n_classes
+        self.min_size = min_size
+        self.register_buffer("scores", torch.empty(0))  # (n,) ascending within a class
+        self.register_buffer("classes", torch.empty(0, dtype=torch.long))  # (n,) ascending
+        self.register_buffer("needed", torch.tensor(0))  # (), what min_size came to at `fit`
+        self.register_buffer("sizes", torch.zeros(n_classes, dtype=torch.long), persistent=False)
+        self.register_buffer("table", torch.empty(n_classes, 0), persistent=False)  # (C, largest class), + infinity
+        self.register_buffer("members", torch.eye(n_classes, dtype=torch.bool), persistent=False)  # (C, C)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def smallest(self, alpha: float) -> int:
+        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        return max(calibration_size(alpha), self.min_size or 0)
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make another one like this, for files."""
+        return {"n_classes": self.n_classes, "min_size": self.min_size}
+
+    def fresh(self) -> Self:
+        """Another one like this, without scores."""
+        return type(self)(**self.options())
+
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor) -> Self:
+        """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.
+
+        Raises:
+            ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
+                be <= alpha; the message says how many it takes.
+        """
+        bad = int((~torch.isfinite(scores)).sum())
+        if bad:
+            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
+        _check_shape(predictions, scores)
+        self._check_classes(predictions)
+        needed = self.require(alpha, len(scores))
+        order = scores.detach().argsort(stable=True)
+        order = order[predictions[order].argsort(stable=True)]
+        self.scores, self.classes = scores.detach()[order], predictions[order].long()
+        self.needed = torch.tensor(needed, device=scores.device)
+        self._index()
+        return self
+
+    def target(self, alpha: float) -> Self:
+        """Be as if fitted at another alpha, which decides how many inputs a class needs to stand alone.
+
+        Without scores there is nothing to do.
+
+        Raises:
+            ValueError: as for `fit`; nothing has changed then.
+        """
+        check_probability("alpha", alpha)
+        if len(self):
+            self.needed = torch.full_like(self.needed, self.require(alpha, len(self)))
+            self._index()
+        return self
+
+    def require(self, alpha: float, n: int) -> int:
+        """How many inputs a group needs; raise unless n are as many at all."""
+        check_probability("alpha", alpha)
+        needed = self.smallest(alpha)
+        if n < needed:
+            raise ValueError(
+                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
+                f"{n}: give more, or choose a larger alpha"
+            )
+        return needed
+
+    @property
+    def pooled(self) -> Tensor:
+        """(C,) bool, whether the inputs of a class are compared with those of other classes too."""
+        return self.members.sum(1) > 1
+
+    @property
+    def group_sizes(self) -> Tensor:
+        """(C,) int64, among how many calibration scores an input of each class is ranked."""
+        return (self.members * self.sizes).sum(1)
+
+    def p_value(self, score: Tensor, predictions: Tensor, *, uniform: Tensor | None = None) -> Tensor:
+        """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
+
+        A score that is not a number counts as the least typical of all. Without gradient.
+
+        With `uniform`, (N,) independent draws from (0, 1], p = (#{scores of the group < score} + u (1 + #{scores of the
+        group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
+        pool, ties or not.
+        """
+        self._check(score, predictions)
+        size = self.group_sizes[predictions] + 1
+        up_to = self._rank(score, predictions, right=True)
+        if uniform is None:
+            return quotient(1 + up_to, size)
+        return quotient(smoothed_count(self._rank(score, predictions, right=False), up_to, uniform), size)
+
+    def accepts(self, score: Tensor, predictions: Tensor, *, alpha: float) -> Tensor:
+        """(N,) bool, whether p > alpha: the decision of every verdict, by rank; see `exceeds`."""
+        self._check(score, predictions)
+        return exceeds(1 + self._rank(score, predictions, right=True), self.group_sizes[predictions] + 1, alpha)
+
+    def threshold(self, alpha: float) -> Tensor:
+        """(C,) scores at and above which `accepts`, by predicted class; minus infinity where everything is accepted."""
+        self._check_fitted()
+        found = []
+        for own in self.members:
+            group = self.scores[own[self.classes]]
+            k = threshold_index(alpha, len(group))
+            found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
+        return torch.stack(found)
+
+    def _check(self, score: Tensor, predictions: Tensor) -> None:
+        self._check_fitted()
+        _check_shape(predictions, score)
+        if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
+            self._check_classes(predictions)
+
+    def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
+        """(N,) int64, how many scores of each input's group lie below its score, those equal to it included or not."""
+        dtype = torch.promote_types(score.dtype, self.table.dtype)  # see `rank`
+        columns = comparable(score).to(dtype).expand(self.n_classes, -1).contiguous()  # (C, N)
+        # plus infinity must not count what fills the table up
+        below = torch.minimum(torch.searchsorted(self.table.to(dtype), columns, right=right), self.sizes[:, None])
+        return (self.members[predictions] * below.T).sum(1)
+
+    def _index(self) -> None:
+        """Rebuild what follows from the scores and their classes."""
+        self.sizes = torch.bincount(self.classes, minlength=self.n_classes)
+        place = torch.arange(len(self), device=self.scores.device)
+        place = place - (self.sizes.cumsum(0) - self.sizes)[self.classes]
+        shape = (self.n_classes, int(self.sizes.max()))
+        if math.prod(shape) > MAX_NUMBERS:
+            raise ValueError(f"calibration scores: a table of {shape[0]} classes by {shape[1]} inputs is too large")
+        self.table = self.scores.new_full(shape, torch.inf)
+        self.table[self.classes, place] = self.scores
+        counts = self.sizes.tolist()
+        groups = [_group(c, counts, int(self.needed)) for c in range(self.n_classes)]
+        self.members = torch.zeros(self.n_classes, self.n_classes, dtype=torch.bool)
+        for c, group in enumerate(groups):
+            self.members[c, group] = True
+        self.members = self.members.to(self.scores.device)
+
+    def _check_classes(self, predictions: Tensor) -> None:
+        if len(predictions) and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
+            raise ValueError(
+                f"predictions: expected classes 0 to {self.n_classes - 1}; got {int(predictions.min())} to "
+                f"{int(predictions.max())}"
+            )
+
+    def _check_fitted(self) -> None:
+        if len(self.scores) == 0:
+            raise NotFittedError("no calibration scores yet: call fit(scores, alpha, predictions=...) first")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("scores", "classes"):  # as many as were saved
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):
+                setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        _check_shape(self.classes, self.scores)
+        if not self.scores.is_floating_point():
+            raise ValueError(f"calibration scores: expected numbers; got {self.scores.dtype}")
+        if len(self.classes):
+            self._check_classes(self.classes)
+            step = self.classes.diff()
+            ascending = ((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all()
+            if not bool(torch.isfinite(self.scores).all() & ascending):
+                raise ValueError(
+                    "calibration scores: expected finite numbers, ascending within ascending classes; the state is "
+                    "damaged"
+                )
+            self._index()
+
+
+def _check_shape(predictions: Tensor, scores: Tensor) -> None:
+    if predictions.shape != scores.shape or scores.dim() != 1 or predictions.is_floating_point():
+        raise ValueError(
+            f"predictions: expected one class per score, shape {tuple(scores.shape)} of integers; got "
+            f"{tuple(predictions.shape)} of {predictions.dtype}"
+        )
+
+
+def _group(c: int, counts: list[int], needed: int) -> list[int]:
+    """The classes that an input of class c is compared with: a function of the counts with that input included."""
+    counts = [count + (k == c) for k, count in enumerate(counts)]
+    pool = [k for k, count in enumerate(counts) if count <= needed]
+    size = sum(counts[k] for k in pool)
+    others = sorted((k for k, count in enumerate(counts) if count > needed), key=lambda k: (counts[k], k))
+    while 0 < size <= needed and others:
+        joining = others.pop(0)
+        pool.append(joining)
+        size += counts[joining]
+    return sorted(pool) if c in pool else [c]

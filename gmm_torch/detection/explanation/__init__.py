@@ -1,0 +1,1 @@
+"""Why an input was refused or accepted, and where a classifier errs."""

@@ -1,0 +1,176 @@
+"""Where a classifier errs: the components of a mixture, ranked by error rate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmm_torch.functional.counts import class_counts
+from gmm_torch.testing.binomial import interval
+
+N_PERMUTATIONS = 9999
+
+
+class Share(NamedTuple):
+    """A class and its share of some inputs."""
+
+    label: int
+    share: float
+
+
+class Confusion(NamedTuple):
+    """Inputs of one class that were taken for another."""
+
+    label: int
+    prediction: int
+    n: int
+
+
+@dataclass(frozen=True)
+class ComponentSummary:
+    """The labelled inputs whose most probable component this is.
+
+    Attributes:
+        component: its number.
+        n, n_errors: how many there are, and how many of them are predicted wrongly.
+        error_rate: n_errors / n, None where there are none.
+        interval: Clopper-Pearson interval of the error rate, (0, 1) where there are none.
+        predictions: predicted classes with their shares, the largest first.
+        confusions: wrong predictions, the most frequent first.
+    """
+
+    component: int
+    n: int
+    n_errors: int
+    error_rate: float | None
+    interval: tuple[float, float]
+    predictions: tuple[Share, ...]
+    confusions: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True)
+class Characterisation:
+    """What labelled inputs say about the components of a mixture.
+
+    Attributes:
+        components: all of them; the highest error rate first, those without inputs last.
+        n, n_errors: over all components.
+        difference_p: p-value of "the error rate is the same in all components", by permutation.
+        confidence: of each component's interval, not of all together.
+    """
+
+    components: tuple[ComponentSummary, ...]
+    n: int
+    n_errors: int
+    difference_p: float
+    confidence: float
+
+    def table(self, class_names: Sequence[str] | None = None) -> str:
+        """As text, a line for each component that has inputs.
+
+        Args:
+            class_names: index -> name; numbers where None.
+        """
+
+        def name(label: int) -> str:
+            return class_names[label] if class_names is not None else str(label)
+
+        bounds = f"{self.confidence:.0%} interval"
+        lines = [f"component      n   wrong  error rate  {bounds:>14}  predictions; confusions (truth > prediction)"]
+        for each in self.components:
+            if each.error_rate is None:
+                continue
+            made_of = ", ".join(f"{name(label)} {share:.0%}" for label, share in each.predictions[:3])
+            mistakes = ", ".join(f"{name(a)} > {name(b)} {n}" for a, b, n in each.confusions[:3])
+            low, high = each.interval
+            lines.append(
+                f"{each.component:>9} {each.n:>6} {each.n_errors:>7} {each.error_rate:>11.1%}  "
+                f"{f'{low:.1%} to {high:.1%}':>14}  {made_of}" + (f"; {mistakes}" if mistakes else "")
+            )
+        lines.append(f"error rates differ between components: p = {self.difference_p:.2g} (n = {self.n})")
+        return "\n".join(lines)
+
+    __str__ = table
+
+
+def characterise(
+    component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95, seed: int = 0
+) -> Characterisation:
+    """The components of N labelled inputs, ranked by error rate.
+
+    Args:
+        component: (N,) int64 in [0, n_components), the most probable component of each input.
+        prediction: (N,) int64, predicted classes.
+        label: (N,) int64, true classes, not negative.
+        n_components: K.
+        confidence: of the intervals.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: tensors of different shapes, or components or labels out of range.
+    """
+    if not component.shape == prediction.shape == label.shape == (len(component),):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (component, prediction, label))
+        raise ValueError(f"expected component, prediction and label of one shape (N,); got {shapes}")
+    if len(component) and (int(component.min()) < 0 or int(component.max()) >= n_components):
+        raise ValueError(f"component: expected 0 to {n_components - 1}; got {int(component.min())} or more")
+    if len(component) and int(torch.minimum(label, prediction).min()) < 0:
+        raise ValueError("label: expected classes, 0 or more; got negative ones: leave inputs without a class out")
+    component, prediction, label = component.cpu(), prediction.cpu(), label.cpu()
+    n_classes = int(torch.maximum(label, prediction).max()) + 1 if len(label) else 1
+    wrong = prediction != label
+    size = torch.bincount(component, minlength=n_components)
+    errors = torch.bincount(component[wrong], minlength=n_components)
+    predicted = class_counts(component, prediction, n_components, n_classes)
+    summaries = []
+    for k in range(n_components):
+        n, n_errors = int(size[k]), int(errors[k])
+        mistaken = wrong & (component == k)
+        pairs, counts = torch.stack([label[mistaken], prediction[mistaken]], 1).unique(dim=0, return_counts=True)
+        found = [Confusion(a, b, n_pair) for (a, b), n_pair in zip(pairs.tolist(), counts.tolist(), strict=True)]
+        summaries.append(
+            ComponentSummary(
+                component=k,
+                n=n,
+                n_errors=n_errors,
+                error_rate=n_errors / n if n else None,
+                interval=interval(n_errors, n, confidence),
+                predictions=shares(predicted[k]),
+                confusions=tuple(sorted(found, key=lambda confusion: -confusion.n)),
+            )
+        )
+    summaries.sort(key=lambda each: (each.error_rate is None, -(each.error_rate or 0), -each.n, each.component))
+    total = int(errors.sum())
+    return Characterisation(tuple(summaries), len(component), total, difference_p(size, errors, seed), confidence)
+
+
+def shares(counts: Tensor) -> tuple[Share, ...]:
+    """Classes that occur, with their shares, the largest first; from counts (C,)."""
+    total = int(counts.sum())
+    found = [Share(label, count / total) for label, count in enumerate(counts.tolist()) if count]
+    return tuple(sorted(found, key=lambda share: -share.share))
+
+
+def difference_p(size: Tensor, errors: Tensor, seed: int = 0) -> float:
+    """P-value of "the error rate is the same in all components", by permutation.
+
+    The errors are dealt out at random among the inputs, sizes of the components kept; the statistic is Pearson's
+    chi-squared.
+
+    Args:
+        size: (K,), inputs of each component.
+        errors: (K,), how many of them are predicted wrongly.
+        seed: of the permutations.
+    """
+    n = size[size > 0].double().numpy()
+    observed = errors[size > 0].double().numpy()
+    total = int(observed.sum())
+    if len(n) < 2 or total in (0, int(n.sum())):
+        return 1.0
+    drawn = np.random.default_rng(seed).multivariate_hypergeometric(n.astype(np.int64), total, N_PERMUTATIONS)
+    # Pearson's chi-squared, up to constants
+    statistic, spread = (observed**2 / n).sum(), (drawn**2 / n).sum(1)
+    return float((1 + (spread >= statistic * (1 - 1e-12)).sum()) / (N_PERMUTATIONS + 1))

@@ -1,0 +1,124 @@
+"""What a detector remembers of fitting and labelled inputs to explain others by; no verdict depends on it."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
+from gmm_torch.functional.counts import class_counts
+from gmm_torch.sampling import sample_rows
+
+# Fitting inputs that are kept as neighbours, and the numbers that they may take together: eight megabytes.
+MAX_KEPT, MAX_NUMBERS = 1000, 2**21
+
+
+class ComponentMemory(nn.Module):
+    """Of one mixture with K components over D features.
+
+    Attributes:
+        points: (M, D), those of the kept fitting inputs.
+        predicted: (K, C) int64, predicted classes by component, of the fitting inputs that the score learned from.
+        labelled: (K, C) int64, labels of held-out inputs by component; zero until such were given.
+        wrong: (K,) int64, how many of these were predicted wrongly.
+    """
+
+    points: Tensor
+    predicted: Tensor
+    labelled: Tensor
+    wrong: Tensor
+
+    def __init__(self, n_components: int, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("points", torch.empty(0, n_features))
+        self.register_buffer("predicted", torch.zeros(n_components, n_classes, dtype=torch.long))
+        self.register_buffer("labelled", torch.zeros(n_components, n_classes, dtype=torch.long))
+        self.register_buffer("wrong", torch.zeros(n_components, dtype=torch.long))
+
+
+class Memory(nn.Module):
+    """Of all mixtures of a score, in their order.
+
+    Attributes:
+        index: (M,) int64, which of the fitting inputs are remembered, in the order in which they were given; a random
+            sample that their order has no part in.
+        prediction: (M,) int64, their predicted classes.
+        mixtures: one `ComponentMemory` for each mixture.
+    """
+
+    index: Tensor
+    prediction: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.empty(0, dtype=torch.long))
+        self.register_buffer("prediction", torch.empty(0, dtype=torch.long))
+        self.mixtures = nn.ModuleList()
+
+    def build(self, models: Mapping[str, FeatureMixture], n_classes: int) -> Self:
+        """Make room for mixtures of these sizes; forgets what there was."""
+        self.index, self.prediction = self.index[:0], self.prediction[:0]
+        self.mixtures = nn.ModuleList(
+            ComponentMemory(model.mixture.n_components, model.mixture.n_features, n_classes)
+            for model in models.values()
+        )
+        return self
+
+    def fit(self, models: Mapping[str, FeatureMixture], outputs: Outputs) -> Self:
+        """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
+        logits = outputs.own_logits
+        prediction = logits.argmax(-1)
+        place = torch.arange(len(logits), device=logits.device) if outputs.place is None else outputs.place
+        width = sum(model.mixture.n_features for model in models.values())
+        n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
+        chosen = sample_rows(logits, n_kept)
+        self.index, order = place[chosen].sort()
+        chosen = chosen[order]
+        self.prediction = prediction[chosen]
+        for model, kept in zip(models.values(), self._kept(), strict=True):
+            points = model.points(outputs)
+            kept.points = points[chosen]
+            kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
+        return self
+
+    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> Self:
+        """Take labels and errors by component, in place of earlier ones.
+
+        Args:
+            component: (N, J) int64, the most probable component of each of the J mixtures, of N held-out inputs.
+            prediction: (N,) int64, their predicted classes.
+            labels: (N,) int64, their true classes.
+        """
+        wrong = (prediction != labels).long()
+        for own, kept in zip(component.unbind(1), self._kept(), strict=True):
+            kept.labelled = class_counts(own, labels, *kept.labelled.shape)
+            kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
+        return self
+
+    def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make room for stored tensors whose sizes the data decided."""
+        for name, buffer in list(self.named_buffers()):
+            owner, _, leaf = name.rpartition(".")
+            if leaf in ("index", "prediction", "points") and name in shapes:
+                setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
+
+    def check(self, n_fitted: int, n_classes: int) -> None:
+        """Raise unless a stored state is one that `fit` and `observe` could have left.
+
+        Raises:
+            ValueError: numbers of inputs, classes or counts that there can't be.
+        """
+        lists = [self.index, self.prediction, *(kept.points for kept in self._kept())]
+        counts = [value for kept in self._kept() for value in (kept.predicted, kept.labelled, kept.wrong)]
+        within = [(self.index, n_fitted), (self.prediction, n_classes)]
+        if (
+            len({len(each) for each in lists}) > 1
+            or any(bool((value < 0).any()) for value in counts)
+            or any(bool(((value < 0) | (value >= bound)).any()) for value, bound in within)
+        ):
+            raise ValueError("memory: expected as many points as inputs, classes that there are, and counts")
+
+    def _kept(self) -> list[ComponentMemory]:
+        return list(self.mixtures)  # type: ignore[arg-type]

@@ -1,0 +1,328 @@
+"""Why an input was refused or accepted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.explanation.component_report import Share, shares
+from gmm_torch.detection.explanation.examples import ComponentMemory, Memory
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, FeatureMixture, Place
+from gmm_torch.detection.scores import Score
+from gmm_torch.detection.scores.base import Breakdown
+from gmm_torch.detection.verdict import Verdict
+from gmm_torch.testing.binomial import interval
+
+N_SHOWN = 3  # features and classes in a sentence
+RESIDUAL = "distance to the principal subspace"
+
+
+@dataclass(frozen=True)
+class MixtureExplanation:
+    """What one mixture has to say about N inputs.
+
+    An input whose features are not finite has component -1, responsibility 0, contributions 0 and no neighbours.
+
+    Attributes:
+        component: (N,) int64, the most probable one.
+        posterior: (N, K), responsibilities of all components.
+        squared_distance: (N,) float64, squared Mahalanobis distance to the component's mean; the mixture expects D.
+        contributions: (N, S) float64, each feature's share of it, 1 on average; see `FeatureMixture.contributions`.
+        features: (N, T) int64, the columns of the largest contributions, the largest first.
+        nearest: (N, J) int64, positions among the fitting inputs of the nearest ones that were kept, nearest first.
+        distance: (N, J), how far they are, in standard deviations of the component.
+        nearest_prediction: (N, J) int64, the classes predicted for them.
+        predicted: (K, C) int64, predicted classes of the fitting inputs by component; None where unknown.
+        labelled: (K, C) int64, labels of held-out inputs by component; None unless `characterise` was called.
+        wrong: (K,) int64, how many of these were predicted wrongly; None like `labelled`.
+        n_features: D of the mixture.
+        name_of: from a column of `contributions` and class names to words.
+    """
+
+    component: Tensor
+    posterior: Tensor
+    squared_distance: Tensor
+    contributions: Tensor
+    features: Tensor
+    nearest: Tensor
+    distance: Tensor
+    nearest_prediction: Tensor
+    predicted: Tensor | None
+    labelled: Tensor | None
+    wrong: Tensor | None
+    n_features: int
+    name_of: Callable[[int, Sequence[str] | None], str]
+
+    @property
+    def responsibility(self) -> Tensor:
+        """(N,), of the component itself."""
+        return self.posterior.amax(-1)
+
+
+@dataclass(frozen=True)
+class ComponentFacts:
+    """One input's component, in plain numbers.
+
+    Attributes:
+        component: its number, -1 where the input's features are not finite.
+        responsibility: posterior probability of the component.
+        predictions: make-up of the component: predicted classes of fitting inputs; empty where unknown.
+        labels: the same of held-out labels; empty where none were given.
+        n_labelled, n_errors: held-out inputs of the component, and how many of them are predicted wrongly.
+        error_rate: n_errors / n_labelled, None where there are none.
+        error_interval: its Clopper-Pearson interval at 95 %.
+        squared_distance: to the component's mean.
+        n_features: D of the mixture, the squared distance it expects; new inputs are further off where it overfits.
+        features: those that contribute most, with their shares of the squared distance, the largest first.
+        nearest: (position among fitting inputs, distance, predicted class) of the nearest kept ones.
+    """
+
+    component: int
+    responsibility: float
+    predictions: tuple[Share, ...]
+    labels: tuple[Share, ...]
+    n_labelled: int
+    n_errors: int
+    error_rate: float | None
+    error_interval: tuple[float, float]
+    squared_distance: float
+    n_features: int
+    features: tuple[tuple[str, float], ...]
+    nearest: tuple[tuple[int, float, int], ...]
+
+
+@dataclass(frozen=True)
+class InputExplanation:
+    """One input, in plain numbers; `str` gives it in words.
+
+    Attributes:
+        prediction, score, p_value, accept: the verdict.
+        views: probability of the predicted class in each view.
+        part_p_values: of each part of a combined score; empty for a single score.
+        dominant: the part that lowers the score most; None for a single score.
+        mixtures: the facts of each mixture of the score; empty for a score without one.
+        class_names: index -> name, None for numbers.
+    """
+
+    prediction: int
+    score: float
+    p_value: float
+    accept: bool
+    views: dict[str, float]
+    part_p_values: dict[str, float]
+    dominant: str | None
+    mixtures: dict[str, ComponentFacts]
+    class_names: Sequence[str] | None = None
+
+    def name(self, label: int) -> str:
+        """A class in words."""
+        return str(label) if self.class_names is None else self.class_names[label]
+
+    @property
+    def leading(self) -> str | None:
+        """The mixture to look at first: that of the dominant part, else that of the least typical part with one."""
+        if self.dominant in self.mixtures:
+            return self.dominant
+        order = sorted(self.mixtures, key=lambda name: self.part_p_values.get(name, 1.0))
+        return order[0] if order else None
+
+    def __str__(self) -> str:
+        verdict = "accepted" if self.accept else "refused"
+        sentences = [f"{verdict} with p = {self.p_value:.3g}, predicted {self.name(self.prediction)}"]
+        if self.dominant is not None:
+            others = ", ".join(f"{name} {p:.2g}" for name, p in self.part_p_values.items() if name != self.dominant)
+            alone = f"{self.dominant} dominates (p = {self.part_p_values[self.dominant]:.2g}"
+            sentences.append(f"{alone}; {others})" if others else f"{alone})")
+        probabilities = ", ".join(f"{p:.2f} ({view})" for view, p in self.views.items())
+        sentences.append(f"probability of {self.name(self.prediction)}: {probabilities}")
+        if self.leading is None:
+            sentences.append("the score has no mixture, so no component and no features to name")
+        else:
+            sentences += self._component(self.leading)
+        return "; ".join(sentences)
+
+    def _component(self, name: str) -> list[str]:
+        facts = self.mixtures[name]
+        if facts.component < 0:
+            return [f"{name}: the features are not finite"]
+        about = f"{name}: component {facts.component} (responsibility {facts.responsibility:.2f}"
+        if facts.predictions:
+            about += "; " + ", ".join(f"{self.name(c)} {share:.0%}" for c, share in facts.predictions[:N_SHOWN])
+        if facts.error_rate is not None:
+            low, high = facts.error_interval
+            about += f"; {facts.error_rate:.1%} wrong of {facts.n_labelled}, {low:.1%} to {high:.1%}"
+        top = ", ".join(f"{feature} {in_figures(share)}" for feature, share in facts.features[:N_SHOWN])
+        return [
+            f"{about})",
+            f"squared distance {facts.squared_distance:.4g}, {facts.n_features} expected, most from {top}",
+        ]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why N inputs were refused or accepted; `explanation[i]` is one of them in plain numbers, and prints as words.
+
+    Attributes:
+        verdict: the detector's.
+        views: (N, V), probability of the predicted class in each view, 0 where the logits are not finite.
+        view_names: the V views.
+        part_p_values: of each part of a combined score, (N,); {} for a single score.
+        dominant: (N,) int64, index of the part that lowers the score most; None for a single score.
+        mixtures: what each mixture of the score says; {} for a score without one.
+    """
+
+    verdict: Verdict
+    views: Tensor
+    view_names: tuple[str, ...]
+    part_p_values: dict[str, Tensor]
+    dominant: Tensor | None
+    mixtures: dict[str, MixtureExplanation]
+    class_names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.verdict.prediction)
+
+    def __getitem__(self, i: int) -> InputExplanation:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"input {i} of {len(self)}")
+        names = list(self.part_p_values)
+        return InputExplanation(
+            prediction=int(self.verdict.prediction[i]),
+            score=float(self.verdict.score[i]),
+            p_value=float(self.verdict.p_value[i]),
+            accept=bool(self.verdict.accept[i]),
+            views=dict(zip(self.view_names, self.views[i].tolist(), strict=True)),
+            part_p_values={name: float(p[i]) for name, p in self.part_p_values.items()},
+            dominant=None if self.dominant is None else names[int(self.dominant[i])],
+            mixtures={name: _facts(mixture, i, self.class_names) for name, mixture in self.mixtures.items()},
+            class_names=self.class_names,
+        )
+
+
+@torch.no_grad()
+def explain(
+    score: Score,
+    extractor: FeatureExtractor,
+    memory: Memory,
+    outputs: Outputs,
+    verdict: Verdict,
+    breakdown: Breakdown,
+    *,
+    n_features: int = 5,
+    n_nearest: int = 5,
+    class_names: Sequence[str] | None = None,
+) -> Explanation:
+    """Gather what score and memory know about inputs; see `FailureDetector.explain`."""
+    of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
+    of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
+    influence = list(breakdown.influence.values())
+    mixtures = {
+        name: _explain_mixture(model, kept, memory, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
+        for (name, model), kept in zip(score.models().items(), memory.mixtures, strict=True)
+    }
+    return Explanation(
+        verdict=verdict,
+        views=torch.where(torch.isnan(of_predicted_class), 0, of_predicted_class),
+        view_names=extractor.views,
+        part_p_values=breakdown.p_values,
+        dominant=torch.stack(influence).argmax(0) if influence else None,
+        mixtures=mixtures,
+        class_names=class_names,
+    )
+
+
+def _explain_mixture(
+    model: FeatureMixture,
+    kept: ComponentMemory,
+    memory: Memory,
+    outputs: Outputs,
+    name_of: Callable[[int, Sequence[str] | None], str],
+    n_features: int,
+    n_nearest: int,
+) -> MixtureExplanation:
+    points = model.points(outputs)
+    posterior = model.mixture.predict_proba(points)
+    component = posterior.argmax(-1)
+    contributions = model.contributions(outputs, component)
+    finite = torch.isfinite(posterior).all(-1) & torch.isfinite(contributions).all(-1)
+    contributions = torch.where(finite[:, None], contributions, torch.zeros_like(contributions))
+    anchors = kept.points if n_nearest else kept.points[:0]  # none asked for, none measured: it is most of the work
+    distance = model.distances(points, anchors, component)
+    distance = torch.where(finite[:, None], distance, torch.full_like(distance, torch.inf))
+    distance, place = distance.topk(min(n_nearest, distance.shape[1]), largest=False)
+    reachable = torch.isfinite(distance)
+    absent = torch.full_like(place, -1)
+    observed = bool(kept.labelled.any())
+    return MixtureExplanation(
+        component=torch.where(finite, component, torch.full_like(component, -1)),
+        posterior=torch.where(finite[:, None], posterior, torch.zeros_like(posterior)),
+        squared_distance=torch.where(finite, contributions.sum(-1), torch.inf),
+        contributions=contributions,
+        features=contributions.topk(min(n_features, contributions.shape[1])).indices,
+        nearest=torch.where(reachable, memory.index[place], absent),
+        distance=distance,
+        nearest_prediction=torch.where(reachable, memory.prediction[place], absent),
+        predicted=kept.predicted if bool(kept.predicted.any()) else None,
+        labelled=kept.labelled if observed else None,
+        wrong=kept.wrong if observed else None,
+        n_features=model.mixture.n_features,
+        name_of=name_of,
+    )
+
+
+def _facts(mixture: MixtureExplanation, i: int, class_names: Sequence[str] | None) -> ComponentFacts:
+    k = int(mixture.component[i])
+    known = k >= 0
+    labels = shares(mixture.labelled[k]) if known and mixture.labelled is not None else ()
+    n = int(mixture.labelled[k].sum()) if known and mixture.labelled is not None else 0
+    wrong = int(mixture.wrong[k]) if known and mixture.wrong is not None else 0
+    columns = mixture.features[i].tolist() if known else []
+    neighbours = zip(
+        mixture.nearest[i].tolist(), mixture.distance[i].tolist(), mixture.nearest_prediction[i].tolist(), strict=True
+    )
+    return ComponentFacts(
+        component=k,
+        responsibility=float(mixture.responsibility[i]),
+        predictions=shares(mixture.predicted[k]) if known and mixture.predicted is not None else (),
+        labels=labels,
+        n_labelled=n,
+        n_errors=wrong,
+        error_rate=wrong / n if n else None,
+        error_interval=interval(wrong, n),
+        squared_distance=float(mixture.squared_distance[i]),
+        n_features=mixture.n_features,
+        features=tuple((mixture.name_of(c, class_names), float(mixture.contributions[i, c])) for c in columns),
+        nearest=tuple(each for each in neighbours if each[0] >= 0),
+    )
+
+
+def in_figures(value: float) -> str:
+    """Three significant figures, and thousands without an exponent."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int, Sequence[str] | None], str]:
+    widths = {block.layer: block.width for block in model.blocks}
+
+    def name(position: int, class_names: Sequence[str] | None = None) -> str:
+        place = model.place(position)
+        if place.layer is None:
+            return RESIDUAL
+        feature = _feature(place, widths[place.layer], extractor, class_names)
+        if len(extractor.views) == 1:
+            return feature
+        views = [extractor.views[view] for view in place.views]
+        return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
+
+    return name
+
+
+def _feature(place: Place, width: int, extractor: FeatureExtractor, class_names: Sequence[str] | None) -> str:
+    if place.layer == LOG_SOFTMAX:
+        return f"log-probability of {class_names[place.position] if class_names is not None else place.position}"
+    statistics = extractor.statistics.get(str(place.layer), ("",))
+    which, channel = divmod(place.position, width // len(statistics))
+    return f"{place.layer} {statistics[which]}".rstrip() + f"[{channel}]"

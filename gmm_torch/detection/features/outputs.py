@@ -1,0 +1,129 @@
+"""What a classifier gives a detector: logits and features of every view of every input."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection.features.inputs import Inputs, check_inputs, keys_of
+from gmm_torch.functional.log_odds import log_odds
+from gmm_torch.sampling import row_keys, salted, shuffle
+
+THEN = ", then "  # between the precisions of several batches
+
+
+class Outputs(NamedTuple):
+    """Logits and features of V views of the same N inputs; the first view is the input itself.
+
+    Attributes:
+        logits: (N, V, C), at least float32.
+        features: by layer, each (N, V_layer, D_layer), at least float32, of the first V_layer <= V views: of those that
+            a score reads (see `Score.reads`).
+        labels: (N,) int64, only where a score asks for labels.
+        keys: (N, 2) int64, `row_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
+        precision: in which the classifier computed them, in words; see `gmm_torch.detection.features.precision`. Empty
+            where nobody knows.
+        place: (N,) int64, the inputs' places among those that they were drawn from; None where they are all.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor]
+    labels: Tensor | None = None
+    keys: Tensor | None = None
+    precision: str = ""
+    place: Tensor | None = None
+
+    @property
+    def own_logits(self) -> Tensor:
+        """(N, C), of the inputs themselves."""
+        return self.logits[:, 0]
+
+    def log_odds(self) -> Tensor:
+        """Of the class predicted for the input itself, in each view, (N, V); see `functional.log_odds`."""
+        predicted = self.own_logits.argmax(-1)
+        return torch.stack([log_odds(logits, predicted) for logits in self.logits.unbind(1)], dim=1)
+
+    def classes(self, labels: bool) -> Tensor:
+        """(N,) int64: the labels, or the predictions.
+
+        Raises:
+            ValueError: labels are asked for, but there are none.
+        """
+        if not labels:
+            return self.own_logits.argmax(-1)
+        if self.labels is None:
+            raise ValueError(
+                "labels: the score was told to use labels, but the batches have none: give batches (x, label, ...), "
+                "or take predictions with labels=False"
+            )
+        return self.labels
+
+    def with_keys_of(self, x: Inputs) -> "Outputs":
+        """The same with the keys of their inputs, as a classifier takes them; labels among them count for nothing."""
+        return self._replace(keys=keys_of(check_inputs(x)))
+
+    def shuffled(self) -> Tensor:
+        """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.
+
+        It follows from the keys of all the inputs, or from the logits where there are none.
+        """
+        return shuffle(salted(self.own_keys))
+
+    def sorted_by_content(self) -> "Outputs":
+        """The same in the order of `shuffled`; itself where it has that order."""
+        keys, order = self.own_keys, self.shuffled()
+        return self if torch.equal(keys[order], keys) else self.rows(order)
+
+    @property
+    def own_keys(self) -> Tensor:
+        """(N, 2) int64: the keys, or those of the logits where there are none."""
+        return row_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
+
+    @property
+    def row_bytes(self) -> int:
+        """What logits and features of one input take."""
+        values = (self.logits, *self.features.values())
+        return sum(math.prod(value.shape[1:]) * value.element_size() for value in values)
+
+    def chunks(self, nbytes: int) -> Iterator["Outputs"]:
+        """Slices of about so many bytes each, so that what is computed from one is bounded; at least one slice."""
+        step = max(1, nbytes // max(1, self.row_bytes))
+        for start in range(0, max(1, len(self.logits)), step):
+            yield self.rows(slice(start, start + step))
+
+    @staticmethod
+    def cat(parts: Sequence["Outputs"]) -> "Outputs":
+        """Several batches, one after another."""
+        features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
+        logits = torch.cat([part.logits for part in parts])
+        labels, keys, place = (joined([getattr(part, name) for part in parts]) for name in ("labels", "keys", "place"))
+        return Outputs(logits, features, labels, keys, precisions(part.precision for part in parts), place)
+
+    def rows(self, index: Tensor | slice) -> "Outputs":
+        """Some of the inputs."""
+        return self.map(lambda value: value[index])
+
+    def to(self, dtype: torch.dtype) -> "Outputs":
+        """The same in another floating-point type."""
+        return self.map(lambda value: value.to(dtype) if value.is_floating_point() else value)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        """Every tensor changed in the same way."""
+        features = {name: change(value) for name, value in self.features.items()}
+        labels, keys, place = (
+            None if value is None else change(value) for value in (self.labels, self.keys, self.place)
+        )
+        return Outputs(change(self.logits), features, labels, keys, self.precision, place)
+
+
+def precisions(found: Iterable[str]) -> str:
+    """The precisions of several batches in words, each once."""
+    return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN)))
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The parts one after another; None where one of them is missing."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None

@@ -1,0 +1,205 @@
+"""What the modules of a classifier give as it runs, and whether each row of it belongs to one input."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.features.inputs import Inputs, changed, n_inputs, run
+from gmm_torch.detection.features.places import one_row_each, tensors
+from gmm_torch.detection.features.pooling import channels_axis
+from gmm_torch.detection.features.wrappers import as_written, named_networks
+
+N_TRACED = 3  # inputs: a layer that folds others into the batch axis gives another number of rows
+TURNED = (1, 2, 0)  # an order of them in which none stays where it was
+FARTHER = 1e-3  # of its norm, by which a row may be farther from its own input's row than from another's
+UNIT_SUM = 1e-2  # by which attention probabilities may miss a sum of one, in half precision
+
+
+class Trace(NamedTuple):
+    """A module that finished running, and what it gave: the first tensor of it that has a row an input.
+
+    Attributes:
+        path, module: as in `named_modules`, without wrappers.
+        name: the path, with "@k" for the k-th run of a module that runs several times in a pass.
+        shape: of what it gave.
+        size: that without batch and channels; () for rows.
+        given: which tensor it was: modules that hand on what another gave have the same number.
+        is_plain: whether it gave that tensor alone.
+        is_sequence: whether that is (N, T, C).
+        is_map: whether that is a signal (N, C, L), or has positions along two axes or more, and no part of attention.
+    """
+
+    path: str
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    given: int
+    is_plain: bool
+    is_sequence: bool
+    is_map: bool
+
+
+class _Run(NamedTuple):
+    """One run of a module: the number of the first tensor that it took, and what it gave."""
+
+    path: str
+    call: int
+    module: nn.Module
+    taken: int
+    given: Tensor
+    is_plain: bool
+
+
+def traced(x: Inputs) -> Inputs:
+    """Three inputs of a batch, repeated where there are fewer.
+
+    Raises:
+        ValueError: there is none.
+    """
+    n = n_inputs(x)
+    if not n:
+        raise ValueError(
+            "layers: expected at least one input to find them by; got an empty batch: give another, or names"
+        )
+    return changed(x, lambda value: value[torch.arange(N_TRACED, device=value.device) % n])
+
+
+@torch.no_grad()
+def trace(classifier: nn.Module, x: Inputs) -> list[Trace]:
+    """The modules of a classifier that run on x, in the order in which they finish, with one row an input.
+
+    The inputs run a second time in another order: what does not follow them (positions or time along the first axis,
+    a batch that is sorted by something) is left out. So is a module that runs several times in a pass, unless it takes
+    what it gave before, as a block that stands for several does.
+
+    Raises:
+        ValueError: the logits do not follow the inputs.
+    """
+    x = traced(x)
+    ran: list[_Run] = []
+    kept: list[Any] = []  # so that no other tensor gets the same number
+    times: Counter[str] = Counter()
+
+    def note(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        times[path] += 1
+        given = one_row_each(output, N_TRACED)
+        if given is not None:
+            taken = one_row_each((args, kwargs), N_TRACED)
+            kept.extend((given, taken))
+            ran.append(_Run(path, times[path], module, id(taken), given, isinstance(output, Tensor)))
+
+    logits = one_row_each(_watched(classifier, x, note), N_TRACED)
+    follow: set[tuple[str, int]] = set()
+    first = {(each.path, each.call): each.given for each in ran}
+    again: Counter[str] = Counter()
+
+    def compare(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        again[path] += 1
+        before, given = first.get((path, again[path])), one_row_each(output, N_TRACED)
+        if before is not None and given is not None and rows_follow(before, given):
+            follow.add((path, again[path]))
+
+    order = torch.tensor(TURNED)
+    moved = changed(x, lambda value: value[order.to(value.device)])
+    turned = one_row_each(_watched(classifier, moved, compare), N_TRACED)
+    if logits is not None and turned is not None and not rows_follow(logits, turned):
+        raise ValueError(
+            f"classifier: expected logits (N, C) in the order of the inputs; got {tuple(logits.shape)} in another one: "
+            "wrap it so that row i is for input i"
+        )
+    chained = _chained(ran)
+    attention = tuple(f"{path}." for path, module in named_networks(classifier) if is_attention(module))
+    return [
+        _as_trace(each, times[each.path] > 1, each.path.startswith(attention))
+        for each in ran
+        if (each.path, each.call) in follow and (times[each.path] == 1 or each.path in chained)
+    ]
+
+
+def rows_follow(before: Tensor, after: Tensor) -> bool:
+    """Whether rows (3, ...) of inputs in the order `TURNED` are those of the inputs as they were, moved likewise."""
+    if before.shape != after.shape:
+        return False
+    # What is not finite is no sign of another order: such inputs are counted elsewhere.
+    old, new = (value.flatten(1).float().nan_to_num(0, 0, 0) for value in (before, after))
+    distance = torch.linalg.vector_norm(new[:, None] - old, dim=-1)
+    own = distance[torch.arange(N_TRACED), list(TURNED)]
+    return bool((own <= distance.amin(1) + FARTHER * torch.linalg.vector_norm(old, dim=-1).amax()).all())
+
+
+def _chained(ran: list[_Run]) -> set[str]:
+    """The modules that took, each time but the first, what they gave the time before."""
+    runs: dict[str, list[_Run]] = {}
+    for each in ran:
+        runs.setdefault(each.path, []).append(each)
+    return {
+        path
+        for path, calls in runs.items()
+        if len(calls) > 1 and all(b.taken == id(a.given) for a, b in pairwise(calls))
+    }
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is called attention: within it maps have heads and tokens for axes."""
+    name = type(module).__name__.lower()
+    return "attention" in name or "attn" in name
+
+
+def _as_trace(each: _Run, repeated: bool, in_attention: bool) -> Trace:
+    value = each.given
+    axis = channels_axis(each.module, value)
+    size = list(value.shape[1:])
+    del size[axis - 1]
+    return Trace(
+        each.path,
+        f"{each.path}@{each.call}" if repeated else each.path,
+        each.module,
+        tuple(value.shape),
+        tuple(size),
+        id(value),
+        each.is_plain,
+        value.dim() == 3 and axis == 2,
+        (value.dim() > 3 or (value.dim() == 3 and axis == 1))
+        and not repeated
+        and not in_attention
+        and not _is_probability(value),
+    )
+
+
+def _is_probability(value: Tensor) -> bool:
+    """Whether a map holds numbers that sum to one along its last axis: to what each token attends."""
+    return value.shape[-1] > 1 and bool((value >= 0).all() and ((value.float().sum(-1) - 1).abs() < UNIT_SUM).all())
+
+
+def _watched(classifier: nn.Module, x: Inputs, note: Callable[..., None]) -> Any:
+    """What the classifier makes of x; `note` hears of every module by name, what it takes and gives."""
+    with ExitStack() as stack:
+        stack.enter_context(as_written(classifier))
+        seen: set[int] = set()
+        for path, module in named_networks(classifier):
+            if path and id(module) not in seen:
+                seen.add(id(module))
+                hook = partial(note, path)
+                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        return run(classifier, x)
+
+
+@torch.no_grad()
+def last_shapes(classifier: nn.Module, x: Inputs, kind: type[nn.Module]) -> list[tuple[str, tuple[int, ...], int]]:
+    """Name, shape and number of inputs of the last module of a kind to run on x, whatever it gives; at most one."""
+    x = traced(x)
+    found: list[tuple[str, tuple[int, ...], int]] = []
+
+    def note(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if isinstance(module, kind):
+            found.extend((path, tuple(value.shape), N_TRACED) for value in tensors(output)[:1])
+
+    _watched(classifier, x, note)
+    return found[-1:]

@@ -1,0 +1,1 @@
+"""Work on streams of inputs in memory of bounded size."""

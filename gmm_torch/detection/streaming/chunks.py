@@ -1,0 +1,68 @@
+"""Work on outputs that come in batches, done on larger chunks of bounded size."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from gmm_torch.detection.features.outputs import Outputs
+
+T = TypeVar("T")
+CHUNK = 2**27  # bytes of outputs that are worked on at a time
+
+
+class Chunks(Generic[T]):
+    """Does some work on a stream of outputs: on as many at a time as a chunk holds, on no batch twice.
+
+    What it gives for a stream that fits into one chunk does not depend on the stream's batches.
+
+    Args:
+        work: from outputs to what is kept of them.
+        nbytes: of a chunk.
+    """
+
+    def __init__(self, work: Callable[[Outputs], T], nbytes: int = CHUNK) -> None:
+        self.work = work
+        self.nbytes = nbytes
+        self._waiting: list[Outputs] = []
+        self._n_waiting = 0
+        self._done: list[T] = []
+
+    def add(self, outputs: Outputs) -> None:
+        """Take the next batch."""
+        self._waiting.append(outputs)
+        self._n_waiting += len(outputs.logits)
+        if self._n_waiting * outputs.row_bytes >= self.nbytes:
+            self._work()
+
+    def end(self) -> list[T]:
+        """What the work gave, chunk after chunk.
+
+        Raises:
+            ValueError: there was no batch.
+        """
+        if self._waiting:
+            self._work()
+        if not self._done:
+            raise ValueError("loader: expected at least one batch; got none")
+        return self._done
+
+    def _work(self) -> None:
+        outputs = Outputs.cat(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        self._done.append(self.work(outputs))
+
+
+def in_chunks(compute: Callable[[Outputs], Tensor], outputs: Outputs) -> Tensor:
+    """The rows (N, ...) that are computed of outputs, of a chunk at a time: what lies between is bounded."""
+    found, done = None, 0
+    for part in outputs.chunks(CHUNK):
+        rows = compute(part)
+        if len(part.logits) == len(outputs.logits):
+            return rows
+        if found is None:
+            found = rows.new_empty(len(outputs.logits), *rows.shape[1:])
+        found[done : done + len(rows)] = rows
+        done += len(rows)
+    assert found is not None
+    return found

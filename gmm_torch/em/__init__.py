@@ -1,0 +1,1 @@
+"""Expectation-maximisation: one pass = accumulate sufficient statistics, reduce over processes, update."""

@@ -1,0 +1,144 @@
+"""Whatever a fit may be given, as batches of points on one device."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Rows that are brought to the device at once from arrays that live elsewhere.
+ROWS = 2**16
+# Sums of weights that float64 divides by, and sums over processes, without losing digits.
+TOTAL_WEIGHT = (1e-290, 1e300)
+
+Points = Tensor | np.ndarray | Iterable[Any]
+
+
+class Batches:
+    """Iterates over (x, weight) on `device`, again at each pass.
+
+    Args:
+        source: a tensor or array (N, D), a memory map or a table of pandas included, or an iterable of batches, each
+            x (n, D) or a tuple or list whose first entry is x; anything after it (labels, indices) is ignored. Arrays
+            may have any byte order and strides; longdouble is rounded to float64.
+        n_features: D.
+        device: where the batches are wanted.
+        sample_weight: (N,) weights >= 0, with a tensor or array only.
+
+    Raises:
+        ValueError: wrong rank, width, length or weights; an iterator that can be read only once.
+        TypeError: not floating point, or nothing that holds points.
+    """
+
+    def __init__(
+        self,
+        source: Points,
+        n_features: int,
+        device: torch.device,
+        sample_weight: Tensor | np.ndarray | None = None,
+    ) -> None:
+        if not isinstance(source, Tensor | np.ndarray) and hasattr(source, "__array__"):
+            source = np.asarray(source)
+        self.source = source
+        self.n_features = n_features
+        self.device = device
+        self.weight = None
+        if isinstance(source, Tensor | np.ndarray):
+            check_points(source, n_features)
+            if sample_weight is not None:
+                self.weight = check_weight(sample_weight, len(source))
+        elif isinstance(source, Iterator):
+            raise ValueError(
+                "expected data that can be read again at every pass (a tensor, an array or a DataLoader); got an "
+                f"iterator of type {type(source).__name__}: pass what it was made from"
+            )
+        elif not isinstance(source, Iterable):
+            raise TypeError(f"expected a tensor, an array or an iterable of batches; got {type(source).__name__}")
+        elif sample_weight is not None:
+            raise ValueError("sample_weight: expected with a tensor or an array only; got an iterable of batches")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if isinstance(self.source, Tensor | np.ndarray):
+            whole = isinstance(self.source, Tensor) and self.source.device == self.device
+            step = max(len(self.source), 1) if whole else ROWS
+            for start in range(0, len(self.source), step):
+                rows = slice(start, start + step)
+                yield (
+                    self._move(self.source[rows]),
+                    None if self.weight is None else self._move(self.weight[rows]),
+                )
+            return
+        for batch in self.source:
+            x = first_of(batch)
+            check_points(x, self.n_features)
+            yield self._move(x), None
+
+    def _move(self, x: Tensor | np.ndarray) -> Tensor:
+        return as_tensor(x).detach().to(self.device)
+
+
+def first_of(batch: Any) -> Tensor:
+    """The points of a batch that may carry labels or indices after them."""
+    result: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
+    return result
+
+
+def as_tensor(x: Tensor | np.ndarray, name: str = "x") -> Tensor:
+    """A tensor as it is; of an array of any byte order, strides and width a copy.
+
+    A memory map is read-only, and only the part of it that is asked for is copied.
+
+    Raises:
+        ValueError: a masked array that hides values.
+    """
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name}: expected an array without masked values: drop them, or see gmm_torch.operations.missing"
+        )
+    native = x.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(x, dtype=np.float64 if native == np.longdouble else native, order="C"))
+
+
+def check_points(x: Any, n_features: int, name: str = "x") -> None:
+    """Raise unless x is dense floating point, of 16 bits or more, of shape (N, n_features)."""
+    if not isinstance(x, Tensor | np.ndarray):
+        raise TypeError(
+            f"{name}: expected a tensor or an array; got {type(x).__name__}: convert it, for instance with torch.tensor"
+        )
+    if isinstance(x, Tensor):
+        if x.layout != torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor; got {x.layout}: convert it with .to_dense()")
+        floating = x.dtype.is_floating_point and x.dtype.itemsize > 1
+    else:
+        floating = np.issubdtype(x.dtype, np.floating)
+    if not floating:
+        raise TypeError(f"{name}: expected floating point; got {x.dtype}: convert it, for instance with .float()")
+    if x.ndim != 2 or x.shape[1] != n_features:
+        raise ValueError(f"{name}: expected shape (N, {n_features}); got {tuple(x.shape)}")
+
+
+def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
+    """Weights as a float64 tensor; raise unless there are n, finite, >= 0, and of a sum within `TOTAL_WEIGHT`."""
+    if not isinstance(weight, Tensor):
+        array = np.ma.asanyarray(weight)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"sample_weight: expected real numbers; got {array.dtype}")
+        weight = as_tensor(array, "sample_weight")
+    weight = weight.double()
+    if weight.shape != (n,):
+        raise ValueError(f"sample_weight: expected shape ({n},); got {tuple(weight.shape)}")
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+        raise ValueError("sample_weight: expected finite numbers >= 0; got a negative one, NaN or infinity")
+    if not bool((weight > 0).any()):
+        raise ValueError("sample_weight: expected at least one positive weight; got zeros only")
+    low, high = TOTAL_WEIGHT
+    total = float(weight.sum())
+    if not low <= total <= high:
+        raise ValueError(
+            f"sample_weight: expected a sum from {low:g} to {high:g}; got {total:g}: multiply all by a constant, which "
+            "changes no result"
+        )
+    return weight

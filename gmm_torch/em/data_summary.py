@@ -1,0 +1,254 @@
+"""The first pass over the data: its location and scale, and a sample to initialise from."""
+
+import functools
+import math
+import operator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.distributed import gather_objects, is_distributed
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.sampling import row_keys
+
+# Share of a sample that must lie in cells of their own for the cells to have been fit to draw it by.
+APART = 0.9
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """The affine map that EM works behind: z = (x - location) / scale.
+
+    A mixture is affine-equivariant, so the fit is the same and the parameters map back exactly. The location is a
+    round number and the scale a power of two, so both are exact in float32 and neither hangs on the last digits of a
+    sum (whose order differs between one process and two).
+
+    Attributes:
+        location: (D,) float64.
+        scale: (D,) float64, of a typical other feature where a feature is constant.
+        unit: (D,) float64, positive: the variance of the data after the map. That of a constant feature is taken for
+            the geometric mean of the others, and one where all are constant.
+    """
+
+    location: Tensor
+    scale: Tensor
+    unit: Tensor
+
+    def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
+        return self.columns(x, dtype).mT
+
+    def columns(self, x: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
+        """`apply`, stored feature by feature: (D, n), contiguous; written into `out` where that is given."""
+        wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        columns = out if out is not None and wide == dtype else x.new_empty(x.shape[::-1], dtype=wide)
+        torch.sub(x.mT.to(wide), self.location.to(wide)[:, None], out=columns)
+        columns.mul_(self.scale.reciprocal().to(wide)[:, None])  # exact: a power of two
+        if out is None:
+            return columns.to(dtype)
+        return columns if columns is out else out.copy_(columns)
+
+    def undo(self, family: CovarianceFamily, parameters: Parameters) -> Parameters:
+        """Parameters of standardised points as parameters of raw ones, whose means are relative to the location."""
+        factors = family.rescale(parameters.factors, self.scale)
+        return Parameters(parameters.log_weights, parameters.means * self.scale, factors)
+
+    def parameters(self, family: CovarianceFamily, raw: Parameters, location: Tensor) -> Parameters:
+        """The inverse of `undo`, from parameters whose means are relative to any `location` (D,)."""
+        means = (raw.means.double() + (location.double() - self.location)) / self.scale
+        factors = family.rescale({name: value.double() for name, value in raw.factors.items()}, 1 / self.scale)
+        return Parameters(raw.log_weights.double(), means, factors)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Mergeable summary of weighted points; `+` merges two.
+
+    Attributes:
+        rows: () int64, number of rows, of zero weight and not finite included.
+        n_bad: () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise.
+        first_bad: () int64, position of the first of them in the order of the merges; `rows` or more if there is none.
+        count: () int64, number of points of positive weight.
+        mass: () float64, sum of weights.
+        mean: (D,) float64.
+        deviation: (D,) float64, root of the weighted mean of squared deviations from the mean; the squares themselves
+            would leave the range of float64 at data beyond 1e-154 and 1e154.
+        largest: () float64, the largest absolute value.
+        kept, kept_weight, keys: (m, D), (m,), (m, 2): distinct points, in the order of their exact keys, the summed
+            weights of each and the `row_keys`; the `capacity` with the smallest keys of cells, and half as many with
+            the smallest exact keys.
+        capacity: the largest number of points of a sample.
+    """
+
+    rows: Tensor
+    n_bad: Tensor
+    first_bad: Tensor
+    count: Tensor
+    mass: Tensor
+    mean: Tensor
+    deviation: Tensor
+    largest: Tensor
+    kept: Tensor
+    kept_weight: Tensor
+    keys: Tensor
+    capacity: int
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "Survey":
+        """Survey of x (n, D) with weights (n,) >= 0 or None for ones.
+
+        Points of zero weight are left out as if they were not there.
+        """
+        rows = torch.tensor(len(x), device=x.device)
+        # A number less itself is zero unless it is not finite; summed by rows that costs a fraction of `all`.
+        finite = (x - x).sum(1) == 0
+        position = torch.arange(len(x), device=x.device)
+        first_bad = position.masked_fill(finite, len(x)).amin() if len(x) else rows
+        counts = finite if weight is None else finite & (weight > 0)
+        if not bool(counts.all()):
+            x, weight = x[counts], None if weight is None else weight[counts]
+        w = x.new_ones(len(x), dtype=torch.float64) if weight is None else weight.double()
+        mass = w.sum()
+        # Centring on a point first keeps the digits of data far from the origin.
+        anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
+        low, high = (bound.double() for bound in x.aminmax(dim=0)) if len(x) else (anchor, anchor)
+        largest = torch.maximum(high, -low).amax()
+        # In units of the largest deviation, a power of two, no square overflows, nor do all underflow.
+        unit = torch.exp2(torch.maximum(high - anchor, anchor - low).log2().ceil())
+        unit = torch.where((unit > 0) & torch.isfinite(unit), unit, torch.ones_like(unit))
+        relative = (x - anchor).div_(unit)
+        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
+        shift = (w @ relative) / safe_mass
+        deviation = ((w @ relative.sub_(shift).square_()) / safe_mass).sqrt() * unit
+        exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        keys = row_keys(exact, seed)
+        count = torch.tensor(len(x), device=x.device)
+        n_bad = (~finite).sum()
+        mean = anchor + shift * unit
+        survey = cls(rows, n_bad, first_bad, count, mass, mean, deviation, largest, exact, w, keys, capacity)
+        return survey._trim()
+
+    def _trim(self) -> "Survey":
+        """Add up the weights of equal points, and keep those with the smallest keys of either kind."""
+        exact, order = self.keys[:, 1].sort(stable=True)
+        exact, group, size = exact.unique_consecutive(return_inverse=True, return_counts=True)
+        first = order[size.cumsum(0) - size]
+        weight = self.kept_weight.new_zeros(len(first)).index_add_(0, group, self.kept_weight[order])
+        if len(first) > self.capacity:
+            cell = self.keys[first, 0]
+            last = cell.kthvalue(self.capacity).values
+            stays, ties = cell < last, cell == last
+            stays |= ties & (ties.cumsum(0) <= self.capacity - stays.sum())
+            stays[: self._n_exact] = True
+            first, weight = first[stays], weight[stays]
+        return replace(self, kept=self.kept.index_select(0, first), kept_weight=weight, keys=self.keys[first])
+
+    @property
+    def _n_exact(self) -> int:
+        return max(1, self.capacity // 2)
+
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """A uniform sample of the distinct points, (m, D), and their weights (m,), m at most `capacity`.
+
+        It is drawn by the keys of the cells, which other last digits leave as they are. Points that lie close together
+        for their distance from the origin share cells, which would be drawn as a whole: of those half as many are
+        drawn, by their exact keys.
+        """
+        by_cell = self.keys[:, 0].argsort(stable=True)
+        if len(by_cell) > self.capacity:
+            by_cell = by_cell[: self.capacity]
+            if len(self.keys[by_cell, 0].unique_consecutive()) < APART * self.capacity:
+                by_cell = torch.arange(self._n_exact, device=by_cell.device)
+        return self.kept.index_select(0, by_cell), self.kept_weight[by_cell]
+
+    def __add__(self, other: "Survey") -> "Survey":
+        """Merge by Chan, Golub, LeVeque (1983), equation 2.1."""
+        mass = self.mass + other.mass
+        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
+        share, rest = other.mass / safe_mass, self.mass / safe_mass
+        delta = torch.where(self.mass > 0, other.mean - self.mean, torch.zeros_like(self.mean))
+        mean = torch.where(self.mass > 0, self.mean + delta * share, other.mean)
+        within = torch.hypot(self.deviation * rest.sqrt(), other.deviation * share.sqrt())
+        merged = Survey(
+            self.rows + other.rows,
+            self.n_bad + other.n_bad,
+            torch.where(self.n_bad > 0, self.first_bad, self.rows + other.first_bad),
+            self.count + other.count,
+            mass,
+            mean,
+            torch.hypot(within, delta * (share * rest).sqrt()),
+            torch.maximum(self.largest, other.largest),
+            torch.cat([self.kept, other.kept]),
+            torch.cat([self.kept_weight, other.kept_weight]),
+            torch.cat([self.keys, other.keys]),
+            self.capacity,
+        )
+        return merged._trim()
+
+    def reduce(self) -> "Survey":
+        """The sum over all processes."""
+        if not is_distributed():
+            return self
+        states = gather_objects({name: value.cpu() for name, value in self.state_dict().items()})
+        total = functools.reduce(operator.add, map(Survey.from_state_dict, states))
+        device = self.mean.device
+        return Survey.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
+
+    def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
+        """Location and scale of the surveyed points; one scale for all features unless `per_feature`.
+
+        Args:
+            per_feature: whether every feature has a scale of its own.
+            smallest: what no scale is below.
+        """
+        deviation, varies = self.deviation, self.varies
+        if not per_feature:
+            deviation = root_mean_square(deviation).expand_as(deviation)
+            varies = (deviation > root_mean_square(self.noise)).expand_as(deviation)
+        log_deviation = torch.where(varies, deviation, torch.ones_like(deviation)).log2()
+        typical = (log_deviation.sum() / varies.sum().clamp_min(1)).expand_as(log_deviation)
+        # Noise that is larger than all that varies elsewhere would, in units of that, leave the range of float32.
+        constant = torch.maximum(typical, deviation.log2())
+        log_deviation = torch.where(varies, log_deviation, constant)
+        log_scale = log_deviation.round()
+        if smallest > 0:
+            log_scale = log_scale.clamp_min(math.ceil(math.log2(smallest)))
+        scale = torch.exp2(log_scale)
+        grid = scale / 64
+        steps = self.mean / grid
+        location = torch.where(steps.abs() < 2**53, steps.round() * grid, self.mean)
+        location = location.to(self.kept.dtype).double()
+        return Standardisation(location, scale, torch.exp2(2 * (log_deviation - log_scale)))
+
+    @property
+    def noise(self) -> Tensor:
+        """(D,), the rounding error of the data themselves, which must not count as spread."""
+        return self.mean.abs() * torch.finfo(self.kept.dtype).eps
+
+    @property
+    def varies(self) -> Tensor:
+        """(D,) bool, which features are not constant."""
+        return self.deviation > self.noise
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A flat mapping of names to tensors; `from_state_dict` reads it back."""
+        return {**vars(self), "capacity": torch.tensor(self.capacity, device="cpu")}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":
+        """The inverse of `state_dict`."""
+        return cls(**{**state, "capacity": int(state["capacity"])})  # type: ignore[arg-type]
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Of numbers (D,) >= 0 of any size: ()."""
+    largest = x.amax()
+    return (x / torch.where(largest > 0, largest, torch.ones_like(largest))).square().mean().sqrt() * largest
+
+
+def sample_capacity(n_components: int) -> int:
+    """How many points initialisation works on: enough to place the means, few enough to be quick."""
+    result: int = max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))
+    return result

@@ -1,0 +1,538 @@
+"""Expectation-maximisation as a machine: one pass = accumulate statistics -> reduce over processes -> advance.
+
+    em = EM(family, n_components, n_features)
+    while not em.done:
+        total = em.collect(batches)
+        em.advance(total.reduce())
+
+Full-batch, streamed and distributed fitting are these three lines; only where the batches come from differs.
+"""
+
+import functools
+import logging
+import math
+import operator
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.devices import budget, full_precision, is_host
+from gmm_torch.em.data_summary import Standardisation, Survey, sample_capacity
+from gmm_torch.em.estep import Assignment, EStep, tight_components
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.em.prior import Prior
+from gmm_torch.em.statistics import Statistics
+from gmm_torch.errors import ConvergenceWarning
+from gmm_torch.init import get_initialisation
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["survey", "assign", "em", "done"]
+
+# Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
+CHECK_EVERY = 5
+# Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
+RIDGE_FLOOR = 1e-10
+# Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
+SURVEY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
+# A component with less than this share of a point, in summed responsibilities, is without points.
+DEAD_MASS = 1e-6
+
+
+@dataclass(frozen=True)
+class EMOptions:
+    """What a fit may be asked for; names as in scikit-learn where it has them.
+
+    Attributes:
+        max_iter: largest number of EM iterations.
+        tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
+        reg_covar: added to the diagonal of every covariance; never below 1e-10 of the variance.
+        reg_mode: "relative": `reg_covar` is a fraction of each feature's variance (of a constant feature: of the
+            geometric mean of the others'), and the E-step allows for it, so the objective never falls. "absolute":
+            `reg_covar` is a variance and the E-step ignores it, which is what scikit-learn does; the log-likelihood
+            can then fall, by no more than the regularisation's own effect, where a component collapses.
+        n_init: number of restarts, run as one batch; the best is kept.
+        prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
+            then includes the prior, divided by the number of points. Where points have weights, one of the prior has
+            the mean weight of those that have any.
+        weight_concentration: Dirichlet parameter of the weights, >= 1, counted in the same points.
+        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, counted as
+            for the prior, see `oracle_approximating_shrinkage`; the objective can then fall.
+        init_params: name of an initialisation, see `gmm_torch.init`.
+        weights_init: (K,), initial weights.
+        means_init: (K, D), initial means, instead of those of `init_params`.
+        precisions_init: initial precisions, in the shape of the family's covariances.
+        seed: seed of everything random.
+    """
+
+    max_iter: int = 100
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+    reg_mode: Literal["relative", "absolute"] = "relative"
+    prior_count: float = 0.0
+    weight_concentration: float = 1.0
+    shrinkage: Literal["oas"] | None = None
+    n_init: int = 1
+    init_params: str = "kmeans"
+    weights_init: Tensor | None = None
+    means_init: Tensor | None = None
+    precisions_init: Tensor | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter: expected at least 1; got {self.max_iter}")
+        if not self.tol >= 0:
+            raise ValueError(f"tol: expected a number >= 0; got {self.tol}")
+        if not (self.reg_covar >= 0 and math.isfinite(self.reg_covar)):
+            raise ValueError(f"reg_covar: expected a finite number >= 0; got {self.reg_covar}")
+        if self.reg_mode not in ("relative", "absolute"):
+            raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
+        if not (self.prior_count >= 0 and math.isfinite(self.prior_count)):
+            raise ValueError(f"prior_count: expected a finite number >= 0; got {self.prior_count}")
+        if not (self.weight_concentration >= 1 and math.isfinite(self.weight_concentration)):
+            raise ValueError(f"weight_concentration: expected a finite number >= 1; got {self.weight_concentration}")
+        if self.shrinkage not in (None, "oas"):
+            raise ValueError(f"shrinkage: expected 'oas' or None; got {self.shrinkage!r}")
+        if self.n_init < 1:
+            raise ValueError(f"n_init: expected at least 1; got {self.n_init}")
+        get_initialisation(self.init_params)
+
+
+def check_range(survey: Survey, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the surveyed points.
+
+    Raises:
+        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
+            is not constant has a standard deviation below the type's `tiny / eps`.
+    """
+    limits = torch.finfo(dtype)
+    high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
+    wider = (
+        ": divide the data by a constant"
+        if dtype == torch.float64
+        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
+    )
+    if float(survey.largest) > high:
+        raise ValueError(
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(survey.largest):.2g}"
+            + wider
+        )
+    narrow = (survey.varies & (survey.deviation < low)).nonzero()[:, 0].tolist()
+    if narrow:
+        raise ValueError(
+            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
+            f"{dtype}; feature {narrow[0]} has {float(survey.deviation[narrow[0]]):.2g}"
+            + wider.replace("divide", "multiply")
+        )
+
+
+def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
+    """Issue a `ConvergenceWarning`; gain is the last change of the mean log-likelihood, None if there was but one."""
+    known = (
+        "before two log-likelihoods could be compared"
+        if gain is None
+        else f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
+    )
+    warnings.warn(
+        f"EM stopped after max_iter={n_iter} iterations, {known} (tol={tol:g}); raise max_iter or tol",
+        ConvergenceWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
+@dataclass
+class EM:
+    """EM for one covariance family, advanced pass by pass; see the first lines of the module.
+
+    The first pass surveys the data, the second assigns points to initial means, every other is an EM iteration; one
+    in which a component collapses to less than float32 can sum is taken again.
+    Parameters live in float64 and in standardised coordinates; `result` maps them back.
+
+    Attributes:
+        family: the covariance family.
+        n_components: K.
+        n_features: D.
+        options: see `EMOptions`.
+        dtype: what densities are computed in; sums are float64 whatever it is.
+        device: where the batches are.
+        stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
+        phase: what the next pass does.
+        history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
+        ridge: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
+        jitter: (R, K), what it took to factorise each covariance in the last iteration.
+        n_reseeded: (R,), components moved to the worst explained point so far.
+        converged, n_iter, gain: of the best restart, as of the last look.
+    """
+
+    family: CovarianceFamily
+    n_components: int
+    n_features: int
+    options: EMOptions = field(default_factory=EMOptions)
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stored: torch.dtype | None = None
+
+    phase: Phase = field(default="survey", init=False)
+    standardisation: Standardisation = field(init=False)
+    parameters: Parameters = field(init=False)
+    history: list[Tensor] = field(default_factory=list, init=False)
+    ridge: Tensor = field(init=False)
+    jitter: Tensor = field(init=False)
+    n_reseeded: Tensor = field(init=False)
+    converged: bool = field(default=False, init=False)
+    n_iter: int = field(default=0, init=False)
+    gain: float = field(default=math.inf, init=False)
+    _mass: float = field(default=math.nan, init=False)
+    _unit: float = field(default=1.0, init=False)
+    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
+    _step: EStep = field(init=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether the fit is over."""
+        return self.phase == "done"
+
+    # ---- one pass
+
+    def zero(self) -> Survey | Statistics:
+        """The statistics of no points, for the current pass."""
+        if self.phase == "survey":
+            return self.accumulate(torch.empty(0, self.n_features, device=self.device))
+        return self._step.zero()
+
+    @torch.no_grad()
+    def accumulate(self, x: Tensor, weight: Tensor | None = None) -> Survey | Statistics:
+        """Statistics of a batch, for the current pass.
+
+        Args:
+            x: (n, D), any floating type, raw coordinates. Rows that are not finite make the end of the survey raise.
+            weight: (n,), >= 0, or None for ones.
+        """
+        with full_precision(self.device):
+            if self.phase != "survey":
+                return self._step(x, self.relative(weight, len(x)))
+            n_rows = max(1, budget(self.device, **SURVEY_ELEMENTS) // self.n_features)
+            weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
+            capacity = sample_capacity(self.n_components)
+            parts = zip(x.split(n_rows), weights, strict=False)
+            surveys = (Survey.of(part, w, capacity, self.options.seed) for part, w in parts)
+            return functools.reduce(operator.add, surveys)
+
+    def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
+        """Weights (n,) in units of the surveyed points' mean weight; None where all are one.
+
+        Whatever counts points below (what is without points, a prior, shrinkage, the memory of a stream) then sees the
+        same numbers whatever constant the weights are multiplied by.
+        """
+        if self._unit == 1:
+            return weight
+        if weight is None:
+            return torch.full((n,), 1 / self._unit, dtype=torch.float64, device=self.device)
+        return weight.double() / self._unit
+
+    def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
+        """Sum of `accumulate` over (x, weight) batches."""
+        total = self.zero()
+        for x, weight in batches:
+            total = total + self.accumulate(x, weight)  # type: ignore[operator]
+        return total
+
+    @torch.no_grad()
+    def advance(self, total: Survey | Statistics) -> None:
+        """End a pass with the statistics of all points of all processes.
+
+        Raises:
+            ValueError: the survey met NaN or infinity, or fewer points than components; a later pass met other points
+                than the survey.
+        """
+        with full_precision(self.device):
+            if isinstance(total, Survey):
+                self._initialise(total)
+            elif self.phase == "assign":
+                self._check_mass(total)
+                self._start(total)
+            else:
+                self._iterate(total)
+
+    # ---- between passes
+
+    def _check_mass(self, total: Statistics) -> None:
+        mass = float(total.mass)
+        if not math.isclose(mass, self._mass, rel_tol=1e-6):
+            raise ValueError(
+                f"expected the same points at every pass, of total weight {self._mass * self._unit:g} as in the "
+                f"first; got {mass * self._unit:g}: give data that can be read again and again"
+            )
+
+    def _initialise(self, survey: Survey) -> None:
+        if int(survey.n_bad):
+            raise ValueError(
+                f"x: expected finite numbers; {int(survey.n_bad)} of {int(survey.rows)} rows have NaN or infinity, "
+                f"the first is row {int(survey.first_bad)}: drop or repair them, or "
+                "see gmm_torch.operations.missing"
+            )
+        count = int(survey.count)
+        if count < self.n_components:
+            raise ValueError(
+                f"expected at least as many points of positive weight as components ({self.n_components}); "
+                f"got {count}: give more data or fewer components"
+            )
+        self._mass, self._unit = float(count), float(survey.mass) / count
+        check_range(survey, self.dtype, self.stored or self.dtype)
+        absolute = self.options.reg_mode == "absolute"
+        # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
+        smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
+        self.standardisation = survey.standardisation(self.family.scales_features, smallest)
+        location, scale, unit = vars(self.standardisation).values()
+        ridge = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
+        self.ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
+        if self.options.means_init is not None:
+            given = self.options.means_init.to(self.device, torch.float64)
+            means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
+        else:
+            generator = torch.Generator().manual_seed(self.options.seed)
+            sample, sample_weight = survey.sample()
+            points = self.standardisation.apply(sample, self.dtype)
+            weight = (sample_weight / self._unit).to(self.dtype)
+            init = get_initialisation(self.options.init_params)
+            means = init.means(points, weight, self.n_components, self.options.n_init, generator).double()
+        self.parameters = Parameters(
+            means.new_full(means.shape[:2], -math.log(self.n_components)),
+            means,
+            self._broad(means.shape[0]),
+        )
+        self.jitter = means.new_zeros(means.shape[:2])
+        self.n_reseeded = means.new_zeros(means.shape[0])
+        options = self.options
+        if all(v is not None for v in (options.weights_init, options.means_init, options.precisions_init)):
+            self.begin(self._with_given(self.parameters))
+            return
+        self.phase = "assign"
+        self._step = self._make_step()
+
+    def begin(self, parameters: Parameters) -> None:
+        """Start the iterations from parameters of standardised points, after the survey."""
+        self.phase = "em"
+        self._adopt(parameters)
+
+    def _broad(self, n_init: int) -> dict[str, Tensor]:
+        """Factors of components as wide as the data."""
+        variance = self.standardisation.unit + self.ridge
+        factors = self.family.empty(self.n_components, self.n_features)
+        factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
+        everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
+        return self.family.replace(factors, everyone, variance)
+
+    def _start(self, total: Statistics) -> None:
+        moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
+        fitted, self.jitter = self.family.start(moments, self.ridge, self.parameters)
+        fitted = self.prior.weigh(fitted, total.moments["moments"][..., 0])
+        self.begin(self._with_given(fitted))
+
+    def _with_given(self, parameters: Parameters) -> Parameters:
+        """`parameters` with the initial values that the options give in place of theirs."""
+        log_weights, means, factors = parameters.log_weights, parameters.means, parameters.factors
+        n_init = means.shape[0]
+        if self.options.means_init is not None:
+            means = self.parameters.means.clone()
+        if self.options.weights_init is not None:
+            given = self.options.weights_init.to(self.device, torch.float64)
+            log_weights = (given / given.sum()).log().expand(n_init, -1)
+        if self.options.precisions_init is not None:
+            precisions = self.options.precisions_init.to(self.device, torch.float64)
+            raw = self.family.from_precisions(precisions)
+            factors = self.family.rescale(raw, 1 / self.standardisation.scale)
+            factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
+        return Parameters(log_weights, means, factors)
+
+    def _adopt(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        if self._is_time_to_look:
+            self._tight = self._find_tight(parameters)
+        self._step = self._make_step()
+
+    def _find_tight(self, parameters: Parameters) -> Tensor:
+        if self.dtype == torch.float64:
+            return torch.empty(0, dtype=torch.long, device=self.device)
+        return tight_components(self.family, parameters)
+
+    def _make_step(self) -> EStep:
+        if self.phase == "assign":
+            # In float64: nothing is known yet about how tight the components will be.
+            return Assignment(self.family, self.parameters, self.ridge, self.standardisation, torch.float64)
+        ridge = self.penalty
+        return EStep(self.family, self.parameters, ridge, self.standardisation, self.dtype, self._tight)
+
+    def _collapses(self, updated: Parameters) -> bool:
+        """Whether a component has become so tight that its moments should have been summed in float64.
+
+        If so the next pass sums them again, with that component in float64, from the parameters there are.
+        """
+        if self._step.dtype == torch.float64 or not self._is_time_to_look:
+            return False
+        tight = torch.cat([self._tight, self._find_tight(updated)]).unique()
+        if len(tight) == len(self._tight):
+            return False
+        self._tight = tight
+        self._step = self._make_step()
+        return True
+
+    @property
+    def prior(self) -> Prior:
+        """The prior of the options, in standardised coordinates."""
+        options = self.options
+        return Prior(options.prior_count, options.weight_concentration, self.standardisation.unit)
+
+    @property
+    def penalty(self) -> Tensor:
+        """The ridge that the E-step allows for, see `CovarianceFamily.prepare`."""
+        return self.ridge if self.options.reg_mode == "relative" else torch.zeros_like(self.ridge)
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        every = 1 if is_host(self.device) else CHECK_EVERY
+        return self.n_iter % every == 0 or self.n_iter >= self.options.max_iter
+
+    def _iterate(self, total: Statistics) -> None:
+        mass = total.moments["moments"][..., 0]
+        moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
+        updated, jitter = self.family.update(moments, self.ridge, self.parameters)
+        updated = self.prior.weigh(updated, mass)
+        if self.options.shrinkage is not None:
+            updated = self.family.shrink(updated, mass)
+        if self._collapses(updated):
+            return
+        self.jitter = jitter
+        parameters = self._reseed(total, updated)
+        objective = total.log_likelihood
+        if self.prior.matters:
+            objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
+        self.history.append(objective / total.mass)
+        self.n_iter += 1
+        self._adopt(parameters)
+        if self._is_time_to_look:
+            self._check_mass(total)
+            self._look()
+
+    def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
+        """Move one component without points to the worst explained point, where that is sure to help.
+
+        A component of weight e there, e the point's share of the data's weight, changes the mean log-likelihood by at
+        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own; a mixture for which the sum is
+        positive keeps its other parameters for this iteration, so the likelihood cannot fall.
+        """
+        current = self.parameters
+        share = total.moments["moments"][..., 0] / total.mass  # (R, K)
+        lightest = share.argmin(-1, keepdim=True)
+        chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
+        # Of a point no heavier than the one that is gained: what is lost must be little beside that.
+        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS * total.worst_weight.clamp_max(1)
+        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.ridge)
+        log_epsilon = (total.worst_weight / total.mass).log()[:, None]  # (R, 1)
+        means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
+        others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
+        rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
+        log_weights = torch.where(chosen, log_epsilon, rest)
+        log_det = self.family.log_det(factors, self.n_features).expand(share.shape)
+        peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
+        precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
+        penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
+        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
+        helps = (log_epsilon[:, 0] + peak - penalty - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
+        reseed = dead & helps & (self.n_components > 1) & (self.options.prior_count == 0)
+        self.n_reseeded = self.n_reseeded + reseed
+        return Parameters(log_weights, means, factors).where(reseed, updated)
+
+    def _look(self) -> None:
+        """Read the history from the device and decide whether to stop."""
+        recent = torch.stack(self.history[-2:]).cpu()
+        if len(recent) == 2:
+            change = recent[1] - recent[0]
+            best = int(recent[1].argmax())
+            self.gain = float(change[best])
+            self.converged = bool((change.abs() < self.options.tol).all())
+        if self.converged or self.n_iter >= self.options.max_iter:
+            self.phase = "done"
+            n_reseeded = int(self.n_reseeded.sum())
+            if n_reseeded:
+                logger.info("moved %d components without points to the worst explained points", n_reseeded)
+
+    def warn_unless_converged(self, stacklevel: int = 2) -> None:
+        """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
+        if self.converged:
+            return
+        warn_not_converged(self.n_iter, self.gain if len(self.history) > 1 else None, self.options.tol, stacklevel + 1)
+
+    # ---- the result
+
+    @property
+    def best(self) -> int:
+        """Index of the restart with the highest objective."""
+        return int(self.history[-1].argmax())
+
+    def result(self) -> tuple[Parameters, Tensor]:
+        """Parameters of the best restart about the location (D,), in raw units.
+
+        Returns:
+            parameters whose means are relative to the location, and the location.
+        """
+        best = self.parameters.map(lambda value: value[self.best])
+        return self.standardisation.undo(self.family, best), self.standardisation.location
+
+    def lower_bounds(self) -> Tensor:
+        """Mean objective of the best restart before each iteration's update, in raw units: (n_iter,) float64."""
+        jacobian = self.standardisation.scale.log().sum()
+        return torch.stack([value[self.best] for value in self.history]) - jacobian
+
+    # ---- moving and saving
+
+    def to(self, device: torch.device) -> Self:
+        """Go on with batches that are on `device`."""
+        self.device = device
+        self.load_state_dict(self.state_dict())
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on with the next pass."""
+        state: dict[str, Any] = {
+            "phase": self.phase,
+            "n_iter": self.n_iter,
+            "converged": self.converged,
+            "gain": self.gain,
+            "history": list(self.history),
+        }
+        if self.phase != "survey":
+            state |= {
+                "mass": self._mass,
+                "unit": self._unit,
+                "parameters": self.parameters.state_dict(),
+                "standardisation": vars(self.standardisation).copy(),
+                "ridge": self.ridge,
+                "jitter": self.jitter,
+                "n_reseeded": self.n_reseeded,
+                "tight": self._tight,
+            }
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of an EM with the same family, sizes, options and dtype."""
+        self.phase = state["phase"]
+        self.n_iter, self.converged, self.gain = state["n_iter"], state["converged"], state["gain"]
+        self.history = [value.to(self.device) for value in state["history"]]
+        if self.phase == "survey":
+            return
+        self._mass, self._unit = state["mass"], state["unit"]
+        self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
+        self.standardisation = Standardisation(
+            **{name: value.to(self.device) for name, value in state["standardisation"].items()}
+        )
+        self.ridge = state["ridge"].to(self.device)
+        self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
+        self._tight = state["tight"].to(self.device)
+        self._step = self._make_step()

@@ -1,0 +1,219 @@
+"""The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products a chunk."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.devices import rows_at_once
+from gmm_torch.em.data_summary import Standardisation
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.em.statistics import Statistics
+from gmm_torch.init.base import assign
+
+# A chunk below this many points would spend its time on starting operations.
+MIN_CHUNK = 256
+# Sums in the computing type are moved to float64 after this many points.
+SPILL_POINTS = 2**14
+# Logarithm of a ratio to the largest term that stands for all smaller ones. Below it lie the subnormal numbers, which
+# are slow to compute with, and no digit of any sum.
+LOG_NOTHING = -80.0
+# Estimated error of a float32 quadratic form, in nats for every feature, above which a component is evaluated in
+# float64. A log-likelihood has a nat or two for every feature, so this is less than a hundred-thousandth of it: a tenth
+# of what many iterations may make of it.
+TIGHT_NATS = 7.5e-6
+
+
+class Rooms(NamedTuple):
+    """Memory for a chunk of `step` points: features in the computing type and, if needed, in float64; to work in."""
+
+    step: int
+    features: Tensor
+    wide_features: Tensor | None
+    scratch: Tensor
+
+
+class EStep:
+    """Statistics of points under fixed parameters of R mixtures.
+
+    Densities and sums are computed in `dtype`, about the origin of the standardised data. That is exact enough until a
+    component is so tight that its second moment cancels against its mean: those components are evaluated in float64,
+    alone where the family allows it.
+
+    Args:
+        family: the covariance family.
+        parameters: float64, leading dimension R.
+        ridge: (D,) float64, see `CovarianceFamily.prepare`.
+        standardisation: maps raw points to the parameters' coordinates.
+        dtype: the computing type, float32 or float64.
+        tight: flat indices over R and K of the components that float32 is not enough for.
+    """
+
+    def __init__(
+        self,
+        family: CovarianceFamily,
+        parameters: Parameters,
+        ridge: Tensor,
+        standardisation: Standardisation,
+        dtype: torch.dtype,
+        tight: Tensor | None = None,
+    ) -> None:
+        self.family = family
+        self.parameters = parameters
+        self.standardisation = standardisation
+        self.n_init, self.n_components, self.n_features = parameters.means.shape
+        n_all = self.n_init * self.n_components
+        n_tight = 0 if tight is None else len(tight)
+        wide = dtype == torch.float64 or (not family.splits_components and n_tight > 0)
+        self.dtype = torch.float64 if wide or n_tight > n_all // 2 else dtype
+        self.prepared = {name: value.to(self.dtype) for name, value in family.prepare(parameters, ridge).items()}
+        self.tight: tuple[Tensor, Tensor] | None = None
+        if tight is not None and n_tight and self.dtype != torch.float64:
+            self.tight = (tight // self.n_components, tight % self.n_components)
+            self.tight_prepared = family.prepare(parameters.map(lambda value: value[self.tight]), ridge)
+
+    # ---- what a pass does to a chunk
+
+    def responsibilities(
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Responsibilities (R, K, n) and objective (R, n) of a chunk."""
+        joint = self.family.log_joint(self.prepared, features, scratch)
+        if wide_features is not None:
+            joint[self.tight] = self.family.log_joint(self.tight_prepared, wide_features).to(self.dtype)
+        peak = joint.amax(-2, keepdim=True)
+        joint.sub_(peak).clamp_min_(LOG_NOTHING).exp_()
+        total = joint.sum(-2, keepdim=True)
+        joint.mul_(total.reciprocal())
+        return joint, (peak + total.log_())[..., 0, :]
+
+    # ---- the loop
+
+    def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
+        """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
+        total = self.zero()
+        rooms = self._rooms(x)
+        for start in range(0, len(x), SPILL_POINTS):
+            block = slice(start, start + SPILL_POINTS)
+            total = total + self._block(x[block], None if weight is None else weight[block], rooms)
+        return total
+
+    def zero(self) -> Statistics:
+        """The statistics of no points."""
+        means = self.parameters.means
+        nothing = means.new_zeros(self.n_init)
+        moments = {name: value.double() for name, value in self._zero_moments(self.prepared).items()}
+        worst = torch.full_like(nothing, torch.inf)
+        nowhere = means.new_zeros(self.n_init, self.n_features)
+        return Statistics(nothing.sum(), nothing, moments, worst, nowhere, torch.ones_like(nothing))
+
+    def _zero_moments(self, prepared: Factors) -> Factors:
+        some = next(iter(prepared.values()))
+        nobody = some.new_zeros(self._n_rows, 0)
+        lead: tuple[int, ...] = (self.n_init, self.n_components)
+        if self.tight is not None and prepared is not self.prepared:
+            lead = self.tight[0].shape
+        return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
+
+    @property
+    def _n_rows(self) -> int:
+        """Number of features that the family makes of a point."""
+        return self.family.n_products(self.n_features) + self.n_features + 1
+
+    @property
+    def _n_scratch(self) -> int:
+        """Numbers that the family works with for a point."""
+        return self.family.n_scratch(self.n_init, self.n_components, self.n_features)
+
+    @property
+    def _chunk(self) -> int:
+        """Number of points that are looked at together."""
+        n_all = self.n_init * self.n_components
+        alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self._n_scratch
+        return rows_at_once(self.parameters.means.device, alive * self.dtype.itemsize, MIN_CHUNK)
+
+    def _rooms(self, x: Tensor) -> Rooms:
+        """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""
+        step = min(self._chunk, len(x), SPILL_POINTS)
+        return Rooms(
+            step,
+            x.new_empty(self._n_rows * step, dtype=self.dtype),
+            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.tight else None,
+            x.new_empty(self._n_scratch * step, dtype=self.dtype),
+        )
+
+    def _placed(self, room: Tensor, n: int) -> Tensor:
+        """(1 + D + Q, n) in the room, in the order of memory that suits the family."""
+        used = room[: self._n_rows * n]
+        return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
+
+    def _block(self, x: Tensor, weight: Tensor | None, rooms: Rooms) -> Statistics:
+        """Statistics of few enough points for their sums to be taken in the computing type."""
+        moments = self._zero_moments(self.prepared)
+        tight_moments = self._zero_moments(self.tight_prepared) if self.tight else {}
+        step, scratch, objectives = rooms.step, rooms.scratch, []
+        for start in range(0, len(x), step):
+            part = x[start : start + step]
+            features = self._placed(rooms.features, len(part))
+            self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
+            self.family.complete(features, self.n_features)
+            wide_features = None
+            if rooms.wide_features is not None:
+                wide_features = self._placed(rooms.wide_features, len(part))
+                wide_columns = wide_features[1 : self.n_features + 1]
+                if x.dtype == torch.float64:
+                    self.standardisation.columns(part, torch.float64, out=wide_columns)
+                else:  # narrower points are standardised in float32, and stand there already
+                    wide_columns.copy_(features[1 : self.n_features + 1])
+                self.family.complete(wide_features, self.n_features)
+            joint, objective = self.responsibilities(features, wide_features, scratch)
+            if weight is not None:
+                joint.mul_(weight[start : start + step].to(self.dtype))
+            self.family.moments(self.prepared, features, joint, moments, scratch)
+            if wide_features is not None:
+                self.family.moments(self.tight_prepared, wide_features, joint[self.tight].double(), out=tight_moments)
+            objectives.append(objective)
+        objective = torch.cat(objectives, dim=-1).double()  # (R, n)
+        moments = {name: value.double() for name, value in moments.items()}
+        for name, value in tight_moments.items():
+            moments[name][self.tight] = value
+        if weight is None:
+            mass = objective.new_full((), len(x))
+            candidate = objective
+            log_likelihood = objective.sum(-1)
+        else:
+            mass = weight.sum(dtype=torch.float64)
+            candidate = objective.masked_fill(weight <= 0, torch.inf)
+            log_likelihood = objective @ weight.double()
+        worst, where = candidate.min(-1)
+        worst_point = self.standardisation.apply(x[where], torch.float64)
+        worst_weight = torch.ones_like(worst) if weight is None else weight[where].double()
+        return Statistics(mass, log_likelihood, moments, worst, worst_point, worst_weight)
+
+
+class Assignment(EStep):
+    """Assignment of every point to the nearest of the means, for the start; the objective is zero."""
+
+    def responsibilities(
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Responsibilities (R, K, n), one-hot but for ties, and zeros (R, n)."""
+        columns = features[1 : self.n_features + 1]
+        _, share = assign(columns.mT, self.parameters.means.to(self.dtype))
+        return share.mT.contiguous(), columns.new_zeros(self.n_init, columns.shape[1])
+
+
+def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:
+    """Flat indices (over R and K) of the components whose float32 quadratic forms would lose too many digits.
+
+    The error of a sum of products grows with the norm of the precision and the distance of the component from the
+    origin, divided by the root of D since roundings add up like a random walk. Held against float64 on features of a
+    CIFAR-10 classifier, this is an upper estimate of what the E-step and the M-step lose.
+    """
+    n_features = parameters.means.shape[-1]
+    norm = family.precision_norm(parameters.factors, n_features)
+    distance = (parameters.means.square().sum(-1) + n_features).sqrt()
+    error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
+    result: Tensor = (error > TIGHT_NATS * n_features).flatten().nonzero()[:, 0]
+    return result

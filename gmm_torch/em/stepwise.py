@@ -1,0 +1,221 @@
+"""EM on a stream: every batch moves the mixture a little, and is then forgotten."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.devices import full_precision
+from gmm_torch.distributed import all_reduce_sum, is_distributed
+from gmm_torch.em.batches import as_tensor, check_points, check_weight
+from gmm_torch.em.engine import EM
+from gmm_torch.em.estep import EStep, tight_components
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.em.statistics import Statistics
+from gmm_torch.errors import NotFittedError
+
+
+class OnlineEM:
+    """Stepwise EM (Cappe and Moulines 2009, equation 10; Liang and Klein 2009, section 3).
+
+    The statistics of a batch under the current parameters are averaged into those of the batches before,
+    s <- (1 - g) s + g s_batch with g = (t + offset)^-power, and the M-step is taken from s. `update` neither reads a
+    number from the device nor keeps the batch, so it can follow a training step.
+
+    On a stream that never settles g must not fall to zero. With `memory` it is the batch's share of the points that are
+    remembered, g = n_batch / min(n_seen, memory): all points alike until there are `memory` of them, then a half-life
+    of 0.7 `memory` points.
+
+    The first points, `n_first` of them, are kept until there are enough for `em`, which fits them; the stream goes on
+    from there. Coordinates are standardised once, on these points; the regularisation is relative to their variance.
+
+    With a process group of torch.distributed, every process gives its own batches, in as many calls as the others, and
+    all have the same mixture. `n_first` then counts the points of all; until they have come, processes wait for each
+    other's counts.
+
+    Args:
+        em: that has not begun; its `max_iter` iterations are for the first points.
+        known: parameters for it to begin with, their means relative to a location (D,), and the location; None to
+            initialise.
+        power: of the step size, in (1/2, 1]; small forgets fast. 1 averages all batches alike.
+        offset: of the step size, >= 1; large moves slowly at first.
+        memory: number of points to remember, instead of `power` and `offset`; None to go by those.
+        n_first: points to start from; None for 20 a component and at least twice the features.
+
+    Raises:
+        ValueError: an option out of range, or a covariance family whose statistics can't be averaged (low_rank).
+    """
+
+    def __init__(
+        self,
+        em: EM,
+        known: tuple[Parameters, Tensor] | None = None,
+        *,
+        power: float = 0.6,
+        offset: float = 2.0,
+        memory: int | None = None,
+        n_first: int | None = None,
+    ) -> None:
+        if not 0.5 < power <= 1:
+            raise ValueError(f"power: expected a number above 1/2 and up to 1; got {power}")
+        if offset < 1:
+            raise ValueError(f"offset: expected at least 1; got {offset}")
+        if memory is not None and memory < 1:
+            raise ValueError(f"memory: expected at least one point; got {memory}")
+        if not em.family.averages:
+            raise ValueError(
+                f"covariance_type: the statistics of {em.family.name!r} hang on the parameters of their batch, "
+                "so they can't be averaged over batches; choose full, tied, diag or spherical"
+            )
+        if em.options.prior_count or em.options.weight_concentration > 1 or em.options.shrinkage:
+            raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
+        k, d = em.n_components, em.n_features
+        self.em, self.known = em, known
+        self.power, self.offset, self.memory = power, offset, memory
+        self.n_first = max(20 * k, 2 * d) if n_first is None else n_first
+        if self.n_first < k:
+            raise ValueError(f"n_first: expected at least as many points as components ({k}); got {self.n_first}")
+        self.n_updates = 0
+        self._first: list[tuple[Tensor, Tensor | None]] = []
+        self._n_waiting = 0
+        self._tight: Tensor | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether there were enough points to start from."""
+        return self.em.done
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def update(self, x: Tensor, sample_weight: Tensor | None = None) -> Self:
+        """Take in a batch.
+
+        Args:
+            x: (n, D); gradients do not flow through. Rows that are not finite are left out.
+            sample_weight: (n,), >= 0; `memory` counts points of the first points' mean weight.
+
+        Raises:
+            ValueError, TypeError: wrong shape or type.
+        """
+        check_points(x, self.em.n_features)
+        x = as_tensor(x).detach().to(self.em.device)
+        weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(x.device)
+        with full_precision(x.device):
+            if self.started:
+                self._step(x, weight)
+                return self
+            self._first.append((x.clone(), weight))
+            self._n_waiting += self._number_of_all(len(x))
+            if self._n_waiting >= self.n_first:
+                self._start()
+        return self
+
+    @torch.no_grad()
+    def result(self) -> tuple[Parameters, Tensor]:
+        """Parameters about the location (D,) in raw units, and the location, as they are now.
+
+        Looks for components that have become too tight for float32, and waits for the device to do so: call it now
+        and then.
+
+        Raises:
+            NotFittedError: not enough points have come yet.
+        """
+        if not self.started:
+            raise NotFittedError(
+                f"expected {self.n_first} points to start from; got {self._n_waiting}: give more first"
+            )
+        self._look()
+        return self.now()
+
+    def now(self) -> tuple[Parameters, Tensor]:
+        """`result` without the look, so without waiting: for use within a training step, once `started`."""
+        one = self.parameters.map(lambda value: value[0])
+        return self.em.standardisation.undo(self.em.family, one), self.em.standardisation.location
+
+    # ---- the first points
+
+    def _number_of_all(self, n: int) -> int:
+        """The sum of a number over the processes."""
+        if not is_distributed():
+            return n
+        return int(all_reduce_sum([torch.tensor(n, device=self.em.device)])[0])
+
+    def _start(self) -> None:
+        x = torch.cat([batch for batch, _ in self._first])
+        weights = [torch.ones(len(b), device=b.device) if w is None else w for b, w in self._first]
+        weight = torch.cat([w.double() for w in weights])
+        good = torch.isfinite(x).all(1)
+        x, weight = x[good], weight[good]
+        em, batches = self.em, [(x, weight)]
+        if self.known is not None:
+            em.advance(em.collect(batches).reduce())
+            known = em.standardisation.parameters(em.family, *self.known)
+            em.begin(known.map(lambda value: value[None]))
+        while not em.done:
+            em.advance(em.collect(batches).reduce())
+        self.parameters = em.parameters.map(lambda value: value[em.best : em.best + 1])
+        self._look()
+        self.n_seen, moments = _summed(self._e_step(x, weight))
+        self.moments = {name: value / self.n_seen for name, value in moments.items()}
+        self._first, self._n_waiting = [], 0
+
+    def _look(self) -> None:
+        if self.em.dtype != torch.float64:
+            self._tight = tight_components(self.em.family, self.parameters)
+
+    # ---- every later batch
+
+    def _e_step(self, x: Tensor, weight: Tensor | None) -> Statistics:
+        em = self.em
+        step = EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)
+        return step(x, em.relative(weight, len(x)))
+
+    def _step(self, x: Tensor, weight: Tensor | None) -> None:
+        finite = torch.isfinite(x).all(1)
+        x = torch.where(finite[:, None], x, torch.zeros_like(x))
+        weight = finite.double() if weight is None else weight * finite
+        mass, moments = _summed(self._e_step(x, weight))
+        self.n_seen = self.n_seen + mass
+        some = mass > 0
+        if self.memory is None:
+            rate = some.double() * (self.n_updates + 1 + self.offset) ** -self.power
+        else:
+            rate = (mass / self.n_seen.clamp_max(self.memory)).clamp_max(1)
+        mass = torch.where(some, mass, torch.ones_like(mass))
+        self.moments = {name: value + rate * (moments[name] / mass - value) for name, value in self.moments.items()}
+        self.parameters, _ = self.em.family.update(self.moments, self.em.ridge, self.parameters)
+        self.n_updates += 1
+
+    # ---- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on with the next batch."""
+        state: dict[str, Any] = {"em": self.em.state_dict(), "n_updates": self.n_updates, "first": list(self._first)}
+        if self.started:
+            moments = dict(self.moments)
+            state |= {"parameters": self.parameters.state_dict(), "moments": moments, "tight": self._tight}
+            state["n_seen"] = self.n_seen
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of an `OnlineEM` with the same family, sizes and options."""
+        device = self.em.device
+
+        def here(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device)
+
+        self.em.load_state_dict(state["em"])
+        self.n_updates = state["n_updates"]
+        self._first = [(x.to(device), here(weight)) for x, weight in state["first"]]
+        self._n_waiting = sum(len(x) for x, _ in self._first)
+        if self.started:
+            self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(device))
+            self.moments = {name: value.to(device) for name, value in state["moments"].items()}
+            self._tight = here(state["tight"])
+            self.n_seen = state["n_seen"].to(device)
+
+
+def _summed(total: Statistics) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mass and moments, summed over the processes."""
+    mass, *moments = all_reduce_sum([total.mass, *total.moments.values()])
+    return mass, dict(zip(total.moments, moments, strict=True))

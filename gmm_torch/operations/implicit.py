@@ -1,0 +1,237 @@
+"""Gradients of a fitted mixture in the points that it was fitted to."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, gmres
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.devices import full_precision
+from gmm_torch.em.batches import check_points, check_weight
+from gmm_torch.em.data_summary import Survey
+from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.parameters import Parameters
+from gmm_torch.errors import SolverError
+from gmm_torch.mixture import GaussianMixture
+
+Map = Callable[[Tensor], Tensor]  # parameters -> parameters, both flat
+
+
+class Fitted(NamedTuple):
+    """Parameters of a mixture in raw units, with gradients to points and weights.
+
+    Attributes:
+        weights: (K,).
+        means: (K, D).
+        covariances: in the family's shape, see `GaussianMixture.covariances`.
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+
+class EMStep:
+    """One iteration of EM on all points as a differentiable map of parameters, in float64 and standardised coordinates.
+
+    Standardisation and regularisation are taken from the points once and held fixed: no gradient flows through them.
+
+    Args:
+        mixture: of which family and sizes; its own parameters are not looked at.
+        x: (N, D).
+        weight: (N,) >= 0, or None.
+        options: `reg_covar` and `reg_mode` matter.
+    """
+
+    def __init__(self, mixture: GaussianMixture, x: Tensor, weight: Tensor | None, options: EMOptions) -> None:
+        self.family: CovarianceFamily = mixture.family
+        k, d = mixture.n_components, mixture.n_features
+        em = EM(mixture.family, k, d, options, torch.float64, mixture.location.device)
+        survey = em.accumulate(x.detach(), None if weight is None else weight.detach())
+        assert isinstance(survey, Survey)
+        em.advance(survey)
+        self.standardisation, self.ridge, self.penalty = em.standardisation, em.ridge, em.penalty
+        self.template = em.parameters.map(lambda value: value[0])
+        location, scale = self.standardisation.location, self.standardisation.scale
+        self.features = self.family.features(((x.double() - location) / scale).mT)
+        relative = em.relative(weight, len(x))
+        self.weight = x.new_ones(len(x), dtype=torch.float64) if relative is None else relative.double()
+
+    def __call__(self, parameters: Parameters) -> Parameters:
+        """The next iteration's parameters."""
+        prepared = self.family.prepare(parameters, self.penalty)
+        responsibilities = self.family.log_joint(prepared, self.features).softmax(-2) * self.weight
+        moments = self.family.moments(prepared, self.features, responsibilities)
+        return self.family.update(moments, self.ridge, parameters)[0]
+
+    def pack(self, parameters: Parameters) -> Tensor:
+        """Parameters as one vector."""
+        return torch.cat([value.flatten() for value in parameters.state_dict().values()])
+
+    def unpack(self, flat: Tensor) -> Parameters:
+        """The inverse of `pack`."""
+        like = self.template.state_dict()
+        parts = flat.split([value.numel() for value in like.values()])
+        shaped = {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
+        return Parameters.from_state_dict(shaped)
+
+    def standard(self, mixture: GaussianMixture) -> Parameters:
+        """The mixture's parameters, in these coordinates and without gradient."""
+        raw = mixture.parameters_about_location().map(lambda value: value.detach().double())
+        return self.standardisation.parameters(self.family, raw, mixture.location)
+
+    def raw(self, parameters: Parameters) -> Fitted:
+        """Parameters in raw units."""
+        found = self.standardisation.undo(self.family, parameters)
+        covariances = self.family.covariances(found.factors, found.means.shape[-1])
+        return Fitted(found.log_weights.exp(), found.means + self.standardisation.location, covariances)
+
+
+def unrolled(
+    mixture: GaussianMixture, x: Tensor, n_iter: int, sample_weight: Tensor | None = None, reg_covar: float = 1e-6
+) -> Fitted:
+    """Parameters after `n_iter` more iterations of EM, with the gradient through all of them.
+
+    Memory grows with n_iter; see `implicit` for the gradient at convergence.
+
+    Args:
+        mixture: fitted; where to begin. It is not changed.
+        x: (N, D), on the mixture's device.
+        n_iter: at least 1.
+        sample_weight: (N,), >= 0.
+        reg_covar: as in `GaussianMixture.fit`.
+
+    Raises:
+        ValueError, TypeError: bad shapes, types or numbers.
+        NotFittedError: there is nothing to begin with.
+    """
+    if n_iter < 1:
+        raise ValueError(f"n_iter: expected at least 1; got {n_iter}")
+    step = _step(mixture, x, sample_weight, reg_covar)
+    with full_precision(x.device):
+        parameters = step.standard(mixture)
+        for _ in range(n_iter):
+            parameters = step(parameters)
+        return step.raw(parameters)
+
+
+def implicit(
+    mixture: GaussianMixture,
+    x: Tensor,
+    sample_weight: Tensor | None = None,
+    reg_covar: float = 1e-6,
+    *,
+    tol: float = 1e-9,
+    max_iter: int = 2000,
+) -> Fitted:
+    """Parameters at EM's fixed point, with the gradient that the fixed point itself implies.
+
+    At a fixed point t = F(t, x) of EM's map the implicit function theorem gives dt/dx = (I - dF/dt)^-1 dF/dx, whatever
+    way led there: memory is that of one iteration. The linear system is solved by GMRES, one vector-Jacobian product
+    of F for each of its iterations. (For such gradients see Bai, Kolter, Koltun, "Deep Equilibrium Models", 2019,
+    theorem 1.)
+
+    Args:
+        mixture: fitted to x; where the search for the fixed point begins. It is not changed.
+        x: (N, D), on the mixture's device.
+        sample_weight: (N,), >= 0.
+        reg_covar: as in `GaussianMixture.fit`.
+        tol: of the fixed point, as the largest change of a standardised parameter in an iteration, and of the linear
+            system, relative.
+        max_iter: of EM, and of GMRES.
+
+    Raises:
+        ValueError, TypeError: bad shapes, types or numbers.
+        NotFittedError: there is nothing to begin with.
+        SolverError: no fixed point, or no solution of the linear system, within `max_iter` iterations. The latter comes
+            in the backward pass.
+    """
+    step = _step(mixture, x, sample_weight, reg_covar)
+    with full_precision(x.device):
+        start = step.pack(step.standard(mixture))
+        fixed = find_fixed_point(lambda flat: step.pack(step(step.unpack(flat))), start, tol, max_iter)
+        if not (torch.is_grad_enabled() and (step.features.requires_grad or step.weight.requires_grad)):
+            return step.raw(step.unpack(fixed))
+        fixed = fixed.requires_grad_()
+        with torch.enable_grad():
+            after = step.pack(step(step.unpack(fixed)))
+
+        def solve(gradient: Tensor) -> Tensor:
+            def transposed(vector: Tensor) -> Tensor:
+                return torch.autograd.grad(after, fixed, vector, retain_graph=True)[0]
+
+            return solve_adjoint(transposed, gradient, tol, max_iter)
+
+        return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
+
+
+def find_fixed_point(function: Map, start: Tensor, tol: float, max_iter: int) -> Tensor:
+    """A point that `function` moves by at most `tol` in any coordinate.
+
+    Raises:
+        SolverError: there is none within `max_iter` iterations from `start`.
+    """
+    with torch.no_grad():
+        change = torch.inf
+        for _ in range(max_iter):
+            after = function(start)
+            change = float((after - start).abs().max())
+            start = after
+            if change <= tol:
+                return start
+    raise SolverError(
+        f"expected EM to settle within {max_iter} iterations to {tol:g}; it still moves by {change:.3g}: raise "
+        "max_iter, or use fewer components"
+    )
+
+
+def solve_adjoint(transposed: Map, gradient: Tensor, tol: float, max_iter: int) -> Tensor:
+    """The u with u - J' u = gradient, for a `transposed` Jacobian that is known as a function.
+
+    Raises:
+        SolverError: GMRES does not get there.
+    """
+    n = len(gradient)
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        u = torch.from_numpy(vector).to(gradient)
+        return (u - transposed(u)).cpu().numpy()
+
+    right = gradient.detach().cpu().numpy()
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    restart = min(n, 50)
+    solution, code = gmres(operator, right, rtol=tol, restart=restart, maxiter=-(-max_iter // restart))
+    if code:
+        raise SolverError(
+            f"expected GMRES to solve for the gradient within {max_iter} iterations to {tol:g}; it did not: raise "
+            "max_iter, or use fewer components (two that nearly coincide leave the fixed point undetermined)"
+        )
+    return torch.from_numpy(solution).to(gradient)
+
+
+class _Implicit(torch.autograd.Function):
+    """The identity, whose backward pass turns dL/dt into (I - dF/dt)'^-1 dL/dt."""
+
+    @staticmethod
+    def forward(ctx, after: Tensor, solve: Map) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.solve = solve
+        return after.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        return ctx.solve(gradient), None
+
+
+def _step(mixture: GaussianMixture, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
+    mixture.require_fitted()
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
+    check_points(x, mixture.n_features)
+    if sample_weight is not None:
+        check_weight(sample_weight.detach(), len(x))
+    return EMStep(mixture, x, sample_weight, EMOptions(reg_covar=reg_covar, init_params="random_from_data"))

@@ -1,0 +1,1 @@
+"""Tests of hypotheses about failures, and the intervals and curves beside them."""

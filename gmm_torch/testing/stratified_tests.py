@@ -1,0 +1,199 @@
+"""Are wrong predictions less typical than right ones *of the same predicted class*?
+
+Without strata a test may only find that some classes are both hard and unusual. Here wrong and right predictions are
+compared within each stratum alone, and the comparisons are added up.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.testing.hypothesis_tests import (
+    holm,
+    interval_of_superiority,
+    superiority_interval,
+    superiority_variance,
+)
+
+
+@dataclass(frozen=True)
+class StratumComparison:
+    """One stratum by itself.
+
+    Attributes:
+        name: of the stratum, such as a class.
+        n_failures, n_good: its inputs.
+        superiority: P(good > failure) + P(good = failure) / 2.
+        interval: of the superiority, for this stratum alone.
+        mann_whitney_p: one-sided p-value of "failures do not score lower".
+        mann_whitney_p_holm: the same, corrected over all strata.
+    """
+
+    name: int
+    n_failures: int
+    n_good: int
+    superiority: float
+    interval: tuple[float, float]
+    mann_whitney_p: float
+    mann_whitney_p_holm: float
+
+
+@dataclass(frozen=True)
+class StratifiedComparison:
+    """What `compare_within` finds out.
+
+    Attributes:
+        van_elteren_p: one-sided p-value of "failures do not score lower within strata", normal approximation.
+        permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None if not made.
+        superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
+            number of pairs: the AUROC within strata.
+        interval: of the superiority, if it is the same in all strata.
+        confidence: of every interval.
+        n_failures, n_good: inputs in the strata that were compared.
+        strata: those that hold both good inputs and failures, one by one; the others say nothing.
+    """
+
+    van_elteren_p: float
+    permutation_p: float | None
+    superiority: float
+    interval: tuple[float, float]
+    confidence: float
+    n_failures: int
+    n_good: int
+    strata: tuple[StratumComparison, ...]
+
+
+@dataclass(frozen=True)
+class _Stratum:
+    name: int
+    ranks: NDArray[np.float64]  # mean ranks
+    failure: NDArray[np.bool_]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Failures and good inputs."""
+        m = int(self.failure.sum())
+        return m, len(self.failure) - m
+
+    @property
+    def superiority(self) -> float:
+        m, n = self.sizes
+        return float((self.ranks[~self.failure].sum() - n * (n + 1) / 2) / (m * n))
+
+    @property
+    def mann_whitney_p(self) -> float:
+        return float(stats.mannwhitneyu(self.ranks[self.failure], self.ranks[~self.failure], alternative="less").pvalue)
+
+
+def compare_within(
+    scores: Tensor,
+    failure: Tensor,
+    stratum: Tensor,
+    confidence: float = 0.95,
+    n_permutations: int = 0,
+    seed: int = 0,
+) -> StratifiedComparison:
+    """Test "failures score lower" within strata, such as predicted classes.
+
+    The statistic is the sum over strata of (rank sum of the failures) / (stratum size + 1), which is the most powerful
+    weighting for a common shift (van Elteren 1960, "On the combination of independent two-sample tests of Wilcoxon");
+    its variance is the exact one under permutation, ties included. The interval is that of `superiority_interval`, with
+    the variance of the weighted mean over independent strata.
+
+    Args:
+        scores: (N,), higher = more typical.
+        failure: (N,) bool or 0/1, True where the prediction is wrong.
+        stratum: (N,) integers.
+        confidence: of the intervals, in (0, 1).
+        n_permutations: draws of the permutation test; 0 leaves it out.
+        seed: of these draws.
+
+    Raises:
+        ValueError: shapes, NaN, or no stratum with both good inputs and failures.
+    """
+    check_probability("confidence", confidence)
+    strata = _strata(scores, failure, stratum)
+    observed = sum(_statistic(s.ranks[s.failure].sum(), s) for s in strata)
+    mean = sum(s.sizes[0] / 2 for s in strata)  # of a rank (size + 1) / 2, over size + 1
+    variance = sum(_variance(s) for s in strata)
+    # all scores equal: no evidence at all
+    z = (observed - mean) / variance**0.5 if variance > 0 else 0.0
+    pairs = np.array([s.sizes[0] * s.sizes[1] for s in strata])
+    weights = pairs / pairs.sum()
+    superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
+    return StratifiedComparison(
+        van_elteren_p=float(stats.norm.cdf(z)) if variance > 0 else 1.0,
+        permutation_p=_permutation(strata, float(observed), n_permutations, seed) if n_permutations else None,
+        superiority=superiority,
+        interval=interval_of_superiority(
+            superiority,
+            lambda theta: sum(
+                w * w * superiority_variance(theta, *s.sizes) for w, s in zip(weights.tolist(), strata, strict=True)
+            ),
+            confidence,
+        ),
+        confidence=confidence,
+        n_failures=sum(s.sizes[0] for s in strata),
+        n_good=sum(s.sizes[1] for s in strata),
+        strata=_one_by_one(strata, confidence),
+    )
+
+
+def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
+    p = [s.mann_whitney_p for s in strata]
+    return tuple(
+        StratumComparison(
+            name=s.name,
+            n_failures=s.sizes[0],
+            n_good=s.sizes[1],
+            superiority=s.superiority,
+            interval=superiority_interval(s.superiority, s.sizes[1], s.sizes[0], confidence),
+            mann_whitney_p=alone,
+            mann_whitney_p_holm=corrected,
+        )
+        for s, alone, corrected in zip(strata, p, holm(p), strict=True)
+    )
+
+
+def _statistic(rank_sum: float, s: _Stratum) -> float:
+    return float(rank_sum) / (len(s.ranks) + 1)
+
+
+def _variance(s: _Stratum) -> float:
+    m, n = s.sizes
+    # of a sum of m of the ranks, drawn without replacement
+    return float(m * n / (m + n) * s.ranks.var(ddof=1)) / (m + n + 1) ** 2
+
+
+def _permutation(strata: list[_Stratum], observed: float, n_permutations: int, seed: int) -> float:
+    random = np.random.default_rng(seed)
+    drawn = np.zeros(n_permutations)
+    for s in strata:
+        m, _ = s.sizes
+        drawn += [random.choice(s.ranks, m, replace=False).sum() / (len(s.ranks) + 1) for _ in range(n_permutations)]
+    return float((1 + (drawn <= observed + 1e-9).sum()) / (n_permutations + 1))
+
+
+def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
+    check_scores("scores", scores)
+    if failure.shape != scores.shape or stratum.shape != scores.shape:
+        raise ValueError(
+            f"failure and stratum: expected one per score, shape {tuple(scores.shape)}; got {tuple(failure.shape)} "
+            f"and {tuple(stratum.shape)}"
+        )
+    x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
+    strata = [
+        _Stratum(int(name), stats.rankdata(x[names == name]), wrong[names == name])
+        for name in np.unique(names)
+        if wrong[names == name].any() and not wrong[names == name].all()
+    ]
+    if not strata:
+        raise ValueError(
+            f"strata: expected at least one with both good inputs and failures; none of {len(np.unique(names))} has: "
+            "there is nothing to compare within them"
+        )
+    return strata

@@ -1,0 +1,175 @@
+import csv
+import json
+import re
+import statistics
+
+import pytest
+from rich.console import Console
+
+from trainers.report.compare_page import write_comparison
+from trainers.report.tables.jobs import summarize
+
+
+def write_job(folder, overrides, auroc, seed, accuracy=0.9):
+    folder.mkdir(parents=True)
+    (folder / ".hydra").mkdir()
+    lines = "".join(f"- {line}\n" for line in overrides) or "[]\n"
+    (folder / ".hydra" / "overrides.yaml").write_text(lines)
+    metrics = {
+        "classifier": {"test_accuracy": accuracy},
+        "sources": {"errors": {"auroc": auroc}, "ood/mnist": {"auroc": 0.5}},
+        "seed": seed,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    job = 0
+    for components in (5, 10, 30):
+        for seed in (0, 1):
+            auroc = 0.7 + components / 1000 + 0.02 * seed
+            write_job(tmp_path / str(job), [f"mixture.n_components={components}", f"seed={seed}"], auroc, seed)
+            job += 1
+    return tmp_path
+
+
+def rows(folder):
+    with open(folder / "summary.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_six_jobs_give_six_rows_and_the_mean_and_std_over_seeds(sweep):
+    summary = summarize(sweep)
+    assert summary.header == [
+        "job",
+        "mixture.n_components",
+        "seed",
+        "test accuracy",
+        "test errors",
+        "mnist (OOD)",
+    ]
+    found = rows(sweep)
+    assert [row["job"] for row in found] == [*"012345", *["mean", "std"] * 3]
+    assert [row["mixture.n_components"] for row in found[:6]] == ["5", "5", "10", "10", "30", "30"]
+    mean, std = found[6], found[7]
+    assert float(mean["test errors"]) == pytest.approx(statistics.mean([0.705, 0.725]))
+    assert float(std["test errors"]) == pytest.approx(statistics.stdev([0.705, 0.725]))
+    assert mean["seed"] == "2 seeds"
+
+
+def test_the_markdown_is_in_per_cent(sweep):
+    summarize(sweep)
+    text = (sweep / "summary.md").read_text()
+    assert "| 0 | 5 | 0 | 90.0 | 70.5 | 50.0 |" in text
+    assert "| mean | 5 | 2 seeds | 90.0 | 71.5 | 50.0 |" in text
+    assert "6 jobs" in text
+
+
+def test_the_terminal_shows_all_rows(sweep):
+    console = Console(width=140, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(summarize(sweep).table())
+    text = console.export_text()
+    assert text.count("mean") == 3
+    assert "mnist (OOD)" in text
+
+
+def test_jobs_are_in_the_order_of_their_numbers(tmp_path):
+    for job in range(11):
+        write_job(tmp_path / str(job), [f"mixture.n_components={job}"], 0.9, 0)
+    assert [job.name for job in summarize(tmp_path).jobs] == [str(job) for job in range(11)]
+
+
+def test_jobs_that_differ_otherwise_have_no_mean(tmp_path):
+    write_job(tmp_path / "0", ["data=digits"], 0.9, 0)
+    write_job(tmp_path / "1", ["data=mnist"], 0.8, 0)
+    assert summarize(tmp_path).statistics == []
+
+
+def test_a_number_that_is_missing_in_one_seed_has_no_mean(tmp_path):
+    write_job(tmp_path / "0", ["seed=0"], None, 0)
+    write_job(tmp_path / "1", ["seed=1"], 0.8, 1)
+    summarize(tmp_path)
+    found = rows(tmp_path)
+    assert [row["test errors"] for row in found] == ["", "0.8", "", ""]
+    assert found[2]["mnist (OOD)"] == "0.5"
+
+
+def test_values_may_hold_equals_signs_and_keys_plus_signs(tmp_path):
+    write_job(tmp_path / "0", ["+data.root='a=b'", "ood=[mnist,svhn]"], 0.9, 0)
+    assert summarize(tmp_path).jobs[0].overrides == {"data.root": "'a=b'", "ood": "[mnist,svhn]"}
+
+
+def test_a_job_without_metrics_is_named(sweep):
+    (sweep / "6" / ".hydra").mkdir(parents=True)
+    (sweep / "6" / ".hydra" / "overrides.yaml").write_text("- seed=7\n")
+    summary = summarize(sweep)
+    assert summary.unfinished == ["6"]
+    assert "without a metrics.json: 6" in summary.markdown()
+
+
+def test_a_folder_without_jobs_is_refused_in_words(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected the folder of a sweep"):
+        summarize(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_broken_file_is_named_and_nothing_is_written(sweep, text):
+    (sweep / "3" / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"3/metrics\.json is not what a run writes"):
+        summarize(sweep)
+    assert not (sweep / "summary.csv").exists()
+
+
+def test_settings_are_means_over_seeds_and_what_all_jobs_share_is_left_out(sweep):
+    for job in range(6):
+        path = sweep / str(job) / ".hydra" / "overrides.yaml"
+        path.write_text(path.read_text() + "- experiment=demo\n")
+    summary = summarize(sweep)
+    assert "experiment" not in summary.header
+    assert [setting.name for setting in summary.settings] == ["5", "10", "30"]
+    spread = summary.settings[0].numbers["test errors"]
+    assert spread.mean == pytest.approx(0.715)
+    assert spread.std == pytest.approx(statistics.stdev([0.705, 0.725]))
+
+
+def test_the_latex_has_a_row_a_setting(sweep):
+    summarize(sweep)
+    text = (sweep / "summary.tex").read_text()
+    assert r"\begin{tabular}{lrrrr}" in text
+    assert r"5 & 2 & 90.0 $\pm$ 0.0 & 71.5 $\pm$ 1.4 & 50.0 $\pm$ 0.0 \\" in text
+    assert r"mnist (OOD)" in text
+
+
+def test_latex_is_told_its_own_characters_apart(tmp_path):
+    write_job(tmp_path / "0", ["score=log_likelihood"], None, 0)
+    write_job(tmp_path / "1", ["score=a&b"], 0.5, 0)
+    summarize(tmp_path)
+    text = (tmp_path / "summary.tex").read_text()
+    assert r"log\_likelihood & 1 & 90.0 & -- & 50.0 \\" in text
+    assert r"a\&b & 1" in text
+
+
+def test_the_softmax_and_the_averages_of_a_benchmark_have_columns(tmp_path):
+    write_job(tmp_path / "0", [], 0.9, 0)
+    path = tmp_path / "0" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["sources"]["errors"]["baselines"] = {"max_softmax": {"auroc": 0.8}}
+    metrics["benchmark"] = {group: {"auroc": 0.7, "max_softmax": 0.6} for group in ("near", "far")}
+    path.write_text(json.dumps(metrics))
+    summarize(tmp_path)
+    (row,) = rows(tmp_path)
+    assert (row["test errors"], row["test errors, softmax"]) == ("0.9", "0.8")
+    assert (row["near-OOD"], row["far-OOD, softmax"]) == ("0.7", "0.6")
+
+
+def test_the_page_compares_the_settings_and_needs_nothing_beside_it(sweep):
+    (sweep / "4" / ".hydra" / "overrides.yaml").write_text("- mixture.n_components=<30>\n- seed=0\n")
+    write_comparison(summarize(sweep), "A sweep", sweep / "compare.html")
+    page = (sweep / "compare.html").read_text()
+    assert "6 runs, 4 settings" in page
+    assert "71.5 ± 1.4" in page
+    assert page.count("<svg") == 2  # one for each source of failure
+    assert 'href="3/report.html"' in page
+    assert "<30>" not in page
+    assert not re.search(r'(src|href)="(https?:)?//', page)

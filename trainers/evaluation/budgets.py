@@ -1,0 +1,48 @@
+"""What the detector says of an attack as its budget grows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import ConcatDataset, TensorDataset
+
+from gmm_torch.detection import FailureDetector
+from trainers.attacks import AttackResult
+from trainers.evaluation.budget_metrics import budget_evidence
+from trainers.evaluation.predict import judge
+from trainers.modules.evaluation_module import Scored, split_scored
+from trainers.run.run import Run
+
+
+def sweep_metrics(
+    run: Run,
+    detector: FailureDetector,
+    sweeps: Mapping[str, Sequence[AttackResult]],
+    clean: Scored,
+    labels: Tensor,
+) -> dict[str, list[dict[str, Any]]]:
+    """The content of metrics.json under `sweeps`: name -> `budget_evidence` of each budget.
+
+    Args:
+        run: of which.
+        detector: judges the successes.
+        sweeps: name -> results by rising budget.
+        clean: the clean test images.
+        labels: (N,) of them.
+    """
+    right = clean.prediction == labels
+    found = {}
+    for name, results in sweeps.items():
+        images: ConcatDataset[Any] = ConcatDataset([TensorDataset(result.images) for result in results])
+        parts = split_scored(judge(run, detector, images, name), [result.n_success for result in results])
+        found[name] = [
+            budget_evidence(
+                result,
+                clean.score[right],
+                part.score,
+                part.accept,
+                {"max_softmax": (clean.max_softmax[right], part.max_softmax)},
+            )
+            for result, part in zip(results, parts, strict=True)
+        ]
+    return found

@@ -1,0 +1,306 @@
+"""The numbers of metrics.json: how well a score tells failures from good inputs, beside the baselines.
+
+Scores are (N,) tensors, higher = more typical, of the same images in the same order for ours and every
+baseline. A number that can't be had (no failures, no good inputs) is None with a reason next to it, never
+NaN.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+
+from gmm_torch.conformal.class_rates import class_rates, homogeneity
+from gmm_torch.conformal.p_values import refused
+from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
+from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
+from gmm_torch.testing.risk_coverage import excess_aurc
+from gmm_torch.testing.stratified_tests import compare_within
+from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
+
+DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
+TESTS = ("mann_whitney_p", "ks_p")
+SELECTION = ("aurc", "augrc", "excess_aurc")
+ERROR_TESTS = ("permutation_p", "van_elteren_p", "trend_p", "rise_p")  # of the source `errors` alone
+N_PERMUTATIONS = 999  # a second or two with ten thousand images
+
+
+def unit_ranks(scores: Tensor) -> Tensor:
+    """The scores' dense ranks, scaled to [0, 1] in float64: ties stay ties, infinities become numbers.
+
+    torchmetrics pushes values outside [0, 1] through a sigmoid, which turns every log-likelihood below
+    about -100 into the same 0. Its ranking metrics only need the order, which this keeps.
+    """
+    distinct, rank = scores.unique(return_inverse=True)
+    return rank.double() / max(1, len(distinct) - 1)
+
+
+def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
+    """The keys of `DETECTION`: how well one threshold on the score separates the two samples.
+
+    `aupr_in` is the average precision with the good inputs as positives, `aupr_out` with the failures;
+    `fpr_at_95_tpr` the share of failures accepted where 95 % of the good inputs are.
+
+    Args:
+        good: (N,) scores, N >= 1.
+        failures: (M,) scores, M >= 1.
+    """
+    scores = torch.cat([good, failures])
+    failure = torch.cat([torch.zeros_like(good), torch.ones_like(failures)]).long()
+    rank = unit_ranks(scores)
+    return {
+        "auroc": float(BinaryAUROC()(rank, 1 - failure)),
+        "aupr_in": float(BinaryAveragePrecision()(rank, 1 - failure)),
+        "aupr_out": float(BinaryAveragePrecision()(1 - rank, failure)),
+        "fpr_at_95_tpr": float(FPRAtTPR(0.95)(scores, failure)),
+    }
+
+
+def source_evidence(
+    good: Tensor, failures: Tensor, baselines: Mapping[str, tuple[Tensor, Tensor]], confidence: float = 0.95
+) -> dict[str, Any]:
+    """Everything metrics.json says about one source of failure, but for the correction over the table.
+
+    Args:
+        good: (N,) scores of the inputs to accept.
+        failures: (M,) scores of the inputs to refuse.
+        baselines: name -> scores by another method of (the same N inputs, the same M inputs).
+        confidence: of the interval of the effect size.
+
+    Returns:
+        n (= M), n_good, the keys of `DETECTION` and `TESTS`, effect_size (probability of superiority,
+        interval, confidence), baselines (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them
+        None and a `reason`.
+
+    Raises:
+        ValueError: if a baseline scores another number of inputs, or a score is NaN.
+    """
+    for name, (base_good, base_failures) in baselines.items():
+        if base_good.shape != good.shape or base_failures.shape != failures.shape:
+            raise ValueError(
+                f"baseline {name!r} must score the same inputs: expected {tuple(good.shape)} good and "
+                f"{tuple(failures.shape)} failures, got {tuple(base_good.shape)} and "
+                f"{tuple(base_failures.shape)}. Score both sets with it before comparing."
+            )
+    counts = {"n": len(failures), "n_good": len(good)}
+    if not (len(good) and len(failures)):
+        nothing = dict.fromkeys(DETECTION)
+        missing = "failures of this kind" if len(good) else "good inputs to compare with"
+        return {
+            **counts,
+            "reason": f"there are no {missing}",
+            **nothing,
+            **dict.fromkeys(TESTS),
+            "effect_size": None,
+            "baselines": {name: dict(nothing) for name in baselines},
+        }
+    tests = compare(good, failures, confidence)
+    return {
+        **counts,
+        **detection_metrics(good, failures),
+        "mann_whitney_p": tests.mann_whitney_p,
+        "ks_p": tests.ks_p,
+        "effect_size": {
+            "superiority": tests.superiority,
+            "interval": list(tests.interval),
+            "confidence": tests.confidence,
+        },
+        "baselines": {name: detection_metrics(*pair) for name, pair in baselines.items()},
+    }
+
+
+def risk_coverage_evidence(
+    scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """AURC, AUGRC and excess AURC of refusing test images from the lowest score up, ours and the baselines'.
+
+    Args:
+        scores: (N,), N >= 1.
+        wrong: (N,) bool, True where the prediction is wrong.
+        baselines: name -> (N,) scores of the same images.
+    """
+    return {
+        **_selection(scores, wrong),
+        "baselines": {name: _selection(other, wrong) for name, other in (baselines or {}).items()},
+    }
+
+
+def error_evidence(
+    scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor], p_values: Tensor, prediction: Tensor
+) -> dict[str, Any]:
+    """The source `errors`: `source_evidence` of wrong against right, and what only labelled test images can show.
+
+    Args:
+        scores: (N,) of all test images.
+        wrong: (N,) bool, True where the prediction is wrong.
+        baselines: name -> (N,) scores of the same images.
+        p_values: (N,) of the same images.
+        prediction: (N,) int64, predicted classes.
+
+    Returns:
+        the keys of `source_evidence` and `risk_coverage_evidence`; permutation_p; within_class, see
+        `within_class_evidence`; error_rate, see `error_rate_evidence`.
+    """
+    wrong = wrong.bool()
+    evidence = source_evidence(
+        scores[~wrong], scores[wrong], {name: (s[~wrong], s[wrong]) for name, s in baselines.items()}
+    )
+    selection = risk_coverage_evidence(scores, wrong, baselines)
+    for name, values in selection.pop("baselines").items():
+        evidence["baselines"][name].update(values)
+    both = "reason" not in evidence
+    return {
+        **evidence,
+        **selection,
+        "permutation_p": permutation(scores[~wrong], scores[wrong], N_PERMUTATIONS) if both else None,
+        "within_class": within_class_evidence(scores, wrong, prediction),
+        "error_rate": error_rate_evidence(p_values, wrong),
+    }
+
+
+def within_class_evidence(
+    scores: Tensor, wrong: Tensor, prediction: Tensor, confidence: float = 0.95
+) -> dict[str, Any]:
+    """Are wrong predictions less typical than right ones of the same predicted class? See `compare_within`.
+
+    Args:
+        scores: (N,).
+        wrong: (N,) bool.
+        prediction: (N,) int64, predicted classes.
+        confidence: of the intervals.
+
+    Returns:
+        van_elteren_p, permutation_p, superiority (the AUROC within classes), interval, confidence, n_failures, n_good;
+        classes: one entry a class with both wrong and right predictions (name, n_failures, n_good, superiority,
+        interval, mann_whitney_p, and mann_whitney_p_holm, corrected over the classes). Where there is no such class
+        the numbers are None and a `reason` says so.
+    """
+    wrong = wrong.bool()
+    if not set(prediction[wrong].tolist()) & set(prediction[~wrong].tolist()):
+        return {
+            "reason": "no predicted class has both wrong and right predictions",
+            **dict.fromkeys(("van_elteren_p", "permutation_p", "superiority", "interval")),
+            "confidence": confidence,
+            "n_failures": 0,
+            "n_good": 0,
+            "classes": [],
+        }
+    found = asdict(compare_within(scores, wrong, prediction, confidence, N_PERMUTATIONS))
+    classes = [{**each, "interval": list(each["interval"])} for each in found.pop("strata")]
+    return {**found, "interval": list(found["interval"]), "classes": classes}
+
+
+def error_rate_evidence(p_values: Tensor, wrong: Tensor, confidence: float = 0.95) -> dict[str, Any]:
+    """The error rate by p-value, and whether it falls as the p-value rises.
+
+    Args:
+        p_values: (N,), N >= 1.
+        wrong: (N,) bool.
+        confidence: of each bin's interval.
+
+    Returns:
+        bins: low, high, n, n_errors, rate (None where n = 0), interval, of the images with low < p <= high;
+        trend_p: a small one shows that the rate falls over the bins (Cochran-Armitage); rise_p: a small one shows that
+        it rises between two neighbours all the same. Both None, with a `reason`, where all images are in one bin.
+    """
+    bins = error_rates(p_values, wrong, confidence=confidence)
+    found: dict[str, Any] = {
+        "confidence": confidence,
+        "bins": [{**asdict(each), "interval": list(each.interval)} for each in bins],
+    }
+    if sum(each.n > 0 for each in bins) < 2:
+        return {**found, "reason": "all p-values are in one bin", "trend_p": None, "rise_p": None}
+    return {**found, "trend_p": cochran_armitage(bins), "rise_p": rises(bins)}
+
+
+def false_alarm_rates(
+    p_values: Tensor, alphas: Sequence[float] = (0.01, 0.05, 0.10), confidence: float = 0.95
+) -> dict[str, dict[str, Any]]:
+    """The share of clean test images with p <= alpha, with the exact interval of Clopper and Pearson (1934).
+
+    The interval is for the false alarm rate of this detector, calibration set included; over calibration
+    sets of n images that rate itself varies around alpha by about sqrt(alpha (1 - alpha) / n).
+
+    Args:
+        p_values: (N,) of clean test images, N >= 1.
+        alphas: false alarm rates asked for.
+        confidence: of the interval.
+
+    Returns:
+        false_alarm_rate: {"0.01": rate, ...}; false_alarm_interval: {"0.01": [low, high], ...}.
+
+    Raises:
+        ValueError: if there are no p-values or one is outside [0, 1].
+    """
+    if p_values.ndim != 1 or len(p_values) == 0 or not bool(((p_values >= 0) & (p_values <= 1)).all()):
+        raise ValueError(
+            f"p_values must be (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
+            "Pass those of the clean test images."
+        )
+    rates: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for alpha in alphas:
+        alarms = int(refused(p_values, alpha).sum())
+        interval = stats.binomtest(alarms, len(p_values)).proportion_ci(confidence, method="exact")
+        rates[f"{alpha:g}"] = alarms / len(p_values)
+        intervals[f"{alpha:g}"] = [float(interval.low), float(interval.high)]
+    return {"false_alarm_rate": rates, "false_alarm_interval": intervals}
+
+
+def class_false_alarms(
+    p_values: Tensor, prediction: Tensor, alpha: float = 0.05, confidence: float = 0.95
+) -> dict[str, Any]:
+    """Whether some predicted class bears more than its share of the false alarms: clean test images with p <= alpha.
+
+    Args:
+        p_values: (N,) of clean test images, N >= 1.
+        prediction: (N,) int64, predicted classes.
+        alpha: false alarm rate asked for.
+        confidence: of each class's interval.
+
+    Returns:
+        alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates
+        differ, and `MondrianCalibration` would make them equal.
+    """
+    rates = class_rates(refused(p_values, alpha), prediction, confidence)
+    return {
+        "alpha": alpha,
+        "confidence": confidence,
+        "classes": [{**asdict(each), "interval": list(each.interval)} for each in rates],
+        "homogeneity_p": homogeneity(rates),
+    }
+
+
+def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The sources with `<test>_holm` beside each test, corrected over all tests of the table together.
+
+    Tests that could not be made (None) stay None and don't count. Those of single classes are corrected among
+    themselves, see `within_class_evidence`.
+    """
+    corrected = deepcopy(dict(sources))
+    parts = [
+        part
+        for source in corrected.values()
+        for part in (source, source.get("within_class"), source.get("error_rate"))
+        if part is not None
+    ]
+    made = []
+    for part in parts:
+        for test in (*TESTS, *ERROR_TESTS):
+            if test in part:
+                part[f"{test}_holm"] = None
+                if part[test] is not None:
+                    made.append((part, test))
+    for (part, test), value in zip(made, holm([part[test] for part, test in made]), strict=True):
+        part[f"{test}_holm"] = value
+    return corrected
+
+
+def _selection(scores: Tensor, wrong: Tensor) -> dict[str, float]:
+    areas: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (AURC(), AUGRC(), excess_aurc)
+    return {name: float(area(scores, wrong)) for name, area in zip(SELECTION, areas, strict=True)}

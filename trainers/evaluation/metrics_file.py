@@ -1,0 +1,140 @@
+"""The content of metrics.json."""
+
+import functools
+import json
+import operator
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.summary import looked_at
+from gmm_torch.files import atomic_path
+from trainers.attacks import AttackResult
+from trainers.evaluation.budget_metrics import verdict_facts
+from trainers.evaluation.detection_metrics import (
+    class_false_alarms,
+    error_evidence,
+    false_alarm_rates,
+    holm_correct,
+    source_evidence,
+)
+from trainers.evaluation.every_attack import every_attack_evidence
+from trainers.evaluation.held_out import held_out_log_likelihood
+from trainers.modules.evaluation_module import Scored
+from trainers.report import TEST
+from trainers.run.run import Run
+
+TIME = "seconds_per_image"
+TIMINGS = "timings.json"
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "scikit-learn", "gmm_torch")
+
+
+def metrics_of(
+    run: Run,
+    detector: FailureDetector,
+    scored: Mapping[str, Scored],
+    labels: Tensor,
+    attacks: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The content of metrics.json: evidence for every source, and what it was measured with."""
+    clean = scored[TEST]
+    wrong = clean.prediction != labels
+    softmax = {"max_softmax": clean.max_softmax}
+    sources = {"errors": error_evidence(clean.score, wrong, softmax, clean.p_value, clean.prediction)}
+    for source, part in scored.items():
+        if source == TEST:
+            continue
+        good = ~wrong if source.startswith("adversarial/") else torch.ones_like(wrong)
+        baselines = {"max_softmax": (clean.max_softmax[good], part.max_softmax)}
+        sources[source] = source_evidence(clean.score[good], part.score, baselines)
+        if facts := attacks.get(source):
+            sources[source] |= {**facts, **verdict_facts(part.accept, facts["n_attacked"])}
+    return {
+        "title": run.cfg.title,
+        "alpha": detector.alpha,
+        "classifier": {"test_accuracy": float((~wrong).double().mean())},
+        "calibration": {
+            "n": len(detector.calibration),
+            **false_alarm_rates(clean.p_value),
+            "by_class": class_false_alarms(clean.p_value, clean.prediction),
+        },
+        "sources": holm_correct(sources),
+        "splits": {name: len(index) for name, index in run.data.indices.items()},
+        "data_fingerprint": run.data.fingerprint(),
+        "n_fitted": detector.n_fitted,
+        "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
+        "held_out_log_likelihood": held_out_log_likelihood(run, detector),
+        "seed": run.cfg.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "device": device_name(detector.device),
+    }
+
+
+def every_attack(results: Mapping[str, AttackResult], scored: Mapping[str, Scored], labels: Tensor) -> dict[str, Any]:
+    """What all attacks do together, see `every_attack_evidence`."""
+    right = scored[TEST].prediction == labels
+    successes = {name: scored[f"adversarial/{name}"] for name in results}
+    softmax = (scored[TEST].max_softmax[right], {name: each.max_softmax for name, each in successes.items()})
+    return every_attack_evidence(
+        results,
+        {name: each.score for name, each in successes.items()},
+        {name: each.accept for name, each in successes.items()},
+        scored[TEST].score[right],
+        {"max_softmax": softmax},
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """What the GPU is called, or the kind of processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def write_metrics(metrics: Mapping[str, Any], path: Path) -> None:
+    """Write it, and what took how long to `timings.json` beside it, so that equal runs have equal bytes here.
+
+    A number that is not finite raises ValueError.
+    """
+    write_json(without_times(metrics), path)
+    if found := list(times(metrics)):
+        write_json([{"where": where, TIME: seconds} for where, seconds in found], path.with_name(TIMINGS))
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What `write_metrics` wrote, times included."""
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    timings = path.with_name(TIMINGS)
+    for entry in json.loads(timings.read_text()) if timings.exists() else []:
+        functools.reduce(operator.getitem, entry["where"], metrics)[TIME] = entry[TIME]
+    return metrics
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write it whole or not at all; a number that is not finite raises ValueError."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def without_times(value: Any) -> Any:
+    """The same mappings and lists without the key `TIME`."""
+    if isinstance(value, Mapping):
+        return {key: without_times(item) for key, item in value.items() if key != TIME}
+    return [without_times(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def times(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
+    """Where in mappings and lists the key `TIME` stands, and what it says."""
+    if isinstance(value, Mapping) and TIME in value:
+        yield where, value[TIME]
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    for key, item in inside:
+        yield from times(item, (*where, key))

@@ -1,0 +1,176 @@
+"""The CSV of verdicts: one row an image, whole under its name or not there at all."""
+
+import csv
+import glob
+import io
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+from filelock import FileLock, Timeout
+
+from trainers.modules.evaluation_module import Scored
+
+COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "error")
+
+
+class VerdictRow(NamedTuple):
+    """One row.
+
+    Attributes:
+        path: of the image.
+        prediction: name of the class; empty where the image can't be read.
+        score, p_value, accept: the verdict; an image that can't be read is refused with score -inf.
+        component: the most probable one of the first mixture; -1 for none.
+        error: why the image can't be read; empty where it can.
+    """
+
+    path: str
+    prediction: str
+    score: float
+    p_value: float
+    accept: bool
+    component: int
+    error: str
+
+
+def verdict_rows(paths: Sequence[str], errors: Sequence[str], scored: Scored, names: Sequence[str]) -> list[VerdictRow]:
+    """The rows of a batch."""
+    columns = (getattr(scored, name).tolist() for name in ("prediction", "score", "p_value", "accept", "component"))
+    return [
+        VerdictRow(path, "" if error else names[label], score, p_value, accept, -1 if error else component, error)
+        for path, error, label, score, p_value, accept, component in zip(paths, errors, *columns, strict=True)
+    ]
+
+
+def read_verdicts(path: str | os.PathLike[str]) -> Iterator[VerdictRow]:
+    """The rows of a CSV, one by one.
+
+    Raises:
+        ValueError: it is no CSV of verdicts.
+    """
+    with open(path, "rb") as file:
+        rows = _whole_rows(file)
+        if tuple(next(rows, ((), 0))[0]) != COLUMNS:
+            raise ValueError(f"verdicts: expected {path} to begin with {','.join(COLUMNS)}")
+        for row, _ in rows:
+            yield _parsed(row)
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """What jobs, still at work or ended before they were through, have put beside the file that they write."""
+    escaped = glob.escape(path.stem)
+    return sorted(path.parent.glob(f"{escaped}-*.partial{glob.escape(path.suffix)}*"))
+
+
+class VerdictFile:
+    """Writes rows, to be found at `path` once all are there.
+
+    Until then they are in a file beside it, whose name tells the job. The same job, begun again after whatever ended
+    it, goes on behind the last whole batch there: so its batches, and its bytes, are those of a job never ended.
+
+    Args:
+        path: of the CSV; an existing one is replaced at the end.
+        job: letters and digits that stand for everything that rows depend on, except the list of images.
+
+    Raises:
+        ValueError: on entering, if another process is writing the same.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], job: str) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(f"{self.path.stem}-{job}.partial{self.path.suffix}")
+        self._lock = FileLock(f"{self.partial}.lock")
+        self._file: BinaryIO
+        self._n_rows = 0
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(
+                f"output: another run is writing {self.path}; wait for it, or set another output"
+            ) from None
+        self._file = open(self.partial, "a+b")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def keep(self, paths: Sequence[str], batch_size: int) -> "array[float]":
+        """Drop all behind the last whole batch of `paths`; the scores of the rows that remain, in their order.
+
+        The last batch of `paths` is dropped even if it is there, so that something remains to be done.
+        """
+        scores: array[float] = array("d")
+        self._file.seek(0)
+        rows = _whole_rows(self._file)
+        header, end = next(rows, ([], 0))
+        if tuple(header) != COLUMNS:
+            self._file.truncate(0)
+            self._write([COLUMNS])
+            return scores
+        for (row, behind), path in zip(rows, paths, strict=False):
+            try:
+                verdict = _parsed(row)
+            except ValueError:
+                break
+            if verdict.path != path:
+                break
+            scores.append(verdict.score)
+            if len(scores) % batch_size == 0 and len(scores) < len(paths):
+                self._n_rows, end = len(scores), behind
+        self._file.truncate(end)
+        return scores[: self._n_rows]
+
+    def append(self, rows: Sequence[VerdictRow]) -> None:
+        """Write the rows of a batch at once."""
+        self._n_rows += len(rows)
+        self._write(
+            (path, label, f"{score:.9g}", repr(p_value), accept, component, error)
+            for path, label, score, p_value, accept, component, error in rows
+        )
+
+    def finish(self, n_rows: int) -> None:
+        """Move the rows to `path`.
+
+        Raises:
+            RuntimeError: there are not as many as there should be; they stay where they are.
+        """
+        if self._n_rows != n_rows:
+            raise RuntimeError(f"verdicts: expected {n_rows} rows; {self._n_rows} were written to {self.partial}")
+        os.replace(self.partial, self.path)
+
+    def _write(self, rows: Any) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        self._file.write(os.fsencode(text.getvalue()))
+        self._file.flush()
+
+
+def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
+    """Rows, each with the place where it ends; a last line without its end is no row."""
+    place = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal place
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            place += len(line)
+            yield os.fsdecode(line)
+
+    for row in csv.reader(lines()):
+        yield row, place
+
+
+def _parsed(row: list[str]) -> VerdictRow:
+    if len(row) != len(COLUMNS) or row[4] not in ("True", "False"):
+        raise ValueError(f"verdicts: expected rows of {','.join(COLUMNS)}; got {row}")
+    path, prediction, score, p_value, accept, component, error = row
+    return VerdictRow(path, prediction, float(score), float(p_value), accept == "True", int(component), error)

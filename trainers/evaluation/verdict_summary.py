@@ -1,0 +1,59 @@
+"""What a CSV of verdicts comes to."""
+
+import heapq
+import os
+from array import array
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from trainers.evaluation.verdict_file import VerdictRow, read_verdicts
+
+
+class VerdictSummary(NamedTuple):
+    """What a CSV of verdicts comes to; 4 bytes an image.
+
+    Attributes:
+        n: images.
+        n_refused: of these, those that can't be read among them.
+        n_unreadable: of these.
+        p_values: of the images that can be read.
+        refused: the readable ones that are refused, the least typical first; as many as were asked for.
+        unreadable: the first ones; as many as were asked for.
+    """
+
+    n: int
+    n_refused: int
+    n_unreadable: int
+    p_values: "array[float]"
+    refused: list[VerdictRow]
+    unreadable: list[VerdictRow]
+
+
+def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> VerdictSummary:
+    """Read a CSV of verdicts once, row by row.
+
+    Args:
+        path: of the CSV.
+        n_shown: how many refused rows to keep, and how many unreadable ones.
+    """
+    n = n_refused = n_unreadable = 0
+    p_values: array[float] = array("f")
+    unreadable: list[VerdictRow] = []
+
+    def refused() -> Iterator[VerdictRow]:
+        nonlocal n, n_refused, n_unreadable
+        for row in read_verdicts(path):
+            n += 1
+            n_refused += not row.accept
+            if row.error:
+                n_unreadable += 1
+                if len(unreadable) < n_shown:
+                    unreadable.append(row)
+            else:
+                p_values.append(row.p_value)
+                if not row.accept:
+                    yield row
+
+    # At least one, since asking for none would read nothing.
+    shown = heapq.nsmallest(max(1, n_shown), refused(), key=lambda row: (row.p_value, row.score))[:n_shown]
+    return VerdictSummary(n, n_refused, n_unreadable, p_values, shown, unreadable)

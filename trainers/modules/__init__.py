@@ -1,0 +1,1 @@
+"""Lightning modules: ways of training a classifier, fitting a mixture, predicting."""

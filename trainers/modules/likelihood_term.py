@@ -1,0 +1,151 @@
+"""The density of a classifier's features as a term of its loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.devices import full_precision
+from gmm_torch.functional.densities import log_normal
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.operations.implicit import implicit
+
+Way = Literal["online", "gradient", "implicit"]
+WAYS = ("online", "gradient", "implicit")
+IMPLICIT_TOL = 1e-4  # of EM and of the linear system: the gradient is one of a batch, and no better than that
+
+
+class LikelihoodTerm(nn.Module):
+    """-weight * mean log p(z) / D, where z are the penultimate features of the training step that has just run.
+
+    Nothing keeps log p(z) from growing without bound as features shrink to a point. Two things do here. Each feature is
+    standardised by the mean and deviation of its batch, with their gradients, so that neither its unit nor its place
+    matter; what is left to gain is that features gather in clusters, and depend on each other. And noise of variance
+    `reg_covar` is added, so that nothing is gained below that size: the expected density is bounded.
+
+    The term is zero before the first `renew`, at the end of an epoch: there is no mixture yet.
+
+    Args:
+        weight: lambda >= 0.
+        way: where the mixture comes from.
+
+            - "online": from stepwise EM on the training steps' features (`OnlineMixture`); the gradient reaches the
+              classifier alone.
+            - "gradient": the same until the first renewal; from then on its parameters follow the gradient of the loss,
+              by the classifier's optimizer.
+            - "implicit": it is EM's fixed point on one half of the batch, and the density is that of the other half;
+              the gradient goes through the fixed point too (`gmm_torch.operations.implicit`). With the same half for
+              both there would be nothing to go through: at the maximum of the likelihood its gradient in the
+              parameters is zero. The fixed point is sought from the online mixture, which also stands in where half
+              of a batch has fewer points than two a component.
+        n_components, covariance_type, memory, seed: see `OnlineMixture`.
+        reg_covar: variance of the noise and of the regularisation, of a standardised feature's.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        way: Way = "online",
+        *,
+        n_components: int = 10,
+        covariance_type: str = "diag",
+        memory: int | None = None,
+        reg_covar: float = 1e-2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ValueError(f"weight: expected a finite number >= 0; got {weight}")
+        if way not in WAYS:
+            raise ValueError(f"way: expected one of {', '.join(WAYS)}; got {way!r}")
+        self.weight = weight
+        self.way = way
+        self.reg_covar = reg_covar
+        self.online = OnlineMixture(n_components, covariance_type, memory=memory, reg_covar=reg_covar, seed=seed)
+        self.trained: GaussianMixture | None = None
+        self.tap: FeatureTap | None = None
+
+    def prepare(self, classifier: nn.Module) -> None:
+        """Make the parameters that an optimizer moves, where there are such, before it is made.
+
+        Raises:
+            ValueError: the classifier has no linear layer.
+        """
+        heads = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
+        if not heads:
+            raise ValueError("likelihood: expected a classifier with a linear layer, whose input are the features")
+        if self.way == "gradient":
+            online = self.online
+            mixture = GaussianMixture(online.n_components, heads[-1].in_features, online.covariance_type)
+            self.trained = mixture.requires_grad_()
+
+    def listen(self, classifier: nn.Module) -> None:
+        """Catch the features of the classifier from now on."""
+        self.tap = FeatureTap(classifier)
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        if self.tap is not None:
+            self.tap.remove()
+            self.tap = None
+
+    def renew(self) -> None:
+        """End an epoch: see `OnlineMixture.renew`."""
+        started = self.online.started
+        self.online.renew()
+        if self.trained is not None and self.online.started and not started:
+            mixture = self.online.mixture
+            self.trained.assign(mixture.parameters_about_location(), mixture.location)
+
+    def forward(self) -> Tensor:
+        """The term, (), for the forward pass that has just run.
+
+        Raises:
+            RuntimeError: there was none.
+            SolverError: with "implicit", EM does not settle on the batch.
+        """
+        if self.tap is None:
+            raise RuntimeError("likelihood: expected listen(classifier) before the first forward pass")
+        z = self.tap.take().features
+        with full_precision(z.device):
+            z = F.batch_norm(z.float(), None, None, training=True)
+            z = z + self.reg_covar**0.5 * torch.randn_like(z)
+            self.online.update(z)
+            if not self.online.started:
+                # Parameters that take no part in a loss are an error in a distributed training.
+                return z.new_zeros(()) + 0 * sum(parameter.sum() for parameter in self.parameters())
+            ways: dict[str, Callable[[Tensor], Tensor]] = {
+                "online": lambda z: self.online.mixture.log_prob(z),
+                "gradient": lambda z: self.trained.log_prob(z),  # type: ignore[union-attr]
+                "implicit": self._implicit,
+            }
+            return -self.weight * ways[self.way](z).mean() / z.shape[1]
+
+    def _implicit(self, z: Tensor) -> Tensor:
+        fitting, others = z.tensor_split(2)
+        mixture = self.online.mixture
+        if len(fitting) < 2 * mixture.n_components:
+            return mixture.log_prob(z)
+        found = implicit(mixture, fitting, reg_covar=self.reg_covar, tol=IMPLICIT_TOL)
+        factors = mixture.family.from_covariances(found.covariances)
+        distance = mixture.family.squared_distance(others.double(), found.means, factors)
+        log_det = mixture.family.log_det(factors, z.shape[1])
+        return (found.weights.log() + log_normal(distance, log_det, z.shape[1])).logsumexp(-1)
+
+    # ---- saving
+
+    def progress(self) -> dict[str, Any]:
+        """The state of the online mixture, for checkpoints: tensors and plain values."""
+        return self.online.state_dict()
+
+    def resume(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from `progress`."""
+        self.online.load_state_dict(state, device)

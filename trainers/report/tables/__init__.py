@@ -1,0 +1,1 @@
+"""Tables in words and figures, for the terminal and for Markdown; one file = one table."""

@@ -1,0 +1,92 @@
+"""Averages over groups of out-of-distribution sets, beside the numbers that a benchmark has published."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from trainers.report.tables.results import BASELINE, n_test_images, percent
+
+GROUPS = ("near", "far")
+COLUMNS = ("method", "near-OOD", "far-OOD", "measured by")
+FILE = "benchmark.md"
+
+
+def group_averages(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean AUROC over the near and over the far sets, as OpenOOD v1.5 takes it: each set weighs the same.
+
+    Args:
+        metrics: the content of metrics.json.
+        benchmark: `name`, and under `near` and `far` the names of sets.
+
+    Returns:
+        name; near and far: sets, missing (those that the run lacks), auroc and max_softmax in [0, 1], both None where
+        one is missing.
+    """
+    return {"name": benchmark["name"], **{group: _average(metrics["sources"], benchmark[group]) for group in GROUPS}}
+
+
+def _average(sources: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    missing = [name for name in names if f"ood/{name}" not in sources]
+    found = [sources[f"ood/{name}"] for name in names if name not in missing]
+    columns = {
+        "auroc": [source["auroc"] for source in found],
+        BASELINE: [source["baselines"][BASELINE]["auroc"] for source in found],
+    }
+    means = {name: None if missing or None in values else sum(values) / len(values) for name, values in columns.items()}
+    return {"sets": list(names), "missing": missing, **means}
+
+
+def check_benchmark(benchmark: Mapping[str, Any], ood: Sequence[str]) -> None:
+    """Raise when a benchmark averages over sets that the config does not name.
+
+    Raises:
+        ValueError: it does.
+    """
+    unknown = [name for group in GROUPS for name in benchmark[group] if name not in ood]
+    if unknown:
+        raise ValueError(
+            f"benchmark {benchmark['name']} averages over the sets {', '.join(unknown)}, which ood does not name: take "
+            "the experiment of that benchmark, or set benchmark=null"
+        )
+
+
+def _rows(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    found = metrics["benchmark"]
+    ours = [
+        (label, *(percent(found[group][name], 2) for group in GROUPS), "this run")
+        for label, name in (("gmm_torch", "auroc"), ("max softmax", BASELINE))
+    ]
+    published = sorted(benchmark["published"].items(), key=lambda item: -sum(item[1]))
+    return [*ours, *((name, *(f"{value:.2f}" for value in values), "OpenOOD") for name, values in published)]
+
+
+def benchmark_table(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> Table:
+    """For the terminal; AUROC in per cent."""
+    table = Table(caption=benchmark_caption(metrics, benchmark), caption_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in COLUMNS[1:3] else "left")
+    for i, row in enumerate(_rows(metrics, benchmark)):
+        table.add_row(*(Text(cell) for cell in row), style="bold" if i == 0 else "", end_section=i == 1)
+    return table
+
+
+def benchmark_markdown(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:
+    """The same as Markdown, with its caption below."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | --- |"]
+    for i, (name, *cells) in enumerate(_rows(metrics, benchmark)):
+        lines.append(f"| {f'**{name}**' if i == 0 else name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", benchmark_caption(metrics, benchmark), ""])
+
+
+def benchmark_caption(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:
+    """What is averaged, what this run had, and where the published numbers are from."""
+    facts = [f"{benchmark['name']}: mean AUROC in %"]
+    for group in GROUPS:
+        found = metrics["benchmark"][group]
+        lacking = f" (missing: {', '.join(found['missing'])})" if found["missing"] else ""
+        facts.append(f"{group}: {', '.join(found['sets'])}{lacking}")
+    accuracy = percent(metrics["classifier"]["test_accuracy"])
+    facts.append(f"this run: accuracy {accuracy} %, {n_test_images(metrics)} test images, seed {metrics['seed']}")
+    return "; ".join([*facts, f"published: {benchmark['source']}"])

@@ -1,0 +1,331 @@
+"""One table out of the jobs of a sweep."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from gmm_torch.files import atomic_path
+from trainers.report.tables.benchmark import GROUPS
+from trainers.report.tables.results import BASELINE, MISSING, n_test_images, percent, source_label
+
+METRICS = "metrics.json"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job, or what several jobs that differ by their seed alone have in common."""
+
+    name: str
+    overrides: Mapping[str, str]  # without the seed
+    seed: str
+    numbers: Mapping[str, float | None]  # column -> share in [0, 1]
+    baselines: Mapping[str, float | None] = field(default_factory=dict)  # likewise, of the largest softmax probability
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation over seeds, None where a number is missing; with one seed there is no deviation."""
+
+    mean: float | None
+    std: float | None
+
+    def text(self, between: str = " ± ") -> str:
+        """In per cent."""
+        return percent(self.mean) + ("" if self.std is None else between + percent(self.std))
+
+
+class Setting(NamedTuple):
+    """What jobs that differ by their seed alone have in common."""
+
+    name: str
+    seeds: list[str]
+    numbers: Mapping[str, Spread]
+    baselines: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The jobs of a sweep with the mean and standard deviation over their seeds.
+
+    Args:
+        jobs: one per metrics.json, in the order of their folders.
+        statistics: "mean" and "std" (n - 1 in the denominator) of jobs that differ by their seed alone.
+        unfinished: folders of jobs without a metrics.json.
+        facts: what all jobs have in common: images, device, versions.
+    """
+
+    jobs: list[Job]
+    statistics: list[Job] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def header(self) -> list[str]:
+        """The columns: job, overrides, seed, numbers."""
+        return ["job", *self._overrides, "seed", *self._numbers]
+
+    @property
+    def _overrides(self) -> list[str]:
+        """Those that tell jobs apart; all of them where there is one job."""
+        keys = dict.fromkeys(key for job in self.jobs for key in job.overrides)
+        return [key for key in keys if len(self.jobs) == 1 or len({job.overrides.get(key) for job in self.jobs}) > 1]
+
+    @property
+    def _numbers(self) -> list[str]:
+        return list(dict.fromkeys(key for job in self.jobs for key in job.numbers))
+
+    @property
+    def _baselines(self) -> list[str]:
+        return list(dict.fromkeys(key for job in self.jobs for key in job.baselines))
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Jobs that differ by their seed alone, taken together, in the order of the first of each."""
+        settings = []
+        for group in _by_overrides(self.jobs):
+            words = [group[0].overrides.get(key, "") for key in self._overrides]
+            settings.append(
+                Setting(
+                    " ".join(word for word in words if word) or group[0].name,
+                    [job.seed for job in group],
+                    {key: _spread([job.numbers.get(key) for job in group]) for key in self._numbers},
+                    {key: _spread([job.baselines.get(key) for job in group]) for key in self._baselines},
+                )
+            )
+        return settings
+
+    def csv(self) -> str:
+        """All rows, numbers as shares in full precision, empty where there is none."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*self.header, *(f"{key}, softmax" for key in self._baselines)])
+        for job in [*self.jobs, *self.statistics]:
+            numbers = [job.numbers.get(key) for key in self._numbers]
+            numbers += [job.baselines.get(key) for key in self._baselines]
+            writer.writerow([*self._words(job), *("" if value is None else value for value in numbers)])
+        return stream.getvalue()
+
+    def markdown(self) -> str:
+        """All rows, numbers in per cent."""
+        rows = [self.header, *(self._cells(job) for job in [*self.jobs, *self.statistics])]
+        lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+        lines.insert(1, f"|{' --- |' * len(self.header)}")
+        return "\n".join([*lines, "", self.caption, ""])
+
+    def latex(self) -> str:
+        """One row a setting, mean and standard deviation over its seeds in per cent, for the package booktabs."""
+        head = ["setting", "seeds", *self._numbers]
+        rows = [
+            [setting.name, str(len(setting.seeds)), *(setting.numbers[key].text(" ± ") for key in self._numbers)]
+            for setting in self.settings
+        ]
+        lines = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in [head, *rows]]
+        columns = "l" + "r" * (len(head) - 1)
+        return "\n".join(
+            [
+                f"% {self.caption}",
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                "",
+            ]
+        )
+
+    def table(self) -> Table:
+        """The same for the terminal."""
+        table = Table(caption=self.caption, caption_justify="left")
+        for column in self.header:
+            table.add_column(column, justify="right" if column in self._numbers else "left")
+        for job in self.jobs:
+            table.add_row(*(Text(cell) for cell in self._cells(job)))
+        table.add_section()
+        for job in self.statistics:
+            table.add_row(*(Text(cell) for cell in self._cells(job)), style="bold" if job.name == "mean" else "")
+        return table
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are, and which jobs left none."""
+        words = "; ".join([f"{len(self.jobs)} jobs", "test accuracy and AUROC per source, in %", *self.facts])
+        if self.unfinished:
+            words += f"; without a {METRICS}: {', '.join(self.unfinished)}"
+        return words
+
+    def _words(self, job: Job) -> list[str]:
+        return [job.name, *(job.overrides.get(key, "") for key in self._overrides), job.seed]
+
+    def _cells(self, job: Job) -> list[str]:
+        words = [word or MISSING for word in self._words(job)]
+        return [*words, *(percent(job.numbers.get(key)) for key in self._numbers)]
+
+
+def summarize(folder: Path | str) -> Summary:
+    """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex and compare.html into it.
+
+    Args:
+        folder: of a sweep (multirun/<date>/<time>) or of single runs.
+
+    Returns:
+        the table; print its `table()` with rich.
+
+    Raises:
+        FileNotFoundError: if there is no metrics.json below the folder.
+        ValueError: if one is not what a run writes.
+    """
+    folder = Path(folder)
+    found = sorted(path.parent for path in folder.rglob(METRICS))
+    if not found:
+        raise FileNotFoundError(
+            f"no {METRICS} below {folder}: expected the folder of a sweep, such as multirun/<date>/<time>, "
+            "with at least one job that has finished its evaluation."
+        )
+    started = {path.parent.parent for path in folder.rglob(str(OVERRIDES))}
+    unfinished = sorted(str(path.relative_to(folder)) for path in started - set(found))
+    read = {path: _read(path) for path in found}
+    jobs = sorted((_job(path, folder, metrics) for path, metrics in read.items()), key=lambda job: _natural(job.name))
+    summary = Summary(jobs, _statistics(jobs), unfinished, _facts(list(read.values())))
+    texts = {"summary.csv": summary.csv(), "summary.md": summary.markdown(), "summary.tex": summary.latex()}
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return summary
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a job says, checked."""
+    try:
+        metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
+        _ = _share(metrics["classifier"]["test_accuracy"]), metrics["seed"]
+        _ = [_share(source["auroc"]) for source in metrics["sources"].values()]
+        for source in metrics["sources"].values():
+            _share(source.get("baselines", {}).get(BASELINE, {}).get("auroc"))
+        for group in GROUPS if "benchmark" in metrics else ():
+            _ = [_share(metrics["benchmark"][group][name]) for name in ("auroc", BASELINE)]
+        _facts([metrics])
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path / METRICS} is not what a run writes ({type(error).__name__}: {error}). Repeat that job "
+            "or move its folder away."
+        ) from error
+    return metrics
+
+
+def _job(path: Path, folder: Path, metrics: Mapping[str, Any]) -> Job:
+    sources = metrics["sources"]
+    numbers = {"test accuracy": metrics["classifier"]["test_accuracy"]}
+    numbers |= {source_label(name): source["auroc"] for name, source in sources.items()}
+    baselines = {
+        source_label(name): source["baselines"][BASELINE]["auroc"]
+        for name, source in sources.items()
+        if BASELINE in source.get("baselines", {})
+    }
+    for group in GROUPS if "benchmark" in metrics else ():
+        average = metrics["benchmark"][group]
+        numbers[f"{group}-OOD"], baselines[f"{group}-OOD"] = average["auroc"], average[BASELINE]
+    overrides = _overrides(path / OVERRIDES)
+    overrides.pop("seed", None)
+    return Job(str(path.relative_to(folder)), overrides, str(metrics["seed"]), numbers, baselines)
+
+
+def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the numbers rest on, where the jobs say it."""
+    said = [
+        ("test images", [n_test_images(each) or None for each in metrics]),
+        ("calibration images", [each.get("calibration", {}).get("n") for each in metrics]),
+    ]
+    facts = [f"{_span(values)} {what}" for what, values in said if any(values)]
+    named = [each.get("device") for each in metrics]
+    named += [
+        f"{name} {each['versions'][name]}" for name in ("gmm_torch", "torch") for each in metrics if "versions" in each
+    ]
+    return [*facts, *dict.fromkeys(word for word in named if word)]
+
+
+def _span(values: Sequence[int | None]) -> str:
+    known = sorted({value for value in values if value is not None})
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+
+
+def _share(value: Any) -> float | None:
+    if value is None or 0 <= value <= 1:
+        return value
+    raise ValueError(f"expected a number from 0 to 1, got {value}")
+
+
+def _overrides(path: Path) -> dict[str, str]:
+    """Hydra's list of "key=value", in its order; none for a run that was not started by Hydra."""
+    if not path.exists():
+        return {}
+    try:
+        # OmegaConf would copy what a few YAML aliases repeat a billion times.
+        lines = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise ValueError("expected a list of key=value")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not what Hydra writes ({error}). Move it away.") from error
+    pairs = (line.partition("=") for line in lines)
+    return {key.lstrip("+~"): value for key, _, value in pairs}
+
+
+def _by_overrides(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(tuple(sorted(job.overrides.items())), []).append(job)
+    return list(groups.values())
+
+
+def _statistics(jobs: list[Job]) -> list[Job]:
+    found = []
+    for group in _by_overrides(jobs):
+        if len({job.seed for job in group}) < 2:
+            continue
+        for name, statistic in (("mean", _mean), ("std", _std)):
+            numbers, baselines = (
+                {
+                    key: statistic([columns.get(key) for columns in each])
+                    for key in dict.fromkeys(key for columns in each for key in columns)
+                }
+                for each in ([job.numbers for job in group], [job.baselines for job in group])
+            )
+            found.append(Job(name, group[0].overrides, f"{len(group)} seeds", numbers, baselines))
+    return found
+
+
+def _spread(values: Sequence[float | None]) -> Spread:
+    return Spread(_mean(values), _std(values) if len(values) > 1 else None)
+
+
+def _escaped(text: str) -> str:
+    """Text with what LaTeX would take for its own."""
+    return re.sub(r"([&%$#_{}])", r"\\\1", text.replace(MISSING, "--")).replace("±", r"$\pm$")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _std(values: Sequence[float | None]) -> float | None:
+    mean = _mean(values)
+    if mean is None:
+        return None
+    return math.sqrt(sum((value - mean) ** 2 for value in values if value is not None) / (len(values) - 1))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "10" after "9", as Hydra numbers its jobs."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in Path(name).parts]

@@ -1,0 +1,1 @@
+"""One run of the application: its folder, its stages, its Trainer."""

@@ -1,0 +1,59 @@
+"""What judges new images: a classifier and its detector, for whose loading the data need not be there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import OmegaConf
+
+from gmm_torch.detection import FailureDetector
+from trainers.classifiers.build import build_classifier
+from trainers.data.images import ImageShape
+from trainers.run.need import need
+from trainers.run.run import Run
+
+
+class Model(NamedTuple):
+    """A detector, on the run's device, and what its images and classes are.
+
+    Attributes:
+        detector: fitted, with its classifier inside.
+        class_names: in the order of the labels.
+        image_shape: (C, H, W).
+        crop_share: see `trainers.data.image_files.decode`.
+    """
+
+    detector: FailureDetector
+    class_names: Sequence[str]
+    image_shape: ImageShape
+    crop_share: float
+
+
+def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> Model:
+    """Load `classifier.checkpoint` and `detector`.
+
+    Args:
+        run: of the task.
+        task: its name, for errors.
+        class_names: a list, or a text file (UTF-8) with one a line: then the data are not looked at, and
+            `data.image_shape` must be set; None for those of the data.
+
+    Raises:
+        ValueError: a file or a setting is missing, or there are not as many names as the classifier has classes.
+        OSError: a file can't be read.
+    """
+    cfg = run.cfg
+    need(cfg.classifier.checkpoint, "classifier.checkpoint", f"task={task} needs the detector's classifier")
+    need(cfg.detector, "detector", f"task={task} needs a fitted detector")
+    if class_names is None:
+        names, image_shape, classifier = run.data.class_names, run.data.image_shape, run.classifier
+    else:
+        need(cfg.data.image_shape, "data.image_shape", "task.class_names stands for the data, which gives the shape")
+        if isinstance(class_names, str):
+            class_names = Path(class_names).read_text(encoding="utf-8").splitlines()
+        names = list(class_names)
+        image_shape = tuple(cfg.data.image_shape)
+        classifier = build_classifier(cfg.classifier, len(names), image_shape)
+    detector = FailureDetector.load(cfg.detector, classifier.to(run.device))
+    crop_share = float(OmegaConf.select(cfg, "data.source.crop_share", default=1.0))
+    return Model(detector, names, image_shape, crop_share)
