@@ -43,19 +43,24 @@ class Stage(NamedTuple):
 def find_penultimate(classifier: nn.Module, x: Inputs) -> Found:
     """The input of the last linear layer to run on x; of a sequence the tokens that the logits depend on.
 
+    Where no linear layer runs it is the input of the last convolution of kernel size 1, which is one at every place.
+
     Raises:
-        ValueError: no linear layer ran that gives a row an input.
+        ValueError: no such layer ran that gives a row an input.
     """
     return _penultimate(classifier, x, trace(classifier, x))
 
 
 def _penultimate(classifier: nn.Module, x: Inputs, ran: list[Trace]) -> Found:
     heads = [step for step in ran if isinstance(step.module, nn.Linear)]
+    convolutions = [step for step in ran if _is_pointwise(step.module)]
     if isinstance(unwrapped(classifier), nn.Linear):
         raise ValueError(
             "layers: the classifier is one linear layer and has no layer with a name: give nn.Sequential(classifier), "
             "whose '0:input' are its inputs"
         )
+    if convolutions and not heads:
+        return Found([convolutions[-1].name + INPUT], "the last convolution of kernel size 1")
     if not heads:
         folded = last_shapes(classifier, x, nn.Linear)
         raise ValueError(
@@ -68,6 +73,10 @@ def _penultimate(classifier: nn.Module, x: Inputs, ran: list[Trace]) -> Found:
         return Found([name], rule)
     tokens = find_tokens(classifier, x, name)
     return Found([tokens.read_of(name)], rule + tokens.in_words)
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1}
 
 
 def find_stages(classifier: nn.Module, x: Inputs) -> Found:

@@ -1,12 +1,19 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.features.augmentations import VIEWS
 from gmm_torch.detection.features.pooling import channels_axis, channels_first, pool, statistics
 from tests.gmm_torch.detection.conftest import images
+
+
+class Mean(nn.Module):
+    """The mean over places."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(2)
 
 
 def test_the_penultimate_layer_is_the_input_of_the_last_linear_layer_that_runs(net):
@@ -16,6 +23,15 @@ def test_the_penultimate_layer_is_the_input_of_the_last_linear_layer_that_runs(n
     expected = net.norm(net.conv(images(4, 0))).relu().mean((2, 3))
     torch.testing.assert_close(outputs.features["head:input"][:, 0], expected)
     torch.testing.assert_close(outputs.own_logits, net(images(4, 0)))
+
+
+@pytest.mark.parametrize(("conv", "shape"), [(nn.Conv2d, (4, 1, 8, 8)), (nn.Conv1d, (4, 1, 8))])
+def test_a_head_that_is_a_convolution_has_penultimate_features_too(conv, shape):
+    net = nn.Sequential(conv(1, 5, 3), nn.ReLU(), conv(5, 3, 1), nn.Flatten(2)).append(Mean())
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    found = FeatureExtractor(net)(x).features
+    assert list(found) == ["2:input"]
+    torch.testing.assert_close(found["2:input"][:, 0], net[:2](x).flatten(2).mean(2))
 
 
 def test_convolutional_maps_are_pooled_over_space(net):
