@@ -119,10 +119,16 @@ class Study:
 
     @property
     def head(self) -> nn.Linear:
-        """The classifier's last linear layer."""
+        """The classifier's last linear layer; of a convolution of kernel size 1, what it does at every place."""
         head = self.classifier.get_submodule(self.layers[PENULTIMATE][0].removesuffix(INPUT))
-        assert isinstance(head, nn.Linear)
-        return head
+        if isinstance(head, nn.Linear):
+            return head
+        assert isinstance(head, nn.Conv2d)
+        linear = nn.Linear(head.in_channels, head.out_channels, bias=head.bias is not None)
+        linear.load_state_dict(
+            {name: value.flatten(1) if value.dim() > 1 else value for name, value in head.state_dict().items()}
+        )
+        return linear
 
     @cached_property
     def right(self) -> Tensor:
