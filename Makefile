@@ -35,8 +35,9 @@ format: $(READY)  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: demo  ## run the demo and write its table into the README
+readme: demo  ## run the demo and write its table and picture into the README
 	$(BIN)/python benchmarks/readme_table.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/readme_picture.py
 
 results: $(READY)  ## run the paper's study on every data set found here, and write docs/results.md
 	$(BIN)/gmm-torch experiment=paper
