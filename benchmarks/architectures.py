@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from architectures_data import Data, Folders, load, outside
 from architectures_networks import CIFAR, DIGITS, FASHION, PIXELS, RECIPES, TEXT
-from architectures_page import document
+from architectures_page import document, in_short
 from architectures_training import accuracy, as_input, train_all, trained
 from detection import (
     ATTACKS,
@@ -292,6 +292,7 @@ def main() -> None:
             save(options.result, {each: found[each] for each in RECIPES if each in found})
     if options.document or options.task == "document":
         fill(PAGE, "architectures", document(read(options.result)))
+        fill(ROOT / "README.md", "architectures", in_short(read(options.result)))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,34 @@ def summary(results: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def in_short(results: Mapping[str, Any]) -> str:
+    """For the README: one line a network, the default beside the softmax and the best of the peers."""
+    head = ["classifier", "accuracy", "mean AUROC", "best peer", "hardest", "best peer", "test errors", "softmax"]
+    rows = []
+    for name, result in results.items():
+        peers, defaults = of(result, PEER), of(result, "default")
+        ours = defaults.get("views=3") or defaults[ONE_PASS]
+        cells = [label(name, result), _number(100 * result["accuracy"])]
+        for end in ("mean", "min"):
+            cells += _pair(ours[end], peers[best(peers, end)][end])
+        rows.append(cells + _pair(ours["errors"], peers[SOFTMAX]["errors"]))
+    n_peers = len(of(next(iter(results.values())), PEER))
+    caption = (
+        f"In %; three views, text and rows one. Mean over all sources of failure, the hardest of them, and wrong "
+        f"predictions alone. Best peer: of {n_peers}, by that very number, so another one in each cell. Three seeds."
+    )
+    return f"{table(head, rows)}\n\n{caption}"
+
+
+def _pair(ours: float, other: float) -> list[str]:
+    """Two numbers, the larger one bold."""
+    cells = [_number(ours), _number(other)]
+    for i, value in enumerate((ours, other)):
+        if round(value, 1) == round(max(ours, other), 1):
+            cells[i] = f"**{cells[i]}**"
+    return cells
+
+
 def against_goals(results: Mapping[str, Any], views: str) -> str:
     """One line a network: leads over the best peers in points, bold where the goal is reached."""
     goal = GOALS[views]
