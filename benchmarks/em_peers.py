@@ -49,7 +49,7 @@ def initialisation(problem: Problem, x: Tensor) -> float:
     mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type, dtype=x.dtype)
     begin = time.perf_counter()
     em = mixture.to(x.device).start_em(EMOptions())
-    while em.phase in ("survey", "assign"):
+    while em.phase in ("summary", "assign"):
         em.advance(em.collect([(x, None)]))
     return time.perf_counter() - begin
 

@@ -105,7 +105,7 @@ def configure(data: str, variant: str, seed: int, extra: list[str]) -> DictConfi
     settings = SETTINGS[data]
     overrides = [*settings["overrides"], *VARIANTS[variant], f"seed={seed}", f"ood_limit={LIMIT}", *extra]
     if "method=likelihood" in overrides:
-        overrides.append(f"method.term.memory={settings['memory']}")
+        overrides.append(f"method.term.window={settings['memory']}")
     return composed(*overrides)
 
 
@@ -161,7 +161,7 @@ class Study:
         monitor = None
         if variant == "plain":
             memory = SETTINGS[self.name]["memory"]
-            monitor = OnlineMixtureMonitor(N_COMPONENTS, reg_covar=REG_COVAR, memory=memory, n_images=0)
+            monitor = OnlineMixtureMonitor(N_COMPONENTS, reg_covar=REG_COVAR, window=memory, n_images=0)
         with tempfile.TemporaryDirectory() as folder:
             trainer = instantiate(
                 cfg.trainer, default_root_dir=folder, callbacks=[monitor] if monitor else [], accelerator="cpu",

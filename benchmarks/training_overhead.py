@@ -82,7 +82,7 @@ class Training:
         self.online.update(recent.mean(0) + recent.std(0) * torch.randn_like(recent))
         self.synchronise()
         start = clock()
-        self.online.renew()
+        self.online.refit()
         self.synchronise()
         return clock() - start, len(recent)
 
@@ -93,7 +93,7 @@ def measure(classifier: str, device: torch.device, seconds: float, every: int) -
     training = Training(classifier, device, every)
     for online in (True, True, False):  # to warm up, and to have points to start from
         training.step(online, clock)
-    training.online.renew()
+    training.online.refit()
     training.step(True, clock)
     pairs: list[tuple[float, float]] = []  # without, with
     end = time.perf_counter() + seconds

@@ -82,7 +82,7 @@ class GaussianMixture(nn.Module):
         options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
         self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
-        raw = self.family.unconstrain(self.family.empty(n_components, n_features))
+        raw = self.family.unconstrain(self.family.unit(n_components, n_features))
         self.raw_factors = nn.ParameterDict(
             {name: nn.Parameter(value.to(**options), requires_grad=False) for name, value in raw.items()}
         )
@@ -273,7 +273,7 @@ class GaussianMixture(nn.Module):
         *,
         power: float = 0.6,
         offset: float = 2.0,
-        memory: int | None = None,
+        window: int | None = None,
         n_first: int | None = None,
         **options: Any,
     ) -> OnlineEM:
@@ -282,7 +282,7 @@ class GaussianMixture(nn.Module):
         Goes on from the mixture's parameters where it has some.
 
         Args:
-            power, offset, memory, n_first: see `OnlineEM`.
+            power, offset, window, n_first: see `OnlineEM`.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
         """
         em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
@@ -290,7 +290,7 @@ class GaussianMixture(nn.Module):
         if bool(self.fitted):
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
             known = (about, self.location.to(em.device))
-        return OnlineEM(em, known, power=power, offset=offset, memory=memory, n_first=n_first)
+        return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first)
 
     @torch.inference_mode(False)
     def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:

@@ -18,18 +18,18 @@ POINTS_PER_PARAMETER = 20
 
 
 class OnlineMixture:
-    """Stepwise EM between renewals, and at a renewal EM on the recent points.
+    """Stepwise EM between refits, and at a refit EM on the recent points.
 
     `update`, after a training step, takes in the features of that step: one step of `OnlineEM`, which never waits for
-    the device. `renew`, at a validation or the end of an epoch, does wait. It looks at what stepwise EM can't see: the
+    the device. `refit`, at a validation or the end of an epoch, does wait. It looks at what stepwise EM can't see: the
     coordinates and the regularisation are taken anew from the recent points, because their scale has changed; EM runs
     on these points from the present parameters, where it moves components without points, and from a new start, because
     components that were placed before the classes came apart may be in a poor optimum; the better of the two by their
-    likelihood goes on. There are no parameters before the first renewal.
+    likelihood goes on. There are no parameters before the first refit.
 
     How fast to forget: features move as fast as the classifier learns, so statistics must not be averaged over all of
     the training (a step size that falls to zero, as in `OnlineEM` by default, does that); but a covariance needs many
-    times D points. Hence a fixed `memory`, the smallest number of points that gives each of the K D means' coordinates
+    times D points. Hence a fixed `window`, the smallest number of points that gives each of the K D means' coordinates
     20 of them; see `OnlineEM`.
 
     With a process group of torch.distributed, every process gives its own points, in as many calls as the others, and
@@ -38,10 +38,10 @@ class OnlineMixture:
     Args:
         n_components: K.
         covariance_type: one whose statistics can be averaged: full, tied, diag, spherical.
-        memory: number of points to remember; None for 20 K D. As many of the recent ones as fit into 32 MiB are kept,
-            for renewals.
+        window: number of points to remember; None for 20 K D. As many of the recent ones as fit into 32 MiB are kept,
+            for refits.
         every: make a step of EM on every so many updates' points together: fewer operations for the device.
-        n_iter: largest number of iterations of EM at a renewal.
+        n_iter: largest number of iterations of EM at a refit.
         reg_covar: of each feature's variance, see `EMOptions`.
         seed: of the new starts.
 
@@ -52,7 +52,7 @@ class OnlineMixture:
         >>> online = OnlineMixture(n_components=2)
         >>> for batch in torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).split(100):
         ...     online.update(batch)
-        >>> online.renew().mixture.means.shape
+        >>> online.refit().mixture.means.shape
         torch.Size([2, 3])
     """
 
@@ -61,18 +61,18 @@ class OnlineMixture:
         n_components: int = 10,
         covariance_type: str = "full",
         *,
-        memory: int | None = None,
+        window: int | None = None,
         every: int = 1,
         n_iter: int = 10,
         reg_covar: float = 1e-2,
         seed: int = 0,
     ) -> None:
-        for name, value in (("every", every), ("memory", 1 if memory is None else memory)):
+        for name, value in (("every", every), ("window", 1 if window is None else window)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1; got {value}")
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.memory = memory
+        self.window = window
         self.every = every
         self.options: dict[str, Any] = {"max_iter": n_iter, "tol": 0.0, "reg_covar": reg_covar, "seed": seed}
         GaussianMixture(n_components, 1, covariance_type).start_online(**self.options)  # raises where options are bad
@@ -93,12 +93,12 @@ class OnlineMixture:
         """The mixture as it is now; the next update changes it. Does not wait for the device.
 
         Raises:
-            NotFittedError: there was no renewal with enough points yet.
+            NotFittedError: there was no refit with enough points yet.
         """
         if self._mixture is None:
             raise NotFittedError(
-                f"online mixture: expected a renewal with at least {self.n_components} points; "
-                f"got {self._n_seen} points so far: call update(x), then renew()"
+                f"online mixture: expected a refit with at least {self.n_components} points; "
+                f"got {self._n_seen} points so far: call update(x), then refit()"
             )
         if self._follower is not None:
             self._mixture.assign(*self._follower.now())
@@ -126,7 +126,7 @@ class OnlineMixture:
             self._pending = []
 
     @torch.no_grad()
-    def renew(self) -> Self:
+    def refit(self) -> Self:
         """Fit the recent points by EM, from the present parameters and from a new start; waits for the device.
 
         Does nothing while all processes together have fewer recent points than 20 a component.
@@ -146,7 +146,7 @@ class OnlineMixture:
         """End with EM on all points as they are in the end, from the present parameters and from a new start.
 
         The better of the two by their likelihood stays: it is as good as a mixture fitted afterwards, which would begin
-        from that new start. Later updates are not taken in before the next renewal.
+        from that new start. Later updates are not taken in before the next refit.
 
         Args:
             x: (N, D).
@@ -170,7 +170,7 @@ class OnlineMixture:
         starts = [empty] if self._mixture is None else [self.mixture, empty]
         followers = []
         for mixture in starts:
-            follower = mixture.start_online(memory=self._memory(x.shape[1]), n_first=self.n_components, **options)
+            follower = mixture.start_online(window=self._window(x.shape[1]), n_first=self.n_components, **options)
             followers.append(follower.update(x))
         # On the same points, so in the same coordinates: the objectives compare.
         best = max(followers, key=lambda follower: float(follower.em.history[-1].max()))
@@ -207,13 +207,13 @@ class OnlineMixture:
         self._mixture.load_state_dict(state["mixture"])
         if state["follower"] is not None:
             em = self._mixture.start_em(EMOptions(**self.options))
-            self._follower = OnlineEM(em, memory=self._memory(self._mixture.n_features))
+            self._follower = OnlineEM(em, window=self._window(self._mixture.n_features))
             self._follower.load_state_dict(state["follower"])
 
     # ---- pieces
 
-    def _memory(self, n_features: int) -> int:
-        return self.memory or POINTS_PER_PARAMETER * self.n_components * n_features
+    def _window(self, n_features: int) -> int:
+        return self.window or POINTS_PER_PARAMETER * self.n_components * n_features
 
     def _empty(self, like: Tensor) -> GaussianMixture:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -226,7 +226,7 @@ class OnlineMixture:
             if x.dim() != 2:
                 raise ValueError(f"x: expected shape (N, D); got {tuple(x.shape)}")
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-            share = -(-self._memory(x.shape[1]) // (torch.distributed.get_world_size() if is_distributed() else 1))
+            share = -(-self._window(x.shape[1]) // (torch.distributed.get_world_size() if is_distributed() else 1))
             fits = BUFFER_BYTES // (x.shape[1] * dtype.itemsize)
             self._recent = torch.zeros(max(1, min(share, fits)), x.shape[1], dtype=dtype, device=x.device)
         check_points(x, self._recent.shape[1])

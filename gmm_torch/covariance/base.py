@@ -12,7 +12,7 @@ from gmm_torch.em.parameters import Parameters
 Factors = dict[str, Tensor]
 
 # A component whose share of the points is below this has no data to estimate anything from.
-DEAD_SHARE = 1e-12
+EMPTY_SHARE = 1e-12
 
 
 class CovarianceFamily(ABC):
@@ -109,7 +109,7 @@ class CovarianceFamily(ABC):
         """The inverse of `unconstrain`."""
 
     @abstractmethod
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """Factors of unit covariances, on the host."""
 
     # ---- the pieces of EM
@@ -144,14 +144,14 @@ class CovarianceFamily(ABC):
         """Frobenius norms of the precisions, broadcastable to (..., K)."""
 
     @abstractmethod
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Maximum-likelihood factors from summed statistics.
 
         Args:
             moments: what `moments` returned, summed over all points.
             means: (..., K, D), the new means.
-            mass: (..., K), summed responsibilities, positive.
-            ridge: (D,), added to the diagonal of every covariance.
+            counts: (..., K), effective counts N_k of points (summed responsibilities), positive.
+            reg_covar: (D,), added to the diagonal of every covariance.
 
         Returns:
             the factors, and the jitter (..., K) that it took to factorise them.
@@ -183,12 +183,12 @@ class CovarianceFamily(ABC):
         self.products(features[1 : n_features + 1], out=features[n_features + 1 :])
         return features
 
-    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+    def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """Everything of the E-step that does not depend on the points; `log_joint` takes it.
 
-        The ridge enters as the expected log-density under noise of that variance on the points,
-        -1/2 tr(diag(ridge) P_k): with it the M-step that adds the ridge is the exact maximiser, so the objective
-        never falls. It is below the log-likelihood by a term of the ridge's own size.
+        `reg_covar` enters as the expected log-density under noise of that variance on the points,
+        -1/2 tr(diag(reg_covar) P_k): with it the M-step that adds `reg_covar` is the exact maximiser, so the objective
+        never falls. It is below the log-likelihood by a term of the regularisation's own size.
 
         Returns:
             {"natural": (..., K, 1 + D + Q)} in the parameters' dtype.
@@ -196,14 +196,14 @@ class CovarianceFamily(ABC):
         means, factors = parameters.means, parameters.factors
         n_components, n_features = means.shape[-2:]
         linear = self.precision_times(means, factors)
-        penalty = (self.precision_diagonal(factors, n_features) * ridge).sum(-1)
+        penalty = (self.precision_diagonal(factors, n_features) * reg_covar).sum(-1)
         log_norm = -0.5 * (n_features * math.log(2 * math.pi) + self.log_det(factors, n_features))
         constant = parameters.log_weights + log_norm - 0.5 * ((means * linear).sum(-1) + penalty)
         quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
         return {"natural": torch.cat([constant[..., None], linear, quadratic], dim=-1)}
 
     def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
-        """log w_k + log N(x | k), less the ridge's penalty: (..., K, n).
+        """log w_k + log N(x | k), less `reg_covar`'s penalty: (..., K, n).
 
         Args:
             prepared: what `prepare` returned.
@@ -244,49 +244,51 @@ class CovarianceFamily(ABC):
         flat.addmm_(responsibilities.flatten(0, -2), features.mT)
         return out
 
-    def update(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+    def update(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
         """The M-step: parameters that maximise the expected log-likelihood, and the jitter (..., K) used.
 
         A component without points keeps its mean and covariance and gets (next to) no weight.
         """
         n_features = previous.means.shape[-1]
         table = moments["moments"]
-        mass, linear = table[..., 0], table[..., 1 : n_features + 1]
-        total = mass.sum(-1, keepdim=True)
-        alive = mass > DEAD_SHARE * total
-        safe_mass = torch.where(alive, mass, torch.ones_like(mass))
-        means = torch.where(alive[..., None], linear / safe_mass[..., None], previous.means)
-        factors, jitter = self.estimate(moments, means, safe_mass, ridge)
-        factors = self.keep_dead(factors, previous.factors, alive)
-        share = torch.where(alive, mass / total, torch.full_like(mass, DEAD_SHARE))
+        counts, linear = table[..., 0], table[..., 1 : n_features + 1]
+        total = counts.sum(-1, keepdim=True)
+        occupied = counts > EMPTY_SHARE * total
+        safe_counts = torch.where(occupied, counts, torch.ones_like(counts))
+        means = torch.where(occupied[..., None], linear / safe_counts[..., None], previous.means)
+        factors, jitter = self.estimate(moments, means, safe_counts, reg_covar)
+        factors = self.keep_empty(factors, previous.factors, occupied)
+        share = torch.where(occupied, counts / total, torch.full_like(counts, EMPTY_SHARE))
         log_weights = (share / share.sum(-1, keepdim=True)).log()
-        return Parameters(log_weights, means, factors), torch.where(alive, jitter, torch.zeros_like(jitter))
+        return Parameters(log_weights, means, factors), torch.where(occupied, jitter, torch.zeros_like(jitter))
 
-    def start(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+    def start(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
         """The first M-step, after a hard assignment: it need not raise any likelihood."""
-        return self.update(moments, ridge, previous)
+        return self.update(moments, reg_covar, previous)
 
-    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+    def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
         """Parameters whose covariances are shrunk by `oracle_approximating_shrinkage`.
 
         Args:
             parameters: with leading dimensions.
-            mass: (..., K), number of points of each component.
+            counts: (..., K), effective counts of points.
 
         Only for a family that `shrinks`.
         """
         raise NotImplementedError(self.name)
 
-    def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
-        """`factors` for components that are `alive` (..., K), `previous` ones for the rest."""
+    def keep_empty(self, factors: Factors, previous: Factors, occupied: Tensor) -> Factors:
+        """`factors` for components that are `occupied` (..., K), `previous` ones for the rest."""
 
         def pick(name: str) -> Tensor:
             new = factors[name]
-            return torch.where(alive.reshape(alive.shape + (1,) * (new.dim() - alive.dim())), new, previous[name])
+            return torch.where(
+                occupied.reshape(occupied.shape + (1,) * (new.dim() - occupied.dim())), new, previous[name]
+            )
 
         return {name: pick(name) for name in factors}
 
 
-def taken(scratch: Tensor | None, *shape: int) -> Tensor | None:
+def workspace_view(scratch: Tensor | None, *shape: int) -> Tensor | None:
     """The first numbers of a flat tensor in this shape, for an operation's `out`; None if there is no such tensor."""
     return None if scratch is None else scratch[: math.prod(shape)].view(shape)

@@ -58,7 +58,7 @@ class Diag(CovarianceFamily):
         """Exponentials."""
         return {"factor": raw["factor"].exp()}
 
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """(K, D) ones."""
         return {"factor": torch.ones(n_components, n_features, device="cpu")}
 
@@ -87,11 +87,11 @@ class Diag(CovarianceFamily):
         result: Tensor = torch.linalg.vector_norm(factors["factor"].square(), dim=-1)
         return result
 
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
-        """Variances about the mean, plus the ridge."""
-        second = moments["moments"][..., means.shape[-1] + 1 :] / mass[..., None]
-        variance = (second - means.square()).clamp_min(0) + ridge
-        return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
+        """Variances about the mean, plus `reg_covar`."""
+        second = moments["moments"][..., means.shape[-1] + 1 :] / counts[..., None]
+        variance = (second - means.square()).clamp_min(0) + reg_covar
+        return {"factor": variance.rsqrt()}, torch.zeros_like(counts)
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The component gets the given variances."""

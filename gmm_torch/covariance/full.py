@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
+from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
 from gmm_torch.devices import is_host
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
@@ -90,7 +90,7 @@ class Full(CovarianceFamily):
         above = torch.ones(diagonal.shape[-2:], dtype=torch.bool, device=diagonal.device).triu(1)
         return {"factor": torch.where(above, raw["factor"], diagonal)}
 
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """(K, D, D) identities."""
         return {"factor": torch.eye(n_features, device="cpu").expand(n_components, -1, -1).clone()}
 
@@ -112,18 +112,18 @@ class Full(CovarianceFamily):
         result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
         return result
 
-    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+    def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """{"rows": (..., K, D, 1 + D), "constant": (..., K), "share": (..., K)}.
 
         The rows are [-U' mean, U'], which whitens [1, x], the constant is what is left, the share the weights.
 
-        See `CovarianceFamily` for the ridge. The rows lie in memory row by row, each with all components together.
+        See `CovarianceFamily` for `reg_covar`. The rows lie in memory row by row, each with all components together.
         """
         upper, n_features = parameters.factors["factor"], parameters.means.shape[-1]
         shift = upper.mT @ parameters.means[..., None]
         rows = torch.cat([-shift, upper.mT], dim=-1).movedim(-2, 0).contiguous().movedim(0, -2)
         share = parameters.log_weights.exp()
-        penalty = (self.precision_diagonal(parameters.factors, n_features) * ridge).sum(-1)
+        penalty = (self.precision_diagonal(parameters.factors, n_features) * reg_covar).sum(-1)
         log_norm = log_normal(penalty, self.log_det(parameters.factors, n_features), n_features)
         return {"rows": rows, "constant": parameters.log_weights + log_norm, "share": share}
 
@@ -162,8 +162,8 @@ class Full(CovarianceFamily):
         parts = []
         for start, end in blocks(len(columns)):
             block = columns[start:end].view(end - start, *[1] * len(shape), -1)
-            room = taken(scratch, end - start, *responsibilities.shape)
-            weighted = torch.mul(block, responsibilities, out=room).flatten(0, -2)
+            view = workspace_view(scratch, end - start, *responsibilities.shape)
+            weighted = torch.mul(block, responsibilities, out=view).flatten(0, -2)
             if rows is None:
                 part = weighted @ columns[:end].mT
                 parts.append(F.pad(part, (0, len(columns) - end)).view(end - start, *shape, -1))
@@ -171,19 +171,19 @@ class Full(CovarianceFamily):
                 rows[start:end, ..., :end].view(-1, end).addmm_(weighted, columns[:end].mT)
         return result if out is not None else result | {"second": torch.cat(parts).movedim(0, -2)}
 
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
-        """Second moments about the mean, plus the ridge."""
-        lower = moments["second"] / mass[..., None, None]
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
+        """Second moments about the mean, plus `reg_covar`."""
+        lower = moments["second"] / counts[..., None, None]
         covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
-        # Rounding can leave a variance below zero; the ridge is added to what is left.
+        # Rounding can leave a variance below zero; `reg_covar` is added to what is left.
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
-        factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
+        factor, jitter = precision_factor(covariance + torch.diag_embed(reg_covar - negative))
         return {"factor": factor}, jitter
 
-    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+    def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
         """Each component by its own number of points."""
         covariances = self.covariances(parameters.factors, parameters.means.shape[-1])
-        factor, _ = precision_factor(oracle_approximating_shrinkage(covariances, mass))
+        factor, _ = precision_factor(oracle_approximating_shrinkage(covariances, counts))
         return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
@@ -229,7 +229,7 @@ def white_rows(rows: Tensor, features: Tensor, scratch: Tensor | None = None) ->
     rows = rows.movedim(-2, 0)  # (D, ..., K, 1 + D)
     for start, end in blocks(len(rows)):
         flat = rows[start:end, ..., : end + 1].flatten(0, -2)
-        white = torch.mm(flat, features[: end + 1], out=taken(scratch, len(flat), features.shape[1]))
+        white = torch.mm(flat, features[: end + 1], out=workspace_view(scratch, len(flat), features.shape[1]))
         yield from white.view(end - start, *rows.shape[1:-1], -1)
 
 

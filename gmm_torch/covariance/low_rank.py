@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
+from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import times_transpose
@@ -122,7 +122,7 @@ class LowRank(CovarianceFamily):
         """The noise as exponentials."""
         return {"loadings": raw["loadings"], "noise": raw["noise"].exp()}
 
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """No loadings, unit noise."""
         loadings = torch.zeros(n_components, n_features, self._rank(n_features), device="cpu")
         return {"loadings": loadings, "noise": torch.ones(n_components, n_features, device="cpu")}
@@ -158,7 +158,7 @@ class LowRank(CovarianceFamily):
         square = precision.square().sum(-1) - 2 * cross + (basis.mT @ basis).square().sum((-2, -1))
         return square.clamp_min(0).sqrt()
 
-    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+    def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """{"natural": (..., K, 1 + 2 D), "basis": (..., K, D, q), "shift": (..., K, q)}.
 
         The log-density is linear in one, features and squares, plus half the square of A' (x - mean).
@@ -166,7 +166,7 @@ class LowRank(CovarianceFamily):
         means, factors = parameters.means, parameters.factors
         n_features = means.shape[-1]
         basis, precision = self._basis(factors), factors["noise"].square()
-        penalty = (self.precision_diagonal(factors, n_features) * ridge).sum(-1)
+        penalty = (self.precision_diagonal(factors, n_features) * reg_covar).sum(-1)
         log_norm = log_normal(penalty, self.log_det(factors, n_features), n_features)
         constant = parameters.log_weights + log_norm - 0.5 * (means.square() * precision).sum(-1)
         natural = torch.cat([constant[..., None], means * precision, -0.5 * precision], dim=-1)
@@ -199,29 +199,29 @@ class LowRank(CovarianceFamily):
         out["cross"].view(-1, len(columns)).addmm_(weighted, columns.mT)
         return out
 
-    def update(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+    def update(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
         """See `CovarianceFamily`; a step of EM for the loadings and the noise."""
         old = {"old_means": previous.means, **{f"old_{name}": value for name, value in previous.factors.items()}}
-        return super().update(moments | old, ridge, previous)
+        return super().update(moments | old, reg_covar, previous)
 
-    def start(self, moments: Factors, ridge: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
+    def start(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
         """Loadings along the part of the scatter that the old ones' directions have seen, however small they are."""
-        return self.update(moments | {"start": ridge}, ridge, previous)
+        return self.update(moments | {"start": reg_covar}, reg_covar, previous)
 
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """One step of EM from the old factors."""
         n_features = means.shape[-1]
         old = {"loadings": moments["old_loadings"], "noise": moments["old_noise"]}
         directions, _, triangle = decompose(old)
         basis = old["noise"][..., None] * directions  # A
         table = moments["moments"]
-        second = table[..., n_features + 1 :] / mass[..., None]
-        variance = (second - means.square()).clamp_min(0) + ridge
+        second = table[..., n_features + 1 :] / counts[..., None]
+        variance = (second - means.square()).clamp_min(0) + reg_covar
         # A scatter about the new means times A, from sums about the old ones: A' (x - old mean) sums to this.
         total = table[..., 1 : n_features + 1] - table[..., :1] * moments["old_means"]
         along = (basis.mT @ total[..., None])[..., 0]  # (..., K, q)
-        cross = (moments["cross"].mT - means[..., None] * along[..., None, :]) / mass[..., None, None]
-        cross = cross + ridge[:, None] * basis  # (..., K, D, q)
+        cross = (moments["cross"].mT - means[..., None] * along[..., None, :]) / counts[..., None, None]
+        cross = cross + reg_covar[:, None] * basis  # (..., K, D, q)
         inner = basis.mT @ cross
         inner = (inner + inner.mT) / 2
         eye = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
@@ -239,7 +239,7 @@ class LowRank(CovarianceFamily):
             explained = half.square().sum(-1)
         # Positive in exact arithmetic; rounding alone is cut off.
         noise = torch.maximum(variance - explained, 1e-12 * variance)
-        return {"loadings": loadings, "noise": noise.rsqrt()}, torch.zeros_like(mass)
+        return {"loadings": loadings, "noise": noise.rsqrt()}, torch.zeros_like(counts)
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The given variances, and all but no loadings: with none at all, EM would never find any."""
@@ -261,7 +261,7 @@ class LowRank(CovarianceFamily):
     def _project(self, prepared: Factors, features: Tensor, scratch: Tensor | None) -> Tensor:
         """A' (x - mean), (..., K, q, n)."""
         columns, flat = self._columns(features), prepared["basis"].flatten(0, -2)
-        along = torch.mm(flat, columns, out=taken(scratch, len(flat), columns.shape[1]))
+        along = torch.mm(flat, columns, out=workspace_view(scratch, len(flat), columns.shape[1]))
         along = along.view(*prepared["shift"].shape, -1)
         return torch.sub(along, prepared["shift"][..., None], out=None if scratch is None else along)
 

@@ -60,7 +60,7 @@ class Spherical(CovarianceFamily):
         """Exponentials."""
         return {"factor": raw["factor"].exp()}
 
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """(K,) ones."""
         return {"factor": torch.ones(n_components, device="cpu")}
 
@@ -90,11 +90,11 @@ class Spherical(CovarianceFamily):
         result: Tensor = factors["factor"].square() * n_features**0.5
         return result
 
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
-        """Mean squared deviation over all features, plus the mean ridge."""
-        second = moments["moments"][..., -1] / mass
-        variance = (second - means.square().sum(-1)).clamp_min(0) / means.shape[-1] + ridge.mean()
-        return {"factor": variance.rsqrt()}, torch.zeros_like(mass)
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
+        """Mean squared deviation over all features, plus the mean of `reg_covar`."""
+        second = moments["moments"][..., -1] / counts
+        variance = (second - means.square().sum(-1)).clamp_min(0) / means.shape[-1] + reg_covar.mean()
+        return {"factor": variance.rsqrt()}, torch.zeros_like(counts)
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The component gets the mean of the given variances."""

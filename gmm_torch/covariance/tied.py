@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, taken
+from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
@@ -71,7 +71,7 @@ class Tied(CovarianceFamily):
         diagonal = raw["factor"].diagonal(dim1=-2, dim2=-1).exp()
         return {"factor": raw["factor"].triu(1) + torch.diag_embed(diagonal)}
 
-    def empty(self, n_components: int, n_features: int) -> Factors:
+    def unit(self, n_components: int, n_features: int) -> Factors:
         """(D, D) identity."""
         return {"factor": torch.eye(n_features, device="cpu")}
 
@@ -92,14 +92,14 @@ class Tied(CovarianceFamily):
         result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)[..., None]
         return result
 
-    def prepare(self, parameters: Parameters, ridge: Tensor) -> Factors:
+    def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """The linear coefficients, and the factor for the shared quadratic term."""
-        return super().prepare(parameters, ridge) | {"factor": parameters.factors["factor"]}
+        return super().prepare(parameters, reg_covar) | {"factor": parameters.factors["factor"]}
 
     def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """(..., K, n)."""
         factor, columns = prepared["factor"], features[1:]
-        white = torch.matmul(factor.mT, columns, out=taken(scratch, *factor.shape[:-1], columns.shape[1]))
+        white = torch.matmul(factor.mT, columns, out=workspace_view(scratch, *factor.shape[:-1], columns.shape[1]))
         shared = torch.square(white, out=None if scratch is None else white).sum(-2, keepdim=True)
         return super().log_joint(prepared, features).sub(shared, alpha=0.5)
 
@@ -114,7 +114,9 @@ class Tied(CovarianceFamily):
         """{"moments": (..., K, 1 + D), "scatter": (..., D, D)}, the latter of all points about the origin."""
         columns = features[1:]
         weight = responsibilities.sum(-2, keepdim=True)
-        weighted = torch.mul(columns, weight, out=taken(scratch, *weight.shape[:-2], *columns.shape))  # (..., D, n)
+        weighted = torch.mul(
+            columns, weight, out=workspace_view(scratch, *weight.shape[:-2], *columns.shape)
+        )  # (..., D, n)
         scatter = weighted @ columns.mT
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:
@@ -122,25 +124,25 @@ class Tied(CovarianceFamily):
         out["scatter"] += scatter
         return out
 
-    def estimate(self, moments: Factors, means: Tensor, mass: Tensor, ridge: Tensor) -> tuple[Factors, Tensor]:
-        """Scatter of all points less that of the means, plus the ridge."""
-        exact_mass = moments["moments"][..., 0]  # `mass` is one, not zero, for a component without points
-        between = (means * exact_mass[..., None]).mT @ means
-        covariance = (moments["scatter"] - between) / exact_mass.sum(-1)[..., None, None]
+    def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
+        """Scatter of all points less that of the means, plus `reg_covar`."""
+        exact_counts = moments["moments"][..., 0]  # `counts` is one, not zero, for a component without points
+        between = (means * exact_counts[..., None]).mT @ means
+        covariance = (moments["scatter"] - between) / exact_counts.sum(-1)[..., None, None]
         negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
-        factor, jitter = precision_factor(covariance + torch.diag_embed(ridge - negative))
-        return {"factor": factor}, jitter[..., None].expand(mass.shape)
+        factor, jitter = precision_factor(covariance + torch.diag_embed(reg_covar - negative))
+        return {"factor": factor}, jitter[..., None].expand(counts.shape)
 
-    def shrink(self, parameters: Parameters, mass: Tensor) -> Parameters:
+    def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
         """By the number of all points."""
         covariance = self.covariances(parameters.factors, parameters.means.shape[-1])
-        factor, _ = precision_factor(oracle_approximating_shrinkage(covariance, mass.sum(-1)))
+        factor, _ = precision_factor(oracle_approximating_shrinkage(covariance, counts.sum(-1)))
         return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The shared covariance stays."""
         return factors
 
-    def keep_dead(self, factors: Factors, previous: Factors, alive: Tensor) -> Factors:
+    def keep_empty(self, factors: Factors, previous: Factors, occupied: Tensor) -> Factors:
         """The shared covariance is estimated from the components that have points."""
         return factors

@@ -63,7 +63,7 @@ class Standardisation:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DataSummary:
     """Mergeable summary of weighted points; `+` merges two.
 
     Attributes:
@@ -71,7 +71,7 @@ class Survey:
         n_bad: () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise.
         first_bad: () int64, position of the first of them in the order of the merges; `rows` or more if there is none.
         count: () int64, number of points of positive weight.
-        mass: () float64, sum of weights.
+        total_weight: () float64, sum of weights.
         mean: (D,) float64.
         deviation: (D,) float64, root of the weighted mean of squared deviations from the mean; the squares themselves
             would leave the range of float64 at data beyond 1e-154 and 1e154.
@@ -86,7 +86,7 @@ class Survey:
     n_bad: Tensor
     first_bad: Tensor
     count: Tensor
-    mass: Tensor
+    total_weight: Tensor
     mean: Tensor
     deviation: Tensor
     largest: Tensor
@@ -96,8 +96,8 @@ class Survey:
     capacity: int
 
     @classmethod
-    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "Survey":
-        """Survey of x (n, D) with weights (n,) >= 0 or None for ones.
+    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "DataSummary":
+        """Summary of x (n, D) with weights (n,) >= 0 or None for ones.
 
         Points of zero weight are left out as if they were not there.
         """
@@ -110,7 +110,7 @@ class Survey:
         if not bool(counts.all()):
             x, weight = x[counts], None if weight is None else weight[counts]
         w = x.new_ones(len(x), dtype=torch.float64) if weight is None else weight.double()
-        mass = w.sum()
+        total_weight = w.sum()
         # Centring on a point first keeps the digits of data far from the origin.
         anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
         low, high = (bound.double() for bound in x.aminmax(dim=0)) if len(x) else (anchor, anchor)
@@ -119,18 +119,18 @@ class Survey:
         unit = torch.exp2(torch.maximum(high - anchor, anchor - low).log2().ceil())
         unit = torch.where((unit > 0) & torch.isfinite(unit), unit, torch.ones_like(unit))
         relative = (x - anchor).div_(unit)
-        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
-        shift = (w @ relative) / safe_mass
-        deviation = ((w @ relative.sub_(shift).square_()) / safe_mass).sqrt() * unit
+        safe_weight = total_weight.clamp_min(torch.finfo(torch.float64).tiny)
+        shift = (w @ relative) / safe_weight
+        deviation = ((w @ relative.sub_(shift).square_()) / safe_weight).sqrt() * unit
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         keys = row_keys(exact, seed)
         count = torch.tensor(len(x), device=x.device)
         n_bad = (~finite).sum()
         mean = anchor + shift * unit
-        survey = cls(rows, n_bad, first_bad, count, mass, mean, deviation, largest, exact, w, keys, capacity)
-        return survey._trim()
+        summary = cls(rows, n_bad, first_bad, count, total_weight, mean, deviation, largest, exact, w, keys, capacity)
+        return summary._trim()
 
-    def _trim(self) -> "Survey":
+    def _trim(self) -> "DataSummary":
         """Add up the weights of equal points, and keep those with the smallest keys of either kind."""
         exact, order = self.keys[:, 1].sort(stable=True)
         exact, group, size = exact.unique_consecutive(return_inverse=True, return_counts=True)
@@ -163,20 +163,20 @@ class Survey:
                 by_cell = torch.arange(self._n_exact, device=by_cell.device)
         return self.kept.index_select(0, by_cell), self.kept_weight[by_cell]
 
-    def __add__(self, other: "Survey") -> "Survey":
+    def __add__(self, other: "DataSummary") -> "DataSummary":
         """Merge by Chan, Golub, LeVeque (1983), equation 2.1."""
-        mass = self.mass + other.mass
-        safe_mass = mass.clamp_min(torch.finfo(torch.float64).tiny)
-        share, rest = other.mass / safe_mass, self.mass / safe_mass
-        delta = torch.where(self.mass > 0, other.mean - self.mean, torch.zeros_like(self.mean))
-        mean = torch.where(self.mass > 0, self.mean + delta * share, other.mean)
+        total_weight = self.total_weight + other.total_weight
+        safe_weight = total_weight.clamp_min(torch.finfo(torch.float64).tiny)
+        share, rest = other.total_weight / safe_weight, self.total_weight / safe_weight
+        delta = torch.where(self.total_weight > 0, other.mean - self.mean, torch.zeros_like(self.mean))
+        mean = torch.where(self.total_weight > 0, self.mean + delta * share, other.mean)
         within = torch.hypot(self.deviation * rest.sqrt(), other.deviation * share.sqrt())
-        merged = Survey(
+        merged = DataSummary(
             self.rows + other.rows,
             self.n_bad + other.n_bad,
             torch.where(self.n_bad > 0, self.first_bad, self.rows + other.first_bad),
             self.count + other.count,
-            mass,
+            total_weight,
             mean,
             torch.hypot(within, delta * (share * rest).sqrt()),
             torch.maximum(self.largest, other.largest),
@@ -187,17 +187,17 @@ class Survey:
         )
         return merged._trim()
 
-    def reduce(self) -> "Survey":
+    def reduce(self) -> "DataSummary":
         """The sum over all processes."""
         if not is_distributed():
             return self
         states = gather_objects({name: value.cpu() for name, value in self.state_dict().items()})
-        total = functools.reduce(operator.add, map(Survey.from_state_dict, states))
+        total = functools.reduce(operator.add, map(DataSummary.from_state_dict, states))
         device = self.mean.device
-        return Survey.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
+        return DataSummary.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
 
     def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
-        """Location and scale of the surveyed points; one scale for all features unless `per_feature`.
+        """Location and scale of the summarised points; one scale for all features unless `per_feature`.
 
         Args:
             per_feature: whether every feature has a scale of its own.
@@ -237,7 +237,7 @@ class Survey:
         return {**vars(self), "capacity": torch.tensor(self.capacity, device="cpu")}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor]) -> "Survey":
+    def from_state_dict(cls, state: dict[str, Tensor]) -> "DataSummary":
         """The inverse of `state_dict`."""
         return cls(**{**state, "capacity": int(state["capacity"])})  # type: ignore[arg-type]
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import budget, full_precision, is_host
-from gmm_torch.em.data_summary import Standardisation, Survey, sample_capacity
-from gmm_torch.em.estep import Assignment, EStep, tight_components
+from gmm_torch.em.data_summary import DataSummary, Standardisation, sample_capacity
+from gmm_torch.em.estep import Assignment, EStep, ill_conditioned_components
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.prior import Prior
 from gmm_torch.em.statistics import Statistics
@@ -32,16 +32,16 @@ from gmm_torch.init import get_initialisation
 
 logger = logging.getLogger(__name__)
 
-Phase = Literal["survey", "assign", "em", "done"]
+Phase = Literal["summary", "assign", "em", "done"]
 
 # Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
 CHECK_EVERY = 5
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
-RIDGE_FLOOR = 1e-10
-# Elements of the points that the survey works on at once: few enough for its passes over them to find them cached.
-SURVEY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
+REG_COVAR_FLOOR = 1e-10
+# Elements of the points that are summarised at once: few enough for its passes over them to find them cached.
+SUMMARY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
 # A component with less than this share of a point, in summed responsibilities, is without points.
-DEAD_MASS = 1e-6
+EMPTY_COUNT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class EMOptions:
         get_initialisation(self.init_params)
 
 
-def check_range(survey: Survey, dtype: torch.dtype, stored: torch.dtype) -> None:
-    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the surveyed points.
+def check_range(summary: DataSummary, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
 
     Raises:
         ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
@@ -118,16 +118,16 @@ def check_range(survey: Survey, dtype: torch.dtype, stored: torch.dtype) -> None
         if dtype == torch.float64
         else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
     )
-    if float(survey.largest) > high:
+    if float(summary.largest) > high:
         raise ValueError(
-            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(survey.largest):.2g}"
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(summary.largest):.2g}"
             + wider
         )
-    narrow = (survey.varies & (survey.deviation < low)).nonzero()[:, 0].tolist()
+    narrow = (summary.varies & (summary.deviation < low)).nonzero()[:, 0].tolist()
     if narrow:
         raise ValueError(
             f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
-            f"{dtype}; feature {narrow[0]} has {float(survey.deviation[narrow[0]]):.2g}"
+            f"{dtype}; feature {narrow[0]} has {float(summary.deviation[narrow[0]]):.2g}"
             + wider.replace("divide", "multiply")
         )
 
@@ -150,7 +150,7 @@ def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: 
 class EM:
     """EM for one covariance family, advanced pass by pass; see the first lines of the module.
 
-    The first pass surveys the data, the second assigns points to initial means, every other is an EM iteration; one
+    The first pass summarises the data, the second assigns points to initial means, every other is an EM iteration; one
     in which a component collapses to less than float32 can sum is taken again.
     Parameters live in float64 and in standardised coordinates; `result` maps them back.
 
@@ -164,7 +164,7 @@ class EM:
         stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
-        ridge: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
+        reg_covar: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
         jitter: (R, K), what it took to factorise each covariance in the last iteration.
         n_reseeded: (R,), components moved to the worst explained point so far.
         converged, n_iter, gain: of the best restart, as of the last look.
@@ -178,19 +178,19 @@ class EM:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stored: torch.dtype | None = None
 
-    phase: Phase = field(default="survey", init=False)
+    phase: Phase = field(default="summary", init=False)
     standardisation: Standardisation = field(init=False)
     parameters: Parameters = field(init=False)
     history: list[Tensor] = field(default_factory=list, init=False)
-    ridge: Tensor = field(init=False)
+    reg_covar: Tensor = field(init=False)
     jitter: Tensor = field(init=False)
     n_reseeded: Tensor = field(init=False)
     converged: bool = field(default=False, init=False)
     n_iter: int = field(default=0, init=False)
     gain: float = field(default=math.inf, init=False)
-    _mass: float = field(default=math.nan, init=False)
+    _total_weight: float = field(default=math.nan, init=False)
     _unit: float = field(default=1.0, init=False)
-    _tight: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
+    _ill_conditioned: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
     _step: EStep = field(init=False)
 
     @property
@@ -200,34 +200,34 @@ class EM:
 
     # ---- one pass
 
-    def zero(self) -> Survey | Statistics:
+    def zero(self) -> DataSummary | Statistics:
         """The statistics of no points, for the current pass."""
-        if self.phase == "survey":
+        if self.phase == "summary":
             return self.accumulate(torch.empty(0, self.n_features, device=self.device))
         return self._step.zero()
 
     @torch.no_grad()
-    def accumulate(self, x: Tensor, weight: Tensor | None = None) -> Survey | Statistics:
+    def accumulate(self, x: Tensor, weight: Tensor | None = None) -> DataSummary | Statistics:
         """Statistics of a batch, for the current pass.
 
         Args:
-            x: (n, D), any floating type, raw coordinates. Rows that are not finite make the end of the survey raise.
+            x: (n, D), any floating type, raw coordinates. Rows that are not finite make the end of that pass raise.
             weight: (n,), >= 0, or None for ones.
         """
         with full_precision(self.device):
-            if self.phase != "survey":
+            if self.phase != "summary":
                 return self._step(x, self.relative(weight, len(x)))
-            n_rows = max(1, budget(self.device, **SURVEY_ELEMENTS) // self.n_features)
+            n_rows = max(1, budget(self.device, **SUMMARY_ELEMENTS) // self.n_features)
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
-            surveys = (Survey.of(part, w, capacity, self.options.seed) for part, w in parts)
-            return functools.reduce(operator.add, surveys)
+            summaries = (DataSummary.of(part, w, capacity, self.options.seed) for part, w in parts)
+            return functools.reduce(operator.add, summaries)
 
     def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
-        """Weights (n,) in units of the surveyed points' mean weight; None where all are one.
+        """Weights (n,) in units of the summarised points' mean weight; None where all are one.
 
-        Whatever counts points below (what is without points, a prior, shrinkage, the memory of a stream) then sees the
+        Whatever counts points below (what is without points, a prior, shrinkage, the window of a stream) then sees the
         same numbers whatever constant the weights are multiplied by.
         """
         if self._unit == 1:
@@ -236,7 +236,7 @@ class EM:
             return torch.full((n,), 1 / self._unit, dtype=torch.float64, device=self.device)
         return weight.double() / self._unit
 
-    def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Survey | Statistics:
+    def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> DataSummary | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
         total = self.zero()
         for x, weight in batches:
@@ -244,60 +244,60 @@ class EM:
         return total
 
     @torch.no_grad()
-    def advance(self, total: Survey | Statistics) -> None:
+    def advance(self, total: DataSummary | Statistics) -> None:
         """End a pass with the statistics of all points of all processes.
 
         Raises:
-            ValueError: the survey met NaN or infinity, or fewer points than components; a later pass met other points
-                than the survey.
+            ValueError: the summary met NaN or infinity, or fewer points than components; a later pass met other points
+                than the summary.
         """
         with full_precision(self.device):
-            if isinstance(total, Survey):
+            if isinstance(total, DataSummary):
                 self._initialise(total)
             elif self.phase == "assign":
-                self._check_mass(total)
+                self._check_total_weight(total)
                 self._start(total)
             else:
                 self._iterate(total)
 
     # ---- between passes
 
-    def _check_mass(self, total: Statistics) -> None:
-        mass = float(total.mass)
-        if not math.isclose(mass, self._mass, rel_tol=1e-6):
+    def _check_total_weight(self, total: Statistics) -> None:
+        total_weight = float(total.total_weight)
+        if not math.isclose(total_weight, self._total_weight, rel_tol=1e-6):
             raise ValueError(
-                f"expected the same points at every pass, of total weight {self._mass * self._unit:g} as in the "
-                f"first; got {mass * self._unit:g}: give data that can be read again and again"
+                f"expected the same points at every pass, of total weight {self._total_weight * self._unit:g} as "
+                f"in the first; got {total_weight * self._unit:g}: give data that can be read again and again"
             )
 
-    def _initialise(self, survey: Survey) -> None:
-        if int(survey.n_bad):
+    def _initialise(self, summary: DataSummary) -> None:
+        if int(summary.n_bad):
             raise ValueError(
-                f"x: expected finite numbers; {int(survey.n_bad)} of {int(survey.rows)} rows have NaN or infinity, "
-                f"the first is row {int(survey.first_bad)}: drop or repair them, or "
+                f"x: expected finite numbers; {int(summary.n_bad)} of {int(summary.rows)} rows have NaN or infinity, "
+                f"the first is row {int(summary.first_bad)}: drop or repair them, or "
                 "see gmm_torch.operations.missing"
             )
-        count = int(survey.count)
+        count = int(summary.count)
         if count < self.n_components:
             raise ValueError(
                 f"expected at least as many points of positive weight as components ({self.n_components}); "
                 f"got {count}: give more data or fewer components"
             )
-        self._mass, self._unit = float(count), float(survey.mass) / count
-        check_range(survey, self.dtype, self.stored or self.dtype)
+        self._total_weight, self._unit = float(count), float(summary.total_weight) / count
+        check_range(summary, self.dtype, self.stored or self.dtype)
         absolute = self.options.reg_mode == "absolute"
         # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
         smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
-        self.standardisation = survey.standardisation(self.family.scales_features, smallest)
+        self.standardisation = summary.standardisation(self.family.scales_features, smallest)
         location, scale, unit = vars(self.standardisation).values()
-        ridge = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
-        self.ridge = torch.maximum(ridge, RIDGE_FLOOR * unit)
+        reg_covar = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
+        self.reg_covar = torch.maximum(reg_covar, REG_COVAR_FLOOR * unit)
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
             means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
         else:
             generator = torch.Generator().manual_seed(self.options.seed)
-            sample, sample_weight = survey.sample()
+            sample, sample_weight = summary.sample()
             points = self.standardisation.apply(sample, self.dtype)
             weight = (sample_weight / self._unit).to(self.dtype)
             init = get_initialisation(self.options.init_params)
@@ -317,21 +317,21 @@ class EM:
         self._step = self._make_step()
 
     def begin(self, parameters: Parameters) -> None:
-        """Start the iterations from parameters of standardised points, after the survey."""
+        """Start the iterations from parameters of standardised points, after the summary."""
         self.phase = "em"
         self._adopt(parameters)
 
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
-        variance = self.standardisation.unit + self.ridge
-        factors = self.family.empty(self.n_components, self.n_features)
+        variance = self.standardisation.unit + self.reg_covar
+        factors = self.family.unit(self.n_components, self.n_features)
         factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
         everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
         return self.family.replace(factors, everyone, variance)
 
     def _start(self, total: Statistics) -> None:
         moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
-        fitted, self.jitter = self.family.start(moments, self.ridge, self.parameters)
+        fitted, self.jitter = self.family.start(moments, self.reg_covar, self.parameters)
         fitted = self.prior.weigh(fitted, total.moments["moments"][..., 0])
         self.begin(self._with_given(fitted))
 
@@ -353,33 +353,33 @@ class EM:
 
     def _adopt(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        if self._is_time_to_look:
-            self._tight = self._find_tight(parameters)
+        if self._is_check_due:
+            self._ill_conditioned = self._find_ill_conditioned(parameters)
         self._step = self._make_step()
 
-    def _find_tight(self, parameters: Parameters) -> Tensor:
+    def _find_ill_conditioned(self, parameters: Parameters) -> Tensor:
         if self.dtype == torch.float64:
             return torch.empty(0, dtype=torch.long, device=self.device)
-        return tight_components(self.family, parameters)
+        return ill_conditioned_components(self.family, parameters)
 
     def _make_step(self) -> EStep:
         if self.phase == "assign":
-            # In float64: nothing is known yet about how tight the components will be.
-            return Assignment(self.family, self.parameters, self.ridge, self.standardisation, torch.float64)
-        ridge = self.penalty
-        return EStep(self.family, self.parameters, ridge, self.standardisation, self.dtype, self._tight)
+            # In float64: nothing is known yet about how well conditioned the components will be.
+            return Assignment(self.family, self.parameters, self.reg_covar, self.standardisation, torch.float64)
+        reg_covar = self.penalty
+        return EStep(self.family, self.parameters, reg_covar, self.standardisation, self.dtype, self._ill_conditioned)
 
     def _collapses(self, updated: Parameters) -> bool:
-        """Whether a component has become so tight that its moments should have been summed in float64.
+        """Whether a component has become so ill-conditioned that its moments should have been summed in float64.
 
         If so the next pass sums them again, with that component in float64, from the parameters there are.
         """
-        if self._step.dtype == torch.float64 or not self._is_time_to_look:
+        if self._step.dtype == torch.float64 or not self._is_check_due:
             return False
-        tight = torch.cat([self._tight, self._find_tight(updated)]).unique()
-        if len(tight) == len(self._tight):
+        ill_conditioned = torch.cat([self._ill_conditioned, self._find_ill_conditioned(updated)]).unique()
+        if len(ill_conditioned) == len(self._ill_conditioned):
             return False
-        self._tight = tight
+        self._ill_conditioned = ill_conditioned
         self._step = self._make_step()
         return True
 
@@ -391,21 +391,21 @@ class EM:
 
     @property
     def penalty(self) -> Tensor:
-        """The ridge that the E-step allows for, see `CovarianceFamily.prepare`."""
-        return self.ridge if self.options.reg_mode == "relative" else torch.zeros_like(self.ridge)
+        """`reg_covar` that the E-step allows for, see `CovarianceFamily.prepare`."""
+        return self.reg_covar if self.options.reg_mode == "relative" else torch.zeros_like(self.reg_covar)
 
     @property
-    def _is_time_to_look(self) -> bool:
+    def _is_check_due(self) -> bool:
         every = 1 if is_host(self.device) else CHECK_EVERY
         return self.n_iter % every == 0 or self.n_iter >= self.options.max_iter
 
     def _iterate(self, total: Statistics) -> None:
-        mass = total.moments["moments"][..., 0]
+        counts = total.moments["moments"][..., 0]
         moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
-        updated, jitter = self.family.update(moments, self.ridge, self.parameters)
-        updated = self.prior.weigh(updated, mass)
+        updated, jitter = self.family.update(moments, self.reg_covar, self.parameters)
+        updated = self.prior.weigh(updated, counts)
         if self.options.shrinkage is not None:
-            updated = self.family.shrink(updated, mass)
+            updated = self.family.shrink(updated, counts)
         if self._collapses(updated):
             return
         self.jitter = jitter
@@ -413,12 +413,12 @@ class EM:
         objective = total.log_likelihood
         if self.prior.matters:
             objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
-        self.history.append(objective / total.mass)
+        self.history.append(objective / total.total_weight)
         self.n_iter += 1
         self._adopt(parameters)
-        if self._is_time_to_look:
-            self._check_mass(total)
-            self._look()
+        if self._is_check_due:
+            self._check_total_weight(total)
+            self._check_convergence()
 
     def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
         """Move one component without points to the worst explained point, where that is sure to help.
@@ -428,13 +428,13 @@ class EM:
         positive keeps its other parameters for this iteration, so the likelihood cannot fall.
         """
         current = self.parameters
-        share = total.moments["moments"][..., 0] / total.mass  # (R, K)
+        share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
         lightest = share.argmin(-1, keepdim=True)
         chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
         # Of a point no heavier than the one that is gained: what is lost must be little beside that.
-        dead = share.gather(-1, lightest)[:, 0] * total.mass < DEAD_MASS * total.worst_weight.clamp_max(1)
-        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.ridge)
-        log_epsilon = (total.worst_weight / total.mass).log()[:, None]  # (R, 1)
+        is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < EMPTY_COUNT * total.worst_weight.clamp_max(1)
+        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.reg_covar)
+        log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
         means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
         others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
         rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
@@ -445,11 +445,11 @@ class EM:
         penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
         # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
         helps = (log_epsilon[:, 0] + peak - penalty - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
-        reseed = dead & helps & (self.n_components > 1) & (self.options.prior_count == 0)
+        reseed = is_empty & helps & (self.n_components > 1) & (self.options.prior_count == 0)
         self.n_reseeded = self.n_reseeded + reseed
         return Parameters(log_weights, means, factors).where(reseed, updated)
 
-    def _look(self) -> None:
+    def _check_convergence(self) -> None:
         """Read the history from the device and decide whether to stop."""
         recent = torch.stack(self.history[-2:]).cpu()
         if len(recent) == 2:
@@ -507,16 +507,16 @@ class EM:
             "gain": self.gain,
             "history": list(self.history),
         }
-        if self.phase != "survey":
+        if self.phase != "summary":
             state |= {
-                "mass": self._mass,
+                "total_weight": self._total_weight,
                 "unit": self._unit,
                 "parameters": self.parameters.state_dict(),
                 "standardisation": vars(self.standardisation).copy(),
-                "ridge": self.ridge,
+                "reg_covar": self.reg_covar,
                 "jitter": self.jitter,
                 "n_reseeded": self.n_reseeded,
-                "tight": self._tight,
+                "ill_conditioned": self._ill_conditioned,
             }
         return state
 
@@ -525,14 +525,14 @@ class EM:
         self.phase = state["phase"]
         self.n_iter, self.converged, self.gain = state["n_iter"], state["converged"], state["gain"]
         self.history = [value.to(self.device) for value in state["history"]]
-        if self.phase == "survey":
+        if self.phase == "summary":
             return
-        self._mass, self._unit = state["mass"], state["unit"]
+        self._total_weight, self._unit = state["total_weight"], state["unit"]
         self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
         self.standardisation = Standardisation(
             **{name: value.to(self.device) for name, value in state["standardisation"].items()}
         )
-        self.ridge = state["ridge"].to(self.device)
+        self.reg_covar = state["reg_covar"].to(self.device)
         self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
-        self._tight = state["tight"].to(self.device)
+        self._ill_conditioned = state["ill_conditioned"].to(self.device)
         self._step = self._make_step()

@@ -22,10 +22,10 @@ LOG_NOTHING = -80.0
 # Estimated error of a float32 quadratic form, in nats for every feature, above which a component is evaluated in
 # float64. A log-likelihood has a nat or two for every feature, so this is less than a hundred-thousandth of it: a tenth
 # of what many iterations may make of it.
-TIGHT_NATS = 7.5e-6
+ILL_CONDITIONED_NATS = 7.5e-6
 
 
-class Rooms(NamedTuple):
+class Workspace(NamedTuple):
     """Memory for a chunk of `step` points: features in the computing type and, if needed, in float64; to work in."""
 
     step: int
@@ -38,40 +38,40 @@ class EStep:
     """Statistics of points under fixed parameters of R mixtures.
 
     Densities and sums are computed in `dtype`, about the origin of the standardised data. That is exact enough until a
-    component is so tight that its second moment cancels against its mean: those components are evaluated in float64,
-    alone where the family allows it.
+    component is so ill-conditioned that its second moment cancels against its mean: those components are evaluated
+    in float64, alone where the family allows it.
 
     Args:
         family: the covariance family.
         parameters: float64, leading dimension R.
-        ridge: (D,) float64, see `CovarianceFamily.prepare`.
+        reg_covar: (D,) float64, see `CovarianceFamily.prepare`.
         standardisation: maps raw points to the parameters' coordinates.
         dtype: the computing type, float32 or float64.
-        tight: flat indices over R and K of the components that float32 is not enough for.
+        ill_conditioned: flat indices over R and K of the components that float32 is not enough for.
     """
 
     def __init__(
         self,
         family: CovarianceFamily,
         parameters: Parameters,
-        ridge: Tensor,
+        reg_covar: Tensor,
         standardisation: Standardisation,
         dtype: torch.dtype,
-        tight: Tensor | None = None,
+        ill_conditioned: Tensor | None = None,
     ) -> None:
         self.family = family
         self.parameters = parameters
         self.standardisation = standardisation
         self.n_init, self.n_components, self.n_features = parameters.means.shape
         n_all = self.n_init * self.n_components
-        n_tight = 0 if tight is None else len(tight)
-        wide = dtype == torch.float64 or (not family.splits_components and n_tight > 0)
-        self.dtype = torch.float64 if wide or n_tight > n_all // 2 else dtype
-        self.prepared = {name: value.to(self.dtype) for name, value in family.prepare(parameters, ridge).items()}
-        self.tight: tuple[Tensor, Tensor] | None = None
-        if tight is not None and n_tight and self.dtype != torch.float64:
-            self.tight = (tight // self.n_components, tight % self.n_components)
-            self.tight_prepared = family.prepare(parameters.map(lambda value: value[self.tight]), ridge)
+        n_ill_conditioned = 0 if ill_conditioned is None else len(ill_conditioned)
+        wide = dtype == torch.float64 or (not family.splits_components and n_ill_conditioned > 0)
+        self.dtype = torch.float64 if wide or n_ill_conditioned > n_all // 2 else dtype
+        self.prepared = {name: value.to(self.dtype) for name, value in family.prepare(parameters, reg_covar).items()}
+        self.ill_conditioned: tuple[Tensor, Tensor] | None = None
+        if ill_conditioned is not None and n_ill_conditioned and self.dtype != torch.float64:
+            self.ill_conditioned = (ill_conditioned // self.n_components, ill_conditioned % self.n_components)
+            self.wide_prepared = family.prepare(parameters.map(lambda value: value[self.ill_conditioned]), reg_covar)
 
     # ---- what a pass does to a chunk
 
@@ -81,7 +81,7 @@ class EStep:
         """Responsibilities (R, K, n) and objective (R, n) of a chunk."""
         joint = self.family.log_joint(self.prepared, features, scratch)
         if wide_features is not None:
-            joint[self.tight] = self.family.log_joint(self.tight_prepared, wide_features).to(self.dtype)
+            joint[self.ill_conditioned] = self.family.log_joint(self.wide_prepared, wide_features).to(self.dtype)
         peak = joint.amax(-2, keepdim=True)
         joint.sub_(peak).clamp_min_(LOG_NOTHING).exp_()
         total = joint.sum(-2, keepdim=True)
@@ -93,10 +93,10 @@ class EStep:
     def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
         """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
         total = self.zero()
-        rooms = self._rooms(x)
+        workspace = self._workspace(x)
         for start in range(0, len(x), SPILL_POINTS):
             block = slice(start, start + SPILL_POINTS)
-            total = total + self._block(x[block], None if weight is None else weight[block], rooms)
+            total = total + self._block(x[block], None if weight is None else weight[block], workspace)
         return total
 
     def zero(self) -> Statistics:
@@ -112,8 +112,8 @@ class EStep:
         some = next(iter(prepared.values()))
         nobody = some.new_zeros(self._n_rows, 0)
         lead: tuple[int, ...] = (self.n_init, self.n_components)
-        if self.tight is not None and prepared is not self.prepared:
-            lead = self.tight[0].shape
+        if self.ill_conditioned is not None and prepared is not self.prepared:
+            lead = self.ill_conditioned[0].shape
         return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
 
     @property
@@ -130,37 +130,37 @@ class EStep:
     def _chunk(self) -> int:
         """Number of points that are looked at together."""
         n_all = self.n_init * self.n_components
-        alive = (3 if self.tight else 1) * self._n_rows + 2 * n_all + self._n_scratch
+        alive = (3 if self.ill_conditioned else 1) * self._n_rows + 2 * n_all + self._n_scratch
         return rows_at_once(self.parameters.means.device, alive * self.dtype.itemsize, MIN_CHUNK)
 
-    def _rooms(self, x: Tensor) -> Rooms:
+    def _workspace(self, x: Tensor) -> Workspace:
         """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""
         step = min(self._chunk, len(x), SPILL_POINTS)
-        return Rooms(
+        return Workspace(
             step,
             x.new_empty(self._n_rows * step, dtype=self.dtype),
-            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.tight else None,
+            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.ill_conditioned else None,
             x.new_empty(self._n_scratch * step, dtype=self.dtype),
         )
 
-    def _placed(self, room: Tensor, n: int) -> Tensor:
-        """(1 + D + Q, n) in the room, in the order of memory that suits the family."""
-        used = room[: self._n_rows * n]
+    def _placed(self, buffer: Tensor, n: int) -> Tensor:
+        """(1 + D + Q, n) in the buffer, in the order of memory that suits the family."""
+        used = buffer[: self._n_rows * n]
         return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
 
-    def _block(self, x: Tensor, weight: Tensor | None, rooms: Rooms) -> Statistics:
+    def _block(self, x: Tensor, weight: Tensor | None, workspace: Workspace) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
         moments = self._zero_moments(self.prepared)
-        tight_moments = self._zero_moments(self.tight_prepared) if self.tight else {}
-        step, scratch, objectives = rooms.step, rooms.scratch, []
+        wide_moments = self._zero_moments(self.wide_prepared) if self.ill_conditioned else {}
+        step, scratch, objectives = workspace.step, workspace.scratch, []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            features = self._placed(rooms.features, len(part))
+            features = self._placed(workspace.features, len(part))
             self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
             self.family.complete(features, self.n_features)
             wide_features = None
-            if rooms.wide_features is not None:
-                wide_features = self._placed(rooms.wide_features, len(part))
+            if workspace.wide_features is not None:
+                wide_features = self._placed(workspace.wide_features, len(part))
                 wide_columns = wide_features[1 : self.n_features + 1]
                 if x.dtype == torch.float64:
                     self.standardisation.columns(part, torch.float64, out=wide_columns)
@@ -172,24 +172,26 @@ class EStep:
                 joint.mul_(weight[start : start + step].to(self.dtype))
             self.family.moments(self.prepared, features, joint, moments, scratch)
             if wide_features is not None:
-                self.family.moments(self.tight_prepared, wide_features, joint[self.tight].double(), out=tight_moments)
+                self.family.moments(
+                    self.wide_prepared, wide_features, joint[self.ill_conditioned].double(), out=wide_moments
+                )
             objectives.append(objective)
         objective = torch.cat(objectives, dim=-1).double()  # (R, n)
         moments = {name: value.double() for name, value in moments.items()}
-        for name, value in tight_moments.items():
-            moments[name][self.tight] = value
+        for name, value in wide_moments.items():
+            moments[name][self.ill_conditioned] = value
         if weight is None:
-            mass = objective.new_full((), len(x))
+            total_weight = objective.new_full((), len(x))
             candidate = objective
             log_likelihood = objective.sum(-1)
         else:
-            mass = weight.sum(dtype=torch.float64)
+            total_weight = weight.sum(dtype=torch.float64)
             candidate = objective.masked_fill(weight <= 0, torch.inf)
             log_likelihood = objective @ weight.double()
         worst, where = candidate.min(-1)
         worst_point = self.standardisation.apply(x[where], torch.float64)
         worst_weight = torch.ones_like(worst) if weight is None else weight[where].double()
-        return Statistics(mass, log_likelihood, moments, worst, worst_point, worst_weight)
+        return Statistics(total_weight, log_likelihood, moments, worst, worst_point, worst_weight)
 
 
 class Assignment(EStep):
@@ -204,7 +206,7 @@ class Assignment(EStep):
         return share.mT.contiguous(), columns.new_zeros(self.n_init, columns.shape[1])
 
 
-def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:
+def ill_conditioned_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:
     """Flat indices (over R and K) of the components whose float32 quadratic forms would lose too many digits.
 
     The error of a sum of products grows with the norm of the precision and the distance of the component from the
@@ -215,5 +217,5 @@ def tight_components(family: CovarianceFamily, parameters: Parameters) -> Tensor
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
     error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
-    result: Tensor = (error > TIGHT_NATS * n_features).flatten().nonzero()[:, 0]
+    result: Tensor = (error > ILL_CONDITIONED_NATS * n_features).flatten().nonzero()[:, 0]
     return result

@@ -34,32 +34,32 @@ class Prior:
         """Whether there is anything to add."""
         return self.count > 0 or self.concentration > 1
 
-    def add(self, family: CovarianceFamily, moments: Factors, parameters: Parameters, ridge: Tensor) -> Factors:
+    def add(self, family: CovarianceFamily, moments: Factors, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """Statistics of the data (..., K) and of the prior's points."""
         if self.count == 0:
             return moments
         n_features = len(self.variance)
         # 2 D points on the axes have the mean and the variances that are wanted.
         axes = torch.diag_embed((n_features * self.variance).sqrt())
-        prepared = family.prepare(parameters, ridge)
+        prepared = family.prepare(parameters, reg_covar)
         share = parameters.means.new_full((*parameters.means.shape[:-1], 2 * n_features), self.count / (2 * n_features))
         own = family.moments(prepared, family.features(torch.cat([axes, -axes], dim=1)), share)
         return {name: value + own[name] if name in own else value for name, value in moments.items()}
 
-    def weigh(self, updated: Parameters, mass: Tensor) -> Parameters:
-        """`updated` with weights at the mode of their own posterior; mass (..., K) of the data alone."""
+    def weigh(self, updated: Parameters, counts: Tensor) -> Parameters:
+        """`updated` with weights at the mode of their own posterior; effective counts (..., K) of the data alone."""
         if not self.matters:
             return updated
         # Without the floor a component that is empty would have weight zero, and no way back.
-        counts = (mass + self.concentration - 1).clamp_min(1e-12 * mass.sum(-1, keepdim=True))
-        return Parameters((counts / counts.sum(-1, keepdim=True)).log(), updated.means, updated.factors)
+        posterior = (counts + self.concentration - 1).clamp_min(1e-12 * counts.sum(-1, keepdim=True))
+        return Parameters((posterior / posterior.sum(-1, keepdim=True)).log(), updated.means, updated.factors)
 
-    def log_density(self, family: CovarianceFamily, parameters: Parameters, ridge: Tensor) -> Tensor:
+    def log_density(self, family: CovarianceFamily, parameters: Parameters, reg_covar: Tensor) -> Tensor:
         """Logarithm of the prior's density up to a constant, (...,)."""
         means, factors = parameters.means, parameters.factors
         n_features = means.shape[-1]
         diagonal = family.precision_diagonal(factors, n_features)
         distance = (means * family.precision_times(means, factors)).sum(-1)
-        distance = distance + (diagonal * (self.variance + ridge)).sum(-1)
+        distance = distance + (diagonal * (self.variance + reg_covar)).sum(-1)
         expected = log_normal(distance, family.log_det(factors, n_features), n_features)
         return (self.count * expected + (self.concentration - 1) * parameters.log_weights).sum(-1)

@@ -14,7 +14,7 @@ class Statistics:
     """Statistics of some weighted points under given parameters of R mixtures; `+` adds those of other points.
 
     Attributes:
-        mass: () float64, sum of weights.
+        total_weight: () float64, sum of weights.
         log_likelihood: (R,) float64, weighted sum of the objective over the points.
         moments: what the covariance family sums, float64, each with the leading dimension R.
         worst: (R,) float64, smallest objective at a point of positive weight.
@@ -22,7 +22,7 @@ class Statistics:
         worst_weight: (R,) float64, its weight.
     """
 
-    mass: Tensor
+    total_weight: Tensor
     log_likelihood: Tensor
     moments: Factors
     worst: Tensor
@@ -32,7 +32,7 @@ class Statistics:
     def __add__(self, other: "Statistics") -> "Statistics":
         smaller = other.worst < self.worst
         return Statistics(
-            self.mass + other.mass,
+            self.total_weight + other.total_weight,
             self.log_likelihood + other.log_likelihood,
             {name: value + other.moments[name] for name, value in self.moments.items()},
             torch.where(smaller, other.worst, self.worst),
@@ -42,13 +42,15 @@ class Statistics:
 
     def reduce(self) -> "Statistics":
         """The sum over all processes."""
-        mass, log_likelihood, *moments = all_reduce_sum([self.mass, self.log_likelihood, *self.moments.values()])
+        total_weight, log_likelihood, *moments = all_reduce_sum(
+            [self.total_weight, self.log_likelihood, *self.moments.values()]
+        )
         worst, points = gather(self.worst), gather(self.worst_point)  # (processes, R), (processes, R, D)
         weights = gather(self.worst_weight)
         winner = worst.argmin(0)
         restart = torch.arange(worst.shape[1], device=worst.device)
         return Statistics(
-            mass,
+            total_weight,
             log_likelihood,
             dict(zip(self.moments, moments, strict=True)),
             worst[winner, restart],

@@ -9,7 +9,7 @@ from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, is_distributed
 from gmm_torch.em.batches import as_tensor, check_points, check_weight
 from gmm_torch.em.engine import EM
-from gmm_torch.em.estep import EStep, tight_components
+from gmm_torch.em.estep import EStep, ill_conditioned_components
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
@@ -22,9 +22,9 @@ class OnlineEM:
     s <- (1 - g) s + g s_batch with g = (t + offset)^-power, and the M-step is taken from s. `update` neither reads a
     number from the device nor keeps the batch, so it can follow a training step.
 
-    On a stream that never settles g must not fall to zero. With `memory` it is the batch's share of the points that are
-    remembered, g = n_batch / min(n_seen, memory): all points alike until there are `memory` of them, then a half-life
-    of 0.7 `memory` points.
+    On a stream that never settles g must not fall to zero. With `window` it is the batch's share of the points that are
+    remembered, g = n_batch / min(n_seen, window): all points alike until there are `window` of them, then a half-life
+    of 0.7 `window` points.
 
     The first points, `n_first` of them, are kept until there are enough for `em`, which fits them; the stream goes on
     from there. Coordinates are standardised once, on these points; the regularisation is relative to their variance.
@@ -39,7 +39,7 @@ class OnlineEM:
             initialise.
         power: of the step size, in (1/2, 1]; small forgets fast. 1 averages all batches alike.
         offset: of the step size, >= 1; large moves slowly at first.
-        memory: number of points to remember, instead of `power` and `offset`; None to go by those.
+        window: number of points to remember, instead of `power` and `offset`; None to go by those.
         n_first: points to start from; None for 20 a component and at least twice the features.
 
     Raises:
@@ -53,15 +53,15 @@ class OnlineEM:
         *,
         power: float = 0.6,
         offset: float = 2.0,
-        memory: int | None = None,
+        window: int | None = None,
         n_first: int | None = None,
     ) -> None:
         if not 0.5 < power <= 1:
             raise ValueError(f"power: expected a number above 1/2 and up to 1; got {power}")
         if offset < 1:
             raise ValueError(f"offset: expected at least 1; got {offset}")
-        if memory is not None and memory < 1:
-            raise ValueError(f"memory: expected at least one point; got {memory}")
+        if window is not None and window < 1:
+            raise ValueError(f"window: expected at least one point; got {window}")
         if not em.family.averages:
             raise ValueError(
                 f"covariance_type: the statistics of {em.family.name!r} hang on the parameters of their batch, "
@@ -71,14 +71,14 @@ class OnlineEM:
             raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
         k, d = em.n_components, em.n_features
         self.em, self.known = em, known
-        self.power, self.offset, self.memory = power, offset, memory
+        self.power, self.offset, self.window = power, offset, window
         self.n_first = max(20 * k, 2 * d) if n_first is None else n_first
         if self.n_first < k:
             raise ValueError(f"n_first: expected at least as many points as components ({k}); got {self.n_first}")
         self.n_updates = 0
         self._first: list[tuple[Tensor, Tensor | None]] = []
         self._n_waiting = 0
-        self._tight: Tensor | None = None
+        self._ill_conditioned: Tensor | None = None
 
     @property
     def started(self) -> bool:
@@ -92,7 +92,7 @@ class OnlineEM:
 
         Args:
             x: (n, D); gradients do not flow through. Rows that are not finite are left out.
-            sample_weight: (n,), >= 0; `memory` counts points of the first points' mean weight.
+            sample_weight: (n,), >= 0; `window` counts points of the first points' mean weight.
 
         Raises:
             ValueError, TypeError: wrong shape or type.
@@ -114,8 +114,8 @@ class OnlineEM:
     def result(self) -> tuple[Parameters, Tensor]:
         """Parameters about the location (D,) in raw units, and the location, as they are now.
 
-        Looks for components that have become too tight for float32, and waits for the device to do so: call it now
-        and then.
+        Looks for components that have become too ill-conditioned for float32, and waits for the device to do so:
+        call it now and then.
 
         Raises:
             NotFittedError: not enough points have come yet.
@@ -124,7 +124,7 @@ class OnlineEM:
             raise NotFittedError(
                 f"expected {self.n_first} points to start from; got {self._n_waiting}: give more first"
             )
-        self._look()
+        self._check_conditioning()
         return self.now()
 
     def now(self) -> tuple[Parameters, Tensor]:
@@ -154,36 +154,38 @@ class OnlineEM:
         while not em.done:
             em.advance(em.collect(batches).reduce())
         self.parameters = em.parameters.map(lambda value: value[em.best : em.best + 1])
-        self._look()
+        self._check_conditioning()
         self.n_seen, moments = _summed(self._e_step(x, weight))
         self.moments = {name: value / self.n_seen for name, value in moments.items()}
         self._first, self._n_waiting = [], 0
 
-    def _look(self) -> None:
+    def _check_conditioning(self) -> None:
         if self.em.dtype != torch.float64:
-            self._tight = tight_components(self.em.family, self.parameters)
+            self._ill_conditioned = ill_conditioned_components(self.em.family, self.parameters)
 
     # ---- every later batch
 
     def _e_step(self, x: Tensor, weight: Tensor | None) -> Statistics:
         em = self.em
-        step = EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._tight)
+        step = EStep(em.family, self.parameters, em.penalty, em.standardisation, em.dtype, self._ill_conditioned)
         return step(x, em.relative(weight, len(x)))
 
     def _step(self, x: Tensor, weight: Tensor | None) -> None:
         finite = torch.isfinite(x).all(1)
         x = torch.where(finite[:, None], x, torch.zeros_like(x))
         weight = finite.double() if weight is None else weight * finite
-        mass, moments = _summed(self._e_step(x, weight))
-        self.n_seen = self.n_seen + mass
-        some = mass > 0
-        if self.memory is None:
+        total_weight, moments = _summed(self._e_step(x, weight))
+        self.n_seen = self.n_seen + total_weight
+        some = total_weight > 0
+        if self.window is None:
             rate = some.double() * (self.n_updates + 1 + self.offset) ** -self.power
         else:
-            rate = (mass / self.n_seen.clamp_max(self.memory)).clamp_max(1)
-        mass = torch.where(some, mass, torch.ones_like(mass))
-        self.moments = {name: value + rate * (moments[name] / mass - value) for name, value in self.moments.items()}
-        self.parameters, _ = self.em.family.update(self.moments, self.em.ridge, self.parameters)
+            rate = (total_weight / self.n_seen.clamp_max(self.window)).clamp_max(1)
+        total_weight = torch.where(some, total_weight, torch.ones_like(total_weight))
+        self.moments = {
+            name: value + rate * (moments[name] / total_weight - value) for name, value in self.moments.items()
+        }
+        self.parameters, _ = self.em.family.update(self.moments, self.em.reg_covar, self.parameters)
         self.n_updates += 1
 
     # ---- saving
@@ -193,7 +195,11 @@ class OnlineEM:
         state: dict[str, Any] = {"em": self.em.state_dict(), "n_updates": self.n_updates, "first": list(self._first)}
         if self.started:
             moments = dict(self.moments)
-            state |= {"parameters": self.parameters.state_dict(), "moments": moments, "tight": self._tight}
+            state |= {
+                "parameters": self.parameters.state_dict(),
+                "moments": moments,
+                "ill_conditioned": self._ill_conditioned,
+            }
             state["n_seen"] = self.n_seen
         return state
 
@@ -211,11 +217,11 @@ class OnlineEM:
         if self.started:
             self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(device))
             self.moments = {name: value.to(device) for name, value in state["moments"].items()}
-            self._tight = here(state["tight"])
+            self._ill_conditioned = here(state["ill_conditioned"])
             self.n_seen = state["n_seen"].to(device)
 
 
 def _summed(total: Statistics) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mass and moments, summed over the processes."""
-    mass, *moments = all_reduce_sum([total.mass, *total.moments.values()])
-    return mass, dict(zip(total.moments, moments, strict=True))
+    """Total weight and moments, summed over the processes."""
+    total_weight, *moments = all_reduce_sum([total.total_weight, *total.moments.values()])
+    return total_weight, dict(zip(total.moments, moments, strict=True))

@@ -11,21 +11,21 @@ class ClassMoments(NamedTuple):
 
     Attributes:
         means: (C, D) float64; the mean of all points for a class without any.
-        within: (D, D) float64, the covariance of points about the mean of their class, with a ridge.
+        within: (D, D) float64, the covariance of points about the mean of their class, regularised.
     """
 
     means: Tensor
     within: Tensor
 
 
-def class_moments(points: Tensor, classes: Tensor, n_classes: int, ridge: float) -> ClassMoments:
+def class_moments(points: Tensor, classes: Tensor, n_classes: int, reg_covar: float) -> ClassMoments:
     """Maximum-likelihood moments of normal classes with a common covariance.
 
     Args:
         points: (N, D), N >= 1.
         classes: (N,) int64 in [0, n_classes).
         n_classes: C.
-        ridge: > 0, added to each variance as a share of the feature's total variance, and as the same share of a
+        reg_covar: > 0, added to each variance as a share of the feature's total variance, and as the same share of a
             thousandth of the mean variance, so that a feature that never varies is no obstacle.
 
     Returns:
@@ -40,5 +40,5 @@ def class_moments(points: Tensor, classes: Tensor, n_classes: int, ridge: float)
     deviation = centred - means[classes]
     variance = centred.square().mean(0)
     floor = (1e-3 * variance.mean()).clamp_min(torch.finfo(points.dtype).tiny ** 0.5)
-    within = deviation.mT @ deviation / len(wide) + torch.diag_embed(ridge * (variance + floor))
+    within = deviation.mT @ deviation / len(wide) + torch.diag_embed(reg_covar * (variance + floor))
     return ClassMoments(means + centre, within)

@@ -8,7 +8,7 @@ from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
 
 MAX_ITER = 25
 # Numbers that a step keeps for a point, restart and component: products, distances, memberships.
-ALIVE = 3
+NUMBERS_PER_POINT = 3
 
 
 def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,18 +23,18 @@ def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tens
         the new centres (R, K, D), and the weighted squared distance of the points to the old ones (R,).
     """
     n_init, n_components = centres.shape[:2]
-    mass, total, distances = centres.new_zeros(n_init, n_components), torch.zeros_like(centres), []
-    for rows in chunks(x, ALIVE * n_init * n_components):
+    counts, total, distances = centres.new_zeros(n_init, n_components), torch.zeros_like(centres), []
+    for rows in chunks(x, NUMBERS_PER_POINT * n_init * n_components):
         part = x[rows]
         distance, share = assign(part, centres)  # (R, n), (R, n, K)
         # A product with the shares, unlike a scatter, adds in the same order every time on a GPU.
         membership = share.mul_(weight[rows, None])
-        mass += membership.sum(-2)
+        counts += membership.sum(-2)
         total += membership.mT @ part
         distances.append(distance)
     closest = torch.cat(distances, dim=1)  # (R, m)
-    updated = total / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
-    empty = mass == 0
+    updated = total / counts.clamp_min(torch.finfo(counts.dtype).tiny)[..., None]
+    empty = counts == 0
     # The j-th empty cluster takes the j-th furthest point.
     furthest = closest.topk(min(n_components, x.shape[0]), dim=1).indices
     rank = (empty.cumsum(1) - 1).clamp(0, furthest.shape[1] - 1)

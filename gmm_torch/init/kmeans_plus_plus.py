@@ -8,7 +8,7 @@ from torch import Tensor
 from gmm_torch.init.base import Draws, Initialisation, chunks, squared_distances
 
 # Numbers that a step keeps for a point, restart and candidate: products, distances, the smaller of two.
-ALIVE = 3
+NUMBERS_PER_POINT = 3
 
 
 class KMeansPlusPlus(Initialisation):
@@ -28,7 +28,7 @@ class KMeansPlusPlus(Initialisation):
             number = step * n_init + restart
             candidate = draws.without_replacement(closest * weight, n_candidates, number)  # (R, L)
             potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
-            for rows in chunks(x, ALIVE * n_init * n_candidates):
+            for rows in chunks(x, NUMBERS_PER_POINT * n_init * n_candidates):
                 distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
                 smaller = torch.minimum(distance, closest[:, None, rows], out=distance)
                 potential += smaller @ weight[rows]

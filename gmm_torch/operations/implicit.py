@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import full_precision
 from gmm_torch.em.batches import check_points, check_weight
-from gmm_torch.em.data_summary import Survey
+from gmm_torch.em.data_summary import DataSummary
 from gmm_torch.em.engine import EM, EMOptions
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import SolverError
@@ -51,10 +51,10 @@ class EMStep:
         self.family: CovarianceFamily = mixture.family
         k, d = mixture.n_components, mixture.n_features
         em = EM(mixture.family, k, d, options, torch.float64, mixture.location.device)
-        survey = em.accumulate(x.detach(), None if weight is None else weight.detach())
-        assert isinstance(survey, Survey)
-        em.advance(survey)
-        self.standardisation, self.ridge, self.penalty = em.standardisation, em.ridge, em.penalty
+        summary = em.accumulate(x.detach(), None if weight is None else weight.detach())
+        assert isinstance(summary, DataSummary)
+        em.advance(summary)
+        self.standardisation, self.reg_covar, self.penalty = em.standardisation, em.reg_covar, em.penalty
         self.template = em.parameters.map(lambda value: value[0])
         location, scale = self.standardisation.location, self.standardisation.scale
         self.features = self.family.features(((x.double() - location) / scale).mT)
@@ -66,7 +66,7 @@ class EMStep:
         prepared = self.family.prepare(parameters, self.penalty)
         responsibilities = self.family.log_joint(prepared, self.features).softmax(-2) * self.weight
         moments = self.family.moments(prepared, self.features, responsibilities)
-        return self.family.update(moments, self.ridge, parameters)[0]
+        return self.family.update(moments, self.reg_covar, parameters)[0]
 
     def pack(self, parameters: Parameters) -> Tensor:
         """Parameters as one vector."""

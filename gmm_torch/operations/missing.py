@@ -108,7 +108,7 @@ def _fit(mixture: GaussianMixture, x: Tensor, options: EMOptions, max_iter: int,
     z = (x - location) / scale
     variance = torch.where(seen, z - (mean - location) / scale, 0).square().sum(0) / seen.sum(0)
     varies = variance > 0
-    ridge = max(reg_covar, 1e-10) * torch.where(varies, variance, variance[varies].mean() if varies.any() else 1.0)
+    added = max(reg_covar, 1e-10) * torch.where(varies, variance, variance[varies].mean() if varies.any() else 1.0)
     parameters = em.parameters.map(lambda value: value[em.best])
     jacobian = float((seen.double() @ scale.log()).mean())
     history: list[float] = []
@@ -116,7 +116,7 @@ def _fit(mixture: GaussianMixture, x: Tensor, options: EMOptions, max_iter: int,
     for _ in range(max_iter):
         log_likelihood, moments = _pass(mixture, parameters, z, seen)
         history.append(log_likelihood - jacobian)
-        parameters, jitter = family.update(moments, ridge, parameters)
+        parameters, jitter = family.update(moments, added, parameters)
         if len(history) > 1 and abs(history[-1] - history[-2]) < options.tol:
             converged = True
             break
@@ -212,7 +212,7 @@ def _pass(mixture: GaussianMixture, parameters: Parameters, z: Tensor, seen: Ten
     """Mean log-likelihood of what is observed, and the expected statistics of all of it."""
     dense = _dense(mixture, parameters)
     k, d = dense.means.shape
-    mass, linear = z.new_zeros(k), z.new_zeros(k, d)
+    counts, linear = z.new_zeros(k), z.new_zeros(k, d)
     scatter = z.new_zeros(k, d, d)  # about the old means: nothing cancels
     total = z.new_zeros(())
     for part in _fill(dense, z, seen):
@@ -220,22 +220,23 @@ def _pass(mixture: GaussianMixture, parameters: Parameters, z: Tensor, seen: Ten
         share = (part.log_joint - evidence).exp()  # (n, K)
         deviation = part.expected - dense.means  # (n, K, D)
         weighted = share[..., None] * deviation
-        mass = mass + share.sum(0)
+        counts = counts + share.sum(0)
         linear = linear + weighted.sum(0)
         scatter = (
             scatter + torch.einsum("nki,nkj->kij", weighted, deviation) + share.sum(0)[:, None, None] * part.spread
         )
         total = total + evidence.sum()
-    safe = mass.clamp_min(torch.finfo(mass.dtype).tiny)[:, None]
+    safe = counts.clamp_min(torch.finfo(counts.dtype).tiny)[:, None]
     shift = linear / safe
     covariance = scatter / safe[..., None] - shift[:, :, None] * shift[:, None]
-    return float(total) / len(z), moments_of(mixture, parameters, mass, dense.means + shift, covariance)
+    return float(total) / len(z), moments_of(mixture, parameters, counts, dense.means + shift, covariance)
 
 
 def moments_of(
-    mixture: GaussianMixture, parameters: Parameters, mass: Tensor, means: Tensor, covariances: Tensor
+    mixture: GaussianMixture, parameters: Parameters, counts: Tensor, means: Tensor, covariances: Tensor
 ) -> Factors:
-    """What the mixture's family would sum over points of these masses (K,), means (K, D) and covariances (K, D, D).
+    """What the mixture's family would sum over points with these effective counts (K,), means (K, D) and covariances
+    (K, D, D).
 
     Any family can be asked with 2 D points a component that have exactly these.
     """
@@ -244,7 +245,7 @@ def moments_of(
     axes = math.sqrt(d) * lower.mT  # (K, D, D), row j is a deviation
     points = torch.cat([means[:, None] + axes, means[:, None] - axes], dim=1).flatten(0, 1)  # (2 K D, D)
     owner = torch.arange(k, device=means.device).repeat_interleave(2 * d)
-    share = (torch.arange(k, device=means.device)[:, None] == owner) * (mass / (2 * d))[:, None]
+    share = (torch.arange(k, device=means.device)[:, None] == owner) * (counts / (2 * d))[:, None]
     family = mixture.family
     prepared = family.prepare(parameters, torch.zeros_like(means[0]))
     return family.moments(prepared, family.features(points.mT.contiguous()), share)

@@ -28,7 +28,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Selection:
+class ModelSelection:
     """Candidates from the best to the worst.
 
     Attributes:
@@ -64,7 +64,7 @@ def select(
     *,
     criterion: Literal["bic", "aic"] = "bic",
     **options: Any,
-) -> Selection:
+) -> ModelSelection:
     """Fit every combination and order them by an information criterion.
 
     A fit that fails is an error, not a gap in the table; one that does not converge is marked in the table instead of
@@ -87,7 +87,7 @@ def select(
     if not grid:
         raise ValueError("expected at least one number of components and one covariance type; got none")
     candidates = [_fit(x, k, name, options) for k, name in grid]
-    return Selection(tuple(sorted(candidates, key=lambda candidate: getattr(candidate, criterion))), criterion)
+    return ModelSelection(tuple(sorted(candidates, key=lambda candidate: getattr(candidate, criterion))), criterion)
 
 
 def _fit(x: Tensor, n_components: int, covariance_type: str, options: dict[str, Any]) -> Candidate:

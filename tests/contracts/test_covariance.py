@@ -29,7 +29,7 @@ def generator() -> torch.Generator:
 
 def random_factors(family: CovarianceFamily, generator: torch.Generator, n_init: int | None = None) -> Factors:
     """Factors somewhere around unit covariances, with a leading dimension of `n_init` if given."""
-    raw = family.unconstrain({name: value.double() for name, value in family.empty(K, D).items()})
+    raw = family.unconstrain({name: value.double() for name, value in family.unit(K, D).items()})
     shapes = {name: value.shape if n_init is None else (n_init, *value.shape) for name, value in raw.items()}
     noise = {name: torch.randn(shape, generator=generator, **torch_options) for name, shape in shapes.items()}
     return family.constrain({name: raw[name] + 0.3 * noise[name] for name in raw})
@@ -55,24 +55,24 @@ def mixture_of(family: CovarianceFamily, parameters: Parameters) -> GaussianMixt
     return mixture.assign(parameters, torch.zeros(D, **torch_options))
 
 
-def brute_force(family: CovarianceFamily, x: Tensor, r: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def brute_force(family: CovarianceFamily, x: Tensor, r: Tensor, reg_covar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), means (K, D) and dense covariances (K, D, D) of weighted points, written out term by term."""
-    mass = r.sum(1)
-    means = (r[:, :, None] * x).sum(1) / mass[:, None]
+    counts = r.sum(1)
+    means = (r[:, :, None] * x).sum(1) / counts[:, None]
     scatter = torch.zeros(K, D, D, **torch_options)
     for k in range(K):
         for n in range(len(x)):
             scatter[k] += r[k, n] * torch.outer(x[n] - means[k], x[n] - means[k])
-    covariance = scatter / mass[:, None, None]
+    covariance = scatter / counts[:, None, None]
     diagonal = covariance.diagonal(dim1=1, dim2=2)
     dense = {
         "full": covariance,
-        "tied": (scatter.sum(0) / mass.sum()).expand(K, D, D),
+        "tied": (scatter.sum(0) / counts.sum()).expand(K, D, D),
         "diag": torch.diag_embed(diagonal),
         "spherical": torch.diag_embed(diagonal.mean(1, keepdim=True).expand(K, D)),
     }[family.name]
-    added = ridge.mean().expand(D) if family.name == "spherical" else ridge
-    return mass / mass.sum(), means, dense + torch.diag(added)
+    added = reg_covar.mean().expand(D) if family.name == "spherical" else reg_covar
+    return counts / counts.sum(), means, dense + torch.diag(added)
 
 
 closed_form = pytest.mark.parametrize("name", [name for name in FAMILIES if name != "low_rank"])
@@ -90,19 +90,19 @@ def test_distance_and_determinant_give_the_density_of_the_dense_form(family, gen
 def test_constrain_is_the_inverse_of_unconstrain(family, generator):
     factors = random_factors(family, generator)
     back = family.constrain(family.unconstrain(factors))
-    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in family.empty(K, D).items()}
+    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in family.unit(K, D).items()}
     torch.testing.assert_close(back, factors, rtol=1e-12, atol=1e-12)
 
 
 def test_any_stored_numbers_are_a_covariance(family, generator):
-    shapes = {name: value.shape for name, value in family.unconstrain(family.empty(K, D)).items()}
+    shapes = {name: value.shape for name, value in family.unconstrain(family.unit(K, D)).items()}
     raw = {name: 2 * torch.randn(shape, generator=generator, **torch_options) for name, shape in shapes.items()}
     eigenvalues = torch.linalg.eigvalsh(family.dense(family.constrain(raw), K, D))
     assert (eigenvalues > 0).all()
 
 
-def test_empty_is_the_unit_covariance(family):
-    dense = family.dense(family.empty(K, D), K, D)
+def test_unit_has_unit_covariance(family):
+    dense = family.dense(family.unit(K, D), K, D)
     torch.testing.assert_close(dense, torch.eye(D).expand(K, D, D))
 
 
@@ -125,7 +125,7 @@ def test_precisions_round_trip(name, generator):
 @pytest.mark.parametrize("method", ["from_covariances", "from_precisions"])
 def test_what_is_not_positive_definite_is_refused(name, method):
     family = get_family(name)
-    unit = family.covariances(family.empty(K, D), D)
+    unit = family.covariances(family.unit(K, D), D)
     with pytest.raises(ValueError, match="expected"):
         getattr(family, method)(-unit)
     with pytest.raises(ValueError, match="expected"):
@@ -156,13 +156,13 @@ def test_replace_changes_the_chosen_component_alone(family, generator):
         torch.testing.assert_close(after[1], torch.diag(expected), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("ridge", [0.0, 0.01])
-def test_log_joint_from_features_is_the_exact_one_less_the_penalty_of_the_ridge(family, generator, ridge):
+@pytest.mark.parametrize("reg_covar", [0.0, 0.01])
+def test_log_joint_from_features_is_the_exact_one_less_the_penalty_of_reg_covar(family, generator, reg_covar):
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridges = torch.full((D,), ridge, **torch_options)
-    joint = family.log_joint(family.prepare(parameters, ridges), family.features(x.mT.contiguous()))
+    reg_covars = torch.full((D,), reg_covar, **torch_options)
+    joint = family.log_joint(family.prepare(parameters, reg_covars), family.features(x.mT.contiguous()))
     dense = oracle(family, parameters)
-    penalty = 0.5 * ridge * dense.precision_matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    penalty = 0.5 * reg_covar * dense.precision_matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
     expected = parameters.log_weights + dense.log_prob(x[:, None]) - penalty
     torch.testing.assert_close(joint, expected.mT, rtol=1e-9, atol=1e-9)
 
@@ -180,11 +180,11 @@ def test_features_can_be_completed_in_place(family, generator):
 def test_update_from_moments_is_the_weighted_maximum_likelihood(name, generator):
     family = get_family(name)
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridge = torch.rand(D, generator=generator, **torch_options) / 10
-    prepared, features = family.prepare(parameters, ridge), family.features(x.mT.contiguous())
+    reg_covar = torch.rand(D, generator=generator, **torch_options) / 10
+    prepared, features = family.prepare(parameters, reg_covar), family.features(x.mT.contiguous())
     r = torch.rand(K, N, generator=generator, **torch_options)
-    updated, jitter = family.update(family.moments(prepared, features, r), ridge, parameters)
-    weights, means, dense = brute_force(family, x, r, ridge)
+    updated, jitter = family.update(family.moments(prepared, features, r), reg_covar, parameters)
+    weights, means, dense = brute_force(family, x, r, reg_covar)
     torch.testing.assert_close(updated.log_weights.exp(), weights, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(updated.means, means, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(family.dense(updated.factors, K, D), dense, rtol=1e-8, atol=1e-10)
@@ -193,8 +193,8 @@ def test_update_from_moments_is_the_weighted_maximum_likelihood(name, generator)
 
 def test_moments_of_parts_add_up(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridge = torch.zeros(D, **torch_options)
-    prepared, columns = family.prepare(parameters, ridge), x.mT.contiguous()
+    reg_covar = torch.zeros(D, **torch_options)
+    prepared, columns = family.prepare(parameters, reg_covar), x.mT.contiguous()
     r = torch.rand(K, N, generator=generator, **torch_options)
     whole = family.moments(prepared, family.features(columns), r)
     total = family.moments(prepared, family.features(columns[:, :0]), r[:, :0])
@@ -203,13 +203,13 @@ def test_moments_of_parts_add_up(family, generator):
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-10)
 
 
-def test_room_to_work_in_changes_no_result(family, generator):
+def test_a_workspace_changes_no_result(family, generator):
     parameters, x = random_parameters(family, generator, n_init=R), random_points(generator)
     prepared = family.prepare(parameters, torch.full((D,), 1e-3, **torch_options))
     features = family.features(x.mT.contiguous())
     scratch = torch.full((family.n_scratch(R, K, D) * N,), math.nan, **torch_options)
-    plain, roomy = (family.log_joint(prepared, features, room) for room in (None, scratch))
-    torch.testing.assert_close(roomy, plain, rtol=1e-13, atol=1e-13)
+    plain, in_place = (family.log_joint(prepared, features, workspace) for workspace in (None, scratch))
+    torch.testing.assert_close(in_place, plain, rtol=1e-13, atol=1e-13)
     r = plain.softmax(-2)
     zero = family.moments(prepared, features[:, :0], r[..., :0])
     expected = family.moments(prepared, features, r)
@@ -219,7 +219,7 @@ def test_room_to_work_in_changes_no_result(family, generator):
         torch.testing.assert_close(lower(actual[name]), lower(value), rtol=1e-12, atol=1e-12)
 
 
-def test_the_mass_of_the_components_is_the_first_column_of_the_moments(family, generator):
+def test_effective_counts_are_the_first_column_of_the_moments(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
     r = torch.rand(K, N, generator=generator, **torch_options)
     prepared = family.prepare(parameters, torch.zeros(D, **torch_options))
@@ -229,11 +229,11 @@ def test_the_mass_of_the_components_is_the_first_column_of_the_moments(family, g
 
 def test_a_component_without_points_stays_where_it_is(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridge = torch.full((D,), 1e-6, **torch_options)
-    prepared, features = family.prepare(parameters, ridge), family.features(x.mT.contiguous())
+    reg_covar = torch.full((D,), 1e-6, **torch_options)
+    prepared, features = family.prepare(parameters, reg_covar), family.features(x.mT.contiguous())
     r = torch.rand(K, N, generator=generator, **torch_options)
     r[1] = 0
-    updated, _ = family.update(family.moments(prepared, features, r), ridge, parameters)
+    updated, _ = family.update(family.moments(prepared, features, r), reg_covar, parameters)
     torch.testing.assert_close(updated.means[1], parameters.means[1])
     if family.name != "tied":
         before, after = (family.dense(p.factors, K, D)[1] for p in (parameters, updated))
@@ -244,14 +244,14 @@ def test_a_component_without_points_stays_where_it_is(family, generator):
 
 def test_a_batch_of_mixtures_is_each_of_them(family, generator):
     parameters, x = random_parameters(family, generator, n_init=R), random_points(generator)
-    ridge = torch.full((D,), 1e-3, **torch_options)
+    reg_covar = torch.full((D,), 1e-3, **torch_options)
     features = family.features(x.mT.contiguous())
 
     def em_step(p: Parameters) -> tuple[Tensor, Parameters, Tensor]:
-        prepared = family.prepare(p, ridge)
+        prepared = family.prepare(p, reg_covar)
         joint = family.log_joint(prepared, features)
         moments = family.moments(prepared, features, joint.softmax(-2))
-        return joint, *family.update(moments, ridge, p)
+        return joint, *family.update(moments, reg_covar, p)
 
     joint, updated, jitter = em_step(parameters)
     assert joint.shape == (R, K, N)
@@ -264,15 +264,15 @@ def test_a_batch_of_mixtures_is_each_of_them(family, generator):
 
 def test_an_em_step_never_lowers_the_objective(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridge = torch.full((D,), 0.05, **torch_options)
+    reg_covar = torch.full((D,), 0.05, **torch_options)
     features, before = family.features(x.mT.contiguous()), -math.inf
     for _ in range(15):
-        prepared = family.prepare(parameters, ridge)
+        prepared = family.prepare(parameters, reg_covar)
         joint = family.log_joint(prepared, features)
         objective = float(joint.logsumexp(-2).mean())
         assert objective >= before - 1e-12
         before = objective
-        parameters, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), ridge, parameters)
+        parameters, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), reg_covar, parameters)
 
 
 def test_the_pieces_of_the_precision_are_those_of_the_dense_form(family, generator):
@@ -349,14 +349,14 @@ def test_gradients_in_the_stored_parameters_are_right(family, generator):
 
 def test_gradients_through_an_em_step_are_right(family, generator):
     parameters, x = random_parameters(family, generator), random_points(generator)
-    ridge = torch.full((D,), 1e-3, **torch_options)
+    reg_covar = torch.full((D,), 1e-3, **torch_options)
     names = list(parameters.factors)
 
     def em_step(points: Tensor, log_weights: Tensor, means: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:
         p = Parameters(log_weights, means, dict(zip(names, factors, strict=True)))
-        features, prepared = family.features(points.mT), family.prepare(p, ridge)
+        features, prepared = family.features(points.mT), family.prepare(p, reg_covar)
         joint = family.log_joint(prepared, features)
-        updated, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), ridge, p)
+        updated, _ = family.update(family.moments(prepared, features, joint.softmax(-2)), reg_covar, p)
         return updated.log_weights, updated.means, family.dense(updated.factors, K, D)
 
     inputs = (x, parameters.log_weights, parameters.means, *parameters.factors.values())

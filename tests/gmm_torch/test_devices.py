@@ -45,14 +45,14 @@ def test_densities_work_on_a_device_that_no_table_knows(covariance_type):
 def test_sums_are_taken_on_a_device_that_no_table_knows(covariance_type):
     family = get_family(covariance_type)
     wide = {"dtype": torch.float64, "device": "meta"}
-    factors = {name: torch.empty(2, *value.shape, **wide) for name, value in family.empty(3, 4).items()}
+    factors = {name: torch.empty(2, *value.shape, **wide) for name, value in family.unit(3, 4).items()}
     parameters = Parameters(torch.empty(2, 3, **wide), torch.empty(2, 3, 4, **wide), factors)
     one = torch.ones(4, **wide)
     step = EStep(family, parameters, one, Standardisation(one, one, one), torch.float32)
     total = step(torch.empty(50_000, 4, device="meta"), torch.empty(50_000, device="meta"))
     assert total.log_likelihood.shape == (2,)
     em = EM(family, 3, 4, device=torch.device("meta"))
-    assert em._is_time_to_look
+    assert em._is_check_due
 
 
 def test_initialisations_work_on_a_device_that_no_table_knows():

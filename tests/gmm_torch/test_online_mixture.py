@@ -20,7 +20,7 @@ def points(n: int, seed: int = 0, spread: float = 1.0, n_clusters: int = 3) -> t
 def started(covariance_type: str = "full", **options: int) -> OnlineMixture:
     follower = OnlineMixture(3, covariance_type, **options)
     follower.update(points(600))
-    return follower.renew()
+    return follower.refit()
 
 
 @pytest.mark.filterwarnings("ignore:.*non-meta parameter.*")
@@ -38,23 +38,23 @@ def test_an_update_never_reads_a_number_from_the_device(covariance_type):
     assert follower._follower.n_updates == 2
     assert follower.mixture.log_prob(torch.empty(5, 4, device="meta")).shape == (5,)
     with pytest.raises(RuntimeError, match=r"[mM]eta"):
-        follower.renew()  # which does read
+        follower.refit()  # which does read
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_it_keeps_up_with_clusters_that_come_apart(covariance_type):
-    follower = OnlineMixture(3, covariance_type, memory=600, reg_covar=1e-3)
+    follower = OnlineMixture(3, covariance_type, window=600, reg_covar=1e-3)
     for t in range(60):  # at first there is one cluster; in the end they have come to rest
         follower.update(points(100, seed=t, spread=min(t / 20, 2)))
         if t % 10 == 9:
-            follower.renew()
+            follower.refit()
     late = points(2000, seed=999, spread=2)
     afterwards = GaussianMixture(3, 4, covariance_type).fit(late)
     assert follower.mixture.score(late) > afterwards.score(late) - 0.05
 
 
 def test_steps_between_renewals_follow_too():
-    follower = started(memory=400)
+    follower = started(window=400)
     moved = points(2000, seed=1) + 1.5
     before = follower.mixture.score(moved)
     for part in moved.split(100):
@@ -63,13 +63,13 @@ def test_steps_between_renewals_follow_too():
 
 
 def test_a_component_that_lost_its_points_is_placed_anew():
-    follower = OnlineMixture(3, memory=600)
+    follower = OnlineMixture(3, window=600)
     follower.update(torch.cat([points(300, n_clusters=2), torch.full((300, 4), 50.0) + points(300, n_clusters=1)]))
-    follower.renew()
+    follower.refit()
     for t in range(30):  # far from the cluster at 50, whose component starves
         follower.update(points(100, seed=t))
     assert follower.mixture.weights.min() < 0.02
-    weights = follower.renew().mixture.weights
+    weights = follower.refit().mixture.weights
     assert weights.min() > 0.25  # three clusters, one component each
 
 
@@ -111,7 +111,7 @@ def test_a_saved_state_goes_on_bit_for_bit():
         assert follower.n_updates == 11
         assert follower._follower.n_updates == 3
     assert torch.equal(first.mixture.means, second.mixture.means)
-    assert torch.equal(first.renew().mixture.means, second.renew().mixture.means)
+    assert torch.equal(first.refit().mixture.means, second.refit().mixture.means)
 
 
 def test_an_end_on_all_points_is_as_good_as_a_fit():
@@ -129,14 +129,14 @@ def test_an_end_on_all_points_is_as_good_as_a_fit():
 
 def test_too_few_points_start_nothing_and_bad_rows_are_left_out():
     follower = OnlineMixture(3)
-    with pytest.raises(NotFittedError, match="expected a renewal"):
-        _ = follower.renew().mixture
+    with pytest.raises(NotFittedError, match="expected a refit"):
+        _ = follower.refit().mixture
     follower.update(points(59))
-    assert not follower.renew().started
+    assert not follower.refit().started
     follower.update(torch.full((10, 4), torch.nan))
-    assert not follower.renew().started
+    assert not follower.refit().started
     follower.update(points(600))
-    assert torch.isfinite(follower.renew().mixture.means).all()
+    assert torch.isfinite(follower.refit().mixture.means).all()
     with pytest.raises(ValueError, match="expected finite numbers"):
         follower.finish(torch.full((100, 4), torch.nan), 5)
 
@@ -144,7 +144,7 @@ def test_too_few_points_start_nothing_and_bad_rows_are_left_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory": 0}, "memory: expected at least 1"),
+        ({"window": 0}, "window: expected at least 1"),
         ({"every": 0}, "every: expected at least 1"),
         ({"covariance_type": "low_rank:2"}, "choose full, tied, diag or spherical"),
         ({"n_iter": 0}, "max_iter: expected at least 1"),

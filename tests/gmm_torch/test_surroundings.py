@@ -38,7 +38,7 @@ def holes() -> Tensor:
 def follow(covariance_type: str) -> Tensor:
     online = OnlineMixture(2, "full" if covariance_type.startswith("low") else covariance_type)
     online.update(points())
-    online.renew()
+    online.refit()
     online.update(points())
     return online.mixture.log_prob(points())
 

@@ -110,15 +110,15 @@ def test_a_weight_of_two_is_the_point_twice_in_any_unit(covariance_type, factor)
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
-@pytest.mark.parametrize("memory", [None, 100])
-def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_type, memory):
+@pytest.mark.parametrize("window", [None, 100])
+def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_type, window):
     x, weight = points()
     shuffled = torch.randperm(240, generator=torch.Generator().manual_seed(2))
     streams = []
     for factor in (1.0, *FACTORS):
         mixture = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
         for rows in shuffled.split(30):
-            mixture.partial_fit(x[rows], weight[rows] * factor, memory=memory)
+            mixture.partial_fit(x[rows], weight[rows] * factor, window=window)
         streams.append(mixture)
     for mixture in streams[1:]:
         agree(mixture, streams[0], x, 1e-9)
@@ -126,9 +126,9 @@ def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_typ
 
 def test_a_stream_on_weights_of_one_is_that_without_weights_whatever_came_first():
     x, weight = points()
-    plain, mixed = (GaussianMixture(2, 3, dtype=torch.float64).partial_fit(x, weight, memory=50) for _ in range(2))
-    plain.partial_fit(x[:60], memory=50)
-    mixed.partial_fit(x[:60], torch.ones(60), memory=50)
+    plain, mixed = (GaussianMixture(2, 3, dtype=torch.float64).partial_fit(x, weight, window=50) for _ in range(2))
+    plain.partial_fit(x[:60], window=50)
+    mixed.partial_fit(x[:60], torch.ones(60), window=50)
     agree(plain, mixed, x, 1e-12)
 
 

@@ -41,7 +41,7 @@ class OnlineMixtureMonitor(Callback):
     `exact_passes` sees features in evaluation mode.
 
     Args:
-        n_components, covariance_type, memory, every, reg_covar, seed: see `OnlineMixture`.
+        n_components, covariance_type, window, every, reg_covar, seed: see `OnlineMixture`.
         layer, pooling: see `FeatureTap`.
         exact_passes: largest number of EM iterations at the end of the training, over features in evaluation mode; 0
             for none. The mixture is then as good as one fitted afterwards. The images are those that a fit afterwards
@@ -60,7 +60,7 @@ class OnlineMixtureMonitor(Callback):
         *,
         layer: str = PENULTIMATE,
         pooling: str = "mean",
-        memory: int | None = None,
+        window: int | None = None,
         every: int = 1,
         reg_covar: float = 1e-2,
         exact_passes: int = 0,
@@ -72,7 +72,7 @@ class OnlineMixtureMonitor(Callback):
             if value < 0:
                 raise ValueError(f"{name}: expected a number >= 0; got {value}")
         self.online = OnlineMixture(
-            n_components, covariance_type, memory=memory, every=every, reg_covar=reg_covar, seed=seed
+            n_components, covariance_type, window=window, every=every, reg_covar=reg_covar, seed=seed
         )
         self.layer, self.pooling = layer, pooling
         self.exact_passes = exact_passes
@@ -142,7 +142,7 @@ class OnlineMixtureMonitor(Callback):
         """Renew the mixture."""
         self._start_validation()
         if self._watches(trainer):
-            self.online.renew()
+            self.online.refit()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0

@@ -43,7 +43,7 @@ class LikelihoodTerm(nn.Module):
               both there would be nothing to go through: at the maximum of the likelihood its gradient in the
               parameters is zero. The fixed point is sought from the online mixture, which also stands in where half
               of a batch has fewer points than two a component.
-        n_components, covariance_type, memory, seed: see `OnlineMixture`.
+        n_components, covariance_type, window, seed: see `OnlineMixture`.
         reg_covar: variance of the noise and of the regularisation, of a standardised feature's.
 
     Raises:
@@ -57,7 +57,7 @@ class LikelihoodTerm(nn.Module):
         *,
         n_components: int = 10,
         covariance_type: str = "diag",
-        memory: int | None = None,
+        window: int | None = None,
         reg_covar: float = 1e-2,
         seed: int = 0,
     ) -> None:
@@ -69,7 +69,7 @@ class LikelihoodTerm(nn.Module):
         self.weight = weight
         self.way = way
         self.reg_covar = reg_covar
-        self.online = OnlineMixture(n_components, covariance_type, memory=memory, reg_covar=reg_covar, seed=seed)
+        self.online = OnlineMixture(n_components, covariance_type, window=window, reg_covar=reg_covar, seed=seed)
         self.trained: GaussianMixture | None = None
         self.tap: FeatureTap | None = None
 
@@ -98,9 +98,9 @@ class LikelihoodTerm(nn.Module):
             self.tap = None
 
     def renew(self) -> None:
-        """End an epoch: see `OnlineMixture.renew`."""
+        """End an epoch: see `OnlineMixture.refit`."""
         started = self.online.started
-        self.online.renew()
+        self.online.refit()
         if self.trained is not None and self.online.started and not started:
             mixture = self.online.mixture
             self.trained.assign(mixture.parameters_about_location(), mixture.location)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler, TensorDataset
 
 from gmm_torch.distributed import is_distributed
-from gmm_torch.em.data_summary import Survey
+from gmm_torch.em.data_summary import DataSummary
 from gmm_torch.em.engine import EMOptions
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.mixture import GaussianMixture
@@ -35,7 +35,7 @@ class MixtureModule(lightning.LightningModule):
         self.features = features
         self.batch_size = batch_size
         self.em = mixture.start_em(options)
-        self._total: Survey | Statistics | None = None
+        self._total: DataSummary | Statistics | None = None
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """This process's share of the features, in slices; shares differ by at most one row."""

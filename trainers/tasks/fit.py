@@ -66,7 +66,7 @@ def fit_detector(run: Run) -> FailureDetector:
         module = MixtureModule(mixture, features, options)
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
-            max_epochs=options.max_iter + 2,  # the survey and the assignment come before the iterations
+            max_epochs=options.max_iter + 2,  # the data summary and the assignment come before the iterations
             callbacks=[PassCheckpoint(checkpoint)],
             use_distributed_sampler=False,
             strategy=without_gradients(cfg.trainer.get("strategy", "auto")),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch.em.data_summary import Survey, sample_capacity
+from gmm_torch.em.data_summary import DataSummary, sample_capacity
 from gmm_torch.sampling import row_keys
 
 
@@ -13,15 +13,15 @@ def x() -> Tensor:
     return 1e6 + torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def of(x: Tensor, weight: Tensor | None = None, capacity: int = 100) -> Survey:
-    return Survey.of(x, weight, capacity, seed=0)
+def of(x: Tensor, weight: Tensor | None = None, capacity: int = 100) -> DataSummary:
+    return DataSummary.of(x, weight, capacity, seed=0)
 
 
 def test_mean_and_spread_are_those_of_the_points(x):
-    survey = of(x)
-    torch.testing.assert_close(survey.mean, x.mean(0), rtol=1e-15, atol=0)
-    torch.testing.assert_close(survey.deviation, x.std(0, correction=0), rtol=1e-9, atol=0)
-    assert float(survey.largest) == float(x.abs().max())
+    summary = of(x)
+    torch.testing.assert_close(summary.mean, x.mean(0), rtol=1e-15, atol=0)
+    torch.testing.assert_close(summary.deviation, x.std(0, correction=0), rtol=1e-9, atol=0)
+    assert float(summary.largest) == float(x.abs().max())
 
 
 @pytest.mark.parametrize("size", [1, 7, 499])
@@ -39,13 +39,13 @@ def test_parts_merge_into_the_whole(x, size):
 def test_the_sample_depends_on_the_points_and_the_seed_alone(x):
     shuffled = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
     assert torch.equal(of(x).sample()[0], of(shuffled).sample()[0])
-    assert not torch.equal(of(x).sample()[0], Survey.of(x, None, 100, seed=1).sample()[0])
+    assert not torch.equal(of(x).sample()[0], DataSummary.of(x, None, 100, seed=1).sample()[0])
 
 
 @pytest.mark.parametrize(("offset", "n"), [(0, 1000), (1e3, 1000), (1e5, 1000), (1e7, 500)])
 def test_the_sample_is_uniform_over_the_points(offset, n):
     x = offset + torch.arange(10_000.0)[:, None]
-    sample = Survey.of(x, None, 1000, seed=0).sample()[0][:, 0] - offset
+    sample = DataSummary.of(x, None, 1000, seed=0).sample()[0][:, 0] - offset
     assert len(sample) == n
     # Of 1000 draws without replacement, a half holds 500 +- 15; five standard errors.
     assert abs(float((sample < 5000).sum()) - n / 2) < 75
@@ -68,16 +68,16 @@ def test_a_type_that_holds_the_same_points_gives_the_same_sample(x):
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e8])
 def test_no_more_points_are_kept_than_a_sample_and_a_half(offset):
     x = offset + torch.randn(5000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    survey = of(x[:0])
+    summary = of(x[:0])
     for part in x.split(500):
-        survey = survey + of(part)
-        assert len(survey.kept) <= 150
+        summary = summary + of(part)
+        assert len(summary.kept) <= 150
 
 
 def test_equal_points_are_sampled_once_with_their_summed_weight():
     x = torch.tensor([[1.0], [2.0], [1.0], [-0.0], [0.0]])
-    survey = of(x, torch.tensor([1.0, 1.0, 0.5, 2.0, 3.0])) + of(x[:1])
-    found = dict(zip(survey.kept[:, 0].tolist(), survey.kept_weight.tolist(), strict=True))
+    summary = of(x, torch.tensor([1.0, 1.0, 0.5, 2.0, 3.0])) + of(x[:1])
+    found = dict(zip(summary.kept[:, 0].tolist(), summary.kept_weight.tolist(), strict=True))
     assert found == {1.0: 2.5, 2.0: 1.0, 0.0: 5.0}
 
 
@@ -94,9 +94,9 @@ def test_bad_rows_are_counted_and_left_out(x):
     clean = torch.cat([x[:100], x[101:]])
     x = x.clone()
     x[100, 1] = torch.nan
-    survey = of(x[:60]) + of(x[60:300]) + of(x[300:])
-    assert (int(survey.rows), int(survey.n_bad), int(survey.first_bad)) == (500, 1, 100)
-    torch.testing.assert_close(survey.mean, clean.mean(0))
+    summary = of(x[:60]) + of(x[60:300]) + of(x[300:])
+    assert (int(summary.rows), int(summary.n_bad), int(summary.first_bad)) == (500, 1, 100)
+    torch.testing.assert_close(summary.mean, clean.mean(0))
 
 
 def test_keys_are_the_same_in_any_batch_and_differ_between_points(x):

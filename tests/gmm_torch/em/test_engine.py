@@ -42,7 +42,7 @@ def assert_same_state(a: EM, b: EM) -> None:
 @pytest.mark.parametrize("covariance_type", sorted(FAMILIES))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_fit_that_is_killed_after_any_pass_resumes_bit_for_bit(x, covariance_type, dtype):
-    # One component begins on two equal points, so that it is too tight for float32 from the start.
+    # One component begins on two equal points, so that it is too ill-conditioned for float32 from the start.
     x = torch.cat([x, x.new_full((2, D), 50.0)]).to(dtype)
     options = EMOptions(max_iter=6, tol=0.0, n_init=2)
     family = get_family(covariance_type)
@@ -76,7 +76,7 @@ def test_phases_follow_one_another(x):
     while not em.done:
         phases.append(em.phase)
         em.advance(em.collect([(x, None)]))
-    assert phases == ["survey", "assign", "em", "em"]
+    assert phases == ["summary", "assign", "em", "em"]
 
 
 def test_an_empty_pass_adds_nothing(x):

@@ -41,7 +41,7 @@ def test_a_step_size_of_one_over_t_is_the_mean_of_all_batches():
         step = copy.copy(follower)
         step.parameters = before
         total = step._e_step(part, None)
-        parts.append(total.moments["moments"] / total.mass)
+        parts.append(total.moments["moments"] / total.total_weight)
     # with g = 1 / (t + 1) every batch, the first points included, has the same say
     expected = torch.stack([first, *parts]).mean(0)
     torch.testing.assert_close(follower.moments["moments"], expected)
@@ -49,7 +49,7 @@ def test_a_step_size_of_one_over_t_is_the_mean_of_all_batches():
 
 def test_a_memory_weighs_all_points_alike_until_it_is_full_then_the_batch_by_its_share():
     x = stream(3000)
-    follower = GaussianMixture(3, 4).start_online(memory=2000, n_first=1000)
+    follower = GaussianMixture(3, 4).start_online(window=2000, n_first=1000)
     follower.update(x[:1000])
     for rows, rate in (((1000, 1500), 500 / 1500), ((1500, 2500), 1000 / 2000), ((2500, 3000), 500 / 2000)):
         part = x[slice(*rows)]
@@ -143,7 +143,7 @@ def test_a_saved_state_goes_on_bit_for_bit():
     [
         ({"power": 0.5}, "power: expected a number above 1/2"),
         ({"offset": 0}, "offset: expected at least 1"),
-        ({"memory": 0}, "memory: expected at least one point"),
+        ({"window": 0}, "window: expected at least one point"),
         ({"n_first": 2}, "n_first: expected at least as many points as components"),
         ({"reg_covar": -1}, "reg_covar: expected a finite number"),
     ],

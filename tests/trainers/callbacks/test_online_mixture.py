@@ -16,7 +16,7 @@ from trainers.callbacks import OnlineMixtureMonitor
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.classifier_module import ClassifierModule
 
-OPTIONS = {"n_components": 3, "covariance_type": "diag", "memory": 300}
+OPTIONS = {"n_components": 3, "covariance_type": "diag", "window": 300}
 
 
 @pytest.fixture(scope="module")

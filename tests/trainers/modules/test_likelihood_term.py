@@ -14,7 +14,7 @@ from trainers.modules.classifier_module import ClassifierModule
 from trainers.modules.likelihood_module import LikelihoodModule
 from trainers.modules.likelihood_term import WAYS, LikelihoodTerm
 
-OPTIONS = {"n_components": 3, "memory": 300}
+OPTIONS = {"n_components": 3, "window": 300}
 
 
 class Network(nn.Module):
