@@ -22,8 +22,8 @@ from pages import RESULTS, ROOT, filled, save, table
 from gmm_torch.files import atomic_path
 from trainers.evaluation.metrics_file import read_metrics
 from trainers.main import quieten, run_task
-from trainers.report.tables.budgets import COLUMNS as SWEEP_COLUMNS
-from trainers.report.tables.budgets import epsilon_text, number, sweep_caption, sweep_rows
+from trainers.report.tables.budgets import COLUMNS as BUDGET_COLUMNS
+from trainers.report.tables.budgets import budget_caption, budget_rows, epsilon_text, number
 from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
 from trainers.report.tables.corruptions import corruption_caption, corruption_rows
 from trainers.report.tables.results import BASELINE, caption, percent
@@ -39,7 +39,7 @@ ATTACKS = (*GRADIENT, "pgd2", *SMALLEST, *BLACK_BOX, "pgd_sweep")
 COMMON = ("corruption=[all]", "ood=[]", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false")
 # strokes of 8 x 8 pixels bear more than photographs do
 DIGITS_BUDGETS = {"linf": "0.15", "l2": "0.9"}
-DIGITS_SWEEP = "[0.01,0.02,0.04,0.08,0.15,0.3]"
+DIGITS_BUDGETS = "[0.01,0.02,0.04,0.08,0.15,0.3]"
 L2 = ("pgd_l2", "additive_gaussian", "repeated_gaussian")
 
 ATTACK_COLUMNS = (
@@ -68,7 +68,7 @@ def digits_overrides(images: int) -> list[str]:
         "experiment=demo",
         f"attack=[{','.join(attacks)}]",
         *budgets,
-        f"attack.pgd_sweep.epsilons={DIGITS_SWEEP}",
+        f"attack.pgd_sweep.epsilons={DIGITS_BUDGETS}",
         f"attack_limit={images}",
         *COMMON,
         "title=Attacks and corruptions: digits",
@@ -157,8 +157,8 @@ def document(result: Mapping[str, Any]) -> str:
         "**Warnings of the guards**",
         "\n".join(doubts) if doubts else "None.",
         "**The same attack at growing budgets**",
-        table(SWEEP_COLUMNS, sweep_rows(result)),
-        sweep_caption(result) + ".",
+        table(BUDGET_COLUMNS, budget_rows(result)),
+        budget_caption(result) + ".",
         "**Corruptions**",
         table(CORRUPTION_COLUMNS, corruption_rows(result)),
         corruption_caption(result) + ".",

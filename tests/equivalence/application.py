@@ -203,9 +203,9 @@ def served(explain: bool, form: bool = False) -> Verdicts:
 
 def by_the_judge() -> Verdicts:
     """What the service asks, in one batch."""
-    from trainers.serve.judge import Judge, Question
+    from trainers.serve.predictor import Predictor, Question
 
-    answers = Judge(in_python())([Question(image, i % 2 == 0) for i, image in enumerate(test_images())])
+    answers = Predictor(in_python())([Question(image, i % 2 == 0) for i, image in enumerate(test_images())])
     return [(a.prediction, a.score, a.p_value, a.accept) for a in answers]  # type: ignore[misc]
 
 

@@ -15,7 +15,7 @@ from torchmetrics.classification import BinaryAUROC
 from gmm_torch.testing.risk_coverage import augrc, aurc, excess_aurc
 from gmm_torch.testing.threshold import fpr_at_tpr
 from tests.equivalence.rows import Row, asked, near
-from trainers.evaluation.detection_metrics import detection_metrics, risk_coverage_evidence
+from trainers.evaluation.detection_metrics import detection_metrics, risk_coverage_metrics
 from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
 
 N = 150
@@ -169,7 +169,7 @@ def table() -> list[Row]:
                     "the metric, in batches": near(lambda k=kind, m=metric: updated(m(), k, 7), 1e-12),
                     "the metric, batches backwards": near(lambda k=kind, m=metric: updated(m(), k, 7, True), 1e-12),
                     "evidence": near(
-                        lambda k=kind, n=name: risk_coverage_evidence(scores(k), wrong())[n.lower()], 1e-12
+                        lambda k=kind, n=name: risk_coverage_metrics(scores(k), wrong())[n.lower()], 1e-12
                     ),
                     "a loop": near(
                         lambda k=kind, n=name: by_orders(k, n == "AUGRC"),

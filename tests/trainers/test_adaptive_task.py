@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
     return folder / "adaptive"
 
 
-@pytest.mark.filterwarnings("ignore::trainers.attacks.checks.AttackWarning")
+@pytest.mark.filterwarnings("ignore::trainers.attacks.diagnostics.AttackWarning")
 def test_metrics_hold_every_curve(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     found = metrics["evasion"]

@@ -1,5 +1,5 @@
 from trainers.attacks.attack import Attack
+from trainers.attacks.attack_budgets import AttackBudgets
 from trainers.attacks.result import AttackResult
-from trainers.attacks.sweep import AttackSweep
 
-__all__ = ["Attack", "AttackResult", "AttackSweep"]
+__all__ = ["Attack", "AttackBudgets", "AttackResult"]

@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trainers.attacks.budget import parse_budget
-from trainers.attacks.checks import Trouble, check_differentiable, find_trouble, findings, huge_budget, warn
+from trainers.attacks.correct_images import CorrectImages, draw_correct, predict
+from trainers.attacks.diagnostics import (
+    GradientDiagnostics,
+    check_differentiable,
+    diagnose_gradients,
+    huge_budget,
+    result_diagnostics,
+    warn,
+)
 from trainers.attacks.frozen import frozen
 from trainers.attacks.result import AttackResult
-from trainers.attacks.selection import Selection, predict, select_right
 
 _TOLERANCE = 1e-4  # relative: adding a perturbation to an image and taking it off again rounds
 _N_HUGE = 16  # images that a huge budget is tried on
@@ -39,7 +46,7 @@ class Attack:
             "8/255"; None lets a minimising attack find the smallest perturbation.
         n_images: number of images to attack, drawn at random; None for all that are classified rightly.
         batch_size: number of images attacked at once.
-        black_box: whether `method` uses no gradients, so that guards don't look at them.
+        black_box: whether `method` uses no gradients, so that diagnostics skip them.
 
     Raises:
         ValueError: if an argument is out of its range, or `method` needs a budget and there is none.
@@ -105,14 +112,14 @@ class Attack:
         """
         device = torch.device(device)
         with frozen(classifier.to(device)), _seeded(seed, device), _quiet():
-            clean = select_right(classifier, loader, self.n_images, device, self.batch_size, seed)
+            clean = draw_correct(classifier, loader, self.n_images, device, self.batch_size, seed)
             if not self.black_box and len(clean.images):
                 check_differentiable(self.name, classifier, clean.images[:1].to(device))
-            trouble = self._trouble(classifier, clean, device)
+            gradients = self._diagnose(classifier, clean, device)
             start = time.perf_counter()
             found = self._search(classifier, clean, self.epsilon, device)
             seconds = time.perf_counter() - start
-            success, prediction = self._judge(classifier, clean, found, self.epsilon, device)
+            success, prediction = self._evaluate(classifier, clean, found, self.epsilon, device)
             huge_epsilon, huge_success_rate = self._try_huge_budget(classifier, clean, device)
         change = (found - clean.images).flatten(1)[success]
         result = AttackResult(
@@ -128,23 +135,27 @@ class Attack:
             median_l1=_median(change.abs().sum(dim=1)),
             median_l2=_median(change.norm(dim=1)),
             median_linf=_median(change.abs().amax(dim=1)),
-            zero_gradient_share=_share(trouble.zero),
-            vanishing_gradient_share=_share(trouble.vanishing),
-            non_finite_gradient_share=_share(trouble.non_finite),
-            random_share=_share(trouble.random),
+            zero_gradient_share=_share(gradients.zero),
+            vanishing_gradient_share=_share(gradients.vanishing),
+            non_finite_gradient_share=_share(gradients.non_finite),
+            random_share=_share(gradients.random),
             huge_epsilon=huge_epsilon,
             huge_success_rate=huge_success_rate,
             seconds=seconds,
         )
-        warn(self.name, findings(result))
+        warn(self.name, result_diagnostics(result))
         return result
 
-    def _trouble(self, classifier: nn.Module, clean: Selection, device: torch.device) -> Trouble:
-        """What stands in the way of gradients at every image."""
+    def _diagnose(self, classifier: nn.Module, clean: CorrectImages, device: torch.device) -> GradientDiagnostics:
+        """What keeps gradients from helping the attack, image by image."""
         batches = zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True)
-        return Trouble.cat([find_trouble(classifier, x.to(device), y.to(device)) for x, y in batches if len(x)])
+        return GradientDiagnostics.cat(
+            [diagnose_gradients(classifier, x.to(device), y.to(device)) for x, y in batches if len(x)]
+        )
 
-    def _search(self, classifier: nn.Module, clean: Selection, epsilon: float | None, device: torch.device) -> Tensor:
+    def _search(
+        self, classifier: nn.Module, clean: CorrectImages, epsilon: float | None, device: torch.device
+    ) -> Tensor:
         """What the attack makes of the images, (n, C, H, W), NaN where its arithmetic broke down."""
         if not len(clean.images):
             return clean.images
@@ -163,15 +174,15 @@ class Attack:
             found.append(perturbed.detach().clamp(0, 1).cpu())
         return torch.cat(found)
 
-    def _judge(
-        self, classifier: nn.Module, clean: Selection, found: Tensor, epsilon: float | None, device: torch.device
+    def _evaluate(
+        self, classifier: nn.Module, clean: CorrectImages, found: Tensor, epsilon: float | None, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Which images are successes, (n,) bool, and what they are classified as, (n,)."""
         prediction = predict(classifier, found, device, self.batch_size)
         return (prediction != clean.label) & self._allowed(clean.images, found, epsilon), prediction
 
     def _try_huge_budget(
-        self, classifier: nn.Module, clean: Selection, device: torch.device
+        self, classifier: nn.Module, clean: CorrectImages, device: torch.device
     ) -> tuple[float | None, float | None]:
         """A budget that suffices for every image, and the share of a few images for which it does."""
         if self.black_box or self.epsilon is None or not len(clean.images):
@@ -180,7 +191,7 @@ class Attack:
         few = clean.rows(drawn[:_N_HUGE].sort().values)  # at random, since data may be sorted by class
         epsilon = huge_budget(self.norm, clean.images[0].numel())
         found = self._search(classifier, few, epsilon, device)
-        success, _ = self._judge(classifier, few, found, epsilon, device)
+        success, _ = self._evaluate(classifier, few, found, epsilon, device)
         return epsilon, _share(success)
 
     def _allowed(self, clean: Tensor, found: Tensor, epsilon: float | None) -> Tensor:

@@ -15,7 +15,7 @@ _APART = (("train", "mixture"),)  # may share images by intent
 
 
 def duplicates(training: LabelledImages, test: LabelledImages, indices: Mapping[str, Tensor]) -> Iterator[str]:
-    """A sentence for each two roles that share images of the same content, which are then not new to what judges them.
+    """A sentence for each two roles that share images of the same content, which are then not new to the detector.
 
     Images in memory are compared by their pixels, files that are read when needed by their bytes, if they are at most
     `MAX_FILES`; others are not compared.

@@ -14,7 +14,7 @@ View = Literal["weak", "strong"]
 
 
 class ViewedImages(Dataset[tuple[Tensor, ...]]):
-    """Several random looks at each image, float32 (C, H, W) each; the labels can't be reached."""
+    """Several random views of each image, float32 (C, H, W) each; the labels can't be reached."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ViewedImages(Dataset[tuple[Tensor, ...]]):
         Args:
             dataset: where the images are read.
             indices: (M,) the items of ``dataset`` to show, in order.
-            views: functions of an image, one for each look.
+            views: functions of an image, one for each view.
         """
         self.dataset = dataset
         self.indices = indices

@@ -1,1 +1,1 @@
-"""The numbers of a run: what was judged, and how well."""
+"""The numbers of a run: verdicts and metrics."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gmm_torch.detection.files.storage import fingerprint
 from trainers.attacks import Attack, AttackResult
-from trainers.attacks.checks import AttackWarning, compare, findings
-from trainers.attacks.sweep import sweep_findings
+from trainers.attacks.attack_budgets import budget_diagnostics
+from trainers.attacks.diagnostics import AttackWarning, comparison_diagnostics, result_diagnostics
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -26,24 +26,26 @@ def attacked(run: Run, classifier: nn.Module, name: str) -> AttackResult:
     """What the attack of that name does to the classifier; from the cache if it was done before."""
     log.info("attack %s", name)
     result = _once(run, classifier, run.attacks[name])
-    _tell(name, findings(result))
+    _tell(name, result_diagnostics(result))
     return result
 
 
-def swept(run: Run, classifier: nn.Module, name: str) -> list[AttackResult]:
-    """What the sweep of that name does to the classifier, budget by budget; from the cache what was done before."""
-    sweep = run.sweeps[name]
-    log.info("attack %s at %d budgets", name, len(sweep.attacks))
-    results = [_once(run, classifier, attack) for attack in sweep.attacks]
-    _tell(name, sweep_findings(results))
+def attacked_at_budgets(run: Run, classifier: nn.Module, name: str) -> list[AttackResult]:
+    """What an attack does to the classifier at each of its budgets; from the cache what was done before."""
+    attack = run.attack_budgets[name]
+    log.info("attack %s at %d budgets", name, len(attack.attacks))
+    results = [_once(run, classifier, each) for each in attack.attacks]
+    _tell(name, budget_diagnostics(results))
     return results
 
 
-def doubts(results: Mapping[str, AttackResult], sweeps: Mapping[str, Sequence[AttackResult]]) -> dict[str, list[str]]:
+def attack_diagnostics(
+    results: Mapping[str, AttackResult], budgets: Mapping[str, Sequence[AttackResult]]
+) -> dict[str, list[str]]:
     """Why results can't be trusted: name of the attack -> sentences; those without any are left out."""
-    found = {name: findings(result) for name, result in results.items()}
-    found |= {name: sweep_findings(points) for name, points in sweeps.items()}
-    for name, sentences in compare(results.values()).items():
+    found = {name: result_diagnostics(result) for name, result in results.items()}
+    found |= {name: budget_diagnostics(points) for name, points in budgets.items()}
+    for name, sentences in comparison_diagnostics(results.values()).items():
         found[name] = found[name] + sentences
     return {name: sentences for name, sentences in found.items() if sentences}
 

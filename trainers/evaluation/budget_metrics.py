@@ -50,7 +50,7 @@ def verdict_facts(accept: Tensor, n_attacked: int) -> dict[str, float | None]:
     }
 
 
-def budget_evidence(
+def budget_metrics(
     result: AttackResult,
     good: Tensor,
     failures: Tensor,

@@ -7,8 +7,8 @@ from torch.utils.data import ConcatDataset, Subset
 
 from gmm_torch.detection import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
-from trainers.evaluation.predict import judge
-from trainers.evaluation.severity_metrics import severity_evidence
+from trainers.evaluation.predict import predict
+from trainers.evaluation.severity_metrics import severity_metrics
 from trainers.modules.evaluation_module import Scored, split_scored
 from trainers.run.run import Run
 
@@ -19,7 +19,7 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
     The same images, drawn at random from the test split, are corrupted in every way.
 
     Returns:
-        clean: `severity_evidence` of them as they are; kinds: name -> `severity_evidence` of each severity.
+        clean: `severity_metrics` of them as they are; kinds: name -> `severity_metrics` of each severity.
     """
     if not run.corruptions:
         return {}
@@ -30,15 +30,15 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
 
     def evidence(severity: int, part: Scored) -> dict[str, Any]:
         wrong = part.prediction != labels
-        return severity_evidence(severity, part.score, wrong, part.accept, {"max_softmax": part.max_softmax})
+        return severity_metrics(severity, part.score, wrong, part.accept, {"max_softmax": part.max_softmax})
 
     kinds = {}
     for name, corruption in run.corruptions.items():
         images: ConcatDataset[Any] = ConcatDataset(
             [CorruptedImages(test, chosen, corruption, severity, seed) for severity in SEVERITIES]
         )
-        scored = judge(run, detector, images, f"{name} in {len(SEVERITIES)} severities")
+        scored = predict(run, detector, images, f"{name} in {len(SEVERITIES)} severities")
         parts = split_scored(scored, [len(chosen)] * len(SEVERITIES))
         kinds[name] = [evidence(severity, part) for severity, part in zip(SEVERITIES, parts, strict=True)]
-    clean = judge(run, detector, Subset(test, chosen.tolist()), "the same images as they are")
+    clean = predict(run, detector, Subset(test, chosen.tolist()), "the same images as they are")
     return {"clean": evidence(0, clean), "kinds": kinds}

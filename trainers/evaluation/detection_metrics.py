@@ -61,7 +61,7 @@ def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
     }
 
 
-def source_evidence(
+def source_metrics(
     good: Tensor, failures: Tensor, baselines: Mapping[str, tuple[Tensor, Tensor]], confidence: float = 0.95
 ) -> dict[str, Any]:
     """Everything metrics.json says about one source of failure, but for the correction over the table.
@@ -114,7 +114,7 @@ def source_evidence(
     }
 
 
-def risk_coverage_evidence(
+def risk_coverage_metrics(
     scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor] | None = None
 ) -> dict[str, Any]:
     """AURC, AUGRC and excess AURC of refusing test images from the lowest score up, ours and the baselines'.
@@ -130,10 +130,10 @@ def risk_coverage_evidence(
     }
 
 
-def error_evidence(
+def error_metrics(
     scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor], p_values: Tensor, prediction: Tensor
 ) -> dict[str, Any]:
-    """The source `errors`: `source_evidence` of wrong against right, and what only labelled test images can show.
+    """The source `errors`: `source_metrics` of wrong against right, and what only labelled test images can show.
 
     Args:
         scores: (N,) of all test images.
@@ -143,14 +143,14 @@ def error_evidence(
         prediction: (N,) int64, predicted classes.
 
     Returns:
-        the keys of `source_evidence` and `risk_coverage_evidence`; permutation_p; within_class, see
-        `within_class_evidence`; error_rate, see `error_rate_evidence`.
+        the keys of `source_metrics` and `risk_coverage_metrics`; permutation_p; within_class, see
+        `within_class_metrics`; error_rate, see `error_rate_metrics`.
     """
     wrong = wrong.bool()
-    evidence = source_evidence(
+    evidence = source_metrics(
         scores[~wrong], scores[wrong], {name: (s[~wrong], s[wrong]) for name, s in baselines.items()}
     )
-    selection = risk_coverage_evidence(scores, wrong, baselines)
+    selection = risk_coverage_metrics(scores, wrong, baselines)
     for name, values in selection.pop("baselines").items():
         evidence["baselines"][name].update(values)
     both = "reason" not in evidence
@@ -158,14 +158,12 @@ def error_evidence(
         **evidence,
         **selection,
         "permutation_p": permutation(scores[~wrong], scores[wrong], N_PERMUTATIONS) if both else None,
-        "within_class": within_class_evidence(scores, wrong, prediction),
-        "error_rate": error_rate_evidence(p_values, wrong),
+        "within_class": within_class_metrics(scores, wrong, prediction),
+        "error_rate": error_rate_metrics(p_values, wrong),
     }
 
 
-def within_class_evidence(
-    scores: Tensor, wrong: Tensor, prediction: Tensor, confidence: float = 0.95
-) -> dict[str, Any]:
+def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor, confidence: float = 0.95) -> dict[str, Any]:
     """Are wrong predictions less typical than right ones of the same predicted class? See `compare_within`.
 
     Args:
@@ -195,7 +193,7 @@ def within_class_evidence(
     return {**found, "interval": list(found["interval"]), "classes": classes}
 
 
-def error_rate_evidence(p_values: Tensor, wrong: Tensor, confidence: float = 0.95) -> dict[str, Any]:
+def error_rate_metrics(p_values: Tensor, wrong: Tensor, confidence: float = 0.95) -> dict[str, Any]:
     """The error rate by p-value, and whether it falls as the p-value rises.
 
     Args:
@@ -280,7 +278,7 @@ def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, A
     """The sources with `<test>_holm` beside each test, corrected over all tests of the table together.
 
     Tests that could not be made (None) stay None and don't count. Those of single classes are corrected among
-    themselves, see `within_class_evidence`.
+    themselves, see `within_class_metrics`.
     """
     corrected = deepcopy(dict(sources))
     parts = [

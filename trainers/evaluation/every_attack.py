@@ -11,7 +11,7 @@ from trainers.evaluation.budget_metrics import verdict_facts
 from trainers.evaluation.detection_metrics import detection_metrics
 
 
-def every_attack_evidence(
+def every_attack_metrics(
     results: Mapping[str, AttackResult],
     scores: Mapping[str, Tensor],
     accept: Mapping[str, Tensor],

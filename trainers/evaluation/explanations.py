@@ -1,4 +1,4 @@
-"""Why the detector judged images as it did."""
+"""Why the detector accepted or refused images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -19,12 +19,12 @@ from trainers.attacks import AttackResult
 from trainers.evaluation.budget_metrics import verdict_facts
 from trainers.evaluation.detection_metrics import (
     class_false_alarms,
-    error_evidence,
+    error_metrics,
     false_alarm_rates,
     holm_correct,
-    source_evidence,
+    source_metrics,
 )
-from trainers.evaluation.every_attack import every_attack_evidence
+from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.evaluation.held_out import held_out_log_likelihood
 from trainers.modules.evaluation_module import Scored
 from trainers.report import TEST
@@ -46,13 +46,13 @@ def metrics_of(
     clean = scored[TEST]
     wrong = clean.prediction != labels
     softmax = {"max_softmax": clean.max_softmax}
-    sources = {"errors": error_evidence(clean.score, wrong, softmax, clean.p_value, clean.prediction)}
+    sources = {"errors": error_metrics(clean.score, wrong, softmax, clean.p_value, clean.prediction)}
     for source, part in scored.items():
         if source == TEST:
             continue
         good = ~wrong if source.startswith("adversarial/") else torch.ones_like(wrong)
         baselines = {"max_softmax": (clean.max_softmax[good], part.max_softmax)}
-        sources[source] = source_evidence(clean.score[good], part.score, baselines)
+        sources[source] = source_metrics(clean.score[good], part.score, baselines)
         if facts := attacks.get(source):
             sources[source] |= {**facts, **verdict_facts(part.accept, facts["n_attacked"])}
     return {
@@ -77,11 +77,11 @@ def metrics_of(
 
 
 def every_attack(results: Mapping[str, AttackResult], scored: Mapping[str, Scored], labels: Tensor) -> dict[str, Any]:
-    """What all attacks do together, see `every_attack_evidence`."""
+    """What all attacks do together, see `every_attack_metrics`."""
     right = scored[TEST].prediction == labels
     successes = {name: scored[f"adversarial/{name}"] for name in results}
     softmax = (scored[TEST].max_softmax[right], {name: each.max_softmax for name, each in successes.items()})
-    return every_attack_evidence(
+    return every_attack_metrics(
         results,
         {name: each.score for name, each in successes.items()},
         {name: each.accept for name, each in successes.items()},

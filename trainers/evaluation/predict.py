@@ -10,7 +10,7 @@ from trainers.modules.evaluation_module import EvaluationModule, Scored, cat_sco
 from trainers.run.run import Run
 
 
-def judge(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str) -> Scored:
+def predict(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str) -> Scored:
     """What the detector says of each image, in order."""
     if len(dataset) == 0:  # type: ignore[arg-type]
         empty = torch.empty(0)

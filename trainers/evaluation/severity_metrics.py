@@ -8,7 +8,7 @@ from torch import Tensor
 from trainers.evaluation.detection_metrics import detection_metrics
 
 
-def severity_evidence(
+def severity_metrics(
     severity: int, scores: Tensor, wrong: Tensor, accept: Tensor, baselines: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Does the detector see the errors that a corruption makes, and how much is left to predict?

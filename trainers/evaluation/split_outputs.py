@@ -104,11 +104,11 @@ def _extract(
 ) -> None:
     faults = Faults()
 
-    def look(outputs: Outputs) -> None:
+    def checked(outputs: Outputs) -> None:
         faults.add(outputs)
         take(outputs)
 
-    module = OutputsModule(detector.extractor, look, labels=detector.score.ever_needs_labels)
+    module = OutputsModule(detector.extractor, checked, labels=detector.score.ever_needs_labels)
     run.predict(module, loader, f"features of the {split} split")
     detector.to(run.device)  # a Trainer leaves what it ran on the CPU
     faults.check()

@@ -9,7 +9,7 @@ from trainers.report.tables.results import source_label
 
 
 def budget_panels(metrics: Mapping[str, Any]) -> list[Panel]:
-    """One figure a sweep."""
+    """One figure an attack."""
     return [
         panel(
             f"budget{i}",
@@ -21,7 +21,7 @@ def budget_panels(metrics: Mapping[str, Any]) -> list[Panel]:
     ]
 
 
-def doubt_lines(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Attack and sentence."""
+def diagnostic_lines(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name of the attack, and a sentence."""
     found = metrics.get("attack_doubts", {})
     return [(source_label(f"adversarial/{name}"), text) for name, sentences in found.items() for text in sentences]

@@ -44,7 +44,7 @@ class Section(NamedTuple):
     """One mixture: what its components say, in words, as a table and as sheets."""
 
     name: str
-    conclusion: str
+    summary: str
     lines: list[ComponentLine]
     n_left_out: int
     sheets: list[Sheet]
@@ -87,14 +87,14 @@ def _section(evaluation: Evaluation, name: str, components: Components) -> Secti
     sheets = [_sheet(evaluation, each, rows[each.component]) for each in occupied if each.component in rows]
     return Section(
         name.replace("_", " "),
-        conclusion(components),
+        component_summary(components),
         [_line(evaluation, each, components.held_out) for each in occupied[:N_ROWS]],
         max(0, len(occupied) - N_ROWS),
         sheets,
     )
 
 
-def conclusion(components: Components) -> str:
+def component_summary(components: Components) -> str:
     """What the table says, in a few sentences."""
     found = components.found
     occupied = [each for each in found.components if each.n]

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.report.budgets import budget_panels, doubt_lines
+from trainers.report.budgets import budget_panels, diagnostic_lines
 from trainers.report.components import sections
+from trainers.report.conclusion import conclude
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
@@ -25,13 +26,12 @@ from trainers.report.panel import Panel, panel
 from trainers.report.reasons import reasons
 from trainers.report.severities import severity_panels
 from trainers.report.tables.attacks import every_attack_line
-from trainers.report.tables.budgets import COLUMNS as SWEEP_COLUMNS
-from trainers.report.tables.budgets import sweep_caption, sweep_rows
+from trainers.report.tables.budgets import COLUMNS as BUDGET_COLUMNS
+from trainers.report.tables.budgets import budget_caption, budget_rows
 from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
 from trainers.report.tables.corruptions import corruption_caption, corruption_rows
 from trainers.report.tables.results import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
 from trainers.report.template import write_page
-from trainers.report.verdict import verdict
 
 
 class Line(NamedTuple):
@@ -67,7 +67,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         "report.html.j2",
         path,
         title=evaluation.title,
-        verdict=verdict(evaluation.metrics),
+        conclusion=conclude(evaluation.metrics),
         cards=_cards(evaluation),
         alpha=f"{evaluation.alpha:g}",
         lines=_lines(evaluation),
@@ -77,7 +77,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         p_values=_p_values(evaluation),
         class_alarms=_class_alarms(evaluation),
         rocs=_rocs(evaluation),
-        doubts=doubt_lines(evaluation.metrics),
+        diagnostics=diagnostic_lines(evaluation.metrics),
         budgets=_budgets(evaluation.metrics),
         corruptions=_corruptions(evaluation.metrics),
         selection=_selection(evaluation),
@@ -104,7 +104,7 @@ class Curves(NamedTuple):
 def _budgets(metrics: Mapping[str, Any]) -> Curves | None:
     if not metrics.get("sweeps"):
         return None
-    return Curves(budget_panels(metrics), SWEEP_COLUMNS, sweep_rows(metrics), sweep_caption(metrics))
+    return Curves(budget_panels(metrics), BUDGET_COLUMNS, budget_rows(metrics), budget_caption(metrics))
 
 
 def _corruptions(metrics: Mapping[str, Any]) -> Curves | None:

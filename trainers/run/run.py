@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from gmm_torch.conformal.p_values import calibration_size
 from gmm_torch.em.engine import EMOptions
 from gmm_torch.functional.checks import check_probability
-from trainers.attacks import Attack, AttackSweep
+from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache
 from trainers.callbacks import EndOnSigterm, EpochSeeds
 from trainers.classifiers.build import build_classifier
@@ -96,7 +96,7 @@ class Run:
         return EMOptions(**OmegaConf.to_container(self.cfg.mixture.em), seed=self.cfg.seed)  # type: ignore[arg-type]
 
     @cached_property
-    def _attacks(self) -> dict[str, Attack | AttackSweep]:
+    def _attacks(self) -> dict[str, Attack | AttackBudgets]:
         attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
         if self.cfg.attack_limit is not None:
             for attack in attacks.values():
@@ -109,9 +109,9 @@ class Run:
         return {name: attack for name, attack in self._attacks.items() if isinstance(attack, Attack)}
 
     @property
-    def sweeps(self) -> dict[str, AttackSweep]:
+    def attack_budgets(self) -> dict[str, AttackBudgets]:
         """The attacks at several budgets, by name."""
-        return {name: sweep for name, sweep in self._attacks.items() if isinstance(sweep, AttackSweep)}
+        return {name: each for name, each in self._attacks.items() if isinstance(each, AttackBudgets)}
 
     @cached_property
     def corruptions(self) -> dict[str, Corruption]:

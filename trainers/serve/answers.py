@@ -10,7 +10,7 @@ from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExp
 N_CLASSES = 5  # of a component's make-up
 
 
-class Feature(BaseModel):
+class FeatureShare(BaseModel):
     """A feature and its share of the squared distance."""
 
     name: str
@@ -24,7 +24,7 @@ class ClassShare(BaseModel):
     share: float
 
 
-class Component(BaseModel):
+class ComponentAnswer(BaseModel):
     """The component of a mixture that an image belongs to."""
 
     component: int = Field(description="its number; -1 where the features are not finite")
@@ -34,10 +34,10 @@ class Component(BaseModel):
     n_errors: int = Field(description="how many of these are predicted wrongly")
     squared_distance: float | None = Field(description="from the component's mean")
     n_features: int = Field(description="the squared distance that the mixture expects")
-    features: list[Feature] = Field(description="those that contribute most to the distance")
+    features: list[FeatureShare] = Field(description="those that contribute most to the distance")
 
 
-class Explanation(BaseModel):
+class ExplanationAnswer(BaseModel):
     """Why an image was accepted or refused."""
 
     text: str
@@ -45,7 +45,7 @@ class Explanation(BaseModel):
     parts: dict[str, float | None] = Field(description="p-values of the score's parts")
     views: dict[str, float | None] = Field(description="probability of the predicted class in each view")
     leading: str | None = Field(description="the mixture to look at first; null for a score without mixtures")
-    mixtures: dict[str, Component]
+    mixtures: dict[str, ComponentAnswer]
 
 
 class Answer(BaseModel):
@@ -60,10 +60,10 @@ class Answer(BaseModel):
     accept: bool = Field(description="p_value > alpha and outputs that are finite; decided by rank")
     verdict: Literal["accepted", "refused"]
     reason: Literal["typical", "not typical", "outputs not finite"]
-    explanation: Explanation | None
+    explanation: ExplanationAnswer | None
 
 
-class Calibration(BaseModel):
+class CalibrationAnswer(BaseModel):
     """The calibration scores that an image's score is ranked among."""
 
     n: int
@@ -97,9 +97,9 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def explanation_of(found: InputExplanation) -> Explanation:
+def explanation_of(found: InputExplanation) -> ExplanationAnswer:
     """The explanation in the schema's words."""
-    return Explanation(
+    return ExplanationAnswer(
         text=str(found),
         dominant=found.dominant,
         parts={name: finite(p) for name, p in found.part_p_values.items()},
@@ -109,8 +109,8 @@ def explanation_of(found: InputExplanation) -> Explanation:
     )
 
 
-def _component(found: InputExplanation, facts: ComponentFacts) -> Component:
-    return Component(
+def _component(found: InputExplanation, facts: ComponentFacts) -> ComponentAnswer:
+    return ComponentAnswer(
         component=facts.component,
         responsibility=finite(facts.responsibility),
         predictions=[ClassShare(class_name=found.name(c), share=share) for c, share in facts.predictions[:N_CLASSES]],
@@ -118,5 +118,5 @@ def _component(found: InputExplanation, facts: ComponentFacts) -> Component:
         n_errors=facts.n_errors,
         squared_distance=finite(facts.squared_distance),
         n_features=facts.n_features,
-        features=[Feature(name=name, share=finite(share)) for name, share in facts.features],
+        features=[FeatureShare(name=name, share=finite(share)) for name, share in facts.features],
     )

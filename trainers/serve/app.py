@@ -17,15 +17,15 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector
 from gmm_torch.errors import NotFittedError
 from trainers.data.images import ImageShape, as_image_shape
-from trainers.serve.answers import Answer, Calibration, Health, Problem
+from trainers.serve.answers import Answer, CalibrationAnswer, Health, Problem
 from trainers.serve.batching import Batcher
 from trainers.serve.histogram import histogram
 from trainers.serve.images import ImageRejected, read_image
-from trainers.serve.judge import Judge, Question
 from trainers.serve.limits import Limits
 from trainers.serve.metrics import Metrics
 from trainers.serve.middleware import Watched
 from trainers.serve.page import PAGE, content_security_policy
+from trainers.serve.predictor import Predictor, Question
 from trainers.serve.uploads import read_upload
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,9 @@ class Service:
     """What the routes share: the model's thread, the decoders, the gate, the counters."""
 
     def __init__(
-        self, judge: Judge, metrics: Metrics, limits: Limits, image_shape: ImageShape, crop_share: float
+        self, predictor: Predictor, metrics: Metrics, limits: Limits, image_shape: ImageShape, crop_share: float
     ) -> None:
-        self.judge = judge
+        self.predictor = predictor
         self.metrics = metrics
         self.limits = limits
         self.image_shape = image_shape
@@ -74,14 +74,14 @@ class Service:
 
     def _timed(self, questions: Sequence[Question]) -> list[Answer]:
         with self.metrics.model_seconds.time():
-            return self.judge(questions)
+            return self.predictor(questions)
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Threads, and a first batch that makes the model allocate what it needs."""
         async with self.batcher:
             self.decoders = ThreadPoolExecutor(self.limits.n_decoders, thread_name_prefix="decoder")
-            silent = Judge(self.judge.detector, self.judge.class_names)  # uncounted: no image of the stream
+            silent = Predictor(self.predictor.detector, self.predictor.class_names)  # uncounted: no image of the stream
             blank = [Question(torch.zeros(self.image_shape, dtype=torch.uint8))] * self.limits.max_batch
             self.warming = asyncio.get_running_loop().run_in_executor(self.batcher.thread, silent, blank)
             self.warming.add_done_callback(_report)
@@ -152,14 +152,15 @@ def create_app(
     crop_share: float = 1.0,
     page: str = PAGE,
 ) -> FastAPI:
-    """An application that judges images: `POST /predict`, `/health`, `/metrics`, `/calibration`, and a page at `/`.
+    """An application that gives verdicts on images: `POST /predict`, `/health`, `/metrics`, `/calibration`, and a
+    page at `/`.
 
     Example:
         >>> app = create_app(detector, (3, 32, 32), class_names)    # doctest: +SKIP
         >>> uvicorn.run(app, host="127.0.0.1", port=8000)           # doctest: +SKIP
 
     Args:
-        detector: fitted and calibrated; where its classifier is, images are judged.
+        detector: fitted and calibrated; it runs where its classifier is.
         image_shape: (C, H, W) that the classifier takes; images of any size and colour are brought to it.
         class_names: index -> name; numbers where None.
         limits: bounds; the defaults of `Limits` where None.
@@ -174,7 +175,7 @@ def create_app(
     shape = as_image_shape(image_shape)
     n_classes = _check(detector, shape, class_names)
     metrics = Metrics(detector)
-    service = Service(Judge(detector, class_names, metrics.watch), metrics, limits or Limits(), shape, crop_share)
+    service = Service(Predictor(detector, class_names, metrics.watch), metrics, limits or Limits(), shape, crop_share)
     app = FastAPI(
         title="gmm_torch",
         description="Predictions of a classifier, and whether to believe them.",
@@ -197,7 +198,9 @@ def create_app(
             return await service.answer(body, explain)
 
     @app.get("/calibration", responses={422: {"model": Problem}})
-    def calibration(prediction: int = Query(ge=0, lt=n_classes, description="the predicted class")) -> Calibration:
+    def calibration(
+        prediction: int = Query(ge=0, lt=n_classes, description="the predicted class"),
+    ) -> CalibrationAnswer:
         """The calibration scores that images of a predicted class are compared with."""
         return histogram(detector, prediction)
 

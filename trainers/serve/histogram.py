@@ -5,20 +5,20 @@ from torch import Tensor
 
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import FailureDetector
-from trainers.serve.answers import Calibration
+from trainers.serve.answers import CalibrationAnswer
 
 N_BINS = 40
 TAIL = 0.005  # share of the scores at each end that the outer bins gather, so that a few don't squeeze the others
 
 
-def histogram(detector: FailureDetector, prediction: int) -> Calibration:
+def histogram(detector: FailureDetector, prediction: int) -> CalibrationAnswer:
     """The calibration scores among which an image of that predicted class is ranked."""
     scores, threshold = _compared(detector, prediction)
     ends = torch.quantile(scores, torch.tensor([TAIL, 1 - TAIL], dtype=scores.dtype))
     low, high = float(torch.minimum(ends[0], threshold)), float(ends[1])
     edges = torch.linspace(low, high if high > low else low + 1, N_BINS + 1, dtype=scores.dtype)
     place = torch.bucketize(scores, edges[1:-1], right=True)
-    return Calibration(
+    return CalibrationAnswer(
         n=len(scores),
         alpha=detector.alpha,
         threshold=float(threshold),

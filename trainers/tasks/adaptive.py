@@ -20,17 +20,17 @@ from gmm_torch.detection.scores import make_score
 from gmm_torch.files import atomic_path
 from gmm_torch.testing.binomial import interval
 from trainers.attacks import Attack
-from trainers.attacks.adaptive.checks import obstacles, weaknesses
 from trainers.attacks.adaptive.curve import Curve, trace, union
-from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.diagnostics import curve_diagnostics, detector_diagnostics
+from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
 from trainers.attacks.budget import parse_budget
-from trainers.attacks.checks import warn
+from trainers.attacks.correct_images import CorrectImages, draw_correct
+from trainers.attacks.diagnostics import warn
 from trainers.attacks.frozen import frozen
-from trainers.attacks.selection import Selection, select_right
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import picture
-from trainers.evaluation.predict import judge
+from trainers.evaluation.predict import predict
 from trainers.modules.evaluation_module import Scored
 from trainers.report import TEST
 from trainers.report.evasion_page import Pair, write_evasion_report
@@ -87,10 +87,10 @@ def adaptive(
         detectors[BASELINE] = _baseline(run, detector)
     test = data.test_dataloader()
     with frozen(detector.classifier):
-        clean = select_right(detector.classifier, test, n_images, device, data.batch_size, cfg.seed)
+        clean = draw_correct(detector.classifier, test, n_images, device, data.batch_size, cfg.seed)
     if not len(clean.images):
         raise ValueError("task=adaptive: the classifier gets no test image right, so there is nothing to attack")
-    scored = {name: {TEST: judge(run, each, test.dataset, TEST)} for name, each in detectors.items()}
+    scored = {name: {TEST: predict(run, each, test.dataset, TEST)} for name, each in detectors.items()}
     about: dict[str, dict[str, Any]] = {}
     wrong: list[Tensor] = []
     passed: dict[str, list[Tensor]] = {name: [] for name in detectors}
@@ -104,7 +104,7 @@ def adaptive(
         }
         wrong.append(torch.isin(clean.index, result.index))
         for name, each in detectors.items():
-            scored[name][source] = judge(run, each, TensorDataset(result.images), source)
+            scored[name][source] = predict(run, each, TensorDataset(result.images), source)
             passed[name].append(torch.isin(clean.index, result.index[scored[name][source].accept]))
     curves: list[Curve] = []
     notes: dict[tuple[str, str], list[str]] = {}
@@ -113,10 +113,10 @@ def adaptive(
         log.info("adaptive attacks on %s: %d images", name, len(clean.images))
         found: list[Curve] = []
         with frozen(each):
-            scene = _scene(run, each, clean, scored[name][TEST], n_others)
+            threat = _threat_model(run, each, clean, scored[name][TEST], n_others)
             for one in attacks:
-                curve, changed = trace(name, one, scene, epsilons, n_unrestricted=n_unrestricted, seed=cfg.seed)
-                notes[one.name, name] = [*obstacles(scene, one), *weaknesses(curve)]
+                curve, changed = trace(name, one, threat, epsilons, n_unrestricted=n_unrestricted, seed=cfg.seed)
+                notes[one.name, name] = [*detector_diagnostics(threat, one), *curve_diagnostics(curve)]
                 found.append(curve)
                 images.setdefault(name, {})[one.name] = changed
         found.insert(0, Curve(name, STATIC, epsilons, torch.stack(passed[name])))
@@ -157,7 +157,9 @@ def _false_alarms(test: Scored) -> dict[str, Any]:
     return {"n": n, "rate": refused / n, "interval": list(interval(refused, n))}
 
 
-def _scene(run: Run, detector: FailureDetector, clean: Selection, test: Scored, n_others: int) -> Scene:
+def _threat_model(
+    run: Run, detector: FailureDetector, clean: CorrectImages, test: Scored, n_others: int
+) -> ThreatModel:
     """What the attacker knows, on the detector's device."""
     good = test.accept & (test.prediction == run.data.test_images.targets)
     candidates = good.nonzero()[:, 0]  # they may be sorted by class
@@ -169,7 +171,7 @@ def _scene(run: Run, detector: FailureDetector, clean: Selection, test: Scored, 
     images, device = clean.images.to(detector.device), detector.device
     size = run.data.batch_size
     outputs, imitated = (detector.outputs(each.split(size)) for each in (images, others))
-    return Scene(detector, images, clean.label.to(device), outputs, imitated)
+    return ThreatModel(detector, images, clean.label.to(device), outputs, imitated)
 
 
 def _write_csv(curves: Sequence[Curve], path: Path) -> None:
@@ -184,7 +186,7 @@ def _write_csv(curves: Sequence[Curve], path: Path) -> None:
 
 
 def _pairs(
-    run: Run, detector: FailureDetector, clean: Selection, curves: Sequence[Curve], images: Mapping[str, Tensor]
+    run: Run, detector: FailureDetector, clean: CorrectImages, curves: Sequence[Curve], images: Mapping[str, Tensor]
 ) -> list[Pair]:
     """Images that evade the detector, those with the smallest budgets first."""
     candidates: dict[int, tuple[float, str, int]] = {}

@@ -13,20 +13,20 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
 from trainers.attacks import AttackResult
-from trainers.evaluation.attacks import attacked, doubts, swept
+from trainers.evaluation.attacks import attack_diagnostics, attacked, attacked_at_budgets
 from trainers.evaluation.budget_metrics import attack_facts
-from trainers.evaluation.budgets import sweep_metrics
+from trainers.evaluation.budgets import budget_curve_metrics
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
 from trainers.evaluation.explanations import explain, neighbours
 from trainers.evaluation.metrics_file import every_attack, metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
-from trainers.evaluation.predict import judge
+from trainers.evaluation.predict import predict
 from trainers.evaluation.score_file import score_table, write_scores
 from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.report.tables.attacks import attack_table
 from trainers.report.tables.benchmark import FILE, benchmark_markdown, benchmark_table, group_averages
-from trainers.report.tables.budgets import sweep_table
+from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import metrics_table
@@ -57,18 +57,18 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         result = results[name] = attacked(run, detector.classifier, name)
         source = f"adversarial/{name}"
         images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
-    sweeps = {name: swept(run, detector.classifier, name) for name in run.sweeps}
+    budgets = {name: attacked_at_budgets(run, detector.classifier, name) for name in run.attack_budgets}
     for name, dataset in run.ood.items():
         source = f"ood/{name}"
         images[source] = dataset
         labels[source] = torch.full((len(dataset),), -1)
         indices[source] = torch.arange(len(dataset))
-    scored = {source: judge(run, detector, dataset, source) for source, dataset in images.items()}
+    scored = {source: predict(run, detector, dataset, source) for source, dataset in images.items()}
     facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
     metrics = metrics_of(run, detector, scored, labels[TEST], facts)
-    metrics["attack_doubts"] = doubts(results, sweeps)
+    metrics["attack_doubts"] = attack_diagnostics(results, budgets)
     metrics["every_attack"] = every_attack(results, scored, labels[TEST])
-    metrics["sweeps"] = sweep_metrics(run, detector, sweeps, scored[TEST], labels[TEST])
+    metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, scored[TEST], labels[TEST])
     metrics["corruptions"] = corruption_metrics(run, detector)
     benchmark = cfg.get("benchmark")
     if benchmark is not None:
@@ -105,7 +105,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     if results:
         console.print(attack_table(metrics))
     if metrics["sweeps"]:
-        console.print(sweep_table(metrics))
+        console.print(budget_table(metrics))
     if metrics["corruptions"]:
         console.print(corruption_table(metrics))
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)

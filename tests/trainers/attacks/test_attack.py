@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainers.attacks import Attack
-from trainers.attacks.checks import AttackWarning
+from trainers.attacks.diagnostics import AttackWarning
 from trainers.classifiers.small_cnn import SmallCNN
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -21,7 +21,7 @@ def _compose(group):
         return compose(overrides=[f"+attack=[{group}]"]).attack
 
 
-# a group with `defaults` puts together attacks that have a file of their own; sweeps have budgets of their own
+# a group with `defaults` puts together attacks that have a file of their own; budget curves have budgets of their own
 SINGLE = [group for group in GROUPS if list(_compose(group)) == [group] and "epsilon" in _compose(group)[group]]
 
 
@@ -146,7 +146,7 @@ def test_a_seed_fixes_images_and_noise_and_leaves_the_global_generator_alone(cla
     assert not torch.equal(first.index, other.index)
 
 
-@pytest.mark.filterwarnings("ignore::trainers.attacks.checks.AttackWarning")
+@pytest.mark.filterwarnings("ignore::trainers.attacks.diagnostics.AttackWarning")
 def test_modes_and_gradients_of_the_classifier_are_restored(loader):
     network = SmallCNN(num_classes=10, in_channels=1, width=4).train()
     network.pool.eval()

@@ -13,14 +13,14 @@ from trainers.evaluation.detection_metrics import (
     TESTS,
     class_false_alarms,
     detection_metrics,
-    error_evidence,
-    error_rate_evidence,
+    error_metrics,
+    error_rate_metrics,
     false_alarm_rates,
     holm_correct,
-    risk_coverage_evidence,
-    source_evidence,
+    risk_coverage_metrics,
+    source_metrics,
     unit_ranks,
-    within_class_evidence,
+    within_class_metrics,
 )
 
 
@@ -48,7 +48,7 @@ def test_unit_ranks_keep_order_and_ties():
 
 def test_a_source_has_every_key_and_every_baseline():
     good, failures = samples()
-    found = source_evidence(good, failures, {"max_softmax": (-good, -failures)})
+    found = source_metrics(good, failures, {"max_softmax": (-good, -failures)})
     assert set(found) == {"n", "n_good", *DETECTION, *TESTS, "effect_size", "baselines"}
     assert (found["n"], found["n_good"]) == (70, 300)
     assert found["baselines"]["max_softmax"]["auroc"] == pytest.approx(1 - found["auroc"])
@@ -61,7 +61,7 @@ def test_a_source_has_every_key_and_every_baseline():
 @pytest.mark.parametrize(("n", "m", "reason"), [(5, 0, "no failures"), (0, 5, "no good inputs"), (0, 0, "no good")])
 def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
     good, failures = torch.zeros(n), torch.zeros(m)
-    found = source_evidence(good, failures, {"max_softmax": (good, failures)})
+    found = source_metrics(good, failures, {"max_softmax": (good, failures)})
     assert reason in found["reason"]
     assert all(found[key] is None for key in (*DETECTION, *TESTS, "effect_size"))
     assert found["baselines"]["max_softmax"] == dict.fromkeys(DETECTION)
@@ -69,24 +69,24 @@ def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
 
 
 def test_one_failure_is_enough():
-    found = source_evidence(torch.arange(20.0), torch.tensor([-1.0]), {})
+    found = source_metrics(torch.arange(20.0), torch.tensor([-1.0]), {})
     assert found["auroc"] == 1
     assert found["mann_whitney_p"] == pytest.approx(1 / 21)
 
 
 def test_a_baseline_of_other_inputs_is_refused():
     with pytest.raises(ValueError, match="'softmax' must score the same inputs"):
-        source_evidence(torch.zeros(3), torch.zeros(2), {"softmax": (torch.zeros(3), torch.zeros(3))})
+        source_metrics(torch.zeros(3), torch.zeros(2), {"softmax": (torch.zeros(3), torch.zeros(3))})
 
 
 def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
-        source_evidence(torch.tensor([1.0, math.nan]), torch.zeros(2), {})
+        source_metrics(torch.tensor([1.0, math.nan]), torch.zeros(2), {})
 
 
 def test_the_errors_have_risk_coverage_for_ours_and_the_baselines():
     scores, wrong = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([False, True, False, True])
-    found = error_evidence(scores, wrong, {"max_softmax": -scores}, scores / 4, torch.zeros(4).long())
+    found = error_metrics(scores, wrong, {"max_softmax": -scores}, scores / 4, torch.zeros(4).long())
     assert found["auroc"] == pytest.approx(3 / 4)
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     assert found["baselines"]["max_softmax"]["aurc"] == pytest.approx((1 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
@@ -104,7 +104,7 @@ def labelled(n=600, seed=0, shift=0.8):
 
 def test_the_errors_are_compared_within_predicted_classes():
     scores, wrong, _, prediction = labelled()
-    found = within_class_evidence(scores, wrong, prediction)
+    found = within_class_metrics(scores, wrong, prediction)
     direct = compare_within(scores, wrong, prediction)
     assert found["van_elteren_p"] == direct.van_elteren_p < 1e-6
     assert found["permutation_p"] == 1 / 1000
@@ -114,13 +114,13 @@ def test_the_errors_are_compared_within_predicted_classes():
     assert found["classes"][2]["n_failures"] == int((wrong & (prediction == 2)).sum())
     json.dumps(found, allow_nan=False)
     # an offset of a whole class makes no difference
-    shifted = within_class_evidence(scores + 5 * prediction, wrong, prediction)
+    shifted = within_class_metrics(scores + 5 * prediction, wrong, prediction)
     assert shifted["superiority"] == pytest.approx(found["superiority"])
 
 
 def test_classes_that_are_all_wrong_or_all_right_have_nothing_to_compare():
     prediction = torch.tensor([0, 0, 1, 1])
-    found = within_class_evidence(torch.arange(4.0), prediction == 1, prediction)
+    found = within_class_metrics(torch.arange(4.0), prediction == 1, prediction)
     assert found["reason"] == "no predicted class has both wrong and right predictions"
     assert found["van_elteren_p"] is None
     assert found["classes"] == []
@@ -128,7 +128,7 @@ def test_classes_that_are_all_wrong_or_all_right_have_nothing_to_compare():
 
 def test_the_error_rate_is_given_by_p_value_with_both_tests():
     _, wrong, p, _ = labelled()
-    found = error_rate_evidence(p, wrong)
+    found = error_rate_metrics(p, wrong)
     assert sum(each["n"] for each in found["bins"]) == 600
     assert sum(each["n_errors"] for each in found["bins"]) == int(wrong.sum())
     for each in found["bins"]:
@@ -140,15 +140,15 @@ def test_the_error_rate_is_given_by_p_value_with_both_tests():
 
 
 def test_p_values_in_one_bin_show_no_trend_and_say_so():
-    found = error_rate_evidence(torch.ones(5), torch.tensor([1, 0, 0, 0, 0]))
+    found = error_rate_metrics(torch.ones(5), torch.tensor([1, 0, 0, 0, 0]))
     assert (found["trend_p"], found["rise_p"], found["reason"]) == (None, None, "all p-values are in one bin")
     assert found["bins"][0]["rate"] is None
 
 
 def test_all_tests_of_the_errors_are_corrected_with_those_of_the_table():
     scores, wrong, p, prediction = labelled(shift=0.1)
-    errors = error_evidence(scores, wrong, {}, p, prediction)
-    other = source_evidence(scores[~wrong], scores[wrong], {})
+    errors = error_metrics(scores, wrong, {}, p, prediction)
+    other = source_metrics(scores[~wrong], scores[wrong], {})
     found = holm_correct({"errors": errors, "ood/x": other})
     places = [
         (part, test)
@@ -162,7 +162,7 @@ def test_all_tests_of_the_errors_are_corrected_with_those_of_the_table():
 
 
 def test_no_errors_have_an_area_of_zero_and_no_auroc():
-    found = error_evidence(
+    found = error_metrics(
         torch.arange(5.0), torch.zeros(5).bool(), {"max_softmax": torch.ones(5)}, torch.rand(5), torch.arange(5)
     )
     assert (found["n"], found["auroc"], found["aurc"], found["augrc"]) == (0, None, 0, 0)
@@ -171,7 +171,7 @@ def test_no_errors_have_an_area_of_zero_and_no_auroc():
     assert "no predicted class" in found["within_class"]["reason"]
     assert found["error_rate"]["trend_p"] == 1
     json.dumps(found, allow_nan=False)
-    assert risk_coverage_evidence(torch.arange(5.0), torch.zeros(5))["baselines"] == {}
+    assert risk_coverage_metrics(torch.arange(5.0), torch.zeros(5))["baselines"] == {}
 
 
 def test_false_alarms_are_counted_with_their_exact_interval():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.trainers.attacks.test_checks import _result
+from tests.trainers.attacks.test_diagnostics import _result
 from trainers.evaluation.detection_metrics import detection_metrics
-from trainers.evaluation.every_attack import every_attack_evidence
+from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.report.tables.attacks import attack_rows, attack_table, every_attack_line
 
 
@@ -18,7 +18,7 @@ def evidence(results, scores, accept, good=(0.0, 1.0), softmax=None):
     tensors = [{name: torch.tensor(each) for name, each in zip(names, part, strict=True)} for part in (scores, accept)]
     clean = torch.tensor(good)
     baselines = {"max_softmax": (clean, softmax or tensors[0])}
-    return every_attack_evidence(dict(zip(names, results, strict=True)), *tensors, clean, baselines)
+    return every_attack_metrics(dict(zip(names, results, strict=True)), *tensors, clean, baselines)
 
 
 def test_an_image_counts_as_found_only_if_all_attacks_that_change_it_are_refused():

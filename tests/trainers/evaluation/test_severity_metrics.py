@@ -2,8 +2,8 @@ import json
 
 import torch
 
-from trainers.evaluation.severity_metrics import severity_evidence
-from trainers.report.tables.budgets import epsilon_text, number, sweep_rows, sweep_table
+from trainers.evaluation.severity_metrics import severity_metrics
+from trainers.report.tables.budgets import budget_rows, budget_table, epsilon_text, number
 from trainers.report.tables.corruptions import corruption_caption, corruption_rows, corruption_table, mean
 
 SCORES = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -12,7 +12,7 @@ ACCEPT = torch.tensor([False, True, True, True])
 
 
 def evidence(severity=2, wrong=WRONG, accept=ACCEPT):
-    return severity_evidence(severity, SCORES, wrong, accept, {"max_softmax": -SCORES})
+    return severity_metrics(severity, SCORES, wrong, accept, {"max_softmax": -SCORES})
 
 
 def test_rates_are_those_by_hand():
@@ -57,10 +57,10 @@ def test_the_table_of_a_sweep_has_one_row_a_budget():
         "n_attacked": 8,
     }  # fmt: skip
     metrics = {"sweeps": {"pgd_sweep": [point, {**point, "epsilon": 0.3}]}}
-    rows = sweep_rows(metrics)
+    rows = budget_rows(metrics)
     assert rows[0] == ("pgd sweep", "2/255", "50.0", "0.0078", "–", "0.012", "90.0", "–", "25.0", "37.5")
     assert rows[1][1] == "0.3"
-    assert sweep_table(metrics).row_count == 2
+    assert budget_table(metrics).row_count == 2
 
 
 def test_budgets_in_words():

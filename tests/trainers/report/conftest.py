@@ -4,7 +4,7 @@ import torch
 
 from gmm_torch.detection.explanation.component_report import characterise
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
-from trainers.evaluation.detection_metrics import error_evidence, false_alarm_rates, holm_correct, source_evidence
+from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
 from trainers.report import COLUMNS, Components, Evaluation, reason_rows, shown_rows
 
 
@@ -78,13 +78,13 @@ def build_evaluation(
     right = clean & (table["prediction"] == table["label"])
     softmax = scores("max_softmax", clean)
     p_values, prediction = scores("p_value", clean), torch.from_numpy(table["prediction"][clean])
-    errors = error_evidence(
+    errors = error_metrics(
         scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax}, p_values, prediction
     )
     sources = {"errors": errors}
     for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
         good, failures = (right if name.startswith("adversarial") else clean), table["source"] == name
-        sources[name] = source_evidence(
+        sources[name] = source_metrics(
             scores("score", good),
             scores("score", failures),
             {"max_softmax": (scores("max_softmax", good), scores("max_softmax", failures))},

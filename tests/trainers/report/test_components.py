@@ -4,7 +4,7 @@ import torch
 
 from gmm_torch.detection.explanation.component_report import characterise
 from trainers.report import Components
-from trainers.report.components import conclusion, sections, sheet_rows
+from trainers.report.components import component_summary, sections, sheet_rows
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_conclusion_says_where_half_of_the_errors_are():
     wrong = np.zeros(200, int)
     wrong[100:120] = 1  # 20 of 50 in component 1
     wrong[:5] = 1
-    found = conclusion(made_up(component, wrong, 4))
+    found = component_summary(made_up(component, wrong, 4))
     assert found.startswith("3 of 4 components hold test images, the largest 50.0\u00a0% of them.")
     assert "One of them holds 20 of the 25 errors with 25.0\u00a0% of the images." in found
     assert "differs between components (permutation test, p = 1e-04)" in found
@@ -77,20 +77,24 @@ def test_a_difference_that_calibration_images_do_not_show_is_told():
     component = np.repeat([0, 1], [100, 50])
     wrong = np.zeros(150, int)
     wrong[100:115] = 1
-    found = conclusion(made_up(component, wrong, 2, np.array([[100, 5], [50, 2]])))
+    found = component_summary(made_up(component, wrong, 2, np.array([[100, 5], [50, 2]])))
     assert "permutation test, p = 1e-04; on the calibration images p = " in found
     assert float(found.rpartition("= ")[2].rstrip(").")) > 0.5
 
 
 def test_no_difference_and_no_errors_are_said_plainly():
     component = np.arange(200) % 2
-    assert "No difference of error rates is shown" in conclusion(made_up(component, (np.arange(200) < 40) * 1, 2))
-    assert conclusion(made_up(component, np.zeros(200, int), 2)).endswith("None of the 200 is predicted wrongly.")
+    assert "No difference of error rates is shown" in component_summary(
+        made_up(component, (np.arange(200) < 40) * 1, 2)
+    )
+    assert component_summary(made_up(component, np.zeros(200, int), 2)).endswith(
+        "None of the 200 is predicted wrongly."
+    )
 
 
 def test_one_component_tells_nothing_apart(make_evaluation):
     found = made_up(np.zeros(200, int), np.arange(200) < 20, 10)
-    assert conclusion(found) == "All test images are in one of 10 components, so it tells nothing apart."
+    assert component_summary(found) == "All test images are in one of 10 components, so it tells nothing apart."
     (section,) = sections(make_evaluation(explained=True, components={"m": found}))
     assert section.sheets == []
     assert len(section.lines) == 1

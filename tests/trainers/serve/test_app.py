@@ -25,8 +25,8 @@ from tests.trainers.serve.test_images import png_header
 from trainers.evaluation.verdict_file import VerdictFile, read_verdicts, verdict_rows
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.serve import Limits, create_app, metrics
-from trainers.serve.judge import Judge, Question
 from trainers.serve.page import PAGE, content_security_policy
+from trainers.serve.predictor import Predictor, Question
 
 SHAPE = (1, 8, 8)
 NAMES = [f"digit {i}" for i in range(10)]
@@ -130,7 +130,7 @@ def test_python_service_and_csv_decide_alike(n, detector, tmp_path):
     few = FailureDetector(detector.classifier, score=make_score("max_softmax")).fit([x[900:1200]])
     few.calibrate([x[1200 : 1200 + n]])
     verdict, scored = few(x[1200:]), EvaluationModule(few).predict_step(x[1200:], 0)
-    answers = Judge(few)([Question(image, explain=False) for image in images[1200:]])
+    answers = Predictor(few)([Question(image, explain=False) for image in images[1200:]])
     names = [str(i) for i in range(len(answers))]
     with VerdictFile(tmp_path / "v.csv", "job") as file:
         file.keep(names, len(names))
@@ -206,19 +206,19 @@ def test_a_mistake_is_answered_with_what_was_expected(client, request_, status, 
 def blocked(client):
     """The model takes no batch until the block ends."""
     service, gate = client.app.state.service, threading.Event()
-    judge, entered = service.judge, threading.Event()
+    predictor, entered = service.predictor, threading.Event()
 
     def slow(questions):
         entered.set()
         gate.wait(10)
-        return judge(questions)
+        return predictor(questions)
 
-    service.judge = slow
+    service.predictor = slow
     try:
         yield entered
     finally:
         gate.set()
-        service.judge = judge
+        service.predictor = predictor
 
 
 def test_more_requests_than_allowed_are_told_to_come_back(detector, held_out):
@@ -253,7 +253,7 @@ def test_it_takes_no_image_before_the_first_batch(detector, held_out):
     app = create_app(detector, SHAPE, NAMES)
     gate = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.serve.app.Judge", lambda *_: lambda questions: gate.wait(10))
+        patch.setattr("trainers.serve.app.Predictor", lambda *_: lambda questions: gate.wait(10))
         with TestClient(app) as client:
             early, health = client.post("/predict", content=png(held_out[0])), client.get("/health")
             gate.set()
@@ -272,7 +272,7 @@ def test_a_model_that_fails_on_its_first_batch_is_never_ready(detector):
 
     app = create_app(detector, SHAPE, NAMES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.serve.app.Judge", lambda *_: fail)
+        patch.setattr("trainers.serve.app.Predictor", lambda *_: fail)
         with TestClient(app) as client:
             begun(client)
             health = client.get("/health")
@@ -294,7 +294,7 @@ def test_no_limit_lets_more_pixels_through_than_are_ever_decoded():
 # ---- starting
 
 
-def test_a_detector_that_can_not_judge_is_refused_at_once(detector):
+def test_a_detector_without_calibration_is_refused_at_once(detector):
     with pytest.raises(NotFittedError):
         create_app(FailureDetector(detector.classifier), SHAPE)
     with pytest.raises(ValueError, match="does not take images of shape"):
@@ -410,7 +410,7 @@ def test_the_page_runs_nothing_but_itself(client):
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert policy.count("'sha256-") == 2
-    assert content_security_policy(PAGE.replace("judge(", "steal(", 1)) != policy
+    assert content_security_policy(PAGE.replace("predictor(", "steal(", 1)) != policy
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+", PAGE.replace("// the p-value", "")))
     assert addresses == {"http://www.w3.org"}  # a name space, never fetched
     assert not re.search(r"\son\w+=|\sstyle=|<link(?! rel=\"icon\" href=\"data:)|<script \w|@import|url\(", PAGE)

@@ -57,7 +57,7 @@ def wait_for(browser, condition) -> None:
     WebDriverWait(browser, 20, 0.05).until(lambda _: condition())
 
 
-def test_a_chosen_image_is_judged_and_explained(browser, address, held_out, tmp_path):
+def test_a_chosen_image_is_predicted_and_explained(browser, address, held_out, tmp_path):
     file = tmp_path / "seven.png"
     file.write_bytes(png(held_out[0]))
     browser.set_window_size(1200, 1500)
@@ -89,7 +89,7 @@ def test_dropped_noise_is_refused_and_stands_left_of_the_threshold(browser, addr
     assert len(browser.find_elements(By.CSS_SELECTOR, "#parts .meter.marked")) == 1
 
 
-def test_a_file_that_is_no_image_is_told_so_and_the_next_one_is_judged(browser, address, held_out):
+def test_a_file_that_is_no_image_is_told_so_and_the_next_one_is_predicted(browser, address, held_out):
     browser.get(address)
     browser.execute_script(DROP, base64.b64encode(b"no image").decode())
     wait_for(browser, lambda: text(browser, "detail"))

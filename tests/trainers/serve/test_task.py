@@ -89,7 +89,7 @@ def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_pa
     )
     run_task(configure("task=serve", *NETWORK, *files, "task.limits.max_batch=7", "task.host=::1"), tmp_path)
     service = caught["app"].state.service
-    assert list(service.judge.class_names) == [str(i) for i in range(10)]
+    assert list(service.predictor.class_names) == [str(i) for i in range(10)]
     assert service.limits.max_batch == 7
     assert caught["at"] == ("::1", 8000)
 

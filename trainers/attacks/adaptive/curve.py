@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from gmm_torch.testing.binomial import interval
-from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
 
 UNRESTRICTED = 1.0  # every image is within this budget of every other
@@ -82,14 +82,20 @@ class Curve:
 
 
 def trace(
-    defence: str, attack: AdaptiveAttack, scene: Scene, epsilons: Sequence[float], *, n_unrestricted: int, seed: int
+    defence: str,
+    attack: AdaptiveAttack,
+    threat: ThreatModel,
+    epsilons: Sequence[float],
+    *,
+    n_unrestricted: int,
+    seed: int,
 ) -> tuple[Curve, Tensor]:
     """Attack the same images within each budget.
 
     Args:
-        defence: name of the scene's detector.
+        defence: name of the threat's detector.
         attack: the attack.
-        scene: what the attacker knows; its detector frozen.
+        threat: what the attacker knows; its detector frozen.
         epsilons: budgets, ascending.
         n_unrestricted: how many of the images, drawn at random, are also attacked without a budget; 0 for none.
         seed: of the random starts and of that draw.
@@ -102,11 +108,11 @@ def trace(
     console = Console(stderr=True)
     words = f"{attack.name} on {defence}"
     for epsilon in track(epsilons, words, transient=True, console=console, disable=not console.is_terminal):
-        changed = attack.search(scene, epsilon, torch.Generator().manual_seed(seed))
-        found.append(_evaded(attack, scene, changed).cpu())
+        changed = attack.search(threat, epsilon, torch.Generator().manual_seed(seed))
+        found.append(_evaded(attack, threat, changed).cpu())
         images.append(changed.cpu())
-    drawn = torch.randperm(len(scene.images), generator=torch.Generator().manual_seed(seed))
-    few = scene.rows(drawn[:n_unrestricted])  # they may be sorted by class
+    drawn = torch.randperm(len(threat.images), generator=torch.Generator().manual_seed(seed))
+    few = threat.rows(drawn[:n_unrestricted])  # they may be sorted by class
     unrestricted = None
     if len(few.images):
         changed = attack.search(few, UNRESTRICTED, torch.Generator().manual_seed(seed))
@@ -130,8 +136,8 @@ def union(curves: Sequence[Curve]) -> Curve:
 
 
 @torch.no_grad()
-def _evaded(attack: AdaptiveAttack, scene: Scene, images: Tensor) -> Tensor:
+def _evaded(attack: AdaptiveAttack, threat: ThreatModel, images: Tensor) -> Tensor:
     """(N,) bool, by verdicts made after the fact."""
-    verdicts = [scene.detector(x) for x in images.split(attack.batch_size)]
+    verdicts = [threat.detector(x) for x in images.split(attack.batch_size)]
     accept, prediction = (torch.cat([getattr(v, name) for v in verdicts]) for name in ("accept", "prediction"))
-    return accept & (prediction != scene.labels)
+    return accept & (prediction != threat.labels)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection import FailureDetector
-from trainers.attacks.adaptive.sight import Sight, look
+from trainers.attacks.adaptive.threat_model import Observation, observe
 
 LIMIT = 1e6  # of margins in units: a detector that accepts everything has none
 
@@ -27,17 +27,17 @@ class Guarded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of images (n, ...); argmax is C exactly where the detector refuses, else the classifier's class."""
-        return guarded_logits(look(self.detector, x))
+        return guarded_logits(observe(self.detector, x))
 
 
-def guarded_logits(sight: Sight) -> Tensor:
+def guarded_logits(observation: Observation) -> Tensor:
     """`Guarded`, from what was already seen: (n, C + 1)."""
-    own = sight.logits
+    own = observation.logits
     largest = own.amax(-1)
-    refused = largest - torch.nan_to_num(sight.margin, nan=-LIMIT).clamp(-LIMIT, LIMIT)
+    refused = largest - torch.nan_to_num(observation.margin, nan=-LIMIT).clamp(-LIMIT, LIMIT)
     # Rounding must not decide: the last logit lies on the verdict's side of the largest.
     infinity = torch.full_like(largest, torch.inf)
     above, below = torch.nextafter(largest, infinity), torch.nextafter(largest, -infinity)
-    sided = torch.where(sight.verdict.accept, refused.minimum(below), refused.maximum(above))
+    sided = torch.where(observation.verdict.accept, refused.minimum(below), refused.maximum(above))
     refused = sided.detach() + (refused - refused.detach())
     return torch.cat([own, refused[:, None]], dim=-1)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection import Outputs
-from trainers.attacks.adaptive.objective import Objective, Scene
-from trainers.attacks.adaptive.sight import Sight
+from trainers.attacks.adaptive.objective import Objective, ThreatModel
+from trainers.attacks.adaptive.threat_model import Observation
 
 FLOOR = 1e-3  # smallest deviation of a feature, relative to the largest of its layer
 
@@ -20,19 +20,19 @@ class Imitation(Objective):
 
     uses_score = False
 
-    def goals(self, scene: Scene, restart: int) -> Tensor:
+    def goals(self, threat: ThreatModel, restart: int) -> Tensor:
         """Positions among the images to imitate.
 
         Raises:
             ValueError: for some image there is none of another class.
         """
-        distance = torch.cdist(self.points(scene, scene.outputs), self.points(scene, scene.others))  # (N, M)
-        predicted = scene.others.own_logits.argmax(1)
+        distance = torch.cdist(self.points(threat, threat.outputs), self.points(threat, threat.others))  # (N, M)
+        predicted = threat.others.own_logits.argmax(1)
         best, position = [], []
         for c in predicted.unique():
             members = (predicted == c).nonzero()[:, 0]
             nearest = distance[:, members].min(1)
-            best.append(nearest.values.masked_fill(scene.labels == c, torch.inf))
+            best.append(nearest.values.masked_fill(threat.labels == c, torch.inf))
             position.append(members[nearest.indices])
         order = torch.stack(best, 1).argsort(1)
         n_classes = torch.stack(best, 1).isfinite().sum(1)
@@ -43,14 +43,14 @@ class Imitation(Objective):
         chosen = order.gather(1, (restart % n_classes)[:, None])
         return torch.stack(position, 1).gather(1, chosen)[:, 0]
 
-    def value(self, scene: Scene, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+    def value(self, threat: ThreatModel, observation: Observation, labels: Tensor, goals: Tensor) -> Tensor:
         """See `Objective`."""
-        return -(self.points(scene, sight.outputs) - self.points(scene, scene.others)[goals]).square().sum(1)
+        return -(self.points(threat, observation.outputs) - self.points(threat, threat.others)[goals]).square().sum(1)
 
-    def points(self, scene: Scene, outputs: Outputs) -> Tensor:
+    def points(self, threat: ThreatModel, outputs: Outputs) -> Tensor:
         """Features whose squared distances are the objective, (n, sum of all widths)."""
         parts = []
-        for value, reference in zip(_blocks(outputs), _blocks(scene.others), strict=True):
+        for value, reference in zip(_blocks(outputs), _blocks(threat.others), strict=True):
             deviation = reference.std(0, correction=0)
             floor = (FLOOR * deviation.max()).clamp_min(torch.finfo(deviation.dtype).tiny ** 0.5)
             parts.append(value / deviation.clamp_min(floor) / value.shape[1] ** 0.5)

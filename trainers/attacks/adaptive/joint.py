@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainers.attacks.adaptive.objective import Objective, Scene, lead
-from trainers.attacks.adaptive.sight import Sight
+from trainers.attacks.adaptive.objective import Objective, ThreatModel, lead
+from trainers.attacks.adaptive.threat_model import Observation
 
 PROJECTIONS = ("none", "selective", "orthogonal")
 WEIGHTS = (0.0, 1.0, 10.0, 0.1)
@@ -30,10 +30,12 @@ class Joint(Objective):
             raise ValueError(f"projection: expected one of {', '.join(PROJECTIONS)}; got {projection!r}")
         self.projection = projection
 
-    def gradient(self, scene: Scene, x: Tensor, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+    def gradient(
+        self, threat: ThreatModel, x: Tensor, observation: Observation, labels: Tensor, goals: Tensor
+    ) -> Tensor:
         """See `Objective`."""
-        wrong = -lead(sight.logits, labels)
-        typical = sight.margin
+        wrong = -lead(observation.logits, labels)
+        typical = observation.margin
         if self.projection == "none":
             weight = typical.new_tensor(WEIGHTS)[goals % len(WEIGHTS)]
             (found,) = torch.autograd.grad((wrong + weight * typical * (wrong > 0)).sum(), x)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector, Outputs
-from trainers.attacks.adaptive.sight import Sight
+from trainers.attacks.adaptive.threat_model import Observation
 
 
 @dataclass(frozen=True)
-class Scene:
+class ThreatModel:
     """What an attacker knows.
 
     Attributes:
@@ -28,7 +28,7 @@ class Scene:
     outputs: Outputs
     others: Outputs
 
-    def rows(self, index: Tensor | slice) -> "Scene":
+    def rows(self, index: Tensor | slice) -> "ThreatModel":
         """Some of the images to attack."""
         return replace(self, images=self.images[index], labels=self.labels[index], outputs=self.outputs.rows(index))
 
@@ -42,24 +42,26 @@ class Objective:
 
     uses_score: ClassVar[bool] = True
 
-    def goals(self, scene: Scene, restart: int) -> Tensor:
+    def goals(self, threat: ThreatModel, restart: int) -> Tensor:
         """What each image aims at in this restart, (N,) int64; what the number means is the objective's own."""
-        return torch.full_like(scene.labels, restart)
+        return torch.full_like(threat.labels, restart)
 
-    def gradient(self, scene: Scene, x: Tensor, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+    def gradient(
+        self, threat: ThreatModel, x: Tensor, observation: Observation, labels: Tensor, goals: Tensor
+    ) -> Tensor:
         """Direction to step along, of the shape of x.
 
         Args:
-            scene: of the attack.
+            threat: of the attack.
             x: (n, C, H, W), a leaf that needs gradients.
-            sight: of x, with its graph.
+            observation: of x, with its graph.
             labels: (n,) true classes.
             goals: (n,).
         """
-        (found,) = torch.autograd.grad(self.value(scene, sight, labels, goals).sum(), x)
+        (found,) = torch.autograd.grad(self.value(threat, observation, labels, goals).sum(), x)
         return found
 
-    def value(self, scene: Scene, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+    def value(self, threat: ThreatModel, observation: Observation, labels: Tensor, goals: Tensor) -> Tensor:
         """(n,)."""
         raise NotImplementedError
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.attacks.adaptive.objective import Objective, Scene
-from trainers.attacks.adaptive.sight import look
+from trainers.attacks.adaptive.objective import Objective, ThreatModel
+from trainers.attacks.adaptive.threat_model import observe
 
 
 class AdaptiveAttack:
@@ -59,31 +59,31 @@ class AdaptiveAttack:
         names = ("steps", "restarts", "step_sizes", "draws")
         return {name: getattr(self, name) for name in names}
 
-    def search(self, scene: Scene, epsilon: float, generator: torch.Generator) -> Tensor:
-        """Images of the shape of `scene.images`, within the budget and [0, 1]; the clean image where none was found.
+    def search(self, threat: ThreatModel, epsilon: float, generator: torch.Generator) -> Tensor:
+        """Images of the shape of `threat.images`, within the budget and [0, 1]; the clean image where none was found.
 
         Args:
-            scene: what the attacker knows; its detector frozen (see `frozen`), everything on one device.
+            threat: what the attacker knows; its detector frozen (see `frozen`), everything on one device.
             epsilon: largest change of a pixel value.
             generator: of the random starts, on the CPU.
         """
-        found = scene.images.clone()
+        found = threat.images.clone()
         open_ = torch.arange(len(found), device=found.device)
         for restart in range(self.restarts):
-            goals = self.objective.goals(scene, restart)
+            goals = self.objective.goals(threat, restart)
             left = []
             for rows in open_.split(self.batch_size):
-                start = scene.images[rows]
+                start = threat.images[rows]
                 if restart:
                     noise = torch.empty(start.shape).uniform_(-epsilon, epsilon, generator=generator)
                     start = (start + noise.to(start)).clamp(0, 1)
                 size = self.step_sizes[restart % len(self.step_sizes)] * epsilon
-                left.append(self._descend(scene, rows, start, goals, epsilon, size, found))
+                left.append(self._descend(threat, rows, start, goals, epsilon, size, found))
             open_ = torch.cat(left) if left else open_
         return found
 
     def _descend(
-        self, scene: Scene, rows: Tensor, x: Tensor, goals: Tensor, epsilon: float, size: float, found: Tensor
+        self, threat: ThreatModel, rows: Tensor, x: Tensor, goals: Tensor, epsilon: float, size: float, found: Tensor
     ) -> Tensor:
         """One restart of some rows; writes what evades into `found` and returns the rows that are left."""
         for step in range(self.steps + 1):
@@ -91,17 +91,17 @@ class AdaptiveAttack:
                 break
             x = x.detach().requires_grad_()
             with torch.enable_grad():
-                sight = look(scene.detector, x)
-            passed = sight.evades(scene.labels[rows])
+                observation = observe(threat.detector, x)
+            passed = observation.evades(threat.labels[rows])
             found[rows[passed]] = x.detach()[passed]
             if step == self.steps:
                 return rows[~passed]
             with torch.enable_grad():
-                direction = self.objective.gradient(scene, x, sight, scene.labels[rows], goals[rows])
+                direction = self.objective.gradient(threat, x, observation, threat.labels[rows], goals[rows])
                 for _ in range(self.draws - 1):
-                    again = look(scene.detector, x)
-                    direction = direction + self.objective.gradient(scene, x, again, scene.labels[rows], goals[rows])
-            clean = scene.images[rows]
+                    again = observe(threat.detector, x)
+                    direction = direction + self.objective.gradient(threat, x, again, threat.labels[rows], goals[rows])
+            clean = threat.images[rows]
             moved = x.detach() + size * (1 - step / self.steps) * direction.nan_to_num(0).sign()
             x = moved.maximum(clean - epsilon).minimum(clean + epsilon).clamp(0, 1)[~passed]
             rows = rows[~passed]

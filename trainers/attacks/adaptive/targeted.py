@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from trainers.attacks.adaptive.guarded import guarded_logits
-from trainers.attacks.adaptive.objective import Objective, Scene, lead, likeliest_wrong
-from trainers.attacks.adaptive.sight import Sight
+from trainers.attacks.adaptive.objective import Objective, ThreatModel, lead, likeliest_wrong
+from trainers.attacks.adaptive.threat_model import Observation
 
 
 class Targeted(Objective):
@@ -16,12 +16,12 @@ class Targeted(Objective):
     image that is refused back into its own class.
     """
 
-    def goals(self, scene: Scene, restart: int) -> Tensor:
+    def goals(self, threat: ThreatModel, restart: int) -> Tensor:
         """Target classes."""
-        classes = likeliest_wrong(scene.outputs.own_logits, scene.labels)
+        classes = likeliest_wrong(threat.outputs.own_logits, threat.labels)
         return classes[:, restart % classes.shape[1]]
 
-    def value(self, scene: Scene, sight: Sight, labels: Tensor, goals: Tensor) -> Tensor:
+    def value(self, threat: ThreatModel, observation: Observation, labels: Tensor, goals: Tensor) -> Tensor:
         """See `Objective`."""
-        hit = sight.verdict.prediction == goals
-        return torch.where(hit, lead(guarded_logits(sight), goals), lead(sight.logits, goals))
+        hit = observation.verdict.prediction == goals
+        return torch.where(hit, lead(guarded_logits(observation), goals), lead(observation.logits, goals))

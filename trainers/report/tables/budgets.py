@@ -15,24 +15,24 @@ CAPTION = (
 )
 
 
-def sweep_table(metrics: Mapping[str, Any]) -> Table:
+def budget_table(metrics: Mapping[str, Any]) -> Table:
     """The table for the terminal, one row a budget."""
-    table = Table(caption=sweep_caption(metrics), caption_justify="left", padding=0)  # ten columns
+    table = Table(caption=budget_caption(metrics), caption_justify="left", padding=0)  # ten columns
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=True)
-    for row in sweep_rows(metrics):
+    for row in budget_rows(metrics):
         table.add_row(*row)
     return table
 
 
-def sweep_caption(metrics: Mapping[str, Any]) -> str:
+def budget_caption(metrics: Mapping[str, Any]) -> str:
     """What the numbers rest on."""
     attacked = {name: points[0]["n_attacked"] for name, points in metrics["sweeps"].items()}
     counts = ", ".join(f"{name}: {n} images attacked" for name, n in attacked.items())
     return f"{CAPTION}; {counts}"
 
 
-def sweep_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def budget_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The cells of the table."""
     return [
         (

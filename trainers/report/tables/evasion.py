@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 
 def evasion_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """One a curve; cells in per cent, the interval of those that a defence is judged by beside them."""
+    """One a curve; cells in per cent, those that decide about a defence with their interval."""
     rows = []
     for curve in metrics["evasion"]["curves"]:
         cells = [_cell(point, curve["attack"] == BEST) for point in curve["points"]]

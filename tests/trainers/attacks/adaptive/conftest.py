@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.scores import make_score
 from tests.trainers.attacks.networks import trained_network
-from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.frozen import frozen
 
 N_IMAGES = 24
@@ -40,7 +40,7 @@ def detector(make_detector):
 
 
 @pytest.fixture(scope="session")
-def make_scene(digits):
+def make_threat(digits):
     images, labels = (part[1400:] for part in digits)
 
     def make(detector, n_images=N_IMAGES):
@@ -50,12 +50,12 @@ def make_scene(digits):
         right = verdict.prediction == labels
         rows = right.nonzero()[:n_images, 0]
         others = (right & verdict.accept).nonzero()[:, 0]
-        return Scene(detector, images[rows], labels[rows], outputs.rows(rows), outputs.rows(others))
+        return ThreatModel(detector, images[rows], labels[rows], outputs.rows(rows), outputs.rows(others))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def scene(make_scene, detector):
+def threat(make_threat, detector):
     with frozen(detector):
-        yield make_scene(detector)
+        yield make_threat(detector)

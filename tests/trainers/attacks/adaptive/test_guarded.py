@@ -7,28 +7,28 @@ from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Outputs
 from gmm_torch.detection.verdict import Verdict
 from trainers.attacks.adaptive.guarded import Guarded, guarded_logits
-from trainers.attacks.adaptive.sight import Sight, look, smooth_log_tail, smooth_score
+from trainers.attacks.adaptive.threat_model import Observation, observe, smooth_log_tail, smooth_score
 
 WIDTH = {"width": 32, "allow_nan": False}
 NUMBERS = st.floats(-1e4, 1e4, **WIDTH)
 MARGINS = st.one_of(NUMBERS, st.sampled_from([0.0, -0.0, 1e-30, -1e-30, float("inf"), float("-inf"), float("nan")]))
 
 
-def sight_of(logits, margin, accept):
+def observation_of(logits, margin, accept):
     logits, margin, accept = torch.tensor([logits]), torch.tensor([margin]), torch.tensor([accept])
     verdict = Verdict(logits, logits.argmax(1), margin, margin, accept)
-    return Sight(Outputs(logits[:, None], {}), verdict, margin)
+    return Observation(Outputs(logits[:, None], {}), verdict, margin)
 
 
 @settings(max_examples=200, deadline=None)
 @given(logits=st.lists(NUMBERS, min_size=2, max_size=6), margin=MARGINS, accept=st.booleans())
 def test_the_last_class_wins_exactly_where_the_verdict_is_refused(logits, margin, accept):
-    sight = sight_of(logits, margin, accept)
-    found = guarded_logits(sight)
+    observation = observation_of(logits, margin, accept)
+    found = guarded_logits(observation)
     assert found.shape == (1, len(logits) + 1)
-    assert torch.equal(found[:, :-1], sight.logits)
+    assert torch.equal(found[:, :-1], observation.logits)
     winner = int(found.argmax(1))
-    assert winner == (int(sight.logits.argmax(1)) if accept else len(logits))
+    assert winner == (int(observation.logits.argmax(1)) if accept else len(logits))
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_every_logit_has_a_gradient(detector, digits):
 
 def test_a_margin_is_that_of_the_detector_and_leads_through_all_views(detector, digits):
     images = digits[0][1400:1410].clone().requires_grad_()
-    sight = look(detector, images)
+    observation = observe(detector, images)
     spread = detector.calibration.scores.std(correction=0)
-    torch.testing.assert_close(sight.margin, detector.margin(images) / spread)
-    assert torch.equal(sight.verdict.accept, detector(images).accept)
+    torch.testing.assert_close(observation.margin, detector.margin(images) / spread)
+    assert torch.equal(observation.verdict.accept, detector(images).accept)
     assert len(detector.extractor.views) == 3
-    (gradient,) = torch.autograd.grad(sight.margin.sum(), sight.outputs.logits)  # (n, V, C)
+    (gradient,) = torch.autograd.grad(observation.margin.sum(), observation.outputs.logits)  # (n, V, C)
     assert bool((gradient != 0).any(2).all())
 
 

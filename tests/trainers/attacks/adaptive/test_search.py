@@ -25,112 +25,112 @@ def configured(name: str) -> AdaptiveAttack:
     return instantiate(cfg)
 
 
-def search(attack, scene, epsilon=EPSILON, seed=0):
-    return attack.search(scene, epsilon, torch.Generator().manual_seed(seed))
+def search(attack, threat, epsilon=EPSILON, seed=0):
+    return attack.search(threat, epsilon, torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
-def evaded(scene, images):
-    verdict = scene.detector(images)
-    return verdict.accept & (verdict.prediction != scene.labels)
+def evaded(threat, images):
+    verdict = threat.detector(images)
+    return verdict.accept & (verdict.prediction != threat.labels)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_attack_keeps_to_its_budget_and_finds_what_the_real_verdict_accepts(name, scene):
+def test_every_attack_keeps_to_its_budget_and_finds_what_the_real_verdict_accepts(name, threat):
     attack = configured(name)
     assert attack.name == name
     state = torch.get_rng_state()
-    images = search(attack, scene)
+    images = search(attack, threat)
     assert torch.equal(torch.get_rng_state(), state)
     assert images.dtype == torch.float32
-    assert images.shape == scene.images.shape
+    assert images.shape == threat.images.shape
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
-    assert float((images - scene.images).abs().max()) <= EPSILON * (1 + 1e-5)
-    changed = (images != scene.images).flatten(1).any(1)
-    assert torch.equal(changed, evaded(scene, images))
+    assert float((images - threat.images).abs().max()) <= EPSILON * (1 + 1e-5)
+    changed = (images != threat.images).flatten(1).any(1)
+    assert torch.equal(changed, evaded(threat, images))
     assert int(changed.sum()) > 0
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "imitation"])
-def test_knowing_the_detector_evades_it_more_often_than_plain_pgd(name, scene, classifier):
-    loader = DataLoader(TensorDataset(scene.images, scene.labels), batch_size=50)
+def test_knowing_the_detector_evades_it_more_often_than_plain_pgd(name, threat, classifier):
+    loader = DataLoader(TensorDataset(threat.images, threat.labels), batch_size=50)
     # Here changes are large enough for plain PGD to leave what is typical.
     epsilon = 0.3
     plain = Attack("pgd", LinfPGD(steps=40, rel_stepsize=0.1), epsilon, n_images=None).run(classifier, loader)
     assert plain.success_rate == 1
     with torch.no_grad():
-        passed = int(scene.detector(plain.images).accept.sum())
-    adaptive = int(evaded(scene, search(configured(name), scene, epsilon)).sum())
-    assert adaptive > passed + len(scene.labels) // 8
+        passed = int(threat.detector(plain.images).accept.sum())
+    adaptive = int(evaded(threat, search(configured(name), threat, epsilon)).sum())
+    assert adaptive > passed + len(threat.labels) // 8
 
 
-def test_a_seed_fixes_the_result(scene):
+def test_a_seed_fixes_the_result(threat):
     attack = AdaptiveAttack("joint", Joint(), steps=5, restarts=2)
-    first, again = (search(attack, scene, seed=1) for _ in range(2))
+    first, again = (search(attack, threat, seed=1) for _ in range(2))
     assert torch.equal(first, again)
 
 
-def test_batches_do_not_matter_to_what_starts_at_the_clean_image(scene):
+def test_batches_do_not_matter_to_what_starts_at_the_clean_image(threat):
     options = {"steps": 8, "restarts": 1}
-    whole = search(AdaptiveAttack("guarded", Targeted(), **options), scene)
-    parts = search(AdaptiveAttack("guarded", Targeted(), batch_size=7, **options), scene)
+    whole = search(AdaptiveAttack("guarded", Targeted(), **options), threat)
+    parts = search(AdaptiveAttack("guarded", Targeted(), batch_size=7, **options), threat)
     torch.testing.assert_close(whole, parts, atol=1e-3, rtol=0)
 
 
-def test_gradients_of_a_random_detector_are_averaged(scene, monkeypatch):
+def test_gradients_of_a_random_detector_are_averaged(threat, monkeypatch):
     calls = []
-    extractor = type(scene.detector.extractor)
+    extractor = type(threat.detector.extractor)
     forward = extractor.forward
     monkeypatch.setattr(extractor, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
-    search(AdaptiveAttack("joint", Joint(), steps=2, restarts=1, draws=3), scene, 1e-6)
+    search(AdaptiveAttack("joint", Joint(), steps=2, restarts=1, draws=3), threat, 1e-6)
     assert len(calls) == 2 * 3 + 1
 
 
-def test_detector_and_classifier_are_left_as_they_were(make_detector, make_scene):
+def test_detector_and_classifier_are_left_as_they_were(make_detector, make_threat):
     detector = make_detector("max_softmax")
     before = {key: value.clone() for key, value in detector.state_dict().items()}
     wanted = [parameter.requires_grad for parameter in detector.parameters()]
     with frozen(detector):
-        search(AdaptiveAttack("joint", Joint(), steps=2, restarts=1), make_scene(detector))
+        search(AdaptiveAttack("joint", Joint(), steps=2, restarts=1), make_threat(detector))
     assert [parameter.requires_grad for parameter in detector.parameters()] == wanted
     assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
 
 
-def test_targets_are_the_wrong_classes_the_most_probable_first(scene):
-    goals = torch.stack([Targeted().goals(scene, restart) for restart in range(9)], 1)
-    assert bool((goals != scene.labels[:, None]).all())
+def test_targets_are_the_wrong_classes_the_most_probable_first(threat):
+    goals = torch.stack([Targeted().goals(threat, restart) for restart in range(9)], 1)
+    assert bool((goals != threat.labels[:, None]).all())
     assert bool((goals.sort(1).values.diff(dim=1) > 0).all())  # each class once
-    logits = scene.outputs.own_logits.gather(1, goals)
+    logits = threat.outputs.own_logits.gather(1, goals)
     assert bool((logits.diff(dim=1) <= 0).all())
-    assert torch.equal(Targeted().goals(scene, 9), goals[:, 0])
+    assert torch.equal(Targeted().goals(threat, 9), goals[:, 0])
 
 
-def test_imitated_are_accepted_images_of_other_classes_the_nearest_first(scene):
+def test_imitated_are_accepted_images_of_other_classes_the_nearest_first(threat):
     objective = Imitation()
-    points, others = (objective.points(scene, outputs) for outputs in (scene.outputs, scene.others))
+    points, others = (objective.points(threat, outputs) for outputs in (threat.outputs, threat.others))
     classes, distances = [], []
     for restart in range(9):
-        goals = objective.goals(scene, restart)
-        classes.append(scene.others.own_logits.argmax(1)[goals])
+        goals = objective.goals(threat, restart)
+        classes.append(threat.others.own_logits.argmax(1)[goals])
         distances.append((points - others[goals]).norm(dim=1))
     classes, distances = torch.stack(classes, 1), torch.stack(distances, 1)
-    assert bool((classes != scene.labels[:, None]).all())
+    assert bool((classes != threat.labels[:, None]).all())
     assert bool((classes.sort(1).values.diff(dim=1) > 0).all())
     assert bool((distances.diff(dim=1) >= -1e-4).all())
     distance = torch.cdist(points, others)
-    same = scene.others.own_logits.argmax(1) == scene.labels[:, None]
+    same = threat.others.own_logits.argmax(1) == threat.labels[:, None]
     torch.testing.assert_close(distances[:, 0], distance.masked_fill(same, torch.inf).amin(1), atol=1e-3, rtol=1e-3)
 
 
-def test_without_images_of_other_classes_there_is_nothing_to_imitate(scene):
-    same = scene.others.own_logits.argmax(1) == scene.labels[0]
-    alone = replace(scene.rows(slice(1)), others=scene.others.rows(same))
+def test_without_images_of_other_classes_there_is_nothing_to_imitate(threat):
+    same = threat.others.own_logits.argmax(1) == threat.labels[0]
+    alone = replace(threat.rows(slice(1)), others=threat.others.rows(same))
     with pytest.raises(ValueError, match="accepted clean images of other classes"):
         Imitation().goals(alone, 0)
 
 
-def test_without_budget_an_image_can_be_turned_into_another(scene):
-    few = scene.rows(slice(8))
+def test_without_budget_an_image_can_be_turned_into_another(threat):
+    few = threat.rows(slice(8))
     attack = AdaptiveAttack("joint", Joint(), steps=30, restarts=2)
     assert int(evaded(few, search(attack, few, 1.0)).sum()) == 8
 

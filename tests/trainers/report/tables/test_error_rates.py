@@ -1,7 +1,7 @@
 import torch
 from rich.console import Console
 
-from trainers.evaluation.detection_metrics import error_evidence, holm_correct
+from trainers.evaluation.detection_metrics import error_metrics, holm_correct
 from trainers.report.tables.error_rates import COLUMNS, error_markdown, error_table
 
 
@@ -12,7 +12,7 @@ def metrics(n=1000):
     scores = torch.randn(n, generator=generator) - wrong.float()
     prediction = torch.randint(3, (n,), generator=generator)
     baselines = {"max_softmax": torch.randn(n, generator=generator)}
-    return {"sources": holm_correct({"errors": error_evidence(scores, wrong, baselines, p, prediction)})}
+    return {"sources": holm_correct({"errors": error_metrics(scores, wrong, baselines, p, prediction)})}
 
 
 def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
@@ -46,7 +46,7 @@ def test_the_terminal_shows_the_same_rows():
 
 def test_what_could_not_be_tested_has_a_dash_and_the_reason():
     right = torch.zeros(5).bool()
-    errors = error_evidence(torch.arange(5.0), right, {}, torch.ones(5), torch.arange(5))
+    errors = error_metrics(torch.arange(5.0), right, {}, torch.ones(5), torch.arange(5))
     caption = error_markdown({"sources": holm_correct({"errors": errors})}).splitlines()[-1]
     assert "within predicted classes: – (no predicted class has both" in caption
     assert "p (Holm) = –" in caption

@@ -1,4 +1,4 @@
-"""Guards: when an evasion curve says more about the attack than about the detector.
+"""Diagnostics: when an evasion curve says more about the attack than about the detector.
 
 Source: Carlini et al. 2019, "On evaluating adversarial robustness", section 5; Tramer et al. 2020, "On adaptive
 attacks to adversarial example defenses".
@@ -6,16 +6,16 @@ attacks to adversarial example defenses".
 
 from trainers.attacks.adaptive.curve import Curve
 from trainers.attacks.adaptive.guarded import Guarded
-from trainers.attacks.adaptive.objective import Scene
+from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
-from trainers.attacks.checks import ZERO_GRADIENT_LIMIT, find_trouble
+from trainers.attacks.diagnostics import ZERO_GRADIENT_LIMIT, diagnose_gradients
 
 LOST_LIMIT = 0.05  # share of images that a larger budget may lose before the search counts as weak
 UNRESTRICTED_LIMIT = 0.95  # share of images that an attack must get through where every change is allowed
 
 
-def weaknesses(curve: Curve) -> list[str]:
-    """Why an attack may be too weak to judge a detector by; nothing where it passes."""
+def curve_diagnostics(curve: Curve) -> list[str]:
+    """Why an attack may be too weak to evaluate a detector with; nothing where it passes."""
     found = []
     worst = max(curve.points(), key=lambda point: point.n_lost / max(point.n, 1))
     if worst.n_lost > LOST_LIMIT * worst.n:
@@ -31,17 +31,17 @@ def weaknesses(curve: Curve) -> list[str]:
     return found
 
 
-def obstacles(scene: Scene, attack: AdaptiveAttack) -> list[str]:
-    """What about a detector keeps a gradient attack from judging it; nothing where all is well."""
-    images, labels = scene.images[: attack.batch_size], scene.labels[: attack.batch_size]
-    trouble = find_trouble(Guarded(scene.detector), images, labels)
-    zero = float((trouble.zero | trouble.vanishing).double().mean())
+def detector_diagnostics(threat: ThreatModel, attack: AdaptiveAttack) -> list[str]:
+    """What keeps a gradient attack from evaluating a detector; nothing where all is well."""
+    images, labels = threat.images[: attack.batch_size], threat.labels[: attack.batch_size]
+    gradients = diagnose_gradients(Guarded(threat.detector), images, labels)
+    zero = float((gradients.zero | gradients.vanishing).double().mean())
     found = []
-    if attack.objective.uses_score and (zero > ZERO_GRADIENT_LIMIT or not scene.detector.score.differentiable):
+    if attack.objective.uses_score and (zero > ZERO_GRADIENT_LIMIT or not threat.detector.score.differentiable):
         found.append(
-            f"the gradient of classifier and score {scene.detector.score.name} vanishes at {zero:.0%} of the images: "
+            f"the gradient of classifier and score {threat.detector.score.name} vanishes at {zero:.0%} of the images: "
             "only imitation, which does without, says something there"
         )
-    if attack.draws == 1 and bool(trouble.random.any()):
+    if attack.draws == 1 and bool(gradients.random.any()):
         found.append("the detector's scores are random: set draws to average gradients over")
     return found

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 
 @dataclass(frozen=True)
-class Selection:
+class CorrectImages:
     """Images that a classifier gets right, on the CPU, in the order of the data.
 
     Attributes:
@@ -23,9 +23,9 @@ class Selection:
     label: Tensor
     index: Tensor
 
-    def rows(self, which: Tensor) -> "Selection":
+    def rows(self, which: Tensor) -> "CorrectImages":
         """Some of the images."""
-        return Selection(self.images[which], self.label[which], self.index[which])
+        return CorrectImages(self.images[which], self.label[which], self.index[which])
 
 
 @torch.no_grad()
@@ -46,14 +46,14 @@ def predict(classifier: nn.Module, images: Tensor, device: torch.device, batch_s
     return torch.cat([classifier(x.to(device)).argmax(dim=1).cpu() for x in images.split(batch_size)])
 
 
-def select_right(
+def draw_correct(
     classifier: nn.Module,
     loader: DataLoader,
     n_images: int | None,
     device: torch.device,
     batch_size: int,
     seed: int,
-) -> Selection:
+) -> CorrectImages:
     """Draw images at random until enough of them are classified rightly.
 
     Only as much of the data set is read as that takes.
@@ -101,7 +101,7 @@ def select_right(
             break
     position = torch.cat(positions)[:n_images]
     ranks = position.argsort()
-    return Selection(torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks])
+    return CorrectImages(torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks])
 
 
 def _check_pixels(images: Tensor) -> None:

@@ -3,18 +3,18 @@ import warnings
 import pytest
 from foolbox import attacks as foolbox_attacks
 
-from trainers.attacks import Attack, AttackSweep
-from trainers.attacks.checks import AttackWarning
+from trainers.attacks import Attack, AttackBudgets
+from trainers.attacks.diagnostics import AttackWarning
 
 
-def _sweep(epsilons=(0.02, 0.05, 0.2), steps=10, **options):
+def _budgets(epsilons=(0.02, 0.05, 0.2), steps=10, **options):
     method = foolbox_attacks.LinfPGD(steps=steps, rel_stepsize=0.2)
-    return AttackSweep("sweep", method, epsilons, n_images=40, **options)
+    return AttackBudgets("curve", method, epsilons, n_images=40, **options)
 
 
 def test_each_budget_is_an_attack_on_the_same_images(classifier, loader):
-    results = _sweep(["5/255", 0.1, 0.2]).run(classifier, loader, seed=3)
-    alone = Attack("sweep", foolbox_attacks.LinfPGD(steps=10, rel_stepsize=0.2), 0.1, n_images=40)
+    results = _budgets(["5/255", 0.1, 0.2]).run(classifier, loader, seed=3)
+    alone = Attack("curve", foolbox_attacks.LinfPGD(steps=10, rel_stepsize=0.2), 0.1, n_images=40)
     assert [result.epsilon for result in results] == pytest.approx([5 / 255, 0.1, 0.2])
     assert len({tuple(result.attacked.tolist()) for result in results}) == 1
     assert results[1].index.tolist() == alone.run(classifier, loader, seed=3).index.tolist()
@@ -28,7 +28,7 @@ def test_each_budget_is_an_attack_on_the_same_images(classifier, loader):
 def test_small_budgets_without_a_success_are_no_reason_to_warn(classifier, loader):
     with warnings.catch_warnings():
         warnings.simplefilter("error", AttackWarning)
-        results = _sweep([1e-6, 0.2]).run(classifier, loader)
+        results = _budgets([1e-6, 0.2]).run(classifier, loader)
     assert results[0].n_success == 0
 
 
@@ -39,21 +39,21 @@ def test_a_success_rate_that_falls_is_warned_about(classifier, loader):
         def run(self, model, inputs, criterion, *, epsilon, **kwargs):
             return super().run(model, inputs, criterion, epsilon=epsilon if epsilon < 0.25 else 1e-6, **kwargs)
 
-    sweep = AttackSweep("clumsy", Clumsy(steps=10, rel_stepsize=0.2), [0.2, 0.3], n_images=40)
+    curve = AttackBudgets("clumsy", Clumsy(steps=10, rel_stepsize=0.2), [0.2, 0.3], n_images=40)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AttackWarning)
-        sweep.run(classifier, loader)
+        curve.run(classifier, loader)
     assert any("success rate falls from" in str(each.message) for each in caught)
 
 
 @pytest.mark.parametrize("epsilons", [[], [0.1], [0.2, 0.1], [0.1, 0.1]])
 def test_budgets_must_rise(epsilons):
-    with pytest.raises(ValueError, match="attack sweep: epsilons must be at least two, rising"):
-        _sweep(epsilons)
+    with pytest.raises(ValueError, match="attack curve: epsilons must be at least two, rising"):
+        _budgets(epsilons)
 
 
 def test_a_limit_holds_at_every_budget():
-    sweep = _sweep()
-    sweep.limit(7)
-    sweep.limit(50)
-    assert [attack.n_images for attack in sweep.attacks] == [7, 7, 7]
+    curve = _budgets()
+    curve.limit(7)
+    curve.limit(50)
+    assert [attack.n_images for attack in curve.attacks] == [7, 7, 7]

@@ -1,4 +1,4 @@
-"""What an attacker sees of an image: the verdict, and how far it is from the threshold, with a gradient to follow."""
+"""What an attacker observes of an image: the verdict, and the margin to the threshold, with a gradient."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ BANDWIDTH = 0.2
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """Of n images.
 
     Attributes:
@@ -41,12 +41,12 @@ class Sight:
         return self.verdict.accept & (self.verdict.prediction != labels)
 
 
-def look(detector: FailureDetector, x: Tensor) -> Sight:
+def observe(detector: FailureDetector, x: Tensor) -> Observation:
     """Show images (n, C, H, W) to a detector that is fitted and calibrated."""
     outputs = detector.extractor(x)
     score = smooth_score(detector.score, outputs)
     verdict = detector.judge_scores(outputs, score)
-    return Sight(outputs, verdict, (score - detector.threshold(verdict.prediction)) / unit(detector))
+    return Observation(outputs, verdict, (score - detector.threshold(verdict.prediction)) / unit(detector))
 
 
 def unit(detector: FailureDetector) -> Tensor:
@@ -59,7 +59,7 @@ def smooth_score(score: Score, outputs: Outputs) -> Tensor:
     """The score, (n,), whose gradient leads through smoothed ranks where the score ranks its parts.
 
     The slope of a rank jumps from one reference score to the next and is zero above the last. An attack that follows
-    it judges a detector by the noise of its reference set; Tramer et al. 2020, "On adaptive attacks to adversarial
+    it measures a detector by the noise of its reference set; Tramer et al. 2020, "On adaptive attacks to adversarial
     example defenses", advise to smooth what is not.
     """
     if not isinstance(score, Consensus):

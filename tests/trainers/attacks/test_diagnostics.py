@@ -10,7 +10,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainers.attacks import Attack
-from trainers.attacks.checks import AttackWarning, Trouble, compare, find_trouble, huge_budget
+from trainers.attacks.diagnostics import (
+    AttackWarning,
+    GradientDiagnostics,
+    comparison_diagnostics,
+    diagnose_gradients,
+    huge_budget,
+)
 from trainers.attacks.result import AttackResult
 
 
@@ -98,18 +104,18 @@ def test_vanishing_gradients_are_told_from_zero_ones():
     assert result.vanishing_gradient_share == 1
 
 
-def test_trouble_is_found_image_by_image(classifier, digits):
+def test_gradient_diagnostics_are_found_image_by_image(classifier, digits):
     images, labels = (part[:6] for part in digits.tensors)
 
     def rounded_when_dark(x):
         return torch.where(x.flatten(1).mean(1).reshape(-1, 1, 1, 1) < threshold, (16 * x).round() / 16, x)
 
     threshold = images.flatten(1).mean(1).median() + 1e-6
-    trouble = find_trouble(Before(classifier, rounded_when_dark), images, labels)
-    assert torch.equal(trouble.zero, images.flatten(1).mean(1) < threshold)
-    assert not (trouble.vanishing | trouble.non_finite | trouble.random).any()
-    assert len(Trouble.cat([]).zero) == 0
-    assert torch.equal(Trouble.cat([trouble, trouble]).zero, trouble.zero.repeat(2))
+    gradients = diagnose_gradients(Before(classifier, rounded_when_dark), images, labels)
+    assert torch.equal(gradients.zero, images.flatten(1).mean(1) < threshold)
+    assert not (gradients.vanishing | gradients.non_finite | gradients.random).any()
+    assert len(GradientDiagnostics.cat([]).zero) == 0
+    assert torch.equal(GradientDiagnostics.cat([gradients, gradients]).zero, gradients.zero.repeat(2))
 
 
 def test_gradients_are_no_matter_to_a_black_box_attack(classifier, loader):
@@ -128,10 +134,10 @@ def test_an_attack_by_gradients_says_where_there_are_none(classifier, loader):
 def test_a_black_box_attack_that_is_stronger_gives_the_gradients_away(classifier, loader):
     noise = _attack("noise", foolbox_attacks.LinfRepeatedAdditiveUniformNoiseAttack(repeats=50), 0.5, black_box=True)
     pgd = _attack("pgd", epsilon=0.5)
-    sound = compare([_run(attack, classifier, loader)[0] for attack in (noise, pgd)])
+    sound = comparison_diagnostics([_run(attack, classifier, loader)[0] for attack in (noise, pgd)])
     assert sound == {}
     masked = Before(classifier, _Reversed.apply)
-    (sentence,) = compare([_run(attack, masked, loader)[0] for attack in (noise, pgd)])["pgd"]
+    (sentence,) = comparison_diagnostics([_run(attack, masked, loader)[0] for attack in (noise, pgd)])["pgd"]
     assert "black-box attack noise changes the class of" in sentence
 
 
@@ -148,21 +154,28 @@ def _result(name, *, fallen, attacked=100, epsilon=0.1, norm="linf", black_box=F
 
 def test_attacks_are_compared_within_one_norm_and_budget():
     black = _result("square", fallen=range(60), black_box=True)
-    assert compare([black, _result("pgd", fallen=range(50))])["pgd"][0].count("changes the class of 10 of 100") == 1
-    assert compare([black, _result("pgd", fallen=range(58))]) == {}
-    assert compare([black, _result("pgd", fallen=range(50), epsilon=0.05)]) == {}
-    assert compare([black, _result("pgd", fallen=range(50), norm="l2")]) == {}
+    assert (
+        comparison_diagnostics([black, _result("pgd", fallen=range(50))])["pgd"][0].count(
+            "changes the class of 10 of 100"
+        )
+        == 1
+    )
+    assert comparison_diagnostics([black, _result("pgd", fallen=range(58))]) == {}
+    assert comparison_diagnostics([black, _result("pgd", fallen=range(50), epsilon=0.05)]) == {}
+    assert comparison_diagnostics([black, _result("pgd", fallen=range(50), norm="l2")]) == {}
     both = [_result("pgd", fallen=range(30)), _result("bim", fallen=range(25, 60))]
-    assert compare([black, *both]) == {}
-    assert compare([_result("pgd", fallen=range(50), attacked=55), _result("s", fallen=range(51, 90), black_box=True)])
+    assert comparison_diagnostics([black, *both]) == {}
+    assert comparison_diagnostics(
+        [_result("pgd", fallen=range(50), attacked=55), _result("s", fallen=range(51, 90), black_box=True)]
+    )
 
 
 def test_attacks_without_a_budget_are_compared_by_their_medians():
     black = _result("jump", fallen=range(100), epsilon=None, norm="l2", black_box=True, median=0.5)
     white = {name: _result(name, fallen=range(100), epsilon=None, norm="l2", median=m) for name, m in (("a", 0.9),)}
-    assert "smaller perturbations (median 0.5" in compare([black, white["a"]])["a"][0]
+    assert "smaller perturbations (median 0.5" in comparison_diagnostics([black, white["a"]])["a"][0]
     better = _result("b", fallen=range(100), epsilon=None, norm="l2", median=0.4)
-    assert compare([black, white["a"], better]) == {}
+    assert comparison_diagnostics([black, white["a"], better]) == {}
 
 
 @pytest.mark.parametrize(("norm", "p"), [("l1", 1), ("l2", 2), ("linf", torch.inf)])

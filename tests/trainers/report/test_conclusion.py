@@ -1,4 +1,4 @@
-from trainers.report.verdict import verdict
+from trainers.report.conclusion import conclude
 
 
 def source(auroc, softmax, width=0.02, refused=None):
@@ -18,7 +18,7 @@ def metrics(**sources):
 
 
 def test_the_headline_sorts_sources_by_how_well_they_are_caught():
-    found = verdict(
+    found = conclude(
         metrics(
             **{
                 "errors": source(0.8, 0.9),
@@ -35,45 +35,45 @@ def test_the_headline_sorts_sources_by_how_well_they_are_caught():
 
 
 def test_what_is_ranked_well_but_accepted_is_not_caught():
-    found = verdict(
+    found = conclude(
         metrics(**{"ood/noise": source(0.95, 0.6, refused=0.29), "ood/mnist": source(0.93, 0.9, refused=0.9)})
     )
     assert found.headline == "The detector catches mnist images, and misses most noise images."
 
 
 def test_it_says_where_softmax_is_the_better_choice():
-    found = verdict(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
+    found = conclude(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
     assert "on 1 of 2 sources (mean AUROC 92.3 against 90.1)" in found.sentences[0]
     assert "Softmax is the better choice on test errors (90.2 against our 85.6)." in found.sentences[0]
     assert found.sentences[1] == "Asked to refuse 5 % of clean images, it refused 4.7 % of the clean test images."
 
 
 def test_it_does_not_boast_where_it_is_never_worse():
-    found = verdict(metrics(**{"ood/mnist": source(0.99, 0.9)}))
+    found = conclude(metrics(**{"ood/mnist": source(0.99, 0.9)}))
     assert found.headline == "The detector catches mnist images."
     assert found.sentences[0].endswith("on 1 of 1 source (mean AUROC 99.0 against 90.0) and worse on none.")
 
 
 def test_a_detector_that_catches_nothing_is_said_to():
-    found = verdict(metrics(**{"errors": source(0.5, 0.9), "ood/a": source(0.75, 0.9)}))
+    found = conclude(metrics(**{"errors": source(0.5, 0.9), "ood/a": source(0.75, 0.9)}))
     assert found.headline == "The detector catches only part of the a images, and misses most test errors."
-    assert verdict(metrics(errors=source(0.5, 0.9))).headline == "The detector misses most test errors."
+    assert conclude(metrics(errors=source(0.5, 0.9))).headline == "The detector misses most test errors."
 
 
 def test_a_handful_of_failures_is_no_evidence():
-    found = verdict(metrics(**{"errors": source(0.8, 0.7), "adversarial/fgsm": source(0.99, 0.5, width=0.5)}))
+    found = conclude(metrics(**{"errors": source(0.8, 0.7), "adversarial/fgsm": source(0.99, 0.5, width=0.5)}))
     assert found.headline == "The detector catches only part of the test errors."
-    assert "Too few failures to judge by: fgsm attack (n = 9)." in found.sentences
-    only = verdict(metrics(errors=source(0.99, 0.5, width=0.5)))
-    assert only.headline == "There were too few failures to judge by."
+    assert "Too few failures for a conclusion: fgsm attack (n = 9)." in found.sentences
+    only = conclude(metrics(errors=source(0.99, 0.5, width=0.5)))
+    assert only.headline == "There were too few failures for a conclusion."
 
 
 def test_sources_without_failures_are_named():
-    found = verdict(metrics(**{"errors": source(None, None), "ood/mnist": source(0.99, 0.9)}))
+    found = conclude(metrics(**{"errors": source(None, None), "ood/mnist": source(0.99, 0.9)}))
     assert "Not measured, for want of failures: test errors." in found.sentences
-    assert verdict(metrics(errors=source(None, None))).headline == "There were no failures to catch."
+    assert conclude(metrics(errors=source(None, None))).headline == "There were no failures to catch."
 
 
 def test_long_lists_are_cut_short():
-    found = verdict(metrics(**{f"ood/{letter}": source(0.95, 0.9) for letter in "abcdef"}))
+    found = conclude(metrics(**{f"ood/{letter}": source(0.95, 0.9) for letter in "abcdef"}))
     assert found.headline == "The detector catches a images, b images, c images and 3 more."

@@ -7,23 +7,23 @@ from trainers.report.tables.results import BASELINE, percent, source_label, winn
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
-UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small to judge by
+UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small for a conclusion
 MAX_NAMES = 4  # of a list in the headline
 
 
-class Verdict(NamedTuple):
+class Conclusion(NamedTuple):
     """A headline and the sentences that qualify it."""
 
     headline: str
     sentences: list[str]
 
 
-def verdict(metrics: Mapping[str, Any]) -> Verdict:
+def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     """What the detector catches, what it does not, where plain softmax confidence is the better choice."""
     measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
     if not measured:
         sentences = [_false_alarms(metrics), _unmeasured(metrics)]
-        return Verdict("There were no failures to catch.", [sentence for sentence in sentences if sentence])
+        return Conclusion("There were no failures to catch.", [sentence for sentence in sentences if sentence])
     measured = {name: s for name, s in measured.items() if not _unsure(s)}
     refused = {name: 1 - s["fpr_at_95_tpr"] for name, s in measured.items()}
     ordered = sorted(measured, key=lambda name: (-refused[name], -measured[name]["auroc"]))
@@ -38,8 +38,8 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict:
     if missed:
         clauses.append(f"{'and ' if clauses else ''}misses most {_names(missed)}")
     sentences = [_comparison(measured), _false_alarms(metrics), _too_few(metrics), _unmeasured(metrics)]
-    return Verdict(
-        f"The detector {', '.join(clauses)}." if clauses else "There were too few failures to judge by.",
+    return Conclusion(
+        f"The detector {', '.join(clauses)}." if clauses else "There were too few failures for a conclusion.",
         [sentence for sentence in sentences if sentence],
     )
 
@@ -76,7 +76,7 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
 
 def _too_few(metrics: Mapping[str, Any]) -> str:
     few = [f"{source_label(name)} (n = {s['n']})" for name, s in metrics["sources"].items() if _unsure(s)]
-    return f"Too few failures to judge by: {_join(few)}." if few else ""
+    return f"Too few failures for a conclusion: {_join(few)}." if few else ""
 
 
 def _unsure(source: Mapping[str, Any]) -> bool:

@@ -10,14 +10,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from trainers.attacks.attack import Attack
-from trainers.attacks.checks import AttackWarning, findings, warn
+from trainers.attacks.diagnostics import AttackWarning, result_diagnostics, warn
 from trainers.attacks.result import AttackResult
 
 FALL_LIMIT = 0.02
 """By how much the success rate may fall as the budget grows before a sweep is warned about."""
 
 
-class AttackSweep:
+class AttackBudgets:
     """An attack at several budgets, on the same images.
 
     Args:
@@ -61,11 +61,11 @@ class AttackSweep:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AttackWarning)
             results = [attack.run(classifier, loader, device, seed) for attack in self.attacks]
-        warn(self.name, sweep_findings(results))
+        warn(self.name, budget_diagnostics(results))
         return results
 
 
-def sweep_findings(results: Sequence[AttackResult]) -> list[str]:
+def budget_diagnostics(results: Sequence[AttackResult]) -> list[str]:
     """Reasons not to trust a sweep: those of its largest budget, and a success rate that falls as the budget grows.
 
     Args:
@@ -74,7 +74,7 @@ def sweep_findings(results: Sequence[AttackResult]) -> list[str]:
     Returns:
         each a sentence without its full stop.
     """
-    found = findings(results[-1])
+    found = result_diagnostics(results[-1])
     rates = [result.success_rate for result in results]
     falls = [(high - low, i) for i, (high, low) in enumerate(pairwise(rates))]
     worst, i = max(falls, default=(0.0, 0))

@@ -9,11 +9,11 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
 from trainers.data.pixels import as_unit
-from trainers.serve.answers import Answer, Explanation, explanation_of, finite
+from trainers.serve.answers import Answer, ExplanationAnswer, explanation_of, finite
 
 
 class Question(NamedTuple):
-    """An image to judge.
+    """An image to decide on.
 
     Attributes:
         image: (C, H, W) uint8, or float32 in [0, 1].
@@ -24,7 +24,7 @@ class Question(NamedTuple):
     explain: bool = True
 
 
-class Judge:
+class Predictor:
     """Answers batches of questions; one thread calls it.
 
     An image whose logits, features or score are not finite is refused, whatever the calibration makes of it.
@@ -64,7 +64,7 @@ class Judge:
             self.watch(answers, score)
         return answers
 
-    def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, Explanation], Verdict]:
+    def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, ExplanationAnswer], Verdict]:
         """The explanations that are asked for, by row, and the verdicts of all rows."""
         rows = [i for i, question in enumerate(questions) if question.explain]
         if not rows:
@@ -83,7 +83,7 @@ class Judge:
         p_value: float,
         accept: bool,
         usable: bool,
-        why: Explanation | None,
+        why: ExplanationAnswer | None,
     ) -> Answer:
         accept = accept and usable
         reason = "typical" if accept else "not typical"

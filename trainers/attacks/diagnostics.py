@@ -1,4 +1,4 @@
-"""Guards: when the result of an attack says little about the classifier's robustness.
+"""Diagnostics: when the result of an attack says little about the classifier's robustness.
 
 Source: Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
 attacks", 2020, and the checks of their AutoAttack; Carlini et al., "On evaluating adversarial robustness", 2019.
@@ -37,8 +37,8 @@ class AttackWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What gets in the way of an attack at single images, on the CPU.
+class GradientDiagnostics:
+    """What keeps gradients from helping an attack, image by image, on the CPU.
 
     Attributes:
         zero: (N,) bool, where the gradient of the cross entropy by the image is exactly zero.
@@ -53,16 +53,16 @@ class Trouble:
     random: Tensor
 
     @staticmethod
-    def cat(parts: Sequence["Trouble"]) -> "Trouble":
+    def cat(parts: Sequence["GradientDiagnostics"]) -> "GradientDiagnostics":
         """Several batches, one after another; none gives an empty one."""
         if not parts:
-            return Trouble(*(torch.zeros(0, dtype=torch.bool) for _ in range(4)))
+            return GradientDiagnostics(*(torch.zeros(0, dtype=torch.bool) for _ in range(4)))
         names = ("zero", "vanishing", "non_finite", "random")
-        return Trouble(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return GradientDiagnostics(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def find_trouble(classifier: nn.Module, images: Tensor, labels: Tensor) -> Trouble:
-    """Look at the gradients of the cross entropy, and at whether the classifier repeats itself.
+def diagnose_gradients(classifier: nn.Module, images: Tensor, labels: Tensor) -> GradientDiagnostics:
+    """Check the gradients of the cross entropy, and whether two passes give the same logits.
 
     Args:
         classifier: images to logits.
@@ -84,7 +84,7 @@ def find_trouble(classifier: nn.Module, images: Tensor, labels: Tensor) -> Troub
         zero = (gradient == 0).all(dim=1)
         vanishing = finite & ~zero & (gradient.double().norm(dim=1) < VANISHING_NORM)
         random = finite & (change > RANDOM_TOLERANCE)
-    return Trouble(*(found.cpu() for found in (zero, vanishing, ~finite, random)))
+    return GradientDiagnostics(*(found.cpu() for found in (zero, vanishing, ~finite, random)))
 
 
 def check_differentiable(name: str, classifier: nn.Module, images: Tensor) -> None:
@@ -116,7 +116,7 @@ def huge_budget(norm: str, n_pixels: int) -> float:
     return {"linf": 0.5, "l2": 0.5 * math.sqrt(n_pixels), "l1": 0.5 * n_pixels}[norm]
 
 
-def findings(result: AttackResult) -> list[str]:
+def result_diagnostics(result: AttackResult) -> list[str]:
     """Reasons not to trust a result; none is no proof that it can be trusted.
 
     Args:
@@ -141,7 +141,7 @@ def findings(result: AttackResult) -> list[str]:
             "attack the average of many passes"
         )
     if not result.black_box:
-        found += _gradient_findings(result)
+        found += _gradient_diagnostics(result)
     if result.n_success == 0:
         found.append(
             f"no success on {n} images; raise epsilon or the number of steps, or check that gradients reach the image"
@@ -149,7 +149,7 @@ def findings(result: AttackResult) -> list[str]:
     return found
 
 
-def _gradient_findings(result: AttackResult) -> list[str]:
+def _gradient_diagnostics(result: AttackResult) -> list[str]:
     found = []
     if result.zero_gradient_share > ZERO_GRADIENT_LIMIT:
         found.append(
@@ -176,7 +176,7 @@ def _gradient_findings(result: AttackResult) -> list[str]:
     return found
 
 
-def compare(results: Iterable[AttackResult]) -> dict[str, list[str]]:
+def comparison_diagnostics(results: Iterable[AttackResult]) -> dict[str, list[str]]:
     """Warn of gradient attacks that a black-box attack of the same norm and budget beats.
 
     Budgets are compared image by image, over those that all of them attacked; attacks that minimise a norm by their
@@ -186,7 +186,7 @@ def compare(results: Iterable[AttackResult]) -> dict[str, list[str]]:
         results: of one run on one classifier.
 
     Returns:
-        name -> sentences like those of `findings`, for the gradient attack that did best.
+        name -> sentences like those of `result_diagnostics`, for the gradient attack that did best.
     """
     groups: dict[tuple[str, float | None], list[AttackResult]] = defaultdict(list)
     for result in results:
