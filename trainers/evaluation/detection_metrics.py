@@ -17,11 +17,11 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from gmm_torch.conformal.class_rates import class_rates, homogeneity
 from gmm_torch.conformal.p_values import refused
+from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
-from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
 
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
