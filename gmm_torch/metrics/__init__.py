@@ -2,7 +2,8 @@
 
 from gmm_torch.metrics.augrc import AUGRC
 from gmm_torch.metrics.aurc import AURC
+from gmm_torch.metrics.evaluation import evaluate
 from gmm_torch.metrics.fpr_at_tpr import FPRAtTPR
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
-__all__ = ["AUGRC", "AURC", "ExchangeabilityMartingale", "FPRAtTPR"]
+__all__ = ["AUGRC", "AURC", "ExchangeabilityMartingale", "FPRAtTPR", "evaluate"]
