@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.conformal.batch_tests import batch_p_value
+from gmm_torch.metrics import ExchangeabilityMartingale
 from gmm_torch.operations import missing
 from gmm_torch.operations.conditioning import condition, marginal
 from gmm_torch.operations.divergences import bhattacharyya, kl
@@ -21,7 +22,6 @@ from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
 from tests.equivalence.rows import Row, asked, near
 from tests.equivalence.surroundings import bfloat16, within
-from trainers.evaluation.metrics import ExchangeabilityMartingale
 
 KEPT = [2, 0]
 REST = [1, 3]

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
+from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.testing.risk_coverage import augrc, aurc, excess_aurc
 from gmm_torch.testing.threshold import fpr_at_tpr
 from tests.equivalence.rows import Row, asked, near
 from trainers.evaluation.detection_metrics import detection_metrics, risk_coverage_metrics
-from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
 
 N = 150
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from trainers.evaluation.metrics.martingale import ExchangeabilityMartingale
+from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
 
 class DriftWarning(UserWarning):

@@ -15,10 +15,10 @@ from gmm_torch.detection.features.hook import FeatureTap
 from gmm_torch.detection.features.layers import PENULTIMATE
 from gmm_torch.distributed import gather_objects
 from gmm_torch.files import atomic_path
+from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
 from gmm_torch.operations.divergences import component_drift
-from trainers.evaluation.detection_metrics import unit_ranks
 
 SHOWN_SIDE = 64  # pixels; smaller images are shown larger
 

@@ -17,27 +17,18 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from gmm_torch.conformal.class_rates import class_rates, homogeneity
 from gmm_torch.conformal.p_values import refused
+from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
+from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
-from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
 
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
 SELECTION = ("aurc", "augrc", "excess_aurc")
 ERROR_TESTS = ("permutation_p", "van_elteren_p", "trend_p", "rise_p")  # of the source `errors` alone
 N_PERMUTATIONS = 999  # a second or two with ten thousand images
-
-
-def unit_ranks(scores: Tensor) -> Tensor:
-    """The scores' dense ranks, scaled to [0, 1] in float64: ties stay ties, infinities become numbers.
-
-    torchmetrics pushes values outside [0, 1] through a sigmoid, which turns every log-likelihood below
-    about -100 into the same 0. Its ranking metrics only need the order, which this keeps.
-    """
-    distinct, rank = scores.unique(return_inverse=True)
-    return rank.double() / max(1, len(distinct) - 1)
 
 
 def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:

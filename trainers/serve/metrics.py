@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
-from trainers.evaluation.metrics.martingale import ExchangeabilityMartingale
+from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 from trainers.serve.answers import Answer
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -21,7 +21,7 @@ THRESHOLD = 100.0  # capital of the alarm
 class Metrics:
     """Counters of one service, in a registry of their own.
 
-    Drift is watched by the exchangeability martingale of `trainers.evaluation.metrics.martingale`, in stretches of
+    Drift is watched by the exchangeability martingale of `gmm_torch.metrics.martingale`, in stretches of
     `STRETCH` images: it ranks each score among the calibration scores and those of its stretch, which takes memory.
     On images like the calibration images a stretch raises an alarm with probability at most 1 / `THRESHOLD`.
     """

@@ -19,7 +19,6 @@ from trainers.evaluation.detection_metrics import (
     holm_correct,
     risk_coverage_metrics,
     source_metrics,
-    unit_ranks,
     within_class_metrics,
 )
 
@@ -38,12 +37,6 @@ def test_log_likelihoods_far_below_zero_keep_their_order():
     assert found["auroc"] == pytest.approx(roc_auc_score(truth, scores))
     assert found["aupr_in"] == pytest.approx(average_precision_score(truth, scores))
     assert found["aupr_out"] == pytest.approx(average_precision_score(1 - truth, -scores))
-
-
-def test_unit_ranks_keep_order_and_ties():
-    ranks = unit_ranks(torch.tensor([-1e9, 5.0, 5.0, float("inf"), float("-inf")]))
-    assert ranks.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1, 0])
-    assert unit_ranks(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_a_source_has_every_key_and_every_baseline():

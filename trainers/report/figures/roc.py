@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_roc
 
-from trainers.evaluation.detection_metrics import unit_ranks
+from gmm_torch.metrics.ranks import unit_ranks
 from trainers.report.figures.style import OURS, RULE, SMALL, SOFTMAX, new_axes, thin
 
 Pair = tuple[NDArray[Any], NDArray[Any]]

@@ -3,9 +3,9 @@ import torch
 import torch.multiprocessing as mp
 from torchmetrics import Metric
 
+from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.testing.risk_coverage import augrc, aurc
 from gmm_torch.testing.threshold import fpr_at_tpr
-from trainers.evaluation.metrics import AUGRC, AURC, FPRAtTPR
 
 WHOLE = {
     AURC: aurc,

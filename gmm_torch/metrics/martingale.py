@@ -14,7 +14,7 @@ from gmm_torch.functional.checks import check_scores
 
 
 class ExchangeabilityMartingale(Metric):
-    """Log capital of a bet against "the stream is exchangeable with the calibration set" (`functional.martingale`).
+    """Log capital of a bet against "the stream is exchangeable with the calibration set"; see `conformal.martingale`.
 
     On clean data the capital ever reaches c with probability at most 1 / c, whenever and however often one looks:
     `alarm` is valid at any time. The order of updates is the order of the stream.
@@ -25,7 +25,7 @@ class ExchangeabilityMartingale(Metric):
     Args:
         calibration: (n,) scores of held-out inputs, in any order; empty for a stream that is its own reference.
         threshold: capital at which to raise the alarm; the chance of a false alarm is at most 1 / threshold.
-        jump: share of the capital that is divided anew before each input, see `functional.martingale.bet`.
+        jump: share of the capital that is divided anew before each input, see `gmm_torch.conformal.martingale.bet`.
         seed: of the draws that break ties.
         kwargs: of `torchmetrics.Metric`.
     """

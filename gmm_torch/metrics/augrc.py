@@ -1,14 +1,14 @@
-"""Area under the risk-coverage curve as a torchmetrics Metric."""
+"""Area under the generalized-risk-coverage curve as a torchmetrics Metric."""
 
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from gmm_torch.testing.risk_coverage import aurc
+from gmm_torch.testing.risk_coverage import augrc
 
 
-class AURC(Metric):
-    """Area under the risk-coverage curve (`functional.risk_coverage.aurc`), lower = better.
+class AUGRC(Metric):
+    """Area under the generalized-risk-coverage curve (`gmm_torch.testing.risk_coverage.augrc`), lower = better.
 
     The value is that of all updates of all processes together, in any order.
     """
@@ -39,4 +39,4 @@ class AURC(Metric):
 
     def compute(self) -> Tensor:
         """The area, a float64 scalar."""
-        return aurc(dim_zero_cat(self.scores), dim_zero_cat(self.loss))
+        return augrc(dim_zero_cat(self.scores), dim_zero_cat(self.loss))

@@ -8,7 +8,7 @@ from gmm_torch.testing.threshold import fpr_at_tpr
 
 
 class FPRAtTPR(Metric):
-    """Share of failures accepted where `tpr` of the good inputs are (`functional.threshold`), lower = better.
+    """Share of failures accepted where `tpr` of the good inputs are (`gmm_torch.testing.threshold`), lower = better.
 
     The value is that of all updates of all processes together, in any order.
 

@@ -6,7 +6,7 @@ import torch.multiprocessing as mp
 
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
-from trainers.evaluation.metrics.martingale import ExchangeabilityMartingale
+from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
 
 def stream(n=200, shift=0.0, seed=0):

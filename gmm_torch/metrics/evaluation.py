@@ -1,0 +1,102 @@
+"""A detector on labelled inputs and on others: the numbers that a training run logs."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.features.inputs import changed, inputs_of, labels_of
+from gmm_torch.distributed import gather_rows
+from gmm_torch.metrics.ranks import unit_ranks
+from gmm_torch.testing.risk_coverage import aurc
+from gmm_torch.testing.threshold import fpr_at_tpr
+
+ERRORS = "errors"
+
+
+class Predicted(NamedTuple):
+    """What is kept of N inputs, of all processes."""
+
+    score: Tensor  # (N,), higher = more typical
+    max_softmax: Tensor  # (N,)
+    refused: Tensor  # (N,) bool
+    wrong: Tensor  # (N,) bool; without labels all True
+
+
+def evaluate(
+    detector: FailureDetector, loader: Iterable[Any], ood: Mapping[str, Iterable[Any]] | None = None
+) -> dict[str, float]:
+    """How well a detector finds wrong predictions and out-of-distribution inputs, with the softmax beside it.
+
+    In several processes each gives loaders of its own share, which may be empty, and gets the numbers of all.
+
+    Args:
+        detector: fitted and calibrated.
+        loader: batches (x, label, ...) of in-distribution inputs that are new to classifier and detector, label (n,)
+            int64.
+        ood: name -> batches x or (x, ...) of out-of-distribution inputs; labels are ignored.
+
+    Returns:
+        `accuracy`, and `false_alarm_rate`, the share of the loader's inputs with p <= alpha. For each source, which is
+        `errors` (wrong predictions of the loader) or a name of `ood`: `<source>/n`, `<source>/refused` (the share with
+        p <= alpha), and, against the right predictions, `<source>/auroc` and `<source>/fpr95` (the share accepted where
+        95 % of the right predictions are), each with that of the largest softmax probability as
+        `<source>/softmax_auroc`, `<source>/softmax_fpr95`. `errors/aurc` and `errors/softmax_aurc` are the areas under
+        the risk-coverage curve (see `testing.risk_coverage.aurc`), lower is better. What is undefined, because no
+        prediction is wrong or none is right, is left out.
+
+    Raises:
+        NotFittedError: the detector is not fitted and calibrated.
+        ValueError: a loader without batches, batches without labels.
+    """
+    clean = predict(detector, loader, labelled=True)
+    right = ~clean.wrong
+    found = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
+    found |= _source(ERRORS, clean, right, Predicted(*(value[clean.wrong] for value in clean)))
+    for ours, score in (("aurc", clean.score), ("softmax_aurc", clean.max_softmax)):
+        found[f"{ERRORS}/{ours}"] = float(aurc(score, clean.wrong))
+    for name, batches in (ood or {}).items():
+        found |= _source(name, clean, right, predict(detector, batches, labelled=False))
+    return found
+
+
+@torch.no_grad()
+def predict(detector: FailureDetector, loader: Iterable[Any], *, labelled: bool) -> Predicted:
+    """What `evaluate` keeps of the inputs of a loader, of all processes."""
+    nothing = torch.empty(0, dtype=torch.float64, device=detector.device)
+    parts = [Predicted(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs
+    for batch in loader:
+        x = changed(inputs_of(batch), lambda value: value.to(detector.device))
+        verdict = detector(x)
+        wrong = torch.ones_like(verdict.accept)
+        if labelled:
+            wrong = verdict.prediction != labels_of(batch).to(verdict.prediction)
+        softmax = verdict.logits.softmax(-1).amax(-1)
+        parts.append(Predicted(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
+    found = Predicted(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))
+    if not len(found.score):
+        raise ValueError("loader: expected at least one batch; got none: give a loader that can be read again")
+    return found
+
+
+def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float]:
+    n = len(failures.score)
+    found = {"n": float(n)}
+    if n:
+        found["refused"] = _mean(failures.refused)
+    if n and bool(right.any()):
+        for prefix, good, bad in (
+            ("", clean.score[right], failures.score),
+            ("softmax_", clean.max_softmax[right], failures.max_softmax),
+        ):
+            is_good = torch.arange(len(good) + n, device=good.device) < len(good)
+            found[f"{prefix}auroc"] = float(binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()))
+            found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad))
+    return {f"{name}/{key}": value for key, value in found.items()}
+
+
+def _mean(flags: Tensor) -> float:
+    return float(flags.double().mean())
