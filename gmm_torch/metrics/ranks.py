@@ -11,4 +11,5 @@ def unit_ranks(scores: Tensor) -> Tensor:
     about -100 into the same 0. Its ranking metrics only need the order, which this keeps.
     """
     distinct, rank = torch.unique(scores, return_inverse=True)
-    return rank.double() / max(1, len(distinct) - 1)
+    ranks: Tensor = rank.double()
+    return ranks / max(1, len(distinct) - 1)
