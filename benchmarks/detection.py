@@ -50,7 +50,7 @@ from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.scores import SCORES, Score, make_score
-from gmm_torch.detection.scores.consensus import PARTS, Consensus
+from gmm_torch.detection.scores.combined import PARTS, Combined
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture
@@ -61,7 +61,7 @@ from trainers.data.images import LabelledImages, content_digest
 from trainers.data.ood import build_ood
 from trainers.main import CONF
 
-VIEWS = SCORES["consensus"].views
+VIEWS = SCORES["combined"].views
 ERRORS = "errors"
 HELD_OUT = "held out"  # training images that the classifier was not trained on: no failures, so their area must be 50
 
@@ -297,26 +297,26 @@ class Ours:
         """(group, method) -> areas."""
         found: dict[tuple[str, str], dict[str, float]] = {}
         for views in (VIEWS, VIEWS[:1]):
-            found |= self._consensus(self.detector(make_score("consensus"), views))
+            found |= self._combined(self.detector(make_score("combined"), views))
         for view in VIEWS[1:]:
-            found["views", f"image, {view}"] = self.areas(self.detector(make_score("consensus"), ("identity", view)))
+            found["views", f"image, {view}"] = self.areas(self.detector(make_score("combined"), ("identity", view)))
         for k in (30, 10):
             paper = self.detector(make_score("log_likelihood", n_components=k), VIEWS[:1])
             found["paper", f"log_likelihood, K={k}"] = self.areas(paper)
         for views in (VIEWS, VIEWS[:1]):
-            labelled = self.detector(make_score("labelled_consensus"), views)
+            labelled = self.detector(make_score("labelled_combined"), views)
             found["labels", f"default with labels, views={len(views)}"] = self.areas(labelled)
         for name, kind in SCORES.items():
-            if name not in {"consensus", "labelled_consensus", "log_likelihood", *PARTS}:
+            if name not in {"combined", "labelled_combined", "log_likelihood", *PARTS}:
                 found["score alone", f"{name}, views={len(kind.views)}"] = self.areas(
                     self.detector(make_score(name), kind.views)
                 )
         return found
 
-    def _consensus(self, detector: FailureDetector) -> dict[tuple[str, str], dict[str, float]]:
+    def _combined(self, detector: FailureDetector) -> dict[tuple[str, str], dict[str, float]]:
         """A detector with the default score, and everything else that can be made of the p-values of its parts."""
         score = detector.score
-        assert isinstance(score, Consensus)
+        assert isinstance(score, Combined)
         names, n = list(score.weights), len(detector.extractor.views)
         weights = score.shares()
         log_p = self.everything(detector, score.log_p_values)  # (N, J)

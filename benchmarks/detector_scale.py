@@ -1,4 +1,4 @@
-"""Peak memory of fitting, calibrating and characterising a detector against images, classes and width.
+"""Peak memory of fitting, calibrating a detector and reporting on its components against images, classes and width.
 
     OMP_NUM_THREADS=1 python benchmarks/detector_scale.py [--largest 1000000]
 
@@ -42,7 +42,7 @@ CURVES: dict[str, list[dict[str, Any]]] = {
     "one pass": [{"views": 1}],
 }
 NAMES = {"n": "images fitted", "classes": "classes", "width": "width of the one layer", "one pass": "one pass"}
-PHASES = ("fit", "calibrate", "characterise")
+PHASES = ("fit", "calibrate", "component_report")
 BATCH = 250
 CALIBRATED = 20  # one image to calibrate with for so many to fit to
 MB = 1e6

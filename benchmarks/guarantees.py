@@ -2,7 +2,7 @@
 
     python benchmarks/guarantees.py
 
-Scores come from a real detector (scikit-learn's digits, a small network, a consensus score with three views) and from
+Scores come from a real detector (scikit-learn's digits, a small network, a combined score with three views) and from
 synthetic distributions, one continuous and one of five values. The real images that took part in no fitting are the
 population: whatever is drawn from it has a rate that is known exactly. Writes `benchmarks/results/guarantees.json` and
 the tables of `docs/guarantees.md`, a minute and a half on one core. Exits with 1 where a guarantee is broken.

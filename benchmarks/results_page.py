@@ -28,7 +28,7 @@ SUPERVISIONS = {
     "vat": "VAT",
     "fixmatch": "FixMatch",
 }
-SCORES = {"log_likelihood": "likelihood", "consensus": "consensus"}
+SCORES = {"log_likelihood": "likelihood", "combined": "combined"}
 SOFTMAX = "softmax"
 KEPT = ("auroc", "fpr_at_95_tpr", "mann_whitney_p_holm", "ks_p_holm", "n")
 SETTINGS = ("data.n_labelled", "trainer.max_epochs", "trainer.max_steps", "classifier._target_", "classifier.width")

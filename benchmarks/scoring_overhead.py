@@ -108,7 +108,7 @@ def measure(
         jobs[name] = lambda detector=detector: detector(x)
         jobs[f"{name}: features"] = lambda detector=detector: detector.extractor(x)
         outputs = detector.extractor(x)
-        jobs[f"{name}: judging"] = lambda detector=detector, outputs=outputs: detector.judge(outputs)
+        jobs[f"{name}: judging"] = lambda detector=detector, outputs=outputs: detector.verdict(outputs)
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     by_processor = device.type == "cpu" and torch.get_num_threads() == 1
     times = take_turns(jobs, repeats, time.process_time if by_processor else time.perf_counter, synchronise)

@@ -4,8 +4,8 @@
     python benchmarks/suited_weights.py --networks resnet20,vit_fashion --cache runs/architectures --document
 
 Networks, data and attacks are those of `architectures.py`, with its options; attacked images come from its cache. For
-every scale of the weights of all parts but `agreement`: the cost that is expected on the reference inputs if the
-classifier's probabilities are true, and the areas on the test inputs, means over the seeds.
+every scale of the weights of all parts but `mean_log_probability`: the cost that is expected on the reference inputs
+if the classifier's probabilities are true, and the areas on the test inputs, means over the seeds.
 """
 
 import sys
@@ -21,17 +21,17 @@ from pages import RESULTS, ROOT, fill, save, table
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.scores.consensus import MAX_COST, SCALES, Consensus
+from gmm_torch.detection.scores.combined import MAX_COST, SCALES, Combined
 from gmm_torch.functional.expected_auroc import expected_auroc
 
 PAGE = ROOT / "docs" / "detector.md"
 STEPS = SCALES[::2]
 
 
-def expected_cost(score: Consensus, statistics: Tensor) -> float:
+def expected_cost(score: Combined, statistics: Tensor) -> float:
     """Of the weights as they are scaled now, in points, among inputs with these statistics."""
     probability = score.probability_right(statistics)
-    alone = score.part_scores(statistics)[:, list(score.weights).index("agreement")]
+    alone = score.part_scores(statistics)[:, list(score.weights).index("mean_log_probability")]
     return 100 * float(expected_auroc(alone, probability) - expected_auroc(score.combine(statistics), probability))
 
 
@@ -51,7 +51,7 @@ def by_scale(network: Judged, n_views: int) -> dict[str, Any]:
         calibration = seen[""].rows(split.calibration)
         detector.calibrate_outputs(calibration)
         score = detector.score
-        assert isinstance(score, Consensus)
+        assert isinstance(score, Combined)
         chosen.append(float(score.log_scale.exp()))
         statistics = {name: score.statistics(outputs) for name, outputs in seen.items() if name != "fit"}
         reference = score.statistics(calibration)

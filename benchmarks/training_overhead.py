@@ -3,7 +3,7 @@
     python benchmarks/training_overhead.py [--classifier resnet20] [--threads 2] [--device cuda] [--seconds 240]
 
 Training steps (forward, cross entropy, backward, SGD with momentum) of one network on batches of 128, with and without
-`FeatureTap` and `OnlineMixture.update` (ten full components, the defaults), in turn: a pair takes one of each, the
+`FeatureHook` and `OnlineMixture.update` (ten full components, the defaults), in turn: a pair takes one of each, the
 order within a pair alternates, and a ratio is that of a pair. The median over the pairs counts. Hooks come and go
 outside the clock. The images are noise, which bears on no timing.
 
@@ -29,7 +29,7 @@ from pages import save
 from torch import nn
 from training_page import write_page
 
-from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.online_mixture import OnlineMixture
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
@@ -58,20 +58,20 @@ class Training:
 
     def step(self, online: bool, clock: Callable[[], float]) -> float:
         """Seconds of one training step."""
-        tap = FeatureTap(self.network) if online else None
-        if tap is not None and tap.layer is None:  # the layer is looked for once in a training
-            tap._find(self.network, (self.images,))
+        hook = FeatureHook(self.network) if online else None
+        if hook is not None and hook.layer is None:  # the layer is looked for once in a training
+            hook._find(self.network, (self.images,))
         self.synchronise()
         start = clock()
         self.optimizer.zero_grad()
         F.cross_entropy(self.network(self.images), self.labels).backward()
         self.optimizer.step()
-        if tap is not None:
-            self.online.update(tap.take().features)
+        if hook is not None:
+            self.online.update(hook.take().features)
         self.synchronise()
         seconds = clock() - start
-        if tap is not None:
-            tap.remove()
+        if hook is not None:
+            hook.remove()
         return seconds
 
     def renewal(self, clock: Callable[[], float]) -> tuple[float, int]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from gmm_torch.conformal.p_values import comparable
 from gmm_torch.functional.checks import check_count, check_p_values, check_scores
 
-MEMORY = 4_000_000  # numbers at a time in the reassignments
+MAX_NUMBERS = 4_000_000  # numbers at a time in the reassignments
 
 Statistic = Literal["fisher", "rank_sum", "kolmogorov"]
 
@@ -56,7 +56,7 @@ def batch_p_value(
     observed = measure((order < len(batch))[None].double())
     generator = torch.Generator().manual_seed(seed)
     at_least = 0
-    chunk = max(1, MEMORY // len(pooled))
+    chunk = max(1, MAX_NUMBERS // len(pooled))
     for start in range(0, n_permutations, chunk):
         shape = (min(chunk, n_permutations - start), len(pooled))
         chosen = torch.rand(shape, generator=generator, dtype=torch.float64).topk(len(batch), 1).indices

@@ -38,7 +38,7 @@ class MondrianCalibration(nn.Module):
             groups have false alarm rates closer to alpha.
     """
 
-    name = "by_class"
+    name = "mondrian"
     scores: Tensor
     classes: Tensor
     needed: Tensor

@@ -29,7 +29,7 @@ class UnattainableRiskError(ValueError):
 
 
 @dataclass(frozen=True)
-class Selection:
+class AcceptanceRule:
     """A line, and what the labelled inputs say about it.
 
     Attributes:
@@ -69,7 +69,7 @@ def select_alpha(
     delta: float = 0.1,
     alphas: Sequence[float] = ALPHAS,
     n_starts: int = 4,
-) -> Selection:
+) -> AcceptanceRule:
     """The smallest alpha with P(wrong | p > alpha) <= target, with confidence 1 - delta over labelled sets.
 
     Fixed-sequence testing with several starts (Angelopoulos, Bates, Candes, Jordan, Lei 2021, "Learn then
@@ -111,7 +111,7 @@ def select_alpha(
 
 def select_threshold(
     scores: Tensor, errors: Tensor, target: float, delta: float = 0.1, n_candidates: int = 32
-) -> Selection:
+) -> AcceptanceRule:
     """The lowest threshold with P(wrong | score > threshold) <= target, with confidence 1 - delta over labelled sets.
 
     The candidates are the scores of `n_candidates` evenly spaced ranks. Given such a score, the inputs strictly above
@@ -141,14 +141,14 @@ def select_threshold(
     return _answer(tries, passed[-1] if passed else -1, level)
 
 
-def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level: float, delta: float) -> Selection:
+def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level: float, delta: float) -> AcceptanceRule:
     accepted = scores > threshold
     n_accepted, n_errors = int(accepted.sum()), int(errors.bool()[accepted].sum())
     bound = upper_bound(n_errors, n_accepted, 1 - level)
-    return Selection(threshold, n_accepted, n_errors, len(scores), bound, target, delta)
+    return AcceptanceRule(threshold, n_accepted, n_errors, len(scores), bound, target, delta)
 
 
-def _answer(tries: list[Selection], best: int, level: float) -> Selection:
+def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceRule:
     if best >= 0:
         return tries[best]
     least = min(tries, key=lambda selection: selection.risk_bound)

@@ -2,7 +2,7 @@
 
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.detection.detector import FailureDetector
-from gmm_torch.detection.explanation.component_report import Characterisation
+from gmm_torch.detection.explanation.component_report import ComponentReport
 from gmm_torch.detection.explanation.explanation import Explanation
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
@@ -10,7 +10,7 @@ from gmm_torch.detection.verdict import Verdict
 
 __all__ = [
     "Calibration",
-    "Characterisation",
+    "ComponentReport",
     "Explanation",
     "FailureDetector",
     "FeatureExtractor",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection.explanation.component_report import Characterisation, characterise
-from gmm_torch.detection.explanation.examples import Memory
+from gmm_torch.detection.explanation.component_report import ComponentReport, component_report
+from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
@@ -23,8 +23,8 @@ from gmm_torch.detection.features.inputs import (
     changed,
     check_loader,
     has_labels,
+    inputs_given,
     inputs_of,
-    judged_of,
     labels_of,
 )
 from gmm_torch.detection.features.outputs import Outputs
@@ -46,11 +46,11 @@ from gmm_torch.detection.files.storage import (
     write_detector,
 )
 from gmm_torch.detection.mixtures.usage import warn_of_unused_components
-from gmm_torch.detection.mixtures.valid_range import Domain
+from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.scores.base import at_most
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.streaming.faults import Faults
+from gmm_torch.detection.streaming.finite_check import FiniteCheck
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.summary import summary
@@ -87,7 +87,7 @@ class FailureDetector(nn.Module):
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
         covariance_type: of the mixtures of the default score, "full" unless given.
-        score: a score, with its own options, or None for `Consensus`, the best over all sources of failure.
+        score: a score, with its own options, or None for `Combined`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
             Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images: not
             of shape (N, C, H, W) with 1, 3 or 4 channels and sides of 5 pixels at least. A spectrogram of one channel
@@ -112,8 +112,8 @@ class FailureDetector(nn.Module):
     extractor: FeatureExtractor
     score: Score
     calibration: Calibration | MondrianCalibration
-    memory: Memory
-    domain: Domain
+    examples: Examples
+    valid_range: ValidRange
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class FailureDetector(nn.Module):
                 f"{', '.join(f'{name}={value!r}' for name, value in options.items())} and score {score.name!r}: "
                 "give them to the score"
             )
-        self.score = make_score("consensus", **options) if score is None else score
+        self.score = make_score("combined", **options) if score is None else score
         if isinstance(views, int) and not 1 <= views <= len(self.score.views):
             raise ValueError(f"views: the score {self.score.name} has 1 to {len(self.score.views)}; got {views}")
         chosen = self.score.views[:views] if views is None or isinstance(views, int) else views
@@ -157,8 +157,8 @@ class FailureDetector(nn.Module):
         self.views_by_default = views is None
         self._chosen_views = self.extractor.views
         self.calibration = Calibration() if calibration is None else calibration
-        self.memory = Memory()
-        self.domain = Domain()
+        self.examples = Examples()
+        self.valid_range = ValidRange()
         self.alpha = alpha
         self.seed = seed
         self.n_fitted = self.n_kept = 0
@@ -205,7 +205,7 @@ class FailureDetector(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """In which it computes: float32, or float64 where it was fitted to such outputs or moved to that type."""
-        return self.domain.largest.dtype
+        return self.valid_range.largest.dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert; only the classifier becomes narrower than float32."""
@@ -241,7 +241,7 @@ class FailureDetector(nn.Module):
         check_loader(batches)
         optional = self.score.ever_needs_labels
         device = self.device
-        faults = Faults()
+        finite = FiniteCheck()
         for batch in batches:
             x = changed(inputs_of(batch), lambda value: value.to(device))
             if self.views_by_default and not self.widths:
@@ -249,9 +249,9 @@ class FailureDetector(nn.Module):
             outputs = self.extractor(x)
             if (optional and has_labels(batch)) if labels is None else labels:
                 outputs = outputs._replace(labels=labels_of(batch).to(device))
-            faults.add(outputs)
+            finite.add(outputs)
             yield outputs.with_keys_of(x)
-        faults.check(together=together)
+        finite.check(together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
@@ -298,9 +298,9 @@ class FailureDetector(nn.Module):
         if n_held_out:
             self.score.hold_out(in_chunks(self.score.statistics, held_out))
         warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
-        self.memory.build(self.score.models(), self._n_classes)
-        self.memory.fit(self.score.models(), outputs)
-        self.domain.fit(outputs)
+        self.examples.build(self.score.models(), self._n_classes)
+        self.examples.fit(self.score.models(), outputs)
+        self.valid_range.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
         self._calibrated_in("")
@@ -313,7 +313,7 @@ class FailureDetector(nn.Module):
     def _build(self, widths: dict[str, int], n_classes: int) -> None:
         self.widths, self._n_classes = widths, n_classes
         self.score.build(widths, len(self.extractor.views), n_classes)
-        self.domain.build(len(widths))
+        self.valid_range.build(len(widths))
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
         """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
@@ -337,7 +337,7 @@ class FailureDetector(nn.Module):
     def reduce(self, outputs: Outputs) -> Reduced:
         """What `calibrate` keeps of inputs: the statistics of the score, and a few numbers more."""
         outputs = outputs.to(self.dtype)
-        prediction, inside = outputs.own_logits.argmax(-1), self.domain(outputs)
+        prediction, inside = outputs.own_logits.argmax(-1), self.valid_range(outputs)
         return Reduced(self.score.statistics(outputs), prediction, inside, outputs.own_keys, outputs.precision)
 
     @torch.inference_mode(False)
@@ -361,7 +361,7 @@ class FailureDetector(nn.Module):
             order = reduced.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
             n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
-            self.score.refer(reduced.rows(order[:n_reference]).statistics)
+            self.score.set_reference(reduced.rows(order[:n_reference]).statistics)
             reduced = reduced.rows(order[n_reference:])
         with full_precision(reduced.statistics.device):
             score = self.score.combine(reduced.statistics)
@@ -382,19 +382,15 @@ class FailureDetector(nn.Module):
             NotFittedError: before `fit` and `calibrate`.
         """
         self._check_fitted()
-        return self.judge(self.extractor(judged_of(x, self.classifier)))
-
-    def judge(self, outputs: Outputs) -> Verdict:
-        """`forward`, from outputs that are already there."""
-        self._check_fitted()
-        outputs = outputs.to(self.dtype)
-        return self.judge_scores(outputs, self.score(outputs))
+        return self.verdict(self.extractor(inputs_given(x, self.classifier)))
 
     @precisely
-    def judge_scores(self, outputs: Outputs, score: Tensor) -> Verdict:
-        """`judge`, from scores (N,) of the outputs that are already there."""
+    def verdict(self, outputs: Outputs, score: Tensor | None = None) -> Verdict:
+        """`forward`, from outputs that are already there, and their scores (N,) where these are too."""
+        self._check_fitted()
+        outputs = outputs.to(self.dtype)
         self._check_precision(outputs)
-        score = self._bounded(score, outputs)
+        score = self._bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
@@ -404,7 +400,7 @@ class FailureDetector(nn.Module):
     def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self._check_fitted()
-        return self._margin(self.extractor(judged_of(x, self.classifier)).to(self.dtype))
+        return self._margin(self.extractor(inputs_given(x, self.classifier)).to(self.dtype))
 
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
@@ -430,9 +426,9 @@ class FailureDetector(nn.Module):
         )
 
     def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
-        """Minus infinity where an input is out of the score's domain or the score is not a number: nothing is lower."""
+        """Minus infinity where an input is outside the valid range or the score is not a number: nothing is lower."""
         score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        return torch.where(self.domain(outputs), score, -torch.inf)
+        return torch.where(self.valid_range(outputs), score, -torch.inf)
 
     # ---- explaining
 
@@ -458,7 +454,7 @@ class FailureDetector(nn.Module):
             ValueError: fewer class names than classes.
         """
         self._check_fitted()
-        outputs = self.extractor(judged_of(x, self.classifier))
+        outputs = self.extractor(inputs_given(x, self.classifier))
         return self.explain_outputs(outputs, class_names, n_features=n_features, n_nearest=n_nearest)
 
     @torch.no_grad()
@@ -475,16 +471,16 @@ class FailureDetector(nn.Module):
         return explain(
             self.score,
             self.extractor,
-            self.memory,
+            self.examples,
             outputs,
-            self.judge_scores(outputs, breakdown.score),
+            self.verdict(outputs, breakdown.score),
             breakdown,
             n_features=n_features,
             n_nearest=n_nearest,
             class_names=class_names,
         )
 
-    def characterise(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, Characterisation]:
+    def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
         """Where the classifier errs: the components of each mixture, ranked by error rate on labelled inputs.
 
         `explain` knows the error rates of the components from then on. No verdict depends on them.
@@ -509,33 +505,25 @@ class FailureDetector(nn.Module):
                 labels.append(labels_of(batch))
                 yield batch
 
-        chunks = Chunks(self.places)
+        chunks = Chunks(self.components)
         for outputs in self._stream(watched(), together=True):
             chunks.add(outputs)
         component, prediction = (torch.cat(each) for each in zip(*chunks.end(), strict=True))
         found = (component, prediction, torch.cat(labels).to(prediction))
-        return self.characterise_places(*map(gather_rows, found), confidence=confidence)
-
-    def characterise_outputs(
-        self, outputs: Outputs, labels: Tensor, *, confidence: float = 0.95
-    ) -> dict[str, Characterisation]:
-        """`characterise`, from outputs that are already there and labels (N,)."""
-        self._check_fitted()
-        component, prediction = (torch.cat(each) for each in zip(*map(self.places, outputs.chunks(CHUNK)), strict=True))
-        return self.characterise_places(component, prediction, labels, confidence=confidence)
+        return self.report_components(*map(gather_rows, found), confidence=confidence)
 
     @learning
-    def places(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """What `characterise` keeps of inputs: components (N, J) of the J mixtures, and predicted classes (N,)."""
+    def components(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """What `component_report` keeps of inputs: components (N, J) of the J mixtures, and predicted classes (N,)."""
         outputs = outputs.to(self.dtype)
         return self.score.components(outputs), outputs.own_logits.argmax(-1)
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def characterise_places(
+    def report_components(
         self, component: Tensor, prediction: Tensor, labels: Tensor, *, confidence: float = 0.95
-    ) -> dict[str, Characterisation]:
-        """`characterise`, from what `places` kept and labels (N,)."""
+    ) -> dict[str, ComponentReport]:
+        """`component_report`, from what `components` kept and labels (N,)."""
         labels = labels.to(prediction)
         if labels.shape != prediction.shape:
             raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {tuple(labels.shape)}")
@@ -544,9 +532,9 @@ class FailureDetector(nn.Module):
                 f"labels: expected 0 to {self._n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: "
                 "leave inputs without a class out"
             )
-        self.memory.observe(component, prediction, labels)
+        self.examples.observe(component, prediction, labels)
         return {
-            name: characterise(own, prediction, labels, model.mixture.n_components, confidence)
+            name: component_report(own, prediction, labels, model.mixture.n_components, confidence)
             for own, (name, model) in zip(component.unbind(1), self.score.models().items(), strict=True)
         }
 
@@ -588,8 +576,8 @@ class FailureDetector(nn.Module):
         with at_most(self.score, _most_components(part_of(tensors, "score"))):
             self._build(widths, n_classes)
         self.score.reserve(_shapes(part_of(tensors, "score")))
-        self.memory.build(self.score.models(), n_classes)
-        self.memory.reserve(_shapes(part_of(tensors, "memory")))
+        self.examples.build(self.score.models(), n_classes)
+        self.examples.reserve(_shapes(part_of(tensors, "examples")))
         for name, part in self._parts().items():
             match_types(part, part_of(tensors, name))
 
@@ -627,7 +615,7 @@ class FailureDetector(nn.Module):
 
     def _parts(self) -> dict[str, nn.Module]:
         """What is sized by the description of a file, by the name that its tensors begin with there."""
-        return {"score": self.score, "memory": self.memory, "domain": self.domain}
+        return {"score": self.score, "examples": self.examples, "valid_range": self.valid_range}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool = True) -> Self:
@@ -697,7 +685,7 @@ class FailureDetector(nn.Module):
         for module in self.score.modules():
             if isinstance(module, GaussianMixture):
                 module.require_fitted()
-        self.memory.check(self.n_fitted, self._n_classes)
+        self.examples.check(self.n_fitted, self._n_classes)
         self.calibration.threshold(self.alpha)  # there is one
         self.calibration.target(self.alpha)
 

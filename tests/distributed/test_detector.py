@@ -33,9 +33,9 @@ def about(fitting: Tensor, calibration: Tensor, most: int) -> dict[str, Tensor]:
     detector = FailureDetector(network(), n_components=2, views=1).fit(fitting.split(60))
     detector.calibrate(calibration.split(45))
     labels = torch.zeros(len(calibration), dtype=torch.long)
-    detector.characterise(zip(calibration.split(45), labels.split(45), strict=True))
+    detector.component_report(zip(calibration.split(45), labels.split(45), strict=True))
     verdict = detector(images(100, 3))
-    index, labelled = detector.memory.index, detector.memory.mixtures[0].labelled.sum()
+    index, labelled = detector.examples.index, detector.examples.mixtures[0].labelled.sum()
     counts = torch.tensor([detector.n_fitted, detector.n_kept, len(detector.calibration.scores), int(labelled)])
     return {"score": verdict.score, "p_value": verdict.p_value, "index": index, "counts": counts}
 

@@ -159,7 +159,7 @@ def made_up(size: int) -> dict[str, Any]:
     import copy
 
     pairs = zip(split("test").split(size), labels("test").split(size), strict=True)
-    return {name: repr(found) for name, found in copy.deepcopy(detector()).characterise(list(pairs)).items()}
+    return {name: repr(found) for name, found in copy.deepcopy(detector()).component_report(list(pairs)).items()}
 
 
 def table() -> list[Row]:

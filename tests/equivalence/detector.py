@@ -138,7 +138,7 @@ def accepted(found: FailureDetector, how: str) -> Tensor:
 @cache
 def small(n: int, kind: str = "marginal") -> FailureDetector:
     """A detector of `log_likelihood` with n calibration images, so that alpha (n + 1) is a whole number."""
-    calibration = {"marginal": Calibration, "by_class": partial(MondrianCalibration, 10)}[kind]()
+    calibration = {"marginal": Calibration, "mondrian": partial(MondrianCalibration, 10)}[kind]()
     found = new_detector(score=make_score("log_likelihood", n_components=K_SMALL), calibration=calibration)
     return found.fit(split("fit").split(100)).calibrate([split("calibration")[:n]])
 
@@ -220,8 +220,8 @@ def table() -> list[Row]:
         {
             "detector(x)": one,
             "again": one,
-            "judge(outputs)": lambda: about(lambda x: detector().judge(detector().extractor(x))),
-            "judge_scores(outputs, score)": lambda: about(_by_scores),
+            "verdict(outputs)": lambda: about(lambda x: detector().verdict(detector().extractor(x))),
+            "verdict(outputs, score)": lambda: about(_by_scores),
             "explain(x).verdict": lambda: about(lambda x: detector().explain(x).verdict),
             "explain_outputs(outputs).verdict": lambda: about(
                 lambda x: detector().explain_outputs(detector().extractor(x)).verdict
@@ -251,12 +251,12 @@ def table() -> list[Row]:
         "a verdict on clean images",
         {
             "detector(x)": lambda: tuple(detector()(clean)),
-            "judge(outputs of a loader)": near(
-                lambda: tuple(detector().judge(detector().outputs(clean.split(50)))), CLOSE
+            "verdict(outputs of a loader)": near(
+                lambda: tuple(detector().verdict(detector().outputs(clean.split(50)))), CLOSE
             ),
             "batches (x, label) of a loader": near(
                 lambda: tuple(
-                    detector().judge(detector().outputs(DataLoader(TensorDataset(clean, labels("test")), 64)))
+                    detector().verdict(detector().outputs(DataLoader(TensorDataset(clean, labels("test")), 64)))
                 ),
                 CLOSE,
             ),
@@ -274,7 +274,7 @@ def table() -> list[Row]:
             "weights in float64": near(lambda: half_precision_classifier(torch.float64), 0.01, 0),
         },
     )
-    for n, kind in ((19, "marginal"), (39, "marginal"), (199, "marginal"), (399, "by_class")):
+    for n, kind in ((19, "marginal"), (39, "marginal"), (199, "marginal"), (399, "mondrian")):
         found = partial(small, n, kind)
         ways: dict[str, Callable[[], Any] | Way] = {
             "accept": lambda f=found: f()(asked_about()).accept,
@@ -295,7 +295,7 @@ def table() -> list[Row]:
         },
     )
     rows += _fits(ask)
-    for name, atol in (("depth_agreement", 0.01), ("consensus", 0.15)):
+    for name, atol in (("depth_consistency", 0.01), ("combined", 0.15)):
         rows += ask(
             f"{name} after a fit to 24,000 features",
             {
@@ -345,12 +345,12 @@ def table() -> list[Row]:
         "p-values with one class",
         {
             "marginal": lambda: Calibration().fit(_scores(), ALPHA).p_value(_scores() + 0.01),
-            "by_class": lambda: (
+            "mondrian": lambda: (
                 MondrianCalibration(1)
                 .fit(_scores(), ALPHA, predictions=torch.zeros(len(_scores()), dtype=torch.long))
                 .p_value(_scores() + 0.01, torch.zeros(len(_scores()), dtype=torch.long))
             ),
-            "by_class, all classes pooled": lambda: (
+            "mondrian, all classes pooled": lambda: (
                 MondrianCalibration(10, min_size=len(_scores()))
                 .fit(_scores(), ALPHA, predictions=torch.arange(len(_scores())) % 10)
                 .p_value(_scores() + 0.01, torch.arange(len(_scores())) % 10)
@@ -359,7 +359,7 @@ def table() -> list[Row]:
     )
     for kind, make in (
         ("marginal", Calibration),
-        ("by_class", partial(MondrianCalibration, 10)),
+        ("mondrian", partial(MondrianCalibration, 10)),
         ("conditional", partial(ConditionalCalibration, method="dkw")),
     ):
         rows += ask(
@@ -428,7 +428,7 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
 
 def _by_scores(x: Tensor) -> Verdict:
     found = detector().extractor(x)
-    return detector().judge_scores(found, detector().score(found))
+    return detector().verdict(found, detector().score(found))
 
 
 def _in_double() -> Answer:

@@ -132,7 +132,7 @@ def make_detector(score: str, calibration: Any = None) -> FailureDetector:
 
 def damaged_detector(folder: Path) -> Parser:
     """Damaged bytes: refused, or the p-values of the whole file."""
-    detector = make_detector("consensus")
+    detector = make_detector("combined")
     detector.save(folder / "whole")
     whole, expected = (folder / "whole").read_bytes(), detector(probes())
 
@@ -149,7 +149,7 @@ def damaged_detector(folder: Path) -> Parser:
 def hostile_detector(folder: Path) -> Parser:
     """A description or tensors made to harm, in a file that is sound otherwise: refused, or a detector that works."""
     seeds = []
-    for score in ("consensus", "max_softmax", "log_likelihood", "class_conditional", "depth_agreement"):
+    for score in ("combined", "max_softmax", "log_likelihood", "class_conditional", "depth_consistency"):
         for calibration in CALIBRATIONS:
             make_detector(score, calibration).save(folder / "seed")
             seeds.append(read_detector(folder / "seed"))

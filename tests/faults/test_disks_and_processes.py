@@ -45,7 +45,7 @@ def full_disk(n_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_the_detector_that_was_there(tmp_path):
     path = tmp_path / "detector.safetensors"
-    detector = make_detector("consensus")
+    detector = make_detector("combined")
     detector.save(path)
     whole = path.read_bytes()
     for n_bytes in (0, 100, len(whole) - 1):

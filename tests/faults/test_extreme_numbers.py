@@ -10,13 +10,13 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibrations import CALIBRATIONS
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.valid_range import Domain
+from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import SCORES, make_score
 from gmm_torch.errors import ConvergenceWarning
 
 N_CLASSES, SIDE = 3, 6
 EXTREME = (torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38)
-OPTIONS = {"by_class": {"n_classes": N_CLASSES}, "conditional": {"delta": 0.5}}
+OPTIONS = {"mondrian": {"n_classes": N_CLASSES}, "conditional": {"delta": 0.5}}
 
 contract = pytest.mark.parametrize(("score", "calibration"), [(s, c) for s in SCORES for c in CALIBRATIONS])
 
@@ -148,7 +148,7 @@ def test_the_domain_has_no_overflow_and_no_floor_above_zero():
         value = torch.tensor(numbers)[:, None, None]
         return Outputs(value, {"a": torch.zeros_like(value)})
 
-    domain = Domain().fit(of(1e38, -3.0))
-    assert domain(of(-1e38, 0.0, torch.inf, torch.nan)).tolist() == [True, True, False, False]
-    domain.fit(of(0.0))
-    assert domain(of(999.0, 1001.0)).tolist() == [True, False]
+    valid_range = ValidRange().fit(of(1e38, -3.0))
+    assert valid_range(of(-1e38, 0.0, torch.inf, torch.nan)).tolist() == [True, True, False, False]
+    valid_range.fit(of(0.0))
+    assert valid_range(of(999.0, 1001.0)).tolist() == [True, False]

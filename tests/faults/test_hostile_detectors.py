@@ -16,7 +16,7 @@ from tests.faults.watch import bounded_memory, no_code, no_hang
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "detector.safetensors"
-    make_detector("consensus").save(path)
+    make_detector("combined").save(path)
     return path.read_bytes()
 
 
@@ -86,7 +86,7 @@ def test_classes_by_the_million_for_a_table_of_pairs_are_refused(tmp_path):
     path = tmp_path / "detector.safetensors"
     make_detector("max_softmax").save(path)
     options = {"n_classes": 2**24, "min_size": None}
-    rewrite(path, lambda spec: spec | {"calibration": {"name": "by_class", "options": options}})
+    rewrite(path, lambda spec: spec | {"calibration": {"name": "mondrian", "options": options}})
     with pytest.raises(FileFormatError, match="at most 16384"):
         load(path)
 
@@ -141,10 +141,10 @@ def test_a_mixture_that_was_never_fitted_is_refused(path):
 )
 def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name, value):
     file = read_detector(path)
-    changed = file.tensors[f"memory.{name}"].clone()
+    changed = file.tensors[f"examples.{name}"].clone()
     changed.view(-1)[0] = value
-    write_detector(path, DetectorFile(file.spec, file.tensors | {f"memory.{name}": changed}))
-    with pytest.raises(FileFormatError, match="memory"):
+    write_detector(path, DetectorFile(file.spec, file.tensors | {f"examples.{name}": changed}))
+    with pytest.raises(FileFormatError, match="examples"):
         load(path)
 
 

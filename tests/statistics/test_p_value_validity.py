@@ -65,14 +65,14 @@ def test_random_splits_of_one_pool_of_images_are_valid_too():
         for _ in range(120):
             order = torch.randperm(200, generator=generator)
             detector.calibrate_outputs(outputs.rows(order[:70]))
-            p = detector.judge(outputs.rows(order[70:])).p_value
+            p = detector.verdict(outputs.rows(order[70:])).p_value
             rates.append([float((p <= a).double().mean()) for a in (0.1, 0.2, 0.5)])
         found = torch.tensor(rates, dtype=torch.float64)
         excess = found.mean(0) - torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
         assert (excess <= 3.5 * found.std(0) / len(found) ** 0.5).all()
 
 
-@pytest.mark.parametrize("name", ["right_wrong_ratio", "labelled_consensus"])
+@pytest.mark.parametrize("name", ["right_wrong_ratio", "labelled_combined"])
 def test_p_values_are_valid_where_the_score_has_learned_from_labels_of_the_calibration_set(name):
     """200 calibration sets of 60 inputs, each with a test input of its own, all drawn afresh.
 
@@ -94,7 +94,7 @@ def test_p_values_are_valid_where_the_score_has_learned_from_labels_of_the_calib
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelsWarning)  # now and then there is no wrong prediction at all
             detector.calibrate_outputs(outputs.rows(rows))
-        p.append(detector.judge(outputs.rows(slice(61 * i + 60, 61 * i + 61))).p_value)
+        p.append(detector.verdict(outputs.rows(slice(61 * i + 60, 61 * i + 61))).p_value)
     p_value = torch.cat(p)
     for a in (0.1, 0.2, 0.5):
         alarms = int((p_value <= a).sum())

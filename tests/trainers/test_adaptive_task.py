@@ -37,7 +37,7 @@ def test_metrics_hold_every_curve(folder):
     found = metrics["evasion"]
     curves = {(curve["defence"], curve["attack"]): curve for curve in found["curves"]}
     expected = {
-        (name, attack) for name in ("consensus", "max_softmax") for attack in ("pgd", "guarded", "imitation", "any")
+        (name, attack) for name in ("combined", "max_softmax") for attack in ("pgd", "guarded", "imitation", "any")
     }
     assert set(curves) == {("none", "any")} | expected
     for curve in curves.values():
@@ -47,12 +47,12 @@ def test_metrics_hold_every_curve(folder):
         assert small <= large
     for i in range(2):
         evaded = {key: curve["points"][i]["n_evaded"] for key, curve in curves.items()}
-        for name in ("consensus", "max_softmax"):
+        for name in ("combined", "max_softmax"):
             parts = [evaded[name, attack] for attack in ("pgd", "guarded", "imitation")]
             assert max(parts) <= evaded[name, "any"] <= min(sum(parts), evaded["none", "any"])
-    assert curves["consensus", "any"]["points"][1]["n_evaded"] > 0
+    assert curves["combined", "any"]["points"][1]["n_evaded"] > 0
     assert {"adversarial/pgd 20", "adversarial/pgd 60", "errors"} <= set(metrics["sources"])
-    assert set(found["false_alarms"]) == {"consensus", "max_softmax"}
+    assert set(found["false_alarms"]) == {"combined", "max_softmax"}
     assert found["attacks"]["guarded"] == {"steps": 5, "restarts": 1, "step_sizes": [0.25, 0.1], "draws": 1}
 
 

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import binary_auroc
 from torchvision.utils import make_grid, save_image
 
 from gmm_torch.detection.features.extractor import evaluating
-from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.detection.features.layers import PENULTIMATE
 from gmm_torch.distributed import gather_objects
 from gmm_torch.files import atomic_path
@@ -42,7 +42,7 @@ class OnlineMixtureMonitor(Callback):
 
     Args:
         n_components, covariance_type, window, every, reg_covar, seed: see `OnlineMixture`.
-        layer, pooling: see `FeatureTap`.
+        layer, pooling: see `FeatureHook`.
         exact_passes: largest number of EM iterations at the end of the training, over features in evaluation mode; 0
             for none. The mixture is then as good as one fitted afterwards. The images are those that a fit afterwards
             would see, of `mixture_dataloader()` of the Trainer's data module, or without one those of the train loader.
@@ -50,7 +50,7 @@ class OnlineMixtureMonitor(Callback):
 
     Attributes:
         online: the `OnlineMixture`; its state is saved with the Trainer's checkpoints.
-        tap: the `FeatureTap`, while a fit lasts.
+        hook: the `FeatureHook`, while a fit lasts.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class OnlineMixtureMonitor(Callback):
         self.layer, self.pooling = layer, pooling
         self.exact_passes = exact_passes
         self.n_images = n_images
-        self.tap: FeatureTap | None = None
+        self.hook: FeatureHook | None = None
         self._restored: dict[str, Any] | None = None
         self._before: GaussianMixture | None = None  # at the last validation
         self._scores: list[Tensor] = []
@@ -93,7 +93,7 @@ class OnlineMixtureMonitor(Callback):
             raise ValueError(
                 f"online mixture: expected a module with a `classifier`; {type(pl_module).__name__} has none"
             )
-        self.tap = FeatureTap(classifier, self.layer, pooling=self.pooling)
+        self.hook = FeatureHook(classifier, self.layer, pooling=self.pooling)
         if self._restored is not None:
             self.online.load_state_dict(self._restored["online"], pl_module.device)
             before = self._restored["before"]
@@ -118,8 +118,8 @@ class OnlineMixtureMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take in the features of the step."""
-        assert self.tap is not None
-        self.online.update(self.tap.take().features)
+        assert self.hook is not None
+        self.online.update(self.hook.take().features)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the exact passes, if asked to."""
@@ -128,9 +128,9 @@ class OnlineMixtureMonitor(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off."""
-        if self.tap is not None:
-            self.tap.remove()
-            self.tap = None
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off."""
@@ -150,9 +150,9 @@ class OnlineMixtureMonitor(Callback):
         """Score a batch."""
         if not (self._watches(trainer) and self.online.started):
             return
-        assert self.tap is not None
+        assert self.hook is not None
         images, labels = batch[0], batch[1]
-        caught = self.tap.take()
+        caught = self.hook.take()
         score = self.online.mixture.log_prob(caught.features)
         self._scores.append(score)
         self._wrong.append(caught.logits.argmax(1) != labels)
@@ -196,7 +196,7 @@ class OnlineMixtureMonitor(Callback):
     # ---- pieces
 
     def _watches(self, trainer: Trainer) -> bool:
-        return self.tap is not None and not trainer.sanity_checking
+        return self.hook is not None and not trainer.sanity_checking
 
     def _start_validation(self) -> None:
         self._scores, self._wrong, self._unlikely = [], [], None
@@ -221,13 +221,13 @@ class OnlineMixtureMonitor(Callback):
 
     @torch.no_grad()
     def _final_features(self, trainer: Trainer) -> Tensor:
-        tap, kept = self.tap, getattr(getattr(trainer, "datamodule", None), "mixture_dataloader", None)
-        assert tap is not None
+        hook, kept = self.hook, getattr(getattr(trainer, "datamodule", None), "mixture_dataloader", None)
+        assert hook is not None
         loader: Any = trainer.train_dataloader if kept is None else kept()
         parts = []
-        with evaluating(tap.classifier), trainer.precision_plugin.forward_context():
+        with evaluating(hook.classifier), trainer.precision_plugin.forward_context():
             for batch in loader:
                 images = trainer.strategy.batch_to_device(batch)[0]
-                tap.classifier(images)
-                parts.append(tap.take().features)
+                hook.classifier(images)
+                parts.append(hook.take().features)
         return torch.cat(parts)

@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.files.storage import fingerprint
-from gmm_torch.detection.streaming.faults import Faults
+from gmm_torch.detection.streaming.finite_check import FiniteCheck
 from gmm_torch.detection.streaming.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
 from gmm_torch.em.batches import first_of
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.run import Run
 
 FEATURES = "features."
-OPTIONAL = ("labels", "keys", "place")
+OPTIONAL = ("labels", "keys", "position")
 
 
 def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:
@@ -102,16 +102,16 @@ def _depends_on(run: Run, detector: FailureDetector, split: str) -> Mapping[str,
 def _extract(
     run: Run, detector: FailureDetector, loader: DataLoader[Any], split: str, take: Callable[[Outputs], object]
 ) -> None:
-    faults = Faults()
+    finite = FiniteCheck()
 
     def checked(outputs: Outputs) -> None:
-        faults.add(outputs)
+        finite.add(outputs)
         take(outputs)
 
     module = OutputsModule(detector.extractor, checked, labels=detector.score.ever_needs_labels)
     run.predict(module, loader, f"features of the {split} split")
     detector.to(run.device)  # a Trainer leaves what it ran on the CPU
-    faults.check()
+    finite.check()
 
 
 def write_outputs(drawn: Drawn, path: Path) -> None:

@@ -72,7 +72,7 @@ class EvaluationModule(lightning.LightningModule):
     def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Scored:
         """`Scored` of a batch x or (x, ...)."""
         outputs = self.detector.extractor(first_of(batch))
-        verdict = self.detector.judge(outputs)
+        verdict = self.detector.verdict(outputs)
         components = self.detector.score.components(outputs)
         component = components[:, 0] if components.shape[1] else torch.full_like(verdict.prediction, -1)
         features = list(outputs.features.values())[-1][:, 0]

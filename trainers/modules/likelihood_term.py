@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.devices import full_precision
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.mixture import GaussianMixture
@@ -71,7 +71,7 @@ class LikelihoodTerm(nn.Module):
         self.reg_covar = reg_covar
         self.online = OnlineMixture(n_components, covariance_type, window=window, reg_covar=reg_covar, seed=seed)
         self.trained: GaussianMixture | None = None
-        self.tap: FeatureTap | None = None
+        self.hook: FeatureHook | None = None
 
     def prepare(self, classifier: nn.Module) -> None:
         """Make the parameters that an optimizer moves, where there are such, before it is made.
@@ -89,13 +89,13 @@ class LikelihoodTerm(nn.Module):
 
     def listen(self, classifier: nn.Module) -> None:
         """Catch the features of the classifier from now on."""
-        self.tap = FeatureTap(classifier)
+        self.hook = FeatureHook(classifier)
 
     def stop(self) -> None:
         """Take the hooks off."""
-        if self.tap is not None:
-            self.tap.remove()
-            self.tap = None
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
 
     def renew(self) -> None:
         """End an epoch: see `OnlineMixture.refit`."""
@@ -112,9 +112,9 @@ class LikelihoodTerm(nn.Module):
             RuntimeError: there was none.
             SolverError: with "implicit", EM does not settle on the batch.
         """
-        if self.tap is None:
+        if self.hook is None:
             raise RuntimeError("likelihood: expected listen(classifier) before the first forward pass")
-        z = self.tap.take().features
+        z = self.hook.take().features
         with full_precision(z.device):
             z = F.batch_norm(z.float(), None, None, training=True)
             z = z + self.reg_covar**0.5 * torch.randn_like(z)

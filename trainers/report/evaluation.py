@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.component_report import Characterisation, Share
+from gmm_torch.detection.explanation.component_report import ComponentReport, Share
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.report.words import class_name, in_words
 
@@ -30,13 +30,13 @@ class Components:
     """What labelled images say about the components of one mixture.
 
     Attributes:
-        found: the characterisation by the clean test images.
+        found: the report by the clean test images.
         component: (n_test,) the component of each of them, in the order of the table.
         held_out: (K, 2), labelled calibration images of each component, and how many are predicted wrongly; None where
             the detector was given no labels.
     """
 
-    found: Characterisation
+    found: ComponentReport
     component: NDArray[np.integer[Any]]
     held_out: NDArray[np.integer[Any]] | None = None
 

@@ -52,7 +52,7 @@ class ComponentSummary:
 
 
 @dataclass(frozen=True)
-class Characterisation:
+class ComponentReport:
     """What labelled inputs say about the components of a mixture.
 
     Attributes:
@@ -96,9 +96,9 @@ class Characterisation:
     __str__ = table
 
 
-def characterise(
+def component_report(
     component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95, seed: int = 0
-) -> Characterisation:
+) -> ComponentReport:
     """The components of N labelled inputs, ranked by error rate.
 
     Args:
@@ -144,7 +144,7 @@ def characterise(
         )
     summaries.sort(key=lambda each: (each.error_rate is None, -(each.error_rate or 0), -each.n, each.component))
     total = int(errors.sum())
-    return Characterisation(tuple(summaries), len(component), total, difference_p(size, errors, seed), confidence)
+    return ComponentReport(tuple(summaries), len(component), total, difference_p(size, errors, seed), confidence)
 
 
 def shares(counts: Tensor) -> tuple[Share, ...]:

@@ -15,7 +15,7 @@ from gmm_torch.sampling import sample_rows
 MAX_KEPT, MAX_NUMBERS = 1000, 2**21
 
 
-class ComponentMemory(nn.Module):
+class ComponentExamples(nn.Module):
     """Of one mixture with K components over D features.
 
     Attributes:
@@ -38,14 +38,14 @@ class ComponentMemory(nn.Module):
         self.register_buffer("wrong", torch.zeros(n_components, dtype=torch.long))
 
 
-class Memory(nn.Module):
+class Examples(nn.Module):
     """Of all mixtures of a score, in their order.
 
     Attributes:
         index: (M,) int64, which of the fitting inputs are remembered, in the order in which they were given; a random
             sample that their order has no part in.
         prediction: (M,) int64, their predicted classes.
-        mixtures: one `ComponentMemory` for each mixture.
+        mixtures: one `ComponentExamples` for each mixture.
     """
 
     index: Tensor
@@ -61,7 +61,7 @@ class Memory(nn.Module):
         """Make room for mixtures of these sizes; forgets what there was."""
         self.index, self.prediction = self.index[:0], self.prediction[:0]
         self.mixtures = nn.ModuleList(
-            ComponentMemory(model.mixture.n_components, model.mixture.n_features, n_classes)
+            ComponentExamples(model.mixture.n_components, model.mixture.n_features, n_classes)
             for model in models.values()
         )
         return self
@@ -70,11 +70,11 @@ class Memory(nn.Module):
         """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
-        place = torch.arange(len(logits), device=logits.device) if outputs.place is None else outputs.place
+        position = torch.arange(len(logits), device=logits.device) if outputs.position is None else outputs.position
         width = sum(model.mixture.n_features for model in models.values())
         n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
         chosen = sample_rows(logits, n_kept)
-        self.index, order = place[chosen].sort()
+        self.index, order = position[chosen].sort()
         chosen = chosen[order]
         self.prediction = prediction[chosen]
         for model, kept in zip(models.values(), self._kept(), strict=True):
@@ -118,7 +118,7 @@ class Memory(nn.Module):
             or any(bool((value < 0).any()) for value in counts)
             or any(bool(((value < 0) | (value >= bound)).any()) for value, bound in within)
         ):
-            raise ValueError("memory: expected as many points as inputs, classes that there are, and counts")
+            raise ValueError("examples: expected as many points as inputs, classes that there are, and counts")
 
-    def _kept(self) -> list[ComponentMemory]:
+    def _kept(self) -> list[ComponentExamples]:
         return list(self.mixtures)  # type: ignore[arg-type]

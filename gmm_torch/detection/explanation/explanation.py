@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.explanation.component_report import Share, shares
-from gmm_torch.detection.explanation.examples import ComponentMemory, Memory
+from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, FeatureMixture, Place
+from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, Coordinate, FeatureMixture
 from gmm_torch.detection.scores import Score
 from gmm_torch.detection.scores.base import Breakdown
 from gmm_torch.detection.verdict import Verdict
@@ -36,7 +36,7 @@ class MixtureExplanation:
         distance: (N, J), how far they are, in standard deviations of the component.
         nearest_prediction: (N, J) int64, the classes predicted for them.
         predicted: (K, C) int64, predicted classes of the fitting inputs by component; None where unknown.
-        labelled: (K, C) int64, labels of held-out inputs by component; None unless `characterise` was called.
+        labelled: (K, C) int64, labels of held-out inputs by component; None unless `component_report` was called.
         wrong: (K,) int64, how many of these were predicted wrongly; None like `labelled`.
         n_features: D of the mixture.
         name_of: from a column of `contributions` and class names to words.
@@ -206,7 +206,7 @@ class Explanation:
 def explain(
     score: Score,
     extractor: FeatureExtractor,
-    memory: Memory,
+    examples: Examples,
     outputs: Outputs,
     verdict: Verdict,
     breakdown: Breakdown,
@@ -215,13 +215,13 @@ def explain(
     n_nearest: int = 5,
     class_names: Sequence[str] | None = None,
 ) -> Explanation:
-    """Gather what score and memory know about inputs; see `FailureDetector.explain`."""
+    """Gather what score and examples know about inputs; see `FailureDetector.explain`."""
     of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
     of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
     influence = list(breakdown.influence.values())
     mixtures = {
-        name: _explain_mixture(model, kept, memory, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
-        for (name, model), kept in zip(score.models().items(), memory.mixtures, strict=True)
+        name: _explain_mixture(model, kept, examples, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
+        for (name, model), kept in zip(score.models().items(), examples.mixtures, strict=True)
     }
     return Explanation(
         verdict=verdict,
@@ -236,8 +236,8 @@ def explain(
 
 def _explain_mixture(
     model: FeatureMixture,
-    kept: ComponentMemory,
-    memory: Memory,
+    kept: ComponentExamples,
+    examples: Examples,
     outputs: Outputs,
     name_of: Callable[[int, Sequence[str] | None], str],
     n_features: int,
@@ -252,9 +252,9 @@ def _explain_mixture(
     anchors = kept.points if n_nearest else kept.points[:0]  # none asked for, none measured: it is most of the work
     distance = model.distances(points, anchors, component)
     distance = torch.where(finite[:, None], distance, torch.full_like(distance, torch.inf))
-    distance, place = distance.topk(min(n_nearest, distance.shape[1]), largest=False)
+    distance, position = distance.topk(min(n_nearest, distance.shape[1]), largest=False)
     reachable = torch.isfinite(distance)
-    absent = torch.full_like(place, -1)
+    absent = torch.full_like(position, -1)
     observed = bool(kept.labelled.any())
     return MixtureExplanation(
         component=torch.where(finite, component, torch.full_like(component, -1)),
@@ -262,9 +262,9 @@ def _explain_mixture(
         squared_distance=torch.where(finite, contributions.sum(-1), torch.inf),
         contributions=contributions,
         features=contributions.topk(min(n_features, contributions.shape[1])).indices,
-        nearest=torch.where(reachable, memory.index[place], absent),
+        nearest=torch.where(reachable, examples.index[position], absent),
         distance=distance,
-        nearest_prediction=torch.where(reachable, memory.prediction[place], absent),
+        nearest_prediction=torch.where(reachable, examples.prediction[position], absent),
         predicted=kept.predicted if bool(kept.predicted.any()) else None,
         labelled=kept.labelled if observed else None,
         wrong=kept.wrong if observed else None,
@@ -308,21 +308,21 @@ def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int,
     widths = {block.layer: block.width for block in model.blocks}
 
     def name(position: int, class_names: Sequence[str] | None = None) -> str:
-        place = model.place(position)
-        if place.layer is None:
+        coordinate = model.coordinate(position)
+        if coordinate.layer is None:
             return RESIDUAL
-        feature = _feature(place, widths[place.layer], extractor, class_names)
+        feature = _feature(coordinate, widths[coordinate.layer], extractor, class_names)
         if len(extractor.views) == 1:
             return feature
-        views = [extractor.views[view] for view in place.views]
+        views = [extractor.views[view] for view in coordinate.views]
         return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
 
     return name
 
 
-def _feature(place: Place, width: int, extractor: FeatureExtractor, class_names: Sequence[str] | None) -> str:
-    if place.layer == LOG_SOFTMAX:
-        return f"log-probability of {class_names[place.position] if class_names is not None else place.position}"
-    statistics = extractor.statistics.get(str(place.layer), ("",))
-    which, channel = divmod(place.position, width // len(statistics))
-    return f"{place.layer} {statistics[which]}".rstrip() + f"[{channel}]"
+def _feature(coordinate: Coordinate, width: int, extractor: FeatureExtractor, class_names: Sequence[str] | None) -> str:
+    if coordinate.layer == LOG_SOFTMAX:
+        return f"log-probability of {coordinate.position if class_names is None else class_names[coordinate.position]}"
+    statistics = extractor.statistics.get(str(coordinate.layer), ("",))
+    which, channel = divmod(coordinate.position, width // len(statistics))
+    return f"{coordinate.layer} {statistics[which]}".rstrip() + f"[{channel}]"

@@ -27,10 +27,10 @@ class Caught(NamedTuple):
     features: Tensor
 
 
-class FeatureTap:
+class FeatureHook:
     """Hooks on a classifier that keep the features of its last forward pass, in training as in evaluation.
 
-    `FeatureExtractor` runs a classifier, in evaluation mode; a tap only listens, so features of a training step cost
+    `FeatureExtractor` runs a classifier, in evaluation mode; a hook only listens, so features of a training step cost
     no second pass.
 
     Args:
@@ -62,7 +62,7 @@ class FeatureTap:
             self._listen(layer)
 
     def take(self) -> Caught:
-        """What the last forward pass gave; the tap then forgets it.
+        """What the last forward pass gave; the hook then forgets it.
 
         Raises:
             RuntimeError: the classifier, or the layer in it, has not run since.
@@ -70,7 +70,7 @@ class FeatureTap:
         values = self._activations.values
         if self._logits is None or not values:
             missing = "the classifier" if self._logits is None else f"layer {self.layer!r}"
-            raise RuntimeError(f"feature tap: {missing} has not run since features were last taken: run a batch first")
+            raise RuntimeError(f"feature hook: {missing} has not run since features were last taken: run a batch first")
         layer = str(self.layer)
         activation, kept = tokens_at(layer, self._activations.modules[layer], values.pop(layer), self._mask)
         caught = Caught(self._logits, pooled(activation, statistics(self.pooling, activation), kept))

@@ -83,7 +83,7 @@ def _are_labels(value: Any, x: Any) -> bool:
     return is_integer and isinstance(x, Tensor) and len(x) == len(value) and x.dim() > 1
 
 
-def judged_of(x: Any, classifier: nn.Module) -> Inputs:
+def inputs_given(x: Any, classifier: nn.Module) -> Inputs:
     """The inputs of what a classifier is asked about: inputs, or a loader's batch (x, label, ...).
 
     A tuple is a batch if its second entry has an integer for each input and the classifier does not take two.

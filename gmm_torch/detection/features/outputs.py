@@ -25,7 +25,7 @@ class Outputs(NamedTuple):
         keys: (N, 2) int64, `row_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
         precision: in which the classifier computed them, in words; see `gmm_torch.detection.features.precision`. Empty
             where nobody knows.
-        place: (N,) int64, the inputs' places among those that they were drawn from; None where they are all.
+        position: (N,) int64, the inputs' positions among those that they were drawn from; None where they are all.
     """
 
     logits: Tensor
@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
     labels: Tensor | None = None
     keys: Tensor | None = None
     precision: str = ""
-    place: Tensor | None = None
+    position: Tensor | None = None
 
     @property
     def own_logits(self) -> Tensor:
@@ -98,8 +98,10 @@ class Outputs(NamedTuple):
         """Several batches, one after another."""
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
         logits = torch.cat([part.logits for part in parts])
-        labels, keys, place = (joined([getattr(part, name) for part in parts]) for name in ("labels", "keys", "place"))
-        return Outputs(logits, features, labels, keys, precisions(part.precision for part in parts), place)
+        labels, keys, position = (
+            joined([getattr(part, name) for part in parts]) for name in ("labels", "keys", "position")
+        )
+        return Outputs(logits, features, labels, keys, precisions(part.precision for part in parts), position)
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
@@ -112,10 +114,10 @@ class Outputs(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
         """Every tensor changed in the same way."""
         features = {name: change(value) for name, value in self.features.items()}
-        labels, keys, place = (
-            None if value is None else change(value) for value in (self.labels, self.keys, self.place)
+        labels, keys, position = (
+            None if value is None else change(value) for value in (self.labels, self.keys, self.position)
         )
-        return Outputs(change(self.logits), features, labels, keys, self.precision, place)
+        return Outputs(change(self.logits), features, labels, keys, self.precision, position)
 
 
 def precisions(found: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DetectorFile:
 
     Attributes:
         spec: a JSON object: layers, widths, score, sizes, versions, the classifier's fingerprint.
-        tensors: state of the score, the memory and the calibration, by name.
+        tensors: state of the score, the examples and the calibration, by name.
     """
 
     spec: dict[str, Any]

@@ -49,7 +49,7 @@ def each_view(n_views: int) -> tuple[tuple[int, ...], ...]:
     return tuple((view,) for view in range(n_views))
 
 
-class Place(NamedTuple):
+class Coordinate(NamedTuple):
     """Where a coordinate comes from; `layer` is None for what a projection leaves out of all layers and views."""
 
     layer: str | None
@@ -73,11 +73,6 @@ class FeatureMixture:
     blocks: Sequence[Block]
     projection: Projection | None = None
 
-    @property
-    def is_projected(self) -> bool:
-        """Whether points are other numbers than features."""
-        return self.projection is not None and self.projection.is_needed
-
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models, (N, D)."""
         with full_precision(outputs.logits.device):
@@ -87,13 +82,13 @@ class FeatureMixture:
         features = self.features(outputs)
         return features if self.projection is None else self.projection(features)
 
-    def place(self, position: int) -> Place:
+    def coordinate(self, position: int) -> Coordinate:
         """Where a column of `contributions` comes from."""
         for layer, groups, width in self.blocks:
             if position < len(groups) * width:
-                return Place(layer, groups[position // width], position % width)
+                return Coordinate(layer, groups[position // width], position % width)
             position -= len(groups) * width
-        return Place(None, (), 0)
+        return Coordinate(None, (), 0)
 
     def contributions(self, outputs: Outputs, component: Tensor) -> Tensor:
         """Share of each feature in the squared Mahalanobis distance to the mean of a component.

@@ -11,7 +11,7 @@ from gmm_torch.detection.streaming.chunks import in_chunks
 FACTOR = 1000  # times the largest number seen in fitting, or one where that is smaller
 
 
-class Domain(nn.Module):
+class ValidRange(nn.Module):
     """Refuses what is not a number, or far beyond anything seen: no score can be trusted there.
 
     A softmax of logits of 10^30 is one, a margin between components grows without bounds: such scores call an input

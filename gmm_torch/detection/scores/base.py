@@ -55,8 +55,8 @@ class Score(nn.Module):
         name: how configurations and files call it.
         differentiable: whether the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
-        n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `refer` give them. 0
-            for a score that ranks nothing.
+        n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `set_reference`
+            give them. 0 for a score that ranks nothing.
         needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
         needs_labels_to_calibrate: whether calibration does.
     """
@@ -101,7 +101,7 @@ class Score(nn.Module):
         """Take `statistics` of fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
         return self
 
-    def refer(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor) -> Self:
         """Take `statistics` of clean inputs that serve for nothing else as reference, where there is `n_reference`."""
         return self
 

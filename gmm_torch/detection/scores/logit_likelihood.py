@@ -54,16 +54,16 @@ class LogitLikelihood(Score):
 
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models: (N, V C), projected where that is wide."""
-        result: Tensor = self.projection(self.opinions(outputs))
+        result: Tensor = self.projection(self.log_probabilities(outputs))
         return result
 
-    def opinions(self, outputs: Outputs) -> Tensor:
+    def log_probabilities(self, outputs: Outputs) -> Tensor:
         """Log-softmax of all views: (N, V C)."""
         return outputs.logits.log_softmax(-1).flatten(1)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`."""
-        self.projection.fit(in_chunks(self.opinions, outputs))
+        self.projection.fit(in_chunks(self.log_probabilities, outputs))
         points = in_chunks(self.points, outputs)
         self.mixture = sized(self.mixture, points)
         fitter(self.mixture, points)
@@ -76,4 +76,4 @@ class LogitLikelihood(Score):
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`."""
-        return {self.name: FeatureMixture(self.mixture, self.opinions, self.blocks, self.projection)}
+        return {self.name: FeatureMixture(self.mixture, self.log_probabilities, self.blocks, self.projection)}

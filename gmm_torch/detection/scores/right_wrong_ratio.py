@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.errors import LabelsWarning
 
@@ -22,21 +22,22 @@ MIN_WRONG = 2  # of fewer there is no spread
 class RightWrongRatio(Score):
     """log p(z | right) - log p(z | wrong), up to a constant, for two normal distributions of z with one covariance.
 
-    z are variables of certainty: `agreement`, the log-odds of the predicted class in each view, and minus the entropy
-    of the softmax. The optimal way to choose among predictions is by that ratio (Neyman and Pearson; Heng and Soh 2025,
-    "Know when to abstain: optimal selective classification with likelihood ratios", arXiv:2505.15008, who take
-    distances of features for z; wrong predictions are few, and features of many directions learn them by heart).
+    z are variables of certainty: `mean_log_probability`, the log-odds of the predicted class in each view, and minus
+    the entropy of the softmax. The optimal way to choose among predictions is by that ratio (Neyman and Pearson;
+    Heng and Soh 2025, "Know when to abstain: optimal selective classification with likelihood ratios",
+    arXiv:2505.15008, who take distances of features for z; wrong predictions are few, and features of many
+    directions learn them by heart).
 
     With m the difference of the two means, S the mean of the two covariances and a ridge, the score is z S^-1 m. A
-    share n / (n + 20) of m comes from n wrong predictions. The rest is what would be if `agreement` told right from
-    wrong by a standard deviation, and the other variables nothing that it does not. So few wrong predictions, or none,
-    leave the order of `agreement`.
+    share n / (n + 20) of m comes from n wrong predictions. The rest is what would be if `mean_log_probability` told
+    right from wrong by a standard deviation, and the other variables nothing that it does not. So few wrong
+    predictions, or none, leave the order of `mean_log_probability`.
 
     It wants labels at calibration: `FailureDetector.calibrate` takes them from batches (x, label, ...). It learns from
     a third of the calibration inputs, and is calibrated on the others: p-values stay valid.
 
     Args:
-        keep: see `Agreement`.
+        keep: see `MeanLogProbability`.
     """
 
     name = "right_wrong_ratio"
@@ -48,7 +49,7 @@ class RightWrongRatio(Score):
 
     def __init__(self, keep: float = 0.95) -> None:
         super().__init__()
-        self.agreement = Agreement(keep)
+        self.mean_log_probability = MeanLogProbability(keep)
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("direction", _first(3))
 
@@ -58,7 +59,7 @@ class RightWrongRatio(Score):
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""
-        return {"keep": self.agreement.keep}
+        return {"keep": self.mean_log_probability.keep}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`.
@@ -68,18 +69,18 @@ class RightWrongRatio(Score):
         """
         if n_classes < 2:
             raise ValueError(f"right_wrong_ratio: expected a classifier of at least 2 classes; got {n_classes}")
-        self.agreement.build(widths, n_views, n_classes)
+        self.mean_log_probability.build(widths, n_views, n_classes)
         self.scale, self.direction = torch.ones(n_views + 2), _first(n_views + 2)
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; no label is used."""
-        self.agreement.fit(outputs, fitter)
+        self.mean_log_probability.fit(outputs, fitter)
         z = in_chunks(self.variables, outputs)
         self.scale, self.direction = _spread(z), _first(z.shape[1]).to(z)
         return self
 
-    def refer(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor) -> Self:
         """See `Score`.
 
         Raises:
@@ -124,7 +125,7 @@ class RightWrongRatio(Score):
     def variables(self, outputs: Outputs) -> Tensor:
         """z: (N, V + 2)."""
         log_p = outputs.own_logits.log_softmax(-1)
-        certainty, entropy = self.agreement(outputs), (log_p.exp() * log_p).sum(-1)
+        certainty, entropy = self.mean_log_probability(outputs), (log_p.exp() * log_p).sum(-1)
         return torch.cat([certainty[:, None], outputs.log_odds(), entropy[:, None]], dim=1)
 
     def forward(self, outputs: Outputs) -> Tensor:

@@ -21,7 +21,7 @@ class Drawn(NamedTuple):
     """What was kept of a stream.
 
     Attributes:
-        outputs: of the inputs that were kept, in the order of `Outputs.shuffled`; `place` says which they were.
+        outputs: of the inputs that were kept, in the order of `Outputs.shuffled`; `position` says which they were.
         n_given: how many inputs the stream had.
     """
 
@@ -45,7 +45,7 @@ class Sample:
         self.max_inputs = MAX_INPUTS if max_inputs is None else max_inputs
         self.n_given = 0
         self._parts: list[Outputs] = []
-        self._facts: list[Tensor] = []  # of each part: key, place in the stream, how often it came; (n, 3) int64
+        self._facts: list[Tensor] = []  # of each part: key, position in the stream, how often it came; (n, 3) int64
         self._n_held = 0
         self._precisions: list[str] = []
         self._largest: int | None = None  # key that may still be kept, once others were not
@@ -58,8 +58,8 @@ class Sample:
     def add(self, outputs: Outputs) -> None:
         """Take the next batch of the stream."""
         key = mixed(outputs.own_keys[:, 1] ^ SALT)
-        place = torch.arange(self.n_given, self.n_given + len(key), device=key.device)
-        facts = torch.stack([key, place, torch.ones_like(key)], dim=1)
+        position = torch.arange(self.n_given, self.n_given + len(key), device=key.device)
+        facts = torch.stack([key, position, torch.ones_like(key)], dim=1)
         self.n_given += len(key)
         if outputs.precision not in self._precisions:
             self._precisions.append(outputs.precision)
@@ -101,13 +101,13 @@ class Sample:
         return Drawn(outputs._replace(precision=precisions(each for _, found in given for each in found)), n_given)
 
     def _keep(self, facts: Tensor) -> None:
-        """Keep the inputs with the places in facts (m, 3), as often as is said there, and no others."""
+        """Keep the inputs with the positions in facts (m, 3), as often as is said there, and no others."""
         facts = facts[facts[:, 1].argsort()]
         self._largest = int(facts[:, 0].max()) if len(facts) >= self.capacity else None
-        places = facts[:, 1].contiguous()
+        positions = facts[:, 1].contiguous()
         for i, own in enumerate(self._facts):  # one by one: the rest is never there twice
-            at = torch.searchsorted(places, own[:, 1].contiguous()).clamp_max(len(places) - 1)
-            stays = places[at] == own[:, 1]
+            at = torch.searchsorted(positions, own[:, 1].contiguous()).clamp_max(len(positions) - 1)
+            stays = positions[at] == own[:, 1]
             self._parts[i], self._facts[i] = self._parts[i].rows(stays), facts[at[stays]]
         left = [i for i, own in enumerate(self._facts) if len(own)] or [0]
         self._parts, self._facts = [self._parts[i] for i in left], [self._facts[i] for i in left]
@@ -125,7 +125,7 @@ class Sample:
         assert facts is not None
         assert logits is not None
         labels, keys = taken(part.labels for part in parts), taken(part.keys for part in parts)
-        whole = Outputs(logits, {}, labels, keys, place=facts[:, 1])
+        whole = Outputs(logits, {}, labels, keys, position=facts[:, 1])
         copies = facts[:, 2] - 1
         times = 1 + copies * (size - len(facts)) // copies.sum().clamp_min(1)
         chosen = torch.arange(len(facts), device=facts.device).repeat_interleave(times)
@@ -138,7 +138,7 @@ class Sample:
 
 
 def smallest(facts: Tensor, n: int) -> Tensor:
-    """Of inputs with key, place and number of times (m, 3), the n distinct ones of the smallest keys, first come."""
+    """Of inputs with key, position and number of times (m, 3), the n distinct ones of the smallest keys, first come."""
     facts = facts[facts[:, 1].argsort()]
     facts = facts[facts[:, 0].argsort(stable=True)]
     _, group, size = facts[:, 0].unique_consecutive(return_inverse=True, return_counts=True)

@@ -21,7 +21,7 @@ levels = st.one_of(
 )
 CALIBRATIONS = {
     "marginal": lambda: Calibration(),
-    "by_class": lambda: MondrianCalibration(4),
+    "mondrian": lambda: MondrianCalibration(4),
     "conditional": lambda: ConditionalCalibration(0.3, "simes"),
 }
 

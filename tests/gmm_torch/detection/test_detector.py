@@ -70,7 +70,7 @@ def test_huge_pixels_are_refused(detector):
 def test_scores_at_hand_give_the_same_verdict(detector):
     with torch.no_grad():
         outputs = detector.extractor(images(60, 3) * 2)
-        found, expected = detector.judge_scores(outputs, detector.score(outputs)), detector.judge(outputs)
+        found, expected = detector.verdict(outputs, detector.score(outputs)), detector.verdict(outputs)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert torch.equal(found.score >= detector.threshold(found.prediction), found.accept)
 
@@ -335,7 +335,7 @@ def test_files_keep_fewer_components_and_the_images_held_out(net, tmp_path):
     assert torch.equal(loaded(images(9, 3)).score, other(images(9, 3)).score)
 
 
-OF_VIEWS = [(name, views) for name in SCORES for views in (1, None) if (name, views) != ("view_agreement", 1)]
+OF_VIEWS = [(name, views) for name in SCORES for views in (1, None) if (name, views) != ("augmentation_consistency", 1)]
 
 
 @pytest.mark.parametrize(("name", "views"), OF_VIEWS)

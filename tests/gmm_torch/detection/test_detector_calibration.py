@@ -27,7 +27,7 @@ def fitted(net, calibration):
 every = pytest.mark.parametrize(
     "make",
     [Calibration, lambda: ConditionalCalibration(0.2, "simes"), lambda: MondrianCalibration(4, min_size=30)],
-    ids=["marginal", "conditional", "by_class"],
+    ids=["marginal", "conditional", "mondrian"],
 )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.scores import make_score
-from gmm_torch.detection.scores.labelled_consensus import LabelledConsensus
+from gmm_torch.detection.scores.labelled_combined import LabelledCombined
 from gmm_torch.detection.scores.right_wrong_ratio import RightWrongRatio, log_ratio_direction
 from gmm_torch.errors import LabelsWarning
 from tests.gmm_torch.detection.conftest import batches, images
@@ -105,7 +105,7 @@ def uncertain(n, seed, views=3):
 
 def ratio_of(n, seed=1):
     score = RightWrongRatio(keep=0).build({"z": 4}, 3, 4).fit(uncertain(500, 0), None)
-    return score.refer(score.statistics(uncertain(n, seed)))
+    return score.set_reference(score.statistics(uncertain(n, seed)))
 
 
 def area(score, outputs):
@@ -139,36 +139,36 @@ def test_few_wrong_predictions_leave_certainty_in_charge_and_the_sign_is_never_t
 def test_labels_never_cost_much_and_gain_with_their_number(n, allowed):
     """Of ten draws the worst; the seeds are fixed."""
     test = uncertain(4000, 99)
-    before = make_score("agreement", keep=0).build({}, 3, 4).fit(test, None)(test)
+    before = make_score("mean_log_probability", keep=0).build({}, 3, 4).fit(test, None)(test)
     with_labels = [area(ratio_of(n, seed)(test), test) for seed in range(1, 11)]
     assert min(with_labels) > area(before, test) - allowed
     softmax = area(make_score("max_softmax")(test), test)
     assert min(with_labels) > softmax
 
 
-def test_the_order_is_that_of_agreement_without_wrong_predictions_and_a_warning_says_why():
+def test_the_order_is_that_of_certainty_without_wrong_predictions_and_a_warning_says_why():
     test = uncertain(200, 2)
     score = RightWrongRatio().build({"z": 4}, 3, 4).fit(uncertain(500, 0), None)
-    agreement = score.agreement(test)
-    expected = agreement.argsort().tolist()
+    certainty = score.mean_log_probability(test)
+    expected = certainty.argsort().tolist()
     assert score(test).argsort().tolist() == expected
     outputs = uncertain(300, 1)
     for labels in (outputs.own_logits.argmax(1), (outputs.own_logits.argmax(1) + 1) % 4):
         with pytest.warns(LabelsWarning, match=r"got (0|300) wrong of 300: the classifier's certainty decides"):
-            score.refer(score.statistics(outputs._replace(labels=labels)))
+            score.set_reference(score.statistics(outputs._replace(labels=labels)))
         assert score(test).argsort().tolist() == expected
 
 
 def test_labels_that_are_missing_or_no_classes_are_refused():
     outputs = uncertain(300, 1)
-    for score in (RightWrongRatio(), LabelledConsensus(n_components=1)):
+    for score in (RightWrongRatio(), LabelledCombined(n_components=1)):
         score.build({"z": 4}, 3, 4).fit(outputs, lambda mixture, z: mixture.fit(z, seed=0))
         with pytest.raises(ValueError, match=r"calibrate with batches \(x, label, ...\)"):
-            score.refer(score.statistics(outputs._replace(labels=None)))
+            score.set_reference(score.statistics(outputs._replace(labels=None)))
         with pytest.raises(ValueError, match="labels: expected 0 to 3; got -1 to 3"):
             score.statistics(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
-    with pytest.raises(ValueError, match="weights: expected agreement among them"):
-        LabelledConsensus(weights={"moment_likelihood": 1.0})
+    with pytest.raises(ValueError, match="weights: expected mean_log_probability among them"):
+        LabelledCombined(weights={"moment_likelihood": 1.0})
 
 
 # ---- the default with labels
@@ -186,8 +186,8 @@ def labelled(net, n, seed, noise_of_labels=0.2):
 
 
 def test_the_default_learns_from_labels_at_calibration_alone(net):
-    learned = FailureDetector(net, score=LabelledConsensus(n_components=2)).fit(batches(300, 1))
-    without = FailureDetector(net, score=LabelledConsensus(n_components=2)).fit([x for x, _ in batches(300, 1)])
+    learned = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
+    without = FailureDetector(net, score=LabelledCombined(n_components=2)).fit([x for x, _ in batches(300, 1)])
     x = images(50, 3)
     for detector in (learned, without):
         detector.calibrate(labelled(net, 600, 2))
@@ -202,19 +202,19 @@ def test_the_default_learns_from_labels_at_calibration_alone(net):
 
 
 def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
-    detector = FailureDetector(net, score=LabelledConsensus(n_components=2)).fit(batches(300, 1))
+    detector = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
     detector.calibrate(labelled(net, 300, 2))
     score, x = detector.score, images(300, 1)
     outputs = detector.outputs([x])
     held_out = score.ratio(outputs.rows(outputs.shuffled()[:60]))
-    of_parts = score.references[list(score.weights).index("agreement")]
+    of_parts = score.references[list(score.weights).index("mean_log_probability")]
     assert len(of_parts) == 160  # a third of 300, and the fitting inputs that were held out
     nearest = (held_out[:, None] - of_parts).abs().amin(1)
     assert nearest.max() < 1e-3
 
 
 def test_labels_say_what_other_parts_cost_with_a_share_that_grows_with_wrong_predictions():
-    score = LabelledConsensus()
+    score = LabelledCombined()
     n_parts = len(score.weights)
     certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([0.0, 1.0, 1.0, -1.0])
     statistics = torch.zeros(4, n_parts + 6)
@@ -225,10 +225,10 @@ def test_labels_say_what_other_parts_cost_with_a_share_that_grows_with_wrong_pre
 
 
 def test_states_and_files_keep_what_labels_taught(net, tmp_path):
-    detector = FailureDetector(net, score=LabelledConsensus(n_components=2)).fit(batches(300, 1))
+    detector = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
     detector.calibrate(labelled(net, 300, 2))
     detector.save(tmp_path / "d.safetensors")
-    other = FailureDetector(net, score=LabelledConsensus(n_components=2))
+    other = FailureDetector(net, score=LabelledCombined(n_components=2))
     other.load_state_dict(detector.state_dict())
     x = images(50, 3)
     for again in (other, FailureDetector.load(tmp_path / "d.safetensors", nn.Module.eval(net))):

@@ -33,7 +33,7 @@ def test_a_step_along_the_gradient_is_one(detector):
         assert (gain > -1e-6).float().mean() > 0.8
 
 
-@pytest.mark.parametrize("score", [None, "mahalanobis", "log_likelihood", "depth_agreement"])
+@pytest.mark.parametrize("score", [None, "mahalanobis", "log_likelihood", "depth_consistency"])
 @pytest.mark.parametrize("how", ["fitted", "loaded", "filled"])
 def test_a_detector_made_in_inference_mode_has_a_gradient(net, score, how, tmp_path):
     make = lambda: FailureDetector(net, n_components=2 if score is None else None, score=score and make_score(score))  # noqa: E731

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.scores.labelled_consensus import LabelledConsensus
+from gmm_torch.detection.scores.labelled_combined import LabelledCombined
 from gmm_torch.errors import NotFittedError
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
@@ -51,10 +51,13 @@ def test_what_is_no_loader_is_said_to_be_none():
 
 
 def test_names_in_place_of_objects_are_refused_with_what_makes_them():
-    with pytest.raises(TypeError, match=r"score: expected an object; got 'agreement': give make_score\('agreement'\)"):
-        FailureDetector(TinyNet(), score="agreement")
-    with pytest.raises(TypeError, match=r"calibration: expected an object; got 'by_class'"):
-        FailureDetector(TinyNet(), calibration="by_class")
+    with pytest.raises(
+        TypeError,
+        match=r"score: expected an object; got 'mean_log_probability': give make_score\('mean_log_probability'\)",
+    ):
+        FailureDetector(TinyNet(), score="mean_log_probability")
+    with pytest.raises(TypeError, match=r"calibration: expected an object; got 'mondrian'"):
+        FailureDetector(TinyNet(), calibration="mondrian")
     with pytest.raises(TypeError, match=r"layers: expected names; got 4 of int"):
         FailureDetector(TinyNet(), layers=[4])
 
@@ -76,7 +79,7 @@ def test_a_fit_that_failed_on_other_inputs_does_not_change_the_views():
 
 def test_labels_are_not_looked_at_when_fitting_and_are_asked_for_when_calibrating():
     torch.manual_seed(0)
-    detector = FailureDetector(TinyNet(), score=LabelledConsensus(n_components=2))
+    detector = FailureDetector(TinyNet(), score=LabelledCombined(n_components=2))
     x = images(200, 1)
     detector.fit([(x, torch.full((200,), -1))])
     for n in (19, 40):

@@ -58,10 +58,10 @@ def test_a_table_gets_valid_p_values_and_odd_rows_are_refused(table, tmp_path):
     assert "probability of malign" in str(explanation[0]) or "probability of benign" in str(explanation[0])
 
 
-def test_a_table_is_characterised(table):
+def test_the_components_of_a_table_are_reported_on(table):
     net, x, y = table
     detector = FailureDetector(net, n_components=2).fit(x[:220].split(64)).calibrate(x[220:440].split(64))
-    found = detector.characterise(list(zip(x[220:].split(64), y[220:].split(64), strict=True)))
+    found = detector.component_report(list(zip(x[220:].split(64), y[220:].split(64), strict=True)))
     assert all(each.n == 349 for each in found.values())
 
 

@@ -15,7 +15,7 @@ from gmm_torch.detection.scores import SCORES, make_score
 from tests.gmm_torch.detection.conftest import batches, images
 
 D, C = 5, 3
-ONE_VIEW = [name for name in SCORES if name != "view_agreement"]  # that needs another view to agree with
+ONE_VIEW = [name for name in SCORES if name != "augmentation_consistency"]  # that needs another view to agree with
 CENTRES = 6 * torch.eye(D)[:C]
 
 
@@ -48,8 +48,8 @@ def between(n, seed):
     return middle + 0.1 * torch.randn(n, D, generator=generator)
 
 
-# depth_agreement asks whether earlier layers agree with the last; here is but one
-@pytest.mark.parametrize("name", [name for name in ONE_VIEW if name != "depth_agreement"])
+# depth_consistency asks whether earlier layers agree with the last; here is but one
+@pytest.mark.parametrize("name", [name for name in ONE_VIEW if name != "depth_consistency"])
 def test_inputs_between_the_classes_score_lower_than_those_within(name):
     options = (
         {"n_components": C} if "n_components" in make_score(name).options() and name != "class_conditional" else {}
@@ -59,7 +59,7 @@ def test_inputs_between_the_classes_score_lower_than_those_within(name):
     good, bad = outputs_of(blobs(300, 1)[0]), outputs_of(between(300, 2))
     score.build(layers, 1, C)
     score.fit(outputs_of(*blobs(600, 5)), fitter)
-    score.refer(score.statistics(outputs_of(*blobs(600, 3))))
+    score.set_reference(score.statistics(outputs_of(*blobs(600, 3))))
     auroc = stats.mannwhitneyu(score(good).numpy(), score(bad).numpy()).statistic / 300**2
     assert auroc > 0.9
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.consensus import MAX_COST, SCALES, WEIGHTS, Consensus
+from gmm_torch.detection.scores.combined import MAX_COST, SCALES, WEIGHTS, Combined
 from gmm_torch.functional.expected_auroc import expected_auroc
 
 N, C, D = 1500, 5, 6
@@ -22,14 +22,14 @@ def outputs_of(seed, *, spread, n=N):
 
 
 def fitted(spread, **options):
-    score = Consensus(n_components=2, **options).build({"z": D}, 3, C)
+    score = Combined(n_components=2, **options).build({"z": D}, 3, C)
     score.fit(outputs_of(0, spread=spread), fitter)
-    return score.refer(score.statistics(outputs_of(1, spread=spread)))
+    return score.set_reference(score.statistics(outputs_of(1, spread=spread)))
 
 
 def cost(score, outputs):
     statistics = score.statistics(outputs)
-    alone = statistics[:, list(score.weights).index("agreement")]
+    alone = statistics[:, list(score.weights).index("mean_log_probability")]
     p = alone.double().exp()
     return float(expected_auroc(alone, p) - expected_auroc(score.combine(statistics), p))
 
@@ -56,21 +56,21 @@ def test_only_the_other_parts_are_scaled():
     log_p = torch.randn(9, len(WEIGHTS)).abs().neg()
     weights = score.log_weights.clone()
     weights[1:] += score.log_scale
-    assert next(iter(score.weights)) == "agreement"
+    assert next(iter(score.weights)) == "mean_log_probability"
     torch.testing.assert_close(score.join(log_p), -torch.logsumexp(weights - 0.5 * log_p, dim=-1))
 
 
 def test_weights_that_were_given_are_taken_as_they_are():
-    score = fitted(spread=2.0, weights={"agreement": 1.0, "moment_likelihood": 0.5})
+    score = fitted(spread=2.0, weights={"mean_log_probability": 1.0, "moment_likelihood": 0.5})
     assert float(score.log_scale) == 0
 
 
 def test_the_scale_is_found_again_with_each_reference_and_is_part_of_the_state():
     score = fitted(spread=2.0)
     first = float(score.log_scale)
-    score.refer(score.statistics(outputs_of(3, spread=2.0, n=400)))
+    score.set_reference(score.statistics(outputs_of(3, spread=2.0, n=400)))
     assert float(score.log_scale) != first
-    score.refer(score.statistics(outputs_of(1, spread=2.0)))
+    score.set_reference(score.statistics(outputs_of(1, spread=2.0)))
     assert float(score.log_scale) == first
     assert "log_scale" in score.state_dict()
 
@@ -80,9 +80,9 @@ def test_nearly_certain_predictions_leave_the_weights_whatever_the_type():
     for spread in (12.0, 14.0, 15.0, 16.0, 17.0):
         scales = []
         for dtype in (torch.float32, torch.float64):
-            score = Consensus(n_components=2).build({"z": D}, 3, C).to(dtype)
+            score = Combined(n_components=2).build({"z": D}, 3, C).to(dtype)
             fitting, reference = (certain(seed, spread, dtype) for seed in (0, 1))
-            score.fit(fitting, fitter).refer(score.statistics(reference))
+            score.fit(fitting, fitter).set_reference(score.statistics(reference))
             scales.append(float(score.log_scale.exp()))
         assert scales[0] == pytest.approx(scales[1], abs=0.02)
 
@@ -95,8 +95,8 @@ def certain(seed, margin, dtype):
 
 
 def test_weights_by_hand_are_the_same_however_few_inputs_there_were_to_learn_from():
-    weights = {"agreement": 1.0, "moment_likelihood": 0.25}
-    score = Consensus(n_components=2, weights=weights).build({"z": D}, 3, C)
+    weights = {"mean_log_probability": 1.0, "moment_likelihood": 0.25}
+    score = Combined(n_components=2, weights=weights).build({"z": D}, 3, C)
     score.fit(outputs_of(0, spread=2.0, n=100), fitter)
-    score.refer(score.statistics(outputs_of(1, spread=2.0, n=100)))
+    score.set_reference(score.statistics(outputs_of(1, spread=2.0, n=100)))
     assert score.shares() == weights

@@ -15,7 +15,7 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
     n_layers, width = len(detector.widths), sum(detector.widths.values())
     for line in (
         "classifier: TinyNet, ",
-        "score: consensus of agreement 1, moment_likelihood 0.",
+        "score: combined of mean_log_probability 1, moment_likelihood 0.",
         f"layers: {', '.join(detector.widths)}",
         "found by: the last at each resolution",
         f"pooled: mean and deviation ({n_layers})",

@@ -71,7 +71,7 @@ def test_what_it_logs_and_draws_is_what_the_mixture_says_of_the_validation_image
     assert sorted(path.name for path in (tmp_path / "least_likely").iterdir()) == [
         "0000010.png", "0000020.png", "0000030.png",
     ]  # fmt: skip
-    assert not classifier.classifier._forward_hooks  # the tap is gone
+    assert not classifier.classifier._forward_hooks  # the hook is gone
 
 
 def test_a_logger_with_a_board_gets_the_least_likely_images(digits, tmp_path):

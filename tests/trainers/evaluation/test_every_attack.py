@@ -70,7 +70,7 @@ def test_one_attack_is_no_company_and_nothing_to_compare_is_none():
     nobody = evidence([_result("a", fallen=[], attacked=0), apart], [[], [0.0]], [[], [True]])
     assert (nobody["n_attacked"], nobody["evasion_rate"], nobody["auroc"]) == (0, None, None)
     lowest = evidence([_result("a", fallen=[1]), apart], [[-torch.inf], [-torch.inf]], [[False], [False]])
-    assert (lowest["refusal_rate"], lowest["auroc"]) == (1.0, 1.0)  # out of the domain of the score
+    assert (lowest["refusal_rate"], lowest["auroc"]) == (1.0, 1.0)  # out of the valid range of the score
 
 
 def test_the_table_has_a_row_an_attack_and_one_for_all():

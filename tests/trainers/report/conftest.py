@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import characterise
+from gmm_torch.detection.explanation.component_report import component_report
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
 from trainers.report import COLUMNS, Components, Evaluation, reason_rows, shown_rows
@@ -30,7 +30,7 @@ def explain(row, prediction, accept, p_value):
         p_value=p_value,
         accept=accept,
         views={"identity": 0.6, "mirror": 0.2},
-        part_p_values={"agreement": 0.1, "moment_likelihood": 0.001},
+        part_p_values={"mean_log_probability": 0.1, "moment_likelihood": 0.001},
         dominant="moment_likelihood",
         mixtures={"moment_likelihood": facts},
     )
@@ -99,7 +99,7 @@ def build_evaluation(
         "splits": {"train": 1000, "calibration": 99},
     }
     component = torch.arange(200) % 4
-    found = characterise(component, *(torch.from_numpy(table[name][:200]) for name in ("prediction", "label")), 5)
+    found = component_report(component, *(torch.from_numpy(table[name][:200]) for name in ("prediction", "label")), 5)
     held_out = np.array([[30, 3], [20, 2], [10, 1], [5, 0], [0, 0]])
     components = {"moment_likelihood": Components(found, component.numpy(), held_out)} if explained else {}
     rows = [row for chosen in reason_rows(table).values() for row in chosen] if explained else []

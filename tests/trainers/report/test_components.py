@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import characterise
+from gmm_torch.detection.explanation.component_report import component_report
 from trainers.report import Components
 from trainers.report.components import component_summary, sections, sheet_rows
 
@@ -14,7 +14,7 @@ def explained(make_evaluation):
 
 def made_up(component, wrong, n_components, held_out=None):
     label = torch.zeros(len(component), dtype=torch.long)
-    found = characterise(torch.as_tensor(component), torch.as_tensor(wrong).long(), label, n_components)
+    found = component_report(torch.as_tensor(component), torch.as_tensor(wrong).long(), label, n_components)
     return Components(found, np.asarray(component), held_out)
 
 
@@ -56,7 +56,7 @@ def test_components_without_errors_have_no_sheet_unless_none_has_errors(explaine
     keep = np.arange(200) % 4 != 3
     table["prediction"][:200] = np.where(keep, table["prediction"][:200], table["label"][:200])
     label, prediction = (torch.from_numpy(table[name][:200]) for name in ("label", "prediction"))
-    found = characterise(torch.arange(200) % 4, prediction, label, 5)
+    found = component_report(torch.arange(200) % 4, prediction, label, 5)
     assert set(sheet_rows(table, Components(found, np.arange(200) % 4))) == {0, 1, 2}
     perfect = make_evaluation(explained=True, n_errors=0)
     assert set(sheet_rows(perfect.table, perfect.components["moment_likelihood"])) == {0, 1, 2, 3}

@@ -18,8 +18,8 @@ def found(*shares, n=40):
 
 
 def metrics(adaptive=(0.1, 0.5, 1.0), warnings=()):
-    static = Curve("consensus", "pgd", EPSILONS, found(0.0, 0.05, 0.1))
-    joint = Curve("consensus", "joint", EPSILONS, found(*adaptive), 1.0)
+    static = Curve("combined", "pgd", EPSILONS, found(0.0, 0.05, 0.1))
+    joint = Curve("combined", "joint", EPSILONS, found(*adaptive), 1.0)
     softmax = Curve("max_softmax", "any", EPSILONS, found(0.3, 0.9, 1.0), 1.0)
     undefended = Curve("none", "any", EPSILONS, found(0.4, 0.95, 1.0))
     curves = [undefended, static, joint, union([static, joint]), softmax]
@@ -32,9 +32,9 @@ def metrics(adaptive=(0.1, 0.5, 1.0), warnings=()):
         "device": "cpu",
         "versions": {"torch": "2.13.0"},
         "evasion": {
-            "defence": "consensus",
+            "defence": "combined",
             "n_attacked": 40,
-            "false_alarms": {"consensus": {"n": 100, "rate": 0.04, "interval": [0.01, 0.1]}},
+            "false_alarms": {"combined": {"n": 100, "rate": 0.04, "interval": [0.01, 0.1]}},
             "attacks": {"joint": {"steps": 40, "restarts": 4, "step_sizes": [0.25], "draws": 1}},
             "curves": [curve.summary() for curve in curves],
             "warnings": list(warnings),
@@ -45,7 +45,7 @@ def metrics(adaptive=(0.1, 0.5, 1.0), warnings=()):
 def test_the_page_shows_rates_intervals_warnings_and_images(tmp_path):
     pixels = np.zeros((8, 8, 1), dtype=np.uint8)
     pairs = [Pair(pixels, pixels + 1, "cat", "dog", 0.25, EPSILONS[0], "joint")]
-    write_evasion_report(metrics(warnings=["joint on consensus: it is <weak>"]), pairs, tmp_path / "report.html")
+    write_evasion_report(metrics(warnings=["joint on combined: it is <weak>"]), pairs, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     for text in ("made up", "50.0 (34–66)", "87.5", "&lt;weak&gt;", "p = 0.250", "dog", "<svg", "8/255"):
         assert text in page
@@ -73,14 +73,14 @@ def test_the_table_has_a_row_a_curve_and_the_auroc():
     console.print(evasion_table(metrics()))
     text = console.export_text()
     assert "87.5" in text
-    assert "false alarms of consensus 4.0 %" in caption(metrics())
+    assert "false alarms of combined 4.0 %" in caption(metrics())
     rows = evasion_rows(metrics())
-    assert [row.defence for row in rows] == ["no detector", "consensus", "consensus", "consensus", "largest softmax"]
+    assert [row.defence for row in rows] == ["no detector", "combined", "combined", "combined", "largest softmax"]
     assert rows[2].cells == ["10.0", "50.0", "100.0"]
 
 
 def test_the_figure_draws_each_curve_in_per_cent_over_budgets():
-    points = union([Curve("consensus", "joint", EPSILONS, found(0.1, 0.5, 1.0))]).summary()["points"]
+    points = union([Curve("combined", "joint", EPSILONS, found(0.1, 0.5, 1.0))]).summary()["points"]
     (axes,) = evasion({"adaptive": points, "static": points, "softmax": []}).axes
     assert axes.get_xlabel()
     assert axes.get_ylabel()

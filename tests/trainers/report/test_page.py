@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import characterise
+from gmm_torch.detection.explanation.component_report import component_report
 from trainers.report import Components, write_report
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3
@@ -207,7 +207,7 @@ def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluatio
         (lambda e: {"table": {k: v for k, v in e.table.items() if k != "component"}}, "lacks the columns"),
         (lambda e: {"table": {**e.table, "label": e.table["label"][:-1]}}, "one length"),
         (
-            lambda e: {"components": {"m": Components(characterise(*THREE, 1), np.zeros(3, int))}},
+            lambda e: {"components": {"m": Components(component_report(*THREE, 1), np.zeros(3, int))}},
             r"expected one a clean test image, \(200,\); got \(3,\)",
         ),
         (lambda e: {"projection": e.projection[:, :1]}, "one point per row"),

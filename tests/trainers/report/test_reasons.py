@@ -43,9 +43,9 @@ def test_a_reason_holds_parts_views_component_features_and_neighbours(explained)
     assert [group.title for group in groups] == ["clean test images", "fgsm attack", "noise (OOD)"]
     row = reason_rows(explained.table)["test"][0]
     reason = groups[0].reasons[0]
-    agreement, moments = reason.parts
-    assert (agreement.name, agreement.value, agreement.marked) == ("agreement", "0.100", False)
-    assert agreement.width == pytest.approx(100 / 3, abs=0.1)  # one of three decades
+    certainty, moments = reason.parts
+    assert (certainty.name, certainty.value, certainty.marked) == ("mean_log_probability", "0.100", False)
+    assert certainty.width == pytest.approx(100 / 3, abs=0.1)  # one of three decades
     assert (moments.width, moments.marked) == (100, True)
     assert [(view.name, view.value) for view in reason.views] == [("the image itself", "60 %"), ("mirror", "20 %")]
     assert reason.component.startswith(f"Component {row % 3}, fitting images predicted ")

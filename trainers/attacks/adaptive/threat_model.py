@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.scores import Score
-from gmm_torch.detection.scores.consensus import Consensus
+from gmm_torch.detection.scores.combined import Combined
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.functional.combination import log_tail
 
@@ -45,7 +45,7 @@ def observe(detector: FailureDetector, x: Tensor) -> Observation:
     """Show images (n, C, H, W) to a detector that is fitted and calibrated."""
     outputs = detector.extractor(x)
     score = smooth_score(detector.score, outputs)
-    verdict = detector.judge_scores(outputs, score)
+    verdict = detector.verdict(outputs, score)
     return Observation(outputs, verdict, (score - detector.threshold(verdict.prediction)) / unit(detector))
 
 
@@ -62,7 +62,7 @@ def smooth_score(score: Score, outputs: Outputs) -> Tensor:
     it measures a detector by the noise of its reference set; Tramer et al. 2020, "On adaptive attacks to adversarial
     example defenses", advise to smooth what is not.
     """
-    if not isinstance(score, Consensus):
+    if not isinstance(score, Combined):
         return score(outputs)
     pairs = zip(score.parts.values(), score.references, strict=True)
     log_p = torch.stack([smooth_log_tail(part(outputs), reference) for part, reference in pairs], dim=-1)

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from gmm_torch import FailureDetector, NotFittedError
-from gmm_torch.detection.explanation.component_report import Confusion, characterise
+from gmm_torch.detection.explanation.component_report import Confusion, component_report
 from tests.gmm_torch.detection.conftest import batches, images
 
 
@@ -20,7 +20,7 @@ def detector(net):
 
 def test_every_number_is_that_of_a_recount(detector):
     loader, labels = labelled(150, 7)
-    found = detector.characterise(loader)
+    found = detector.component_report(loader)
     assert set(found) == {"moment_likelihood", "logit_likelihood"}
     outputs = detector.extractor(images(150, 7))
     prediction = outputs.own_logits.argmax(1)
@@ -50,11 +50,11 @@ def test_every_number_is_that_of_a_recount(detector):
 def test_explanations_know_the_error_rates_from_then_on_and_verdicts_do_not_change(detector):
     x = images(10, 3)
     before = detector(x).p_value
-    found = detector.characterise(labelled(150, 7)[0])
+    found = detector.component_report(labelled(150, 7)[0])
     assert torch.equal(detector(x).p_value, before)
     explanation = detector.explain(x)
-    for name, characterisation in found.items():
-        by_number = {each.component: each for each in characterisation.components}
+    for name, report in found.items():
+        by_number = {each.component: each for each in report.components}
         for i in range(10):
             facts = explanation[i].mixtures[name]
             summary = by_number[facts.component]
@@ -62,14 +62,14 @@ def test_explanations_know_the_error_rates_from_then_on_and_verdicts_do_not_chan
             assert facts.error_rate == summary.error_rate
             assert facts.error_interval == summary.interval
     assert "wrong of" in "\n".join(str(explanation[i]) for i in range(10))
-    fewer = detector.characterise(labelled(30, 8)[0])
+    fewer = detector.component_report(labelled(30, 8)[0])
     assert fewer["moment_likelihood"].n == 30
     assert int(detector.explain(x).mixtures["moment_likelihood"].labelled.sum()) == 30
 
 
 def test_batches_make_no_difference(detector):
-    by_five = detector.characterise(labelled(60, 7, size=5)[0])
-    assert by_five == detector.characterise(labelled(60, 7, size=60)[0])
+    by_five = detector.component_report(labelled(60, 7, size=5)[0])
+    assert by_five == detector.component_report(labelled(60, 7, size=60)[0])
 
 
 def test_one_bad_component_is_found_and_named():
@@ -78,7 +78,7 @@ def test_one_bad_component_is_found_and_named():
     prediction = label.clone()
     bad = (component == 2) & (label == 1)
     prediction[bad] = 0
-    found = characterise(component, prediction, label, 5)
+    found = component_report(component, prediction, label, 5)
     assert found.components[0].component == 2
     assert found.components[0].confusions == (Confusion(1, 0, int(bad.sum())),)
     assert found.components[-1].component == 4
@@ -95,7 +95,7 @@ def test_the_p_value_of_no_difference_is_uniform():
     for _ in range(200):
         component, label = random.integers(0, 4, 200), random.integers(0, 2, 200)
         prediction = np.where(random.random(200) < 0.3, 1 - label, label)
-        p.append(characterise(*(torch.from_numpy(v) for v in (component, prediction, label)), 4).difference_p)
+        p.append(component_report(*(torch.from_numpy(v) for v in (component, prediction, label)), 4).difference_p)
     # P(p <= a) <= a: a one-sided Kolmogorov-Smirnov test at 0.001, and not far below
     assert stats.kstest(p, "uniform", alternative="greater").pvalue > 0.001
     assert stats.kstest(p, "uniform", alternative="less").pvalue > 1e-6
@@ -103,14 +103,14 @@ def test_the_p_value_of_no_difference_is_uniform():
 
 def test_wrong_input_is_refused_in_words(net, detector):
     with pytest.raises(NotFittedError, match="call fit"):
-        FailureDetector(net).characterise(labelled(3, 0)[0])
+        FailureDetector(net).component_report(labelled(3, 0)[0])
     with pytest.raises(ValueError, match="got some without labels"):
-        detector.characterise([images(3, 0)])
+        detector.component_report([images(3, 0)])
     with pytest.raises(ValueError, match=r"expected integer labels \(3,\); got torch.float32"):
-        detector.characterise([(images(3, 0), torch.zeros(3))])
+        detector.component_report([(images(3, 0), torch.zeros(3))])
     with pytest.raises(ValueError, match="expected 0 to 2; got -1 to 1"):
-        detector.characterise([(images(3, 0), torch.tensor([0, -1, 1]))])
+        detector.component_report([(images(3, 0), torch.tensor([0, -1, 1]))])
     with pytest.raises(ValueError, match="at least one batch"):
-        detector.characterise([])
+        detector.component_report([])
     with pytest.raises(ValueError, match="one shape"):
-        characterise(torch.zeros(2).long(), torch.zeros(3).long(), torch.zeros(2).long(), 1)
+        component_report(torch.zeros(2).long(), torch.zeros(3).long(), torch.zeros(2).long(), 1)

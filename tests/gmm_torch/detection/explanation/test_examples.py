@@ -2,56 +2,56 @@ import pytest
 import torch
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.detection.explanation import examples as memory_module
+from gmm_torch.detection.explanation import examples as examples_module
 from gmm_torch.detection.files.storage import DetectorFile, read_detector, write_detector
 from gmm_torch.detection.scores import make_score
 from tests.gmm_torch.detection.conftest import batches, images
 
 
 def test_large_fitting_sets_are_thinned_at_random_whatever_their_order(net, monkeypatch):
-    monkeypatch.setattr(memory_module, "MAX_KEPT", 50)
+    monkeypatch.setattr(examples_module, "MAX_KEPT", 50)
     detector = FailureDetector(net, n_components=2).fit(batches(230, 1)).calibrate(batches(60, 2))
-    index = detector.memory.index
+    index = detector.examples.index
     assert len(index) == 50
     assert bool((index.diff() > 0).all())
     assert bool((index.diff() > 9).any())  # not evenly spaced
     other = torch.randperm(230, generator=torch.Generator().manual_seed(3))
     models = detector.score.models()
-    shuffled = memory_module.Memory().build(models, 3).fit(models, detector.outputs(batches(230, 1)).rows(other))
+    shuffled = examples_module.Examples().build(models, 3).fit(models, detector.outputs(batches(230, 1)).rows(other))
     assert torch.equal(other[shuffled.index].sort().values, index)
     outputs = detector.outputs(batches(230, 1))
-    assert torch.equal(detector.memory.prediction, outputs.own_logits.argmax(1)[index])
+    assert torch.equal(detector.examples.prediction, outputs.own_logits.argmax(1)[index])
     model = detector.score.models()["moment_likelihood"]
-    torch.testing.assert_close(detector.memory.mixtures[0].points, model.points(outputs)[index])
+    torch.testing.assert_close(detector.examples.mixtures[0].points, model.points(outputs)[index])
     nearest = detector.explain(images(5, 3)).mixtures["moment_likelihood"].nearest
     assert set(nearest.flatten().tolist()) <= set(index.tolist())
 
 
 def test_wide_features_are_kept_within_a_bound(net, monkeypatch):
-    monkeypatch.setattr(memory_module, "MAX_NUMBERS", 1000)
+    monkeypatch.setattr(examples_module, "MAX_NUMBERS", 1000)
     detector = FailureDetector(net, n_components=2).fit(batches(230, 1))
     width = sum(model.mixture.n_features for model in detector.score.models().values())
-    assert len(detector.memory.index) == 1000 // width
+    assert len(detector.examples.index) == 1000 // width
 
 
 def test_a_score_without_mixtures_remembers_nothing(net):
     detector = FailureDetector(net, score=make_score("max_softmax")).fit(batches(50, 1))
-    assert sum(value.numel() for value in detector.memory.state_dict().values()) == 0
+    assert sum(value.numel() for value in detector.examples.state_dict().values()) == 0
 
 
 def test_a_new_fit_forgets_labels(net):
     detector = FailureDetector(net, n_components=2).fit(batches(100, 1))
-    detector.characterise([(images(9, 4), torch.zeros(9, dtype=torch.long))])
-    assert detector.memory.mixtures[0].labelled.sum() == 9
+    detector.component_report([(images(9, 4), torch.zeros(9, dtype=torch.long))])
+    assert detector.examples.mixtures[0].labelled.sum() == 9
     detector.fit(batches(100, 1))
-    assert detector.memory.mixtures[0].labelled.sum() == 0
+    assert detector.examples.mixtures[0].labelled.sum() == 0
 
 
 def test_a_file_whose_memory_is_damaged_is_refused(net, tmp_path):
     path = tmp_path / "d.safetensors"
     FailureDetector(net, n_components=2).fit(batches(100, 1)).calibrate(batches(60, 2)).save(path)
     file = read_detector(path)
-    for name in ("memory.mixtures.0.predicted", "memory.index"):
+    for name in ("examples.mixtures.0.predicted", "examples.index"):
         write_detector(path, DetectorFile(file.spec, {k: v for k, v in file.tensors.items() if k != name}))
         with pytest.raises(FileFormatError, match="missing"):
             FailureDetector.load(path, net)

@@ -44,7 +44,12 @@ def test_it_holds_the_verdict_and_what_each_part_and_view_says(detector, explana
     for v in range(3):
         expected = outputs.logits[:, v].softmax(-1).gather(1, explanation.verdict.prediction[:, None])[:, 0]
         torch.testing.assert_close(explanation.views[:, v], expected)
-    assert set(explanation.part_p_values) == {"agreement", "moment_likelihood", "logit_likelihood", "view_agreement"}
+    assert set(explanation.part_p_values) == {
+        "mean_log_probability",
+        "moment_likelihood",
+        "logit_likelihood",
+        "augmentation_consistency",
+    }
     assert set(explanation.mixtures) == {"moment_likelihood", "logit_likelihood"}
     for p in explanation.part_p_values.values():
         assert ((p > 0) & (p <= 1)).all()
@@ -120,7 +125,7 @@ def test_the_make_up_of_components_is_that_of_a_recount(detector, explanation):
 
 
 def test_it_is_the_same_after_saving_and_loading(net, detector, tmp_path):
-    detector.characterise([(images(90, 5), torch.arange(90) % 3)])
+    detector.component_report([(images(90, 5), torch.arange(90) % 3)])
     detector.save(tmp_path / "d.safetensors")
     loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
     before, after = tensors_of(detector.explain(images(20, 3))), tensors_of(loaded.explain(images(20, 3)))
@@ -152,7 +157,7 @@ def test_input_that_is_not_finite_is_explained_and_not_raised(name, net):
         assert "not finite" not in str(explanation[2])
 
 
-@pytest.mark.parametrize("name", [name for name in SCORES if "likelihood" not in name and name != "consensus"])
+@pytest.mark.parametrize("name", [name for name in SCORES if "likelihood" not in name and name != "combined"])
 def test_a_score_without_mixtures_says_so(name, net):
     detector = fitted(net, score=make_score(name))
     explanation = detector.explain(images(3, 3))
@@ -160,7 +165,9 @@ def test_a_score_without_mixtures_says_so(name, net):
         assert explanation.mixtures == {}
         assert explanation.dominant is None
         assert "the score has no mixture" in str(explanation[0])
-    assert set(detector.characterise([(images(9, 4), torch.zeros(9, dtype=torch.long))])) == set(explanation.mixtures)
+    assert set(detector.component_report([(images(9, 4), torch.zeros(9, dtype=torch.long))])) == set(
+        explanation.mixtures
+    )
 
 
 def test_in_one_pass_there_is_one_view_and_no_view_in_the_names(net):

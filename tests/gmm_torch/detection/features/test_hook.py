@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.detection.features.hook import FeatureHook
 
 
 class Network(nn.Module):
@@ -28,26 +28,26 @@ X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 def test_it_catches_what_the_extractor_extracts(layer, names):
     network = Network().eval()
     expected = FeatureExtractor(network, names)(X)
-    with FeatureTap(network, layer) as tap:
+    with FeatureHook(network, layer) as hook:
         logits = network(X)
-        caught = tap.take()
+        caught = hook.take()
     assert caught.logits is logits
     torch.testing.assert_close(caught.features, next(iter(expected.features.values()))[:, 0])
 
 
 def test_a_training_step_is_caught_with_its_gradient_and_left_as_it_is():
     networks = []
-    for tapped in (True, False):
+    for hooked in (True, False):
         torch.manual_seed(0)
         network = Network()
-        tap = FeatureTap(network) if tapped else None
+        hook = FeatureHook(network) if hooked else None
         network(X).sum().backward()
         networks.append(network)
-        if tap is not None:
-            features = tap.take().features
+        if hook is not None:
+            features = hook.take().features
             assert features.requires_grad
-            assert tap.layer == "head:input"
-            tap.remove()
+            assert hook.layer == "head:input"
+            hook.remove()
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
     assert torch.equal(networks[0].norm.running_mean, networks[1].norm.running_mean)
@@ -55,21 +55,21 @@ def test_a_training_step_is_caught_with_its_gradient_and_left_as_it_is():
 
 def test_nothing_is_taken_twice_nor_after_the_hooks_are_gone():
     network = Network()
-    tap = FeatureTap(network, "conv")
+    hook = FeatureHook(network, "conv")
     network(X)
-    tap.take()
+    hook.take()
     with pytest.raises(RuntimeError, match="the classifier has not run"):
-        tap.take()
+        hook.take()
     network(X)
-    tap.remove()
+    hook.remove()
     with pytest.raises(RuntimeError, match="has not run"):
-        tap.take()
+        hook.take()
     assert not network._forward_hooks
     assert not network.conv._forward_hooks
 
 
 def test_layers_and_poolings_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match=r"no layer 'cnov'.*did you mean 'conv'"):
-        FeatureTap(Network(), "cnov")
+        FeatureHook(Network(), "cnov")
     with pytest.raises(ValueError, match="pooling: expected one of"):
-        FeatureTap(Network(), pooling="median")
+        FeatureHook(Network(), pooling="median")

@@ -17,7 +17,7 @@ import gmm_torch
 from gmm_torch import FailureDetector
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.features.augmentations import blur
-from gmm_torch.detection.features.hook import FeatureTap
+from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.detection.scores import make_score
 
 N_TRAIN, N_FIT, N_CALIBRATE, N_TEST, ALPHA = 500, 350, 500, 447, 0.05
@@ -79,7 +79,7 @@ def test_clean_inputs_are_accepted_under_autocast(digits, detector, dtype):
         plain = detector(test)
         with torch.autocast("cpu", dtype=dtype):
             outputs = detector.extractor(test)
-            verdicts = [detector(test), detector.judge(outputs), detector.explain(test, n_nearest=0).verdict]
+            verdicts = [detector(test), detector.verdict(outputs), detector.explain(test, n_nearest=0).verdict]
             margin = detector.margin(test)
             assert detector.score.components(outputs).shape == (N_TEST, len(detector.score.models()))
     assert all(value.dtype == torch.float32 for value in (outputs.logits, *outputs.features.values()))
@@ -108,7 +108,7 @@ def test_clean_inputs_are_accepted_by_a_classifier_of_another_type(digits, detec
         assert torch.equal(moved(test.to(dtype)).score, verdict.score)
 
 
-@pytest.mark.parametrize("name", ["mahalanobis", "unit_likelihood", "relative_likelihood", "depth_agreement"])
+@pytest.mark.parametrize("name", ["mahalanobis", "unit_likelihood", "relative_likelihood", "depth_consistency"])
 def test_a_score_can_be_fitted_calibrated_and_asked_in_the_same_precision(digits, name):
     net, fitting, calibration, test, _ = digits
     detector = FailureDetector(net, score=make_score(name), alpha=ALPHA)
@@ -174,9 +174,9 @@ def test_pooling_and_views_are_exact_where_the_classifier_is_not(digits, dtype):
         maps = net[:4](test[:64])
         extractor = FeatureExtractor(net, ["3"], pooling="moments", views=("identity", "blur"))
         found = extractor(test[:64])
-        with FeatureTap(net, "3", pooling="moments") as tap:
+        with FeatureHook(net, "3", pooling="moments") as hook:
             net(test[:64])
-            caught = tap.take().features
+            caught = hook.take().features
     assert maps.dtype == dtype
     expected = torch.cat([maps.float().mean((2, 3)), maps.float().std((2, 3), correction=0)], dim=1)
     torch.testing.assert_close(found.features["3"][:, 0], expected, rtol=1e-6, atol=1e-6)

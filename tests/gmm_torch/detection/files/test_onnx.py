@@ -34,12 +34,12 @@ def test_onnxruntime_gives_the_same_verdicts_at_any_batch_size(name, net, tmp_pa
 
 @pytest.mark.filterwarnings("ignore")
 def test_inputs_far_out_are_refused_by_the_file_too(tmp_path):
-    """`depth_agreement` falls without end for inputs that the classifier is sure of and the layers before are not."""
+    """`depth_consistency` falls without end for inputs that the classifier is sure of and the layers before are not."""
     torch.manual_seed(0)
     stages = [torch.nn.Sequential(torch.nn.Conv2d(a, b, 3, 2, 1), torch.nn.ReLU()) for a, b in ((1, 4), (4, 8), (8, 8))]
     net = torch.nn.Sequential(*stages, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
     x = torch.rand(700, 1, 16, 16)
-    detector = FailureDetector(net, score=make_score("depth_agreement", n_components=2), alpha=0.1)
+    detector = FailureDetector(net, score=make_score("depth_consistency", n_components=2), alpha=0.1)
     detector.fit(x[:300].split(100)).calibrate(x[300:600].split(100))
     save_onnx(detector, x[:4], tmp_path / "detector.onnx")
     odd = torch.cat([x[600:], *(x[600:640] * factor for factor in (3, 10, 30, 100))])

@@ -5,7 +5,7 @@ import torch
 
 from gmm_torch.covariance import FAMILIES
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, Place, each_view
+from gmm_torch.detection.mixtures.feature_mixture import Block, Coordinate, FeatureMixture, each_view
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 
@@ -93,6 +93,6 @@ def test_no_points_have_no_distances():
 def test_columns_are_named_by_layer_view_and_position():
     blocks = [Block("a", each_view(2), 3), Block("b", ((0, 1),), 2)]
     model = FeatureMixture(GaussianMixture(1, 8), lambda o: o.logits, blocks)
-    places = [model.place(i) for i in range(9)]
-    assert places[:6] == [Place("a", (view,), position) for view in range(2) for position in range(3)]
-    assert places[6:] == [Place("b", (0, 1), 0), Place("b", (0, 1), 1), Place(None, (), 0)]
+    coordinates = [model.coordinate(i) for i in range(9)]
+    assert coordinates[:6] == [Coordinate("a", (view,), position) for view in range(2) for position in range(3)]
+    assert coordinates[6:] == [Coordinate("b", (0, 1), 0), Coordinate("b", (0, 1), 1), Coordinate(None, (), 0)]

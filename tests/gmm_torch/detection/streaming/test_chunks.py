@@ -35,14 +35,14 @@ def test_rows_are_computed_of_a_chunk_at_a_time(monkeypatch):
     assert in_chunks(double, Outputs(x[:0], {})).shape == (0, 1)
 
 
-def test_calibrating_and_characterising_hold_no_more_than_a_chunk(net, monkeypatch):
+def test_calibrating_and_reporting_hold_no_more_than_a_chunk(net, monkeypatch):
     detector = FailureDetector(net, n_components=2).fit(batches(200, 1))
     sizes = []
     monkeypatch.setattr(
         detector_module, "Chunks", lambda work: Chunks(lambda o: (sizes.append(len(o.logits)), work(o))[1], 2000)
     )
     whole = detector.calibrate(batches(400, 2, 20))(images(30, 3))
-    detector.characterise(batches(400, 2, 20))
+    detector.component_report(batches(400, 2, 20))
     assert len(sizes) > 10
     assert max(sizes) <= 40
     expected = detector.calibrate_outputs(detector.outputs(batches(400, 2)))(images(30, 3))
@@ -78,7 +78,7 @@ def test_only_what_the_score_reads_is_caught():
     )
     ends = ["stages.0", "stages.1", "stages.2"]
     assert {name: value.shape[1] for name, value in two.extractor(x).features.items()} == dict.fromkeys(ends, 2)
-    alone = FailureDetector(net, score=make_score("agreement"), layers=named, views=3)
+    alone = FailureDetector(net, score=make_score("mean_log_probability"), layers=named, views=3)
     assert {name: value.shape[1] for name, value in alone.extractor(x).features.items()} == {"stages.2": 1}
     whole = make_score("unit_likelihood")
     detector = FailureDetector(net, score=whole, layers=named)

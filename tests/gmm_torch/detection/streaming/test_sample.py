@@ -31,7 +31,7 @@ def test_what_is_kept_depends_on_what_there_is_alone(size):
     expected, found = drawn(x, 100, max_inputs=250), drawn(x[order], size, max_inputs=250)
     assert found.n_given == len(x)
     assert torch.equal(found.outputs.features["a"], expected.outputs.features["a"])
-    assert torch.equal(x[order][found.outputs.place], expected.outputs.features["a"][:, 0])
+    assert torch.equal(x[order][found.outputs.position], expected.outputs.features["a"][:, 0])
     assert len(found.outputs.logits) == 250
 
 
@@ -42,8 +42,8 @@ def test_the_bytes_are_bounded_whatever_the_widths():
 
 def test_every_input_is_as_likely_to_be_kept():
     x = points(4000)[points(4000)[:, 0].argsort()]
-    place = drawn(x, 100, max_inputs=1000).outputs.place
-    counts = torch.bincount(place // 1000, minlength=4).double()
+    position = drawn(x, 100, max_inputs=1000).outputs.position
+    counts = torch.bincount(position // 1000, minlength=4).double()
     # chi-squared on 3 degrees of freedom; 21.1 is its 1 - 1e-4 quantile, and fixed content has a fixed outcome
     assert ((counts - 250) ** 2 / 250).sum() < 21.1
 
@@ -58,7 +58,7 @@ def test_many_copies_of_few_inputs_keep_their_shares():
 def test_all_is_kept_where_it_fits():
     x = torch.cat([points(100), points(20)])
     kept = drawn(x, 30, max_inputs=120).outputs
-    assert torch.equal(kept.place.sort().values, torch.arange(120))
+    assert torch.equal(kept.position.sort().values, torch.arange(120))
     assert kept.sorted_by_content() is kept
 
 
@@ -71,9 +71,9 @@ def test_a_fit_to_a_sample_depends_neither_on_order_nor_on_batches(order, net, m
     second = FailureDetector(net, n_components=2).fit(iter(other.split(50))).calibrate(iter(batches(100, 2)))
     assert (second.n_fitted, second.n_kept) == (600, 150)
     torch.testing.assert_close(second(images(50, 3)).score, first(images(50, 3)).score, rtol=1e-4, atol=1e-4)
-    remembered = second.memory.index[second.memory.index < 600]
+    remembered = second.examples.index[second.examples.index < 600]
     assert len(remembered) == 150
-    assert torch.equal(second.memory.prediction, net.eval()(other).argmax(1)[remembered])
+    assert torch.equal(second.examples.prediction, net.eval()(other).argmax(1)[remembered])
 
 
 def test_a_detector_says_how_much_it_kept_and_so_does_its_file(net, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ def classifier(digits):
 def make_detector(classifier, digits):
     images, _ = digits
 
-    def make(score="consensus", calibration=None, **options):
+    def make(score="combined", calibration=None, **options):
         detector = FailureDetector(classifier, score=make_score(score, **options), calibration=calibration)
         return detector.fit([images[900:1100]]).calibrate([images[1100:1400]])
 
@@ -46,7 +46,7 @@ def make_threat(digits):
     def make(detector, n_images=N_IMAGES):
         with torch.no_grad():
             outputs = detector.extractor(images)
-            verdict = detector.judge(outputs)
+            verdict = detector.verdict(outputs)
         right = verdict.prediction == labels
         rows = right.nonzero()[:n_images, 0]
         others = (right & verdict.accept).nonzero()[:, 0]

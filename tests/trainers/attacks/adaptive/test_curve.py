@@ -10,7 +10,7 @@ FOUND = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]]).bool()
 
 
 def curve(found=FOUND, unrestricted=1.0):
-    return Curve("consensus", "joint", (0.1, 0.2, 0.3), found, unrestricted)
+    return Curve("combined", "joint", (0.1, 0.2, 0.3), found, unrestricted)
 
 
 def test_an_image_that_passed_within_a_budget_counts_within_larger_ones():
@@ -39,7 +39,7 @@ def test_a_search_that_loses_images_or_fails_without_a_budget_is_called_weak():
 
 def test_a_traced_curve_counts_what_its_images_do(threat):
     attack = AdaptiveAttack("joint", Joint("selective"), steps=15, restarts=1)
-    found, images = trace("consensus", attack, threat, (0.05, 0.2), n_unrestricted=0, seed=0)
+    found, images = trace("combined", attack, threat, (0.05, 0.2), n_unrestricted=0, seed=0)
     assert images.shape == (2, *threat.images.shape)
     for epsilon, row, changed in zip((0.05, 0.2), found.found, images, strict=True):
         with torch.no_grad():
@@ -54,7 +54,7 @@ def test_a_traced_curve_counts_what_its_images_do(threat):
 
 def test_a_weak_attack_shows_in_the_check_without_a_budget(threat):
     attack = AdaptiveAttack("joint", Joint(), steps=1, restarts=1, step_sizes=[1e-3])
-    found, _ = trace("consensus", attack, threat, (0.1,), n_unrestricted=10, seed=0)
+    found, _ = trace("combined", attack, threat, (0.1,), n_unrestricted=10, seed=0)
     assert found.unrestricted < 0.5
     assert any("no sign of security" in text for text in curve_diagnostics(found))
 
@@ -62,7 +62,7 @@ def test_a_weak_attack_shows_in_the_check_without_a_budget(threat):
 def test_nineteen_of_twenty_images_are_95_per_cent(threat, monkeypatch):
     monkeypatch.setattr("trainers.attacks.adaptive.curve._evaded", lambda *_: torch.arange(20) > 0)
     attack = AdaptiveAttack("joint", Joint(), steps=1, restarts=1)
-    found, _ = trace("consensus", attack, threat, (0.1,), n_unrestricted=20, seed=0)
+    found, _ = trace("combined", attack, threat, (0.1,), n_unrestricted=20, seed=0)
     assert found.unrestricted == 0.95
     assert curve_diagnostics(found) == []
 

@@ -33,7 +33,7 @@ def test_the_last_class_wins_exactly_where_the_verdict_is_refused(logits, margin
 
 @pytest.mark.parametrize(
     ("score", "calibration"),
-    [("consensus", None), ("consensus", MondrianCalibration(10)), ("log_likelihood", None), ("max_softmax", None)],
+    [("combined", None), ("combined", MondrianCalibration(10)), ("log_likelihood", None), ("max_softmax", None)],
 )
 def test_the_guarded_classifier_says_what_classifier_and_detector_say(score, calibration, make_detector, digits):
     options = {} if score == "max_softmax" else {"n_components": 3}

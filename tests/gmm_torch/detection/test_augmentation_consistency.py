@@ -1,4 +1,4 @@
-"""View agreement: what other views say of a prediction, given how sure the classifier is of it."""
+"""Augmentation consistency: what other views say of a prediction, given how sure the classifier is of it."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def clean(n, seed):
 
 
 def fitted():
-    return make_score("view_agreement", n_components=3).build({}, 3, C).fit(clean(2000, 0), fitter)
+    return make_score("augmentation_consistency", n_components=3).build({}, 3, C).fit(clean(2000, 0), fitter)
 
 
 def test_a_prediction_that_other_views_do_not_share_scores_low_however_sure_it_is():
@@ -52,5 +52,5 @@ def test_it_asks_the_mean_log_odds_of_all_other_views():
 
 @pytest.mark.parametrize(("n_views", "n_classes"), [(1, 3), (2, 1)])
 def test_without_another_view_or_class_there_is_nothing_to_agree(n_views, n_classes):
-    with pytest.raises(ValueError, match="view_agreement: expected at least 2 views and 2 classes"):
-        make_score("view_agreement").build({}, n_views, n_classes)
+    with pytest.raises(ValueError, match="augmentation_consistency: expected at least 2 views and 2 classes"):
+        make_score("augmentation_consistency").build({}, n_views, n_classes)

@@ -11,42 +11,53 @@ from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.detection.features.layers import DEPTHS
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
-from gmm_torch.detection.scores.agreement import Agreement
+from gmm_torch.detection.scores.augmentation_consistency import AugmentationConsistency
 from gmm_torch.detection.scores.base import Breakdown, Fitter, Score
-from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
-from gmm_torch.detection.scores.depth_agreement import DepthAgreement
+from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
+from gmm_torch.detection.scores.depth_consistency import DepthConsistency
 from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
+from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
-from gmm_torch.detection.scores.view_agreement import ViewAgreement
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
 
 PARTS: dict[str, type[Score]] = {
-    part.name: part for part in (Agreement, MomentLikelihood, LogitLikelihood, ViewAgreement, DepthAgreement)
+    part.name: part
+    for part in (MeanLogProbability, MomentLikelihood, LogitLikelihood, AugmentationConsistency, DepthConsistency)
 }
-WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 16, "view_agreement": 1 / 16}
+WEIGHTS = {
+    "mean_log_probability": 1.0,
+    "moment_likelihood": 1 / 4,
+    "logit_likelihood": 1 / 16,
+    "augmentation_consistency": 1 / 16,
+}
 # One look has no other views to disagree with: the layers take their place.
-ONE_PASS_WEIGHTS = {"agreement": 1.0, "moment_likelihood": 1 / 4, "logit_likelihood": 1 / 8, "depth_agreement": 1 / 8}
+ONE_PASS_WEIGHTS = {
+    "mean_log_probability": 1.0,
+    "moment_likelihood": 1 / 4,
+    "logit_likelihood": 1 / 8,
+    "depth_consistency": 1 / 8,
+}
 HALF = 200  # with so many fitting inputs a part that learns from them has half of its weight
-# What the parts beside `agreement` may cost in finding wrong predictions, as an area under the ROC curve, and the
-# scales of their weights among which the largest of no higher cost is found.
+# What the parts beside `mean_log_probability` may cost in finding wrong predictions, as an area under the ROC curve,
+# and the scales of their weights among which the largest of no higher cost is found.
 MAX_COST = 0.005
 SCALES = [2 ** (-k / 2) for k in range(13)]
 
 
-class Consensus(Score):
+class Combined(Score):
     """-log sum_j w_j p_j^(-1/2) over the p-values of several scores.
 
-    What each finds is blind to what another sees: `agreement` finds wrong predictions and what lies at a decision
-    boundary, `moment_likelihood` other distributions, `logit_likelihood` and `view_agreement` adversarial images. With
-    one view alone and several layers, `depth_agreement` takes over from the other views. `docs/detector.md` has the
-    study behind the choice; it used failures other than those of the published tables.
+    What each finds is blind to what another sees: `mean_log_probability` finds wrong predictions and what lies at a
+    decision boundary, `moment_likelihood` other distributions, `logit_likelihood` and `augmentation_consistency`
+    adversarial images. With one view alone and several layers, `depth_consistency` takes over from the other views.
+    `docs/detector.md` has the study behind the choice; it used failures other than those of the published tables.
 
-    How much a part is worth depends on the network. `agreement` is near the best there is for wrong predictions, and
-    every other part costs some of that. Without any label it is known how much: where the classifier's probabilities
-    are true, wrong predictions are found with an expected area under the ROC curve (`expected_auroc`). The weights of
-    all other parts are scaled down together, to a 64th at most, until they cost at most half a point of it among the
-    reference inputs.
+    How much a part is worth depends on the network. `mean_log_probability` is near the best there is for wrong
+    predictions, and every other part costs some of that. Without any label it is known how much: where the
+    classifier's probabilities are true, wrong predictions are found with an expected area under the ROC curve
+    (`expected_auroc`). The weights of all other parts are scaled down together, to a 64th at most, until they cost
+    at most half a point of it among the reference inputs.
 
     Args:
         n_components: K of the mixtures.
@@ -58,7 +69,7 @@ class Consensus(Score):
         combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
     """
 
-    name = "consensus"
+    name = "combined"
     layers = DEPTHS
     pooling = "moments"
     views = ("identity", "mirror", "blur")
@@ -86,7 +97,7 @@ class Consensus(Score):
         self._take(self.given_weights or WEIGHTS)
 
     log_weights: Tensor  # (J,), before they are scaled
-    log_scale: Tensor  # (), of all parts but `agreement`
+    log_scale: Tensor  # (), of all parts but `mean_log_probability`
     held_out: Tensor  # (S, H), statistics of fitting inputs that no part has learned from
     references: Tensor  # (J, R), ascending
 
@@ -101,16 +112,16 @@ class Consensus(Score):
         self.log_scale = self.references.new_zeros(())
 
     def _make(self, name: str) -> Score:
-        if name == Agreement.name:
-            return Agreement()
-        if issubclass(PARTS[name], ConditionalAgreement):
+        if name == MeanLogProbability.name:
+            return MeanLogProbability()
+        if issubclass(PARTS[name], ConditionalConsistency):
             return PARTS[name](n_components=self.n_components)
         return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
 
     @property
     def _certainty(self) -> int:
-        """The place of `agreement` among the parts."""
-        return list(self.weights).index(Agreement.name)
+        """The place of `mean_log_probability` among the parts."""
+        return list(self.weights).index(MeanLogProbability.name)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
         """See `Score`."""
@@ -122,7 +133,7 @@ class Consensus(Score):
         """Those given, or those of the study."""
         if self.given_weights or n_views > 1:
             return self.given_weights or WEIGHTS
-        left_out = None if n_layers > 1 else DepthAgreement.name
+        left_out = None if n_layers > 1 else DepthConsistency.name
         return {name: weight for name, weight in ONE_PASS_WEIGHTS.items() if name != left_out}
 
     def options(self) -> dict[str, Any]:
@@ -144,7 +155,7 @@ class Consensus(Score):
             part.fit(outputs, fitter)
         n = len(outputs.logits)
         taught = n / (n + HALF) if self.given_weights is None else 1.0
-        share = {name: 1.0 if name == Agreement.name else taught for name in self.weights}
+        share = {name: 1.0 if name == MeanLogProbability.name else taught for name in self.weights}
         found = [math.log(weight * share[name]) for name, weight in self.weights.items()]
         self.log_weights = outputs.logits.new_tensor(found)
         return self
@@ -154,7 +165,7 @@ class Consensus(Score):
         self.held_out = statistics.mT.contiguous()
         return self._rank_among(statistics)
 
-    def refer(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor) -> Self:
         """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
         others = self.held_out[:, : max(0, self.n_reference - len(statistics))]
         return self._rank_among(torch.cat([statistics, others.mT]))
@@ -232,8 +243,8 @@ class Consensus(Score):
         return COMBINATIONS[self.combination](log_p, self._scaled(log_scale).to(log_p))
 
     def _scaled(self, log_scale: Tensor) -> Tensor:
-        """Logarithms of the weights, (J,), all but that of `agreement` scaled."""
-        is_scaled = self.log_weights.new_tensor([name != Agreement.name for name in self.weights])
+        """Logarithms of the weights, (J,), all but that of `mean_log_probability` scaled."""
+        is_scaled = self.log_weights.new_tensor([name != MeanLogProbability.name for name in self.weights])
         return self.log_weights + is_scaled * log_scale
 
     def shares(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Depth agreement: what layers before the last say of a prediction, given how sure the classifier is of it."""
+"""Depth consistency: what layers before the last say of a prediction, given how sure the classifier is of it."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.features.layers import stage_ends
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores import make_score
-from gmm_torch.detection.scores.depth_agreement import (
+from gmm_torch.detection.scores.depth_consistency import (
     MAX_FULL,
     PRIOR,
     REG_COVAR,
@@ -43,7 +43,7 @@ def clean(n, seed):
 
 
 def test_a_sure_prediction_that_the_layer_is_against_scores_low():
-    score = make_score("depth_agreement", n_components=3).build({"z": D}, 1, C).fit(clean(2000, 0), fitter)
+    score = make_score("depth_consistency", n_components=3).build({"z": D}, 1, C).fit(clean(2000, 0), fitter)
     good = clean(500, 1)
     bad = Outputs(good.logits.roll(1, dims=2), good.features)  # as sure as before, of another class
     auroc = stats.mannwhitneyu(score(good).numpy(), score(bad).numpy()).statistic / 500**2
@@ -59,7 +59,7 @@ def test_many_classes_are_told_apart_without_a_difference_for_each_input_class_a
     label = torch.randint(0, n_classes, (900,), generator=generator)
     z = 3 * torch.randn(n_classes, 8, generator=generator)[label] + torch.randn(900, 8, generator=generator)
     outputs = Outputs(8 * torch.nn.functional.one_hot(label, n_classes).float()[:, None], {"z": z[:, None]})
-    expected = make_score("depth_agreement").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
+    expected = make_score("depth_consistency").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
     mixture, points = expected.classes[0], expected.maps[0](z)
     joint, found = mixture.log_joint(points).double(), log_posterior(mixture, points).double()
     torch.testing.assert_close(found.log_softmax(1), joint.log_softmax(1), rtol=1e-4, atol=1e-3)
@@ -68,7 +68,7 @@ def test_many_classes_are_told_apart_without_a_difference_for_each_input_class_a
         raise AssertionError("N K D numbers")
 
     monkeypatch.setattr(Tied, "squared_distance", differences)
-    again = make_score("depth_agreement").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
+    again = make_score("depth_consistency").build({"z": 8}, 1, n_classes).fit(outputs, fitter)
     assert torch.equal(again(outputs), expected(outputs))
 
 
@@ -82,7 +82,7 @@ def test_the_temperature_is_the_best_of_all(sharpness):
 
 
 def test_how_sure_the_classifier_is_makes_little_difference_by_itself():
-    score = make_score("depth_agreement", n_components=3).build({"z": D}, 1, C).fit(clean(2000, 0), fitter)
+    score = make_score("depth_consistency", n_components=3).build({"z": D}, 1, C).fit(clean(2000, 0), fitter)
     outputs = clean(2000, 1)
     sure = log_odds(outputs.own_logits, outputs.own_logits.argmax(1))
     assert abs(stats.spearmanr(sure.numpy(), score(outputs).numpy()).statistic) < 0.15
@@ -128,7 +128,7 @@ def test_log_odds_are_exact_where_a_probability_is_nearly_one():
 
 def test_fewer_than_two_classes_are_refused():
     with pytest.raises(ValueError, match="at least 2 classes; got 1"):
-        make_score("depth_agreement").build({"z": D}, 1, 1)
+        make_score("depth_consistency").build({"z": D}, 1, 1)
 
 
 class Deep(nn.Module):
@@ -163,12 +163,14 @@ def test_one_pass_asks_the_layers_and_several_views_do_not():
     torch.manual_seed(0)
     for views, has_depth in ((1, True), (3, False)):
         detector = FailureDetector(Deep(), n_components=3, views=views).fit(batches(300, 1))
-        assert ("depth_agreement" in detector.score.parts) == has_depth
+        assert ("depth_consistency" in detector.score.parts) == has_depth
         detector.calibrate(batches(99, 2))
         assert torch.isfinite(detector(images(9, 3)).score).all()
-    assert "depth_agreement" not in FailureDetector(TinyNetWithoutMaps(), views=1).fit(rows(100)).score.parts
-    chosen = make_score("consensus", weights={"agreement": 1.0})
-    assert list(FailureDetector(TinyNet(), score=chosen, views=1).fit(batches(300, 1)).score.parts) == ["agreement"]
+    assert "depth_consistency" not in FailureDetector(TinyNetWithoutMaps(), views=1).fit(rows(100)).score.parts
+    chosen = make_score("combined", weights={"mean_log_probability": 1.0})
+    assert list(FailureDetector(TinyNet(), score=chosen, views=1).fit(batches(300, 1)).score.parts) == [
+        "mean_log_probability"
+    ]
 
 
 class TinyNetWithoutMaps(nn.Sequential):

@@ -7,49 +7,50 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.agreement import Agreement
 from gmm_torch.detection.scores.base import Score
-from gmm_torch.detection.scores.consensus import Consensus
+from gmm_torch.detection.scores.combined import Combined
+from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.scores.right_wrong_ratio import HALF, UNKNOWN, RightWrongRatio
 
 
-class LabelledConsensus(Consensus):
-    """`Consensus` that has learned from labelled calibration inputs what tells right predictions from wrong ones.
+class LabelledCombined(Combined):
+    """`Combined` that has learned from labelled calibration inputs what tells right predictions from wrong ones.
 
-    `FailureDetector(classifier, score=LabelledConsensus()).fit(loader).calibrate(labelled)`, with batches
+    `FailureDetector(classifier, score=LabelledCombined()).fit(loader).calibrate(labelled)`, with batches
     (x, label, ...) of images that the classifier was not trained on. Two things are learned, from the third of them
     that serves as reference, so that the p-values among the others stay valid:
 
-    - `agreement` is replaced by the `RightWrongRatio` of the certainty of the views.
+    - `mean_log_probability` is replaced by the `RightWrongRatio` of the certainty of the views.
     - What the other parts cost in finding wrong predictions is known from n wrong ones with a share n / (n + 20); the
       rest is still what the classifier's probabilities let expect.
 
     Args:
-        n_components, covariance_type, weights, combination: those of `Consensus`; `agreement` is among the weights.
+        n_components, covariance_type, weights, combination: those of `Combined`; `mean_log_probability` is among the
+    weights.
     """
 
-    name = "labelled_consensus"
+    name = "labelled_combined"
     needs_labels_to_calibrate = True
 
     def _take(self, weights: Mapping[str, float]) -> None:
-        if Agreement.name not in weights:
+        if MeanLogProbability.name not in weights:
             raise ValueError(
-                f"weights: expected {Agreement.name} among them, which labels improve; got {dict(weights)}"
+                f"weights: expected {MeanLogProbability.name} among them, which labels improve; got {dict(weights)}"
             )
         super()._take(weights)
 
     def _make(self, name: str) -> Score:
-        return RightWrongRatio() if name == Agreement.name else super()._make(name)
+        return RightWrongRatio() if name == MeanLogProbability.name else super()._make(name)
 
     @property
     def ratio(self) -> RightWrongRatio:
-        """The part that takes the place of `agreement`."""
-        part = self.parts[Agreement.name]
+        """The part that takes the place of `mean_log_probability`."""
+        part = self.parts[MeanLogProbability.name]
         assert isinstance(part, RightWrongRatio)
         return part
 
     def n_statistics(self, n_views: int) -> int:
-        """See `Consensus`."""
+        """See `Combined`."""
         return super().n_statistics(n_views) + n_views + 3
 
     def hold_out(self, statistics: Tensor) -> Self:
@@ -57,7 +58,7 @@ class LabelledConsensus(Consensus):
         unknown = torch.full_like(statistics[:, -1:], UNKNOWN)
         return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
 
-    def refer(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor) -> Self:
         """See `Score`.
 
         Raises:
@@ -66,8 +67,8 @@ class LabelledConsensus(Consensus):
         Warns:
             LabelsWarning: nearly all predictions are right, or wrong: what is learned from labels is left out.
         """
-        self.ratio.refer(statistics[:, len(self.weights) :])
-        return super().refer(statistics)
+        self.ratio.set_reference(statistics[:, len(self.weights) :])
+        return super().set_reference(statistics)
 
     def statistics(self, outputs: Outputs) -> Tensor:
         """See `Score`; the scores of the parts and what the ratio is made of."""
@@ -76,14 +77,14 @@ class LabelledConsensus(Consensus):
         return torch.cat([torch.stack(columns, dim=1), of_ratio], dim=1)
 
     def part_scores(self, statistics: Tensor) -> Tensor:
-        """See `Consensus`; with the ratio that was learned last."""
+        """See `Combined`; with the ratio that was learned last."""
         n = len(self.weights)
         j = self._certainty
         ratio = self.ratio.combine(statistics[:, n:])[:, None]
         return torch.cat([statistics[:, :j], ratio, statistics[:, j + 1 : n]], dim=1)
 
     def probability_right(self, statistics: Tensor) -> Tensor:
-        """See `Consensus`; with what the labels say."""
+        """See `Combined`; with what the labels say."""
         expected, wrong = statistics[:, len(self.weights)].double().exp(), statistics[:, -1].double()
         n_wrong = (wrong == 1).sum()
         share = n_wrong / (n_wrong + HALF)

@@ -12,7 +12,7 @@ from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.mixture import GaussianMixture
 
 
-class ConditionalAgreement(Score):
+class ConditionalConsistency(Score):
     """log P(D <= d | S = s): d the evidence for the predicted class, s the classifier's own. No score by itself.
 
     Both are log-odds. A mixture over (s, d), fitted to the fitting inputs, says how low d is for an s like this one, so

@@ -1,4 +1,4 @@
-"""Outputs that no detector can learn from, counted as they come."""
+"""Whether the outputs of a stream are finite: counted as they come, raised together at the end."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.distributed import gather_objects
 
 
-class Faults:
+class FiniteCheck:
     """How many of a stream's inputs give features that are not finite, by layer."""
 
     def __init__(self) -> None:

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
+from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
 
 
-class ViewAgreement(ConditionalAgreement):
+class AugmentationConsistency(ConditionalConsistency):
     """log P(D <= d | S = s): d the mean log-odds of the predicted class in the other views, s those of the input.
 
     A perturbation that was made for an image does not survive its mirror: the classifier is sure of the one and not of
     the other.
     """
 
-    name = "view_agreement"
+    name = "augmentation_consistency"
     views = ("identity", "mirror", "blur")
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
@@ -32,12 +32,12 @@ class ViewAgreement(ConditionalAgreement):
         """
         if n_views < 2 or n_classes < 2:
             raise ValueError(
-                f"view_agreement: expected at least 2 views and 2 classes; got {n_views} and {n_classes}: take "
-                "another score"
+                f"{self.name}: expected at least 2 views and 2 classes; got {n_views} and {n_classes}: take another "
+                "score"
             )
         return super().build(widths, n_views, n_classes)
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """See `ConditionalAgreement`."""
+        """See `ConditionalConsistency`."""
         each = outputs.log_odds()
         return torch.stack([each[:, 0], each[:, 1:].mean(1)], dim=1)

@@ -13,7 +13,7 @@ from gmm_torch.detection.mixtures.feature_mixture import with_size
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.mixtures.transforms import SignedRoot, Standardise
 from gmm_torch.detection.scores.base import Fitter
-from gmm_torch.detection.scores.conditional_agreement import ConditionalAgreement
+from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
 from gmm_torch.functional.class_moments import class_moments
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.mixture import GaussianMixture
@@ -25,7 +25,7 @@ REG_COVAR = 1e-2
 TEMPERATURES: list[float] = torch.logspace(0, math.log10(32), 21).tolist()
 
 
-class DepthAgreement(ConditionalAgreement):
+class DepthConsistency(ConditionalConsistency):
     """log P(D <= d | S = s): d what the layers say for the predicted class, s what the classifier says for it.
 
     A mixture with one component for each class that the classifier predicts (no label is used) makes a classifier of
@@ -41,7 +41,7 @@ class DepthAgreement(ConditionalAgreement):
             for each.
     """
 
-    name = "depth_agreement"
+    name = "depth_consistency"
     layers = DEPTHS
     pooling = "moments"
 
@@ -65,7 +65,7 @@ class DepthAgreement(ConditionalAgreement):
             ValueError: fewer than two classes.
         """
         if n_classes < 2:
-            raise ValueError(f"depth_agreement: expected a classifier of at least 2 classes; got {n_classes}")
+            raise ValueError(f"depth_consistency: expected a classifier of at least 2 classes; got {n_classes}")
         self.names = list(widths)
         self.maps = nn.ModuleList(
             nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))
@@ -95,7 +95,7 @@ class DepthAgreement(ConditionalAgreement):
         return super().fit(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """See `ConditionalAgreement`."""
+        """See `ConditionalConsistency`."""
         own = outputs.own_logits
         predicted = own.argmax(1)
         depth = []

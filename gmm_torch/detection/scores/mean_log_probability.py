@@ -11,7 +11,7 @@ from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.streaming.chunks import in_chunks
 
 
-class Agreement(Score):
+class MeanLogProbability(Score):
     """Mean over voting views of log softmax(logits_v)_c, c the class predicted for the input itself.
 
     A view votes if, on the fitting inputs, its predictions overlap those of the inputs themselves:
@@ -24,7 +24,7 @@ class Agreement(Score):
             one shows less, and its vote makes wrong predictions harder to find.
     """
 
-    name = "agreement"
+    name = "mean_log_probability"
     views = ("identity", "mirror", "blur")
     votes: Tensor
 
