@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from gmm_torch.covariance import get_family
+from gmm_torch.covariance import CovarianceType, get_family
 from gmm_torch.devices import budget, full_precision, summing_device, widest
 from gmm_torch.em.batches import Batches, Points, check_points, check_weight
 from gmm_torch.em.engine import EM, EMOptions
@@ -37,7 +37,8 @@ class GaussianMixture(nn.Module):
     Args:
         n_components: K >= 1.
         n_features: D >= 1.
-        covariance_type: "full", "tied", "diag" or "spherical"; see `gmm_torch.covariance`.
+        covariance_type: "full", "tied", "diag", "spherical" or "low_rank", or a mapping of a name and options of that
+            family, {"name": "low_rank", "rank": 20}; see `gmm_torch.covariance`.
         device, dtype: of the parameters; densities are computed in the wider of `dtype`, float32 and the input's type.
 
     Attributes:
@@ -64,7 +65,7 @@ class GaussianMixture(nn.Module):
         self,
         n_components: int,
         n_features: int,
-        covariance_type: str = "full",
+        covariance_type: CovarianceType = "full",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

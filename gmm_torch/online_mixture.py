@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gmm_torch.covariance import CovarianceType
 from gmm_torch.distributed import all_reduce_sum, is_distributed
 from gmm_torch.em.batches import check_points
 from gmm_torch.em.engine import EMOptions
@@ -59,7 +60,7 @@ class OnlineMixture:
     def __init__(
         self,
         n_components: int = 10,
-        covariance_type: str = "full",
+        covariance_type: CovarianceType = "full",
         *,
         window: int | None = None,
         every: int = 1,

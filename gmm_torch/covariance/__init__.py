@@ -1,27 +1,31 @@
-"""Covariance families. One file holds one family; a new file here is found by its class's `name`."""
+"""Covariance families. One file holds one; a new file here is found by its class's `name`."""
 
-import importlib
-import pkgutil
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
+from gmm_torch.covariance.base import FAMILIES, CovarianceFamily, Factors
+from gmm_torch.registry import import_modules
 
-__all__ = ["FAMILIES", "CovarianceFamily", "Factors", "get_family"]
+__all__ = ["FAMILIES", "CovarianceFamily", "CovarianceType", "Factors", "get_family"]
 
-for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
+import_modules(__name__, __path__)
 
-FAMILIES: dict[str, CovarianceFamily] = {
-    family.name: family() for family in sorted(CovarianceFamily.__subclasses__(), key=lambda cls: cls.name)
-}
+# The name of a family, or a mapping of "name" and the options of its constructor: {"name": "low_rank", "rank": 20}.
+CovarianceType = str | Mapping[str, Any]
 
 
-def get_family(name: str) -> CovarianceFamily:
-    """The family called `name`, which may carry an option behind a colon ("low_rank:20").
+def get_family(covariance_type: CovarianceType) -> CovarianceFamily:
+    """The family of that name, with the options that stand beside it.
 
     Raises:
-        ValueError: no family has that name, or the family not that option.
+        ValueError: no family has that name, or the family not that option or value.
     """
-    base, colon, option = name.partition(":")
-    if base not in FAMILIES:
-        raise ValueError(f"covariance_type: expected one of {', '.join(FAMILIES)}; got {name!r}")
-    return FAMILIES[base].with_option(option) if colon else FAMILIES[base]
+    options = {"name": covariance_type} if isinstance(covariance_type, str) else dict(covariance_type)
+    name = options.pop("name", None)
+    if name not in FAMILIES:
+        raise ValueError(f"covariance_type: expected one of {', '.join(sorted(FAMILIES))}; got {name!r}")
+    unknown = sorted(options.keys() - inspect.signature(FAMILIES[name]).parameters.keys())
+    if unknown:
+        raise ValueError(f"covariance_type: expected no option {', '.join(unknown)} of {name!r}, which has none such")
+    return FAMILIES[name](**options)

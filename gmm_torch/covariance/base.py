@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.em.parameters import Parameters
+from gmm_torch.registry import register
 
 Factors = dict[str, Tensor]
+FAMILIES: dict[str, type["CovarianceFamily"]] = {}  # by name
 
 # A component whose share of the points is below this has no data to estimate anything from.
 EMPTY_SHARE = 1e-12
@@ -28,7 +30,7 @@ class CovarianceFamily(ABC):
     `moments`.
 
     Attributes:
-        name: the value of `covariance_type` that selects the family.
+        name: the value of `covariance_type` that selects the family; a class without one is a base for others.
         scales_features: whether rescaling single features maps the family onto itself. Where it does, EM works on
             data with every feature rescaled; where not, on one common scale.
         averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
@@ -46,13 +48,8 @@ class CovarianceFamily(ABC):
     shrinks: ClassVar[bool] = False
     by_point: ClassVar[bool] = False
 
-    def with_option(self, option: str) -> "CovarianceFamily":
-        """The family that "name:option" selects.
-
-        Raises:
-            ValueError: the family has no options, or not this one.
-        """
-        raise ValueError(f"covariance_type: {self.name!r} takes no option; got {option!r}")
+    def __init_subclass__(cls) -> None:
+        register(FAMILIES, cls)
 
     # ---- the matrices
 
@@ -76,13 +73,13 @@ class CovarianceFamily(ABC):
             ValueError: they are not finite, symmetric and positive definite.
         """
 
-    @abstractmethod
     def from_precisions(self, precisions: Tensor) -> Factors:
-        """The factors of given precisions, in the shape of the family's covariances.
+        """The factors of given precisions, in the shape of the family's covariances; refused unless overridden.
 
         Raises:
-            ValueError: they are not finite, symmetric and positive definite.
+            ValueError: they are not finite, symmetric and positive definite, or no precision has the family's form.
         """
+        raise ValueError(f"precisions_init: expected none for {self.name}; give means_init and weights_init alone")
 
     @abstractmethod
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:

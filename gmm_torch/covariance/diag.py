@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
-from gmm_torch.functional.positive_definite import require_positive
+from gmm_torch.covariance.base import Factors
+from gmm_torch.covariance.variances import Variances
 
 
-class Diag(CovarianceFamily):
+class Diag(Variances):
     """Factors: {"factor": (..., K, D)}, the inverse standard deviations."""
 
     name = "diag"
-    by_point = True
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
@@ -21,18 +20,6 @@ class Diag(CovarianceFamily):
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
         return -2 * factors["factor"].log().sum(-1)
-
-    def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K, D), variances."""
-        return factors["factor"].square().reciprocal()
-
-    def from_covariances(self, covariances: Tensor) -> Factors:
-        """From (..., K, D) variances."""
-        return {"factor": require_positive(covariances, "covariances").rsqrt()}
-
-    def from_precisions(self, precisions: Tensor) -> Factors:
-        """From numbers > 0."""
-        return {"factor": require_positive(precisions, "precisions").sqrt()}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -49,14 +36,6 @@ class Diag(CovarianceFamily):
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
         """Divided by the scale."""
         return {"factor": factors["factor"] / scale}
-
-    def unconstrain(self, factors: Factors) -> Factors:
-        """Logarithms."""
-        return {"factor": factors["factor"].log()}
-
-    def constrain(self, raw: Factors) -> Factors:
-        """Exponentials."""
-        return {"factor": raw["factor"].exp()}
 
     def unit(self, n_components: int, n_features: int) -> Factors:
         """(K, D) ones."""

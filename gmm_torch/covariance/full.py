@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
+from gmm_torch.covariance.base import Factors, workspace_view
+from gmm_torch.covariance.triangular import Triangular
 from gmm_torch.devices import is_host
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
-from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
-from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
-from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
+from gmm_torch.functional.linear_algebra import covariance_factor
 
 # Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
 # the other triangle, yet enough for it to run at the machine's rate.
@@ -22,7 +21,7 @@ BLOCK_ROWS = 16
 FEW = 0.2
 
 
-class Full(CovarianceFamily):
+class Full(Triangular):
     """Factors: {"factor": (..., K, D, D)}, upper triangular U with U U' the precision of the component.
 
     EM needs a triangle of a (D, D) matrix per point and component twice: the whitening U' x of the E-step, the second
@@ -32,28 +31,11 @@ class Full(CovarianceFamily):
     """
 
     name = "full"
-    shrinks = True
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
         centred = x - means[:, None]  # (K, N, D)
         return (centred @ factors["factor"]).square().sum(-1).mT
-
-    def log_det(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K)."""
-        return -2 * factors["factor"].diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-    def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K, D, D)."""
-        return times_transpose(covariance_factor(factors["factor"]))
-
-    def from_covariances(self, covariances: Tensor) -> Factors:
-        """From (..., K, D, D)."""
-        return {"factor": checked_precision_factor(covariances, "covariances")}
-
-    def from_precisions(self, precisions: Tensor) -> Factors:
-        """From symmetric positive-definite matrices."""
-        return {"factor": checked_factor_of_precision(precisions, "precisions")}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -73,23 +55,6 @@ class Full(CovarianceFamily):
         """K D (D + 1) / 2."""
         return n_components * n_features * (n_features + 1) // 2
 
-    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
-        """Rows of U divided by the scale."""
-        return {"factor": factors["factor"] / scale[:, None]}
-
-    def unconstrain(self, factors: Factors) -> Factors:
-        """The diagonal as logarithms."""
-        upper = factors["factor"]
-        log_diagonal = upper.diagonal(dim1=-2, dim2=-1).log()
-        return {"factor": upper.triu(1) + torch.diag_embed(log_diagonal)}
-
-    def constrain(self, raw: Factors) -> Factors:
-        """The diagonal as exponentials."""
-        diagonal = torch.diag_embed(raw["factor"].diagonal(dim1=-2, dim2=-1).exp())
-        # A choice is one pass over what has to be read anyway; `triu` of many matrices is slow on a CPU.
-        above = torch.ones(diagonal.shape[-2:], dtype=torch.bool, device=diagonal.device).triu(1)
-        return {"factor": torch.where(above, raw["factor"], diagonal)}
-
     def unit(self, n_components: int, n_features: int) -> Factors:
         """(K, D, D) identities."""
         return {"factor": torch.eye(n_features, device="cpu").expand(n_components, -1, -1).clone()}
@@ -102,15 +67,6 @@ class Full(CovarianceFamily):
         """(..., K, D)."""
         upper = factors["factor"]
         return (upper @ (upper.mT @ vectors[..., None]))[..., 0]
-
-    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K, D)."""
-        return factors["factor"].square().sum(-1)
-
-    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K)."""
-        result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)
-        return result
 
     def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """{"rows": (..., K, D, 1 + D), "constant": (..., K), "share": (..., K)}.
@@ -175,16 +131,7 @@ class Full(CovarianceFamily):
         """Second moments about the mean, plus `reg_covar`."""
         lower = moments["second"] / counts[..., None, None]
         covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
-        # Rounding can leave a variance below zero; `reg_covar` is added to what is left.
-        negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
-        factor, jitter = precision_factor(covariance + torch.diag_embed(reg_covar - negative))
-        return {"factor": factor}, jitter
-
-    def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
-        """Each component by its own number of points."""
-        covariances = self.covariances(parameters.factors, parameters.means.shape[-1])
-        factor, _ = precision_factor(oracle_approximating_shrinkage(covariances, counts))
-        return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
+        return self.factorise(covariance, reg_covar)
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """U = diag(1 / sqrt(variance)) for the component."""

@@ -33,20 +33,18 @@ class LowRank(CovarianceFamily):
     likelihood, but climbs more slowly than the closed forms of the other families.
 
     Args:
-        rank: number of directions, at least 1; "low_rank:20" as a covariance type sets it to 20.
+        rank: number of directions, at least 1; the covariance type {"name": "low_rank", "rank": 20} sets it to 20.
     """
 
     name = "low_rank"
     averages = False
 
     def __init__(self, rank: int = DEFAULT_RANK) -> None:
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise ValueError(
+                f"covariance_type: expected a rank >= 1, as in {{'name': 'low_rank', 'rank': 20}}; got {rank!r}"
+            )
         self.rank = rank
-
-    def with_option(self, option: str) -> "LowRank":
-        """The family with that rank."""
-        if not option.isdecimal() or int(option) < 1:
-            raise ValueError(f"covariance_type: expected a rank >= 1, as in 'low_rank:20'; got {option!r}")
-        return LowRank(int(option))
 
     def _rank(self, n_features: int) -> int:
         return max(1, min(self.rank, n_features - 1))
@@ -80,10 +78,6 @@ class LowRank(CovarianceFamily):
         """From (..., K, D, q + 1), as `covariances` gives them."""
         noise = require_positive(covariances[..., -1], "covariances (variances of the noise)")
         return {"loadings": covariances[..., :-1], "noise": noise.rsqrt()}
-
-    def from_precisions(self, precisions: Tensor) -> Factors:
-        """Not to be had: a precision of low rank plus diagonal is no covariance of that form."""
-        raise ValueError("precisions_init: expected none for low_rank; give means_init and weights_init alone")
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""

@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors
-from gmm_torch.functional.positive_definite import require_positive
+from gmm_torch.covariance.base import Factors
+from gmm_torch.covariance.variances import Variances
 
 
-class Spherical(CovarianceFamily):
+class Spherical(Variances):
     """Factors: {"factor": (..., K)}, the inverse standard deviations."""
 
     name = "spherical"
-    by_point = True
     scales_features = False
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
@@ -22,18 +21,6 @@ class Spherical(CovarianceFamily):
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
         return -2 * n_features * factors["factor"].log()
-
-    def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K), variances."""
-        return factors["factor"].square().reciprocal()
-
-    def from_covariances(self, covariances: Tensor) -> Factors:
-        """From (..., K) variances."""
-        return {"factor": require_positive(covariances, "covariances").rsqrt()}
-
-    def from_precisions(self, precisions: Tensor) -> Factors:
-        """From numbers > 0."""
-        return {"factor": require_positive(precisions, "precisions").sqrt()}
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -51,14 +38,6 @@ class Spherical(CovarianceFamily):
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
         """Divided by the (one) scale."""
         return {"factor": factors["factor"] / scale[0]}
-
-    def unconstrain(self, factors: Factors) -> Factors:
-        """Logarithms."""
-        return {"factor": factors["factor"].log()}
-
-    def constrain(self, raw: Factors) -> Factors:
-        """Exponentials."""
-        return {"factor": raw["factor"].exp()}
 
     def unit(self, n_components: int, n_features: int) -> Factors:
         """(K,) ones."""

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
+from gmm_torch.covariance.base import Factors, workspace_view
+from gmm_torch.covariance.triangular import Triangular
 from gmm_torch.em.parameters import Parameters
-from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor, times_transpose
-from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
-from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
+from gmm_torch.functional.linear_algebra import covariance_factor
 
 
-class Tied(CovarianceFamily):
+class Tied(Triangular):
     """Factors: {"factor": (..., D, D)}, upper triangular U with U U' the shared precision.
 
     The quadratic term is the same for all components, so it is computed once a point; responsibilities sum to one, so
@@ -18,7 +17,6 @@ class Tied(CovarianceFamily):
     """
 
     name = "tied"
-    shrinks = True
     splits_components = False
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
@@ -29,19 +27,7 @@ class Tied(CovarianceFamily):
 
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., 1), the same for every component."""
-        return -2 * factors["factor"].diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-
-    def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., D, D)."""
-        return times_transpose(covariance_factor(factors["factor"]))
-
-    def from_covariances(self, covariances: Tensor) -> Factors:
-        """From (..., D, D)."""
-        return {"factor": checked_precision_factor(covariances, "covariances")}
-
-    def from_precisions(self, precisions: Tensor) -> Factors:
-        """From symmetric positive-definite matrices."""
-        return {"factor": checked_factor_of_precision(precisions, "precisions")}
+        return super().log_det(factors, n_features)[..., None]
 
     def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D, D)."""
@@ -55,21 +41,6 @@ class Tied(CovarianceFamily):
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """D (D + 1) / 2."""
         return n_features * (n_features + 1) // 2
-
-    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
-        """Rows of U divided by the scale."""
-        return {"factor": factors["factor"] / scale[:, None]}
-
-    def unconstrain(self, factors: Factors) -> Factors:
-        """The diagonal as logarithms."""
-        upper = factors["factor"]
-        log_diagonal = upper.diagonal(dim1=-2, dim2=-1).log()
-        return {"factor": upper.triu(1) + torch.diag_embed(log_diagonal)}
-
-    def constrain(self, raw: Factors) -> Factors:
-        """The diagonal as exponentials."""
-        diagonal = raw["factor"].diagonal(dim1=-2, dim2=-1).exp()
-        return {"factor": raw["factor"].triu(1) + torch.diag_embed(diagonal)}
 
     def unit(self, n_components: int, n_features: int) -> Factors:
         """(D, D) identity."""
@@ -85,12 +56,11 @@ class Tied(CovarianceFamily):
 
     def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
         """(..., 1, D)."""
-        return factors["factor"].square().sum(-1)[..., None, :]
+        return super().precision_diagonal(factors, n_features)[..., None, :]
 
     def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
         """(..., 1)."""
-        result: Tensor = torch.linalg.matrix_norm(factors["factor"] @ factors["factor"].mT)[..., None]
-        return result
+        return super().precision_norm(factors, n_features)[..., None]
 
     def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """The linear coefficients, and the factor for the shared quadratic term."""
@@ -129,15 +99,8 @@ class Tied(CovarianceFamily):
         exact_counts = moments["moments"][..., 0]  # `counts` is one, not zero, for a component without points
         between = (means * exact_counts[..., None]).mT @ means
         covariance = (moments["scatter"] - between) / exact_counts.sum(-1)[..., None, None]
-        negative = covariance.diagonal(dim1=-2, dim2=-1).clamp_max(0)
-        factor, jitter = precision_factor(covariance + torch.diag_embed(reg_covar - negative))
-        return {"factor": factor}, jitter[..., None].expand(counts.shape)
-
-    def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
-        """By the number of all points."""
-        covariance = self.covariances(parameters.factors, parameters.means.shape[-1])
-        factor, _ = precision_factor(oracle_approximating_shrinkage(covariance, counts.sum(-1)))
-        return Parameters(parameters.log_weights, parameters.means, {"factor": factor})
+        factors, jitter = self.factorise(covariance, reg_covar)
+        return factors, jitter[..., None].expand(counts.shape)
 
     def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
         """The shared covariance stays."""

@@ -77,3 +77,8 @@ def covariance_factor(factor: Tensor) -> Tensor:
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
     result: Tensor = torch.linalg.solve_triangular(factor, identity, upper=True).mT
     return result
+
+
+def log_det_of_factor(factor: Tensor) -> Tensor:
+    """Log-determinants (...,) of the matrices F F' whose triangular factors F (..., D, D) are given."""
+    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.linear_algebra import precision_factor
+from gmm_torch.functional.linear_algebra import covariance_factor, precision_factor
 
 # Largest asymmetry, and largest correction to the diagonal, that counts as rounding, relative to the diagonal.
 TOLERANCE = 1e-3
@@ -44,9 +44,5 @@ def checked_factor_of_precision(precision: Tensor, name: str) -> Tensor:
     """
     # The inverse of the reversed matrix has the factor V with V V' = (J P J)^-1; its inverse transpose is the lower
     # factor of J P J, and reversing that gives the upper factor of P.
-    flipped = precision.flip(-2, -1)
-    upper = checked_precision_factor(flipped, name)
-    identity = torch.eye(upper.shape[-1], dtype=upper.dtype, device=upper.device).expand_as(upper)
-    lower = torch.linalg.solve_triangular(upper, identity, upper=True).mT
-    result: Tensor = lower.flip(-2, -1).contiguous()
-    return result
+    upper = checked_precision_factor(precision.flip(-2, -1), name)
+    return covariance_factor(upper).flip(-2, -1).contiguous()

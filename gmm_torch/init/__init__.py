@@ -1,18 +1,11 @@
 """Initialisations. One file holds one; a new file here is found by its `Initialisation`'s `name`."""
 
-import importlib
-import pkgutil
-
-from gmm_torch.init.base import Initialisation
+from gmm_torch.init.base import INITIALISATIONS, Initialisation
+from gmm_torch.registry import import_modules
 
 __all__ = ["INITIALISATIONS", "Initialisation", "get_initialisation"]
 
-for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
-
-INITIALISATIONS: dict[str, Initialisation] = {
-    cls.name: cls() for cls in sorted(Initialisation.__subclasses__(), key=lambda cls: cls.name)
-}
+import_modules(__name__, __path__)
 
 
 def get_initialisation(name: str) -> Initialisation:
@@ -22,5 +15,5 @@ def get_initialisation(name: str) -> Initialisation:
         ValueError: none has that name.
     """
     if name not in INITIALISATIONS:
-        raise ValueError(f"init_params: expected one of {', '.join(INITIALISATIONS)}; got {name!r}")
-    return INITIALISATIONS[name]
+        raise ValueError(f"init_params: expected one of {', '.join(sorted(INITIALISATIONS))}; got {name!r}")
+    return INITIALISATIONS[name]()

@@ -8,20 +8,26 @@ import torch
 from torch import Tensor
 
 from gmm_torch.devices import rows_at_once
+from gmm_torch.registry import register
 from gmm_torch.sampling import NUMBERING_BITS, cell_keys, numbered, uniform
 
 # Squared distances from the origin and from a centre, relative to which two distances are the same.
 TIE = 2.0**-17
+
+INITIALISATIONS: dict[str, type["Initialisation"]] = {}  # by name
 
 
 class Initialisation(ABC):
     """Chooses the initial means; EM's first pass assigns every point to the nearest of them.
 
     Attributes:
-        name: the value of `init_params` that selects it.
+        name: the value of `init_params` that selects it; a class without one is a base for others.
     """
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        register(INITIALISATIONS, cls)
 
     @abstractmethod
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:

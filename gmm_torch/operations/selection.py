@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from gmm_torch.covariance import CovarianceType
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.mixture import GaussianMixture
 
@@ -60,7 +61,7 @@ class ModelSelection:
 def select(
     x: Tensor,
     n_components: Iterable[int],
-    covariance_types: Iterable[str] = ("full", "tied", "diag", "spherical"),
+    covariance_types: Iterable[CovarianceType] = ("full", "tied", "diag", "spherical"),
     *,
     criterion: Literal["bic", "aic"] = "bic",
     **options: Any,
@@ -90,7 +91,7 @@ def select(
     return ModelSelection(tuple(sorted(candidates, key=lambda candidate: getattr(candidate, criterion))), criterion)
 
 
-def _fit(x: Tensor, n_components: int, covariance_type: str, options: dict[str, Any]) -> Candidate:
+def _fit(x: Tensor, n_components: int, covariance_type: CovarianceType, options: dict[str, Any]) -> Candidate:
     dtype = x.dtype if x.element_size() == 8 else None
     mixture = GaussianMixture(n_components, x.shape[1], covariance_type, device=x.device, dtype=dtype)
     with warnings.catch_warnings():

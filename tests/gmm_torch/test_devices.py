@@ -12,7 +12,7 @@ from gmm_torch.em.estep import EStep
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.init import INITIALISATIONS
 
-TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 DEVICES = ("cuda", "xpu", "mps", "hpu", "meta")
 each_type = pytest.mark.parametrize("covariance_type", TYPES)
 each_device = pytest.mark.parametrize("device", DEVICES)
@@ -57,7 +57,7 @@ def test_sums_are_taken_on_a_device_that_no_table_knows(covariance_type):
 
 def test_initialisations_work_on_a_device_that_no_table_knows():
     x = torch.empty(500, 4, device="meta")
-    means = INITIALISATIONS["random"].means(x, x[:, 0], 3, 2, torch.Generator())
+    means = INITIALISATIONS["random"]().means(x, x[:, 0], 3, 2, torch.Generator())
     assert (means.shape, means.device.type) == ((2, 3, 4), "meta")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from gmm_torch import GaussianMixture
 from gmm_torch.operations import missing
 
-TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 each_type = pytest.mark.parametrize("covariance_type", TYPES)
 # Decimal exponents of the data's scale.
@@ -78,7 +78,9 @@ def test_an_absolute_regularisation_is_one_at_any_scale(covariance_type, exponen
     assert all(torch.isfinite(value).all() for value in numbers(mixture))
     if exponent < 0:
         expected = 1e-6 * torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
-        atol = 5e-8 if covariance_type == "low_rank:2" else 1e-12  # whose EM gives up its first loadings slowly
+        atol = (
+            5e-8 if covariance_type == {"name": "low_rank", "rank": 2} else 1e-12
+        )  # whose EM gives up its first loadings slowly
         torch.testing.assert_close(mixture.dense_covariances, expected, rtol=1e-6, atol=atol)
 
 

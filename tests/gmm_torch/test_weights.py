@@ -8,7 +8,7 @@ from gmm_torch import ConvergenceWarning, GaussianMixture
 from gmm_torch.em.engine import EMOptions
 from gmm_torch.operations.implicit import implicit, unrolled
 
-TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 FACTORS = (1e-30, 1e-9, 3.0, 1e30)
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 each_type = pytest.mark.parametrize("covariance_type", TYPES)

@@ -210,7 +210,7 @@ def test_a_feature_that_never_varies_is_no_obstacle():
 
 
 @pytest.mark.parametrize("by_labels", [False, True])
-@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical", "low_rank:2"])
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical", {"name": "low_rank", "rank": 2}])
 def test_a_class_conditional_density_is_that_of_the_mixture_of_the_class(covariance_type, by_labels):
     z, label = blobs(600, 5)
     outputs = outputs_of(z, (label + 1) % C)

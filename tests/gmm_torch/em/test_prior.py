@@ -8,7 +8,7 @@ from sklearn.covariance import OAS
 from gmm_torch import GaussianMixture
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
 
-TYPES = ("full", "tied", "diag", "spherical", "low_rank:2")
+TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 
 

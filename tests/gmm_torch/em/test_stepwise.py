@@ -154,7 +154,7 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_a_family_whose_statistics_can_not_be_averaged_is_refused():
-    mixture = GaussianMixture(3, 4, "low_rank:2")
+    mixture = GaussianMixture(3, 4, {"name": "low_rank", "rank": 2})
     with pytest.raises(ValueError, match="choose full, tied, diag or spherical"):
         OnlineEM(mixture.start_em(EMOptions()))
     with pytest.raises(ValueError, match=r"expected shape \(N, 4\)"):

@@ -60,7 +60,7 @@ def test_the_implied_gradient_predicts_what_another_fit_finds(covariance_type):
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("covariance_type", [*TYPES, "low_rank:1"])
+@pytest.mark.parametrize("covariance_type", [*TYPES, {"name": "low_rank", "rank": 1}])
 def test_a_few_unrolled_iterations_pass_gradcheck(covariance_type):
     x = points(16)
     mixture = GaussianMixture(2, 3, covariance_type, dtype=torch.float64).fit(x, reg_covar=REG, max_iter=2)

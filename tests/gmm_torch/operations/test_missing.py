@@ -6,7 +6,7 @@ import torch
 from gmm_torch import GaussianMixture
 from gmm_torch.operations import missing
 
-TYPES = ("full", "tied", "diag", "spherical", "low_rank:1")
+TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 1})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
 
 

@@ -10,7 +10,7 @@ from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 
 D, K = 6, 3
-TYPES = [name if name != "low_rank" else "low_rank:2" for name in FAMILIES]
+TYPES = [name if name != "low_rank" else {"name": "low_rank", "rank": 2} for name in FAMILIES]
 
 
 def draws(n, seed, width=D):
