@@ -21,7 +21,7 @@ class DriftError(RuntimeError):
 
 
 def score_of(outputs: Any) -> Tensor:
-    """The `score` of what a step returns, such as `Scored` or `Verdict`."""
+    """The `score` of what a step returns, such as `Records` or `Verdict`."""
     score = outputs.get("score") if isinstance(outputs, dict) else getattr(outputs, "score", None)
     if not isinstance(score, Tensor):
         raise TypeError(

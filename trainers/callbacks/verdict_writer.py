@@ -5,9 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from trainers.data.file_batches import FileBatch
-from trainers.evaluation.verdict_file import VerdictFile, verdict_rows
-from trainers.modules.evaluation_module import Scored
+from trainers.evaluation.record import Records
+from trainers.evaluation.verdict_file import VerdictFile
 
 
 class VerdictWriter(Callback):
@@ -26,7 +25,6 @@ class VerdictWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
     ) -> None:
-        """Write the rows of a `FileBatch` that was `Scored`."""
-        scored: Scored = outputs
-        files: FileBatch = batch
-        self.file.append(verdict_rows(files.paths, files.errors, scored, self.class_names))
+        """Write the rows of a batch's `Records`."""
+        records: Records = outputs
+        self.file.append(list(records.records(self.class_names)))

@@ -22,6 +22,19 @@ from trainers.run.run import Run
 log = logging.getLogger(__name__)
 
 
+ATTACK_FACTS = (
+    "norm",
+    "epsilon",
+    "black_box",
+    "n_attacked",
+    "success_rate",
+    "median_l1",
+    "median_l2",
+    "median_linf",
+    "seconds_per_image",
+)
+
+
 def attacked(run: Run, classifier: nn.Module, name: str) -> AttackResult:
     """What the attack of that name does to the classifier; from the cache if it was done before."""
     log.info("attack %s", name)
@@ -48,6 +61,35 @@ def attack_diagnostics(
     for name, sentences in comparison_diagnostics(results.values()).items():
         found[name] = found[name] + sentences
     return {name: sentences for name, sentences in found.items() if sentences}
+
+
+def attack_facts(result: AttackResult) -> dict[str, Any]:
+    """The attack by itself: its budget, how often it succeeded, by how much it changed images, how long it took.
+
+    Args:
+        result: of one attack.
+
+    Returns:
+        the keys `ATTACK_FACTS`, see `AttackResult`.
+    """
+    return {name: getattr(result, name) for name in ATTACK_FACTS}
+
+
+def verdict_facts(accept: Tensor, n_attacked: int) -> dict[str, float | None]:
+    """What became of the successes of an attack that does not know the detector.
+
+    Args:
+        accept: (n,) bool, of the successes.
+        n_attacked: number of images attacked.
+
+    Returns:
+        refusal_rate: the share of the successes that are refused, None without any; evasion_rate: the share of the
+        attacked images that end up wrong and accepted, None where none was attacked.
+    """
+    return {
+        "refusal_rate": float((~accept).double().mean()) if len(accept) else None,
+        "evasion_rate": float(accept.sum()) / n_attacked if n_attacked else None,
+    }
 
 
 def _tell(name: str, sentences: Iterable[str]) -> None:

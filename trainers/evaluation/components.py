@@ -1,16 +1,35 @@
 """What the components of the mixtures stand for."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.explanation.component_report import component_report
+from gmm_torch.detection.explanation.component_report import ComponentReport, component_report
 from gmm_torch.detection.explanation.examples import ComponentExamples
-from trainers.modules.evaluation_module import Scored
-from trainers.report import Components
+from trainers.evaluation.record import Records
 
 
-def components_of(detector: FailureDetector, clean: Scored, labels: Tensor) -> dict[str, Components]:
+@dataclass(frozen=True)
+class Components:
+    """What labelled images say about the components of one mixture.
+
+    Attributes:
+        found: the report of the component by the clean test images.
+        component: (n_test,) the component of each of them, in the order of the records.
+        held_out: (K, 2), labelled calibration images of each component, and how many are predicted wrongly; None where
+            the detector was given no labels.
+    """
+
+    found: ComponentReport
+    component: NDArray[np.integer[Any]]
+    held_out: NDArray[np.integer[Any]] | None = None
+
+
+def components_of(detector: FailureDetector, clean: Records) -> dict[str, Components]:
     """What the test images say about the components of each mixture, and what the calibration images said."""
     found = {}
     for j, (name, model) in enumerate(detector.score.models().items()):
@@ -18,7 +37,7 @@ def components_of(detector: FailureDetector, clean: Scored, labels: Tensor) -> d
         kept: ComponentExamples = detector.examples.mixtures[j]  # type: ignore[assignment]
         held_out = torch.stack([kept.labelled.sum(1), kept.wrong], dim=1).cpu()
         found[name] = Components(
-            component_report(component, clean.prediction, labels, model.mixture.n_components),
+            component_report(component, clean.prediction, clean.label, model.mixture.n_components),
             component.numpy(),
             held_out.numpy() if bool(held_out.any()) else None,
         )

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
 from gmm_torch.detection import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
+from trainers.evaluation.detection_metrics import auroc_metrics
 from trainers.evaluation.predict import predict
-from trainers.evaluation.severity_metrics import severity_metrics
-from trainers.modules.evaluation_module import Scored, split_scored
+from trainers.evaluation.record import Records
 from trainers.run.run import Run
 
 
@@ -26,19 +27,41 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
     test, seed = run.data.test_images, run.cfg.seed
     chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[: run.cfg.corruption_limit]
     chosen = chosen.sort().values
-    labels = test.targets[chosen]
-
-    def evidence(severity: int, part: Scored) -> dict[str, Any]:
-        wrong = part.prediction != labels
-        return severity_metrics(severity, part.score, wrong, part.accept, {"max_softmax": part.max_softmax})
-
+    labels, n = test.targets[chosen], len(SEVERITIES)
     kinds = {}
     for name, corruption in run.corruptions.items():
         images: ConcatDataset[Any] = ConcatDataset(
             [CorruptedImages(test, chosen, corruption, severity, seed) for severity in SEVERITIES]
         )
-        scored = predict(run, detector, images, f"{name} in {len(SEVERITIES)} severities")
-        parts = split_scored(scored, [len(chosen)] * len(SEVERITIES))
-        kinds[name] = [evidence(severity, part) for severity, part in zip(SEVERITIES, parts, strict=True)]
-    clean = predict(run, detector, Subset(test, chosen.tolist()), "the same images as they are")
-    return {"clean": evidence(0, clean), "kinds": kinds}
+        parts = predict(run, detector, images, f"{name} in {n} severities", labels.repeat(n)).split([len(chosen)] * n)
+        kinds[name] = [severity_metrics(severity, part) for severity, part in zip(SEVERITIES, parts, strict=True)]
+    clean = predict(run, detector, Subset(test, chosen.tolist()), "the same images as they are", labels)
+    return {"clean": severity_metrics(0, clean), "kinds": kinds}
+
+
+def severity_metrics(severity: int, records: Records) -> dict[str, Any]:
+    """Does the detector see the errors that a corruption makes, and how much is left to predict?
+
+    Args:
+        severity: from 1 to 5; 0 for the same images without the corruption.
+        records: of the corrupted images, N >= 1.
+
+    Returns:
+        severity, n; error_rate; coverage, the share accepted; risk, the error rate among the accepted; refusal_rate,
+        the share of the errors that are refused; None where there are none; `auroc_metrics` of the errors against the
+        rest.
+    """
+    wrong, accept = records.wrong, records.accept
+    return {
+        "severity": severity,
+        "n": len(records),
+        "error_rate": _share(wrong),
+        "coverage": _share(accept),
+        "risk": _share(wrong[accept]),
+        "refusal_rate": _share(~accept[wrong]),
+        **auroc_metrics(records.rows(~wrong), records.rows(wrong)),
+    }
+
+
+def _share(found: Tensor) -> float | None:
+    return float(found.double().mean()) if len(found) else None

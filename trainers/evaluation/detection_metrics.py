@@ -23,6 +23,7 @@ from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
+from trainers.evaluation.record import Records
 
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
@@ -50,6 +51,21 @@ def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
         "aupr_out": float(BinaryAveragePrecision()(1 - rank, failure)),
         "fpr_at_95_tpr": float(FPRAtTPR(0.95)(scores, failure)),
     }
+
+
+def auroc_metrics(good: Records, failures: Records) -> dict[str, Any]:
+    """How well the score tells failures from good inputs, and how well the softmax does.
+
+    Returns:
+        auroc, and baselines: max_softmax -> auroc; None where there is nothing to compare.
+    """
+
+    def auroc(method: str) -> float | None:
+        if not (len(good) and len(failures)):
+            return None
+        return detection_metrics(getattr(good, method), getattr(failures, method))["auroc"]
+
+    return {"auroc": auroc("score"), "baselines": {"max_softmax": {"auroc": auroc("max_softmax")}}}
 
 
 def source_metrics(

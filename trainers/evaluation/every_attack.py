@@ -7,16 +7,13 @@ import torch
 from torch import Tensor
 
 from trainers.attacks import AttackResult
-from trainers.evaluation.budget_metrics import verdict_facts
+from trainers.evaluation.attacks import verdict_facts
 from trainers.evaluation.detection_metrics import detection_metrics
+from trainers.evaluation.record import Records
 
 
 def every_attack_metrics(
-    results: Mapping[str, AttackResult],
-    scores: Mapping[str, Tensor],
-    accept: Mapping[str, Tensor],
-    good: Tensor,
-    baselines: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]],
+    results: Mapping[str, AttackResult], successes: Mapping[str, Records], right: Records
 ) -> dict[str, Any]:
     """An attacker who tries every attack on an image and keeps the one that serves best.
 
@@ -26,32 +23,44 @@ def every_attack_metrics(
 
     Args:
         results: name -> what the attack left.
-        scores: name -> (n,) of its successes, higher = more typical.
-        accept: name -> (n,) bool, of the same.
-        good: (N,) scores of clean images that are classified rightly.
-        baselines: name of another method -> its scores of the same N images, and of the successes by attack.
+        successes: name -> records of its successes.
+        right: clean images that are classified rightly.
 
     Returns:
         {} for fewer than two attacks. Else attacks, their names; n_attacked, images that all of them were tried on; n,
         those of them whose class at least one changed; refusal_rate, the share of the n all of whose successes are
         refused, None where n = 0; evasion_rate, the share of the n_attacked that end up wrong and accepted under at
         least one, None where there are none; auroc of the most typical success of each of the n images against the
-        good ones, and baselines: name -> auroc; these None where there is nothing to compare.
+        right ones, and baselines: name -> auroc; these None where there is nothing to compare.
     """
     if len(results) < 2:
         return {}
     attacked = _common(results)
-    accepted = _largest(results, {name: each.double() for name, each in accept.items()}, attacked)
+
+    def largest(column: str) -> Tensor:
+        """Of the successes on each attacked image, (M,) float64; minus infinity where there is none."""
+        found = torch.full((len(attacked),), -torch.inf, dtype=torch.float64)
+        for name, result in results.items():
+            kept = torch.isin(result.index, attacked)
+            rows = torch.searchsorted(attacked, result.index[kept])
+            found = found.scatter_reduce(0, rows, getattr(successes[name], column)[kept].double(), "amax")
+        return found
+
+    accepted = largest("accept")
     changed = accepted >= 0
-    verdicts = verdict_facts(accepted[changed] > 0, len(attacked))
-    found = {"attacks": list(results), "n_attacked": len(attacked), "n": int(changed.sum()), **verdicts}
 
-    def area(clean: Tensor, by_attack: Mapping[str, Tensor]) -> float | None:
-        best = _largest(results, by_attack, attacked)[changed]
-        return detection_metrics(clean.double(), best)["auroc"] if len(clean) and len(best) else None
+    def auroc(column: str) -> float | None:
+        good, best = getattr(right, column).double(), largest(column)[changed]
+        return detection_metrics(good, best)["auroc"] if len(good) and len(best) else None
 
-    others = {name: {"auroc": area(*pair)} for name, pair in baselines.items()}
-    return {**found, "auroc": area(good, scores), "baselines": others}
+    return {
+        "attacks": list(results),
+        "n_attacked": len(attacked),
+        "n": int(changed.sum()),
+        **verdict_facts(accepted[changed] > 0, len(attacked)),
+        "auroc": auroc("score"),
+        "baselines": {"max_softmax": {"auroc": auroc("max_softmax")}},
+    }
 
 
 def _common(results: Mapping[str, AttackResult]) -> Tensor:
@@ -60,13 +69,3 @@ def _common(results: Mapping[str, AttackResult]) -> Tensor:
     for other in others:
         first = first[torch.isin(first, other)]
     return first.sort().values
-
-
-def _largest(results: Mapping[str, AttackResult], values: Mapping[str, Tensor], attacked: Tensor) -> Tensor:
-    """The largest value of the successes on each attacked image, (M,) float64; minus infinity where there is none."""
-    largest = torch.full((len(attacked),), -torch.inf, dtype=torch.float64)
-    for name, result in results.items():
-        kept = torch.isin(result.index, attacked)
-        rows = torch.searchsorted(attacked, result.index[kept])
-        largest = largest.scatter_reduce(0, rows, values[name][kept].double(), "amax")
-    return largest

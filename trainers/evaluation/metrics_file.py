@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import atomic_path
-from trainers.attacks import AttackResult
-from trainers.evaluation.budget_metrics import verdict_facts
+from trainers.evaluation.attacks import verdict_facts
 from trainers.evaluation.detection_metrics import (
     class_false_alarms,
     error_metrics,
@@ -24,10 +22,8 @@ from trainers.evaluation.detection_metrics import (
     holm_correct,
     source_metrics,
 )
-from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.evaluation.held_out import held_out_log_likelihood
-from trainers.modules.evaluation_module import Scored
-from trainers.report import TEST
+from trainers.evaluation.record import TEST, Records
 from trainers.run.run import Run
 
 TIME = "seconds_per_image"
@@ -38,27 +34,31 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "sci
 def metrics_of(
     run: Run,
     detector: FailureDetector,
-    scored: Mapping[str, Scored],
-    labels: Tensor,
+    records: Mapping[str, Records],
     attacks: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The content of metrics.json: evidence for every source, and what it was measured with."""
-    clean = scored[TEST]
-    wrong = clean.prediction != labels
+    """The content of metrics.json: how well each source of failure is told, and what it was measured with.
+
+    Args:
+        run: of which.
+        detector: that decided.
+        records: source -> records, the clean test images among them.
+        attacks: source -> `attack_facts`, of the attacks among the sources.
+    """
+    clean, every = records[TEST], Records.cat(list(records.values()))
     softmax = {"max_softmax": clean.max_softmax}
-    sources = {"errors": error_metrics(clean.score, wrong, softmax, clean.p_value, clean.prediction)}
-    for source, part in scored.items():
-        if source == TEST:
-            continue
-        good = ~wrong if source.startswith("adversarial/") else torch.ones_like(wrong)
-        baselines = {"max_softmax": (clean.max_softmax[good], part.max_softmax)}
-        sources[source] = source_metrics(clean.score[good], part.score, baselines)
-        if facts := attacks.get(source):
-            sources[source] |= {**facts, **verdict_facts(part.accept, facts["n_attacked"])}
+    sources = {"errors": error_metrics(clean.score, clean.wrong, softmax, clean.p_value, clean.prediction)}
+    for source in records:
+        if source != TEST:
+            good, failures = every.rows(every.good(source)), every.rows(every.failures(source))
+            baselines = {"max_softmax": (good.max_softmax, failures.max_softmax)}
+            sources[source] = source_metrics(good.score, failures.score, baselines)
+            if facts := attacks.get(source):
+                sources[source] |= {**facts, **verdict_facts(failures.accept, facts["n_attacked"])}
     return {
         "title": run.cfg.title,
         "alpha": detector.alpha,
-        "classifier": {"test_accuracy": float((~wrong).double().mean())},
+        "classifier": {"test_accuracy": float((~clean.wrong).double().mean())},
         "calibration": {
             "n": len(detector.calibration),
             **false_alarm_rates(clean.p_value),
@@ -74,20 +74,6 @@ def metrics_of(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": device_name(detector.device),
     }
-
-
-def every_attack(results: Mapping[str, AttackResult], scored: Mapping[str, Scored], labels: Tensor) -> dict[str, Any]:
-    """What all attacks do together, see `every_attack_metrics`."""
-    right = scored[TEST].prediction == labels
-    successes = {name: scored[f"adversarial/{name}"] for name in results}
-    softmax = (scored[TEST].max_softmax[right], {name: each.max_softmax for name, each in successes.items()})
-    return every_attack_metrics(
-        results,
-        {name: each.score for name, each in successes.items()},
-        {name: each.accept for name, each in successes.items()},
-        scored[TEST].score[right],
-        {"max_softmax": softmax},
-    )
 
 
 def device_name(device: torch.device) -> str:

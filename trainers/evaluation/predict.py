@@ -1,21 +1,51 @@
-"""Verdicts on a whole data set."""
+"""Records of a whole data set."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmm_torch.detection import FailureDetector
-from trainers.modules.evaluation_module import EvaluationModule, Scored, cat_scored
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.verdict import Verdict
+from trainers.evaluation.record import Records, records_of
+from trainers.modules.evaluation_module import EvaluationModule
 from trainers.run.run import Run
 
 
-def predict(run: Run, detector: FailureDetector, dataset: Dataset[Any], what: str) -> Scored:
-    """What the detector says of each image, in order."""
-    if len(dataset) == 0:  # type: ignore[arg-type]
-        empty = torch.empty(0)
-        none = empty.long()
-        components = none.reshape(0, len(detector.score.models()))
-        features = empty.reshape(0, list(detector.widths.values())[-1])
-        return Scored(none, empty, empty, empty.bool(), empty, none, components, features)
-    return cat_scored(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {what}"))
+def predict(
+    run: Run,
+    detector: FailureDetector,
+    dataset: Dataset[Any],
+    source: str,
+    label: Tensor | None = None,
+    index: Tensor | None = None,
+) -> Records:
+    """Records of the images of a data set, in its order.
+
+    Args:
+        run: of which.
+        detector: that decides.
+        dataset: of images.
+        source: see `Records`.
+        label: (N,) int64, the true classes; none of the classes where left out.
+        index: (N,) int64, see `Records`; positions in `dataset` where left out.
+    """
+    n = len(dataset)  # type: ignore[arg-type]
+    records = (
+        Records.cat(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {source}")) if n else _none()
+    )
+    return replace(
+        records,
+        source=np.full(n, source, dtype=object),
+        label=torch.full((n,), -1) if label is None else label,
+        index=torch.arange(n) if index is None else index,
+    )
+
+
+def _none() -> Records:
+    empty = torch.empty(0)
+    outputs = Outputs(torch.empty(0, 1, 1), {})
+    return records_of(outputs, Verdict(outputs.own_logits, empty.long(), empty, empty.double(), empty.bool()))

@@ -7,45 +7,17 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from trainers.modules.evaluation_module import Scored
+from trainers.evaluation.record import Record
 
+# `prediction` is the name of the class; empty where the image can't be read
 COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "error")
 
 
-class VerdictRow(NamedTuple):
-    """One row.
-
-    Attributes:
-        path: of the image.
-        prediction: name of the class; empty where the image can't be read.
-        score, p_value, accept: the verdict; an image that can't be read is refused with score -inf.
-        component: the most probable one of the first mixture; -1 for none.
-        error: why the image can't be read; empty where it can.
-    """
-
-    path: str
-    prediction: str
-    score: float
-    p_value: float
-    accept: bool
-    component: int
-    error: str
-
-
-def verdict_rows(paths: Sequence[str], errors: Sequence[str], scored: Scored, names: Sequence[str]) -> list[VerdictRow]:
-    """The rows of a batch."""
-    columns = (getattr(scored, name).tolist() for name in ("prediction", "score", "p_value", "accept", "component"))
-    return [
-        VerdictRow(path, "" if error else names[label], score, p_value, accept, -1 if error else component, error)
-        for path, error, label, score, p_value, accept, component in zip(paths, errors, *columns, strict=True)
-    ]
-
-
-def read_verdicts(path: str | os.PathLike[str]) -> Iterator[VerdictRow]:
+def read_verdicts(path: str | os.PathLike[str]) -> Iterator[Record]:
     """The rows of a CSV, one by one.
 
     Raises:
@@ -128,12 +100,12 @@ class VerdictFile:
         self._file.truncate(end)
         return scores[: self._n_rows]
 
-    def append(self, rows: Sequence[VerdictRow]) -> None:
+    def append(self, rows: Sequence[Record]) -> None:
         """Write the rows of a batch at once."""
         self._n_rows += len(rows)
         self._write(
-            (path, label, f"{score:.9g}", repr(p_value), accept, component, error)
-            for path, label, score, p_value, accept, component, error in rows
+            (row.path, row.class_name, f"{row.score:.9g}", repr(row.p_value), row.accept, row.component, row.error)
+            for row in rows
         )
 
     def finish(self, n_rows: int) -> None:
@@ -169,8 +141,8 @@ def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
         yield row, place
 
 
-def _parsed(row: list[str]) -> VerdictRow:
+def _parsed(row: list[str]) -> Record:
     if len(row) != len(COLUMNS) or row[4] not in ("True", "False"):
         raise ValueError(f"verdicts: expected rows of {','.join(COLUMNS)}; got {row}")
-    path, prediction, score, p_value, accept, component, error = row
-    return VerdictRow(path, prediction, float(score), float(p_value), accept == "True", int(component), error)
+    path, class_name, score, p_value, accept, component, error = row
+    return Record(path, class_name, float(score), float(p_value), accept == "True", int(component), error)

@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trainers.evaluation.verdict_file import VerdictRow, read_verdicts
+from trainers.evaluation.record import Record
+from trainers.evaluation.verdict_file import read_verdicts
 
 
 class VerdictSummary(NamedTuple):
@@ -25,8 +26,8 @@ class VerdictSummary(NamedTuple):
     n_refused: int
     n_unreadable: int
     p_values: "array[float]"
-    refused: list[VerdictRow]
-    unreadable: list[VerdictRow]
+    refused: list[Record]
+    unreadable: list[Record]
 
 
 def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> VerdictSummary:
@@ -38,9 +39,9 @@ def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> Verdic
     """
     n = n_refused = n_unreadable = 0
     p_values: array[float] = array("f")
-    unreadable: list[VerdictRow] = []
+    unreadable: list[Record] = []
 
-    def refused() -> Iterator[VerdictRow]:
+    def refused() -> Iterator[Record]:
         nonlocal n, n_refused, n_unreadable
         for row in read_verdicts(path):
             n += 1

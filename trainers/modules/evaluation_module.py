@@ -1,39 +1,14 @@
 """Scoring images under a Lightning Trainer."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import lightning
-import torch
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector, FeatureExtractor, Outputs
-from gmm_torch.detection.scores import make_score
 from gmm_torch.em.batches import first_of
-
-
-class Scored(NamedTuple):
-    """What is kept of N scored images, on the CPU.
-
-    Attributes:
-        prediction: (N,) int64.
-        score: (N,), higher = more typical.
-        p_value: (N,).
-        accept: (N,) bool.
-        max_softmax: (N,), the baseline on the same images.
-        component: (N,) int64, the first mixture's most probable component; -1 for a score without a mixture.
-        components: (N, J) int64, the most probable component of each of the J mixtures.
-        features: (N, D) of the last layer, for pictures.
-    """
-
-    prediction: Tensor
-    score: Tensor
-    p_value: Tensor
-    accept: Tensor
-    max_softmax: Tensor
-    component: Tensor
-    components: Tensor
-    features: Tensor
+from trainers.data.file_batches import FileBatch
+from trainers.evaluation.record import Records, records_of
 
 
 class OutputsModule(lightning.LightningModule):
@@ -60,32 +35,23 @@ class OutputsModule(lightning.LightningModule):
 
 
 class EvaluationModule(lightning.LightningModule):
-    """Verdicts on a loader's images, with the baseline beside them, by `trainer.predict`."""
+    """Records of a loader's images, by `trainer.predict`."""
 
     detector: FailureDetector
 
     def __init__(self, detector: FailureDetector) -> None:
         super().__init__()
         self.detector = detector
-        self.baseline = make_score("max_softmax")
 
-    def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> Scored:
-        """`Scored` of a batch x or (x, ...)."""
+    def predict_step(self, batch: Tensor | list[Tensor] | FileBatch, batch_idx: int) -> Records:
+        """`Records` of a batch x or (x, ...), with the paths of a `FileBatch`."""
         outputs = self.detector.extractor(first_of(batch))
-        verdict = self.detector.verdict(outputs)
-        components = self.detector.score.components(outputs)
-        component = components[:, 0] if components.shape[1] else torch.full_like(verdict.prediction, -1)
-        features = list(outputs.features.values())[-1][:, 0]
-        kept = (verdict.prediction, verdict.score, verdict.p_value, verdict.accept)
-        scored = Scored(*kept, self.baseline(outputs), component, components, features)
-        return Scored(*(value.cpu() for value in scored))
-
-
-def cat_scored(parts: list[Scored]) -> Scored:
-    """Several batches, one after another."""
-    return Scored(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-
-def split_scored(scored: Scored, sizes: Sequence[int]) -> list[Scored]:
-    """The parts that `cat_scored` put together."""
-    return [Scored(*values) for values in zip(*(value.split(list(sizes)) for value in scored), strict=True)]
+        files = batch if isinstance(batch, FileBatch) else None
+        return records_of(
+            outputs,
+            self.detector.verdict(outputs),
+            components=self.detector.score.components(outputs),
+            features=list(outputs.features.values())[-1][:, 0],
+            path=files and files.paths,
+            error=files and files.errors,
+        )

@@ -1,6 +1,6 @@
 """The report of a run: one self-contained HTML page that opens offline."""
 
-from trainers.report.evaluation import COLUMNS, TEST, Components, Evaluation
+from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import gallery_rows
 from trainers.report.page import write_report
 from trainers.report.projection import principal_plane
@@ -8,9 +8,6 @@ from trainers.report.reasons import reason_rows
 from trainers.report.shown import shown_rows
 
 __all__ = [
-    "COLUMNS",
-    "TEST",
-    "Components",
     "Evaluation",
     "gallery_rows",
     "principal_plane",

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from gmm_torch.detection.explanation.component_report import ComponentSummary, difference_p
-from trainers.report.evaluation import TEST, Components, Evaluation
+from trainers.evaluation.components import Components
+from trainers.evaluation.record import Records
+from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, tile
 from trainers.report.tables.results import MISSING, p_value_text, percent
 
@@ -50,23 +52,23 @@ class Section(NamedTuple):
     sheets: list[Sheet]
 
 
-def sheet_rows(table: Mapping[str, NDArray[Any]], components: Components) -> dict[int, dict[str, list[int]]]:
+def sheet_rows(records: Records, components: Components) -> dict[int, dict[str, list[int]]]:
     """The rows that the sheets of a mixture show: component -> {"wrong", "right"} -> rows.
 
     Components without an error are left out, unless none has one. Wrong predictions come by p-value, the highest
     first: those that the detector missed. Right ones come by score, the most typical first.
     """
-    clean = np.flatnonzero(np.asarray(table["source"]) == TEST)
+    clean = np.flatnonzero(records.clean())
     summaries = [each for each in components.found.components if each.n_errors] or list(components.found.components)
-    wrong = np.asarray(table["prediction"])[clean] != np.asarray(table["label"])[clean]
+    wrong = records.wrong[clean].numpy()
     chosen = {}
     for summary in summaries[:N_SHEETS]:
         own = components.component == summary.component
         if own.any():
             missed = clean[own & wrong]
-            missed = missed[np.lexsort((missed, -table["p_value"][missed]))]
+            missed = missed[np.lexsort((missed, -records.p_value[missed]))]
             right = clean[own & ~wrong]
-            right = right[np.lexsort((right, -table["score"][right]))]
+            right = right[np.lexsort((right, -records.score[right]))]
             chosen[summary.component] = {"wrong": missed[:N_WRONG].tolist(), "right": right[:N_RIGHT].tolist()}
     return chosen
 
@@ -83,7 +85,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
 
 def _section(evaluation: Evaluation, name: str, components: Components) -> Section:
     occupied = [each for each in components.found.components if each.n]
-    rows = sheet_rows(evaluation.table, components) if evaluation.images and len(occupied) > 1 else {}
+    rows = sheet_rows(evaluation.records, components) if evaluation.images and len(occupied) > 1 else {}
     sheets = [_sheet(evaluation, each, rows[each.component]) for each in occupied if each.component in rows]
     return Section(
         name.replace("_", " "),

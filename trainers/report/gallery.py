@@ -2,14 +2,14 @@
 
 import base64
 import io
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.report.evaluation import TEST, Evaluation
+from trainers.evaluation.record import TEST, Records
+from trainers.report.evaluation import Evaluation
 from trainers.report.tables.results import source_label
 
 N_TEST = 12
@@ -34,18 +34,16 @@ class Gallery(NamedTuple):
     tiles: list[Tile]
 
 
-def gallery_rows(table: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, list[int]]]:
+def gallery_rows(records: Records) -> dict[str, dict[str, list[int]]]:
     """The rows that the report shows as images: source -> {"lowest", "highest"} -> rows by p-value.
 
     Attacks are represented by the images that changed the prediction. No row is in both lists.
     """
     chosen = {}
-    for source in dict.fromkeys(np.asarray(table["source"]).tolist()):
-        rows = np.asarray(table["source"]) == source
-        if source.startswith("adversarial/"):
-            rows &= np.asarray(table["prediction"]) != np.asarray(table["label"])
+    for source in dict.fromkeys(records.source.tolist()):
+        rows = records.clean() if source == TEST else records.failures(source)
         ranked = np.flatnonzero(rows)
-        ranked = ranked[np.lexsort((table["score"][ranked], table["p_value"][ranked]))]
+        ranked = ranked[np.lexsort((records.score[ranked], records.p_value[ranked]))]
         count = min(N_TEST if source == TEST else N_FAILURE, len(ranked) // 2 + len(ranked) % 2)
         lowest, highest = ranked[:count], ranked[count:][-count:][::-1]
         chosen[source] = {"lowest": lowest.tolist(), "highest": highest.tolist()}
@@ -61,7 +59,7 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     if not evaluation.images:
         return []
     found = []
-    for source, ends in gallery_rows(evaluation.table).items():
+    for source, ends in gallery_rows(evaluation.records).items():
         name = "clean test images" if source == TEST else source_label(source)
         for end, rows in ends.items():
             if rows:
@@ -77,16 +75,16 @@ def tile(evaluation: Evaluation, row: int) -> Tile:
     """
     if row not in evaluation.images:
         raise ValueError(
-            f"the image of row {row} is missing: the report shows the rows of shown_rows(table, components). "
+            f"the image of row {row} is missing: the report shows the rows of shown_rows(records, components). "
             "Pass all of them, or no images at all."
         )
-    label = int(evaluation.table["label"][row])
-    prediction = int(evaluation.table["prediction"][row])
+    records = evaluation.records
+    label, prediction = int(records.label[row]), int(records.prediction[row])
     return Tile(
         data_uri(evaluation.images[row]),
         evaluation.name(prediction),
         evaluation.name(label),
-        float(evaluation.table["p_value"][row]),
+        float(records.p_value[row]),
         label == prediction,
     )
 

@@ -84,7 +84,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
         error_rate=_error_rate(evaluation),
         mixture=_mixture(evaluation),
         planes=_planes(evaluation),
-        kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.failures(source).any()},
+        kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.records.failures(source).any()},
         components=sections(evaluation),
         galleries=galleries(evaluation),
         reasons=reasons(evaluation),
@@ -118,7 +118,7 @@ def _lines(evaluation: Evaluation) -> list[Line]:
     for name, source in evaluation.metrics["sources"].items():
         softmax = source["baselines"].get(BASELINE, {})
         effect = source.get("effect_size")
-        refused = ~evaluation.column("accept", evaluation.failures(name)).astype(bool)
+        refused = ~evaluation.column("accept", evaluation.records.failures(name)).astype(bool)
         lines.append(
             Line(
                 label=source_label(name),
@@ -149,7 +149,7 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         (
             "Test accuracy",
             f"{percent(metrics['classifier']['test_accuracy'])} %",
-            f"{int(evaluation.clean().sum())} test images",
+            f"{int(evaluation.records.clean().sum())} test images",
         )
     ]
     if measured:
@@ -182,8 +182,9 @@ def _unbroken(text: str) -> str:
 
 
 def _scores(evaluation: Evaluation) -> Panel:
-    kinds = [("correct", evaluation.correct(), CORRECT)] + [
-        (source_label(source), evaluation.failures(source), source_colour(source)) for source in evaluation.sources
+    kinds = [("correct", evaluation.records.good("errors"), CORRECT)] + [
+        (source_label(source), evaluation.records.failures(source), source_colour(source))
+        for source in evaluation.sources
     ]
     groups = [
         Group(label, evaluation.column("score", rows).astype(float), colour)
@@ -196,16 +197,18 @@ def _scores(evaluation: Evaluation) -> Panel:
 
 def _threshold(evaluation: Evaluation) -> float | None:
     """The lowest score that was accepted, where acceptance followed the score."""
-    accept = np.asarray(evaluation.table["accept"]).astype(bool)
-    score = np.asarray(evaluation.table["score"]).astype(float)
+    accept, score = evaluation.records.accept, evaluation.records.score.double()
     if accept.all() or not accept.any() or score[accept].min() < score[~accept].max():
         return None
     return float(score[accept].min())
 
 
 def _p_values(evaluation: Evaluation) -> list[Panel]:
-    kinds = [("all clean test images", evaluation.clean(), OURS), ("correct", evaluation.correct(), CORRECT)]
-    kinds += [(source_label(s), evaluation.failures(s), source_colour(s)) for s in evaluation.sources]
+    kinds = [
+        ("all clean test images", evaluation.records.clean(), OURS),
+        ("correct", evaluation.records.good("errors"), CORRECT),
+    ]
+    kinds += [(source_label(s), evaluation.records.failures(s), source_colour(s)) for s in evaluation.sources]
     panels = []
     for i, (label, rows, colour) in enumerate(kinds):
         if rows.any():
@@ -235,7 +238,7 @@ def _class_alarms(evaluation: Evaluation) -> Panel | None:
 def _rocs(evaluation: Evaluation) -> list[Panel]:
     panels = []
     for i, name in enumerate(evaluation.sources):
-        good, failures = evaluation.good(name), evaluation.failures(name)
+        good, failures = evaluation.records.good(name), evaluation.records.failures(name)
         if not (good.any() and failures.any()):
             continue
         source = evaluation.metrics["sources"][name]
@@ -251,8 +254,8 @@ def _rocs(evaluation: Evaluation) -> list[Panel]:
 
 
 def _selection(evaluation: Evaluation) -> Panel:
-    clean = evaluation.clean()
-    wrong = evaluation.column("prediction", clean) != evaluation.column("label", clean)
+    clean = evaluation.records.clean()
+    wrong = evaluation.column("wrong", clean)
     errors = evaluation.metrics["sources"].get("errors", {})
     softmax = errors.get("baselines", {}).get(BASELINE, {})
     note = "; ".join(
@@ -281,7 +284,7 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
     if len(evaluation.history):
         note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
         panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
-    clean = evaluation.clean()
+    clean = evaluation.records.clean()
     if clean.any():
         name, component = _richest(evaluation)
         n_used = len(np.unique(component))
@@ -295,17 +298,17 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
 def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
     """The mixture with the most components in use, and the component of each clean test image in it."""
     if not evaluation.components:
-        return "", evaluation.column("component", evaluation.clean()).astype(int)
+        return "", evaluation.column("component", evaluation.records.clean()).astype(int)
     used = {name: len(np.unique(each.component)) for name, each in evaluation.components.items()}
     name = max(used, key=lambda name: used[name])
     return name.replace("_", " "), evaluation.components[name].component
 
 
 def _planes(evaluation: Evaluation) -> list[Panel]:
-    correct = evaluation.correct()
+    correct = evaluation.records.good("errors")
     panels = []
     for i, name in enumerate(evaluation.sources):
-        failures = evaluation.failures(name)
+        failures = evaluation.records.failures(name)
         if correct.any() and failures.any():
             figure = feature_failures(
                 evaluation.projection[correct], evaluation.projection[failures], source_colour(name)
@@ -321,7 +324,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Seed", str(metrics["seed"])),
         ("Device", str(metrics["device"])),
         ("Test accuracy", f"{percent(metrics['classifier']['test_accuracy'], 2)} %"),
-        ("Clean test images", str(int(evaluation.clean().sum()))),
+        ("Clean test images", str(int(evaluation.records.clean().sum()))),
         ("Calibration images", str(calibration["n"])),
     ]
     facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]

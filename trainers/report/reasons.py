@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_figures
-from trainers.report.evaluation import TEST, Evaluation
+from trainers.evaluation.record import TEST, Records
+from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
 from trainers.report.tables.results import percent, source_label
 from trainers.report.words import class_name, in_words
@@ -54,16 +55,16 @@ class Reasons(NamedTuple):
     reasons: list[Reason]
 
 
-def reason_rows(table: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+def reason_rows(records: Records) -> dict[str, list[int]]:
     """The rows that the report explains: source -> refused rows of the gallery, the lowest p-values first.
 
     Among the clean test images wrong predictions and false alarms take turns, as long as there are both.
     """
     chosen = {}
-    for source, ends in gallery_rows(table).items():
-        refused = [row for row in ends["lowest"] if not table["accept"][row]]
+    for source, ends in gallery_rows(records).items():
+        refused = [row for row in ends["lowest"] if not records.accept[row]]
         if source == TEST:
-            wrong = [row for row in refused if table["prediction"][row] != table["label"][row]][: N_TEST // 2]
+            wrong = [row for row in refused if records.wrong[row]][: N_TEST // 2]
             right = [row for row in refused if row not in wrong][: N_TEST - len(wrong)]
             refused = sorted(wrong + right, key=refused.index)
         chosen[source] = refused[: N_TEST if source == TEST else N_FAILURE]
@@ -75,7 +76,7 @@ def reasons(evaluation: Evaluation) -> list[Reasons]:
     if not (evaluation.explanations and evaluation.images):
         return []
     found = []
-    for source, rows in reason_rows(evaluation.table).items():
+    for source, rows in reason_rows(evaluation.records).items():
         name = "clean test images" if source == TEST else source_label(source)
         explained = [
             reason_of(

@@ -49,7 +49,7 @@ def write_refusals(
         sentences=[_expected(summary, alpha), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha),
-        refusals=[(row.path, _reason(row.prediction, image, why, class_names)) for row, image, why in shown],
+        refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
         order=_order(summary),
         unreadable=[(row.path, row.error) for row in summary.unreadable],
         n_unreadable=summary.n_unreadable,

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from trainers.evaluation.record import Record
 
 N_CLASSES = 5  # of a component's make-up
 
@@ -92,9 +93,25 @@ class Problem(BaseModel):
     detail: str
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """The number, or None where it is NaN or infinite, which JSON can't say."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def answer_of(record: Record, alpha: float, explanation: ExplanationAnswer | None) -> Answer:
+    """The record of an image in the schema's words."""
+    return Answer(
+        prediction=record.prediction,
+        class_name=record.class_name,
+        probability=finite(record.max_softmax),
+        score=finite(record.score),
+        p_value=record.p_value if record.finite else None,
+        alpha=alpha,
+        accept=record.accept,
+        verdict="accepted" if record.accept else "refused",
+        reason="outputs not finite" if not record.finite else "typical" if record.accept else "not typical",
+        explanation=explanation,
+    )
 
 
 def explanation_of(found: InputExplanation) -> ExplanationAnswer:

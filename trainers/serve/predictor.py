@@ -9,7 +9,8 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
 from trainers.data.pixels import as_unit
-from trainers.serve.answers import Answer, ExplanationAnswer, explanation_of, finite
+from trainers.evaluation.record import records_of
+from trainers.serve.answers import Answer, ExplanationAnswer, answer_of, explanation_of
 
 
 class Question(NamedTuple):
@@ -26,8 +27,6 @@ class Question(NamedTuple):
 
 class Predictor:
     """Answers batches of questions; one thread calls it.
-
-    An image whose logits, features or score are not finite is refused, whatever the calibration makes of it.
 
     Args:
         detector: fitted and calibrated.
@@ -51,17 +50,13 @@ class Predictor:
         images = torch.stack([as_unit(question.image) for question in questions]).to(self.detector.device)
         outputs = self.detector.extractor(images)
         explained, verdict = self._explain(questions, outputs)
-        usable = (finite_rows(outputs) & torch.isfinite(verdict.score)).cpu()
-        score = torch.where(usable, verdict.score.double().cpu(), -torch.inf)
-        probability = outputs.own_logits.softmax(-1).amax(-1).tolist()
-        parts = (verdict.prediction, verdict.p_value, verdict.accept, usable)
-        columns = zip(*(part.tolist() for part in parts), strict=True)
+        records = records_of(outputs, verdict)
         answers = [
-            self._answer(prediction, probability[i], float(score[i]), p_value, accept, good, explained.get(i))
-            for i, (prediction, p_value, accept, good) in enumerate(columns)
+            answer_of(record, self.detector.alpha, explained.get(i))
+            for i, record in enumerate(records.records(self.class_names))
         ]
         if self.watch is not None:
-            self.watch(answers, score)
+            self.watch(answers, records.score.double())
         return answers
 
     def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, ExplanationAnswer], Verdict]:
@@ -74,34 +69,3 @@ class Predictor:
         found = self.detector.explain_outputs(chosen, self.class_names, n_nearest=0)
         explained = {row: explanation_of(found[i]) for i, row in enumerate(rows)}
         return explained, found.verdict if everything else self.detector.verdict(outputs)
-
-    def _answer(
-        self,
-        prediction: int,
-        probability: float,
-        score: float,
-        p_value: float,
-        accept: bool,
-        usable: bool,
-        why: ExplanationAnswer | None,
-    ) -> Answer:
-        accept = accept and usable
-        reason = "typical" if accept else "not typical"
-        return Answer(
-            prediction=prediction,
-            class_name=str(prediction) if self.class_names is None else self.class_names[prediction],
-            probability=finite(probability),
-            score=finite(score),
-            p_value=p_value if usable else None,
-            alpha=self.detector.alpha,
-            accept=accept,
-            verdict="accepted" if accept else "refused",
-            reason=reason if usable else "outputs not finite",  # type: ignore[arg-type]
-            explanation=why,
-        )
-
-
-def finite_rows(outputs: Outputs) -> Tensor:
-    """(N,) bool, whether every logit and feature of an input is a finite number."""
-    parts = [outputs.logits, *outputs.features.values()]
-    return torch.stack([torch.isfinite(part).flatten(1).all(1) for part in parts]).all(0)

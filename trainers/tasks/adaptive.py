@@ -31,8 +31,7 @@ from trainers.attacks.frozen import frozen
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.predict import predict
-from trainers.modules.evaluation_module import Scored
-from trainers.report import TEST
+from trainers.evaluation.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.results import BASELINE
@@ -90,7 +89,8 @@ def adaptive(
         clean = draw_correct(detector.classifier, test, n_images, device, data.batch_size, cfg.seed)
     if not len(clean.images):
         raise ValueError("task=adaptive: the classifier gets no test image right, so there is nothing to attack")
-    scored = {name: {TEST: predict(run, each, test.dataset, TEST)} for name, each in detectors.items()}
+    truth = data.test_images.targets
+    scored = {name: {TEST: predict(run, each, test.dataset, TEST, truth)} for name, each in detectors.items()}
     about: dict[str, dict[str, Any]] = {}
     wrong: list[Tensor] = []
     passed: dict[str, list[Tensor]] = {name: [] for name in detectors}
@@ -104,7 +104,7 @@ def adaptive(
         }
         wrong.append(torch.isin(clean.index, result.index))
         for name, each in detectors.items():
-            scored[name][source] = predict(run, each, TensorDataset(result.images), source)
+            scored[name][source] = predict(run, each, TensorDataset(result.images), source, result.label, result.index)
             passed[name].append(torch.isin(clean.index, result.index[scored[name][source].accept]))
     curves: list[Curve] = []
     notes: dict[tuple[str, str], list[str]] = {}
@@ -123,7 +123,7 @@ def adaptive(
         curves += [*found, union(found)]
     # An image that passes a detector is wrong for the classifier, too.
     curves.insert(0, union([Curve("none", STATIC, epsilons, torch.stack(wrong)), *curves]))
-    metrics = metrics_of(run, detector, scored[own], data.test_images.targets, about) | {
+    metrics = metrics_of(run, detector, scored[own], about) | {
         "evasion": {
             "defence": own,
             "n_attacked": len(clean.index),
@@ -151,17 +151,17 @@ def _baseline(run: Run, detector: FailureDetector) -> FailureDetector:
     return baseline.fit_outputs(outputs).calibrate_outputs(outputs)
 
 
-def _false_alarms(test: Scored) -> dict[str, Any]:
+def _false_alarms(test: Records) -> dict[str, Any]:
     """The share of clean test images that are refused."""
     n, refused = len(test.accept), int((~test.accept).sum())
     return {"n": n, "rate": refused / n, "interval": list(interval(refused, n))}
 
 
 def _threat_model(
-    run: Run, detector: FailureDetector, clean: CorrectImages, test: Scored, n_others: int
+    run: Run, detector: FailureDetector, clean: CorrectImages, test: Records, n_others: int
 ) -> ThreatModel:
     """What the attacker knows, on the detector's device."""
-    good = test.accept & (test.prediction == run.data.test_images.targets)
+    good = test.accept & ~test.wrong
     candidates = good.nonzero()[:, 0]  # they may be sorted by class
     drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(run.cfg.seed))
     chosen = candidates[drawn[:n_others]]

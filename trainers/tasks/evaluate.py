@@ -4,26 +4,26 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
-from trainers.attacks import AttackResult
-from trainers.evaluation.attacks import attack_diagnostics, attacked, attacked_at_budgets
-from trainers.evaluation.budget_metrics import attack_facts
+from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
 from trainers.evaluation.budgets import budget_curve_metrics
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
+from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.evaluation.explanations import explain, neighbours
-from trainers.evaluation.metrics_file import every_attack, metrics_of, write_metrics
+from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
 from trainers.evaluation.predict import predict
-from trainers.evaluation.score_file import score_table, write_scores
-from trainers.report import TEST, Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.evaluation.record import TEST, Records
+from trainers.evaluation.score_file import write_scores
+from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.report.tables.attacks import attack_table
 from trainers.report.tables.benchmark import FILE, benchmark_markdown, benchmark_table, group_averages
 from trainers.report.tables.budgets import budget_table
@@ -50,43 +50,41 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     cfg, data = run.cfg, run.data
     begin_stage(run.folder, "evaluate")
     images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
-    labels = {TEST: data.test_images.targets}
-    indices = {TEST: torch.arange(len(data.test_images))}
-    results: dict[str, AttackResult] = {}
-    for name in run.attacks:
-        result = results[name] = attacked(run, detector.classifier, name)
-        source = f"adversarial/{name}"
-        images[source], labels[source], indices[source] = TensorDataset(result.images), result.label, result.index
+    results = {name: attacked(run, detector.classifier, name) for name in run.attacks}
+    images |= {f"adversarial/{name}": TensorDataset(result.images) for name, result in results.items()}
+    images |= {f"ood/{name}": dataset for name, dataset in run.ood.items()}
+    known: dict[str, tuple[Tensor, ...]] = {}
+    for name, result in results.items():
+        known[f"adversarial/{name}"] = (result.label, result.index)
+    known[TEST] = (data.test_images.targets,)
     budgets = {name: attacked_at_budgets(run, detector.classifier, name) for name in run.attack_budgets}
-    for name, dataset in run.ood.items():
-        source = f"ood/{name}"
-        images[source] = dataset
-        labels[source] = torch.full((len(dataset),), -1)
-        indices[source] = torch.arange(len(dataset))
-    scored = {source: predict(run, detector, dataset, source) for source, dataset in images.items()}
+    records = {
+        source: predict(run, detector, dataset, source, *known.get(source, ())) for source, dataset in images.items()
+    }
+    clean = records[TEST]
     facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
-    metrics = metrics_of(run, detector, scored, labels[TEST], facts)
+    metrics = metrics_of(run, detector, records, facts)
     metrics["attack_doubts"] = attack_diagnostics(results, budgets)
-    metrics["every_attack"] = every_attack(results, scored, labels[TEST])
-    metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, scored[TEST], labels[TEST])
+    metrics["every_attack"] = every_attack_metrics(
+        results, {name: records[f"adversarial/{name}"] for name in results}, clean.rows(~clean.wrong)
+    )
+    metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, clean)
     metrics["corruptions"] = corruption_metrics(run, detector)
     benchmark = cfg.get("benchmark")
     if benchmark is not None:
         metrics["benchmark"] = group_averages(metrics, benchmark)
     write_metrics(metrics, run.folder / "metrics.json")
-    table = score_table(scored, labels, indices)
-    write_scores(table, run.folder / "scores.csv")
-    components = components_of(detector, scored[TEST], labels[TEST])
-    explained = [row for rows in reason_rows(table).values() for row in rows]
+    every = Records.cat(list(records.values()))
+    write_scores(every, run.folder / "scores.csv")
+    components = components_of(detector, clean)
+    explained = [row for rows in reason_rows(every).values() for row in rows]
     explanations = explain(run, detector, images, explained)
-    clean = torch.from_numpy(table["source"] == TEST)
-    features = torch.cat([part.features for part in scored.values()])
     mixtures = [module for module in detector.score.modules() if isinstance(module, GaussianMixture)]
     evaluation = Evaluation(
         metrics=metrics,
-        table=table,
-        projection=principal_plane(features, fit_rows=clean).numpy(),
-        images=pictures(images, shown_rows(table, components)),
+        records=every,
+        projection=principal_plane(every.features, fit_rows=every.clean()).numpy(),
+        images=pictures(images, shown_rows(every, components)),
         class_names=data.class_names,
         title=cfg.title,
         history=mixtures[0].history.tolist() if mixtures else [],

@@ -8,17 +8,16 @@ import torch
 from rich.console import Console
 
 from tests.trainers.attacks.test_diagnostics import _result
+from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import detection_metrics
 from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.report.tables.attacks import attack_rows, attack_table, every_attack_line
 
 
-def evidence(results, scores, accept, good=(0.0, 1.0), softmax=None):
-    names = [result.name for result in results]
-    tensors = [{name: torch.tensor(each) for name, each in zip(names, part, strict=True)} for part in (scores, accept)]
-    clean = torch.tensor(good)
-    baselines = {"max_softmax": (clean, softmax or tensors[0])}
-    return every_attack_metrics(dict(zip(names, results, strict=True)), *tensors, clean, baselines)
+def together(results, scores, accept, good=(0.0, 1.0)):
+    rows = zip(results, scores, accept, strict=True)
+    successes = {result.name: made_up(s, accept=torch.tensor(a, dtype=torch.bool)) for result, s, a in rows}
+    return every_attack_metrics({result.name: result for result in results}, successes, made_up(good))
 
 
 def test_an_image_counts_as_found_only_if_all_attacks_that_change_it_are_refused():
@@ -27,7 +26,7 @@ def test_an_image_counts_as_found_only_if_all_attacks_that_change_it_are_refused
     first = _result("fgsm", fallen=[1, 2, 3, 90])
     second = _result("pgd", fallen=[4, 2, 1], attacked=50)
     scores = [[-3.0, -2.0, -4.0, 9.0], [0.5, 0.25, -1.0]]
-    found = evidence([first, second], scores, [[False, False, False, True], [True, True, False]])
+    found = together([first, second], scores, [[False, False, False, True], [True, True, False]])
     assert found["attacks"] == ["fgsm", "pgd"]
     assert (found["n_attacked"], found["n"]) == (50, 4)
     assert found["refusal_rate"] == pytest.approx(2 / 4)
@@ -46,7 +45,7 @@ def test_it_is_what_a_loop_over_images_finds():
         results.append(_result(name, fallen=fallen, attacked=60))
         scores.append(torch.randn(40, generator=generator).tolist())
         accept.append((torch.rand(40, generator=generator) < 0.3).tolist())
-    found = evidence(results, scores, accept, good=[0.3, 0.8, 1.5])
+    found = together(results, scores, accept, good=[0.3, 0.8, 1.5])
     by_image: dict[int, list[tuple[float, bool]]] = {}
     for result, values, verdicts in zip(results, scores, accept, strict=True):
         for index, value, verdict in zip(result.index.tolist(), values, verdicts, strict=True):
@@ -63,14 +62,14 @@ def test_it_is_what_a_loop_over_images_finds():
 
 
 def test_one_attack_is_no_company_and_nothing_to_compare_is_none():
-    assert evidence([_result("pgd", fallen=[1])], [[0.0]], [[True]]) == {}
-    none = evidence([_result("a", fallen=[]), _result("b", fallen=[])], [[], []], [[], []])
+    assert together([_result("pgd", fallen=[1])], [[0.0]], [[True]]) == {}
+    none = together([_result("a", fallen=[]), _result("b", fallen=[])], [[], []], [[], []])
     assert (none["n"], none["refusal_rate"], none["evasion_rate"], none["auroc"]) == (0, None, 0.0, None)
     apart = _result("b", fallen=[1])
-    nobody = evidence([_result("a", fallen=[], attacked=0), apart], [[], [0.0]], [[], [True]])
+    nobody = together([_result("a", fallen=[], attacked=0), apart], [[], [0.0]], [[], [True]])
     assert (nobody["n_attacked"], nobody["evasion_rate"], nobody["auroc"]) == (0, None, None)
-    lowest = evidence([_result("a", fallen=[1]), apart], [[-torch.inf], [-torch.inf]], [[False], [False]])
-    assert (lowest["refusal_rate"], lowest["auroc"]) == (1.0, 1.0)  # out of the valid range of the score
+    lowest = together([_result("a", fallen=[1]), apart], [[-torch.inf], [-torch.inf]], [[False], [False]])
+    assert (lowest["refusal_rate"], lowest["auroc"]) == (1.0, 1.0)  # out of the domain of the score
 
 
 def test_the_table_has_a_row_an_attack_and_one_for_all():

@@ -2,12 +2,13 @@ import math
 
 import pytest
 
-from trainers.evaluation.verdict_file import COLUMNS, VerdictFile, VerdictRow, read_verdicts
+from trainers.evaluation.record import Record
+from trainers.evaluation.verdict_file import COLUMNS, VerdictFile, read_verdicts
 from trainers.evaluation.verdict_summary import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
 ROWS = [
-    VerdictRow(path, "" if i == 4 else "cat", -math.inf if i == 4 else -1 / 3 * i, 0.01 * i, i > 2, i, "bad" * (i == 4))
+    Record(path, "" if i == 4 else "cat", -math.inf if i == 4 else -1 / 3 * i, 0.01 * i, i > 2, i, "bad" * (i == 4))
     for i, path in enumerate(PATHS)
 ]
 BATCH = 2

@@ -4,8 +4,11 @@ import torch
 
 from gmm_torch.detection.explanation.component_report import component_report
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from tests.trainers.evaluation.records import made_up
+from trainers.evaluation.components import Components
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
-from trainers.report import COLUMNS, Components, Evaluation, reason_rows, shown_rows
+from trainers.evaluation.record import Records
+from trainers.report import Evaluation, reason_rows, shown_rows
 
 
 def explain(row, prediction, accept, p_value):
@@ -42,25 +45,16 @@ def build_evaluation(
     """A small run with made-up scores: 200 test images of three classes, failures lower than the rest."""
     random = np.random.default_rng(0)
     calibration = np.sort(random.normal(-300, 10, 99))
-    columns = {name: [] for name in COLUMNS}
+    parts = []
 
     def add(source, label, prediction, shift):
         n = len(label)
         score = random.normal(-300 - shift, 10, n)
         p_value = (1 + np.searchsorted(calibration, score, side="right")) / 100
-        values = {
-            "source": np.array([source] * n, dtype=object),
-            "index": np.arange(n),
-            "label": label,
-            "prediction": prediction,
-            "score": score,
-            "p_value": p_value,
-            "accept": p_value > 0.05,
-            "max_softmax": random.random(n),
-            "component": prediction * 2,
-        }
-        for name, value in values.items():
-            columns[name].append(value)
+        columns = {"label": label, "prediction": prediction, "p_value": p_value, "accept": p_value > 0.05}
+        parts.append(
+            made_up(score, source, max_softmax=random.random(n), components=2 * prediction.reshape(n, 1), **columns)
+        )
 
     label = random.integers(0, 3, 200)
     wrong = np.arange(200) < n_errors
@@ -69,29 +63,17 @@ def build_evaluation(
         add(f"adversarial/{name}", label[:n_attack], (label[:n_attack] + 1) % 3, 30)
     for name in oods:
         add(f"ood/{name}", np.full(50, -1), random.integers(0, 3, 50), 200)
-    table = {name: np.concatenate(parts) for name, parts in columns.items()}
-
-    def scores(name, rows):
-        return torch.from_numpy(table[name][rows].astype(float))
-
-    clean = table["source"] == "test"
-    right = clean & (table["prediction"] == table["label"])
-    softmax = scores("max_softmax", clean)
-    p_values, prediction = scores("p_value", clean), torch.from_numpy(table["prediction"][clean])
-    errors = error_metrics(
-        scores("score", clean), torch.from_numpy(wrong), {"max_softmax": softmax}, p_values, prediction
-    )
-    sources = {"errors": errors}
+    records = Records.cat(parts)
+    clean = records.rows(records.clean())
+    softmax = {"max_softmax": clean.max_softmax}
+    sources = {"errors": error_metrics(clean.score, clean.wrong, softmax, clean.p_value, clean.prediction)}
     for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
-        good, failures = (right if name.startswith("adversarial") else clean), table["source"] == name
-        sources[name] = source_metrics(
-            scores("score", good),
-            scores("score", failures),
-            {"max_softmax": (scores("max_softmax", good), scores("max_softmax", failures))},
-        )
+        good, failures = records.rows(records.good(name)), records.rows(records.failures(name))
+        baselines = {"max_softmax": (good.max_softmax, failures.max_softmax)}
+        sources[name] = source_metrics(good.score, failures.score, baselines)
     metrics = {
         "classifier": {"test_accuracy": 1 - n_errors / 200},
-        "calibration": {"n": 99, **false_alarm_rates(scores("p_value", clean))},
+        "calibration": {"n": 99, **false_alarm_rates(clean.p_value)},
         "sources": holm_correct(sources),
         "seed": 3,
         "versions": {"torch": "2.13.0"},
@@ -99,21 +81,21 @@ def build_evaluation(
         "splits": {"train": 1000, "calibration": 99},
     }
     component = torch.arange(200) % 4
-    found = component_report(component, *(torch.from_numpy(table[name][:200]) for name in ("prediction", "label")), 5)
+    found = component_report(component, clean.prediction, clean.label, 5)
     held_out = np.array([[30, 3], [20, 2], [10, 1], [5, 0], [0, 0]])
     components = {"moment_likelihood": Components(found, component.numpy(), held_out)} if explained else {}
-    rows = [row for chosen in reason_rows(table).values() for row in chosen] if explained else []
+    rows = [row for chosen in reason_rows(records).values() for row in chosen] if explained else []
     explanations = {
-        row: explain(row, int(table["prediction"][row]), bool(table["accept"][row]), float(table["p_value"][row]))
+        row: explain(row, int(records.prediction[row]), bool(records.accept[row]), float(records.p_value[row]))
         for row in rows
     }
-    wanted = shown_rows(table, components)
+    wanted = shown_rows(records, components)
     near = {i for row in rows for i in (row, row + 1)}
     pixels = {row: random.integers(0, 255, (8, 8, 1), dtype=np.uint8) for row in sorted(wanted | near)}
     parts = {
         "metrics": metrics,
-        "table": table,
-        "projection": random.normal(size=(len(clean), 2)),
+        "records": records,
+        "projection": random.normal(size=(len(records), 2)),
         "images": {row: pixels[row] for row in sorted(wanted)} if images else {},
         "class_names": ["cat", "dog", "fox"],
         "title": "a made-up run",

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from gmm_torch.detection.explanation.component_report import component_report
-from trainers.report import Components
+from trainers.evaluation.components import Components
 from trainers.report.components import component_summary, sections, sheet_rows
 
 
@@ -21,8 +23,7 @@ def made_up(component, wrong, n_components, held_out=None):
 def test_lines_are_the_components_with_test_images_by_error_rate(explained):
     (section,) = sections(explained)
     assert section.name == "moment likelihood"
-    clean = explained.clean()
-    wrong = explained.column("prediction", clean) != explained.column("label", clean)
+    wrong = explained.column("wrong", explained.records.clean())
     component = np.arange(200) % 4
     assert {line.component for line in section.lines} == {0, 1, 2, 3}
     rates = [float(line.error_rate) for line in section.lines]
@@ -37,29 +38,29 @@ def test_lines_are_the_components_with_test_images_by_error_rate(explained):
 
 def test_sheets_show_the_missed_errors_and_the_most_typical_images_of_their_own_component(explained):
     (components,) = explained.components.values()
-    rows = sheet_rows(explained.table, components)
-    table = explained.table
-    wrong = table["prediction"] != table["label"]
+    rows = sheet_rows(explained.records, components)
+    records = explained.records
+    wrong = records.wrong.numpy()
     for k, chosen in rows.items():
-        own = np.flatnonzero(table["source"] == "test") % 4 == k
+        own = np.flatnonzero(records.source == "test") % 4 == k
         assert wrong[chosen["wrong"]].all()
         assert not wrong[chosen["right"]].any()
         assert own[chosen["wrong"] + chosen["right"]].all()
-        p = table["p_value"][:200][own & wrong[:200]]
-        np.testing.assert_array_equal(table["p_value"][chosen["wrong"]], np.sort(p)[::-1][:6])
-        scores = table["score"][:200][own & ~wrong[:200]]
-        np.testing.assert_array_equal(table["score"][chosen["right"]], np.sort(scores)[::-1][:6])
+        p = records.p_value[:200][own & wrong[:200]]
+        np.testing.assert_array_equal(records.p_value[chosen["wrong"]], np.sort(p)[::-1][:6])
+        scores = records.score[:200][own & ~wrong[:200]]
+        np.testing.assert_array_equal(records.score[chosen["right"]], np.sort(scores)[::-1][:6])
 
 
 def test_components_without_errors_have_no_sheet_unless_none_has_errors(explained, make_evaluation):
-    table = {name: column.copy() for name, column in explained.table.items()}
-    keep = np.arange(200) % 4 != 3
-    table["prediction"][:200] = np.where(keep, table["prediction"][:200], table["label"][:200])
-    label, prediction = (torch.from_numpy(table[name][:200]) for name in ("label", "prediction"))
-    found = component_report(torch.arange(200) % 4, prediction, label, 5)
-    assert set(sheet_rows(table, Components(found, np.arange(200) % 4))) == {0, 1, 2}
+    records = explained.records
+    keep = torch.arange(len(records)) % 4 != 3
+    records = replace(records, prediction=torch.where(keep, records.prediction, records.label))
+    clean = records.rows(records.clean())
+    found = component_report(torch.arange(200) % 4, clean.prediction, clean.label, 5)
+    assert set(sheet_rows(records, Components(found, np.arange(200) % 4))) == {0, 1, 2}
     perfect = make_evaluation(explained=True, n_errors=0)
-    assert set(sheet_rows(perfect.table, perfect.components["moment_likelihood"])) == {0, 1, 2, 3}
+    assert set(sheet_rows(perfect.records, perfect.components["moment_likelihood"])) == {0, 1, 2, 3}
 
 
 def test_the_conclusion_says_where_half_of_the_errors_are():

@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trainers.report import gallery_rows
@@ -14,31 +15,30 @@ def decode(uri):
 
 
 def test_rows_are_the_ends_of_each_source_by_p_value(evaluation):
-    table = evaluation.table
-    chosen = gallery_rows(table)
+    records = evaluation.records
+    chosen = gallery_rows(records)
     assert list(chosen) == ["test", "adversarial/fgsm", "ood/noise"]
     for source, ends in chosen.items():
-        p_values = np.sort(table["p_value"][table["source"] == source])
+        p_values = np.sort(records.p_value[torch.from_numpy(records.source == source)])
         count = 12 if source == "test" else 6
-        np.testing.assert_array_equal(table["p_value"][ends["lowest"]], p_values[:count])
-        np.testing.assert_array_equal(table["p_value"][ends["highest"]], p_values[::-1][:count])
+        np.testing.assert_array_equal(records.p_value[ends["lowest"]], p_values[:count])
+        np.testing.assert_array_equal(records.p_value[ends["highest"]], p_values[::-1][:count])
         assert not set(ends["lowest"]) & set(ends["highest"])
 
 
 def test_few_rows_are_shared_out_without_repeats(make_evaluation):
-    chosen = gallery_rows(make_evaluation(n_attack=3).table)["adversarial/fgsm"]
+    chosen = gallery_rows(make_evaluation(n_attack=3).records)["adversarial/fgsm"]
     assert (len(chosen["lowest"]), len(chosen["highest"])) == (2, 1)
     assert len({*chosen["lowest"], *chosen["highest"]}) == 3
-    one = gallery_rows(make_evaluation(n_attack=1).table)["adversarial/fgsm"]
+    one = gallery_rows(make_evaluation(n_attack=1).records)["adversarial/fgsm"]
     assert (len(one["lowest"]), len(one["highest"])) == (1, 0)
 
 
 def test_attacks_that_failed_are_not_shown(make_evaluation):
-    table = dict(make_evaluation().table)
-    attacked = np.flatnonzero(table["source"] == "adversarial/fgsm")
-    table["prediction"] = table["prediction"].copy()
-    table["prediction"][attacked[:25]] = table["label"][attacked[:25]]
-    chosen = gallery_rows(table)["adversarial/fgsm"]
+    records = make_evaluation().records
+    attacked = np.flatnonzero(records.source == "adversarial/fgsm")
+    records.prediction[attacked[:25]] = records.label[attacked[:25]]
+    chosen = gallery_rows(records)["adversarial/fgsm"]
     assert {*chosen["lowest"], *chosen["highest"]} == set(attacked[25:].tolist())
 
 

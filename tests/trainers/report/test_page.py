@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 import torch
 
 from gmm_torch.detection.explanation.component_report import component_report
-from trainers.report import Components, write_report
+from trainers.evaluation.components import Components
+from trainers.report import write_report
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -189,7 +191,7 @@ def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, t
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
     evaluation = make_evaluation(images=False)
-    evaluation.table["score"][evaluation.table["source"] == "ood/noise"] = -np.inf
+    evaluation.records.score[evaluation.records.failures("ood/noise")] = -np.inf
     render(evaluation, tmp_path)
 
 
@@ -204,13 +206,12 @@ def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluatio
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda e: {"table": {k: v for k, v in e.table.items() if k != "component"}}, "lacks the columns"),
-        (lambda e: {"table": {**e.table, "label": e.table["label"][:-1]}}, "one length"),
+        (lambda e: {"records": replace(e.records, label=e.records.label[:-1])}, "columns of one length"),
         (
             lambda e: {"components": {"m": Components(component_report(*THREE, 1), np.zeros(3, int))}},
             r"expected one a clean test image, \(200,\); got \(3,\)",
         ),
-        (lambda e: {"projection": e.projection[:, :1]}, "one point per row"),
+        (lambda e: {"projection": e.projection[:, :1]}, "one point a record"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused_in_words(make_evaluation, evaluation, change, match):

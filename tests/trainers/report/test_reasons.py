@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from trainers.report import reason_rows
 from trainers.report.gallery import gallery_rows
@@ -14,34 +15,35 @@ def explained(make_evaluation):
 
 
 def test_only_refused_images_are_explained_the_lowest_p_values_first(explained):
-    table = explained.table
-    chosen = reason_rows(table)
+    records = explained.records
+    chosen = reason_rows(records)
     assert {source: len(rows) for source, rows in chosen.items()} == {"test": 6, "adversarial/fgsm": 2, "ood/noise": 2}
     for source, rows in chosen.items():
-        assert not table["accept"][rows].any()
-        assert (table["source"][rows] == source).all()
-        assert (np.diff(table["p_value"][rows]) >= 0).all()
-        assert set(rows) <= set(gallery_rows(table)[source]["lowest"])
+        assert not records.accept[rows].any()
+        assert (records.source[rows] == source).all()
+        assert (np.diff(records.p_value[rows]) >= 0).all()
+        assert set(rows) <= set(gallery_rows(records)[source]["lowest"])
 
 
 def test_false_alarms_are_shown_beside_errors(explained):
-    table = explained.table
-    rows = reason_rows(table)["test"]
-    refused = [row for row in gallery_rows(table)["test"]["lowest"] if not table["accept"][row]]
-    wrong = table["prediction"] != table["label"]
+    records = explained.records
+    rows = reason_rows(records)["test"]
+    refused = [row for row in gallery_rows(records)["test"]["lowest"] if not records.accept[row]]
+    wrong = records.wrong.numpy()
     assert wrong[rows].sum() >= min(3, wrong[refused].sum())
     assert (~wrong[rows]).sum() >= min(3, (~wrong[refused]).sum())
 
 
 def test_nothing_refused_is_nothing_to_explain(explained):
-    table = {**explained.table, "accept": np.ones_like(explained.table["accept"])}
-    assert not any(reason_rows(table).values())
+    everything = torch.ones(len(explained.records)).bool()
+    records = dataclasses.replace(explained.records, accept=everything)
+    assert not any(reason_rows(records).values())
 
 
 def test_a_reason_holds_parts_views_component_features_and_neighbours(explained):
     groups = reasons(explained)
     assert [group.title for group in groups] == ["clean test images", "fgsm attack", "noise (OOD)"]
-    row = reason_rows(explained.table)["test"][0]
+    row = reason_rows(explained.records)["test"][0]
     reason = groups[0].reasons[0]
     certainty, moments = reason.parts
     assert (certainty.name, certainty.value, certainty.marked) == ("mean_log_probability", "0.100", False)
@@ -62,7 +64,7 @@ def test_neighbours_that_are_not_at_hand_are_left_out(make_evaluation):
 
 
 def test_features_that_are_not_finite_and_scores_without_a_mixture_are_said(make_evaluation, explained):
-    row, other = reason_rows(explained.table)["test"][:2]
+    row, other = reason_rows(explained.records)["test"][:2]
     given = explained.explanations[row]
     broken = dataclasses.replace(
         given.mixtures["moment_likelihood"], component=-1, squared_distance=float("inf"), features=(), nearest=()

@@ -22,7 +22,7 @@ from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
 from tests.trainers.serve.conftest import digit_images, png
 from tests.trainers.serve.test_images import png_header
-from trainers.evaluation.verdict_file import VerdictFile, read_verdicts, verdict_rows
+from trainers.evaluation.verdict_file import VerdictFile, read_verdicts
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.serve import Limits, create_app, metrics
 from trainers.serve.page import PAGE, content_security_policy
@@ -129,12 +129,12 @@ def test_python_service_and_csv_decide_alike(n, detector, tmp_path):
     x = images / 255
     few = FailureDetector(detector.classifier, score=make_score("max_softmax")).fit([x[900:1200]])
     few.calibrate([x[1200 : 1200 + n]])
-    verdict, scored = few(x[1200:]), EvaluationModule(few).predict_step(x[1200:], 0)
+    verdict, records = few(x[1200:]), EvaluationModule(few).predict_step(x[1200:], 0)
     answers = Predictor(few)([Question(image, explain=False) for image in images[1200:]])
     names = [str(i) for i in range(len(answers))]
     with VerdictFile(tmp_path / "v.csv", "job") as file:
         file.keep(names, len(names))
-        file.append(verdict_rows(names, [""] * len(names), scored, names))
+        file.append([record._replace(path=name) for record, name in zip(records.records(names), names, strict=True)])
         file.finish(len(names))
     rows = list(read_verdicts(tmp_path / "v.csv"))
     assert bool((verdict.p_value == few.alpha).any())  # where rounding would decide

@@ -1,0 +1,51 @@
+"""The one table of evaluated inputs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gmm_torch.detection import Outputs
+from gmm_torch.detection.verdict import Verdict
+from tests.trainers.evaluation.records import made_up
+from trainers.evaluation.record import Records, records_of
+
+
+def verdict_on(logits, accept=True):
+    n = len(logits)
+    return Verdict(logits, logits.argmax(1), torch.zeros(n), torch.ones(n), torch.full((n,), accept))
+
+
+@pytest.mark.parametrize("where", ["logits", "features", "score"])
+def test_what_is_not_finite_is_refused_whatever_the_verdict(where):
+    logits, features = torch.eye(3), torch.ones(3, 1, 2)
+    verdict = verdict_on(logits)
+    {"logits": logits, "features": features, "score": verdict.score}[where][1] = torch.nan
+    records = records_of(Outputs(logits[:, None], {"layer": features}), verdict)
+    assert records.finite.tolist() == records.accept.tolist() == [True, False, True]
+    assert records.score.tolist() == [0, -torch.inf, 0]
+
+
+def test_a_file_without_an_image_has_neither_class_nor_component():
+    columns = {"components": torch.ones(2, 1).long(), "path": ["a", "b"], "error": ["", "damaged"]}
+    records = records_of(Outputs(torch.eye(2)[:, None], {}), verdict_on(torch.eye(2)), **columns)
+    first, second = records.records(["cat", "dog"])
+    assert (first.path, first.class_name, first.component, first.error) == ("a", "cat", 1, "")
+    assert (second.path, second.class_name, second.component, second.error) == ("b", "", -1, "damaged")
+
+
+def test_sources_have_failures_and_what_they_are_compared_with():
+    wrong = [0, 1, 0]
+    parts = [made_up([1.0, 2.0, 3.0], name, prediction=wrong) for name in ("test", "adversarial/pgd", "ood/noise")]
+    records = Records.cat([*parts, made_up([])])
+    picked = {
+        name: records.score[records.failures(name)].tolist() for name in ("errors", "adversarial/pgd", "ood/noise")
+    }
+    assert picked == {"errors": [2], "adversarial/pgd": [2], "ood/noise": [1, 2, 3]}
+    assert [int(records.good(name).sum()) for name in picked] == [2, 2, 3]
+    assert [len(part) for part in records.split([3, 0, 6])] == [3, 0, 6]
+
+
+def test_columns_of_several_lengths_are_refused():
+    with pytest.raises(ValueError, match="columns of one length"):
+        replace(made_up([1.0, 2.0]), label=torch.zeros(1))
