@@ -10,4 +10,5 @@ def unit_ranks(scores: Tensor) -> Tensor:
     about -100 into the same 0. Its ranking metrics only need the order, which this keeps.
     """
     distinct, rank = scores.unique(return_inverse=True)
-    return rank.double() / max(1, len(distinct) - 1)
+    unit: Tensor = rank.double() / max(1, len(distinct) - 1)
+    return unit
