@@ -1,6 +1,5 @@
 """Ranks that torchmetrics takes as they are."""
 
-import torch
 from torch import Tensor
 
 
@@ -10,6 +9,6 @@ def unit_ranks(scores: Tensor) -> Tensor:
     torchmetrics pushes values outside [0, 1] through a sigmoid, which turns every log-likelihood below
     about -100 into the same 0. Its ranking metrics only need the order, which this keeps.
     """
-    distinct, rank = torch.unique(scores, return_inverse=True)
-    ranks: Tensor = rank.double()
-    return ranks / max(1, len(distinct) - 1)
+    distinct, rank = scores.unique(return_inverse=True)
+    unit: Tensor = rank.double() / max(1, len(distinct) - 1)
+    return unit

@@ -68,5 +68,10 @@ def as_written(module: nn.Module) -> AbstractContextManager[object]:
     """
     if torch.compiler.is_compiling() or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
-    is_compiled = any(each._compiled_call_impl is not None or COMPILED in each._modules for each in module.modules())
-    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
+    return torch.compiler.set_stance("force_eager") if any(map(_is_compiled, module.modules())) else nullcontext()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether it was compiled: wrapped, in place, or its `forward` alone."""
+    in_place = module._compiled_call_impl is not None or hasattr(module.forward, "_torchdynamo_orig_callable")
+    return in_place or COMPILED in module._modules

@@ -1,0 +1,374 @@
+"""A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
+
+import math
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.features.inputs import inputs_of, run
+from gmm_torch.detection.features.logits import logits_of
+from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.errors import NotFittedError
+from gmm_torch.files import atomic_path
+from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
+from gmm_torch.lightning.inputs import Source
+from gmm_torch.lightning.surroundings import aside, data_module, on_device, rehearses, share_buffers
+from gmm_torch.metrics.evaluation import ERRORS, evaluate
+
+TRAIN = "train_dataloader"
+
+
+class FailureDetection(Callback):
+    """Fits and calibrates a `FailureDetector` of the module's classifier, and logs how well it finds failures.
+
+    It does so when training ends, or every few epochs; `Trainer.validate` and `Trainer.test` evaluate the detector of
+    the weights that they have: the one at hand, the one in or beside the checkpoint, or else one fitted then. Training
+    goes on as without it, random states included. Put it last among the callbacks that change weights.
+
+    Logged for each validation loader (`val`, `val_1`, ..., or `val_<name>`), and each test loader likewise:
+    `detection/val/accuracy`, `detection/val/false_alarm_rate`, and for each source, `errors` (its own wrong
+    predictions) or an out-of-distribution loader's name, `detection/val/<source>/auroc`, `fpr95`, `aurc` (of errors
+    alone), `refused`, `n`, and those of the softmax as `softmax_auroc` ...; see `gmm_torch.metrics.evaluate`. What is
+    out of distribution stands beside the first loader of a stage.
+
+    A DataLoader over a data set with a length, with no sampler of one's own, is read anew, each input once: in order,
+    not shuffled, nothing dropped, and shared among the processes without repeating any. Others are read as they are,
+    and in several processes should give each its share. Batches are (x, label, ...), or mappings with labels.
+
+    Args:
+        calibration: held-out inputs, neither trained on, fitted to nor evaluated: a loader; the name of a method of the
+            data module or module that gives one; or k, for every k-th input of the first validation loader, which is
+            then evaluated on the others.
+        fitting: inputs to fit the mixtures to: a loader, or the name of such a method. By default those that the
+            classifier is trained on, as the train loader transforms them.
+        ood: name -> out-of-distribution inputs, as a loader or such a name.
+        classifier: the attribute of the module that gives logits, `net` or `net.backbone`; by default the module.
+        every_n_epochs: also fit, and log to the Trainer's `callback_metrics`, whenever so many epochs have ended.
+        detector: makes a detector of a classifier; `partial(FailureDetector, n_components=5)` for options.
+
+    Attributes:
+        detector: the last one.
+
+    Raises, as soon as the Trainer starts:
+        ValueError: no such attribute, method or loader; no logits; calibration inputs too few for `alpha`, or, by their
+            place in a data set, among those fitted to, trained on or evaluated.
+    """
+
+    def __init__(
+        self,
+        calibration: str | int | Iterable[Any] = "calibration_dataloader",
+        *,
+        fitting: str | Iterable[Any] = TRAIN,
+        ood: dict[str, str | Iterable[Any]] | None = None,
+        classifier: str | None = None,
+        every_n_epochs: int | None = None,
+        detector: Callable[[nn.Module], FailureDetector] = FailureDetector,
+    ) -> None:
+        super().__init__()
+        if isinstance(calibration, int) and calibration < 2:
+            raise ValueError(f"calibration: expected every k-th input, k >= 2; got {calibration}: give 2 for half")
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs: expected a number >= 1, or None; got {every_n_epochs}")
+        for name in ood or {}:
+            if name == ERRORS or "/" in name or not name:
+                raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")
+        self.calibration, self.fitting, self.ood = calibration, fitting, dict(ood or {})
+        self.attribute = classifier
+        self.every_n_epochs = every_n_epochs
+        self.make = detector
+        self._detector: FailureDetector | None = None
+        self._mark: dict[str, str] = {}  # of the classifier that it was fitted to
+        self._file: Tensor | None = None  # it, or one out of a checkpoint, as the bytes of a detector file
+        self._sources: tuple[Source, Source] | None = None  # to fit and to calibrate with, in this process
+        self._written: dict[Path, Path] = {}  # checkpoint -> detector file
+
+    @property
+    def detector(self) -> FailureDetector:
+        """The last detector, where its classifier is now.
+
+        Raises:
+            NotFittedError: there is none yet.
+        """
+        if self._detector is None:
+            raise NotFittedError("FailureDetection: no detector yet: run Trainer.fit, validate or test with it first")
+        return self._detector.to(self._detector.device)
+
+    # ---- hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the classifier, before anything is done."""
+        self._classifier(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check classifier and loaders, before the first step."""
+        if trainer.val_dataloaders is None and trainer.enable_validation:  # not every epoch validates
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            trainer.training = True
+        with aside(trainer, pl_module, 0):
+            self._check(trainer, pl_module, "val")
+        if self.fitting == TRAIN:
+            rank_zero_info(
+                "FailureDetection: the mixtures are fitted to the images that the classifier is trained on, as the "
+                "train loader transforms them; give fitting=... for others"
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last epoch's detector beside the checkpoints of that epoch."""
+        self._save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit and log, every few epochs."""
+        every = self.every_n_epochs
+        if every is None or (trainer.current_epoch + 1) % every or rehearses(trainer):
+            return
+        if not self._find(trainer, pl_module):
+            self._learn(trainer, pl_module)
+        pl_module.log_dict(self._evaluate(trainer, pl_module, "val"), sync_dist=trainer.world_size > 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit, log and save, unless the last epoch has done so."""
+        if rehearses(trainer):
+            return
+        if not self._find(trainer, pl_module):
+            self._learn(trainer, pl_module)
+            found = self._evaluate(trainer, pl_module, "val")
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
+            for logger in trainer.loggers:
+                logger.log_metrics(found, step=trainer.global_step)
+        self._save(trainer, pl_module, last=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """For `Trainer.validate`: make sure that there is a detector of these weights."""
+        self._on_evaluation_start(trainer, pl_module, "val")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that there is a detector of these weights."""
+        self._on_evaluation_start(trainer, pl_module, "test")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate and log, in `Trainer.validate`."""
+        self._on_evaluation_end(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate and log."""
+        self._on_evaluation_end(trainer, pl_module, "test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last detector's file, as bytes: it says which weights it is for."""
+        return {} if self._file is None else {"detector": self._file}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the detector until a classifier of its weights is there."""
+        self._file = state_dict.get("detector")
+
+    # ---- what they do
+
+    def _on_evaluation_start(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if trainer.state.fn is TrainerFn.FITTING:
+            return
+        if self._find(trainer, module):
+            if self._sources is not None:
+                self._check_disjoint(self._sources[1], self._evaluated(trainer, stage))
+            return
+        with aside(trainer, module, 0):
+            self._check(trainer, module, stage)
+        if not rehearses(trainer):
+            self._learn(trainer, module)
+            if trainer.ckpt_path and trainer.is_global_zero:
+                self._write(beside(trainer.ckpt_path))
+
+    def _on_evaluation_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if trainer.state.fn is not TrainerFn.FITTING and not rehearses(trainer):
+            module.log_dict(self._evaluate(trainer, module, stage), sync_dist=trainer.world_size > 1)
+
+    def _classifier(self, module: LightningModule) -> nn.Module:
+        """The classifier in a module.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.attribute is None:
+            if type(module).forward is LightningModule.forward:
+                names = ", ".join(name for name, _ in module.named_children()) or "none"
+                raise ValueError(
+                    f"classifier: expected a module with a forward; {type(module).__name__} has none: name the "
+                    f"attribute that gives logits; its modules are: {names}"
+                )
+            return module
+        try:
+            found = attrgetter(self.attribute)(module)
+        except AttributeError:
+            found = None
+        if not isinstance(found, nn.Module):
+            names = ", ".join(name for name, _ in module.named_children()) or "none"
+            raise ValueError(
+                f"classifier: expected the name of a module in {type(module).__name__}; got {self.attribute!r}: its "
+                f"modules are: {names}"
+            )
+        return found
+
+    def _find(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Whether there is a detector of the present weights: at hand, in the checkpoint or beside it."""
+        classifier = self._classifier(module)
+        share_buffers(classifier)
+        mark = fingerprint(classifier)
+        if self._detector is not None and self._mark == mark:
+            return True
+        content = None
+        if trainer.is_global_zero:  # files may be on its machine alone
+            known: list[Tensor | Path] = [] if self._file is None else [self._file]
+            content = find(known + ([beside(trainer.ckpt_path)] if trainer.ckpt_path else []), mark)
+        content = trainer.strategy.broadcast(content)
+        if content is not None:
+            self._detector, self._mark, self._file = from_bytes(content, classifier), mark, content
+        return content is not None
+
+    def _learn(self, trainer: Trainer, module: LightningModule) -> None:
+        """Fit and calibrate a detector of the present weights."""
+        classifier = self._classifier(module)
+        detector = self.make(classifier)
+        fitting, calibration = self._learned_from(trainer, module)
+        with aside(trainer, module, detector.seed):
+            detector.fit(on_device(trainer, module, fitting.batches()))
+            detector.calibrate(on_device(trainer, module, calibration.batches()))
+        self._detector, self._mark, self._file = detector, fingerprint(classifier), to_bytes(detector)
+
+    def _evaluate(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, float]:
+        values: dict[str, float] = {}
+        ood = {name: self._loader(trainer, module, "ood", loader) for name, loader in self.ood.items()}
+        with aside(trainer, module, self.detector.seed):
+            for name, source in self._evaluated(trainer, stage).items():
+                others = {} if values else ood
+                found = evaluate(
+                    self.detector,
+                    on_device(trainer, module, source.batches()),
+                    {name: on_device(trainer, module, Source.of(each).batches()) for name, each in others.items()},
+                )
+                values |= {f"detection/{name}/{key}": value for key, value in found.items()}
+        return values
+
+    def _save(self, trainer: Trainer, module: LightningModule, *, last: bool = False) -> None:
+        """Write the detector beside the checkpoints of its weights; at last, without one, in the Trainer's folder."""
+        if self._detector is None or rehearses(trainer):
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
+        if not trainer.is_global_zero or fingerprint(self._classifier(module)) != self._mark:
+            return
+        found = checkpoints(trainer)
+        for checkpoint in [each for each in self._written if not each.is_file()]:
+            self._written.pop(checkpoint).unlink(missing_ok=True)
+        matching = [each for each in found if holds(each, module)]
+        for checkpoint in matching:
+            self._written[checkpoint] = beside(checkpoint)
+            self._write(beside(checkpoint))
+        if last and not matching:
+            self._write(folder / NAME)
+
+    def _write(self, path: Path) -> None:
+        assert self._file is not None
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(self._file.numpy().tobytes())
+
+    # ---- loaders
+
+    def _loader(self, trainer: Trainer, module: LightningModule, what: str, asked: str | Iterable[Any]) -> Any:
+        """A loader, or that of a method of data module or module.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not isinstance(asked, str):
+            return asked
+        for owner in (data_module(trainer), module):
+            method = getattr(owner, asked, None)
+            if callable(method) and getattr(method, "__func__", method) is not getattr(DataHooks, asked, None):
+                return method()
+        raise ValueError(
+            f"{what}: expected a loader, or the name of a method of the data module or the module; neither has "
+            f"{asked!r}: give {what}=..."
+        )
+
+    def _learned_from(self, trainer: Trainer, module: LightningModule) -> tuple[Source, Source]:
+        """What to fit and to calibrate with; a Trainer that evaluates has forgotten the loaders of its training."""
+        if self._sources is None or trainer.state.fn is TrainerFn.FITTING:
+            self._sources = self._fitting(trainer, module), self._calibration(trainer, module)
+        return self._sources
+
+    def _fitting(self, trainer: Trainer, module: LightningModule) -> Source:
+        if self.fitting != TRAIN or trainer.train_dataloader is None:
+            return Source.of(self._loader(trainer, module, "fitting", self.fitting))
+        limit = trainer.num_training_batches
+        return Source.of(trainer.train_dataloader, limit, trainer.world_size)
+
+    def _calibration(self, trainer: Trainer, module: LightningModule) -> Source:
+        if not isinstance(self.calibration, int):
+            return Source.of(self._loader(trainer, module, "calibration", self.calibration))
+        loaders = list(self._loaders(trainer, "val").values())
+        if not loaders:  # a test in a process of its own
+            found = self._loader(trainer, module, "calibration", "val_dataloader")
+            loaders = list(self._named("val", found, math.inf, 1).values())
+        return loaders[0].split(self.calibration)[0]
+
+    def _loaders(self, trainer: Trainer, stage: str) -> dict[str, Source]:
+        """The Trainer's validation or test loaders by name, as far as it reads them."""
+        loaders, limits = (
+            (trainer.val_dataloaders, trainer.num_val_batches)
+            if stage == "val"
+            else (trainer.test_dataloaders, trainer.num_test_batches)
+        )
+        return {} if loaders is None else self._named(stage, loaders, limits, trainer.world_size)
+
+    @staticmethod
+    def _named(stage: str, loaders: Any, limits: Any, n_processes: int) -> dict[str, Source]:
+        if isinstance(loaders, dict):
+            named = {f"{stage}_{name}": loader for name, loader in loaders.items()}
+        else:
+            several = loaders if isinstance(loaders, list | tuple) else [loaders]
+            named = {stage if i == 0 else f"{stage}_{i}": loader for i, loader in enumerate(several)}
+        each = limits if isinstance(limits, list) else [limits] * len(named)
+        found = zip(named.items(), each, strict=True)
+        return {name: Source.of(loader, limit, n_processes) for (name, loader), limit in found if limit}
+
+    def _evaluated(self, trainer: Trainer, stage: str) -> dict[str, Source]:
+        """`_loaders` without what calibrates."""
+        found = self._loaders(trainer, stage)
+        if stage == "val" and isinstance(self.calibration, int) and found:
+            first = next(iter(found))
+            found[first] = found[first].split(self.calibration)[1]
+        return found
+
+    def _check(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Raise what is wrong before any work."""
+        classifier = self._classifier(module)
+        fitting, calibration = self._learned_from(trainer, module)
+        others = self._evaluated(trainer, stage)
+        if trainer.state.fn is TrainerFn.FITTING:
+            others["train"] = Source.of(trainer.train_dataloader)
+        self._check_disjoint(calibration, {"fitting": fitting, **others})
+        for each in self.ood.values():
+            self._loader(trainer, module, "ood", each)
+        detector = self.make(classifier)
+        if calibration.rows is not None and not rehearses(trainer):
+            detector.calibration.require(detector.alpha, len(calibration.rows))
+        for batch in on_device(trainer, module, calibration.batches()):
+            logits_of(run(classifier, inputs_of(batch)))
+            break
+
+    @staticmethod
+    def _check_disjoint(calibration: Source, others: dict[str, Source]) -> None:
+        for name, source in others.items():
+            if n := calibration.n_shared(source):
+                raise ValueError(
+                    f"calibration: expected inputs that are neither trained on, fitted to nor evaluated; {n} of them "
+                    f"are among those of the {name} loader: give others"
+                )

@@ -1,0 +1,77 @@
+"""Detector files beside checkpoints, and detectors within them."""
+
+import pickle
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.files.storage import read_detector
+from gmm_torch.errors import FileFormatError
+
+NAME = "detector.safetensors"
+
+
+def beside(checkpoint: str | Path) -> Path:
+    """`epoch=3.ckpt` -> `epoch=3.detector.safetensors`."""
+    return Path(checkpoint).with_suffix(f".{NAME}")
+
+
+def to_bytes(detector: FailureDetector) -> Tensor:
+    """The detector's file, (B,) uint8."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        detector.save(path)
+        return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+
+
+def from_bytes(content: Tensor, classifier: nn.Module) -> FailureDetector:
+    """What `to_bytes` made, for a classifier of the same weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        path.write_bytes(content.cpu().numpy().tobytes())
+        return FailureDetector.load(path, classifier)
+
+
+def find(contents: Iterable[Tensor | Path], mark: dict[str, str]) -> Tensor | None:
+    """The first of some detector files, or of their bytes, for the classifier of a fingerprint; None without one."""
+    for content in contents:
+        with tempfile.TemporaryDirectory() as folder:
+            path = content if isinstance(content, Path) else Path(folder) / NAME
+            if isinstance(content, Tensor):
+                path.write_bytes(content.cpu().numpy().tobytes())
+            if not path.is_file():
+                continue
+            try:
+                stored = read_detector(path).spec.get("classifier")
+            except FileFormatError:  # another version's, or damaged: a detector is fitted again
+                continue
+            if stored == mark:
+                return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    return None
+
+
+def checkpoints(trainer: Trainer) -> list[Path]:
+    """The files that the Trainer's checkpoint callbacks have written and kept."""
+    found: dict[Path, None] = {}
+    for callback in trainer.checkpoint_callbacks:
+        state = callback.state_dict()
+        paths = (state.get("last_model_path"), state.get("best_model_path"), *(state.get("best_k_models") or ()))
+        found |= dict.fromkeys(Path(path) for path in paths if path)
+    return [path for path in found if path.is_file()]
+
+
+def holds(checkpoint: Path, module: LightningModule) -> bool:
+    """Whether a checkpoint has the module's weights; no, where it can't be read without running code of it."""
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except (pickle.UnpicklingError, KeyError):
+        return False
+    own = module.state_dict()
+    return stored.keys() == own.keys() and all(
+        not isinstance(value, Tensor) or torch.equal(value, own[name].cpu()) for name, value in stored.items()
+    )

@@ -1,0 +1,99 @@
+"""What is wrong is said before the first step."""
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from gmm_torch.lightning import FailureDetection
+from tests.gmm_torch.lightning.conftest import SMALL, UserData, UserModule, images, loader
+
+
+class NeverTrained(UserModule):
+    def training_step(self, batch, batch_idx):
+        raise AssertionError("a step was made")
+
+
+class WithoutForward(NeverTrained):
+    forward = lightning.LightningModule.forward
+
+
+class WithoutLogits(NeverTrained):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(1, 2, 3)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.rand(8, 1, 6, 6), torch.zeros(8, dtype=torch.long))] * 3)
+
+
+class TrainingAgain(UserData):
+    def __init__(self):
+        super().__init__()
+        self.data = images(300, 1)
+
+    def train_dataloader(self):
+        return DataLoader(self.data, 32, shuffle=True)
+
+    def calibration_dataloader(self):
+        return DataLoader(Subset(self.data, range(100)), 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "data", "message"),
+    [
+        ({"classifier": "network"}, NeverTrained, UserData, "'network': its modules are: net"),
+        ({"classifier": "lr"}, NeverTrained, UserData, "expected the name of a module in NeverTrained; got 'lr'"),
+        ({}, WithoutForward, UserData, "WithoutForward has none: name the attribute that gives logits"),
+        ({"classifier": "net"}, WithoutLogits, UserData, "classifier: expected logits of shape"),
+        (
+            {"calibration": "held_out"},
+            NeverTrained,
+            UserData,
+            "calibration: expected a loader, or the name.*'held_out'",
+        ),
+        (
+            {"calibration": "train_dataloader"},
+            NeverTrained,
+            TrainingAgain,
+            "300 of them are among those of the fitting",
+        ),
+        ({"fitting": "val_dataloader"}, NeverTrained, TrainingAgain, "100 of them are among those of the train loader"),
+        ({"ood": {"svhn": "svhn_dataloader"}}, NeverTrained, UserData, "ood: expected a loader.*'svhn_dataloader'"),
+        ({"calibration": loader(5, 4)}, NeverTrained, UserData, "alpha=0.05 needs at least 19 inputs; got 5"),
+    ],
+)
+def test_before_the_first_step(trainer, options, module, data, message):
+    found = trainer(FailureDetection(**{"detector": SMALL, **options}), num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=message):
+        found.fit(module(), datamodule=data())
+
+
+def test_calibration_inputs_that_are_evaluated_are_refused(trainer):
+    validation, test = loader(101, 2), loader(99, 3)
+    with pytest.raises(ValueError, match="101 of them are among those of the val loader"):
+        trainer(FailureDetection(validation, detector=SMALL)).fit(NeverTrained(), loader(300, 1), validation)
+    found = trainer(FailureDetection(test, detector=SMALL))
+    found.fit(module := UserModule(), loader(300, 1), validation)
+    with pytest.raises(ValueError, match="99 of them are among those of the test loader"):
+        found.test(module, test, verbose=False)
+    stream = DataLoader(Stream(), None)
+    with pytest.raises(ValueError, match="to hold out one input in 2; got DataLoader: give a calibration loader"):
+        trainer(FailureDetection(2, detector=SMALL)).fit(NeverTrained(), loader(300, 1), stream)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": 1}, "k >= 2; got 1"),
+        ({"every_n_epochs": 0}, "every_n_epochs: expected a number >= 1"),
+        ({"ood": {"errors": []}}, "names other than 'errors'"),
+        ({"ood": {"a/b": []}}, "without a slash; got 'a/b'"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        FailureDetection(**options)
