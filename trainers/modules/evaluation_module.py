@@ -58,6 +58,10 @@ class OutputsModule(lightning.LightningModule):
         self.take(outputs._replace(labels=batch[1]) if self.labels else outputs)
         return len(x)
 
+    def on_predict_end(self) -> None:
+        """Let go of what took the outputs: a Trainer keeps its last module."""
+        del self.take
+
 
 class EvaluationModule(lightning.LightningModule):
     """Verdicts on a loader's images, with the baseline beside them, by `trainer.predict`."""
