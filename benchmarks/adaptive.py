@@ -34,7 +34,7 @@ from trainers.report.tables.results import BASELINE, MISSING, percent
 RESULT = RESULTS / "adaptive.json"
 PAGE = ROOT / "docs" / "adaptive.md"
 ATTACKS = ("guarded", "joint", "imitation")
-ADVERSARIAL = ["method=adversarial"]
+ADVERSARIAL = ["training=adversarial"]
 KEPT = ("seed", "alpha", "device", "versions", "splits", "classifier", "calibration", "n_fitted")
 
 # name -> overrides of its training; what is trained adversarially sees 8/255, or 32/255 of digits,
@@ -44,9 +44,15 @@ DIGITS_BUDGETS = ["task.budgets=[0.25/255,0.5/255,1/255,2/255,4/255,8/255,16/255
 FASHION = ["data=fashion_mnist", "classifier=lenet", "data.augment.crop_padding=0", "trainer.max_epochs=5"]
 ROWS: dict[str, list[str]] = {
     "digits, standard": [*DIGITS, *DIGITS_BUDGETS],
-    "digits, adversarial": [*DIGITS, *DIGITS_BUDGETS, *ADVERSARIAL, "method.epsilon=32/255", "method.step_size=8/255"],
+    "digits, adversarial": [
+        *DIGITS,
+        *DIGITS_BUDGETS,
+        *ADVERSARIAL,
+        "training.epsilon=32/255",
+        "training.step_size=8/255",
+    ],
     "Fashion-MNIST, standard": FASHION,
-    "Fashion-MNIST, adversarial": [*FASHION, *ADVERSARIAL, "method.steps=4", "method.step_size=3/255"],
+    "Fashion-MNIST, adversarial": [*FASHION, *ADVERSARIAL, "training.steps=4", "training.step_size=3/255"],
     "CIFAR-10, standard": ["experiment=cifar10_resnet20", "data.source.cache=false", "task.static.steps=20"],
 }
 
@@ -67,7 +73,7 @@ def make(
         detector = str(folder / "fit" / "detector.safetensors")
         if not Path(detector).exists():
             run_task(composed(*common, "task=fit"), folder / "fit")
-    run_task(composed(*common, *attack, *mine, f"detector={detector}", "task=adaptive"), folder / "adaptive")
+    run_task(composed(*common, *attack, *mine, f"checkpoint={detector}", "task=adaptive"), folder / "adaptive")
     return json.loads((folder / "adaptive" / "metrics.json").read_text(encoding="utf-8"))
 
 

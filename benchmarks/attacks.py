@@ -69,7 +69,7 @@ def digits_overrides(images: int) -> list[str]:
         f"attack=[{','.join(attacks)}]",
         *budgets,
         f"attack.pgd_sweep.epsilons={DIGITS_BUDGETS}",
-        f"attack_limit={images}",
+        f"limit.attack={images}",
         *COMMON,
         "title=Attacks and corruptions: digits",
     ]
@@ -83,11 +83,11 @@ def cifar10_overrides(data: str, checkpoint: str, images: int) -> list[str]:
         f"classifier.checkpoint={checkpoint}",
         "data.mixture_every=5",
         f"attack=[{','.join(ATTACKS)}]",
-        f"attack_limit={images}",
+        f"limit.attack={images}",
         "attack.cw_l2.n_images=100",  # slow ones
         "attack.ead.n_images=100",
         "attack.hop_skip_jump.n_images=20",
-        "corruption_limit=300",
+        "limit.corruption=300",
         *COMMON,
         "title=Attacks and corruptions: CIFAR-10",
     ]
@@ -98,7 +98,7 @@ def run(name: str, overrides: list[str], runs: Path) -> dict[str, Any]:
     path = runs / name / "metrics.json"
     if not path.exists():
         (runs / name).mkdir(parents=True, exist_ok=True)
-        cfg = composed(*overrides, f"cache={runs / 'cache'}")
+        cfg = composed(*overrides, f"paths.cache={runs / 'cache'}")
         quieten()
         run_task(cfg, runs / name)
     return read_metrics(path)

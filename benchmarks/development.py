@@ -20,9 +20,9 @@ from gmm_torch.files import atomic_path
 from trainers.classifiers.build import build_classifier
 from trainers.data.folder import image_folder
 from trainers.data.images import UNKNOWN_LABEL, ImageArray, LabelledImages, MappedImages
+from trainers.run.folder import WEIGHTS
 from trainers.run.run import Run
-from trainers.run.train_once import WEIGHTS
-from trainers.tasks.train import train_classifier
+from trainers.run.training import train_classifier
 
 N_IMAGES = 2500  # of a set of another distribution
 ATTACKS: Attacks = {

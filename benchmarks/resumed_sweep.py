@@ -24,7 +24,7 @@ import pages
 from safetensors.torch import load_file
 
 HALF = 13
-CACHE = "cache=cache"
+CACHE = "paths.cache=cache"
 OVERRIDES = (
     *("experiment=demo", "debug=fast", "attack=[fgsm]", "ood=[uniform_noise]", "trainer.enable_progress_bar=false"),
     *("mixture=full,diag,spherical", "score=log_likelihood,relative_likelihood,typicality", "seed=0,1,2"),

@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader
 
 from trainers.evaluation.metrics_file import PACKAGES, device_name
 from trainers.main import quieten, run_task
+from trainers.run.folder import WEIGHTS
 from trainers.run.run import Run
-from trainers.run.train_once import WEIGHTS
-from trainers.tasks.train import train_classifier
+from trainers.run.training import train_classifier
 
 RESULT = pages.RESULTS / "semi_supervised.json"
 PAGE = pages.ROOT / "docs" / "semi_supervised.md"
@@ -59,7 +59,7 @@ class Study:
 
 
 ATTACKS = {"errors": "errors", "adversarial/fgsm": "FGSM", "adversarial/bim": "BIM"}
-COMMON = ("experiment=semi_supervised", "+classifier.width=16", "trainer.enable_progress_bar=false", "attack_limit=500")
+COMMON = ("experiment=semi_supervised", "+classifier.width=16", "trainer.enable_progress_bar=false", "limit.attack=500")
 STUDIES = {
     "digits": Study(
         (20, 50, 200),
@@ -72,9 +72,9 @@ STUDIES = {
         ),
         {
             "supervised": (),
-            "mean_teacher": ("data.unlabelled.ratio=2", "method.decay=0.98", "method.noise=0.03"),
-            "vat": ("data.unlabelled.ratio=2", "method.eps=0.8"),
-            "fixmatch": ("data.unlabelled.ratio=2", "method.decay=0.98", "method.threshold=0.9"),
+            "mean_teacher": ("training.unlabelled.ratio=2", "training.decay=0.98", "training.noise=0.03"),
+            "vat": ("training.unlabelled.ratio=2", "training.eps=0.8"),
+            "fixmatch": ("training.unlabelled.ratio=2", "training.decay=0.98", "training.threshold=0.9"),
         },
         ATTACKS | {"ood/patches": "patches"},
     ),
@@ -84,25 +84,25 @@ STUDIES = {
         {
             "supervised": (),
             "mean_teacher": (
-                "optimizer.optimizer.lr=1e-2",
-                "data.unlabelled.ratio=2",
-                "data.unlabelled.views=[strong,weak]",
-                "method.weight=3",
-                "method.decay=0.99",
-                "method.noise=0",
+                "optimizer.lr=1e-2",
+                "training.unlabelled.ratio=2",
+                "training.unlabelled.views=[strong,weak]",
+                "training.weight=3",
+                "training.decay=0.99",
+                "training.noise=0",
             ),
             "vat": (
-                "optimizer.optimizer.lr=1e-2",
-                "data.unlabelled.ratio=2",
-                "method.eps=1.0",
-                "method.weight=0.3",
-                "method.entropy_weight=0",
+                "optimizer.lr=1e-2",
+                "training.unlabelled.ratio=2",
+                "training.eps=1.0",
+                "training.weight=0.3",
+                "training.entropy_weight=0",
             ),
             "fixmatch": (
-                "optimizer.optimizer.lr=1e-2",
+                "optimizer.lr=1e-2",
                 "data.unlabelled.strong.cutout=0.1",
-                "method.decay=0.99",
-                "method.threshold=0.8",
+                "training.decay=0.99",
+                "training.threshold=0.8",
             ),
         },
         ATTACKS | {"ood/mnist": "MNIST"},
@@ -265,7 +265,7 @@ def main() -> None:
             data, n_labelled, seed, method = cell.values()
             study = STUDIES[data]
             overrides = [*COMMON, f"data={data}", *study.overrides, f"trainer.accelerator={options.accelerator}"]
-            overrides += [f"method={method}", f"data.n_labelled={n_labelled}", f"seed={seed}", *study.methods[method]]
+            overrides += [f"training={method}", f"data.n_labelled={n_labelled}", f"seed={seed}", *study.methods[method]]
             if data != "digits":
                 overrides += [f"ood.mnist.root={options.mnist}", f"data.root={options.data_root}"]
             weights = Path(options.weights).resolve() / f"{data}-{method}-{n_labelled}-{seed}.safetensors"

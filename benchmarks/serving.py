@@ -98,7 +98,7 @@ def server(case: str, folder: Path) -> Iterator[tuple[str, int]]:
     ]
     command = [
         sys.executable, "-m", "trainers.main", *chosen, "task=serve", "task.port=0",
-        f"task.class_names={folder / 'classes.txt'}", f"detector={folder / 'detector.safetensors'}",
+        f"task.class_names={folder / 'classes.txt'}", f"checkpoint={folder / 'detector.safetensors'}",
         f"classifier.checkpoint={folder / 'classifier.safetensors'}", f"hydra.run.dir={folder / 'served'}",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

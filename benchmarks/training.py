@@ -44,10 +44,11 @@ from training_page import write_page
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.errors import SolverError
-from trainers.callbacks import OnlineMixtureMonitor
+from trainers.callbacks.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.data.ood import build_ood
 from trainers.evaluation.detection_metrics import detection_metrics
+from trainers.run.training import new_module
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -80,9 +81,9 @@ WAYS: dict[str, list[str]] = {
     "online": [],
     "gradient": [],
     "implicit": [
-        "method.term.n_components=3",
-        "method.term.covariance_type=spherical",
-        "method.term.reg_covar=0.1",
+        "training.term.n_components=3",
+        "training.term.covariance_type=spherical",
+        "training.term.reg_covar=0.1",
     ],
 }
 WEIGHTS = {"online": (0.1, 0.3, 1), "gradient": (0.3,), "implicit": (0.3,)}
@@ -90,7 +91,7 @@ VARIANTS: dict[str, list[str]] = {
     "plain": [],
     **{
         f"{way} {weight:g}": [
-            "method=likelihood", f"method.term.way={way}", f"method.term.weight={weight:g}", *WAYS[way],
+            "training=likelihood", f"training.term.way={way}", f"training.term.weight={weight:g}", *WAYS[way],
         ]
         for way, weights in WEIGHTS.items() for weight in weights
     },
@@ -103,9 +104,9 @@ LIMIT = 1000  # test images, and out-of-distribution images
 def configure(data: str, variant: str, seed: int, extra: list[str]) -> DictConfig:
     """The config of one classifier."""
     settings = SETTINGS[data]
-    overrides = [*settings["overrides"], *VARIANTS[variant], f"seed={seed}", f"ood_limit={LIMIT}", *extra]
-    if "method=likelihood" in overrides:
-        overrides.append(f"method.term.window={settings['memory']}")
+    overrides = [*settings["overrides"], *VARIANTS[variant], f"seed={seed}", f"limit.ood={LIMIT}", *extra]
+    if "training=likelihood" in overrides:
+        overrides.append(f"training.term.window={settings['memory']}")
     return composed(*overrides)
 
 
@@ -157,7 +158,7 @@ class Study:
         if (limit := SETTINGS[self.name]["images"]) is not None:
             data.indices["train"] = data.indices["train"][:limit]
         classifier = build_classifier(cfg.classifier, data.num_classes, data.image_shape)
-        module = instantiate(cfg.method)(classifier, data.num_classes, **instantiate(cfg.optimizer))
+        module = new_module(cfg.training, classifier, data.num_classes)
         monitor = None
         if variant == "plain":
             memory = SETTINGS[self.name]["memory"]

@@ -31,7 +31,7 @@ def test_the_tables_are_those_of_the_results(bench):
 def test_every_cell_composes(bench):
     for data, study in bench.STUDIES.items():
         for method, of_method in study.methods.items():
-            overrides = (*bench.COMMON, f"data={data}", *study.overrides, f"method={method}", *of_method)
+            overrides = (*bench.COMMON, f"data={data}", *study.overrides, f"training={method}", *of_method)
             assert set(configure(*overrides).ood) <= {source.removeprefix("ood/") for source in study.sources}
 
 

@@ -57,8 +57,8 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
     """Write the resolved config into the folder and run the task on it.
 
     Returns:
-        the task's value, which a sweeper that optimises maximises; None where it has none. With `cache`, that of the
-        same job if it was done before.
+        the task's value, which a sweeper that optimises maximises; None where it has none. With `paths.cache`, that of
+        the same job if it was done before.
     """
     OmegaConf.resolve(cfg)
     with claimed(folder):
@@ -71,7 +71,7 @@ def _run_task(cfg: DictConfig, folder: Path) -> float | None:
     work = partial(instantiate(cfg.task), cfg, folder)
     cache = shared_cache(cfg)
     try:
-        if cache is None or cfg.input is not None:  # what lies in an input folder is not part of the config
+        if cache is None or cfg.get("input") is not None:  # what lies in an input folder is not part of the config
             return work()
         return remember(cache, OmegaConf.to_container(cfg), folder, work)  # type: ignore[arg-type]
     except DataNotFoundError as error:

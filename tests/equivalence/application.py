@@ -61,7 +61,7 @@ def trained() -> Path:
 def known() -> tuple[str, str]:
     """The options that name its classifier and its detector."""
     found = trained()
-    return f"classifier.checkpoint={found / 'classifier.safetensors'}", f"detector={found / 'detector.safetensors'}"
+    return f"classifier.checkpoint={found / 'classifier.safetensors'}", f"checkpoint={found / 'detector.safetensors'}"
 
 
 @cache
@@ -245,7 +245,7 @@ def results(place: Path) -> dict[str, Any]:
 
 def job(place: Path, cache_folder: Path | None) -> dict[str, Any]:
     """The job, with or without a cache."""
-    more = [] if cache_folder is None else [f"cache={cache_folder}"]
+    more = [] if cache_folder is None else [f"paths.cache={cache_folder}"]
     return results(run(place, *SMALL, *more))
 
 
@@ -253,7 +253,7 @@ def job(place: Path, cache_folder: Path | None) -> dict[str, Any]:
 def used(*options: str) -> tuple[Path, Path]:
     """A run's folder and cache after a job."""
     place, kept = folder("run"), folder("cache")
-    run(place, *options, f"cache={kept}")
+    run(place, *options, f"paths.cache={kept}")
     return place, kept
 
 

@@ -31,7 +31,7 @@ from gmm_torch import GaussianMixture
 from gmm_torch.em.engine import EMOptions
 from tests.contracts.test_configs import configure
 from trainers import main as app
-from trainers.callbacks import PassCheckpoint
+from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.modules.mixture_module import MixtureModule
 from trainers.run.checkpoint_io import AtomicCheckpointIO
 
@@ -209,7 +209,7 @@ def _weights(shared: Path) -> None:
 
 def _fit(folder: Path, shared: Path, begun: int) -> None:
     checkpoint = f"classifier.checkpoint={shared / 'trained' / 'classifier.safetensors'}"
-    app.run_task(configure(*FITTING, checkpoint, f"cache={folder / 'cache'}"), folder / "run")
+    app.run_task(configure(*FITTING, checkpoint, f"paths.cache={folder / 'cache'}"), folder / "run")
 
 
 # ---- a sweep
@@ -219,7 +219,7 @@ def _sweep(folder: Path, shared: Path, begun: int) -> None:
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     checkpoint = f"classifier.checkpoint={shared / 'trained' / 'classifier.safetensors'}"
-    what = ("score=max_softmax,log_likelihood", "alpha=0.05,0.1", "hydra.sweep.dir=swept", "cache=cache")
+    what = ("score=max_softmax,log_likelihood", "detector.alpha=0.05,0.1", "hydra.sweep.dir=swept", "paths.cache=cache")
     options = [option for option in FITTING if not option.startswith("score=")]
     sys.argv = ["gmm-torch", "--multirun", *options, checkpoint, *what]
     app.main()
@@ -244,7 +244,7 @@ def _detector(shared: Path) -> None:
 def _score(folder: Path, shared: Path, begun: int) -> None:
     folder.mkdir(exist_ok=True)
     checkpoint = f"classifier.checkpoint={shared / 'trained' / 'classifier.safetensors'}"
-    detector = f"detector={shared / 'fitted' / 'run' / 'detector.safetensors'}"
+    detector = f"checkpoint={shared / 'fitted' / 'run' / 'detector.safetensors'}"
     where = (f"input={shared / 'images'}", f"output={folder / 'verdicts.csv'}")
     options = ("data=digits", "task=score", "data.batch_size=4", *QUIET)
     app.run_task(configure(*options, checkpoint, detector, *where), folder / f"run-{begun}")

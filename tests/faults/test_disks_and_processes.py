@@ -17,7 +17,8 @@ from gmm_torch import FailureDetector, GaussianMixture
 from gmm_torch.em.engine import EMOptions
 from tests.contracts.test_configs import configure
 from tests.faults.parsers import make_detector, net
-from trainers.callbacks import EndOnSigterm, PassCheckpoint
+from trainers.callbacks.end_on_sigterm import EndOnSigterm
+from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.classifiers.checkpoint import read_weights, save_weights
 from trainers.main import USER_ERRORS, run_task
 from trainers.modules.mixture_module import MixtureModule

@@ -15,7 +15,7 @@ QUICK = (
     *(f"adaptive.{name}.{key}" for name in ("guarded", "imitation") for key in ("steps=5", "restarts=1")),
     "task.static.steps=5",
     f"task.budgets=[60/255,{20 / 255}]",  # in any order, as fractions or numbers
-    "attack_limit=12",
+    "limit.attack=12",
 )
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
     run_task(configure(*COMMON, *trained, "task=train"), folder / "train")
     classifier = f"classifier.checkpoint={folder / 'train' / 'classifier.safetensors'}"
     run_task(configure(*COMMON, classifier, "task=fit"), folder / "fit")
-    detector = f"detector={folder / 'fit' / 'detector.safetensors'}"
+    detector = f"checkpoint={folder / 'fit' / 'detector.safetensors'}"
     run_task(configure(*COMMON, classifier, detector, *QUICK, "task=adaptive"), folder / "adaptive")
     return folder / "adaptive"
 
@@ -77,8 +77,8 @@ def test_the_report_shows_the_curve(folder):
     ("changed", "expected"),
     [
         ((), "set classifier.checkpoint"),
-        (("classifier.checkpoint=x",), "set detector="),
-        (("classifier.checkpoint=x", "detector=y", "adaptive=[]"), "set adaptive="),
+        (("classifier.checkpoint=x",), "set checkpoint="),
+        (("classifier.checkpoint=x", "checkpoint=y", "adaptive=[]"), "set adaptive="),
     ],
 )
 def test_what_is_missing_is_said_before_work_starts(changed, expected, tmp_path):
@@ -88,6 +88,6 @@ def test_what_is_missing_is_said_before_work_starts(changed, expected, tmp_path)
 
 @pytest.mark.parametrize("budgets", ["[8]", "[0]", "[eight]", "[]"])
 def test_impossible_budgets_are_refused_before_anything_is_read(tmp_path, budgets):
-    files = ("classifier.checkpoint=nowhere", "detector=nowhere")
+    files = ("classifier.checkpoint=nowhere", "checkpoint=nowhere")
     with pytest.raises(ValueError, match=r"task\.budgets must be"):
         run_task(configure("task=adaptive", *files, f"task.budgets={budgets}"), tmp_path)

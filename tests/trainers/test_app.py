@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
 def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     run_task(configure(*FAST, "task=fit", weights), tmp_path / "fit")
-    detector = f"detector={tmp_path / 'fit' / 'detector.safetensors'}"
+    detector = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*FAST, "task=evaluate", weights, detector), tmp_path / "evaluate")
     again = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     once = json.loads((finished / "metrics.json").read_text())
@@ -144,13 +144,12 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
 
 
 def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch):
-    weights, cache = f"classifier.checkpoint={finished / 'classifier.safetensors'}", f"cache={tmp_path / 'cache'}"
+    weights, cache = f"classifier.checkpoint={finished / 'classifier.safetensors'}", f"paths.cache={tmp_path / 'cache'}"
     monkeypatch.setattr(sample, "MAX_INPUTS", 100)
     monkeypatch.setattr(split_outputs, "MAX_BYTES", 0)
     for name in ("fit", "again"):
-        run_task(
-            configure(*FAST, "task=fit", weights, cache, f"alpha={0.05 if name == 'fit' else 0.1}"), tmp_path / name
-        )
+        alpha = f"detector.alpha={0.05 if name == 'fit' else 0.1}"
+        run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
         spec = read_detector(tmp_path / name / "detector.safetensors").spec
         assert spec["n_kept"] == 100 < spec["n_fitted"]
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
@@ -159,7 +158,7 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
 def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(finished, tmp_path):
     files = (
         f"classifier.checkpoint={finished / 'classifier.safetensors'}",
-        f"detector={finished / 'detector.safetensors'}",
+        f"checkpoint={finished / 'detector.safetensors'}",
     )
     for seed, shown in ((0, True), (1, False)):  # the seed chooses the images that keep their labels
         folder = tmp_path / str(seed)
@@ -173,9 +172,8 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
 def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     for labels in ("true", "false"):
-        run_task(
-            configure(*FAST, "task=fit", weights, "score=mahalanobis", f"score.labels={labels}"), tmp_path / labels
-        )
+        score = ("score=mahalanobis", f"detector.score.labels={labels}")
+        run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
     means = []
     for labels in ("true", "false"):
         with safe_open(tmp_path / labels / "detector.safetensors", framework="pt") as file:
@@ -192,7 +190,7 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
         Image.fromarray(pixels.numpy()).save(folder / "deeper" / f"{i}.png")
     files = (
         f"classifier.checkpoint={finished / 'classifier.safetensors'}",
-        f"detector={finished / 'detector.safetensors'}",
+        f"checkpoint={finished / 'detector.safetensors'}",
     )
     run_task(configure(*FAST, "task=score", *files, f"input={folder}"), tmp_path / "out")
     with open(tmp_path / "out" / "verdicts.csv", newline="") as file:
@@ -205,10 +203,10 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     ("overrides", "message"),
     [
         (("task=fit",), "set classifier.checkpoint="),
-        (("task=evaluate", "classifier.checkpoint=x.safetensors"), "set detector="),
-        (("task=score", "classifier.checkpoint=x.safetensors", "detector=y"), "set input="),
+        (("task=evaluate", "classifier.checkpoint=x.safetensors"), "set checkpoint="),
+        (("task=score", "classifier.checkpoint=x.safetensors", "checkpoint=y"), "set input="),
         (("task=fit", "classifier.checkpoint=/nowhere/x.safetensors"), "/nowhere/x.safetensors"),
-        (("alpha=2",), "alpha: expected a number between 0 and 1"),
+        (("detector.alpha=2",), "alpha: expected a number between 0 and 1"),
         (("mixture.em.tol=-1",), "tol: expected a number >= 0"),
         (("task=summarize", "input=/nowhere"), "/nowhere"),
     ],

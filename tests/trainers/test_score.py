@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.contracts.test_configs import configure
-from trainers.callbacks import DriftError, DriftWarning
+from trainers.callbacks.drift import DriftError, DriftWarning
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.main import run_task
 
@@ -80,7 +80,7 @@ def options(place: Path) -> list[str]:
 
 
 def scoring(place: Path, *more: str) -> list[str]:
-    return [*options(place), "task=score", f"detector={place / 'fit' / 'detector.safetensors'}", *more]
+    return [*options(place), "task=score", f"checkpoint={place / 'fit' / 'detector.safetensors'}", *more]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -146,7 +146,7 @@ def test_with_class_names_the_data_need_not_be_there(once, place, tmp_path, name
         (["task.class_names=[a,b,c]"], "3 classes"),
         (["task.class_names=[a,b]", "data.image_shape=null"], "set data.image_shape="),
         (["classifier.checkpoint=null"], "task=score needs the detector's classifier: set classifier.checkpoint="),
-        (["detector=null"], "task=score needs a fitted detector: set detector="),
+        (["checkpoint=null"], "task=score needs a fitted detector: set checkpoint="),
         (["input=null"], "set input="),
     ],
 )
@@ -184,13 +184,13 @@ def test_the_alarm_is_that_of_the_whole_stream_after_a_kill_too(place, tmp_path,
     listed = [str(path) for path in sorted((place / "images" / "dark").iterdir())[:40]]
     listed += [str(place / "new" / "red.png")] * 60
     (tmp_path / "list.txt").write_text("\n".join(listed))
-    common = scoring(place, f"input={tmp_path / 'list.txt'}", "drift=monitor")
+    common = scoring(place, f"input={tmp_path / 'list.txt'}", "callbacks=drift_monitor")
     with pytest.warns(DriftWarning, match="drift at input") as told:
         run_task(configure(*common), tmp_path / "once")
     alarm = next(str(each.message) for each in told if each.category is DriftWarning)
     assert 40 <= int(alarm.split("input ")[1].split(":")[0]) < 60
 
-    stop = configure(*common, "drift.stop=true", f"output={tmp_path / 'v.csv'}")
+    stop = configure(*common, "callbacks.drift_monitor.stop=true", f"output={tmp_path / 'v.csv'}")
     for _ in range(2):  # begun again, it knows that the alarm was raised
         with pytest.raises(DriftError) as error:
             run_task(stop, tmp_path / "stopped")
@@ -202,8 +202,8 @@ def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_pa
     output = f"output={tmp_path / 'v.csv'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
     first = (tmp_path / "v.csv").read_bytes()
-    run_task(configure(*options(place), "task=fit", "seed=3", "alpha=0.2"), tmp_path / "fit")
-    other = f"detector={tmp_path / 'fit' / 'detector.safetensors'}"
+    run_task(configure(*options(place), "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit")
+    other = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
     assert (tmp_path / "v.csv").read_bytes() != first
 

@@ -33,7 +33,7 @@ def files(cache: Path, kind: str) -> set[str]:
 def test_jobs_that_differ_by_the_mixture_share_classifier_features_and_attacks(tmp_path):
     alone = run_task(configure(*TINY, "mixture.n_components=2"), tmp_path / "alone")
     cache = tmp_path / "cache"
-    shared = (*TINY, f"cache={cache}")
+    shared = (*TINY, f"paths.cache={cache}")
     first = run_task(configure(*shared, "mixture.n_components=2"), tmp_path / "first")
     made = {kind: files(cache, kind) for kind in ("classifiers", "outputs", "attacks")}
     assert {kind: len(names) for kind, names in made.items()} == {"classifiers": 1, "outputs": 3, "attacks": 1}
@@ -52,7 +52,7 @@ def test_jobs_that_differ_by_the_mixture_share_classifier_features_and_attacks(t
 
 
 def test_a_job_with_missing_data_is_skipped_if_asked_and_not_remembered(tmp_path):
-    overrides = (*TINY, "data=image_folder", f"data.root={tmp_path / 'none'}", f"cache={tmp_path / 'cache'}")
+    overrides = (*TINY, "data=image_folder", f"data.root={tmp_path / 'none'}", f"paths.cache={tmp_path / 'cache'}")
     with pytest.raises(MissingSetsError, match="data: image folder: there is no folder"):
         run_task(configure(*overrides), tmp_path / "error")
     assert run_task(configure(*overrides, "missing_data=skip"), tmp_path / "skipped") is None
@@ -68,7 +68,7 @@ def test_one_error_names_missing_data_in_distribution_and_out_of_it(tmp_path):
 
 def sweep(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "trainers.main", "-m", *TINY, "mixture.n_components=2,3", "seed=0,1"]
-    command += [f"cache={folder / 'cache'}", f"hydra.sweep.dir={folder / 'sweep'}"]
+    command += [f"paths.cache={folder / 'cache'}", f"hydra.sweep.dir={folder / 'sweep'}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -106,7 +106,7 @@ def numbers(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_path):
     """A file that lies in the folder says nothing of what is in memory, nor that it is of this configuration."""
-    shared = (*TINY, f"cache={tmp_path / 'cache'}")
+    shared = (*TINY, f"paths.cache={tmp_path / 'cache'}")
     folder = tmp_path / "twice"
     run_task(configure(*shared, "mixture.n_components=2"), folder)
     (folder / "timings.json").write_text("[]")  # of an earlier run that timed something
@@ -125,7 +125,7 @@ def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_pa
 
 
 def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_path, monkeypatch):
-    shared = (*TINY, f"cache={tmp_path / 'cache'}")
+    shared = (*TINY, f"paths.cache={tmp_path / 'cache'}")
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "fit_detector", lambda run: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
@@ -136,7 +136,7 @@ def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_
 
 
 def test_features_in_another_precision_are_not_taken_from_the_cache(tmp_path):
-    shared = (*TINY, "attack=[]", f"cache={tmp_path / 'cache'}")
+    shared = (*TINY, "attack=[]", f"paths.cache={tmp_path / 'cache'}")
     run_task(configure(*shared), tmp_path / "first")
     weights = f"classifier.checkpoint={tmp_path / 'first' / 'classifier.safetensors'}"
     run_task(configure(*shared, "task=fit", weights, "+trainer.precision=bf16-mixed"), tmp_path / "second")
@@ -170,7 +170,7 @@ def test_numbers_of_another_run_do_not_stay_beside_a_new_detector(tmp_path):
 
 
 def test_a_cache_may_lie_in_the_folder_of_the_run(tmp_path):
-    run_task(configure(*TINY, "task=train", f"cache={tmp_path / 'run' / 'cache'}"), tmp_path / "run")
+    run_task(configure(*TINY, "task=train", f"paths.cache={tmp_path / 'run' / 'cache'}"), tmp_path / "run")
     jobs = list((tmp_path / "run" / "cache" / "jobs").glob("*/"))
     assert [path.name for job in jobs for path in job.glob("*.safetensors")] == ["classifier.safetensors"]
     assert not [job for job in jobs if (job / "cache").exists()]

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +30,22 @@ class Cache:
 
     folder: Path
 
-    def file(self, kind: str, parts: Mapping[str, Any], suffix: str, make: Callable[[Path], object]) -> Path:
+    def file(
+        self, kind: str, parts: Mapping[str, Any], code: Sequence[Any], suffix: str, make: Callable[[Path], object]
+    ) -> Path:
         """The file made from `parts`.
 
         Args:
             kind: of file; the name of a folder.
             parts: what it depends on, see `key`; written beside it for people to read.
+            code: classes and functions of ours that make it; it depends on their modules and what these import.
             suffix: of its name.
             make: called with a path to write it to, if it is not there.
 
         Returns:
             its path. Don't write to it.
         """
-        path = self.folder / kind / f"{key(kind, parts)}{suffix}"
+        path = self.folder / kind / f"{key(kind, parts, [each.__module__ for each in code])}{suffix}"
         with self.locked(path):
             if path.exists():
                 log.info("%s: reused %s", kind, path)

@@ -12,7 +12,8 @@ from typing import Any
 
 from gmm_torch.files import atomic_path
 from trainers.cache.cache import Cache
-from trainers.cache.keys import code_version, key, without
+from trainers.cache.keys import key, without
+from trainers.cache.sources import code_version
 from trainers.run.folder import LOCK, begin_like
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 JOB = "job.json"
 # Hydra's own files, which a job has of its own, and what says where a result lies rather than what it is.
 OWN = (".hydra", "*.log", "submitit*", JOB, LOCK)
-ELSEWHERE = ("hydra", "cache", "input")
+ELSEWHERE = ("hydra", "paths", "input")
 
 
 def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callable[[], float | None]) -> float | None:
@@ -39,7 +40,7 @@ def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callab
         the value, now or then.
     """
     parts = without(config, *ELSEWHERE)
-    kept = cache.folder / "jobs" / key("jobs", parts)
+    kept = cache.folder / "jobs" / key("jobs", parts, None)
     with cache.locked(kept):
         if (kept / JOB).exists():
             found = json.loads((kept / JOB).read_text())

@@ -1,47 +1,34 @@
 """Names for work: a hash of what it depends on."""
 
-import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import gmm_torch
-import trainers
+from trainers.cache.sources import PACKAGES, code_version, file_of
 
 KEY_LENGTH = 24  # hexadecimal digits: 96 bits, enough for no two jobs to meet
-PACKAGES = ("torch", "torchvision", "lightning", "foolbox", "scikit-learn")
 # What shows on the screen and leaves no trace in the results.
 SHOWN = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir")
 
 
-@functools.cache
-def code_version() -> str:
-    """16 hexadecimal digits of the source of both packages and of the versions of what they stand on."""
-    digest = hashlib.sha256()
-    for package in (gmm_torch, trainers):
-        folder = Path(package.__path__[0])
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    digest.update(repr([(name, version(name)) for name in PACKAGES]).encode())
-    return digest.hexdigest()[:16]
-
-
-def key(kind: str, parts: Mapping[str, Any]) -> str:
+def key(kind: str, parts: Mapping[str, Any], code: Sequence[str] | None) -> str:
     """The name of a piece of work.
 
     Args:
         kind: what is made.
         parts: what it is made from: plain values, lists and mappings, whose order doesn't matter. A string that is
-            the path of a file stands for the file's content, and a `_target_` for the code of its package, too.
+            the path of a file stands for the file's content, and a `_target_` for its code, too.
+        code: our modules that make it, see `code_version`; those of each `_target_` join them. None for all.
 
     Returns:
         hexadecimal digits, other ones when a part or the code changes.
     """
-    text = json.dumps([kind, code_version(), _with_contents(parts)], sort_keys=True, default=str)
+    modules = None if code is None else tuple(sorted({*code, *_our_targets(parts)}))
+    text = json.dumps([kind, code_version(modules), _with_contents(parts)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -51,6 +38,19 @@ def without(parts: Mapping[str, Any], *names: str) -> dict[str, Any]:
     if isinstance(kept.get("trainer"), Mapping):
         kept["trainer"] = {name: value for name, value in kept["trainer"].items() if name not in SHOWN}
     return kept
+
+
+def _our_targets(value: Any) -> Iterator[str]:
+    """The modules of our packages that hold what a `_target_`, however deep, names."""
+    if isinstance(value, Mapping):
+        target = value.get("_target_")
+        names = str(target).split(".") if isinstance(target, str) else []
+        modules = (".".join(names[:n]) for n in range(len(names), 0, -1))
+        yield from [module for module in modules if file_of(module)][:1]
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _our_targets(each)
 
 
 def _with_contents(value: Any) -> Any:
@@ -69,10 +69,10 @@ def _with_contents(value: Any) -> Any:
 def _code_of(target: str) -> str | None:
     """What tells one state of the package of an import path from another: its version, or the content of its files.
 
-    None for our own packages, which `code_version` stands for, and for one that can't be found.
+    None for our own packages, whose modules `code_version` looks at, and for one that can't be found.
     """
     package = target.partition(".")[0]
-    if package in (gmm_torch.__name__, trainers.__name__):
+    if package in PACKAGES:
         return None
     try:
         return version(package)

@@ -111,7 +111,7 @@ class OnlineMixtureMonitor(Callback):
         if isinstance(batch, dict):
             raise ValueError(
                 f"online mixture: expected batches of images and labels; got {', '.join(batch)}: "
-                "set callback=[] for a training with unlabelled images, or method=supervised"
+                "set callbacks=default for a training with unlabelled images, or training=supervised"
             )
 
     def on_train_batch_end(

@@ -12,7 +12,7 @@ from trainers.data.image_files import Sample, read_files
 from trainers.data.images import LabelledImages, as_image_shape, check_split
 
 REMEDY = (
-    "Fetch them with scripts/download/download.sh of github.com/Jingkang50/OpenOOD, and set openood_root to the folder "
+    "Fetch them with scripts/download/download.sh of github.com/Jingkang50/OpenOOD, and set paths.data to the folder "
     "that holds benchmark_imglist/ and the images."
 )
 

@@ -118,7 +118,7 @@ def _once(run: Run, classifier: nn.Module, attack: Attack) -> AttackResult:
         "seed": seed,
         "device": run.device.type,
     }
-    path = run.cache.file("attacks", parts, ".safetensors", lambda path: write_result(run_attack(), path))
+    path = run.cache.file("attacks", parts, (Attack,), ".safetensors", lambda path: write_result(run_attack(), path))
     return read_result(path)
 
 

@@ -25,7 +25,7 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
     if not run.corruptions:
         return {}
     test, seed = run.data.test_images, run.cfg.seed
-    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[: run.cfg.corruption_limit]
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[: run.cfg.limit.corruption]
     chosen = chosen.sort().values
     labels, n = test.targets[chosen], len(SEVERITIES)
     kinds = {}

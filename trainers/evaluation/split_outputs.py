@@ -19,6 +19,7 @@ from trainers.run.run import Run
 
 FEATURES = "features."
 OPTIONAL = ("labels", "keys", "position")
+CODE = (OutputsModule, Sample)  # that makes them
 
 
 def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:
@@ -44,7 +45,7 @@ def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callabl
         outputs = Outputs.cat(parts)
         write_outputs(Drawn(outputs, len(outputs.logits)), path)
 
-    path = run.cache.file("outputs", _depends_on(run, detector, split), ".safetensors", make)
+    path = run.cache.file("outputs", _depends_on(run, detector, split), CODE, ".safetensors", make)
     take(read_outputs(path, detector.extractor.layers, run.device).outputs)
 
 
@@ -61,7 +62,7 @@ def split_sample(run: Run, detector: FailureDetector, split: str) -> Drawn:
         return draw()
     _bytes(run, detector, loader)
     depends_on = {**_depends_on(run, detector, split), "sample": [MAX_BYTES, MAX_INPUTS]}
-    path = run.cache.file("outputs", depends_on, ".safetensors", lambda path: write_outputs(draw(), path))
+    path = run.cache.file("outputs", depends_on, CODE, ".safetensors", lambda path: write_outputs(draw(), path))
     return read_outputs(path, detector.extractor.layers, run.device)
 
 

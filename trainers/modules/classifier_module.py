@@ -95,7 +95,7 @@ class ClassifierModule(lightning.LightningModule):
             raise FloatingPointError(
                 f"the training loss is not finite (epoch {self.current_epoch}, at or before batch "
                 f"{batch_idx}); "
-                "lower optimizer.optimizer.lr, or look for non-finite pixels in the data"
+                "lower optimizer.lr, or look for non-finite pixels in the data"
             )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -33,6 +33,10 @@ class OutputsModule(lightning.LightningModule):
         self.take(outputs._replace(labels=batch[1]) if self.labels else outputs)
         return len(x)
 
+    def on_predict_end(self) -> None:
+        """Let go of what took the outputs: a Trainer keeps its last module."""
+        del self.take
+
 
 class EvaluationModule(lightning.LightningModule):
     """Records of a loader's images, by `trainer.predict`."""

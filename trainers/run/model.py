@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
 
 def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> Model:
-    """Load `classifier.checkpoint` and `detector`.
+    """Load `classifier.checkpoint` and the detector of `checkpoint`.
 
     Args:
         run: of the task.
@@ -44,7 +44,7 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
     """
     cfg = run.cfg
     need(cfg.classifier.checkpoint, "classifier.checkpoint", f"task={task} needs the detector's classifier")
-    need(cfg.detector, "detector", f"task={task} needs a fitted detector")
+    need(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
     if class_names is None:
         names, image_shape, classifier = run.data.class_names, run.data.image_shape, run.classifier
     else:
@@ -54,6 +54,6 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         names = list(class_names)
         image_shape = tuple(cfg.data.image_shape)
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
-    detector = FailureDetector.load(cfg.detector, classifier.to(run.device))
+    detector = FailureDetector.load(cfg.checkpoint, classifier.to(run.device))
     crop_share = float(OmegaConf.select(cfg, "data.source.crop_share", default=1.0))
     return Model(detector, names, image_shape, crop_share)

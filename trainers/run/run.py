@@ -11,16 +11,17 @@ import lightning
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch.conformal.p_values import calibration_size
+from gmm_torch.detection import FailureDetector
 from gmm_torch.em.engine import EMOptions
 from gmm_torch.functional.checks import check_probability
 from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache
-from trainers.callbacks import EndOnSigterm, EpochSeeds
 from trainers.classifiers.build import build_classifier
 from trainers.data.corruptions import Corruption
 from trainers.data.datamodule import ImageDataModule
@@ -28,7 +29,7 @@ from trainers.data.errors import DataNotFoundError, MissingSetsError
 from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
 from trainers.report.tables.benchmark import check_benchmark
-from trainers.run.checkpoint_io import AtomicCheckpointIO
+from trainers.run.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Run:
 
     @cached_property
     def classifier(self) -> nn.Module:
-        """The classifier, with the checkpoint's weights if the config names one."""
+        """The classifier, with the checkpoint's weights if the config names one, else with those of the run's seed."""
+        lightning.seed_everything(self.cfg.seed, workers=True, verbose=False)
         return build_classifier(self.cfg.classifier, self.data.num_classes, self.data.image_shape)
 
     @property
@@ -58,37 +60,40 @@ class Run:
         """What a cached result depends on besides the classifier's weights: they say nothing of its code."""
         return {"_target_": self.cfg.classifier.get("_target_")}
 
-    def trainer(self, **changes: Any) -> lightning.Trainer:
-        """The configured Trainer, its files in the run's folder."""
-        plugins = [AtomicCheckpointIO(), *instantiate(self.cfg.trainer.get("plugins") or [])]
-        trainer = instantiate(self.cfg.trainer, default_root_dir=str(self.folder), **{"plugins": plugins, **changes})
-        trainer.callbacks.insert(0, EndOnSigterm())  # checkpoints stay the last
-        return trainer
+    def new_detector(self) -> FailureDetector:
+        """A detector of the classifier, as the config has it; the data know the number of classes."""
+        calibration = self.cfg.detector.calibration
+        unknown = "n_classes" in calibration and calibration.n_classes is None
+        from_data = {"calibration": {"n_classes": self.data.num_classes}} if unknown else {}
+        return instantiate(self.cfg.detector, classifier=self.classifier, **from_data)
 
-    @property
-    def training_callbacks(self) -> list[lightning.Callback]:
-        """Those of the Trainer, and those of the group `callback`, which watch a training alone."""
-        configured = instantiate(self.cfg.trainer.get("callbacks") or [])
-        return [
-            EpochSeeds(self.cfg.seed),
-            *configured,
-            *(instantiate(callback) for callback in (self.cfg.get("callback") or {}).values()),
-        ]
+    @cached_property
+    def loggers(self) -> list[Logger]:
+        """The loggers of all Trainers of the run, which so write one version."""
+        loggers = self.cfg.get("logger") or {}
+        return [instantiate(logger, save_dir=str(self.folder)) for logger in loggers.values()]
+
+    @cached_property
+    def callbacks(self) -> list[Callback]:
+        """The callbacks of the config."""
+        return [instantiate(callback) for callback in (self.cfg.get("callbacks") or {}).values()]
+
+    def trainer(self, **changes: Any) -> lightning.Trainer:
+        """A Trainer for one fit: a Trainer goes on counting its epochs."""
+        return make_trainer(self.cfg.trainer, self.folder, **{"logger": self.loggers or False, **changes})
+
+    @cached_property
+    def predictor(self) -> lightning.Trainer:
+        """The Trainer of all predictions of the run, on one device."""
+        return self.trainer(devices=1, strategy="auto", enable_checkpointing=False)
 
     def predict(self, module: lightning.LightningModule, loader: DataLoader[Any], what: str) -> list[Any]:
-        """What `module` predicts on a loader's batches, on one device; says what is being done when there is much."""
+        """What `module` predicts on a loader's batches, on one device; says what is being done."""
         log.info("%s: %d images", what, len(loader.dataset))  # type: ignore[arg-type]
-        return self.predictor(loader, []).predict(module, loader)  # type: ignore[return-value]
-
-    def predictor(self, loader: DataLoader[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
-        """A Trainer for predictions on one device, with a progress bar where there is much to do."""
-        return self.trainer(
-            devices=1,
-            strategy="auto",
-            callbacks=list(callbacks),
-            enable_checkpointing=False,
-            enable_progress_bar=len(loader) > FEW_BATCHES,
-        )
+        bar = self.predictor.progress_bar_callback
+        if bar is not None:
+            (bar.enable if len(loader) > FEW_BATCHES else bar.disable)()
+        return self.predictor.predict(module, loader)  # type: ignore[return-value]
 
     @cached_property
     def em_options(self) -> EMOptions:
@@ -98,9 +103,9 @@ class Run:
     @cached_property
     def _attacks(self) -> dict[str, Attack | AttackBudgets]:
         attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
-        if self.cfg.attack_limit is not None:
+        if self.cfg.limit.attack is not None:
             for attack in attacks.values():
-                attack.limit(self.cfg.attack_limit)
+                attack.limit(self.cfg.limit.attack)
         return attacks
 
     @property
@@ -125,7 +130,7 @@ class Run:
 
     def _ood(self, image_shape: Sequence[int]) -> dict[str, LabelledImages]:
         cfg = self.cfg
-        return build_ood(cfg.get("ood"), image_shape, cfg.seed, cfg.ood_limit, cfg.missing_data != "error")
+        return build_ood(cfg.get("ood"), image_shape, cfg.seed, cfg.limit.ood, cfg.missing_data != "error")
 
     @cached_property
     def cache(self) -> Cache | None:
@@ -134,19 +139,20 @@ class Run:
 
     def check(self) -> None:
         """Raise now what would go wrong after the long work."""
-        check_probability("alpha", self.cfg.alpha)
-        instantiate(self.cfg.score)
+        alpha = self.cfg.detector.alpha
+        check_probability("detector.alpha", alpha)
+        instantiate(self.cfg.detector.score)
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
-        _ = self.em_options, self._attacks, self.corruptions
+        _ = self.em_options, self._attacks, self.corruptions, self.callbacks, self.loggers
         self._find_data()
-        needed, given = calibration_size(self.cfg.alpha), len(self.data.indices["calibration"])
+        needed, given = calibration_size(alpha), len(self.data.indices["calibration"])
         if given < needed:
             raise ValueError(
-                f"calibration set: alpha={self.cfg.alpha:g} needs at least {needed} images; the split has {given}: "
-                "lower data.calibration_every, or choose a larger alpha"
+                f"calibration set: alpha={alpha:g} needs at least {needed} images; the split has {given}: "
+                "lower data.calibration_every, or choose a larger detector.alpha"
             )
 
     def _find_data(self) -> None:
@@ -165,7 +171,7 @@ class Run:
     @property
     def device(self) -> torch.device:
         """Where the configured Trainer computes."""
-        return self.trainer(devices=1, strategy="auto", callbacks=[]).strategy.root_device
+        return self.predictor.strategy.root_device
 
     def loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         """Batches of a dataset, in order."""

@@ -55,7 +55,7 @@ def adaptive(
     n_others: int,
     static: AttackWithDistance,
 ) -> None:
-    """Attack the detector of `detector` by those who know it; write `metrics.json`, `evasion.csv`, `report.html`.
+    """Attack the detector of `checkpoint` by those who know it; write `metrics.json`, `evasion.csv`, `report.html`.
 
     Args:
         cfg: of the run; the attacks are those of `adaptive`.
@@ -67,18 +67,18 @@ def adaptive(
         static: the attack that does not know the detector; its successes make the AUROC.
     """
     need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=adaptive needs the detector's classifier")
-    need(cfg.detector, "detector", "task=adaptive needs a fitted detector")
+    need(cfg.checkpoint, "checkpoint", "task=adaptive needs a fitted detector")
     need(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
     if not budgets:
         raise ValueError("task.budgets must be at least one, such as [8/255]")
     epsilons = tuple(sorted({parse_budget("task.budgets", budget, 1) for budget in budgets}))
     run = Run(cfg, folder)
     data, device = run.data, run.device
-    if cfg.attack_limit is not None:
-        n_images, n_unrestricted = min(n_images, cfg.attack_limit), min(n_unrestricted, cfg.attack_limit)
+    if cfg.limit.attack is not None:
+        n_images, n_unrestricted = min(n_images, cfg.limit.attack), min(n_unrestricted, cfg.limit.attack)
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
-    detector = FailureDetector.load(cfg.detector, run.classifier.to(device))
+    detector = FailureDetector.load(cfg.checkpoint, run.classifier.to(device))
     begin_stage(folder, "evaluate")
     own = detector.score.name
     detectors = {own: detector}

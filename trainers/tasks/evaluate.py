@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
-    """Evaluate the detector of `detector` on the classifier of `classifier.checkpoint`."""
+    """Evaluate the detector of `checkpoint` on the classifier of `classifier.checkpoint`."""
     need(cfg.classifier.checkpoint, "classifier.checkpoint", "task=evaluate needs the detector's classifier")
-    need(cfg.detector, "detector", "task=evaluate needs a fitted detector")
+    need(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
     this = Run(cfg, folder)
-    evaluate_detector(this, FailureDetector.load(cfg.detector, this.classifier))
+    evaluate_detector(this, FailureDetector.load(cfg.checkpoint, this.classifier))
 
 
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:

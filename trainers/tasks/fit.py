@@ -1,14 +1,11 @@
 """Fitting and calibrating a detector."""
 
-import functools
 import hashlib
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,7 +13,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.mixture import GaussianMixture
-from trainers.callbacks import PassCheckpoint
+from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import split_outputs, split_sample
 from trainers.modules.mixture_module import MixtureModule
@@ -44,17 +41,8 @@ def fit(cfg: DictConfig, folder: Path) -> float | None:
 
 def fit_detector(run: Run) -> FailureDetector:
     """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
-    cfg, data = run.cfg, run.data
     begin_stage(run.folder, "fit")
-    detector = FailureDetector(
-        run.classifier,
-        layers=cfg.layers,
-        score=instantiate(cfg.score),
-        views=cfg.views,
-        calibration=_calibration(cfg.calibration, data.num_classes),
-        alpha=cfg.alpha,
-        seed=cfg.seed,
-    )
+    detector = run.new_detector()
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
@@ -69,7 +57,7 @@ def fit_detector(run: Run) -> FailureDetector:
             max_epochs=options.max_iter + 2,  # the data summary and the assignment come before the iterations
             callbacks=[PassCheckpoint(checkpoint)],
             use_distributed_sampler=False,
-            strategy=without_gradients(cfg.trainer.get("strategy", "auto")),
+            strategy=without_gradients(run.cfg.trainer.get("strategy", "auto")),
         )
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
         mixture.adopt(module.em)
@@ -101,8 +89,3 @@ def _digits_of(module: MixtureModule) -> str:
     rows = torch.linspace(0, len(features) - 1, min(len(features), PROBES)).long()
     digest.update(features[rows.to(features.device)].cpu().double().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _calibration(cfg: DictConfig, n_classes: int) -> Any:
-    chosen = instantiate(cfg)
-    return chosen(n_classes=n_classes) if isinstance(chosen, functools.partial) else chosen

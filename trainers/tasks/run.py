@@ -8,7 +8,7 @@ from trainers.classifiers.checkpoint import save_weights
 from trainers.evaluation.held_out import objective
 from trainers.run.folder import WEIGHTS, begin_stage
 from trainers.run.run import Run
-from trainers.run.train_once import train_once
+from trainers.run.training import train_classifier
 from trainers.tasks.evaluate import evaluate_detector
 from trainers.tasks.fit import fit_detector
 
@@ -22,8 +22,8 @@ def run(cfg: DictConfig, folder: Path) -> float | None:
     this = Run(cfg, folder)
     this.check()
     begin_stage(folder, "fit")  # a checkpoint may be what an earlier training left here
-    if cfg.train and cfg.classifier.checkpoint is None:
-        train_once(this)
+    if cfg.training and cfg.classifier.checkpoint is None:
+        train_classifier(this)
     elif cfg.classifier.checkpoint is None:  # weights that the network's own package brought
         save_weights(this.classifier, folder / WEIGHTS)
     detector = fit_detector(this)

@@ -5,10 +5,9 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -48,7 +47,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)])
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, crop_share=model.crop_share)
-    monitor: DriftMonitor | None = instantiate(cfg.get("drift"))
+    monitor = next((each for each in run.callbacks if isinstance(each, DriftMonitor)), None)
     with VerdictFile(path, _job(cfg, model, batches)) as file:
         kept = file.keep(batches.paths, batches.batch_size)
         batches.first = len(kept)
@@ -66,7 +65,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
 def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
     """Digits that stand for what verdicts depend on; the detector's file knows the weights of its classifier."""
     settings = [model.class_names, batches.image_shape, batches.crop_share, batches.batch_size]
-    digest = hashlib.sha256(Path(cfg.detector).read_bytes())
+    digest = hashlib.sha256(Path(cfg.checkpoint).read_bytes())
     digest.update(json.dumps([*settings, cfg.trainer.get("precision")]).encode())
     return digest.hexdigest()[:12]
 
@@ -79,14 +78,13 @@ def _score_batches(
     monitor: DriftMonitor | None,
     earlier: torch.Tensor,
 ) -> None:
-    callbacks: list[Any] = [VerdictWriter(file, model.class_names)]
     if monitor:
         monitor.earlier = earlier
-        callbacks.append(monitor)
+    watching = [callback for callback in run.callbacks if not isinstance(callback, Checkpoint)]
+    run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
     loader = DataLoader(batches, batch_size=None, num_workers=run.cfg.data.num_workers)
     log.info("score images: %d", len(batches.paths) - batches.first)
-    trainer = run.predictor(loader, callbacks)
-    trainer.predict(EvaluationModule(model.detector), loader, return_predictions=False)
+    run.predictor.predict(EvaluationModule(model.detector), loader, return_predictions=False)
 
 
 def _drift_in_words(monitor: DriftMonitor, batches: FileBatches) -> str:

@@ -22,7 +22,7 @@ def serve(
     class_names: Sequence[str] | str | None,
     limits: Mapping[str, Any],
 ) -> None:
-    """Serve the detector of `detector` until the process is told to end; see `docs/serving.md`.
+    """Serve the detector of `checkpoint` until the process is told to end; see `docs/serving.md`.
 
     Args:
         cfg, folder: as of every task.

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.contracts.test_configs import configure
-from trainers.callbacks import EndOnSigterm
+from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.run.run import Run
 
 ENDS_ITSELF = """
@@ -80,5 +80,5 @@ def test_training_in_one_process_is_left_to_lightning(tmp_path):
 
 def test_every_run_has_it(tmp_path):
     run = Run(configure("task=train"), tmp_path)
-    for made in (run.trainer(), run.predictor(DataLoader(torch.zeros(4, 1)), [])):
+    for made in (run.trainer(), run.predictor):
         assert [type(callback) for callback in made.callbacks].count(EndOnSigterm) == 1

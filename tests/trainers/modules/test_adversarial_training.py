@@ -3,13 +3,13 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from sklearn.datasets import load_digits
 
 from tests.contracts.test_configs import configure
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.adversarial_training import AdversarialTraining
 from trainers.modules.classifier_module import ClassifierModule
+from trainers.run.training import new_module
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
 EPSILON = 0.1
@@ -90,7 +90,7 @@ def test_the_attack_leaves_the_classifier_as_it_was(digits):
 
 
 def test_the_config_is_that_of_the_paper():
-    module = instantiate(configure("method=adversarial").method)(SmallCNN(10, 1, width=8), 10, ADAM)
+    module = new_module(configure("training=adversarial").training, SmallCNN(10, 1, width=8), 10)
     assert (module.epsilon, module.steps, module.step_size) == (pytest.approx(8 / 255), 7, pytest.approx(2 / 255))
 
 

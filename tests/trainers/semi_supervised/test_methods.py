@@ -11,20 +11,22 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from tests.contracts.test_configs import configure
-from trainers.callbacks import OnlineMixtureMonitor
+from trainers.callbacks.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.main import CONF
 from trainers.modules.averaged_module import AveragedClassifierModule
 from trainers.modules.classifier_module import ClassifierModule
+from trainers.run.training import new_module
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (CONF / "training").glob("[!_]*.yaml") if path.stem != "none")
 SUPERVISED = ["adversarial", "likelihood", "supervised"]
 AVERAGED = ["fixmatch", "mean_teacher"]
 
 
 def compose(method: str, *overrides: str) -> DictConfig:
     return configure(
-        f"method={method}", "data=digits", "data.n_labelled=50", "data.batch_size=25", "+classifier.width=16",
+        f"training={method}", "data=digits", "data.n_labelled=50", "data.mixture_every=null", "data.batch_size=25",
+        "+classifier.width=16",
         "trainer=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", *overrides,
     )  # fmt: skip
 
@@ -33,13 +35,12 @@ def made(cfg: DictConfig) -> tuple[ClassifierModule, Any]:
     lightning.seed_everything(0, verbose=False)
     data = instantiate(cfg.data)
     classifier = build_classifier(cfg.classifier, data.num_classes, data.image_shape)
-    return instantiate(cfg.method)(classifier, data.num_classes, **instantiate(cfg.optimizer)), data
+    return new_module(cfg.training, classifier, data.num_classes), data
 
 
 def trainer(cfg: DictConfig, folder: Path, *callbacks: Callback) -> lightning.Trainer:
-    whole = instantiate(cfg.trainer, default_root_dir=str(folder))
-    whole.callbacks.extend(callbacks)
-    return whole
+    configured = [instantiate(each) for each in cfg.callbacks.values()]
+    return instantiate(cfg.trainer, default_root_dir=str(folder), callbacks=[*callbacks, *configured])
 
 
 @pytest.mark.filterwarnings("error:.*infer the `batch_size`.*")
@@ -121,5 +122,5 @@ def test_the_mixture_is_fitted_to_labelled_and_unlabelled_images_together(method
 def test_the_online_mixture_refuses_batches_with_unlabelled_images_in_words(method, tmp_path):
     cfg = compose(method)
     module, data = made(cfg)
-    with pytest.raises(ValueError, match=r"got labelled, unlabelled: set callback=\[\]"):
+    with pytest.raises(ValueError, match=r"got labelled, unlabelled: set callbacks=default"):
         trainer(cfg, tmp_path, OnlineMixtureMonitor()).fit(module, datamodule=data)

@@ -37,7 +37,7 @@ def files(tmp_path_factory) -> tuple[str, str]:
     x = digit_images()[0][:300] / 255
     detector = FailureDetector(classifier, n_components=2, views=1)
     detector.fit(x[:200].split(100)).calibrate(x[200:].split(100)).save(folder / "detector.safetensors")
-    return f"classifier.checkpoint={folder / 'classifier.safetensors'}", f"detector={folder / 'detector.safetensors'}"
+    return f"classifier.checkpoint={folder / 'classifier.safetensors'}", f"checkpoint={folder / 'detector.safetensors'}"
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
     monkeypatch.setattr("trainers.serve.server.run_app", lambda *_: pytest.fail("opened"))
     for overrides, message in (
         ((files[1],), "set classifier.checkpoint="),
-        ((files[0],), "set detector="),
+        ((files[0],), "set checkpoint="),
         ((*files, "task.limits.max_batch=0"), "max_batch: expected an integer >= 1"),
         ((*files, "task.class_names=[a,b]"), r"num_classes|does not fit"),
     ):

@@ -1,0 +1,98 @@
+"""The source files that a piece of work depends on."""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import gmm_torch
+import trainers
+
+PACKAGES = {package.__name__: Path(package.__path__[0]) for package in (gmm_torch, trainers)}
+REQUIREMENTS = ("torch", "torchvision", "lightning", "foolbox", "scikit-learn")
+KINDS = (".py", ".css", ".html", ".j2")
+
+
+@functools.cache
+def code_version(modules: Sequence[str] | None = None) -> str:
+    """16 hexadecimal digits of source files, and of the versions of what they stand on.
+
+    Args:
+        modules: of our packages; with them counts all that they import from there. None for all files, style sheets
+            and pages too.
+    """
+    found = frozenset().union(*map(sources, modules)) if modules is not None else _everything()
+    digest = hashlib.sha256(repr([(name, version(name)) for name in REQUIREMENTS]).encode())
+    for name, path in sorted((_name_of(path), path) for path in found):
+        digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def sources(module: str) -> frozenset[Path]:
+    """The file of one of our modules, and of those that it imports, directly or through others.
+
+    Importing a module runs the `__init__` of the rooms around it, so these count too; those of the two packages only
+    where a name is taken from them. A module that looks for others by `pkgutil` imports its whole folder. What serves
+    annotations alone, below `if TYPE_CHECKING`, does not count.
+
+    Raises:
+        ValueError: no such module.
+    """
+    first = file_of(module)
+    if first is None:
+        raise ValueError(f"expected a module of {' or '.join(PACKAGES)}; got {module!r}")
+    found, left = {first}, [first]
+    while left:
+        for path in _imported(left.pop()):
+            if path not in found:
+                found.add(path)
+                left.append(path)
+    return frozenset(found)
+
+
+def file_of(module: str) -> Path | None:
+    """Where the module of that name is; None for one that is not ours."""
+    package, *names = module.split(".")
+    if package not in PACKAGES:
+        return None
+    path = PACKAGES[package].joinpath(*names)
+    files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    for name in _names_imported(path):
+        if name == "pkgutil":
+            yield from path.parent.rglob("*.py")
+        parts = name.split(".")
+        around = [".".join(parts[:n]) for n in range(2, len(parts))]
+        yield from (file for each in (*around, name) if (file := file_of(each)))
+
+
+def _names_imported(path: Path) -> Iterator[str]:
+    """Modules that a file imports, wherever in it; of `from a import b` both a and a.b, whatever b is."""
+    left: list[ast.AST] = [_parsed(path)]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):  # ruff keeps relative imports out
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        left.extend(ast.iter_child_nodes(node))
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _everything() -> frozenset[Path]:
+    return frozenset(path for folder in PACKAGES.values() for path in folder.rglob("*") if path.suffix in KINDS)
+
+
+def _name_of(path: Path) -> str:
+    return next(f"{name}/{path.relative_to(folder)}" for name, folder in PACKAGES.items() if folder in path.parents)
