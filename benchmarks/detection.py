@@ -45,12 +45,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.detector import fit_mixture
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.detection.mixtures.fitting import fit_mixture
 from gmm_torch.detection.scores import SCORES, Score, make_score
-from gmm_torch.detection.scores.combined import PARTS, Combined
+from gmm_torch.detection.scores.combined import Combined, default_parts
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture
@@ -307,7 +307,7 @@ class Ours:
             labelled = self.detector(make_score("labelled_combined"), views)
             found["labels", f"default with labels, views={len(views)}"] = self.areas(labelled)
         for name, kind in SCORES.items():
-            if name not in {"combined", "labelled_combined", "log_likelihood", *PARTS}:
+            if name not in {"combined", "labelled_combined", "log_likelihood", *default_parts()}:
                 found["score alone", f"{name}, views={len(kind.views)}"] = self.areas(
                     self.detector(make_score(name), kind.views)
                 )

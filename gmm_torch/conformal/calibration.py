@@ -1,6 +1,6 @@
 """From scores to p-values, by rank among the scores of held-out inputs."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from gmm_torch.conformal.p_values import (
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.checks import check_probability
 
+CALIBRATIONS: dict[str, type["Calibration"]] = {}  # by name
+
 
 class Calibration(nn.Module):
     """Scores of calibration inputs, and the p-values that follow from them.
@@ -23,13 +25,19 @@ class Calibration(nn.Module):
     The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
     sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
 
-    Other calibrations have the same verbs, so they can stand in its place: `MondrianCalibration` holds the guarantee in
-    every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores predictions.
+    Other calibrations are its subclasses, each with a `name` of its own by which configurations and files find it:
+    `MondrianCalibration` holds the guarantee in every predicted class, `ConditionalCalibration` for the calibration set
+    at hand. This one ignores predictions.
     """
 
-    name = "marginal"
-
+    name: ClassVar[str] = "marginal"
+    sized: ClassVar[tuple[str, ...]] = ("scores",)  # buffers with a number for each calibration input
     scores: Tensor
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            CALIBRATIONS[cls.name] = cls
 
     def __init__(self, scores: Tensor | None = None) -> None:
         super().__init__()
@@ -44,11 +52,10 @@ class Calibration(nn.Module):
         Raises:
             ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
         """
-        if not bool(torch.isfinite(scores).all()):
-            bad = int((~torch.isfinite(scores)).sum())
-            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
+        check_finite_scores(scores)
         self.require(alpha, len(scores))
         self.scores = scores.detach().sort().values
+        self._index()
         return self
 
     def smallest(self, alpha: float) -> int:
@@ -66,14 +73,18 @@ class Calibration(nn.Module):
             self.require(alpha, len(self))
         return self
 
+    def suffices(self, alpha: float, n: int) -> bool:
+        """Whether n scores are enough for a p-value to be <= alpha."""
+        return n >= self.smallest(alpha)
+
     def require(self, alpha: float, n: int) -> None:
         """Raise unless n scores are enough for a p-value to be <= alpha."""
         check_probability("alpha", alpha)
-        needed = self.smallest(alpha)
-        if n < needed:
+        if not self.suffices(alpha, n):
+            options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
             raise ValueError(
-                f"calibration set: alpha={alpha:g} needs at least {needed} inputs; got {n}: give more, or choose a "
-                "larger alpha"
+                f"calibration set: alpha={alpha:g}{f' with {options}' if options else ''} needs at least "
+                f"{self.smallest(alpha)} inputs; got {n}: give more, or choose a larger alpha"
             )
 
     def options(self) -> dict[str, Any]:
@@ -106,16 +117,37 @@ class Calibration(nn.Module):
         k = threshold_index(alpha, len(self.scores))
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
+    def _index(self) -> None:
+        """Rebuild what follows from the scores."""
+
+    def _is_ordered(self) -> bool:
+        return bool((self.scores.diff() >= 0).all())
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        scores = state_dict.get(prefix + "scores")
-        if isinstance(scores, Tensor):  # as many as were saved
-            self.scores = self.scores.new_empty(scores.shape, dtype=scores.dtype)
+        for name in self.sized:
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor):  # as many as were saved
+                setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self.scores.dim() != 1 or not self.scores.is_floating_point():
             raise ValueError(f"calibration scores: expected (n,) numbers; got {self.scores.dtype} {self.scores.shape}")
-        if not bool(torch.isfinite(self.scores).all() & (self.scores.diff() >= 0).all()):
+        if not (bool(torch.isfinite(self.scores).all()) and self._is_ordered()):
             raise ValueError("calibration scores: expected finite numbers in ascending order; the state is damaged")
+        if len(self):
+            self._index()
 
     def _check_fitted(self) -> None:
         if len(self.scores) == 0:
             raise NotFittedError("no calibration scores yet: call calibrate(loader) with held-out inputs first")
+
+
+def check_finite_scores(scores: Tensor) -> None:
+    """Raise unless calibration scores are finite."""
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        raise ValueError(
+            f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not: look for such inputs"
+        )
+
+
+CALIBRATIONS[Calibration.name] = Calibration

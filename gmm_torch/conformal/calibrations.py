@@ -1,22 +1,25 @@
-"""The calibrations by name, for files."""
+"""The calibrations by name. One file of this room holds one; a new one is found by its class's `name`."""
 
+import importlib
+import pkgutil
 from typing import Any
 
-from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
-from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch import conformal
+from gmm_torch.conformal.calibration import CALIBRATIONS, Calibration
 
-CALIBRATIONS: dict[str, type[Calibration | MondrianCalibration]] = {
-    each.name: each for each in (Calibration, ConditionalCalibration, MondrianCalibration)
-}
+__all__ = ["CALIBRATIONS", "make_calibration"]
+
+for _module in pkgutil.iter_modules(conformal.__path__, f"{conformal.__name__}."):
+    if _module.name != __name__:
+        importlib.import_module(_module.name)
 
 
-def make_calibration(name: str, **options: Any) -> Calibration | MondrianCalibration:
+def make_calibration(name: str, **options: Any) -> Calibration:
     """A calibration without scores.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: no calibration has that name.
     """
     if name not in CALIBRATIONS:
-        raise ValueError(f"calibration: expected one of {', '.join(CALIBRATIONS)}; got {name!r}")
+        raise ValueError(f"calibration: expected one of {', '.join(sorted(CALIBRATIONS))}; got {name!r}")
     return CALIBRATIONS[name](**options)

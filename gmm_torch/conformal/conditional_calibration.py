@@ -1,6 +1,6 @@
 """P-values that hold for the calibration set at hand, not only on average over calibration sets."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ class ConditionalCalibration(Calibration):
     The guarantee, for independent inputs from where the calibration inputs come from: with probability >= 1 - delta
     over calibration sets, P(p <= a | the set) <= a for every a at once (Bates, Candes, Lei, Romano, Sesia 2023,
     "Testing for outliers with conformal p-values", section 3). Where only one alpha matters, fixed beforehand,
-    `functional.conditional.conditional_alpha` costs less.
+    `conformal.calibration_conditional.conditional_alpha` costs less.
 
     Args:
         delta: share of calibration sets for which it may fail, in (0, 1).
         method: "simes", tight for small p-values; "berk_jones", tight over a wider range; "dkw", for large sets and
-            large p-values. See `functional.conditional`.
+            large p-values. See `conformal.calibration_conditional`.
     """
 
     name = "conditional"
@@ -40,32 +40,16 @@ class ConditionalCalibration(Calibration):
         self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) ascending
 
     def smallest(self, alpha: float) -> int:
-        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        """See `Calibration`."""
         return simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])
 
+    def suffices(self, alpha: float, n: int) -> bool:
+        """See `Calibration`; a look at one bound, where `smallest` is a search."""
+        return n >= 1 and bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha))
+
     def options(self) -> dict[str, Any]:
-        """The arguments that make another one like this, for files."""
+        """See `Calibration`."""
         return {"delta": self.delta, "method": self.method}
-
-    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
-        """Take over calibration scores (n,), finite.
-
-        Raises:
-            ValueError: not finite, or too few for a p-value to be <= alpha; the message says how many it takes.
-        """
-        super().fit(scores, alpha, predictions=predictions)
-        self._tabulate()
-        return self
-
-    def require(self, alpha: float, n: int) -> None:
-        """Raise unless n scores are enough for a p-value to be <= alpha."""
-        check_probability("alpha", alpha)
-        if n < 1 or not bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha)):
-            needed = self.smallest(alpha)
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} with confidence {1 - self.delta:g} by {self.method!r} needs at "
-                f"least {needed} inputs; got {n}: give more, choose a larger alpha or delta, or another method"
-            )
 
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """(N,) p-values of scores (N,): the bound b_i of the conformal p-value i/(n + 1).
@@ -79,25 +63,20 @@ class ConditionalCalibration(Calibration):
         return self.bounds[rank(score, self.scores)]
 
     def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
-        """(N,) bool, whether p > alpha: the decision of every verdict, by the bound of the rank."""
+        """See `Calibration`; by the bound of the rank."""
         return ~refused(self.p_value(score), alpha)
 
     def threshold(self, alpha: float) -> Tensor:
-        """The score () at and above which `accepts`; minus infinity where everything is accepted."""
+        """See `Calibration`."""
         self._check_fitted()
         check_probability("alpha", alpha)
         k = int(refused(self.bounds[:-1], alpha).sum())
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
-    def _tabulate(self) -> None:
+    def _index(self) -> None:
         device = self.scores.device
         bounds = BOUNDS[self.method](len(self.scores), self.delta)
         narrow = bounds.to(widest(device))
         # a bound may be rounded up, never down
         up = torch.where(narrow.double() < bounds, narrow.nextafter(torch.ones_like(narrow)), narrow)
         self.bounds = up.to(device)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if len(self.scores):
-            self._tabulate()

@@ -4,8 +4,9 @@ import math
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gmm_torch.conformal.calibration import Calibration, check_finite_scores
 from gmm_torch.conformal.p_values import (
     calibration_size,
     comparable,
@@ -14,13 +15,11 @@ from gmm_torch.conformal.p_values import (
     smoothed_count,
     threshold_index,
 )
-from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.checks import check_probability
 
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
 
 
-class MondrianCalibration(nn.Module):
+class MondrianCalibration(Calibration):
     """Calibration scores by predicted class: an input is ranked among those that the classifier gave the same class.
 
     Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", section 4.5 (Mondrian conformal predictors).
@@ -39,7 +38,7 @@ class MondrianCalibration(nn.Module):
     """
 
     name = "mondrian"
-    scores: Tensor
+    sized = ("scores", "classes")
     classes: Tensor
     needed: Tensor
     sizes: Tensor
@@ -56,72 +55,45 @@ class MondrianCalibration(nn.Module):
             )
         self.n_classes = n_classes
         self.min_size = min_size
-        self.register_buffer("scores", torch.empty(0))  # (n,) ascending within a class
-        self.register_buffer("classes", torch.empty(0, dtype=torch.long))  # (n,) ascending
+        self.register_buffer("classes", torch.empty(0, dtype=torch.long))  # (n,) ascending; scores: within a class
         self.register_buffer("needed", torch.tensor(0))  # (), what min_size came to at `fit`
         self.register_buffer("sizes", torch.zeros(n_classes, dtype=torch.long), persistent=False)
         self.register_buffer("table", torch.empty(n_classes, 0), persistent=False)  # (C, largest class), + infinity
         self.register_buffer("members", torch.eye(n_classes, dtype=torch.bool), persistent=False)  # (C, C)
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     def smallest(self, alpha: float) -> int:
-        """The fewest calibration inputs with which a p-value can be <= alpha."""
+        """See `Calibration`."""
         return max(calibration_size(alpha), self.min_size or 0)
 
     def options(self) -> dict[str, Any]:
-        """The arguments that make another one like this, for files."""
+        """See `Calibration`."""
         return {"n_classes": self.n_classes, "min_size": self.min_size}
 
-    def fresh(self) -> Self:
-        """Another one like this, without scores."""
-        return type(self)(**self.options())
-
-    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor) -> Self:
+    def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.
 
         Raises:
             ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
                 be <= alpha; the message says how many it takes.
         """
-        bad = int((~torch.isfinite(scores)).sum())
-        if bad:
-            raise ValueError(f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not")
-        _check_shape(predictions, scores)
+        check_finite_scores(scores)
+        predictions = _checked(predictions, scores)
         self._check_classes(predictions)
-        needed = self.require(alpha, len(scores))
+        self.require(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
         self.scores, self.classes = scores.detach()[order], predictions[order].long()
-        self.needed = torch.tensor(needed, device=scores.device)
+        self.needed = torch.tensor(self.smallest(alpha), device=scores.device)
         self._index()
         return self
 
     def target(self, alpha: float) -> Self:
-        """Be as if fitted at another alpha, which decides how many inputs a class needs to stand alone.
-
-        Without scores there is nothing to do.
-
-        Raises:
-            ValueError: as for `fit`; nothing has changed then.
-        """
-        check_probability("alpha", alpha)
+        """See `Calibration`: alpha decides how many inputs a class needs to stand alone."""
+        super().target(alpha)
         if len(self):
-            self.needed = torch.full_like(self.needed, self.require(alpha, len(self)))
+            self.needed = torch.full_like(self.needed, self.smallest(alpha))
             self._index()
         return self
-
-    def require(self, alpha: float, n: int) -> int:
-        """How many inputs a group needs; raise unless n are as many at all."""
-        check_probability("alpha", alpha)
-        needed = self.smallest(alpha)
-        if n < needed:
-            raise ValueError(
-                f"calibration set: alpha={alpha:g} and min_size={self.min_size} need at least {needed} inputs; got "
-                f"{n}: give more, or choose a larger alpha"
-            )
-        return needed
 
     @property
     def pooled(self) -> Tensor:
@@ -133,7 +105,7 @@ class MondrianCalibration(nn.Module):
         """(C,) int64, among how many calibration scores an input of each class is ranked."""
         return (self.members * self.sizes).sum(1)
 
-    def p_value(self, score: Tensor, predictions: Tensor, *, uniform: Tensor | None = None) -> Tensor:
+    def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
 
         A score that is not a number counts as the least typical of all. Without gradient.
@@ -142,16 +114,16 @@ class MondrianCalibration(nn.Module):
         group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
         pool, ties or not.
         """
-        self._check(score, predictions)
+        predictions = self._check(score, predictions)
         size = self.group_sizes[predictions] + 1
         up_to = self._rank(score, predictions, right=True)
         if uniform is None:
             return quotient(1 + up_to, size)
         return quotient(smoothed_count(self._rank(score, predictions, right=False), up_to, uniform), size)
 
-    def accepts(self, score: Tensor, predictions: Tensor, *, alpha: float) -> Tensor:
-        """(N,) bool, whether p > alpha: the decision of every verdict, by rank; see `exceeds`."""
-        self._check(score, predictions)
+    def accepts(self, score: Tensor, predictions: Tensor | None = None, *, alpha: float) -> Tensor:
+        """See `Calibration`."""
+        predictions = self._check(score, predictions)
         return exceeds(1 + self._rank(score, predictions, right=True), self.group_sizes[predictions] + 1, alpha)
 
     def threshold(self, alpha: float) -> Tensor:
@@ -164,11 +136,12 @@ class MondrianCalibration(nn.Module):
             found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
         return torch.stack(found)
 
-    def _check(self, score: Tensor, predictions: Tensor) -> None:
+    def _check(self, score: Tensor, predictions: Tensor | None) -> Tensor:
         self._check_fitted()
-        _check_shape(predictions, score)
+        predictions = _checked(predictions, score)
         if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
             self._check_classes(predictions)
+        return predictions
 
     def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
         """(N,) int64, how many scores of each input's group lie below its score, those equal to it included or not."""
@@ -179,7 +152,7 @@ class MondrianCalibration(nn.Module):
         return (self.members[predictions] * below.T).sum(1)
 
     def _index(self) -> None:
-        """Rebuild what follows from the scores and their classes."""
+        """See `Calibration`."""
         self.sizes = torch.bincount(self.classes, minlength=self.n_classes)
         place = torch.arange(len(self), device=self.scores.device)
         place = place - (self.sizes.cumsum(0) - self.sizes)[self.classes]
@@ -202,37 +175,22 @@ class MondrianCalibration(nn.Module):
                 f"{int(predictions.max())}"
             )
 
-    def _check_fitted(self) -> None:
-        if len(self.scores) == 0:
-            raise NotFittedError("no calibration scores yet: call fit(scores, alpha, predictions=...) first")
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("scores", "classes"):  # as many as were saved
-            value = state_dict.get(prefix + name)
-            if isinstance(value, Tensor):
-                setattr(self, name, getattr(self, name).new_empty(value.shape, dtype=value.dtype))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        _check_shape(self.classes, self.scores)
-        if not self.scores.is_floating_point():
-            raise ValueError(f"calibration scores: expected numbers; got {self.scores.dtype}")
-        if len(self.classes):
-            self._check_classes(self.classes)
-            step = self.classes.diff()
-            ascending = ((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all()
-            if not bool(torch.isfinite(self.scores).all() & ascending):
-                raise ValueError(
-                    "calibration scores: expected finite numbers, ascending within ascending classes; the state is "
-                    "damaged"
-                )
-            self._index()
+    def _is_ordered(self) -> bool:
+        _checked(self.classes, self.scores)
+        self._check_classes(self.classes)
+        step = self.classes.diff()
+        return bool(((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all())
 
 
-def _check_shape(predictions: Tensor, scores: Tensor) -> None:
-    if predictions.shape != scores.shape or scores.dim() != 1 or predictions.is_floating_point():
+def _checked(predictions: Tensor | None, scores: Tensor) -> Tensor:
+    """Predictions (N,) int64 of scores (N,); raises unless they are."""
+    if predictions is None or predictions.shape != scores.shape or scores.dim() != 1 or predictions.is_floating_point():
+        got = "none" if predictions is None else f"{tuple(predictions.shape)} of {predictions.dtype}"
         raise ValueError(
-            f"predictions: expected one class per score, shape {tuple(scores.shape)} of integers; got "
-            f"{tuple(predictions.shape)} of {predictions.dtype}"
+            f"predictions: expected one class per score, shape {tuple(scores.shape)} of integers; got {got}: give the "
+            "classes that the classifier predicts"
         )
+    return predictions
 
 
 def _group(c: int, counts: list[int], needed: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from gmm_torch.detection.features.extractor import FeatureExtractor
 
 if TYPE_CHECKING:
-    from gmm_torch.detection.detector import FailureDetector
+    from gmm_torch.detection.parts import DetectorParts
 
 BYTES = 4  # of a number, float32
 
@@ -38,7 +38,7 @@ def looked_at(extractor: FeatureExtractor, widths: Mapping[str, int], n_classes:
     return found | {"passes": passes}
 
 
-def summary(detector: "FailureDetector") -> str:
+def summary(detector: "DetectorParts") -> str:
     """A few lines for `print`; the network's modules are those of `print(detector.classifier)`."""
     classifier, score = detector.classifier, detector.score
     parts = ", ".join(f"{name} {share:.2g}" for name, share in score.shares().items())

@@ -15,11 +15,12 @@ from scipy import stats
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
-from gmm_torch.conformal.class_rates import class_rates, homogeneity
+from gmm_torch.conformal.class_rates import class_rates
 from gmm_torch.conformal.p_values import refused
 from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
+from gmm_torch.testing.homogeneity import homogeneity
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
@@ -277,7 +278,7 @@ def class_false_alarms(
         "alpha": alpha,
         "confidence": confidence,
         "classes": [{**asdict(each), "interval": list(each.interval)} for each in rates],
-        "homogeneity_p": homogeneity(rates),
+        "homogeneity_p": homogeneity([each.n for each in rates], [each.n_refused for each in rates]),
     }
 
 

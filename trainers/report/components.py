@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.component_report import ComponentSummary, difference_p
+from gmm_torch.detection.explanation.component_report import ComponentSummary
+from gmm_torch.testing.homogeneity import homogeneity
 from trainers.evaluation.components import Components
 from trainers.evaluation.record import Records
 from trainers.report.evaluation import Evaluation
@@ -125,7 +126,7 @@ def component_summary(components: Components) -> str:
     test = f"p = {p_value_text(found.difference_p)}"
     if components.held_out is not None:
         size, errors = torch.as_tensor(components.held_out).T
-        test += f"; on the calibration images p = {p_value_text(difference_p(size, errors))}"
+        test += f"; on the calibration images p = {p_value_text(homogeneity(size, errors))}"
     differs = found.difference_p <= 0.05
     claim = "The error rate differs between components" if differs else "No difference of error rates is shown"
     return " ".join([*sentences, f"{claim} (permutation test, {test})."])

@@ -73,13 +73,13 @@ def fit_detector(run: Run) -> FailureDetector:
 
 def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     """Calibrate a fitted detector on the calibration split, and take the error rates of its components there."""
-    found = Chunks(lambda outputs: (detector.reduce(outputs), *detector.components(outputs)))
+    found = Chunks(detector.reduce)
     split_outputs(run, detector, "calibration", found.add)
-    reduced, component, prediction = zip(*found.end(), strict=True)
-    detector.calibrate_reduced(Reduced.cat(reduced))
+    reduced = Reduced.cat(found.end())
+    detector.calibrate_reduced(reduced)
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
-    detector.report_components(torch.cat(component), torch.cat(prediction), labels)
+    detector.report_reduced(reduced._replace(labels=labels))
 
 
 def _digits_of(module: MixtureModule) -> str:

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gmm_torch.functional.counts import class_counts
 from gmm_torch.testing.binomial import interval
-
-N_PERMUTATIONS = 9999
+from gmm_torch.testing.homogeneity import homogeneity
 
 
 class Share(NamedTuple):
@@ -96,6 +94,23 @@ class ComponentReport:
     __str__ = table
 
 
+def check_labels(labels: Tensor | None, prediction: Tensor, n_classes: int) -> Tensor:
+    """Labels (N,) int64 of inputs with predictions (N,), on their device.
+
+    Raises:
+        ValueError: there are none, not as many, or some that are no classes.
+    """
+    if labels is None or labels.shape != prediction.shape:
+        got = "none" if labels is None else tuple(labels.shape)
+        raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {got}: give batches (x, label, ...)")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
+            "without a class out"
+        )
+    return labels.to(prediction)
+
+
 def component_report(
     component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95, seed: int = 0
 ) -> ComponentReport:
@@ -144,7 +159,9 @@ def component_report(
         )
     summaries.sort(key=lambda each: (each.error_rate is None, -(each.error_rate or 0), -each.n, each.component))
     total = int(errors.sum())
-    return ComponentReport(tuple(summaries), len(component), total, difference_p(size, errors, seed), confidence)
+    return ComponentReport(
+        tuple(summaries), len(component), total, homogeneity(size.numpy(), errors.numpy(), seed=seed), confidence
+    )
 
 
 def shares(counts: Tensor) -> tuple[Share, ...]:
@@ -152,25 +169,3 @@ def shares(counts: Tensor) -> tuple[Share, ...]:
     total = int(counts.sum())
     found = [Share(label, count / total) for label, count in enumerate(counts.tolist()) if count]
     return tuple(sorted(found, key=lambda share: -share.share))
-
-
-def difference_p(size: Tensor, errors: Tensor, seed: int = 0) -> float:
-    """P-value of "the error rate is the same in all components", by permutation.
-
-    The errors are dealt out at random among the inputs, sizes of the components kept; the statistic is Pearson's
-    chi-squared.
-
-    Args:
-        size: (K,), inputs of each component.
-        errors: (K,), how many of them are predicted wrongly.
-        seed: of the permutations.
-    """
-    n = size[size > 0].double().numpy()
-    observed = errors[size > 0].double().numpy()
-    total = int(observed.sum())
-    if len(n) < 2 or total in (0, int(n.sum())):
-        return 1.0
-    drawn = np.random.default_rng(seed).multivariate_hypergeometric(n.astype(np.int64), total, N_PERMUTATIONS)
-    # Pearson's chi-squared, up to constants
-    statistic, spread = (observed**2 / n).sum(), (drawn**2 / n).sum(1)
-    return float((1 + (spread >= statistic * (1 - 1e-12)).sum()) / (N_PERMUTATIONS + 1))

@@ -96,14 +96,18 @@ class FeatureExtractor(nn.Module):
         self.training = mode
         return self
 
-    def read(self) -> dict[str, int]:
-        """By layer, of how many views, from the first, features are taken; a batch must have found the layers."""
-        asked = (tuple(self.layers), len(self.views))
+    def read(self, n_views: int | None = None) -> dict[str, int]:
+        """By layer, of how many views, from the first, features are taken; a batch must have found the layers.
+
+        Args:
+            n_views: of an input; as many as there are names by default.
+        """
+        asked = (tuple(self.layers), len(self.views) if n_views is None else n_views)
         if self._read[0] != asked:
             self._read = (asked, self.reads(*asked) or {self.layers[-1]: 1})
         return self._read[1]
 
-    def forward(self, x: Inputs) -> Outputs:
+    def forward(self, x: Inputs, views: tuple[str, ...] | None = None) -> Outputs:
         """Outputs of a batch, with the classifier in evaluation mode.
 
         Autocast is for the classifier alone: what it gives is made float32 at once (float64 stays), and is pooled so.
@@ -112,6 +116,7 @@ class FeatureExtractor(nn.Module):
             x: a tensor (N, ...); several as a tuple, for the classifier's arguments; or a mapping, for its keyword
                 arguments, or for the one that it has. Entries for labels are left out, and positions for which
                 "attention_mask" (N, T) is zero are not pooled.
+            views: names of views for this batch; the extractor's own by default.
 
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
@@ -119,11 +124,12 @@ class FeatureExtractor(nn.Module):
             TypeError: x is, or holds, something else than tensors.
         """
         x = check_inputs(x)
+        views = self.views if views is None else views
         image, n = sole(x), n_inputs(x)
-        if len(self.views) > 1 and (image is None or image.dim() != 4):
+        if len(views) > 1 and (image is None or image.dim() != 4):
             got = ", ".join(str(tuple(value.shape)) for value in tensors_of(x))
             raise ValueError(
-                f"views: expected images (N, C, H, W) for {', '.join(self.views[1:])}; got {got}: "
+                f"views: expected images (N, C, H, W) for {', '.join(views[1:])}; got {got}: "
                 "use views=1 for other inputs"
             )
         caught = Caught()
@@ -134,15 +140,15 @@ class FeatureExtractor(nn.Module):
             stack.enter_context(as_written(self.classifier))
             if not self.layers:
                 self.layers, self.found_by = FINDERS[str(self.rule)](self.classifier, x)
-            n_views = self.read()
+            n_views = self.read(len(views))
             if len(n_views) < len(self.layers):
                 self.layers = list(n_views)
             rows: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
             for layer in self.layers:
                 caught.listen(stack, self.classifier, layer)
-            seen = [x] if image is None else [like(x, view) for view in passes(image, self.views)]
-            n_at_once = len(self.views) // len(seen)
-            for first, batch in zip(range(0, len(self.views), n_at_once), seen, strict=True):
+            seen = [x] if image is None else [like(x, view) for view in passes(image, views)]
+            n_at_once = len(views) // len(seen)
+            for first, batch in zip(range(0, len(views), n_at_once), seen, strict=True):
                 caught.expect(n_inputs(batch))
                 given = logits_of(run(self.classifier, batch))
                 missing = [layer for layer in self.layers if layer not in caught.values]
@@ -157,7 +163,7 @@ class FeatureExtractor(nn.Module):
                     if n_wanted > 0:
                         parts.append(self._row(layer, caught, n_wanted * n, mask_of(x)))
         by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], n)) for layer, parts in rows.items()}
-        return Outputs(_by_input(torch.cat(logits), (len(self.views), n)), by_layer, precision=precision)
+        return Outputs(_by_input(torch.cat(logits), (len(views), n)), by_layer, precision=precision)
 
     def _row(self, layer: str, caught: "Caught", n: int, mask: Tensor | None) -> Tensor:
         """(n, D), of the first n rows.

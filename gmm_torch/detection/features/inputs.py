@@ -14,6 +14,10 @@ from gmm_torch.sampling import content_keys, row_keys
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 LABELS = ("labels", "label")  # what data collators call them
+NO_LABELS = (
+    "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
+    "take a score that learns from none"
+)
 MASK = "attention_mask"  # (N, T), zero where a sequence is padded
 
 
@@ -121,10 +125,11 @@ def labels_of(batch: Any) -> Tensor:
     labels: Any = None
     if has_labels(batch):
         labels = next(batch[name] for name in LABELS if name in batch) if isinstance(batch, Mapping) else batch[1]
+    if labels is None:
+        raise ValueError(NO_LABELS)
     if not isinstance(labels, Tensor):
-        got = "some without labels" if labels is None else f"labels as {type(labels).__name__}"
-        how = "calibrate with batches (x, label, ...)" if labels is None else "give torch.as_tensor(label)"
-        raise ValueError(f"loader: expected batches (x, label, ...), or mappings with labels; got {got}: {how}")
+        got = type(labels).__name__
+        raise ValueError(f"labels: expected a tensor (n,) of integers; got {got}: give torch.as_tensor(label)")
     n = n_inputs(inputs_of(batch))
     if labels.shape != (n,) or labels.is_floating_point():
         raise ValueError(f"loader: expected integer labels ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")

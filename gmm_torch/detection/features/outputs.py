@@ -1,13 +1,13 @@
 """What a classifier gives a detector: logits and features of every view of every input."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.inputs import Inputs, check_inputs, keys_of
+from gmm_torch.detection.features.inputs import NO_LABELS, Inputs, check_inputs, keys_of
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.sampling import row_keys, salted, shuffle
 
@@ -54,10 +54,7 @@ class Outputs(NamedTuple):
         if not labels:
             return self.own_logits.argmax(-1)
         if self.labels is None:
-            raise ValueError(
-                "labels: the score was told to use labels, but the batches have none: give batches (x, label, ...), "
-                "or take predictions with labels=False"
-            )
+            raise ValueError(NO_LABELS)
         return self.labels
 
     def with_keys_of(self, x: Inputs) -> "Outputs":
@@ -129,3 +126,17 @@ def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     """The parts one after another; None where one of them is missing."""
     there = [part for part in parts if part is not None]
     return torch.cat(there) if len(there) == len(parts) else None
+
+
+def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
+    """Raise unless outputs have these layers (layer -> D), views and classes.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    found = {layer: value.shape[-1] for layer, value in outputs.features.items()}
+    if (found, *outputs.logits.shape[1:]) != (dict(widths), n_views, n_classes):
+        raise ValueError(
+            f"outputs: expected layers {dict(widths)}, {n_views} views and {n_classes} classes; got {found}, "
+            f"{outputs.logits.shape[1]} and {outputs.logits.shape[2]}: give those of this detector's `outputs`"
+        )

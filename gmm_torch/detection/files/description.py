@@ -1,7 +1,7 @@
 """What a detector file says of the detector, checked before anything is built from it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from gmm_torch.detection.features.pooling import STATISTICS
@@ -87,13 +87,9 @@ class Description:
     classifier: dict[str, str]
     versions: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The inverse of `to_json`.
+        """The inverse of `dataclasses.asdict`.
 
         Raises:
             ValueError: entries missing, unexpected, or of another type or range.

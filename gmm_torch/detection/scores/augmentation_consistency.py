@@ -18,6 +18,7 @@ class AugmentationConsistency(ConditionalConsistency):
     """
 
     name = "augmentation_consistency"
+    default_weights = (1 / 16, 0.0)
     views = ("identity", "mirror", "blur")
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:

@@ -45,6 +45,9 @@ class Breakdown(NamedTuple):
     influence: dict[str, Tensor]
 
 
+SCORES: dict[str, type["Score"]] = {}  # by name; a subclass that has one is here as soon as it is defined
+
+
 class Score(nn.Module):
     """A statistic of a classifier's outputs: higher = more typical, so safer to trust.
 
@@ -59,6 +62,9 @@ class Score(nn.Module):
             give them. 0 for a score that ranks nothing.
         needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
         needs_labels_to_calibrate: whether calibration does.
+        default_weights: of a part of the default score, its weight there with several views and with one; a class that
+            sets them is such a part. See `Combined`.
+        min_layers: of fewer layers the default leaves it out.
     """
 
     name: ClassVar[str]
@@ -69,7 +75,14 @@ class Score(nn.Module):
     n_reference: ClassVar[int] = 0
     needs_labels: bool = False
     needs_labels_to_calibrate: ClassVar[bool] = False
+    default_weights: ClassVar[tuple[float, float]]
+    min_layers: ClassVar[int] = 1
     n_components: int = 0  # asked for; none where it has no mixtures
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            SCORES[cls.name] = cls
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
         """By layer, of how many views, from the first, it reads features; nothing else is caught.
@@ -79,6 +92,24 @@ class Score(nn.Module):
             n_views: of an input.
         """
         return dict.fromkeys(layers, n_views)
+
+    @classmethod
+    def chosen_views(cls, views: int | Sequence[str] | None) -> tuple[str, ...]:
+        """The views of an input: the first so many of those that the score is meant for, those named, or all.
+
+        Raises:
+            ValueError: a number of them that it is not meant for.
+        """
+        if not isinstance(views, int):
+            return cls.views if views is None else tuple(views)
+        most = len(cls.views)
+        if not 1 <= views <= most:
+            expected = f"1 to {most}" if most > 1 else "1, the input alone,"
+            raise ValueError(
+                f"views: expected {expected} for the score {cls.name!r}; got {views}: take fewer, or name those that "
+                'it shall look at all the same, such as views=("identity", "mirror")'
+            )
+        return cls.views[:views]
 
     @property
     def ever_needs_labels(self) -> bool:

@@ -1,5 +1,6 @@
 """The default: several scores, each ranked among clean inputs, combined into one."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -11,38 +12,32 @@ from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.detection.features.layers import DEPTHS
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
-from gmm_torch.detection.scores.augmentation_consistency import AugmentationConsistency
-from gmm_torch.detection.scores.base import Breakdown, Fitter, Score
-from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
-from gmm_torch.detection.scores.depth_consistency import DepthConsistency
-from gmm_torch.detection.scores.logit_likelihood import LogitLikelihood
+from gmm_torch.detection.scores.base import SCORES, Breakdown, Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
-from gmm_torch.detection.scores.moment_likelihood import MomentLikelihood
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
 
-PARTS: dict[str, type[Score]] = {
-    part.name: part
-    for part in (MeanLogProbability, MomentLikelihood, LogitLikelihood, AugmentationConsistency, DepthConsistency)
-}
-WEIGHTS = {
-    "mean_log_probability": 1.0,
-    "moment_likelihood": 1 / 4,
-    "logit_likelihood": 1 / 16,
-    "augmentation_consistency": 1 / 16,
-}
-# One look has no other views to disagree with: the layers take their place.
-ONE_PASS_WEIGHTS = {
-    "mean_log_probability": 1.0,
-    "moment_likelihood": 1 / 4,
-    "logit_likelihood": 1 / 8,
-    "depth_consistency": 1 / 8,
-}
 HALF = 200  # with so many fitting inputs a part that learns from them has half of its weight
 # What the parts beside `mean_log_probability` may cost in finding wrong predictions, as an area under the ROC curve,
 # and the scales of their weights among which the largest of no higher cost is found.
 MAX_COST = 0.005
 SCALES = [2 ** (-k / 2) for k in range(13)]
+
+
+def default_parts() -> dict[str, type[Score]]:
+    """The parts of the default by name, the heaviest first: the scores that have `default_weights`."""
+    found = {name: kind for name, kind in SCORES.items() if "default_weights" in vars(kind)}
+    return dict(sorted(found.items(), key=lambda each: (-sum(each[1].default_weights), each[0])))
+
+
+def default_weights(n_views: int, n_layers: int) -> dict[str, float]:
+    """Weights of the parts of the default for so many views and layers."""
+    weights = {
+        name: kind.default_weights[n_views == 1]
+        for name, kind in default_parts().items()
+        if n_layers >= kind.min_layers
+    }
+    return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 class Combined(Score):
@@ -94,7 +89,7 @@ class Combined(Score):
         self.register_buffer("log_scale", torch.zeros(()))
         self.register_buffer("held_out", torch.empty(0, 0))
         self.register_buffer("references", torch.empty(0, 0))
-        self._take(self.given_weights or WEIGHTS)
+        self._take(self.given_weights or default_weights(n_views=3, n_layers=2))
 
     log_weights: Tensor  # (J,), before they are scaled
     log_scale: Tensor  # (), of all parts but `mean_log_probability`
@@ -102,9 +97,11 @@ class Combined(Score):
     references: Tensor  # (J, R), ascending
 
     def _take(self, weights: Mapping[str, float]) -> None:
-        unknown = [name for name in weights if name not in PARTS]
+        unknown = [name for name in weights if name not in default_parts()]
         if unknown or not weights or not all(weight > 0 for weight in weights.values()):
-            raise ValueError(f"weights: expected positive numbers for some of {', '.join(PARTS)}; got {dict(weights)}")
+            raise ValueError(
+                f"weights: expected positive numbers for some of {', '.join(default_parts())}; got {dict(weights)}"
+            )
         self.weights = dict(weights)
         self.parts = nn.ModuleDict({name: self._make(name) for name in weights})
         self.held_out = self.references = self.references.new_empty(len(weights), 0)
@@ -112,11 +109,11 @@ class Combined(Score):
         self.log_scale = self.references.new_zeros(())
 
     def _make(self, name: str) -> Score:
-        if name == MeanLogProbability.name:
-            return MeanLogProbability()
-        if issubclass(PARTS[name], ConditionalConsistency):
-            return PARTS[name](n_components=self.n_components)
-        return PARTS[name](n_components=self.n_components, covariance_type=self.covariance_type)
+        """A part, with those of the options that it takes."""
+        kind = default_parts()[name]
+        options = {"n_components": self.n_components, "covariance_type": self.covariance_type}
+        taken = inspect.signature(kind).parameters
+        return kind(**{key: value for key, value in options.items() if key in taken})
 
     @property
     def _certainty(self) -> int:
@@ -130,11 +127,7 @@ class Combined(Score):
         return {layer: n for layer, n in found.items() if n}
 
     def _weights_of(self, n_views: int, n_layers: int) -> Mapping[str, float]:
-        """Those given, or those of the study."""
-        if self.given_weights or n_views > 1:
-            return self.given_weights or WEIGHTS
-        left_out = None if n_layers > 1 else DepthConsistency.name
-        return {name: weight for name, weight in ONE_PASS_WEIGHTS.items() if name != left_out}
+        return self.given_weights or default_weights(n_views, n_layers)
 
     def options(self) -> dict[str, Any]:
         """See `Score`."""

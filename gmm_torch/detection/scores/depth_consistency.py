@@ -42,6 +42,8 @@ class DepthConsistency(ConditionalConsistency):
     """
 
     name = "depth_consistency"
+    default_weights = (0.0, 1 / 8)  # one view has no others to disagree with: the layers take their place
+    min_layers = 2
     layers = DEPTHS
     pooling = "moments"
 

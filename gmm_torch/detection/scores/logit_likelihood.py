@@ -25,6 +25,7 @@ class LogitLikelihood(Score):
     """
 
     name = "logit_likelihood"
+    default_weights = (1 / 16, 1 / 8)
     views = ("identity", "mirror", "blur")
 
     mixture: GaussianMixture

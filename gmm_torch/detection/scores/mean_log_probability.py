@@ -25,6 +25,7 @@ class MeanLogProbability(Score):
     """
 
     name = "mean_log_probability"
+    default_weights = (1.0, 1.0)
     views = ("identity", "mirror", "blur")
     votes: Tensor
 

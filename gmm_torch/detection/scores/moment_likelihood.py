@@ -32,6 +32,7 @@ class MomentLikelihood(Score):
     """
 
     name = "moment_likelihood"
+    default_weights = (1 / 4, 1 / 4)
     layers = STAGES
     pooling = "moments"
 

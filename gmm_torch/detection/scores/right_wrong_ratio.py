@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.features.inputs import NO_LABELS
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
@@ -91,10 +92,7 @@ class RightWrongRatio(Score):
         """
         z, wrong = statistics[:, :-1], statistics[:, -1]
         if bool((wrong == UNKNOWN).any()):
-            raise ValueError(
-                "labels: the score learns from wrong predictions among the calibration inputs, but their batches have "
-                "no labels: calibrate with batches (x, label, ...), or choose a score that needs none"
-            )
+            raise ValueError(NO_LABELS)
         n_wrong, n = int(wrong.sum()), len(wrong)
         self.direction = _first(z.shape[1]).to(z)
         if min(n_wrong, n - n_wrong) < MIN_WRONG:

@@ -1,4 +1,10 @@
-"""Whether the outputs of a stream are finite: counted as they come, raised together at the end."""
+"""The one rule for numbers that are not finite.
+
+Inputs to learn from, for `fit`, `calibrate` or `component_report`, are refused all together where the classifier gives
+NaN or infinity for one of them: an error counts them, whichever way they came. An input that is asked about gets a
+verdict all the same: score minus infinity, the smallest p-value, refused (see `ValidRange`); a batch is never refused
+for one of its inputs.
+"""
 
 import torch
 from torch import Tensor
@@ -8,7 +14,7 @@ from gmm_torch.distributed import gather_objects
 
 
 class FiniteCheck:
-    """How many of a stream's inputs give features that are not finite, by layer."""
+    """How many of a stream's inputs give logits or features that are not finite."""
 
     def __init__(self) -> None:
         self.n_batches = self.n = 0
@@ -18,25 +24,33 @@ class FiniteCheck:
         """Look at the next batch; nothing waits for a device."""
         self.n_batches += 1
         self.n += len(outputs.logits)
-        for layer, value in outputs.features.items():
+        named = {f"features of layer {layer!r}": value for layer, value in outputs.features.items()}
+        for name, value in (named | {"logits": outputs.logits}).items():
             bad = (~torch.isfinite(value).flatten(1).all(1)).sum()
-            self._bad[layer] = self._bad.get(layer, 0) + bad
+            self._bad[name] = self._bad.get(name, 0) + bad
 
     def check(self, *, together: bool = False) -> None:
         """Raise where there were any; of the streams of all processes, in each of them, if `together`.
 
         Raises:
-            ValueError: no batch, or features that are not finite.
+            ValueError: no batch, or numbers that are not finite.
         """
-        own = (self.n_batches, self.n, {layer: int(bad) for layer, bad in self._bad.items()})
+        own = (self.n_batches, self.n, {name: int(bad) for name, bad in self._bad.items()})
         found = gather_objects(own) if together else [own]
         if not all(n_batches for n_batches, _, _ in found):
             raise ValueError(f"loader: expected at least one batch{' in every process' * (len(found) > 1)}; got none")
         n = sum(n for _, n, _ in found)
-        for layer in self._bad:
-            bad = sum(counts.get(layer, 0) for _, _, counts in found)
+        for name in self._bad:
+            bad = sum(counts.get(name, 0) for _, _, counts in found)
             if bad:
                 raise ValueError(
-                    f"features of layer {layer!r}: {bad} of {n} inputs give NaN or infinity: look for such inputs, or "
-                    "for a classifier that overflows"
+                    f"{name}: expected finite numbers; {bad} of {n} inputs give NaN or infinity: look for such inputs, "
+                    "or for a classifier that overflows"
                 )
+
+
+def check_finite(outputs: Outputs) -> None:
+    """`FiniteCheck` of outputs that are already there."""
+    check = FiniteCheck()
+    check.add(outputs)
+    check.check()

@@ -1,12 +1,11 @@
-"""What a calibration keeps of inputs: a few numbers each, whatever the widths of the features."""
+"""What calibrating and reporting keep of inputs: a few numbers each, whatever the widths of the features."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.outputs import precisions
+from gmm_torch.detection.features.outputs import joined, precisions
 from gmm_torch.distributed import gather_objects, gather_rows
 from gmm_torch.sampling import salted, shuffle
 
@@ -15,17 +14,21 @@ class Reduced(NamedTuple):
     """Of N inputs.
 
     Attributes:
-        statistics: (N, J), of the score; see `Score.statistics`.
+        statistics: (N, S), of the score; see `Score.statistics`.
+        components: (N, J) int64, the most probable component of each of the score's J mixtures.
         prediction: (N,) int64, predicted classes.
         inside: (N,) bool, whether all numbers are of a size that the score may be asked about.
         keys: (N, 2) int64, as in `Outputs`.
+        labels: (N,) int64, as in `Outputs`.
         precision: as in `Outputs`.
     """
 
     statistics: Tensor
+    components: Tensor
     prediction: Tensor
     inside: Tensor
     keys: Tensor
+    labels: Tensor | None
     precision: str
 
     def shuffled(self) -> Tensor:
@@ -35,10 +38,8 @@ class Reduced(NamedTuple):
     @staticmethod
     def cat(parts: Sequence["Reduced"]) -> "Reduced":
         """Several batches, one after another."""
-        statistics, prediction, inside, keys, found = zip(*parts, strict=True)
-        return Reduced(
-            torch.cat(statistics), torch.cat(prediction), torch.cat(inside), torch.cat(keys), precisions(found)
-        )
+        *tensors, found = zip(*parts, strict=True)
+        return Reduced._make([*map(joined, tensors), precisions(found)])
 
     def gathered(self) -> "Reduced":
         """Those of all processes, one after another."""
@@ -49,5 +50,5 @@ class Reduced(NamedTuple):
         return self._map(lambda value: value[index])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Reduced":
-        statistics, prediction, inside, keys, precision = self
-        return Reduced(change(statistics), change(prediction), change(inside), change(keys), precision)
+        *tensors, precision = self
+        return Reduced._make([*(None if value is None else change(value) for value in tensors), precision])

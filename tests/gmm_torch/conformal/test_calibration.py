@@ -77,7 +77,7 @@ def test_conditional_p_values_are_the_bounds_of_the_conformal_ones(method):
 
 
 def test_too_few_for_a_conditional_guarantee_are_refused_with_how_many_it_takes():
-    with pytest.raises(ValueError, match=r"0\.05 with confidence 0\.9 by 'simes' needs at least 90 inputs; got 89"):
+    with pytest.raises(ValueError, match=r"0\.05 with delta=0\.1, method='simes' needs at least 90 inputs; got 89"):
         ConditionalCalibration(0.1, "simes").fit(SCORES[:89], 0.05)
     assert ConditionalCalibration(0.1, "simes").fit(SCORES[:90], 0.05).p_value(torch.tensor([-9.0])) <= 0.05
 

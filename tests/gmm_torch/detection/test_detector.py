@@ -236,7 +236,7 @@ def test_views_cost_one_pass_each_and_one_is_the_image_alone(net):
     assert FailureDetector(net).extractor.views == ("identity", "mirror", "blur")
     assert FailureDetector(net, views=1).extractor.views == ("identity",)
     assert FailureDetector(net, views=["identity", "shift"]).extractor.views == ("identity", "shift")
-    with pytest.raises(ValueError, match="has 1 to 3; got 4"):
+    with pytest.raises(ValueError, match="expected 1 to 3 for the score"):
         FailureDetector(net, views=4)
 
 

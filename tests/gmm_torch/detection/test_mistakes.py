@@ -83,9 +83,9 @@ def test_labels_are_not_looked_at_when_fitting_and_are_asked_for_when_calibratin
     x = images(200, 1)
     detector.fit([(x, torch.full((200,), -1))])
     for n in (19, 40):
-        with pytest.raises(ValueError, match=r"got some without labels: calibrate with batches \(x, label, ...\)"):
+        with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
             detector.calibrate([images(n, 2)])
-    with pytest.raises(ValueError, match=r"got labels as list: give torch.as_tensor"):
+    with pytest.raises(ValueError, match=r"got list: give torch.as_tensor"):
         detector.calibrate([(images(40, 2), labels(40).tolist())])
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.detection.detector import REG_COVAR
 from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.mixtures.fitting import REG_COVAR
 from gmm_torch.detection.mixtures.transforms import TRANSFORMS
 from gmm_torch.detection.scores import SCORES, make_score
 from tests.gmm_torch.detection.conftest import batches, images
@@ -250,7 +250,7 @@ def test_labels_come_from_the_loader_where_they_are_asked_for_and_change_nothing
     a, b, c = (each.score(each.extractor(x)) for each in (by_label, by_prediction, unlabelled))
     assert torch.equal(b, c)
     assert not torch.allclose(a, b)
-    with pytest.raises(ValueError, match="the batches have none"):
+    with pytest.raises(ValueError, match="got inputs without"):
         FailureDetector(net, score=make_score(name, labels=True)).fit([x for x, _ in loader])
 
 

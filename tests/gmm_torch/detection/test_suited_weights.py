@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.combined import MAX_COST, SCALES, WEIGHTS, Combined
+from gmm_torch.detection.scores.combined import MAX_COST, SCALES, Combined, default_weights
 from gmm_torch.functional.expected_auroc import expected_auroc
 
 N, C, D = 1500, 5, 6
@@ -53,7 +53,7 @@ def test_parts_that_cost_nothing_keep_their_weights():
 
 def test_only_the_other_parts_are_scaled():
     score = fitted(spread=2.0)
-    log_p = torch.randn(9, len(WEIGHTS)).abs().neg()
+    log_p = torch.randn(9, len(default_weights(3, 5))).abs().neg()
     weights = score.log_weights.clone()
     weights[1:] += score.log_scale
     assert next(iter(score.weights)) == "mean_log_probability"

@@ -104,7 +104,7 @@ def test_the_p_value_of_no_difference_is_uniform():
 def test_wrong_input_is_refused_in_words(net, detector):
     with pytest.raises(NotFittedError, match="call fit"):
         FailureDetector(net).component_report(labelled(3, 0)[0])
-    with pytest.raises(ValueError, match="got some without labels"):
+    with pytest.raises(ValueError, match="got inputs without: give batches"):
         detector.component_report([images(3, 0)])
     with pytest.raises(ValueError, match=r"expected integer labels \(3,\); got torch.float32"):
         detector.component_report([(images(3, 0), torch.zeros(3))])

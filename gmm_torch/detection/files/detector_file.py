@@ -1,0 +1,104 @@
+"""A detector to and from a file; see `FailureDetector.save` and `FailureDetector.load`."""
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.detection.features.precision import leave_inference_mode
+from gmm_torch.detection.files.description import Description
+from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
+from gmm_torch.detection.files.storage import (
+    DetectorFile,
+    check_fit,
+    fingerprint,
+    load_exactly,
+    part_of,
+    read_detector,
+    write_detector,
+)
+from gmm_torch.detection.scores import make_score
+from gmm_torch.errors import FileFormatError
+from gmm_torch.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    from gmm_torch.detection.detector import FailureDetector
+
+D = TypeVar("D", bound="FailureDetector")
+
+
+def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> None:
+    """See `FailureDetector.save`; the detector is fitted."""
+    _check_calibrated(detector)
+    description = Description(
+        **found_sizes(detector),
+        score={"name": detector.score.name, "options": detector.score.options()},
+        calibration={"name": detector.calibration.name, "options": detector.calibration.options()},
+        alpha=detector.alpha,
+        seed=detector.seed,
+        classifier=fingerprint(detector.classifier),
+        versions={"torch": torch.__version__},
+    )
+    parts = sized_parts(detector) | {"calibration": detector.calibration}
+    tensors = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    write_detector(path, DetectorFile(asdict(description), tensors))
+
+
+def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool) -> D:
+    """See `FailureDetector.load`."""
+    file, what = read_detector(path), f"detector file: {path}"
+    try:
+        description = Description.from_json(file.spec)
+    except ValueError as error:
+        raise FileFormatError(f"{what} has a damaged description ({error})") from error
+    actual, stored = fingerprint(classifier), description.classifier
+    for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
+        if actual[part] != stored[part] and (strict or part == "structure"):
+            raise ValueError(
+                f"classifier: its {meaning} are not those the detector {path} was fitted to; load that classifier's "
+                "checkpoint, or fit and calibrate a detector for this one"
+            )
+    try:
+        with torch.device("meta"):  # where sizes cost no memory
+            blank = _empty(cls, classifier, description, file.tensors)
+        for part, module in sized_parts(blank).items():
+            check_fit(module, part_of(file.tensors, part), what)
+        detector = _empty(cls, classifier, description, file.tensors)
+        for part, module in sized_parts(detector).items():
+            load_exactly(module, part_of(file.tensors, part), what)
+        detector.calibration.load_state_dict(part_of(file.tensors, "calibration"))
+        for module in detector.score.modules():
+            if isinstance(module, GaussianMixture):
+                module.require_fitted()
+        detector.examples.check(detector.n_fitted, detector.n_classes)
+        _check_calibrated(detector)
+    except FileFormatError:
+        raise
+    except Exception as error:  # what a description can ask for has no bounds
+        raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
+    leave_inference_mode(detector.to(detector.device))
+    return detector
+
+
+def _empty(cls: type[D], classifier: nn.Module, description: Description, tensors: dict[str, Tensor]) -> D:
+    """A detector as described, with room for stored tensors."""
+    detector = cls(
+        classifier,
+        layers=description.layers,
+        score=make_score(description.score["name"], **description.score["options"]),
+        views=description.views,
+        calibration=make_calibration(description.calibration["name"], **description.calibration["options"]),
+        alpha=description.alpha,
+        seed=description.seed,
+    )
+    take_sizes(detector, asdict(description), tensors)
+    return detector
+
+
+def _check_calibrated(detector: "FailureDetector") -> None:
+    """Raise unless there are calibration scores, and enough for alpha."""
+    detector.calibration.threshold(detector.alpha)
+    detector.calibration.target(detector.alpha)

@@ -1,0 +1,77 @@
+"""Room for a stored state: a detector's tensors have sizes that its data decided."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.features.precision import match_types
+from gmm_torch.detection.files.storage import part_of
+from gmm_torch.detection.scores.base import at_most
+
+if TYPE_CHECKING:
+    from gmm_torch.detection.parts import DetectorParts
+
+
+def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
+    """What a fit and a calibration found beside tensors, as JSON can hold it."""
+    return {
+        "layers": detector.extractor.layers,
+        "found_by": detector.extractor.found_by,
+        "statistics": detector.extractor.statistics_by_name,
+        "views": list(detector.extractor.views),
+        "widths": detector.widths,
+        "n_classes": detector.n_classes,
+        "n_fitted": detector.n_fitted,
+        "n_kept": detector.n_kept,
+        "precision": detector.precision,
+    }
+
+
+def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Make a detector one that found these sizes, with room for the tensors, which it is not given yet."""
+    extractor = detector.extractor
+    extractor.layers, extractor.views = list(sizes["layers"]), tuple(sizes["views"])
+    extractor.know(str(sizes["found_by"]), sizes["statistics"])
+    detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
+    detector.calibrated_in(str(sizes["precision"]))
+    if not sizes["widths"]:
+        return
+    stored = {name: part_of(tensors, name) for name in sized_parts(detector)}
+    with at_most(detector.score, _most_components(stored["score"])):
+        detector.build(dict(sizes["widths"]), int(sizes["n_classes"]))
+    detector.score.reserve(_shapes(stored["score"]))
+    detector.examples.build(detector.score.models(), detector.n_classes)
+    detector.examples.reserve(_shapes(stored["examples"]))
+    for name, part in sized_parts(detector).items():
+        match_types(part, stored[name])
+
+
+def sized_parts(detector: "DetectorParts") -> dict[str, nn.Module]:
+    """What is sized by `take_sizes`, by the name that its tensors begin with."""
+    return {"score": detector.score, "examples": detector.examples, "valid_range": detector.valid_range}
+
+
+def extra_state(detector: "DetectorParts") -> Tensor:
+    """`found_sizes` as bytes, (B,) uint8: the part of a state dict that no buffer holds."""
+    return torch.frombuffer(bytearray(json.dumps(found_sizes(detector)).encode()), dtype=torch.uint8)
+
+
+def make_room_for_state(detector: "DetectorParts", state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Make room for the tensors of a state dict, where it has an `extra_state`."""
+    state = state_dict.get(f"{prefix}_extra_state")
+    if state is not None:
+        sizes = json.loads(bytes(state.tolist()))
+        take_sizes(detector, sizes, part_of(dict(state_dict), prefix.removesuffix(".")))
+        detector.to(detector.device)
+
+
+def _most_components(tensors: dict[str, Tensor]) -> int:
+    """How many components the largest stored mixture has; one where there is none."""
+    return max((len(value) for name, value in tensors.items() if name.endswith("logits") and value.dim()), default=1)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}

@@ -1,0 +1,150 @@
+"""What a detector is made of, on which device and in which precision, and its state dict."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.detection.explanation.examples import Examples
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
+from gmm_torch.detection.files.state import extra_state, make_room_for_state
+from gmm_torch.detection.mixtures.valid_range import ValidRange
+from gmm_torch.detection.scores import Score
+from gmm_torch.detection.summary import summary
+from gmm_torch.errors import NotFittedError, PrecisionWarning
+
+
+class DetectorParts(nn.Module):
+    """The parts of a `FailureDetector`, and what holds them together.
+
+    Attributes:
+        extractor: from a batch to logits and features.
+        score: from these to a number for each input.
+        calibration: from that to a p-value.
+        examples: fitting and labelled inputs that explanations refer to.
+        valid_range: of logits and features; no score is trusted beyond.
+        seed: of the mixtures' initialisation.
+        widths: layer -> D; nothing before a fit.
+        n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
+        precision: of the classifier on the calibration inputs; see `Outputs.precision`.
+    """
+
+    extractor: FeatureExtractor
+    score: Score
+    calibration: Calibration
+    examples: Examples
+    valid_range: ValidRange
+
+    def __init__(
+        self, extractor: FeatureExtractor, score: Score, calibration: Calibration, alpha: float, seed: int
+    ) -> None:
+        super().__init__()
+        self.score = score
+        self.extractor = extractor
+        self.calibration = calibration
+        self.examples = Examples()
+        self.valid_range = ValidRange()
+        self.alpha = alpha
+        self.seed = seed
+        self.n_fitted = self.n_kept = 0
+        self.widths: dict[str, int] = {}
+        self.precision = ""
+        self._warned_of: set[str] = set()
+        self._n_classes = 0
+        self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
+
+    @property
+    def alpha(self) -> float:
+        """The false alarm rate on inputs like those of the calibration set; nothing is fitted again to change it.
+
+        Raises, when set:
+            ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self.calibration.target(alpha)
+        self._alpha = float(alpha)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The classifier, unchanged."""
+        return self.extractor.classifier
+
+    @property
+    def device(self) -> torch.device:
+        """Where the classifier is."""
+        tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def n_classes(self) -> int:
+        """C of the logits that it was fitted to; 0 before that."""
+        return self._n_classes
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: float32, or float64 where it was fitted to such outputs or moved to that type."""
+        return self.valid_range.largest.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert; only the classifier becomes narrower than float32."""
+        for name, module in self.named_children():
+            change = fn if name == "extractor" else at_least_float32(fn)
+            module._apply(change, recurse)
+        return self
+
+    def calibrated_in(self, precision: str) -> None:
+        """Remember the classifier's precision on the calibration inputs; see `Outputs.precision`."""
+        self.precision = precision
+        self._warned_of.clear()
+
+    def build(self, widths: dict[str, int], n_classes: int) -> None:
+        """Make room for features of these widths (layer -> D) and C classes, for `fit` or a stored state to fill."""
+        self.widths, self._n_classes = widths, n_classes
+        self.score.build(widths, len(self.extractor.views), n_classes)
+        self.valid_range.build(len(widths))
+
+    def get_extra_state(self) -> Tensor:
+        """What `load_state_dict` must know before it can make room for the tensors: JSON as bytes, (B,) uint8."""
+        return extra_state(self)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing is left to do: room is made before the parts of the detector are loaded."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        make_room_for_state(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def check_fitted(self) -> None:
+        """Raise `NotFittedError` before a fit."""
+        if not self.widths:
+            raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
+
+    def check_precision(self, outputs: Outputs) -> None:
+        """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
+        found = outputs.precision
+        if not (found and self.precision) or found == self.precision or found in self._warned_of:
+            return
+        self._warned_of.add(found)
+        warnings.warn(
+            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
+            "far as rounding leaves the scores alike; calibrate in this precision to be sure",
+            PrecisionWarning,
+            stacklevel=2,
+        )
+
+
+def _check_alpha(detector: DetectorParts, _: Any) -> None:
+    """A state's calibration scores must suffice for the alpha of the detector that takes them."""
+    detector.calibration.target(detector.alpha)

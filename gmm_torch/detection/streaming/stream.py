@@ -1,0 +1,48 @@
+"""A loader's inputs as outputs of a classifier, batch by batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.inputs import Inputs, changed, check_loader, inputs_of, labels_of
+from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.streaming.finite_check import FiniteCheck
+
+
+@torch.no_grad()
+def stream(
+    extractor: FeatureExtractor,
+    batches: Iterable[Any],
+    device: torch.device,
+    *,
+    views_of: Callable[[Inputs], tuple[str, ...]],
+    labelled: Callable[[Any], bool],
+    together: bool = False,
+) -> Iterator[Outputs]:
+    """Outputs of each batch x or (x, ...), with the keys of their inputs.
+
+    Args:
+        extractor: of a detector.
+        batches: any series of them.
+        device: where the inputs are brought to.
+        views_of: from the inputs of a batch to the views of them.
+        labelled: from a batch to whether its labels are wanted.
+        together: whether what is wrong is told in all processes, each of which has batches of its own.
+
+    Raises:
+        ValueError: no batch at all, inputs in place of batches, no labels where they are wanted; after the last batch,
+            outputs that are not finite.
+        TypeError: a batch whose inputs are no tensors.
+    """
+    check_loader(batches)
+    finite = FiniteCheck()
+    for batch in batches:
+        x = changed(inputs_of(batch), lambda value: value.to(device))
+        outputs = extractor(x, views_of(x))
+        if labelled(batch):
+            outputs = outputs._replace(labels=labels_of(batch).to(device))
+        finite.add(outputs)
+        yield outputs.with_keys_of(x)
+    finite.check(together=together)
