@@ -15,7 +15,7 @@ from typing import Any
 
 import pages
 from omegaconf import OmegaConf
-from trainers.tables import MISSING, p_value_text, percent, source_label
+from trainers.report.tables.text import MISSING, p_value_text, percent, source_label
 
 from gmm_torch.files import atomic_path
 
