@@ -29,7 +29,7 @@ from trainers.report.tables.evasion import (
     budgets,
     find_points,
 )
-from trainers.report.tables.results import BASELINE, MISSING, percent
+from trainers.report.tables.text import BASELINE, MISSING, percent
 
 RESULT = RESULTS / "adaptive.json"
 PAGE = ROOT / "docs" / "adaptive.md"

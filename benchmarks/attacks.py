@@ -22,11 +22,11 @@ from pages import RESULTS, ROOT, filled, save, table
 from gmm_torch.files import atomic_path
 from trainers.evaluation.metrics_file import read_metrics
 from trainers.main import quieten, run_task
-from trainers.report.tables.budgets import COLUMNS as BUDGET_COLUMNS
-from trainers.report.tables.budgets import budget_caption, budget_rows, epsilon_text, number
+from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
-from trainers.report.tables.corruptions import corruption_caption, corruption_rows
-from trainers.report.tables.results import BASELINE, caption, percent
+from trainers.report.tables.corruptions import corruption_table
+from trainers.report.tables.results import caption
+from trainers.report.tables.text import BASELINE, epsilon_text, number, percent
 
 PAGE = ROOT / "docs" / "attacks.md"
 RESULT = RESULTS / "attacks.json"
@@ -151,17 +151,18 @@ def document(result: Mapping[str, Any]) -> str:
     doubts = [
         f"- {name.replace('_', ' ')}: {text}." for name, texts in result["attack_doubts"].items() for text in texts
     ]
+    budgets, corruptions = budget_table(result), corruption_table(result)
     parts = [
         "**Attacks.** " + about + ".",
         table(ATTACK_COLUMNS, attack_rows(result)),
         "**Warnings of the guards**",
         "\n".join(doubts) if doubts else "None.",
         "**The same attack at growing budgets**",
-        table(BUDGET_COLUMNS, budget_rows(result)),
-        budget_caption(result) + ".",
+        table(budgets.columns, budgets.rows),
+        budgets.caption + ".",
         "**Corruptions**",
-        table(CORRUPTION_COLUMNS, corruption_rows(result)),
-        corruption_caption(result) + ".",
+        table(corruptions.columns, corruptions.rows),
+        corruptions.caption + ".",
         "**Corruptions by severity**",
         severities(result["corruptions"]),
     ]

@@ -4,8 +4,8 @@ import json
 
 from pages import ROOT, fill
 
-from trainers.report.tables.results import metrics_markdown
+from trainers.report.tables.results import results_table
 
 metrics = json.loads((ROOT / "runs" / "demo" / "metrics.json").read_text())
-fill(ROOT / "README.md", "demo", metrics_markdown(metrics).strip())
+fill(ROOT / "README.md", "demo", results_table(metrics).markdown().strip())
 print("README.md: table written")

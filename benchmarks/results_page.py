@@ -17,7 +17,7 @@ import pages
 from omegaconf import OmegaConf
 
 from gmm_torch.files import atomic_path
-from trainers.report.tables.results import MISSING, p_value_text, percent, source_label
+from trainers.report.tables.text import MISSING, p_value_text, percent, source_label
 
 RESULT = pages.RESULTS / "paper.json"
 PAGE = pages.ROOT / "docs" / "results.md"

@@ -11,6 +11,10 @@ from trainers.report.tables.jobs import Setting, Summary
 from trainers.report.template import write_page
 
 ACCURACY = "test accuracy"
+LEAD = (
+    "Every number is a mean over the seeds of a setting, with the standard deviation where there are several. The "
+    "AUROC tells how well the score separates failures of a kind from good inputs."
+)
 MOST = 40  # settings that a figure can show
 
 
@@ -34,7 +38,8 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
     write_page(
         "compare.html.j2",
         path,
-        title=title,
+        title=f"{title}: comparison",
+        sentences=[LEAD],
         headline=f"{len(summary.jobs)} runs, {len(found)} settings",
         columns=columns,
         rows=[(setting.name, len(setting.seeds), _cells(setting, found)) for setting in found],

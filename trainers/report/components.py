@@ -12,8 +12,8 @@ from gmm_torch.testing.homogeneity import homogeneity
 from trainers.evaluation.components import Components
 from trainers.evaluation.record import Records
 from trainers.report.evaluation import Evaluation
-from trainers.report.gallery import Tile, tile
-from trainers.report.tables.results import MISSING, p_value_text, percent
+from trainers.report.gallery import Tile, gallery_rows, tile
+from trainers.report.tables.text import MISSING, p_value_text, percent
 
 N_SHEETS = 6  # components of a mixture whose images are shown, those with the highest error rates
 N_WRONG, N_RIGHT = 6, 6  # images of a sheet
@@ -72,6 +72,14 @@ def sheet_rows(records: Records, components: Components) -> dict[int, dict[str, 
             right = right[np.lexsort((right, -records.score[right]))]
             chosen[summary.component] = {"wrong": missed[:N_WRONG].tolist(), "right": right[:N_RIGHT].tolist()}
     return chosen
+
+
+def shown_rows(records: Records, components: Mapping[str, Components] | None = None) -> set[int]:
+    """The records whose images the page shows: galleries, explanations and sheets of components."""
+    found = {row for ends in gallery_rows(records).values() for chosen in ends.values() for row in chosen}
+    for each in (components or {}).values():
+        found |= {row for kinds in sheet_rows(records, each).values() for chosen in kinds.values() for row in chosen}
+    return found
 
 
 def sections(evaluation: Evaluation) -> list[Section]:

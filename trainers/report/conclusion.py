@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainers.report.tables.results import BASELINE, percent, source_label, winner
+from trainers.report.tables.text import of_softmax, percent, source_label, winner
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
@@ -45,8 +45,8 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
 
 
 def _comparison(measured: Mapping[str, Any]) -> str:
-    softmax = {name: s["baselines"].get(BASELINE, {}).get("auroc") for name, s in measured.items()}
-    compared = [name for name in measured if softmax[name] is not None]
+    softmax = {name: value for name, s in measured.items() if (value := of_softmax(s)) is not None}
+    compared = list(softmax)
     if not compared:
         return ""
     worse = [name for name in compared if winner(measured[name]["auroc"], softmax[name]) < 0]

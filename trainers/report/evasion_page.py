@@ -15,17 +15,18 @@ from trainers.report.tables.evasion import (
     STATIC,
     UNDEFENDED,
     attack_label,
-    auroc_row,
     budget_label,
-    budgets,
-    caption,
     defence_label,
-    evasion_rows,
+    evasion_table,
     find_points,
 )
-from trainers.report.tables.results import BASELINE, percent
+from trainers.report.tables.text import BASELINE, percent
 from trainers.report.template import write_page
 
+LEAD = (
+    "The attacker knows classifier, detector and threshold, follows the gradients of both through every view, and wins "
+    "with an image that the classifier gets wrong and the detector accepts."
+)
 MAJORITY = 0.5  # evasion rate from which the headline speaks of most images
 
 
@@ -60,14 +61,12 @@ def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path
     write_page(
         "evasion.html.j2",
         path,
-        title=metrics["title"],
+        title=f"{metrics['title']}: adaptive attacks",
         headline=headline(metrics),
+        sentences=[LEAD],
         heading=heading,
         figure=inline_svg(evasion(curves), "evasion", heading),
-        budgets=[budget_label(epsilon) for epsilon in budgets(metrics)],
-        rows=evasion_rows(metrics),
-        auroc=auroc_row(metrics),
-        caption=caption(metrics),
+        table=evasion_table(metrics),
         unrestricted=[
             (attack_label(curve), defence_label(curve["defence"]), percent(curve["unrestricted"]))
             for curve in found["curves"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainers.evaluation.record import TEST, Records
 from trainers.report.evaluation import Evaluation
-from trainers.report.tables.results import source_label
+from trainers.report.tables.text import source_label
 
 N_TEST = 12
 N_FAILURE = 6

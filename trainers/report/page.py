@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.report.budgets import budget_panels, diagnostic_lines
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
+from trainers.report.curves import budget_curves, severity_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
@@ -22,35 +22,12 @@ from trainers.report.figures.roc import roc
 from trainers.report.figures.score_histograms import Group, score_histograms
 from trainers.report.figures.style import CORRECT, OURS, source_colour
 from trainers.report.gallery import galleries
-from trainers.report.panel import Panel, panel
 from trainers.report.reasons import reasons
-from trainers.report.severities import severity_panels
+from trainers.report.svg import Panel, panel
 from trainers.report.tables.attacks import every_attack_line
-from trainers.report.tables.budgets import COLUMNS as BUDGET_COLUMNS
-from trainers.report.tables.budgets import budget_caption, budget_rows
-from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
-from trainers.report.tables.corruptions import corruption_caption, corruption_rows
-from trainers.report.tables.results import BASELINE, MISSING, caption, p_value_text, percent, source_label, winner
+from trainers.report.tables.results import caption
+from trainers.report.tables.text import BASELINE, MISSING, of_softmax, p_value_text, percent, source_label
 from trainers.report.template import write_page
-
-
-class Line(NamedTuple):
-    """One source in the results table, as text."""
-
-    label: str
-    n: int
-    auroc: str
-    interval: str
-    softmax_auroc: str
-    winner: int
-    aupr_in: str
-    aupr_out: str
-    fpr: str
-    softmax_fpr: str
-    refused: str
-    mann_whitney: str
-    ks: str
-    reason: str
 
 
 def write_report(evaluation: Evaluation, path: Path | str) -> None:
@@ -63,23 +40,25 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
     Raises:
         ValueError: if an image that the galleries show is missing.
     """
+    conclusion = conclude(evaluation.metrics)
     write_page(
         "report.html.j2",
         path,
         title=evaluation.title,
-        conclusion=conclude(evaluation.metrics),
+        headline=conclusion.headline,
+        sentences=conclusion.sentences,
         cards=_cards(evaluation),
         alpha=f"{evaluation.alpha:g}",
-        lines=_lines(evaluation),
+        results=_results(evaluation),
         every_attack=every_attack_line(evaluation.metrics),
         caption=caption(evaluation.metrics),
         scores=_scores(evaluation),
         p_values=_p_values(evaluation),
         class_alarms=_class_alarms(evaluation),
         rocs=_rocs(evaluation),
-        diagnostics=diagnostic_lines(evaluation.metrics),
-        budgets=_budgets(evaluation.metrics),
-        corruptions=_corruptions(evaluation.metrics),
+        diagnostics=evaluation.metrics.get("attack_doubts", {}),
+        budgets=budget_curves(evaluation.metrics),
+        corruptions=severity_curves(evaluation.metrics),
         selection=_selection(evaluation),
         error_rate=_error_rate(evaluation),
         mixture=_mixture(evaluation),
@@ -92,52 +71,13 @@ def write_report(evaluation: Evaluation, path: Path | str) -> None:
     )
 
 
-class Curves(NamedTuple):
-    """Figures and the table of the same numbers."""
-
-    panels: list[Panel]
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    caption: str
-
-
-def _budgets(metrics: Mapping[str, Any]) -> Curves | None:
-    if not metrics.get("sweeps"):
-        return None
-    return Curves(budget_panels(metrics), BUDGET_COLUMNS, budget_rows(metrics), budget_caption(metrics))
-
-
-def _corruptions(metrics: Mapping[str, Any]) -> Curves | None:
-    if not metrics.get("corruptions"):
-        return None
-    return Curves(severity_panels(metrics), CORRUPTION_COLUMNS, corruption_rows(metrics), corruption_caption(metrics))
-
-
-def _lines(evaluation: Evaluation) -> list[Line]:
-    lines = []
+def _results(evaluation: Evaluation) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """Of each source: its name, its metrics, and the share of its failures that is refused."""
+    rows = []
     for name, source in evaluation.metrics["sources"].items():
-        softmax = source["baselines"].get(BASELINE, {})
-        effect = source.get("effect_size")
-        refused = ~evaluation.column("accept", evaluation.records.failures(name)).astype(bool)
-        lines.append(
-            Line(
-                label=source_label(name),
-                n=source["n"],
-                auroc=percent(source["auroc"]),
-                interval="–".join(percent(end) for end in effect["interval"]) if effect else "",
-                softmax_auroc=percent(softmax.get("auroc")),
-                winner=winner(source["auroc"], softmax.get("auroc")),
-                aupr_in=percent(source["aupr_in"]),
-                aupr_out=percent(source["aupr_out"]),
-                fpr=percent(source["fpr_at_95_tpr"]),
-                softmax_fpr=percent(softmax.get("fpr_at_95_tpr")),
-                refused=percent(float(refused.mean()) if len(refused) else None),
-                mann_whitney=p_value_text(source.get("mann_whitney_p_holm")),
-                ks=p_value_text(source.get("ks_p_holm")),
-                reason=source.get("reason", ""),
-            )
-        )
-    return lines
+        accept = evaluation.column("accept", evaluation.records.failures(name))
+        rows.append((name, source, 1 - float(accept.mean()) if len(accept) else None))
+    return rows
 
 
 def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
@@ -154,8 +94,7 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     ]
     if measured:
         ours = [s["auroc"] for s in measured.values()]
-        softmax = [s["baselines"].get(BASELINE, {}).get("auroc") for s in measured.values()]
-        known = [value for value in softmax if value is not None]
+        known = [value for s in measured.values() if (value := of_softmax(s)) is not None]
         mean_softmax = float(np.mean(known)) if known else None
         weakest = min(measured, key=lambda name: measured[name]["auroc"])
         cards += [
@@ -242,8 +181,7 @@ def _rocs(evaluation: Evaluation) -> list[Panel]:
         if not (good.any() and failures.any()):
             continue
         source = evaluation.metrics["sources"][name]
-        softmax = source["baselines"].get(BASELINE, {}).get("auroc")
-        note = f"AUROC {percent(source['auroc'])}, softmax {percent(softmax)}"
+        note = f"AUROC {percent(source['auroc'])}, softmax {percent(of_softmax(source))}"
         column: Callable[..., Any] = evaluation.column
         figure = roc(
             (column("score", good), column("score", failures)),

@@ -11,7 +11,7 @@ from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExp
 from trainers.evaluation.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
-from trainers.report.tables.results import percent, source_label
+from trainers.report.tables.text import percent, source_label
 from trainers.report.words import class_name, in_words
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source

@@ -12,8 +12,8 @@ from trainers.evaluation.verdict_summary import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.style import OURS
 from trainers.report.gallery import Tile, data_uri
-from trainers.report.panel import Panel, panel
 from trainers.report.reasons import Reason, reason_of
+from trainers.report.svg import Panel, panel
 from trainers.report.template import write_page
 
 

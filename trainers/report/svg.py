@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import NamedTuple
 
 from markupsafe import Markup
 from matplotlib import rc_context
@@ -36,3 +37,16 @@ def inline_svg(figure: Figure, key: str, description: str) -> Markup:
     assert box is not None  # Matplotlib's SVG writer always gives one
     head = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box[0]), description)
     return head + Markup(svg[svg.index(">") + 1 :])
+
+
+class Panel(NamedTuple):
+    """A figure with its heading and a line below."""
+
+    heading: str
+    note: str
+    svg: Markup
+
+
+def panel(key: str, heading: str, note: str, figure: Figure) -> Panel:
+    """A figure with its heading and a line below; `key` is unique in the page."""
+    return Panel(heading, note, inline_svg(figure, key, f"{heading}. {note}".strip()))

@@ -7,6 +7,7 @@ import jinja2
 from markupsafe import Markup
 
 from gmm_torch.files import atomic_path
+from trainers.report.tables.text import of_softmax, p_value_text, percent, source_label, winner
 
 HERE = Path(__file__).parent
 
@@ -26,6 +27,8 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {each.__name__: each for each in (percent, p_value_text, source_label)}
+    environment.globals |= {"winner": winner, "of_softmax": of_softmax}
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     page = environment.get_template(template).render(css=css, **content)
     with atomic_path(path) as temporary:

@@ -34,7 +34,7 @@ from trainers.evaluation.predict import predict
 from trainers.evaluation.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
-from trainers.report.tables.results import BASELINE
+from trainers.report.tables.text import BASELINE
 from trainers.run.folder import begin_stage
 from trainers.run.need import need
 from trainers.run.run import Run
@@ -140,7 +140,7 @@ def adaptive(
     for curve in curves:
         warn(f"{curve.attack} on {curve.defence}", notes.get((curve.attack, curve.defence), []))
     console = Console(width=None if sys.stdout.isatty() else 220)  # a file or a pipe has room for every column
-    console.print(evasion_table(metrics))
+    console.print(evasion_table(metrics).terminal())
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 

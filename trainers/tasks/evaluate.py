@@ -25,11 +25,11 @@ from trainers.evaluation.record import TEST, Records
 from trainers.evaluation.score_file import write_scores
 from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.report.tables.attacks import attack_table
-from trainers.report.tables.benchmark import FILE, benchmark_markdown, benchmark_table, group_averages
+from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
 from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
-from trainers.report.tables.results import metrics_table
+from trainers.report.tables.results import results_table
 from trainers.run.folder import begin_stage
 from trainers.run.need import need
 from trainers.run.run import Run
@@ -94,17 +94,18 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     )
     write_report(evaluation, run.folder / "report.html")
     console = Console()
-    console.print(metrics_table(metrics))
-    console.print(error_table(metrics))
+    tables = [results_table(metrics), error_table(metrics)]
     if benchmark is not None:
-        console.print(benchmark_table(metrics, benchmark))
+        tables.append(benchmark_table(metrics, benchmark))
         with atomic_path(run.folder / FILE) as temporary:
-            temporary.write_text(benchmark_markdown(metrics, benchmark), encoding="utf-8")
+            temporary.write_text(tables[-1].markdown(), encoding="utf-8")
     if results:
-        console.print(attack_table(metrics))
+        tables.append(attack_table(metrics))
     if metrics["sweeps"]:
-        console.print(budget_table(metrics))
+        tables.append(budget_table(metrics))
     if metrics["corruptions"]:
-        console.print(corruption_table(metrics))
+        tables.append(corruption_table(metrics))
+    for table in tables:
+        console.print(table.terminal())
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
     return metrics

@@ -17,7 +17,7 @@ def summarize(cfg: DictConfig, folder: Path) -> None:
     # A file or a pipe has room for every column.
     console = Console(width=None if sys.stdout.isatty() else 220)
     summary = gather_runs(cfg.input)
-    console.print(summary.table())
+    console.print(summary.table().terminal())
     page = Path(cfg.input) / "compare.html"
     write_comparison(summary, cfg.title, page)
     console.print(f"page: {page}", soft_wrap=True)

@@ -7,7 +7,8 @@ from tests.trainers.attacks.test_diagnostics import _result
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.attacks import ATTACK_FACTS, attack_facts, verdict_facts
 from trainers.evaluation.budgets import budget_metrics
-from trainers.report.tables.budgets import budget_rows, budget_table, epsilon_text, number
+from trainers.report.tables.budgets import budget_table
+from trainers.report.tables.text import epsilon_text, number
 
 
 def test_facts_are_those_of_the_attack():
@@ -49,10 +50,10 @@ def test_the_table_of_a_curve_has_one_row_a_budget():
         "n_attacked": 8,
     }  # fmt: skip
     metrics = {"sweeps": {"pgd_sweep": [point, {**point, "epsilon": 0.3}]}}
-    rows = budget_rows(metrics)
+    rows = budget_table(metrics).rows
     assert rows[0] == ("pgd sweep", "2/255", "50.0", "0.0078", "–", "0.012", "90.0", "–", "25.0", "37.5")
     assert rows[1][1] == "0.3"
-    assert budget_table(metrics).row_count == 2
+    assert budget_table(metrics).terminal().row_count == 2
 
 
 def test_budgets_in_words():

@@ -4,7 +4,7 @@ import torch
 
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.corruptions import severity_metrics
-from trainers.report.tables.corruptions import corruption_caption, corruption_rows, corruption_table, mean
+from trainers.report.tables.corruptions import corruption_table, mean
 
 SCORES = torch.tensor([1.0, 2.0, 3.0, 4.0])
 WRONG = torch.tensor([True, True, False, False])
@@ -41,10 +41,10 @@ def test_the_table_has_means_over_severities_with_a_value():
     nothing = torch.zeros(4, dtype=torch.bool)
     kinds = {"motion_blur": [measured(1), measured(2, accept=nothing)]}
     metrics = {"corruptions": {"clean": measured(0, wrong=nothing), "kinds": kinds}}
-    assert corruption_rows(metrics) == [
+    assert corruption_table(metrics).rows == [
         ("none", "0.0", "75.0", "0.0", "–", "–", "–"),
         ("motion blur", "50.0", "37.5", "33.3", "75.0", "100.0", "0.0"),
     ]
-    assert corruption_table(metrics).row_count == 2
-    assert "the same 4 test images" in corruption_caption(metrics)
+    assert corruption_table(metrics).terminal().row_count == 2
+    assert "the same 4 test images" in corruption_table(metrics).caption
     assert mean([None]) is None

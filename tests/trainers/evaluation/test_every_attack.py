@@ -11,7 +11,7 @@ from tests.trainers.attacks.test_diagnostics import _result
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import detection_metrics
 from trainers.evaluation.every_attack import every_attack_metrics
-from trainers.report.tables.attacks import attack_rows, attack_table, every_attack_line
+from trainers.report.tables.attacks import attack_table, every_attack_line
 
 
 def together(results, scores, accept, good=(0.0, 1.0)):
@@ -76,11 +76,11 @@ def test_the_table_has_a_row_an_attack_and_one_for_all():
     each = {"n_attacked": 100, "n": 40, "refusal_rate": 0.75, "evasion_rate": 0.1, "auroc": 0.9, "baselines": {}}
     together = {**each, "attacks": ["cw_l2", "pgd"], "n": 50, "refusal_rate": 0.5, "auroc": 0.8}
     metrics = {"sources": {"errors": {}, "adversarial/cw_l2": each, "adversarial/pgd": each}, "every_attack": together}
-    assert attack_rows(metrics)[0] == ("cw l2 attack", "100", "40", "75.0", "10.0", "90.0", "–")
-    assert attack_rows(metrics)[2] == ("every attack", "100", "50", "50.0", "10.0", "80.0", "–")
+    assert attack_table(metrics).rows[0] == ("cw l2 attack", "100", "40", "75.0", "10.0", "90.0", "–")
+    assert attack_table(metrics).rows[2] == ("every attack", "100", "50", "50.0", "10.0", "80.0", "–")
     assert "Of 100 images that every attack (cw l2, pgd) was tried on, 50 change class" in every_attack_line(metrics)
     assert "50.0 % of these are refused under each attack" in every_attack_line(metrics)
     assert every_attack_line(metrics | {"every_attack": {}}) == ""
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(attack_table(metrics))
+    console.print(attack_table(metrics).terminal())
     assert "every attack" in console.export_text()

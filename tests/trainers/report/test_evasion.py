@@ -8,7 +8,7 @@ from rich.console import Console
 from trainers.attacks.adaptive.curve import Curve, union
 from trainers.report.evasion_page import Pair, headline, write_evasion_report
 from trainers.report.figures.evasion import evasion
-from trainers.report.tables.evasion import caption, evasion_rows, evasion_table
+from trainers.report.tables.evasion import evasion_table
 
 EPSILONS = (1 / 255, 2 / 255, 8 / 255)
 
@@ -70,13 +70,13 @@ def test_the_headline_never_claims_more_than_the_curve():
 
 def test_the_table_has_a_row_a_curve_and_the_auroc():
     console = Console(width=400, record=True, file=io.StringIO())
-    console.print(evasion_table(metrics()))
+    console.print(evasion_table(metrics()).terminal())
     text = console.export_text()
     assert "87.5" in text
-    assert "false alarms of combined 4.0 %" in caption(metrics())
-    rows = evasion_rows(metrics())
-    assert [row.defence for row in rows] == ["no detector", "combined", "combined", "combined", "largest softmax"]
-    assert rows[2].cells == ["10.0", "50.0", "100.0"]
+    assert "false alarms of combined 4.0 %" in evasion_table(metrics()).caption
+    rows = evasion_table(metrics()).rows
+    assert [row[0] for row in rows[:-1]] == ["no detector", *["combined"] * 3, "largest softmax"]
+    assert rows[2][2:] == ("10.0", "50.0", "100.0")
 
 
 def test_the_figure_draws_each_curve_in_per_cent_over_budgets():

@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trainers.report.figures.style import ADVERSARIAL, CORRECT, INK, OURS, SOFTMAX, WIDE, legend_below, new_axes
-from trainers.report.tables.budgets import epsilon_text
-from trainers.report.tables.results import BASELINE
+from trainers.report.tables.text import epsilon_text, of_softmax
 
 
 def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
@@ -25,7 +24,7 @@ def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
         ("evaded: wrong, accepted", [point["evasion_rate"] for point in points], INK, "solid"),
         ("refused of successes", [point["refusal_rate"] for point in points], CORRECT, dotted),
         ("AUROC, ours", [point["auroc"] for point in points], OURS, dashed),
-        ("AUROC, softmax", [point["baselines"].get(BASELINE, {}).get("auroc") for point in points], SOFTMAX, dashed),
+        ("AUROC, softmax", [of_softmax(point) for point in points], SOFTMAX, dashed),
     ]
     for label, values, colour, line in curves:
         heights = 100 * np.array(values, dtype=float)  # None becomes NaN, which is not drawn

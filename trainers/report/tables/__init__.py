@@ -1,1 +1,1 @@
-"""Tables in words and figures, for the terminal and for Markdown; one file = one table."""
+"""One file = one table; `format.py` writes each for the terminal, for Markdown and for pages."""

@@ -1,11 +1,10 @@
-"""Attacks at the operating point, in words and figures: for the terminal."""
+"""What attacks do to the classifier, and what the detector makes of it at its own threshold."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from trainers.report.tables.results import BASELINE, percent, source_label
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.text import of_softmax, percent, source_label
 
 COLUMNS = ("attack", "images", "changed", "refused", "evaded", "AUROC", "softmax")
 EVERY = "every attack"
@@ -17,22 +16,12 @@ CAPTION = (
 )
 
 
-def attack_table(metrics: Mapping[str, Any]) -> Table:
-    """The table for the terminal, one row an attack, and one for all of them together."""
-    table = Table(caption=CAPTION, caption_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=True)
-    for row in attack_rows(metrics):
-        table.add_row(*row)
-    return table
-
-
-def attack_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The cells of the table."""
+def attack_table(metrics: Mapping[str, Any]) -> TextTable:
+    """A row an attack, and one for all of them together."""
     sources = {source_label(name): each for name, each in metrics["sources"].items() if name.startswith("adversarial/")}
     if together := metrics.get("every_attack"):
         sources[EVERY] = together
-    return [
+    rows = [
         (
             label,
             str(each["n_attacked"]),
@@ -40,10 +29,11 @@ def attack_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
             percent(each["refusal_rate"]),
             percent(each["evasion_rate"]),
             percent(each["auroc"]),
-            percent(each["baselines"].get(BASELINE, {}).get("auroc")),
+            percent(of_softmax(each)),
         )
         for label, each in sources.items()
     ]
+    return TextTable(COLUMNS, rows, CAPTION, wraps=False)
 
 
 def every_attack_line(metrics: Mapping[str, Any]) -> str:
@@ -56,5 +46,5 @@ def every_attack_line(metrics: Mapping[str, Any]) -> str:
         f"Of {together['n_attacked']} images that every attack ({names}) was tried on, {together['n']} change class "
         f"under at least one. {percent(together['refusal_rate'])} % of these are refused under each attack that "
         f"changes them; AUROC of the most typical one of each {percent(together['auroc'])}, softmax "
-        f"{percent(together['baselines'].get(BASELINE, {}).get('auroc'))}."
+        f"{percent(of_softmax(together))}."
     )

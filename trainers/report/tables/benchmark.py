@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from trainers.report.tables.results import BASELINE, n_test_images, percent
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.results import n_test_images
+from trainers.report.tables.text import BASELINE, percent
 
 GROUPS = ("near", "far")
 COLUMNS = ("method", "near-OOD", "far-OOD", "measured by")
@@ -52,32 +51,16 @@ def check_benchmark(benchmark: Mapping[str, Any], ood: Sequence[str]) -> None:
         )
 
 
-def _rows(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def benchmark_table(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> TextTable:
+    """Ours, then the published methods, the best first; AUROC in per cent."""
     found = metrics["benchmark"]
-    ours = [
+    rows = [
         (label, *(percent(found[group][name], 2) for group in GROUPS), "this run")
         for label, name in (("gmm_torch", "auroc"), ("max softmax", BASELINE))
     ]
-    published = sorted(benchmark["published"].items(), key=lambda item: -sum(item[1]))
-    return [*ours, *((name, *(f"{value:.2f}" for value in values), "OpenOOD") for name, values in published)]
-
-
-def benchmark_table(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> Table:
-    """For the terminal; AUROC in per cent."""
-    table = Table(caption=benchmark_caption(metrics, benchmark), caption_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in COLUMNS[1:3] else "left")
-    for i, row in enumerate(_rows(metrics, benchmark)):
-        table.add_row(*(Text(cell) for cell in row), style="bold" if i == 0 else "", end_section=i == 1)
-    return table
-
-
-def benchmark_markdown(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:
-    """The same as Markdown, with its caption below."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | --- |"]
-    for i, (name, *cells) in enumerate(_rows(metrics, benchmark)):
-        lines.append(f"| {f'**{name}**' if i == 0 else name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", benchmark_caption(metrics, benchmark), ""])
+    for name, values in sorted(benchmark["published"].items(), key=lambda item: -sum(item[1])):
+        rows.append((name, *(f"{value:.2f}" for value in values), "OpenOOD"))
+    return TextTable(COLUMNS, rows, benchmark_caption(metrics, benchmark), bold={(0, 0)}, sections=(1,))
 
 
 def benchmark_caption(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:

@@ -1,47 +1,31 @@
-"""Corrupted test images, in words and figures: for the terminal and for Markdown."""
+"""Corrupted test images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from trainers.report.tables.results import BASELINE, percent
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.text import of_softmax, percent
 
 COLUMNS = ("corruption", "wrong", "accepted", "wrong of accepted", "wrong refused", "AUROC", "softmax AUROC")
 
 
-def corruption_table(metrics: Mapping[str, Any]) -> Table:
-    """The table for the terminal, one row a corruption."""
-    table = Table(caption=corruption_caption(metrics), caption_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "corruption" else "right", no_wrap=column == "corruption")
-    for row in corruption_rows(metrics):
-        table.add_row(*row)
-    return table
-
-
-def corruption_caption(metrics: Mapping[str, Any]) -> str:
-    """What the numbers rest on."""
-    n = metrics["corruptions"]["clean"]["n"]
-    return (
-        f"in %, the mean over five severities; the same {n} test images in every row; wrong: error rate, wrong of "
-        "accepted: that of the accepted images, wrong refused: the share of the errors that is refused; AUROC of the "
-        "errors among them"
-    )
-
-
-def corruption_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The cells of the table, the clean images first."""
+def corruption_table(metrics: Mapping[str, Any]) -> TextTable:
+    """A row a corruption, the clean images first."""
     found = metrics["corruptions"]
-    rows = [("none", *_means([found["clean"]]))]
-    return rows + [(name.replace("_", " "), *_means(points)) for name, points in found["kinds"].items()]
+    kinds = {"none": [found["clean"]], **found["kinds"]}
+    caption = (
+        f"in %, the mean over five severities; the same {found['clean']['n']} test images in every row; wrong: error "
+        "rate, wrong of accepted: that of the accepted images, wrong refused: the share of the errors that is refused; "
+        "AUROC of the errors among them"
+    )
+    return TextTable(COLUMNS, [(name.replace("_", " "), *_means(points)) for name, points in kinds.items()], caption)
 
 
 def _means(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     columns: list[list[float | None]] = [
         [point[key] for point in points] for key in ("error_rate", "coverage", "risk", "refusal_rate", "auroc")
     ]
-    columns.append([point["baselines"].get(BASELINE, {}).get("auroc") for point in points])
+    columns.append([of_softmax(point) for point in points])
     return tuple(percent(mean(values)) for values in columns)
 
 

@@ -1,30 +1,12 @@
-"""The evasion curves of a run in words and figures."""
+"""Evasion of the detector by attacks that know it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from rich.table import Table
-
-from trainers.report.tables.results import BASELINE, MISSING, percent
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.text import BASELINE, MISSING, percent
 
 UNDEFENDED, STATIC, BEST = "none", "pgd", "any"
-
-
-class Row(NamedTuple):
-    """One curve: what is attacked, by what, and a cell for each budget."""
-
-    defence: str
-    attack: str
-    cells: list[str]
-
-
-def evasion_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """One a curve; cells in per cent, those that decide about a defence with their interval."""
-    rows = []
-    for curve in metrics["evasion"]["curves"]:
-        cells = [_cell(point, curve["attack"] == BEST) for point in curve["points"]]
-        rows.append(Row(defence_label(curve["defence"]), attack_label(curve), cells))
-    return rows
 
 
 def auroc_row(metrics: Mapping[str, Any]) -> list[str]:
@@ -63,18 +45,16 @@ def find_points(metrics: Mapping[str, Any], defence: str, attack: str) -> Sequen
     return []
 
 
-def evasion_table(metrics: Mapping[str, Any]) -> Table:
-    """For the terminal: wrong and accepted images in per cent, by budget."""
-    table = Table(caption=caption(metrics), caption_justify="left")
-    for column in ("defence", "attack"):
-        table.add_column(column, no_wrap=True)
-    for epsilon in budgets(metrics):
-        table.add_column(budget_label(epsilon), justify="right")
-    for row in evasion_rows(metrics):
-        table.add_row(row.defence, row.attack, *row.cells)
-    table.add_section()
-    table.add_row("AUROC", "pgd, not knowing it", *auroc_row(metrics))
-    return table
+def evasion_table(metrics: Mapping[str, Any]) -> TextTable:
+    """A row a curve: wrong and accepted images in per cent, by budget; the AUROC of the detector below."""
+    rows = []
+    for curve in metrics["evasion"]["curves"]:
+        cells = [_cell(point, curve["attack"] == BEST) for point in curve["points"]]
+        rows.append((defence_label(curve["defence"]), attack_label(curve), *cells))
+    n = len(rows)
+    rows.append(("AUROC", "pgd, not knowing it", *auroc_row(metrics)))
+    columns = ("defence", "attack", *map(budget_label, budgets(metrics)))
+    return TextTable(columns, rows, caption(metrics), left=2, sections=(n - 1,))
 
 
 def caption(metrics: Mapping[str, Any]) -> str:

@@ -3,20 +3,20 @@
 import csv
 import io
 import json
-import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from rich.table import Table
-from rich.text import Text
 
 from gmm_torch.files import atomic_path
 from trainers.report.tables.benchmark import GROUPS
-from trainers.report.tables.results import BASELINE, MISSING, n_test_images, percent, source_label
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.results import n_test_images
+from trainers.report.tables.text import BASELINE, MISSING, percent, source_label
 
 METRICS = "metrics.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -49,6 +49,7 @@ class Setting(NamedTuple):
 
     name: str
     seeds: list[str]
+    overrides: Mapping[str, str]
     numbers: Mapping[str, Spread]
     baselines: Mapping[str, Spread]
 
@@ -59,13 +60,11 @@ class Summary:
 
     Args:
         jobs: one per metrics.json, in the order of their folders.
-        statistics: "mean" and "std" (n - 1 in the denominator) of jobs that differ by their seed alone.
         unfinished: folders of jobs without a metrics.json.
         facts: what all jobs have in common: images, device, versions.
     """
 
     jobs: list[Job]
-    statistics: list[Job] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
 
@@ -91,18 +90,34 @@ class Summary:
     @property
     def settings(self) -> list[Setting]:
         """Jobs that differ by their seed alone, taken together, in the order of the first of each."""
-        settings = []
-        for group in _by_overrides(self.jobs):
-            words = [group[0].overrides.get(key, "") for key in self._overrides]
-            settings.append(
-                Setting(
-                    " ".join(word for word in words if word) or group[0].name,
-                    [job.seed for job in group],
-                    {key: _spread([job.numbers.get(key) for job in group]) for key in self._numbers},
-                    {key: _spread([job.baselines.get(key) for job in group]) for key in self._baselines},
-                )
+        groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+        for job in self.jobs:
+            groups.setdefault(tuple(sorted(job.overrides.items())), []).append(job)
+        return [
+            Setting(
+                " ".join(word for key in self._overrides if (word := group[0].overrides.get(key))) or group[0].name,
+                [job.seed for job in group],
+                group[0].overrides,
+                {key: _spread([job.numbers.get(key) for job in group]) for key in self._numbers},
+                {key: _spread([job.baselines.get(key) for job in group]) for key in self._baselines},
             )
-        return settings
+            for group in groups.values()
+        ]
+
+    @property
+    def statistics(self) -> list[Job]:
+        """Mean and standard deviation (n - 1 in the denominator) of each setting with several seeds, as rows."""
+        return [
+            Job(
+                name,
+                setting.overrides,
+                f"{len(setting.seeds)} seeds",
+                *({key: spread[i] for key, spread in each.items()} for each in (setting.numbers, setting.baselines)),
+            )
+            for setting in self.settings
+            if len(set(setting.seeds)) > 1
+            for i, name in enumerate(("mean", "std"))
+        ]
 
     def csv(self) -> str:
         """All rows, numbers as shares in full precision, empty where there is none."""
@@ -115,12 +130,17 @@ class Summary:
             writer.writerow([*self._words(job), *("" if value is None else value for value in numbers)])
         return stream.getvalue()
 
-    def markdown(self) -> str:
+    def table(self) -> TextTable:
         """All rows, numbers in per cent."""
-        rows = [self.header, *(self._cells(job) for job in [*self.jobs, *self.statistics])]
-        lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
-        lines.insert(1, f"|{' --- |' * len(self.header)}")
-        return "\n".join([*lines, "", self.caption, ""])
+        rows = [*self.jobs, *self.statistics]
+        cells = [
+            [*(word or MISSING for word in self._words(job)), *(percent(job.numbers.get(key)) for key in self._numbers)]
+            for job in rows
+        ]
+        n, width = len(self.jobs), len(self.header)
+        bold = {(i, 0) for i in range(n, len(rows), 2)}  # the means
+        left = width - len(self._numbers)
+        return TextTable(self.header, cells, self.caption, left=left, bold=bold, sections=(n - 1,))
 
     def latex(self) -> str:
         """One row a setting, mean and standard deviation over its seeds in per cent, for the package booktabs."""
@@ -145,18 +165,6 @@ class Summary:
             ]
         )
 
-    def table(self) -> Table:
-        """The same for the terminal."""
-        table = Table(caption=self.caption, caption_justify="left")
-        for column in self.header:
-            table.add_column(column, justify="right" if column in self._numbers else "left")
-        for job in self.jobs:
-            table.add_row(*(Text(cell) for cell in self._cells(job)))
-        table.add_section()
-        for job in self.statistics:
-            table.add_row(*(Text(cell) for cell in self._cells(job)), style="bold" if job.name == "mean" else "")
-        return table
-
     @property
     def caption(self) -> str:
         """What the numbers are, and which jobs left none."""
@@ -168,10 +176,6 @@ class Summary:
     def _words(self, job: Job) -> list[str]:
         return [job.name, *(job.overrides.get(key, "") for key in self._overrides), job.seed]
 
-    def _cells(self, job: Job) -> list[str]:
-        words = [word or MISSING for word in self._words(job)]
-        return [*words, *(percent(job.numbers.get(key)) for key in self._numbers)]
-
 
 def summarize(folder: Path | str) -> Summary:
     """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex and compare.html into it.
@@ -180,7 +184,7 @@ def summarize(folder: Path | str) -> Summary:
         folder: of a sweep (multirun/<date>/<time>) or of single runs.
 
     Returns:
-        the table; print its `table()` with rich.
+        the table; print its `table().terminal()` with rich.
 
     Raises:
         FileNotFoundError: if there is no metrics.json below the folder.
@@ -197,8 +201,8 @@ def summarize(folder: Path | str) -> Summary:
     unfinished = sorted(str(path.relative_to(folder)) for path in started - set(found))
     read = {path: _read(path) for path in found}
     jobs = sorted((_job(path, folder, metrics) for path, metrics in read.items()), key=lambda job: _natural(job.name))
-    summary = Summary(jobs, _statistics(jobs), unfinished, _facts(list(read.values())))
-    texts = {"summary.csv": summary.csv(), "summary.md": summary.markdown(), "summary.tex": summary.latex()}
+    summary = Summary(jobs, unfinished, _facts(list(read.values())))
+    texts = {"summary.csv": summary.csv(), "summary.md": summary.table().markdown(), "summary.tex": summary.latex()}
     for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -281,49 +285,16 @@ def _overrides(path: Path) -> dict[str, str]:
     return {key.lstrip("+~"): value for key, _, value in pairs}
 
 
-def _by_overrides(jobs: Sequence[Job]) -> list[list[Job]]:
-    groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(tuple(sorted(job.overrides.items())), []).append(job)
-    return list(groups.values())
-
-
-def _statistics(jobs: list[Job]) -> list[Job]:
-    found = []
-    for group in _by_overrides(jobs):
-        if len({job.seed for job in group}) < 2:
-            continue
-        for name, statistic in (("mean", _mean), ("std", _std)):
-            numbers, baselines = (
-                {
-                    key: statistic([columns.get(key) for columns in each])
-                    for key in dict.fromkeys(key for columns in each for key in columns)
-                }
-                for each in ([job.numbers for job in group], [job.baselines for job in group])
-            )
-            found.append(Job(name, group[0].overrides, f"{len(group)} seeds", numbers, baselines))
-    return found
-
-
 def _spread(values: Sequence[float | None]) -> Spread:
-    return Spread(_mean(values), _std(values) if len(values) > 1 else None)
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return Spread(None, None)
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
 def _escaped(text: str) -> str:
     """Text with what LaTeX would take for its own."""
     return re.sub(r"([&%$#_{}])", r"\\\1", text.replace(MISSING, "--")).replace("±", r"$\pm$")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _std(values: Sequence[float | None]) -> float | None:
-    mean = _mean(values)
-    if mean is None:
-        return None
-    return math.sqrt(sum((value - mean) ** 2 for value in values if value is not None) / (len(values) - 1))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

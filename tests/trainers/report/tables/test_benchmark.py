@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from trainers.report.tables.benchmark import benchmark_markdown, benchmark_table, check_benchmark, group_averages
+from trainers.report.tables.benchmark import benchmark_table, check_benchmark, group_averages
 
 BENCHMARK = {
     "name": "Bench",
@@ -35,13 +35,13 @@ def test_a_group_that_lacks_a_set_has_no_average():
     metrics = run_metrics(a=0.8, c=0.7)
     assert metrics["benchmark"]["near"]["missing"] == ["b"]
     assert metrics["benchmark"]["near"]["auroc"] is None
-    text = benchmark_markdown(metrics, BENCHMARK)
+    text = benchmark_table(metrics, BENCHMARK).markdown()
     assert "| **gmm_torch** | – | 70.00 | this run |" in text
     assert "missing: b" in text
 
 
 def test_published_numbers_stand_below_ours_best_first():
-    text = benchmark_markdown(run_metrics(a=0.8, b=0.9, c=0.7), BENCHMARK)
+    text = benchmark_table(run_metrics(a=0.8, b=0.9, c=0.7), BENCHMARK).markdown()
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert lines == [
         "| **gmm_torch** | 85.00 | 70.00 | this run |",
@@ -52,7 +52,7 @@ def test_published_numbers_stand_below_ours_best_first():
     for words in ("Bench", "accuracy 95.0 %", "100 test images", "seed 3", "published: a paper"):
         assert words in text
     console = Console(file=io.StringIO(), width=200, record=True)
-    console.print(benchmark_table(run_metrics(a=0.8, b=0.9, c=0.7), BENCHMARK))
+    console.print(benchmark_table(run_metrics(a=0.8, b=0.9, c=0.7), BENCHMARK).terminal())
     assert "85.00" in console.export_text()
 
 

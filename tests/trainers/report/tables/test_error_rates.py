@@ -2,7 +2,7 @@ import torch
 from rich.console import Console
 
 from trainers.evaluation.detection_metrics import error_metrics, holm_correct
-from trainers.report.tables.error_rates import COLUMNS, error_markdown, error_table
+from trainers.report.tables.error_rates import COLUMNS, error_table
 
 
 def metrics(n=1000):
@@ -17,7 +17,7 @@ def metrics(n=1000):
 
 def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
     found = metrics()
-    lines = error_markdown(found).splitlines()
+    lines = error_table(found).markdown().splitlines()
     assert lines[0] == f"| {' | '.join(COLUMNS)} |"
     assert lines[2] == "| 0 to 0.01 | 0 | 0 | – | – |"
     bins = found["sources"]["errors"]["error_rate"]["bins"]
@@ -38,7 +38,7 @@ def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
 
 def test_the_terminal_shows_the_same_rows():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(error_table(metrics()))
+    console.print(error_table(metrics()).terminal())
     text = console.export_text()
     assert "0.9 to 1" in text
     assert "rises between two neighbours" in text
@@ -47,6 +47,6 @@ def test_the_terminal_shows_the_same_rows():
 def test_what_could_not_be_tested_has_a_dash_and_the_reason():
     right = torch.zeros(5).bool()
     errors = error_metrics(torch.arange(5.0), right, {}, torch.ones(5), torch.arange(5))
-    caption = error_markdown({"sources": holm_correct({"errors": errors})}).splitlines()[-1]
+    caption = error_table({"sources": holm_correct({"errors": errors})}).caption
     assert "within predicted classes: – (no predicted class has both" in caption
     assert "p (Holm) = –" in caption

@@ -62,13 +62,13 @@ def test_the_markdown_is_in_per_cent(sweep):
     summarize(sweep)
     text = (sweep / "summary.md").read_text()
     assert "| 0 | 5 | 0 | 90.0 | 70.5 | 50.0 |" in text
-    assert "| mean | 5 | 2 seeds | 90.0 | 71.5 | 50.0 |" in text
+    assert "| **mean** | 5 | 2 seeds | 90.0 | 71.5 | 50.0 |" in text
     assert "6 jobs" in text
 
 
 def test_the_terminal_shows_all_rows(sweep):
     console = Console(width=140, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(summarize(sweep).table())
+    console.print(summarize(sweep).table().terminal())
     text = console.export_text()
     assert text.count("mean") == 3
     assert "mnist (OOD)" in text
@@ -105,7 +105,7 @@ def test_a_job_without_metrics_is_named(sweep):
     (sweep / "6" / ".hydra" / "overrides.yaml").write_text("- seed=7\n")
     summary = summarize(sweep)
     assert summary.unfinished == ["6"]
-    assert "without a metrics.json: 6" in summary.markdown()
+    assert "without a metrics.json: 6" in summary.table().markdown()
 
 
 def test_a_folder_without_jobs_is_refused_in_words(tmp_path):

@@ -1,7 +1,8 @@
 import pytest
 from rich.console import Console
 
-from trainers.report.tables.results import metrics_markdown, metrics_table, p_value_text, percent, source_label, winner
+from trainers.report.tables.results import results_table
+from trainers.report.tables.text import p_value_text, percent, source_label, winner
 
 METRICS = {
     "classifier": {"test_accuracy": 0.9},
@@ -44,14 +45,14 @@ METRICS = {
 
 
 def test_markdown_marks_the_better_auroc_and_escapes_pipes():
-    lines = metrics_markdown(METRICS).splitlines()
+    lines = results_table(METRICS).markdown().splitlines()
     assert lines[2] == "| test errors | 100 | 80.0 | **90.2** | 61.0 | 3e-20 |"
     assert lines[3] == "| fgsm attack | 7 | **99.1** | 50.0 | 0.0 | 0.012 |"
     assert lines[4] == "| a&#124;b (OOD) | 0 | – | – | – | – |"
 
 
 def test_the_caption_says_what_the_numbers_rest_on():
-    caption = metrics_markdown(METRICS).splitlines()[-1]
+    caption = results_table(METRICS).markdown().splitlines()[-1]
     for fact in ("1000 test images", "500 calibration images", "seed 3", "cpu", "accuracy 90.0 %"):
         assert fact in caption
     assert "false alarms at 0.05: 4.7 % (95 % interval 4.1 to 5.4)" in caption
@@ -59,7 +60,7 @@ def test_the_caption_says_what_the_numbers_rest_on():
 
 def test_the_terminal_shows_the_same_rows():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(metrics_table(METRICS))
+    console.print(results_table(METRICS).terminal())
     text = console.export_text()
     assert "test errors" in text
     assert "90.2" in text

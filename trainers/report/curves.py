@@ -1,0 +1,43 @@
+"""Sections of figures beside the table of the same numbers: attacks at growing budgets, and corruptions."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from trainers.report.figures.budget_curve import budget_curve
+from trainers.report.figures.severity_curve import severity_curve
+from trainers.report.svg import Panel, panel
+from trainers.report.tables.budgets import budget_table
+from trainers.report.tables.corruptions import corruption_table, mean
+from trainers.report.tables.format import TextTable
+from trainers.report.tables.text import of_softmax, percent, source_label
+
+
+class Curves(NamedTuple):
+    """Figures, and the table of the same numbers."""
+
+    panels: list[Panel]
+    table: TextTable
+
+
+def budget_curves(metrics: Mapping[str, Any]) -> Curves | None:
+    """A figure an attack; None where there is none."""
+    if not metrics.get("sweeps"):
+        return None
+    panels = []
+    for i, (name, points) in enumerate(metrics["sweeps"].items()):
+        note = f"{points[0]['n_attacked']} images attacked; budgets in {points[0]['norm'].capitalize()}"
+        panels.append(panel(f"budget{i}", source_label(f"adversarial/{name}"), note, budget_curve(points)))
+    return Curves(panels, budget_table(metrics))
+
+
+def severity_curves(metrics: Mapping[str, Any]) -> Curves | None:
+    """A figure a corruption; None where there is none."""
+    found = metrics.get("corruptions")
+    if not found:
+        return None
+    panels = []
+    for i, (name, points) in enumerate(found["kinds"].items()):
+        ours, base = (percent(mean([of(point) for point in points])) for of in (lambda p: p["auroc"], of_softmax))
+        note = f"AUROC of errors {ours}, softmax {base}"
+        panels.append(panel(f"severity{i}", name.replace("_", " "), note, severity_curve([found["clean"], *points])))
+    return Curves(panels, corruption_table(metrics))
