@@ -56,6 +56,20 @@ def test_a_plain_loop_gives_a_detector_that_tells_noise_and_attacks_apart():
     assert found["attacked"] > found["attacked, softmax"]
 
 
+def test_a_lightning_module_of_ones_own_has_detection_in_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = example("lightning_module").main(folder=str(tmp_path))
+    (events,) = tmp_path.rglob("events.out.*")
+    shown = accumulator.EventAccumulator(str(events)).Reload()
+    assert {name: round(shown.Scalars(name)[0].value, 3) for name in found} == pytest.approx(found, abs=1e-3)
+    assert found["detection/val/noise/auroc"] > 0.95 > found["detection/val/noise/softmax_auroc"]
+    assert found["detection/val/errors/auroc"] > 0.85
+    assert found["detection/val/false_alarm_rate"] < 0.1
+    assert list(tmp_path.rglob("*.detector.safetensors"))
+    lines = (FOLDER / "lightning_module.py").read_text().splitlines()
+    assert len([line for line in lines if line]) <= 30
+
+
 def test_the_mixture_alone_does_what_that_of_scikit_learn_does():
     found = example("mixture_alone").main()
     assert found["adjusted Rand index"] > 0.8

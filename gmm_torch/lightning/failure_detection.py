@@ -1,30 +1,31 @@
 """A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
 
-import math
 from collections.abc import Callable, Iterable
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.features.inputs import inputs_of, run
+from gmm_torch.detection.features.inputs import inputs_of, labels_of, run
 from gmm_torch.detection.features.logits import logits_of
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.files import atomic_path
+from gmm_torch.lightning.classifier import classifier_of
 from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
 from gmm_torch.lightning.inputs import Source
-from gmm_torch.lightning.surroundings import aside, data_module, on_device, rehearses, share_buffers
+from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
+from gmm_torch.lightning.surroundings import aside, on_device, rehearses, share_buffers
 from gmm_torch.metrics.evaluation import ERRORS, evaluate
 
-TRAIN = "train_dataloader"
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class FailureDetection(Callback):
@@ -105,8 +106,17 @@ class FailureDetection(Callback):
     # ---- hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the classifier, before anything is done."""
-        self._classifier(pl_module)
+        """Look for the classifier, before anything is done.
+
+        Raises:
+            ValueError: it is not there, or not as a whole in each process.
+        """
+        if isinstance(trainer.strategy, SHARDED):
+            raise ValueError(
+                "strategy: expected one that keeps the whole classifier in each process, such as ddp; got "
+                f"{type(trainer.strategy).__name__}: fit a FailureDetector after the training"
+            )
+        classifier_of(pl_module, self.attribute)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check classifier and loaders, before the first step."""
@@ -116,9 +126,9 @@ class FailureDetection(Callback):
             trainer.training = True
         with aside(trainer, pl_module, 0):
             self._check(trainer, pl_module, "val")
-        if self.fitting == TRAIN:
+        if self._fits_training_inputs:
             rank_zero_info(
-                "FailureDetection: the mixtures are fitted to the images that the classifier is trained on, as the "
+                "FailureDetection: the mixtures are fitted to the inputs that the classifier is trained on, as the "
                 "train loader transforms them; give fitting=... for others"
             )
 
@@ -143,7 +153,7 @@ class FailureDetection(Callback):
             self._learn(trainer, pl_module)
             found = self._evaluate(trainer, pl_module, "val")
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
-            for logger in trainer.loggers:
+            for logger in trainer.loggers if found else ():
                 logger.log_metrics(found, step=trainer.global_step)
         self._save(trainer, pl_module, last=True)
 
@@ -191,35 +201,9 @@ class FailureDetection(Callback):
         if trainer.state.fn is not TrainerFn.FITTING and not rehearses(trainer):
             module.log_dict(self._evaluate(trainer, module, stage), sync_dist=trainer.world_size > 1)
 
-    def _classifier(self, module: LightningModule) -> nn.Module:
-        """The classifier in a module.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if self.attribute is None:
-            if type(module).forward is LightningModule.forward:
-                names = ", ".join(name for name, _ in module.named_children()) or "none"
-                raise ValueError(
-                    f"classifier: expected a module with a forward; {type(module).__name__} has none: name the "
-                    f"attribute that gives logits; its modules are: {names}"
-                )
-            return module
-        try:
-            found = attrgetter(self.attribute)(module)
-        except AttributeError:
-            found = None
-        if not isinstance(found, nn.Module):
-            names = ", ".join(name for name, _ in module.named_children()) or "none"
-            raise ValueError(
-                f"classifier: expected the name of a module in {type(module).__name__}; got {self.attribute!r}: its "
-                f"modules are: {names}"
-            )
-        return found
-
     def _find(self, trainer: Trainer, module: LightningModule) -> bool:
         """Whether there is a detector of the present weights: at hand, in the checkpoint or beside it."""
-        classifier = self._classifier(module)
+        classifier = classifier_of(module, self.attribute)
         share_buffers(classifier)
         mark = fingerprint(classifier)
         if self._detector is not None and self._mark == mark:
@@ -235,7 +219,7 @@ class FailureDetection(Callback):
 
     def _learn(self, trainer: Trainer, module: LightningModule) -> None:
         """Fit and calibrate a detector of the present weights."""
-        classifier = self._classifier(module)
+        classifier = classifier_of(module, self.attribute)
         detector = self.make(classifier)
         fitting, calibration = self._learned_from(trainer, module)
         with aside(trainer, module, detector.seed):
@@ -245,7 +229,7 @@ class FailureDetection(Callback):
 
     def _evaluate(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, float]:
         values: dict[str, float] = {}
-        ood = {name: self._loader(trainer, module, "ood", loader) for name, loader in self.ood.items()}
+        ood = {name: asked_for(trainer, module, "ood", loader) for name, loader in self.ood.items()}
         with aside(trainer, module, self.detector.seed):
             for name, source in self._evaluated(trainer, stage).items():
                 others = {} if values else ood
@@ -262,7 +246,7 @@ class FailureDetection(Callback):
         if self._detector is None or rehearses(trainer):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks all processes
-        if not trainer.is_global_zero or fingerprint(self._classifier(module)) != self._mark:
+        if not trainer.is_global_zero or fingerprint(classifier_of(module, self.attribute)) != self._mark:
             return
         found = checkpoints(trainer)
         for checkpoint in [each for each in self._written if not each.is_file()]:
@@ -281,67 +265,30 @@ class FailureDetection(Callback):
 
     # ---- loaders
 
-    def _loader(self, trainer: Trainer, module: LightningModule, what: str, asked: str | Iterable[Any]) -> Any:
-        """A loader, or that of a method of data module or module.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if not isinstance(asked, str):
-            return asked
-        for owner in (data_module(trainer), module):
-            method = getattr(owner, asked, None)
-            if callable(method) and getattr(method, "__func__", method) is not getattr(DataHooks, asked, None):
-                return method()
-        raise ValueError(
-            f"{what}: expected a loader, or the name of a method of the data module or the module; neither has "
-            f"{asked!r}: give {what}=..."
-        )
-
     def _learned_from(self, trainer: Trainer, module: LightningModule) -> tuple[Source, Source]:
         """What to fit and to calibrate with; a Trainer that evaluates has forgotten the loaders of its training."""
         if self._sources is None or trainer.state.fn is TrainerFn.FITTING:
-            self._sources = self._fitting(trainer, module), self._calibration(trainer, module)
+            fitting = trained_on(trainer, limited=True) if self._fits_training_inputs else None
+            if fitting is None:
+                fitting = Source.of(asked_for(trainer, module, "fitting", self.fitting))
+            self._sources = fitting, self._calibration(trainer, module)
         return self._sources
 
-    def _fitting(self, trainer: Trainer, module: LightningModule) -> Source:
-        if self.fitting != TRAIN or trainer.train_dataloader is None:
-            return Source.of(self._loader(trainer, module, "fitting", self.fitting))
-        limit = trainer.num_training_batches
-        return Source.of(trainer.train_dataloader, limit, trainer.world_size)
+    @property
+    def _fits_training_inputs(self) -> bool:
+        return isinstance(self.fitting, str) and self.fitting == TRAIN
 
     def _calibration(self, trainer: Trainer, module: LightningModule) -> Source:
         if not isinstance(self.calibration, int):
-            return Source.of(self._loader(trainer, module, "calibration", self.calibration))
-        loaders = list(self._loaders(trainer, "val").values())
-        if not loaders:  # a test in a process of its own
-            found = self._loader(trainer, module, "calibration", "val_dataloader")
-            loaders = list(self._named("val", found, math.inf, 1).values())
-        return loaders[0].split(self.calibration)[0]
-
-    def _loaders(self, trainer: Trainer, stage: str) -> dict[str, Source]:
-        """The Trainer's validation or test loaders by name, as far as it reads them."""
-        loaders, limits = (
-            (trainer.val_dataloaders, trainer.num_val_batches)
-            if stage == "val"
-            else (trainer.test_dataloaders, trainer.num_test_batches)
-        )
-        return {} if loaders is None else self._named(stage, loaders, limits, trainer.world_size)
-
-    @staticmethod
-    def _named(stage: str, loaders: Any, limits: Any, n_processes: int) -> dict[str, Source]:
-        if isinstance(loaders, dict):
-            named = {f"{stage}_{name}": loader for name, loader in loaders.items()}
-        else:
-            several = loaders if isinstance(loaders, list | tuple) else [loaders]
-            named = {stage if i == 0 else f"{stage}_{i}": loader for i, loader in enumerate(several)}
-        each = limits if isinstance(limits, list) else [limits] * len(named)
-        found = zip(named.items(), each, strict=True)
-        return {name: Source.of(loader, limit, n_processes) for (name, loader), limit in found if limit}
+            return Source.of(asked_for(trainer, module, "calibration", self.calibration))
+        sources = evaluated_on(trainer, "val")
+        if not sources:  # a test in a process of its own
+            sources = by_name(asked_for(trainer, module, "calibration", VALIDATION), "val")
+        return next(iter(sources.values())).split(self.calibration)[0]
 
     def _evaluated(self, trainer: Trainer, stage: str) -> dict[str, Source]:
-        """`_loaders` without what calibrates."""
-        found = self._loaders(trainer, stage)
+        """What is evaluated, by name: what calibrates is not."""
+        found = evaluated_on(trainer, stage)
         if stage == "val" and isinstance(self.calibration, int) and found:
             first = next(iter(found))
             found[first] = found[first].split(self.calibration)[1]
@@ -349,20 +296,23 @@ class FailureDetection(Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Raise what is wrong before any work."""
-        classifier = self._classifier(module)
+        classifier = classifier_of(module, self.attribute)
         fitting, calibration = self._learned_from(trainer, module)
-        others = self._evaluated(trainer, stage)
-        if trainer.state.fn is TrainerFn.FITTING:
-            others["train"] = Source.of(trainer.train_dataloader)
-        self._check_disjoint(calibration, {"fitting": fitting, **others})
+        evaluated = self._evaluated(trainer, stage)
+        others = {"fitting": fitting, **evaluated}
+        if not self._fits_training_inputs and (train := trained_on(trainer, limited=False)) is not None:
+            others["train"] = train
+        self._check_disjoint(calibration, others)
         for each in self.ood.values():
-            self._loader(trainer, module, "ood", each)
+            asked_for(trainer, module, "ood", each)
         detector = self.make(classifier)
         if calibration.rows is not None and not rehearses(trainer):
             detector.calibration.require(detector.alpha, len(calibration.rows))
-        for batch in on_device(trainer, module, calibration.batches()):
-            logits_of(run(classifier, inputs_of(batch)))
-            break
+        for source in (calibration, *evaluated.values()):
+            for batch in islice(on_device(trainer, module, source.batches()), 1):
+                logits_of(run(classifier, inputs_of(batch)))
+                if source is not calibration:
+                    labels_of(batch)
 
     @staticmethod
     def _check_disjoint(calibration: Source, others: dict[str, Source]) -> None:

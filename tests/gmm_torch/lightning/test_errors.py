@@ -4,7 +4,7 @@ import lightning
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from gmm_torch.lightning import FailureDetection
 from tests.gmm_torch.lightning.conftest import SMALL, UserData, UserModule, images, loader
@@ -42,12 +42,22 @@ class TrainingAgain(UserData):
         return DataLoader(Subset(self.data, range(100)), 32)
 
 
+class WithoutLabels(UserData):
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(torch.rand(40, 1, 6, 6)), 32)
+
+
+class SeveralAtOnce(UserData):
+    def train_dataloader(self):
+        return {"labelled": loader(300, 1), "unlabelled": loader(300, 2)}
+
+
 @pytest.mark.parametrize(
     ("options", "module", "data", "message"),
     [
-        ({"classifier": "network"}, NeverTrained, UserData, "'network': its modules are: net"),
+        ({"classifier": "network"}, NeverTrained, UserData, "'network'; its modules are: net"),
         ({"classifier": "lr"}, NeverTrained, UserData, "expected the name of a module in NeverTrained; got 'lr'"),
-        ({}, WithoutForward, UserData, "WithoutForward has none: name the attribute that gives logits"),
+        ({}, WithoutForward, UserData, "WithoutForward with a forward; got none: name the attribute that gives logits"),
         ({"classifier": "net"}, WithoutLogits, UserData, "classifier: expected logits of shape"),
         (
             {"calibration": "held_out"},
@@ -63,6 +73,8 @@ class TrainingAgain(UserData):
         ),
         ({"fitting": "val_dataloader"}, NeverTrained, TrainingAgain, "100 of them are among those of the train loader"),
         ({"ood": {"svhn": "svhn_dataloader"}}, NeverTrained, UserData, "ood: expected a loader.*'svhn_dataloader'"),
+        ({}, NeverTrained, WithoutLabels, "got some without labels"),
+        ({}, NeverTrained, SeveralAtOnce, "fitting: expected one train loader; got 2 of them"),
         ({"calibration": loader(5, 4)}, NeverTrained, UserData, "alpha=0.05 needs at least 19 inputs; got 5"),
     ],
 )
