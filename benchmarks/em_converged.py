@@ -28,7 +28,7 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from trainers.classifiers.build import build_classifier
 
 K = 50

@@ -1,38 +1,49 @@
-"""The Gaussian mixture: state and public verbs."""
+"""The Gaussian mixture: fits, and what can be asked of a fitted one."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch import Tensor
 
-from gmm_torch.covariance import CovarianceType, get_family
-from gmm_torch.devices import budget, full_precision, summing_device, widest
-from gmm_torch.em.batches import Batches, Points, check_points, check_weight
-from gmm_torch.em.engine import EM, EMOptions
-from gmm_torch.em.parameters import Parameters
+from gmm_torch.covariance import CovarianceType
+from gmm_torch.density import MixtureDensity
+from gmm_torch.devices import full_precision, summing_device
+from gmm_torch.em.batches import Batches, Points, as_tensor, check_points, check_weight
+from gmm_torch.em.engine import EM
+from gmm_torch.em.implicit import EMStep, Fitted, implicit, unrolled
+from gmm_torch.em.missing import fit_observed
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
-from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.densities import log_normal
-
-# Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
-CHUNK_BYTES = {"host": 2**25, "accelerator": 2**28}
-
-
-def is_traced() -> bool:
-    """Whether torch.compile, torch.export or a transform of torch.func runs this code; values can't be read then."""
-    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
+from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.conditional_normal import ConditionalNormal
+from gmm_torch.functional.divergences import bhattacharyya
+from gmm_torch.model_selection import ModelSelection, select
 
 
-class GaussianMixture(nn.Module):
+class Estimate(NamedTuple):
+    """A Monte Carlo estimate.
+
+    Attributes:
+        value: in nats.
+        standard_error: of the value, in nats.
+    """
+
+    value: float
+    standard_error: float
+
+
+class GaussianMixture(MixtureDensity):
     """Mixture of K Gaussians over D features.
 
     The parameters are stored without constraints (logits of the weights, means relative to `location`, factors of the
     precisions with logarithms on their diagonals), so an optimiser may move them; they ask for no gradient until
-    `requires_grad_()` is called. EM writes them through the inverse transforms.
+    `requires_grad_()` is called. They are set by `fit` and `partial_fit`, or from outside by `set_parameters`.
+
+    Random numbers come from `seed` everywhere: fits and estimates are the same at every call, draws are torch's unless
+    they are given one. (The drop-in of `gmm_torch.sklearn` takes scikit-learn's `random_state`.)
 
     Args:
         n_components: K >= 1.
@@ -55,146 +66,9 @@ class GaussianMixture(nn.Module):
         >>> mixture = GaussianMixture(n_components=3, n_features=2).fit(x, seed=0)
         >>> mixture.log_prob(x).shape
         torch.Size([1000])
+        >>> mixture.condition([0], torch.tensor([1.5])).n_features
+        1
     """
-
-    location: Tensor
-    fitted: Tensor
-
-    @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
-    def __init__(
-        self,
-        n_components: int,
-        n_features: int,
-        covariance_type: CovarianceType = "full",
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        if n_components < 1:
-            raise ValueError(f"n_components: expected at least 1; got {n_components}")
-        if n_features < 1:
-            raise ValueError(f"n_features: expected at least 1; got {n_features}")
-        self.n_components = n_components
-        self.n_features = n_features
-        self.covariance_type = covariance_type
-        self.family = get_family(covariance_type)
-        device = torch.get_default_device() if device is None else torch.device(device)
-        options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
-        self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
-        self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
-        raw = self.family.unconstrain(self.family.unit(n_components, n_features))
-        self.raw_factors = nn.ParameterDict(
-            {name: nn.Parameter(value.to(**options), requires_grad=False) for name, value in raw.items()}
-        )
-        self.register_buffer("location", torch.zeros(n_features, **options))
-        self.register_buffer("fitted", torch.tensor(False, device=device))
-        self._seen_fitted = False
-        self._online: OnlineEM | None = None
-        self.converged = False
-        self.n_iter = 0
-        self.lower_bound = -math.inf
-        self.history = torch.empty(0, dtype=torch.float64, device="cpu")
-        self.jitter = torch.zeros(n_components, dtype=torch.float64, device="cpu")
-
-    def extra_repr(self) -> str:
-        """Sizes and type, for `repr`."""
-        return f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}"
-
-    # ---- parameters
-
-    @property
-    def weights(self) -> Tensor:
-        """(K,), non-negative, summing to one."""
-        with full_precision(self.location.device):
-            return self.logits.softmax(0)
-
-    @property
-    def means(self) -> Tensor:
-        """(K, D)."""
-        return self.location + self.centred_means
-
-    @property
-    def covariances(self) -> Tensor:
-        """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: scikit-learn's shapes.
-
-        A variance beyond the numbers of the mixture's type is rounded to zero or infinity, as any number would be: of
-        float32 features with a spread below 1e-19 or above 1e19, say. Densities need none, and `.double()` has them.
-        """
-        with full_precision(self.location.device):
-            factors = self.parameters_about_location(widest(self.location.device)).factors
-            return self.family.covariances(factors, self.n_features).to(self.location.dtype)
-
-    @property
-    def dense_covariances(self) -> Tensor:
-        """(K, D, D), whatever the type."""
-        with full_precision(self.location.device):
-            factors = self.parameters_about_location(widest(self.location.device)).factors
-            return self.family.dense(factors, self.n_components, self.n_features).to(self.location.dtype)
-
-    def parameters_about_location(self, dtype: torch.dtype | None = None) -> Parameters:
-        """The constrained parameters, with means relative to `location`; differentiable in the stored ones.
-
-        Args:
-            dtype: what to compute them in; None for the stored type.
-        """
-        dtype = dtype or self.location.dtype
-        with full_precision(self.location.device):
-            factors = self.family.constrain({name: value.to(dtype) for name, value in self.raw_factors.items()})
-            return Parameters(self.logits.to(dtype).log_softmax(0), self.centred_means.to(dtype), factors)
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def assign(self, parameters: Parameters, location: Tensor) -> Self:
-        """Take over constrained `parameters` whose means are relative to `location` (D,).
-
-        Raises:
-            ValueError: a tensor has another shape than the mixture's.
-        """
-        pairs = {"log_weights": (self.logits, parameters.log_weights), "location": (self.location, location)}
-        pairs["means"] = (self.centred_means, parameters.means)
-        raw = self.family.unconstrain(parameters.factors)
-        pairs |= {name: (self.raw_factors[name], raw[name]) for name in self.raw_factors}
-        for name, (mine, given) in pairs.items():
-            if mine.shape != given.shape:
-                raise ValueError(f"{name}: expected shape {tuple(mine.shape)}; got {tuple(given.shape)}")
-        for mine, given in pairs.values():
-            mine.copy_(given.to(mine.dtype))
-        # What the stored location loses by rounding goes to the means, which are small and keep it.
-        lost = location - self.location.to(location.device).to(location.dtype)
-        self.centred_means.copy_((parameters.means + lost).to(self.centred_means.dtype))
-        self.fitted.fill_(True)
-        self._seen_fitted = True
-        self._online = None  # it follows other parameters
-        return self
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
-        """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
-
-        Raises:
-            ValueError: a wrong shape, NaN or infinity, weights that are no distribution, a covariance that is not
-                symmetric and positive definite.
-        """
-        given = {"weights": weights, "means": means, "covariances": covariances}
-        for name, value in given.items():
-            expected = getattr(self, name).shape
-            if value.shape != expected:
-                raise ValueError(f"{name}: expected shape {tuple(expected)}; got {tuple(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
-        total = float(weights.double().sum())
-        if bool((weights < 0).any()) or abs(total - 1) > 1e-3:
-            raise ValueError(
-                f"weights: expected non-negative numbers that sum to 1; got a sum of {total:g} and a smallest of "
-                f"{float(weights.min()):g}"
-            )
-        device = summing_device(self.location.device)
-        weights, means, covariances = (value.to(device).double() for value in (weights, means, covariances))
-        location = means.mean(0)
-        factors = self.family.from_covariances(covariances)
-        return self.assign(Parameters(weights.log(), means - location, factors), location)
 
     # ---- fitting
 
@@ -216,6 +90,7 @@ class GaussianMixture(nn.Module):
         means_init: Tensor | None = None,
         precisions_init: Tensor | None = None,
         sample_weight: Tensor | np.ndarray | None = None,
+        missing: bool = False,
         seed: int = 0,
         on_iteration: Callable[[int, Tensor], None] | None = None,
     ) -> Self:
@@ -234,6 +109,9 @@ class GaussianMixture(nn.Module):
                 weights_init, means_init, precisions_init, seed: see `EMOptions`.
             sample_weight: (N,), >= 0. A weight of two, others having one, is the point twice, of zero the point left
                 out. A constant that all are multiplied by does not change the fit, priors included.
+            missing: NaN stands for a feature that was not observed, and is integrated out (values missing at random);
+                an array or tensor only. Slow where nearly every point has a pattern of its own. `reg_covar` is then a
+                fraction of the observed variance.
             on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
                 device, in standardised coordinates; for progress bars.
 
@@ -242,8 +120,8 @@ class GaussianMixture(nn.Module):
 
         Raises:
             ValueError: NaN, infinity or numbers out of range, wrong shape, fewer points than components, an option out
-                of range.
-            TypeError: x is not floating point.
+                of range; with `missing`, a feature or a point without any value.
+            TypeError: x is not floating point, or with `missing` a stream of batches.
         """
         options = EMOptions(
             max_iter=max_iter,
@@ -261,12 +139,14 @@ class GaussianMixture(nn.Module):
             seed=seed,
         )
         em = self.start_em(options)
-        batches = Batches(x, self.n_features, em.device, sample_weight)
-        while not em.done:
-            n_iter = em.n_iter
-            em.advance(em.collect(batches).reduce())
-            if on_iteration is not None and em.n_iter > n_iter:
-                on_iteration(em.n_iter, em.history[-1])
+        if missing:
+            if not isinstance(x, Tensor | np.ndarray):
+                raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}")
+            check_points(x, self.n_features)
+            weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(em.device)
+            fit_observed(em, as_tensor(x).detach().to(em.device), weight, on_iteration)
+        else:
+            em.run(Batches(x, self.n_features, em.device, sample_weight), on_iteration=on_iteration)
         return self.adopt(em)
 
     def start_online(
@@ -361,168 +241,240 @@ class GaussianMixture(nn.Module):
         self.jitter = em.jitter[em.best].cpu()
         return self
 
-    # ---- densities
+    # ---- mixtures from a mixture
 
-    def log_joint(self, x: Tensor) -> Tensor:
-        """log w_k + log N(x | mean_k, covariance_k): (N, K), in nats, differentiable in x and the parameters."""
-        x = self._points(x)
-        parameters = self._computing_parameters(x)
-        if self._in_one_piece(x):
-            return self._log_joint(x, parameters)
-        return torch.cat([self._log_joint(part, parameters) for part in x.split(self._chunk(x))])
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density log p(x) in nats, of x (N, D): (N,).
-
-        Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
-        gradient is asked for. Autocast does not reach it; a backward pass belongs outside of autocast, as torch asks.
-        """
-        x = self._points(x)
-        parameters = self._computing_parameters(x)
-        if self._in_one_piece(x):
-            return self._log_joint(x, parameters).logsumexp(-1)
-        parts = [self._log_joint(part, parameters).logsumexp(-1) for part in x.split(self._chunk(x))]
-        return torch.cat(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`log_prob`."""
-        return self.log_prob(x)
-
-    def score(self, x: Tensor, sample_weight: Tensor | None = None) -> float:
-        """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better.
+    def marginal(self, features: Sequence[int]) -> Self:
+        """The distribution of some features, whatever the others are.
 
         Args:
-            x: (N, D), N >= 1.
-            sample_weight: (N,), >= 0.
+            features: which of them, in the order wanted; none twice.
+
+        Returns:
+            a mixture of the type "full" over `len(features)` features.
 
         Raises:
-            ValueError: no points, or weights that are negative, not finite, all zero or of another length.
-        """
-        if len(x) == 0:
-            raise ValueError("x: expected at least one point; got none")
-        with torch.no_grad():
-            log_prob = self.log_prob(x).double()
-        if sample_weight is None:
-            return float(log_prob.mean())
-        weight = check_weight(sample_weight, len(x)).to(log_prob)
-        return float(log_prob @ (weight / weight.sum()))
-
-    def predict_proba(self, x: Tensor) -> Tensor:
-        """Posterior probabilities of the components (responsibilities), (N, K)."""
-        return self.log_joint(x).softmax(-1)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Most probable component of each point, (N,) int64."""
-        x = self._points(x)
-        parameters = self._computing_parameters(x)
-        parts = [x] if is_traced() else x.split(self._chunk(x))
-        with torch.no_grad():
-            return torch.cat([self._log_joint(part, parameters).argmax(-1) for part in parts])
-
-    def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:
-        with full_precision(x.device):
-            x = x - self.location
-            distance = self.family.squared_distance(x, parameters.means, parameters.factors)
-            # Of a point so far away that its distance overflows (or is the difference of two that did): the largest.
-            largest = torch.finfo(distance.dtype).max / 4
-            known = (distance <= largest) | x.isnan().any(-1, keepdim=True)
-            distance = torch.where(known, distance, torch.full_like(distance, largest))
-            log_det = self.family.log_det(parameters.factors, self.n_features)
-            return parameters.log_weights + log_normal(distance, log_det, self.n_features)
-
-    def _computing_parameters(self, x: Tensor) -> Parameters:
-        """The constrained parameters in the computing type, which x already has."""
-        return self.parameters_about_location(x.dtype)
-
-    def require_fitted(self) -> None:
-        """Raise `NotFittedError` unless there are parameters."""
-        if is_traced() or self._seen_fitted:
-            return
-        # Reading the flag makes the host wait for the device: once is enough.
-        self._seen_fitted = bool(self.fitted)
-        if not self._seen_fitted:
-            raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._seen_fitted = False
-        self._online = None
-        super()._load_from_state_dict(*args)
-
-    def _points(self, x: Tensor) -> Tensor:
-        """x checked, in the computing type: the widest of x's, the parameters' and float32."""
-        self.require_fitted()
-        if not torch.compiler.is_compiling():
-            if not isinstance(x, Tensor):
-                raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
-            check_points(x, self.n_features)
-            if x.device != self.location.device:
-                raise ValueError(
-                    f"x: expected on the mixture's device {self.location.device}; got {x.device}: move one of them"
-                )
-        return x.to(torch.promote_types(torch.promote_types(x.dtype, self.location.dtype), torch.float32))
-
-    def _in_one_piece(self, x: Tensor) -> bool:
-        if is_traced():
-            return True
-        needs_grad = x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
-        return (torch.is_grad_enabled() and needs_grad) or len(x) <= self._chunk(x)
-
-    def _chunk(self, x: Tensor) -> int:
-        bytes_per_point = x.element_size() * self.n_components * self.n_features
-        return max(16, budget(x.device, **CHUNK_BYTES) // bytes_per_point)
-
-    # ---- sampling and information criteria
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n points drawn from the mixture, (n, D), without gradient.
-
-        Raises:
-            ValueError: n is not positive.
-        """
-        return self.rsample(n, generator)
-
-    def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n points drawn from the mixture, (n, D), differentiable in the means and covariances.
-
-        A draw is mean_k + (factor of covariance_k) noise with k drawn first: the gradient of an expectation is right in
-        the means and the covariances. The choice of k has no gradient, so none reaches the weights; for those, weigh
-        the draws by `log_prob` (the score-function estimator).
-
-        Raises:
-            ValueError: n is not positive.
-        """
-        self.require_fitted()
-        if n < 1:
-            raise ValueError(f"n: expected at least 1; got {n}")
-        device, dtype = self.location.device, self.location.dtype
-        weights = self.weights.detach().to(widest(device))
-        component = torch.multinomial(weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.n_features, generator=generator, dtype=dtype, device=device)
-        with full_precision(device):
-            parameters = self.parameters_about_location()
-            deviation = self.family.transform_noise(noise, component, parameters.factors)
-            return self.location + parameters.means[component] + deviation
-
-    def to_distribution(self) -> MixtureSameFamily:
-        """The mixture as a distribution of torch.distributions, which shares its gradients; K D^2 memory.
-
-        Raises:
+            ValueError: no feature, one twice, or one that does not exist.
             NotFittedError: there are no parameters yet.
         """
+        kept = self._chosen(features)
+        weights, means, covariances = self._dense()
+        return self._full(weights, means[:, kept], covariances[:, kept][:, :, kept])
+
+    def condition(self, features: Sequence[int], values: Tensor) -> Self:
+        """The distribution of the other features, given the values of some.
+
+        Args:
+            features: which are known; none twice, and not all.
+            values: (len(features),), what they are.
+
+        Returns:
+            a mixture of the type "full" over the other features, in their order.
+
+        Raises:
+            ValueError: no feature, one twice, all, or one that does not exist; values of another shape or not finite.
+            NotFittedError: there are no parameters yet.
+        """
+        known = self._chosen(features)
+        rest = [i for i in range(self.n_features) if i not in known]
+        if not rest:
+            raise ValueError("features: expected some to be left unknown; got all of them")
+        if values.shape != (len(known),):
+            raise ValueError(f"values: expected shape ({len(known)},); got {tuple(values.shape)}")
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("values: expected finite numbers; got NaN or infinity")
+        weights, means, covariances = self._dense()
+        index = (torch.tensor(each, device=means.device) for each in (known, rest))
+        conditional = ConditionalNormal(means, covariances, *index)
+        density, expected = conditional(values.to(means)[None])
+        return self._full((weights.log() + density[:, 0]).softmax(0), expected[:, 0], conditional.covariances)
+
+    def _chosen(self, features: Sequence[int]) -> list[int]:
+        chosen = [int(i) for i in features]
+        if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0 or max(chosen) >= self.n_features:
+            raise ValueError(f"features: expected distinct numbers from 0 to {self.n_features - 1}; got {chosen}")
+        return chosen
+
+    @torch.no_grad()
+    def _dense(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (K,), means (K, D) and covariances (K, D, D) in float64."""
         self.require_fitted()
-        components = MultivariateNormal(self.means, self.dense_covariances, validate_args=False)
-        return MixtureSameFamily(Categorical(logits=self.logits), components, validate_args=False)
+        return self.weights.double(), self.means.double(), self.dense_covariances.double()
 
-    def n_parameters(self) -> int:
-        """Number of free parameters: weights, means and covariances."""
-        k, d = self.n_components, self.n_features
-        return k - 1 + k * d + self.family.n_parameters(k, d)
+    def _full(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
+        empty = type(self)(len(means), means.shape[1], device=self.location.device, dtype=self.location.dtype)
+        return empty.set_parameters(weights, means, covariances)
 
-    def bic(self, x: Tensor) -> float:
-        """Bayesian information criterion on x; lower is better (Schwarz 1978)."""
-        return -2 * self.score(x) * len(x) + self.n_parameters() * math.log(len(x))
+    # ---- entropy and distances, which have no closed form for mixtures
 
-    def aic(self, x: Tensor) -> float:
-        """Akaike information criterion on x; lower is better (Akaike 1974)."""
-        return -2 * self.score(x) * len(x) + 2 * self.n_parameters()
+    @torch.no_grad()
+    def entropy(self, n_samples: int = 10_000, seed: int = 0) -> Estimate:
+        """Differential entropy -E[log p(x)], by draws; unbiased.
+
+        Args:
+            n_samples: at least 2; the error falls with its root.
+            seed: of the draws.
+
+        Raises:
+            ValueError: fewer than two samples.
+            NotFittedError: there are no parameters yet.
+        """
+        check_count("n_samples", n_samples, 2)
+        return _mean(-self.log_prob(self.sample(n_samples, seed)))
+
+    @torch.no_grad()
+    def kl_divergence(self, other: "GaussianMixture", n_samples: int = 10_000, seed: int = 0) -> Estimate:
+        """Kullback-Leibler divergence E[log p(x) - log q(x)] to another mixture q, by draws from this one; unbiased.
+
+        Args:
+            other: over the same features.
+            n_samples, seed: see `entropy`.
+
+        Raises:
+            ValueError: another number of features, or fewer than two samples.
+            NotFittedError: a mixture has no parameters yet.
+        """
+        check_count("n_samples", n_samples, 2)
+        self._check_comparable(other)
+        x = self.sample(n_samples, seed)
+        return _mean(self.log_prob(x) - other.log_prob(x))
+
+    @torch.no_grad()
+    def component_distances(self, other: "GaussianMixture") -> Tensor:
+        """`bhattacharyya` distance of each component to each of another mixture's, (K, K_other) float64, in nats, >= 0.
+
+        Raises:
+            ValueError: another number of features.
+            NotFittedError: a mixture has no parameters yet.
+        """
+        self._check_comparable(other)
+        # Relative to one location: the means may be far from zero.
+        means = self.centred_means.double() + (self.location.double() - other.location.double())
+        mine = means, self.dense_covariances.double()
+        return bhattacharyya(*mine, other.centred_means.double(), other.dense_covariances.double())
+
+    def drift_from(self, before: "GaussianMixture") -> Tensor:
+        """How far the components have moved since another state of the mixture: () float64, in nats, >= 0.
+
+        The distance of each component to the nearest one before, averaged by its weight: the order of the components
+        does not matter, nor does a component that has next to no points.
+
+        Raises:
+            ValueError, NotFittedError: see `component_distances`.
+        """
+        return self.weights.detach().double() @ self.component_distances(before).amin(1)
+
+    def _check_comparable(self, other: "GaussianMixture") -> None:
+        self.require_fitted()
+        other.require_fitted()
+        if self.n_features != other.n_features:
+            raise ValueError(f"other: expected a mixture over {self.n_features} features; got {other.n_features}")
+
+    # ---- choice of a model
+
+    @classmethod
+    def select(
+        cls,
+        x: Tensor,
+        n_components: Iterable[int],
+        covariance_types: Iterable[CovarianceType] = ("full", "tied", "diag", "spherical"),
+        *,
+        criterion: Literal["bic", "aic"] = "bic",
+        **options: Any,
+    ) -> ModelSelection[Self]:
+        """Fit every combination of a number of components and a covariance type, and order them by a criterion.
+
+        A fit that fails is an error, not a gap; of one that does not converge `mixture.converged` says so, without a
+        warning.
+
+        Args:
+            x: (N, D); the mixtures take its device, and its type where that is float64.
+            n_components: numbers of components to try.
+            covariance_types: covariance types to try.
+            criterion: "bic" or "aic", see `bic` and `aic`.
+            **options: of `fit`.
+
+        Raises:
+            ValueError: nothing to try, another criterion, or what `fit` raises.
+        """
+        dtype = x.dtype if x.element_size() == 8 else None
+        return select(
+            lambda k, kind: cls(k, x.shape[1], kind, device=x.device, dtype=dtype).fit(x, **options),
+            x,
+            n_components,
+            covariance_types,
+            criterion,
+        )
+
+    # ---- gradients of a fit in the points that it is fitted to
+
+    def unrolled_fit(
+        self, x: Tensor, n_iter: int, sample_weight: Tensor | None = None, reg_covar: float = 1e-6
+    ) -> Fitted:
+        """Parameters after `n_iter` more iterations of EM, with the gradient through all of them.
+
+        Memory grows with n_iter; see `implicit_fit` for the gradient at convergence. The mixture is not changed. With
+        several processes each has the fit and the gradient of its own points.
+
+        Args:
+            x: (N, D), on the mixture's device.
+            n_iter: at least 1.
+            sample_weight: (N,), >= 0.
+            reg_covar: as in `fit`.
+
+        Raises:
+            ValueError, TypeError: bad shapes, types or numbers.
+            NotFittedError: there is nothing to begin with.
+        """
+        check_count("n_iter", n_iter)
+        with full_precision(self.location.device):
+            return unrolled(self._em_step(x, sample_weight, reg_covar), n_iter)
+
+    def implicit_fit(
+        self,
+        x: Tensor,
+        sample_weight: Tensor | None = None,
+        reg_covar: float = 1e-6,
+        *,
+        tol: float = 1e-9,
+        max_iter: int = 2000,
+    ) -> Fitted:
+        """Parameters at EM's fixed point, with the gradient that the fixed point itself implies.
+
+        At a fixed point t = F(t, x) of EM's map the implicit function theorem gives dt/dx = (I - dF/dt)^-1 dF/dx,
+        whatever led there: memory is that of one iteration. The linear system is solved by GMRES, one
+        vector-Jacobian product of F for each of its iterations. (For such gradients see Bai, Kolter, Koltun, "Deep
+        Equilibrium Models", 2019, theorem 1.)
+
+        Args:
+            mixture: fitted to x; where the search for the fixed point begins. It is not changed.
+            x: (N, D), on the mixture's device.
+            sample_weight: (N,), >= 0.
+            reg_covar: as in `GaussianMixture.fit`.
+            tol: of the fixed point, as the largest change of a standardised parameter in an iteration, and of the
+                linear system, relative.
+            max_iter: of EM, and of GMRES.
+
+        Raises:
+            ValueError, TypeError: bad shapes, types or numbers.
+            NotFittedError: there is nothing to begin with.
+            SolverError: no fixed point, or no solution of the linear system, within `max_iter` iterations. The
+                latter comes in the backward pass.
+        """
+        with full_precision(self.location.device):
+            return implicit(self._em_step(x, sample_weight, reg_covar), tol, max_iter)
+
+    def _em_step(self, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
+        self.require_fitted()
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
+        check_points(x, self.n_features)
+        if sample_weight is not None:
+            check_weight(sample_weight.detach(), len(x))
+        sizes = self.n_components, self.n_features
+        em = EM(self.family, *sizes, EMOptions(reg_covar=reg_covar), torch.float64, self.location.device)
+        return EMStep(em, (self.parameters_about_location(), self.location), x, sample_weight)
+
+
+def _mean(values: Tensor) -> Estimate:
+    wide = values.double()
+    return Estimate(float(wide.mean()), float(wide.std()) / math.sqrt(len(wide)))

@@ -8,7 +8,7 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceType
 from gmm_torch.distributed import all_reduce_sum, is_distributed
 from gmm_torch.em.batches import check_points
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.mixture import GaussianMixture

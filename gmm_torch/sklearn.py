@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from gmm_torch.em.batches import Batches, check_weight
-from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
 from gmm_torch.mixture import GaussianMixture as TorchMixture
@@ -502,10 +502,6 @@ def warn_not_converged(changes: NDArray[Any], tol: float) -> None:
 
 def initialise(mixture: TorchMixture, batches: Batches, options: EMOptions) -> None:
     """Give `mixture` the parameters that EM would start from; of several restarts, those of the first."""
-    em: EM = mixture.start_em(options)
-    while em.phase != "em":
-        em.advance(em.collect(batches).reduce())
+    em = mixture.start_em(options).run(batches, until="em")
     start = em.parameters.map(lambda value: value[0])
-    scale = em.standardisation.scale
-    factors = em.family.rescale(start.factors, scale)
-    mixture.assign(Parameters(start.log_weights, start.means * scale, factors), em.standardisation.location)
+    mixture.assign(em.standardisation.undo(em.family, start), em.standardisation.location)

@@ -96,7 +96,7 @@ def as_tensor(x: Tensor | np.ndarray, name: str = "x") -> Tensor:
         return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise ValueError(
-            f"{name}: expected an array without masked values: drop them, or see gmm_torch.operations.missing"
+            f"{name}: expected an array without masked values: drop them, or see fit(x, missing=True) for NaN instead"
         )
     native = x.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(x, dtype=np.float64 if native == np.longdouble else native, order="C"))

@@ -252,3 +252,31 @@ def sample_capacity(n_components: int) -> int:
     """How many points initialisation works on: enough to place the means, few enough to be quick."""
     result: int = max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))
     return result
+
+
+def check_range(summary: DataSummary, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
+
+    Raises:
+        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
+            is not constant has a standard deviation below the type's `tiny / eps`.
+    """
+    limits = torch.finfo(dtype)
+    high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
+    wider = (
+        ": divide the data by a constant"
+        if dtype == torch.float64
+        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
+    )
+    if float(summary.largest) > high:
+        raise ValueError(
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(summary.largest):.2g}"
+            + wider
+        )
+    narrow = (summary.varies & (summary.deviation < low)).nonzero()[:, 0].tolist()
+    if narrow:
+        raise ValueError(
+            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
+            f"{dtype}; feature {narrow[0]} has {float(summary.deviation[narrow[0]]):.2g}"
+            + wider.replace("divide", "multiply")
+        )

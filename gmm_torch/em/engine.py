@@ -3,9 +3,10 @@
     em = EM(family, n_components, n_features)
     while not em.done:
         total = em.collect(batches)
-        em.advance(total.reduce())
+        em.advance(total)  # reduces over processes
 
-Full-batch, streamed and distributed fitting are these three lines; only where the batches come from differs.
+`EM.run` is this loop: of a fit in memory, of a streamed or distributed one, of one with missing features, of the first
+points of a stream. Under a Lightning Trainer an epoch is a pass, and its end calls `advance`.
 """
 
 import functools
@@ -13,7 +14,7 @@ import logging
 import math
 import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -22,10 +23,12 @@ from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import budget, full_precision, is_host
-from gmm_torch.em.data_summary import DataSummary, Standardisation, sample_capacity
+from gmm_torch.em.data_summary import DataSummary, Standardisation, check_range, sample_capacity
 from gmm_torch.em.estep import Assignment, EStep, ill_conditioned_components
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.prior import Prior
+from gmm_torch.em.reseed import reseed
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.init import get_initialisation
@@ -40,96 +43,6 @@ CHECK_EVERY = 5
 REG_COVAR_FLOOR = 1e-10
 # Elements of the points that are summarised at once: few enough for its passes over them to find them cached.
 SUMMARY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
-# A component with less than this share of a point, in summed responsibilities, is without points.
-EMPTY_COUNT = 1e-6
-
-
-@dataclass(frozen=True)
-class EMOptions:
-    """What a fit may be asked for; names as in scikit-learn where it has them.
-
-    Attributes:
-        max_iter: largest number of EM iterations.
-        tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
-        reg_covar: added to the diagonal of every covariance; never below 1e-10 of the variance.
-        reg_mode: "relative": `reg_covar` is a fraction of each feature's variance (of a constant feature: of the
-            geometric mean of the others'), and the E-step allows for it, so the objective never falls. "absolute":
-            `reg_covar` is a variance and the E-step ignores it, which is what scikit-learn does; the log-likelihood
-            can then fall, by no more than the regularisation's own effect, where a component collapses.
-        n_init: number of restarts, run as one batch; the best is kept.
-        prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
-            then includes the prior, divided by the number of points. Where points have weights, one of the prior has
-            the mean weight of those that have any.
-        weight_concentration: Dirichlet parameter of the weights, >= 1, counted in the same points.
-        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, counted as
-            for the prior, see `oracle_approximating_shrinkage`; the objective can then fall.
-        init_params: name of an initialisation, see `gmm_torch.init`.
-        weights_init: (K,), initial weights.
-        means_init: (K, D), initial means, instead of those of `init_params`.
-        precisions_init: initial precisions, in the shape of the family's covariances.
-        seed: seed of everything random.
-    """
-
-    max_iter: int = 100
-    tol: float = 1e-3
-    reg_covar: float = 1e-6
-    reg_mode: Literal["relative", "absolute"] = "relative"
-    prior_count: float = 0.0
-    weight_concentration: float = 1.0
-    shrinkage: Literal["oas"] | None = None
-    n_init: int = 1
-    init_params: str = "kmeans"
-    weights_init: Tensor | None = None
-    means_init: Tensor | None = None
-    precisions_init: Tensor | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter: expected at least 1; got {self.max_iter}")
-        if not self.tol >= 0:
-            raise ValueError(f"tol: expected a number >= 0; got {self.tol}")
-        if not (self.reg_covar >= 0 and math.isfinite(self.reg_covar)):
-            raise ValueError(f"reg_covar: expected a finite number >= 0; got {self.reg_covar}")
-        if self.reg_mode not in ("relative", "absolute"):
-            raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
-        if not (self.prior_count >= 0 and math.isfinite(self.prior_count)):
-            raise ValueError(f"prior_count: expected a finite number >= 0; got {self.prior_count}")
-        if not (self.weight_concentration >= 1 and math.isfinite(self.weight_concentration)):
-            raise ValueError(f"weight_concentration: expected a finite number >= 1; got {self.weight_concentration}")
-        if self.shrinkage not in (None, "oas"):
-            raise ValueError(f"shrinkage: expected 'oas' or None; got {self.shrinkage!r}")
-        if self.n_init < 1:
-            raise ValueError(f"n_init: expected at least 1; got {self.n_init}")
-        get_initialisation(self.init_params)
-
-
-def check_range(summary: DataSummary, dtype: torch.dtype, stored: torch.dtype) -> None:
-    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
-
-    Raises:
-        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
-            is not constant has a standard deviation below the type's `tiny / eps`.
-    """
-    limits = torch.finfo(dtype)
-    high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
-    wider = (
-        ": divide the data by a constant"
-        if dtype == torch.float64
-        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
-    )
-    if float(summary.largest) > high:
-        raise ValueError(
-            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(summary.largest):.2g}"
-            + wider
-        )
-    narrow = (summary.varies & (summary.deviation < low)).nonzero()[:, 0].tolist()
-    if narrow:
-        raise ValueError(
-            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
-            f"{dtype}; feature {narrow[0]} has {float(summary.deviation[narrow[0]]):.2g}"
-            + wider.replace("divide", "multiply")
-        )
 
 
 def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
@@ -162,6 +75,7 @@ class EM:
         dtype: what densities are computed in; sums are float64 whatever it is.
         device: where the batches are.
         stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
+        step_type: the E-step of the iterations.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
         reg_covar: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
@@ -177,6 +91,7 @@ class EM:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stored: torch.dtype | None = None
+    step_type: type[EStep] = field(default=EStep, init=False)
 
     phase: Phase = field(default="summary", init=False)
     standardisation: Standardisation = field(init=False)
@@ -245,20 +160,46 @@ class EM:
 
     @torch.no_grad()
     def advance(self, total: DataSummary | Statistics) -> None:
-        """End a pass with the statistics of all points of all processes.
+        """End a pass with the statistics of all points of this process, which are summed over the processes first.
 
         Raises:
-            ValueError: the summary met NaN or infinity, or fewer points than components; a later pass met other points
-                than the summary.
+            ValueError: the first pass met NaN or infinity, or fewer points than components; a later pass met other
+                points than the first.
         """
         with full_precision(self.device):
+            total = total.reduce()
             if isinstance(total, DataSummary):
+                self.standardise(total)
                 self._initialise(total)
             elif self.phase == "assign":
                 self._check_total_weight(total)
                 self._start(total)
             else:
                 self._iterate(total)
+
+    def run(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor | None]],
+        *,
+        until: Phase = "done",
+        on_iteration: Callable[[int, Tensor], None] | None = None,
+    ) -> Self:
+        """Make passes until a phase begins.
+
+        Args:
+            batches: (x, weight) of this process, read again at every pass.
+            until: "assign" to stop after the data summary, "em" before the first iteration.
+            on_iteration: called with the number of each iteration and its objective per point (R,).
+
+        Returns:
+            self.
+        """
+        while not self.done and self.phase != until:
+            n_iter = self.n_iter
+            self.advance(self.collect(batches))
+            if on_iteration is not None and self.n_iter > n_iter:
+                on_iteration(self.n_iter, self.history[-1])
+        return self
 
     # ---- between passes
 
@@ -270,12 +211,17 @@ class EM:
                 f"in the first; got {total_weight * self._unit:g}: give data that can be read again and again"
             )
 
-    def _initialise(self, summary: DataSummary) -> None:
+    def standardise(self, summary: DataSummary) -> None:
+        """Take coordinates and regularisation from the summary of all points.
+
+        Raises:
+            ValueError: NaN, infinity, numbers out of range, fewer points than components.
+        """
         if int(summary.n_bad):
             raise ValueError(
                 f"x: expected finite numbers; {int(summary.n_bad)} of {int(summary.rows)} rows have NaN or infinity, "
                 f"the first is row {int(summary.first_bad)}: drop or repair them, or "
-                "see gmm_torch.operations.missing"
+                "fit(x, missing=True) where NaN stands for a missing value"
             )
         count = int(summary.count)
         if count < self.n_components:
@@ -289,9 +235,12 @@ class EM:
         # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
         smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
         self.standardisation = summary.standardisation(self.family.scales_features, smallest)
-        location, scale, unit = vars(self.standardisation).values()
+        _, scale, unit = vars(self.standardisation).values()
         reg_covar = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
         self.reg_covar = torch.maximum(reg_covar, REG_COVAR_FLOOR * unit)
+
+    def _initialise(self, summary: DataSummary) -> None:
+        location, scale, _ = vars(self.standardisation).values()
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
             means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
@@ -317,9 +266,21 @@ class EM:
         self._step = self._make_step()
 
     def begin(self, parameters: Parameters) -> None:
-        """Start the iterations from parameters of standardised points, after the summary."""
+        """Start the iterations from parameters of standardised points, after the data summary."""
         self.phase = "em"
         self._adopt(parameters)
+
+    def go_on_from(self, start: "EM", reg_covar: Tensor, step_type: type[EStep]) -> None:
+        """Begin with the parameters of a finished EM, in its coordinates, with another regularisation and E-step.
+
+        That E-step works in float64 and on one mixture.
+        """
+        self.dtype, self.step_type = torch.float64, step_type
+        self.standardisation, self.reg_covar = start.standardisation, reg_covar
+        self._total_weight, self._unit = start._total_weight, start._unit
+        best = slice(start.best, start.best + 1)
+        self.jitter, self.n_reseeded = start.jitter[best], torch.zeros_like(start.n_reseeded[best])
+        self.begin(start.parameters.map(lambda value: value[best]))
 
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
@@ -366,8 +327,8 @@ class EM:
         if self.phase == "assign":
             # In float64: nothing is known yet about how well conditioned the components will be.
             return Assignment(self.family, self.parameters, self.reg_covar, self.standardisation, torch.float64)
-        reg_covar = self.penalty
-        return EStep(self.family, self.parameters, reg_covar, self.standardisation, self.dtype, self._ill_conditioned)
+        conditioning = self.dtype, self._ill_conditioned
+        return self.step_type(self.family, self.parameters, self.penalty, self.standardisation, *conditioning)
 
     def _collapses(self, updated: Parameters) -> bool:
         """Whether a component has become so ill-conditioned that its moments should have been summed in float64.
@@ -409,7 +370,11 @@ class EM:
         if self._collapses(updated):
             return
         self.jitter = jitter
-        parameters = self._reseed(total, updated)
+        parameters = updated
+        if self.options.prior_count == 0 and self.n_components > 1:
+            variance = self.standardisation.unit + self.reg_covar
+            parameters, moved = reseed(self.family, self.parameters, updated, total, variance, self.penalty)
+            self.n_reseeded = self.n_reseeded + moved
         objective = total.log_likelihood
         if self.prior.matters:
             objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
@@ -419,35 +384,6 @@ class EM:
         if self._is_check_due:
             self._check_total_weight(total)
             self._check_convergence()
-
-    def _reseed(self, total: Statistics, updated: Parameters) -> Parameters:
-        """Move one component without points to the worst explained point, where that is sure to help.
-
-        A component of weight e there, e the point's share of the data's weight, changes the mean log-likelihood by at
-        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own; a mixture for which the sum is
-        positive keeps its other parameters for this iteration, so the likelihood cannot fall.
-        """
-        current = self.parameters
-        share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
-        lightest = share.argmin(-1, keepdim=True)
-        chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-        # Of a point no heavier than the one that is gained: what is lost must be little beside that.
-        is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < EMPTY_COUNT * total.worst_weight.clamp_max(1)
-        factors = self.family.replace(current.factors, chosen, self.standardisation.unit + self.reg_covar)
-        log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
-        means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
-        others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
-        rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
-        log_weights = torch.where(chosen, log_epsilon, rest)
-        log_det = self.family.log_det(factors, self.n_features).expand(share.shape)
-        peak = -0.5 * (self.n_features * math.log(2 * math.pi) + log_det.gather(-1, lightest)[:, 0])
-        precision = self.family.precision_diagonal(factors, self.n_features).expand(means.shape)
-        penalty = 0.5 * (precision * self.penalty).sum(-1).gather(-1, lightest)[:, 0]
-        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
-        helps = (log_epsilon[:, 0] + peak - penalty - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
-        reseed = is_empty & helps & (self.n_components > 1) & (self.options.prior_count == 0)
-        self.n_reseeded = self.n_reseeded + reseed
-        return Parameters(log_weights, means, factors).where(reseed, updated)
 
     def _check_convergence(self) -> None:
         """Read the history from the device and decide whether to stop."""

@@ -148,11 +148,10 @@ class OnlineEM:
         x, weight = x[good], weight[good]
         em, batches = self.em, [(x, weight)]
         if self.known is not None:
-            em.advance(em.collect(batches).reduce())
+            em.run(batches, until="assign")
             known = em.standardisation.parameters(em.family, *self.known)
             em.begin(known.map(lambda value: value[None]))
-        while not em.done:
-            em.advance(em.collect(batches).reduce())
+        em.run(batches)
         self.parameters = em.parameters.map(lambda value: value[em.best : em.best + 1])
         self._check_conditioning()
         self.n_seen, moments = _summed(self._e_step(x, weight))

@@ -359,7 +359,7 @@ def test_noise_is_turned_into_draws_with_the_covariance(family, generator):
 def test_a_sample_has_the_mean_and_the_covariance_of_the_mixture(family, generator):
     parameters, n = random_parameters(family, generator), 40_000
     mixture = mixture_of(family, parameters)
-    x = mixture.sample(n, generator)
+    x = mixture.sample(n, seed=0)
     assert x.shape == (n, D)
     weights, means = parameters.log_weights.exp(), parameters.means
     mean = weights @ means

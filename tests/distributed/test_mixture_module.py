@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from trainers.modules.mixture_module import MixtureModule
 from trainers.run.strategies import without_gradients
 

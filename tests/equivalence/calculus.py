@@ -14,10 +14,6 @@ from torch import Tensor
 from gmm_torch import GaussianMixture
 from gmm_torch.conformal.batch_tests import batch_p_value
 from gmm_torch.metrics import ExchangeabilityMartingale
-from gmm_torch.operations import missing
-from gmm_torch.operations.conditioning import condition, marginal
-from gmm_torch.operations.divergences import bhattacharyya, kl
-from gmm_torch.operations.selection import select
 from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
 from tests.equivalence.rows import Row, asked, near
@@ -66,12 +62,12 @@ def joint_less_marginal(kind: str, n: int = 20) -> list[float]:
 def conditionals(kind: str, n: int = 20) -> list[float]:
     """By `condition`, point by point."""
     x = points().double()[:n]
-    return [float(condition(known(kind), KEPT, row[KEPT]).log_prob(row[REST][None])) for row in x]
+    return [float(known(kind).condition(KEPT, row[KEPT]).log_prob(row[REST][None])) for row in x]
 
 
 def expectations(kind: str, n: int = 20) -> Tensor:
     """Means of the conditionals."""
-    found = [condition(known(kind), KEPT, row[KEPT]) for row in points().double()[:n]]
+    found = [known(kind).condition(KEPT, row[KEPT]) for row in points().double()[:n]]
     return torch.stack([mixture.weights @ mixture.means for mixture in found])
 
 
@@ -99,7 +95,7 @@ def divergence(how: str) -> float:
         GaussianMixture(1, D).set_parameters(torch.ones(1), each.mean[None], each.covariance_matrix[None])
         for each in (one, other)
     ]
-    found = kl(*mixtures, 100_000, torch.Generator().manual_seed(0))
+    found = mixtures[0].kl_divergence(mixtures[1], 100_000, seed=0)
     return found.value if abs(found.value - exact) > 5 * found.standard_error else exact
 
 
@@ -107,7 +103,7 @@ def complete(how: str) -> float:
     """Mean log-likelihood of fits to points without holes, run to their ends."""
     mixture, x = GaussianMixture(K, D, dtype=torch.float64), points().double()
     if how == "missing.fit":
-        return missing.fit(mixture, x, max_iter=2000, tol=1e-9, seed=3).score(x)
+        return mixture.fit(x, missing=True, max_iter=2000, tol=1e-9, seed=3).score(x)
     return mixture.fit(x, max_iter=2000, tol=1e-9, seed=3).score(x)
 
 
@@ -116,15 +112,17 @@ def with_holes(order: Tensor | None = None) -> Tensor:
     gone = torch.rand(N, D, generator=torch.Generator().manual_seed(9)) < 0.2
     gone[:, 0] = False
     x = points().double().masked_fill(gone, torch.nan)
-    return missing.fit(
-        GaussianMixture(K, D, dtype=torch.float64), x if order is None else x[order], max_iter=7, tol=0.0
-    ).means
+    return (
+        GaussianMixture(K, D, dtype=torch.float64)
+        .fit(x if order is None else x[order], missing=True, max_iter=7, tol=0.0)
+        .means
+    )
 
 
 def chosen(how: str) -> list[float]:
     """BIC of three candidates."""
     if how == "select":
-        found = select(points(), (1, 2, 3), ("diag",), seed=3)
+        found = GaussianMixture.select(points(), (1, 2, 3), ("diag",), seed=3)
         return sorted(candidate.bic for candidate in found.candidates)
     return sorted(GaussianMixture(k, D, "diag").fit(points(), seed=3).bic(points()) for k in (1, 2, 3))
 
@@ -171,14 +169,14 @@ def table() -> list[Row]:
             f"densities of some features under a {kind} mixture",
             {
                 "SciPy": lambda k=kind: by_scipy(k, points().double(), KEPT),
-                "marginal": near(lambda k=kind: marginal(known(k), KEPT).log_prob(points().double()[:, KEPT]), 1e-9),
-                "missing.log_prob": near(lambda k=kind: missing.log_prob(known(k), holes(KEPT)), 1e-9),
+                "marginal": near(lambda k=kind: known(k).marginal(KEPT).log_prob(points().double()[:, KEPT]), 1e-9),
+                "missing.log_prob": near(lambda k=kind: known(k).log_prob(holes(KEPT), missing=True), 1e-9),
                 "marginal of a marginal": near(
-                    lambda k=kind: marginal(marginal(known(k), [2, 3, 0]), [0, 2]).log_prob(points().double()[:, KEPT]),
+                    lambda k=kind: known(k).marginal([2, 3, 0]).marginal([0, 2]).log_prob(points().double()[:, KEPT]),
                     1e-9,
                 ),
                 "marginal, under autocast": near(
-                    within(bfloat16, lambda k=kind: marginal(known(k), KEPT).log_prob(points().double()[:, KEPT])), 1e-9
+                    within(bfloat16, lambda k=kind: known(k).marginal(KEPT).log_prob(points().double()[:, KEPT])), 1e-9
                 ),
             },
         )
@@ -194,23 +192,23 @@ def table() -> list[Row]:
             f"expectations given some features under a {kind} mixture",
             {
                 "condition": lambda k=kind: expectations(k),
-                "missing.impute": near(lambda k=kind: missing.impute(known(k), holes(KEPT)[:20])[:, REST], 1e-8),
+                "missing.impute": near(lambda k=kind: known(k).impute(holes(KEPT)[:20])[:, REST], 1e-8),
             },
         )
         rows += ask(
             f"Bhattacharyya's distances of {kind} components",
             {
                 "by definition": lambda k=kind: distances(k),
-                "bhattacharyya": near(lambda k=kind: bhattacharyya(known(k), known(k)), 1e-9),
+                "bhattacharyya": near(lambda k=kind: known(k).component_distances(known(k)), 1e-9),
             },
         )
         rows += ask(
             f"all features of a {kind} mixture",
             {
                 "log_prob": lambda k=kind: known(k).log_prob(points().double()),
-                "marginal of all": near(lambda k=kind: marginal(known(k), range(D)).log_prob(points().double()), 1e-9),
+                "marginal of all": near(lambda k=kind: known(k).marginal(range(D)).log_prob(points().double()), 1e-9),
                 "missing.log_prob, none missing": near(
-                    lambda k=kind: missing.log_prob(known(k), points().double()), 1e-9
+                    lambda k=kind: known(k).log_prob(points().double(), missing=True), 1e-9
                 ),
                 "SciPy": near(lambda k=kind: by_scipy(k, points().double(), range(D)), 1e-9),
             },

@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from tests.contracts.test_configs import configure
 from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from tests.contracts.test_configs import configure
 from tests.faults.parsers import make_detector, net
 from trainers.callbacks.end_on_sigterm import EndOnSigterm

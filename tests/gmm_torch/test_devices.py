@@ -7,8 +7,9 @@ from gmm_torch import GaussianMixture
 from gmm_torch.covariance import get_family
 from gmm_torch.devices import budget, full_precision, has_float64, is_host, summing_device, widest
 from gmm_torch.em.data_summary import Standardisation
-from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.init import INITIALISATIONS
 

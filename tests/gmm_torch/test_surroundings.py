@@ -9,13 +9,9 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import CovarianceType
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.online_mixture import OnlineMixture
-from gmm_torch.operations import missing
-from gmm_torch.operations.conditioning import condition, marginal
-from gmm_torch.operations.divergences import entropy_bounds, kl
-from gmm_torch.operations.implicit import implicit, unrolled
 
 AVERAGED = ("full", "tied", "diag", "spherical")  # whose statistics can be averaged over a stream
 TYPES = (*AVERAGED, {"name": "low_rank", "rank": 2})
@@ -45,10 +41,6 @@ def follow(covariance_type: CovarianceType) -> Tensor:
     return online.mixture.log_prob(points())
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
-
-
 VERBS: dict[str, Callable[[GaussianMixture], object]] = {
     "weights": lambda m: m.weights,
     "means": lambda m: m.means,
@@ -61,25 +53,25 @@ VERBS: dict[str, Callable[[GaussianMixture], object]] = {
     "score weighted": lambda m: m.score(points(), torch.arange(150)),
     "predict": lambda m: m.predict(points()),
     "predict_proba": lambda m: m.predict_proba(points()),
-    "sample": lambda m: m.sample(40, generator()),
-    "rsample": lambda m: m.rsample(40, generator()),
+    "sample": lambda m: m.sample(40, 1),
+    "rsample": lambda m: m.rsample(40, 1),
     "to_distribution": lambda m: m.to_distribution().log_prob(points()),
     "bic": lambda m: m.bic(points()),
     "aic": lambda m: m.aic(points()),
     "fit": lambda m: m.fit(points(), max_iter=4).state_dict(),
     "fit random": lambda m: m.fit(points(), max_iter=4, init_params="random").state_dict(),
     "set_parameters": lambda m: m.set_parameters(m.weights, m.means, m.covariances).state_dict(),
-    "marginal": lambda m: marginal(m, [0, 2]).state_dict(),
-    "condition": lambda m: condition(m, [1], torch.tensor([0.5])).state_dict(),
-    "kl": lambda m: vars(kl(m, fitted("diag"), 200, generator())),
-    "entropy_bounds": lambda m: entropy_bounds(m),
-    "missing.fit": lambda m: missing.fit(m, holes(), max_iter=4).state_dict(),
-    "missing.log_prob": lambda m: missing.log_prob(m, holes()),
-    "missing.impute": lambda m: missing.impute(m, holes()),
+    "marginal": lambda m: m.marginal([0, 2]).state_dict(),
+    "condition": lambda m: m.condition([1], torch.tensor([0.5])).state_dict(),
+    "kl": lambda m: m.kl_divergence(fitted("diag"), 200)._asdict(),
+    "entropy": lambda m: m.entropy(200)._asdict(),
+    "missing.fit": lambda m: m.fit(holes(), missing=True, max_iter=4).state_dict(),
+    "missing.log_prob": lambda m: m.log_prob(holes(), missing=True),
+    "missing.impute": lambda m: m.impute(holes()),
     "partial_fit": lambda m: (
         m.partial_fit(points()).partial_fit(points()).state_dict() if m.covariance_type in AVERAGED else None
     ),
-    "unrolled": lambda m: unrolled(m, points(), 2)._asdict(),
+    "unrolled": lambda m: m.unrolled_fit(points(), 2)._asdict(),
     "online mixture": lambda m: follow(m.covariance_type),
 }
 
@@ -114,7 +106,7 @@ def test_an_implicit_gradient_is_not_computed_under_autocast():
     for enabled in (False, True):
         x = points().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            covariances = implicit(mixture, x).covariances
+            covariances = mixture.implicit_fit(x).covariances
         covariances.sum().backward()
         found.append(x.grad)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
@@ -123,7 +115,7 @@ def test_an_implicit_gradient_is_not_computed_under_autocast():
 # ---- verbs that set parameters end a stream
 
 SETTERS: dict[str, Callable[[GaussianMixture], object]] = {
-    "missing.fit": lambda m: missing.fit(m, points(mean=100.0)),
+    "missing.fit": lambda m: m.fit(points(mean=100.0), missing=True),
     "assign": lambda m: m.assign(
         Parameters(
             torch.full((2,), 0.5).log(), points(mean=100.0)[[0, -1]], {"factor": torch.eye(3).expand(2, 3, 3).clone()}
@@ -228,7 +220,7 @@ def test_weights_come_in_any_form():
 
 
 REFUSED: dict[str, tuple[Callable[[np.ndarray], object], type[Exception], str]] = {
-    "masked": (lambda x: np.ma.masked_less(x, 0), ValueError, r"without masked values.*gmm_torch\.missing"),
+    "masked": (lambda x: np.ma.masked_less(x, 0), ValueError, r"without masked values.*missing=True"),
     "integers": (lambda x: x.astype(np.int64), TypeError, "expected floating point; got int64"),
     "objects": (lambda x: x.astype(object), TypeError, "expected floating point; got object"),
     "complex": (lambda x: x.astype(np.complex64), TypeError, "expected floating point; got complex64"),
@@ -250,9 +242,9 @@ def test_streams_and_missing_features_take_arrays_too():
     x = points().numpy().astype(">f4")
     streamed = [GaussianMixture(2, 3).partial_fit(form) for form in (x, points())]
     torch.testing.assert_close(streamed[0].means, streamed[1].means, rtol=0, atol=0)
-    filled = [missing.fit(GaussianMixture(2, 3), form) for form in (x, points())]
+    filled = [GaussianMixture(2, 3).fit(form, missing=True) for form in (x, points())]
     torch.testing.assert_close(filled[0].means, filled[1].means, rtol=0, atol=0)
-    torch.testing.assert_close(missing.log_prob(filled[0], x), missing.log_prob(filled[0], points()))
+    torch.testing.assert_close(filled[0].log_prob(x, missing=True), filled[0].log_prob(points(), missing=True))
 
 
 # ---- modes and defaults
@@ -265,14 +257,14 @@ def everything(covariance_type: str, dtype: torch.dtype = torch.float32) -> list
     for init in ("kmeans", "random", "random_from_data"):
         mixture = GaussianMixture(2, 3, covariance_type, device="cpu", dtype=dtype)
         mixture.fit(x, max_iter=3, init_params=init, n_init=2)
-        found += [mixture.log_prob(x), mixture.history, mixture.covariances, mixture.sample(5, torch.Generator())]
+        found += [mixture.log_prob(x), mixture.history, mixture.covariances, mixture.sample(5, 0)]
     if covariance_type in AVERAGED:
         found.append(mixture.partial_fit(x).partial_fit(x).means)
-    found.append(missing.fit(mixture, HOLES.to(dtype), max_iter=2).means)
-    found.append(missing.impute(mixture, HOLES.to(dtype)))
+    found.append(mixture.fit(HOLES.to(dtype), missing=True, max_iter=2).means)
+    found.append(mixture.impute(HOLES.to(dtype)))
     found.append(mixture.set_parameters(mixture.weights, mixture.means, mixture.covariances).log_prob(x))
     if covariance_type in AVERAGED:
-        found += unrolled(mixture, x, 1)
+        found += mixture.unrolled_fit(x, 1)
     return [value.detach() for value in found]
 
 
@@ -312,7 +304,7 @@ def test_what_is_made_in_inference_mode_can_be_used_outside(covariance_type):
     if covariance_type in AVERAGED:
         mixture.partial_fit(points())
     mixture.fit(points(), max_iter=3)
-    missing.fit(mixture, holes(), max_iter=2)
+    mixture.fit(holes(), missing=True, max_iter=2)
 
 
 @each_type

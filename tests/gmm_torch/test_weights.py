@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.em.engine import EMOptions
-from gmm_torch.operations.implicit import implicit, unrolled
+from gmm_torch.em.options import EMOptions
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 FACTORS = (1e-30, 1e-9, 3.0, 1e30)
@@ -132,7 +131,7 @@ def test_a_stream_on_weights_of_one_is_that_without_weights_whatever_came_first(
     agree(plain, mixed, x, 1e-12)
 
 
-@pytest.mark.parametrize("derivative", [implicit, lambda m, x, w: unrolled(m, x, 3, w)])
+@pytest.mark.parametrize("derivative", [GaussianMixture.implicit_fit, lambda m, x, w: m.unrolled_fit(x, 3, w)])
 def test_gradients_of_a_fit_do_not_change_when_all_weights_are_multiplied(derivative):
     x, weight = points()
     weight = weight + 0.1

@@ -207,7 +207,7 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
         (("task=score", "classifier.checkpoint=x.safetensors", "checkpoint=y"), "set input="),
         (("task=fit", "classifier.checkpoint=/nowhere/x.safetensors"), "/nowhere/x.safetensors"),
         (("detector.alpha=2",), "alpha: expected a number between 0 and 1"),
-        (("mixture.em.tol=-1",), "tol: expected a number >= 0"),
+        (("mixture.em.tol=-1",), "tol: expected a finite number >= 0"),
         (("task=summarize", "input=/nowhere"), "/nowhere"),
     ],
 )

@@ -18,7 +18,6 @@ from gmm_torch.files import atomic_path
 from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
-from gmm_torch.operations.divergences import component_drift
 
 SHOWN_SIDE = 64  # pixels; smaller images are shown larger
 
@@ -32,7 +31,7 @@ class OnlineMixtureMonitor(Callback):
     - `mixture/log_likelihood`: mean log p(z) of the validation images, in nats,
     - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (not logged where there are
       only such or only others),
-    - `mixture/drift`: how far the components have moved since the last validation, see `component_drift`,
+    - `mixture/drift`: how far the components have moved since the last validation, see `GaussianMixture.drift_from`,
 
     and draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
     `least_likely/<step>.png` in the Trainer's folder.
@@ -173,7 +172,7 @@ class OnlineMixtureMonitor(Callback):
         if 0 < int(wrong.sum()) < len(wrong):
             values["mixture/error_auroc"] = binary_auroc(unit_ranks(score), (~wrong).long())
         if self._before is not None:
-            values["mixture/drift"] = component_drift(self._before, mixture)
+            values["mixture/drift"] = mixture.drift_from(self._before)
         with torch.inference_mode(False):
             self._before = copy.deepcopy(mixture)
         pl_module.log_dict({name: value.float() for name, value in values.items()}, sync_dist=True)

@@ -13,7 +13,6 @@ from gmm_torch.devices import full_precision
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
-from gmm_torch.operations.implicit import implicit
 
 Way = Literal["online", "gradient", "implicit"]
 WAYS = ("online", "gradient", "implicit")
@@ -39,7 +38,7 @@ class LikelihoodTerm(nn.Module):
             - "gradient": the same until the first renewal; from then on its parameters follow the gradient of the loss,
               by the classifier's optimizer.
             - "implicit": it is EM's fixed point on one half of the batch, and the density is that of the other half;
-              the gradient goes through the fixed point too (`gmm_torch.operations.implicit`). With the same half for
+              the gradient goes through the fixed point too (`GaussianMixture.implicit_fit`). With the same half for
               both there would be nothing to go through: at the maximum of the likelihood its gradient in the
               parameters is zero. The fixed point is sought from the online mixture, which also stands in where half
               of a batch has fewer points than two a component.
@@ -134,7 +133,7 @@ class LikelihoodTerm(nn.Module):
         mixture = self.online.mixture
         if len(fitting) < 2 * mixture.n_components:
             return mixture.log_prob(z)
-        found = implicit(mixture, fitting, reg_covar=self.reg_covar, tol=IMPLICIT_TOL)
+        found = mixture.implicit_fit(fitting, reg_covar=self.reg_covar, tol=IMPLICIT_TOL)
         factors = mixture.family.from_covariances(found.covariances)
         distance = mixture.family.squared_distance(others.double(), found.means, factors)
         log_det = mixture.family.log_det(factors, z.shape[1])

@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSample
 
 from gmm_torch.distributed import is_distributed
 from gmm_torch.em.data_summary import DataSummary
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.mixture import GaussianMixture
 
@@ -60,7 +60,7 @@ class MixtureModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Sum over processes, update, and stop when EM is done."""
         assert self._total is not None
-        self.em.advance(self._total.reduce())
+        self.em.advance(self._total)
         if self.em.history:
             self.log("log_likelihood", self.em.history[-1].max().float(), prog_bar=True, sync_dist=True)
         self.trainer.should_stop = self.em.done

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch.conformal.p_values import calibration_size
 from gmm_torch.detection import FailureDetector
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.functional.checks import check_probability
 from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache

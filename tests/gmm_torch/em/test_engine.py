@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import FAMILIES, get_family
-from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.engine import EM
+from gmm_torch.em.options import EMOptions
 
 N, D, K = 150, 3, 3
 
@@ -29,7 +30,7 @@ def machine(covariance_type: str = "full", **options) -> EM:
 
 def run(em: EM, x: Tensor) -> EM:
     while not em.done:
-        em.advance(em.collect([(part, None) for part in x.split(40)]).reduce())
+        em.advance(em.collect([(part, None) for part in x.split(40)]))
     return em
 
 
@@ -54,7 +55,7 @@ def test_a_fit_that_is_killed_after_any_pass_resumes_bit_for_bit(x, covariance_t
         buffer.seek(0)
         em = EM(family, K, D, options, dtype)
         em.load_state_dict(torch.load(buffer, weights_only=True))
-        em.advance(em.collect([(part, None) for part in x.split(40)]).reduce())
+        em.advance(em.collect([(part, None) for part in x.split(40)]))
     assert_same_state(em, expected)
     assert em.n_iter == expected.n_iter == 6
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture, NotFittedError
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
 
 TYPES = ("full", "tied", "diag", "spherical")

@@ -1,4 +1,4 @@
-"""Gradients of a fitted mixture in the points that it was fitted to."""
+"""Gradients of a fitted mixture in the points that it was fitted to: through EM's iterations, or at its fixed point."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,13 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.devices import full_precision
-from gmm_torch.em.batches import check_points, check_weight
 from gmm_torch.em.data_summary import DataSummary
-from gmm_torch.em.engine import EM, EMOptions
+from gmm_torch.em.engine import EM
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import SolverError
-from gmm_torch.mixture import GaussianMixture
 
 Map = Callable[[Tensor], Tensor]  # parameters -> parameters, both flat
 
@@ -41,21 +38,20 @@ class EMStep:
     Standardisation and regularisation are taken from the points once and held fixed: no gradient flows through them.
 
     Args:
-        mixture: of which family and sizes; its own parameters are not looked at.
+        em: that has not begun, for `family`, sizes and options, of which `reg_covar` and `reg_mode` matter; in float64.
+        start: parameters about a location (D,), and the location.
         x: (N, D).
         weight: (N,) >= 0, or None.
-        options: `reg_covar` and `reg_mode` matter.
     """
 
-    def __init__(self, mixture: GaussianMixture, x: Tensor, weight: Tensor | None, options: EMOptions) -> None:
-        self.family: CovarianceFamily = mixture.family
-        k, d = mixture.n_components, mixture.n_features
-        em = EM(mixture.family, k, d, options, torch.float64, mixture.location.device)
+    def __init__(self, em: EM, start: tuple[Parameters, Tensor], x: Tensor, weight: Tensor | None) -> None:
+        self.family: CovarianceFamily = em.family
         summary = em.accumulate(x.detach(), None if weight is None else weight.detach())
         assert isinstance(summary, DataSummary)
-        em.advance(summary)
+        em.standardise(summary)  # of this process alone: its gradient is its own
         self.standardisation, self.reg_covar, self.penalty = em.standardisation, em.reg_covar, em.penalty
-        self.template = em.parameters.map(lambda value: value[0])
+        raw = start[0].map(lambda value: value.detach().double())
+        self.start = self.standardisation.parameters(self.family, raw, start[1])
         location, scale = self.standardisation.location, self.standardisation.scale
         self.features = self.family.features(((x.double() - location) / scale).mT)
         relative = em.relative(weight, len(x))
@@ -74,15 +70,10 @@ class EMStep:
 
     def unpack(self, flat: Tensor) -> Parameters:
         """The inverse of `pack`."""
-        like = self.template.state_dict()
+        like = self.start.state_dict()
         parts = flat.split([value.numel() for value in like.values()])
         shaped = {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
         return Parameters.from_state_dict(shaped)
-
-    def standard(self, mixture: GaussianMixture) -> Parameters:
-        """The mixture's parameters, in these coordinates and without gradient."""
-        raw = mixture.parameters_about_location().map(lambda value: value.detach().double())
-        return self.standardisation.parameters(self.family, raw, mixture.location)
 
     def raw(self, parameters: Parameters) -> Fitted:
         """Parameters in raw units."""
@@ -91,82 +82,30 @@ class EMStep:
         return Fitted(found.log_weights.exp(), found.means + self.standardisation.location, covariances)
 
 
-def unrolled(
-    mixture: GaussianMixture, x: Tensor, n_iter: int, sample_weight: Tensor | None = None, reg_covar: float = 1e-6
-) -> Fitted:
-    """Parameters after `n_iter` more iterations of EM, with the gradient through all of them.
-
-    Memory grows with n_iter; see `implicit` for the gradient at convergence.
-
-    Args:
-        mixture: fitted; where to begin. It is not changed.
-        x: (N, D), on the mixture's device.
-        n_iter: at least 1.
-        sample_weight: (N,), >= 0.
-        reg_covar: as in `GaussianMixture.fit`.
-
-    Raises:
-        ValueError, TypeError: bad shapes, types or numbers.
-        NotFittedError: there is nothing to begin with.
-    """
-    if n_iter < 1:
-        raise ValueError(f"n_iter: expected at least 1; got {n_iter}")
-    step = _step(mixture, x, sample_weight, reg_covar)
-    with full_precision(x.device):
-        parameters = step.standard(mixture)
-        for _ in range(n_iter):
-            parameters = step(parameters)
-        return step.raw(parameters)
+def unrolled(step: EMStep, n_iter: int) -> Fitted:
+    """See `GaussianMixture.unrolled_fit`."""
+    parameters = step.start
+    for _ in range(n_iter):
+        parameters = step(parameters)
+    return step.raw(parameters)
 
 
-def implicit(
-    mixture: GaussianMixture,
-    x: Tensor,
-    sample_weight: Tensor | None = None,
-    reg_covar: float = 1e-6,
-    *,
-    tol: float = 1e-9,
-    max_iter: int = 2000,
-) -> Fitted:
-    """Parameters at EM's fixed point, with the gradient that the fixed point itself implies.
+def implicit(step: EMStep, tol: float, max_iter: int) -> Fitted:
+    """See `GaussianMixture.implicit_fit`."""
+    fixed = find_fixed_point(lambda flat: step.pack(step(step.unpack(flat))), step.pack(step.start), tol, max_iter)
+    if not (torch.is_grad_enabled() and (step.features.requires_grad or step.weight.requires_grad)):
+        return step.raw(step.unpack(fixed))
+    fixed = fixed.requires_grad_()
+    with torch.enable_grad():
+        after = step.pack(step(step.unpack(fixed)))
 
-    At a fixed point t = F(t, x) of EM's map the implicit function theorem gives dt/dx = (I - dF/dt)^-1 dF/dx, whatever
-    way led there: memory is that of one iteration. The linear system is solved by GMRES, one vector-Jacobian product
-    of F for each of its iterations. (For such gradients see Bai, Kolter, Koltun, "Deep Equilibrium Models", 2019,
-    theorem 1.)
+    def solve(gradient: Tensor) -> Tensor:
+        def transposed(vector: Tensor) -> Tensor:
+            return torch.autograd.grad(after, fixed, vector, retain_graph=True)[0]
 
-    Args:
-        mixture: fitted to x; where the search for the fixed point begins. It is not changed.
-        x: (N, D), on the mixture's device.
-        sample_weight: (N,), >= 0.
-        reg_covar: as in `GaussianMixture.fit`.
-        tol: of the fixed point, as the largest change of a standardised parameter in an iteration, and of the linear
-            system, relative.
-        max_iter: of EM, and of GMRES.
+        return solve_adjoint(transposed, gradient, tol, max_iter)
 
-    Raises:
-        ValueError, TypeError: bad shapes, types or numbers.
-        NotFittedError: there is nothing to begin with.
-        SolverError: no fixed point, or no solution of the linear system, within `max_iter` iterations. The latter comes
-            in the backward pass.
-    """
-    step = _step(mixture, x, sample_weight, reg_covar)
-    with full_precision(x.device):
-        start = step.pack(step.standard(mixture))
-        fixed = find_fixed_point(lambda flat: step.pack(step(step.unpack(flat))), start, tol, max_iter)
-        if not (torch.is_grad_enabled() and (step.features.requires_grad or step.weight.requires_grad)):
-            return step.raw(step.unpack(fixed))
-        fixed = fixed.requires_grad_()
-        with torch.enable_grad():
-            after = step.pack(step(step.unpack(fixed)))
-
-        def solve(gradient: Tensor) -> Tensor:
-            def transposed(vector: Tensor) -> Tensor:
-                return torch.autograd.grad(after, fixed, vector, retain_graph=True)[0]
-
-            return solve_adjoint(transposed, gradient, tol, max_iter)
-
-        return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
+    return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
 
 
 def find_fixed_point(function: Map, start: Tensor, tol: float, max_iter: int) -> Tensor:
@@ -225,13 +164,3 @@ class _Implicit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         return ctx.solve(gradient), None
-
-
-def _step(mixture: GaussianMixture, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
-    mixture.require_fitted()
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
-    check_points(x, mixture.n_features)
-    if sample_weight is not None:
-        check_weight(sample_weight.detach(), len(x))
-    return EMStep(mixture, x, sample_weight, EMOptions(reg_covar=reg_covar, init_params="random_from_data"))

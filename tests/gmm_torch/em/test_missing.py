@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.operations import missing
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 1})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
@@ -30,20 +29,20 @@ def holes(x: torch.Tensor, share: float, seed: int = 1) -> torch.Tensor:
 def test_without_holes_it_is_the_ordinary_fit(covariance_type):
     x = points()
     plain = GaussianMixture(2, 3, covariance_type, dtype=torch.float64).fit(x, tol=1e-10, max_iter=500)
-    same = missing.fit(GaussianMixture(2, 3, covariance_type, dtype=torch.float64), x, tol=1e-10, max_iter=500)
+    same = GaussianMixture(2, 3, covariance_type, dtype=torch.float64).fit(x, missing=True, tol=1e-10, max_iter=500)
     assert same.score(x) == pytest.approx(plain.score(x), abs=1e-4)
-    torch.testing.assert_close(missing.log_prob(same, x), same.log_prob(x), rtol=1e-8, atol=1e-8)
-    assert torch.equal(missing.impute(same, x), x)
+    torch.testing.assert_close(same.log_prob(x, missing=True), same.log_prob(x), rtol=1e-8, atol=1e-8)
+    assert torch.equal(same.impute(x), x)
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_the_likelihood_of_what_is_observed_never_falls(covariance_type):
     x = holes(points(200), 0.3)
-    mixture = missing.fit(
-        GaussianMixture(3, 3, covariance_type, dtype=torch.float64), x, tol=0.0, max_iter=40, reg_covar=0.0
+    mixture = GaussianMixture(3, 3, covariance_type, dtype=torch.float64).fit(
+        x, missing=True, tol=0.0, max_iter=40, reg_covar=0.0
     )
     assert (mixture.history.diff() > -1e-8).all()
-    assert mixture.history[-1] == pytest.approx(float(missing.log_prob(mixture, x).mean()), abs=1e-3)
+    assert mixture.history[-1] == pytest.approx(float(mixture.log_prob(x, missing=True).mean()), abs=1e-3)
 
 
 def test_log_prob_is_the_marginal_density():
@@ -54,10 +53,10 @@ def test_log_prob_is_the_marginal_density():
     means, covariances = mixture.means[:, [0, 2]], mixture.covariances[:, [0, 2]][:, :, [0, 2]]
     parts = torch.distributions.MultivariateNormal(means, covariances).log_prob(x[:, None, [0, 2]])
     expected = (distribution.mixture_distribution.logits + parts).logsumexp(-1)
-    torch.testing.assert_close(missing.log_prob(mixture, x), expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(mixture.log_prob(x, missing=True), expected, rtol=1e-8, atol=1e-8)
     nothing = torch.full((1, 3), torch.nan, dtype=torch.float64)
-    torch.testing.assert_close(missing.log_prob(mixture, nothing), torch.zeros(1, dtype=torch.float64))
-    torch.testing.assert_close(missing.impute(mixture, nothing)[0], mixture.weights @ mixture.means)
+    torch.testing.assert_close(mixture.log_prob(nothing, missing=True), torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(mixture.impute(nothing)[0], mixture.weights @ mixture.means)
 
 
 def test_it_finds_what_the_complete_points_show_and_filling_in_does_not():
@@ -66,10 +65,10 @@ def test_it_finds_what_the_complete_points_show_and_filling_in_does_not():
     truth = GaussianMixture(2, 3, dtype=torch.float64).fit(complete)
     filled = torch.where(torch.isnan(x), x.nanmean(0), x)
     naive = GaussianMixture(2, 3, dtype=torch.float64).fit(filled)
-    found = missing.fit(GaussianMixture(2, 3, dtype=torch.float64), x, tol=1e-6, max_iter=300)
+    found = GaussianMixture(2, 3, dtype=torch.float64).fit(x, missing=True, tol=1e-6, max_iter=300)
     assert found.score(held_out) > truth.score(held_out) - 0.05
     assert found.score(held_out) > naive.score(held_out) + 0.5
-    error = (missing.impute(found, x) - complete)[torch.isnan(x)].square().mean()
+    error = (found.impute(x) - complete)[torch.isnan(x)].square().mean()
     assert error < 0.5 * (filled - complete)[torch.isnan(x)].square().mean()
 
 
@@ -79,22 +78,22 @@ def test_what_can_not_be_fitted_is_said():
     bad = x.clone()
     bad[3] = torch.nan
     with pytest.raises(ValueError, match="a value in every point; got none in 1, the first is point 3"):
-        missing.fit(mixture, bad)
+        mixture.fit(bad, missing=True)
     bad = x.clone()
     bad[:, 2] = torch.nan
     with pytest.raises(ValueError, match="a value in every feature; got none in 1, the first is feature 2"):
-        missing.fit(mixture, bad)
+        mixture.fit(bad, missing=True)
     with pytest.raises(ValueError, match="got infinity"):
-        missing.fit(mixture, x * torch.inf)
+        mixture.fit(x * torch.inf, missing=True)
     with pytest.raises(ValueError, match=r"expected shape \(N, 3\)"):
-        missing.fit(mixture, x[:, :2])
+        mixture.fit(x[:, :2], missing=True)
     with pytest.raises(ValueError, match="as many points of positive weight as components"):
-        missing.fit(mixture, x[:1])
+        mixture.fit(x[:1], missing=True)
 
 
 def test_float32_and_a_constant_feature():
     x = holes(points(300), 0.2).float()
     x[:, 0] = torch.where(torch.isnan(x[:, 0]), torch.nan, 7.0)
-    mixture = missing.fit(GaussianMixture(2, 3), x)
-    assert torch.isfinite(missing.log_prob(mixture, x)).all()
-    torch.testing.assert_close(missing.impute(mixture, x)[:, 0], torch.full((300,), 7.0), rtol=1e-3, atol=0)
+    mixture = GaussianMixture(2, 3).fit(x, missing=True)
+    assert torch.isfinite(mixture.log_prob(x, missing=True)).all()
+    torch.testing.assert_close(mixture.impute(x)[:, 0], torch.full((300,), 7.0), rtol=1e-3, atol=0)

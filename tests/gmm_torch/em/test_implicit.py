@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture, NotFittedError
-from gmm_torch.em.engine import EMOptions
+from gmm_torch.em.implicit import unrolled
 from gmm_torch.errors import SolverError
-from gmm_torch.operations.implicit import EMStep, implicit, unrolled
 
 TYPES = ("full", "tied", "diag", "spherical")
 REG = 1e-3
@@ -39,8 +38,8 @@ def test_the_implied_gradient_is_the_unrolled_one_at_convergence(covariance_type
     x = points().requires_grad_()
     weight = torch.linspace(0.5, 1.5, len(x), dtype=torch.float64).requires_grad_()
     mixture = fitted(x.detach(), covariance_type, weight.detach())
-    implied = torch.autograd.grad(loss(implicit(mixture, x, weight, REG)), (x, weight))
-    long = torch.autograd.grad(loss(unrolled(mixture, x, 600, weight, REG)), (x, weight))
+    implied = torch.autograd.grad(loss(mixture.implicit_fit(x, weight, REG)), (x, weight))
+    long = torch.autograd.grad(loss(mixture.unrolled_fit(x, 600, weight, REG)), (x, weight))
     for a, b in zip(implied, long, strict=True):
         assert (a - b).abs().max() <= 1e-4 * b.abs().max()
         assert b.abs().max() > 1e-3
@@ -53,9 +52,9 @@ def test_the_implied_gradient_predicts_what_another_fit_finds(covariance_type):
     # next to no regularisation: it is relative to the points' variance, and held fixed by the gradient
     mixture = fitted(x, covariance_type, reg_covar=1e-8)
     tracked = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(implicit(mixture, tracked, None, 1e-8, tol=1e-12)), tracked)
+    (gradient,) = torch.autograd.grad(loss(mixture.implicit_fit(tracked, None, 1e-8, tol=1e-12)), tracked)
     step = 1e-4
-    ends = [loss(implicit(mixture, x + sign * step * direction, None, 1e-8, tol=1e-13)) for sign in (1, -1)]
+    ends = [loss(mixture.implicit_fit(x + sign * step * direction, None, 1e-8, tol=1e-13)) for sign in (1, -1)]
     expected = float(ends[0] - ends[1]) / (2 * step)
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-3)
 
@@ -66,14 +65,11 @@ def test_a_few_unrolled_iterations_pass_gradcheck(covariance_type):
     mixture = GaussianMixture(2, 3, covariance_type, dtype=torch.float64).fit(x, reg_covar=REG, max_iter=2)
     # regularisation and standardisation are held fixed, which finite differences in x do not: weights show the gradient
     weight = torch.linspace(0.5, 1.5, len(x), dtype=torch.float64).requires_grad_()
-    frozen = EMStep(mixture, x, weight.detach(), EMOptions(reg_covar=REG))
+    frozen = mixture._em_step(x, weight.detach(), REG)
 
     def outcome(w: torch.Tensor) -> tuple[torch.Tensor, ...]:
         frozen.weight = w
-        parameters = frozen.standard(mixture)
-        for _ in range(2):
-            parameters = frozen(parameters)
-        return tuple(frozen.raw(parameters))
+        return tuple(unrolled(frozen, 2))
 
     assert torch.autograd.gradcheck(outcome, (weight,), eps=1e-6, atol=1e-6)
 
@@ -81,7 +77,7 @@ def test_a_few_unrolled_iterations_pass_gradcheck(covariance_type):
 def test_values_are_those_of_the_fit():
     x = points()
     mixture = fitted(x, "full")
-    found = implicit(mixture, x, None, REG)
+    found = mixture.implicit_fit(x, None, REG)
     torch.testing.assert_close(found.means, mixture.means, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.covariances, mixture.covariances, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.weights, mixture.weights, rtol=1e-5, atol=1e-5)
@@ -92,7 +88,7 @@ def test_a_gradient_reaches_what_made_the_points():
     base = points()
     matrix = torch.eye(3, dtype=torch.float64).requires_grad_()
     mixture = fitted(base, "diag")
-    implicit(mixture, base @ matrix, None, REG).means.sum().backward()
+    mixture.implicit_fit(base @ matrix, None, REG).means.sum().backward()
     # a mean is equivariant: its sum moves with the matrix as the sum of the transformed means does
     assert matrix.grad is not None
     assert torch.isfinite(matrix.grad).all()
@@ -103,10 +99,10 @@ def test_what_does_not_settle_is_said():
     x = points()
     mixture = GaussianMixture(2, 3, dtype=torch.float64).fit(x, max_iter=1)
     with pytest.raises(SolverError, match="expected EM to settle within 2 iterations"):
-        implicit(mixture, x, max_iter=2)
+        mixture.implicit_fit(x, max_iter=2)
     with pytest.raises(NotFittedError):
-        implicit(GaussianMixture(2, 3), x)
+        GaussianMixture(2, 3).implicit_fit(x)
     with pytest.raises(ValueError, match="n_iter: expected at least 1"):
-        unrolled(mixture, x, 0)
+        mixture.unrolled_fit(x, 0)
     with pytest.raises(ValueError, match="expected finite numbers"):
-        implicit(mixture, x * torch.nan)
+        mixture.implicit_fit(x * torch.nan)
