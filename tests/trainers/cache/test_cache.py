@@ -21,7 +21,7 @@ def make_slowly(folder, seconds):
             time.sleep(seconds)
             file.write("second half")
 
-    assert Cache(folder).file("things", {"x": 1}, ".txt", make).read_text() == "first half, second half"
+    assert Cache(folder).file("things", {"x": 1}, (), ".txt", make).read_text() == "first half, second half"
 
 
 def test_a_file_is_made_once_for_the_same_parts(tmp_path):
@@ -31,7 +31,7 @@ def test_a_file_is_made_once_for_the_same_parts(tmp_path):
         made.append(path)
         path.write_text("content")
 
-    paths = [cache.file("things", {"x": x}, ".txt", make) for x in (1, 1, 2)]
+    paths = [cache.file("things", {"x": x}, (), ".txt", make) for x in (1, 1, 2)]
     assert len(made) == 2
     assert paths[0] == paths[1] != paths[2]
     assert paths[0].read_text() == "content"
@@ -46,8 +46,8 @@ def test_what_fails_leaves_nothing_and_is_tried_again(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        cache.file("things", {}, ".txt", fail)
-    assert cache.file("things", {}, ".txt", lambda path: path.write_text("whole")).read_text() == "whole"
+        cache.file("things", {}, (), ".txt", fail)
+    assert cache.file("things", {}, (), ".txt", lambda path: path.write_text("whole")).read_text() == "whole"
 
 
 def test_of_three_processes_at_once_one_makes_and_all_read_it_whole(tmp_path):
@@ -69,5 +69,5 @@ def test_a_killed_process_leaves_neither_a_lock_nor_half_a_file(tmp_path):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    path = Cache(tmp_path).file("things", {"x": 1}, ".txt", lambda path: path.write_text("whole"))
+    path = Cache(tmp_path).file("things", {"x": 1}, (), ".txt", lambda path: path.write_text("whole"))
     assert path.read_text() == "whole"

@@ -4,7 +4,7 @@ import pytest
 
 from trainers.cache import Cache, remember
 
-CONFIG = {"seed": 0, "cache": "anywhere", "trainer": {"max_epochs": 1, "enable_progress_bar": True}}
+CONFIG = {"seed": 0, "paths": {"cache": "anywhere"}, "trainer": {"max_epochs": 1, "enable_progress_bar": True}}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_job_that_is_done_does_not_run_again(job, tmp_path):
 
 def test_other_configs_run_and_other_screens_do_not(job):
     job("first")
-    job("quiet", {**CONFIG, "trainer": {"max_epochs": 1, "enable_progress_bar": False}, "cache": "here"})
+    job("quiet", {**CONFIG, "trainer": {"max_epochs": 1, "enable_progress_bar": False}, "paths": {"cache": "here"}})
     job("longer", {**CONFIG, "trainer": {"max_epochs": 2}})
     job("other", {**CONFIG, "seed": 1})
     assert job.ran == ["first", "longer", "other"]

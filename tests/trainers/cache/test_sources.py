@@ -1,0 +1,83 @@
+"""A stage depends on its own sources: a changed page trains no classifier again."""
+
+import shutil
+
+import pytest
+
+from trainers.attacks import Attack
+from trainers.cache import sources
+from trainers.cache.keys import key
+from trainers.classifiers.build import build_classifier
+from trainers.evaluation.split_outputs import CODE
+from trainers.run.trainer import make_trainer
+from trainers.run.training import train_classifier
+
+TRAINING = {
+    "data": {"_target_": "trainers.data.datamodule.ImageDataModule"},
+    "classifier": {"_target_": "trainers.classifiers.small_cnn.SmallCNN"},
+    "training": {"_target_": "trainers.modules.classifier_module.ClassifierModule"},
+}
+STAGES = {
+    "train": (TRAINING, (train_classifier, build_classifier, make_trainer)),
+    "attack": ({"attack": {"_target_": "trainers.attacks.Attack"}}, (Attack,)),
+    "extract": ({}, CODE),
+}
+PAGES = ("trainers/report/report.css", "trainers/report/page.py", "trainers/serve/app.py", "trainers/tasks/serve.py")
+
+
+def keys() -> dict[str, str]:
+    sources.code_version.cache_clear()
+    found = {stage: key(stage, parts, [each.__module__ for each in code]) for stage, (parts, code) in STAGES.items()}
+    return found | {"job": key("job", {}, None)}
+
+
+@pytest.fixture
+def changed(tmp_path, monkeypatch):
+    """Appends a line to a file of a copy of the packages, and says whose key is another then."""
+    for name, folder in sources.PACKAGES.items():
+        shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "PACKAGES", {name: tmp_path / name for name in sources.PACKAGES})
+    before = keys()
+
+    def change(file: str) -> set[str]:
+        whole = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(whole + b"\n")
+        after = keys()
+        (tmp_path / file).write_bytes(whole)
+        return {stage for stage, found in after.items() if found != before[stage]}
+
+    yield change
+    sources.code_version.cache_clear()
+
+
+def test_each_stage_depends_on_what_makes_it(changed):
+    for page in PAGES:
+        assert changed(page) == {"job"}, page
+    assert changed("trainers/modules/classifier_module.py") == {"train", "job"}
+    assert changed("trainers/modules/fixmatch.py") == {"job"}  # not this training
+    assert changed("trainers/classifiers/pooling.py") == {"train", "job"}  # which the network imports
+    assert changed("trainers/data/splits.py") == {"train", "job"}
+    assert changed("trainers/attacks/selection.py") == {"attack", "job"}
+    assert changed("gmm_torch/detection/features/hook.py") == {"extract", "job"}
+    assert "extract" in changed("gmm_torch/covariance/diag.py")  # found by a look into the folder
+    assert changed("gmm_torch/files.py") >= {"train", "job"}
+
+
+def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, monkeypatch):
+    package = tmp_path / "ours"
+    files = {
+        "__init__": "from ours.unasked import x",
+        "a": "def f():\n    from ours.room import b\nif TYPE_CHECKING:\n    import ours.unasked",
+        "room/__init__": "import ours.c",
+        "room/b": "import os",
+        "c": "",
+        "unasked": "",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sources, "PACKAGES", {"ours": package})
+    found = {path.relative_to(package).with_suffix("").as_posix() for path in sources.sources("ours.a")}
+    assert found == {"a", "room/__init__", "room/b", "c"}
+    with pytest.raises(ValueError, match=r"expected a module of ours; got 'os\.path'"):
+        sources.sources("os.path")
