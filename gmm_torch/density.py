@@ -15,7 +15,7 @@ from gmm_torch.em.batches import as_tensor, check_points, check_weight
 from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_count, check_tensor
 from gmm_torch.functional.densities import log_normal
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
@@ -62,6 +62,7 @@ class MixtureDensity(nn.Module):
         self.register_buffer("fitted", torch.tensor(False, device=device))
         self._seen_fitted = False
         self._online: OnlineEM | None = None
+        self._online_options: dict[str, Any] = {}
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
@@ -152,11 +153,7 @@ class MixtureDensity(nn.Module):
         """
         given = {"weights": weights, "means": means, "covariances": covariances}
         for name, value in given.items():
-            expected = getattr(self, name).shape
-            if value.shape != expected:
-                raise ValueError(f"{name}: expected shape {tuple(expected)}; got {tuple(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+            check_tensor(name, value, getattr(self, name).shape)
         total = float(weights.double().sum())
         if bool((weights < 0).any()) or abs(total - 1) > 1e-3:
             raise ValueError(
@@ -248,7 +245,8 @@ class MixtureDensity(nn.Module):
         x = as_tensor(x)
         device = summing_device(self.location.device)
         with full_precision(self.location.device), torch.no_grad():
-            parameters = self.parameters_about_location().map(lambda value: value.to(device).double())
+            wide = self.parameters_about_location(widest(self.location.device))
+            parameters = wide.map(lambda value: value.to(device).double())
             return function(self.family, parameters, self.location.to(device), x.to(device)).to(x.device)
 
     def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:

@@ -17,7 +17,7 @@ from gmm_torch.em.implicit import EMStep, Fitted, implicit, unrolled
 from gmm_torch.em.missing import fit_observed
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_count, check_tensor
 from gmm_torch.functional.conditional_normal import ConditionalNormal
 from gmm_torch.functional.divergences import bhattacharyya
 from gmm_torch.model_selection import ModelSelection, select
@@ -182,12 +182,22 @@ class GaussianMixture(MixtureDensity):
         Args:
             x: (n, D).
             sample_weight: (n,), >= 0.
-            **options: of `start_online`, looked at in the first call.
+            **options: of `start_online`, for the whole stream: a later call may repeat them, not change them.
 
         Raises:
-            ValueError, TypeError: wrong shape, type or option.
+            ValueError, TypeError: wrong shape, type or option; an option that the stream did not begin with.
         """
-        online = self._online or self.start_online(**options)
+        if self._online is None:
+            online, self._online_options = self.start_online(**options), options
+        else:
+            online, begun = self._online, self._online_options
+            for name, value in options.items():
+                same = value is begun.get(name) or (not isinstance(value, Tensor) and value == begun.get(name))
+                if name not in begun or not same:
+                    raise ValueError(
+                        f"{name}: expected what the stream began with, {begun.get(name, 'the default')}; got {value}: "
+                        "give options in the first call"
+                    )
         online.update(x, sample_weight)
         if online.started:
             self.assign(*online.result())
@@ -212,18 +222,13 @@ class GaussianMixture(MixtureDensity):
 
     def _check_init(self, options: EMOptions) -> None:
         shapes = {
-            "weights_init": (self.n_components,),
-            "means_init": (self.n_components, self.n_features),
-            "precisions_init": tuple(self.covariances.shape),
+            "weights_init": self.logits.shape,
+            "means_init": self.centred_means.shape,
+            "precisions_init": self.covariances.shape,
         }
         for name, shape in shapes.items():
-            value = getattr(options, name)
-            if value is None:
-                continue
-            if tuple(value.shape) != shape:
-                raise ValueError(f"{name}: expected shape {shape}; got {tuple(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+            if getattr(options, name) is not None:
+                check_tensor(name, getattr(options, name), shape)
         weights, precisions = options.weights_init, options.precisions_init
         if weights is not None and (bool((weights < 0).any()) or not bool((weights > 0).any())):
             raise ValueError("weights_init: expected numbers >= 0, one at least positive; got others")
@@ -278,10 +283,7 @@ class GaussianMixture(MixtureDensity):
         rest = [i for i in range(self.n_features) if i not in known]
         if not rest:
             raise ValueError("features: expected some to be left unknown; got all of them")
-        if values.shape != (len(known),):
-            raise ValueError(f"values: expected shape ({len(known)},); got {tuple(values.shape)}")
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError("values: expected finite numbers; got NaN or infinity")
+        check_tensor("values", values, (len(known),))
         weights, means, covariances = self._dense()
         index = (torch.tensor(each, device=means.device) for each in (known, rest))
         conditional = ConditionalNormal(means, covariances, *index)

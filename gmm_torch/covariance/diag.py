@@ -12,22 +12,13 @@ class Diag(Variances):
 
     name = "diag"
 
-    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
-        """See `CovarianceFamily`; O(N K D) memory."""
-        centred = x[:, None] - means  # (N, K, D)
-        return (centred * factors["factor"]).square().sum(-1)
+    def wide(self, factor: Tensor, n_features: int) -> Tensor:
+        """(..., K, D)."""
+        return factor
 
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
         return -2 * factors["factor"].log().sum(-1)
-
-    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
-        """(..., K, D, D)."""
-        return torch.diag_embed(self.covariances(factors, n_features))
-
-    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
-        """(S, D)."""
-        return noise / factors["factor"][component]
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """K D."""
@@ -52,19 +43,6 @@ class Diag(Variances):
     def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D)."""
         return factors["factor"].square()
-
-    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
-        """(..., K, D)."""
-        return vectors * factors["factor"].square()
-
-    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K, D)."""
-        return factors["factor"].square()
-
-    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K)."""
-        result: Tensor = torch.linalg.vector_norm(factors["factor"].square(), dim=-1)
-        return result
 
     def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Variances about the mean, plus `reg_covar`."""

@@ -13,23 +13,13 @@ class Spherical(Variances):
     name = "spherical"
     scales_features = False
 
-    def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
-        """See `CovarianceFamily`; O(N K D) memory."""
-        centred = x[:, None] - means  # (N, K, D)
-        return (centred * factors["factor"][:, None]).square().sum(-1)
+    def wide(self, factor: Tensor, n_features: int) -> Tensor:
+        """(..., K, D)."""
+        return factor[..., None].expand(*factor.shape, n_features)
 
     def log_det(self, factors: Factors, n_features: int) -> Tensor:
         """(..., K)."""
         return -2 * n_features * factors["factor"].log()
-
-    def dense(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
-        """(..., K, D, D)."""
-        variance = self.covariances(factors, n_features)
-        return torch.diag_embed(variance[..., None].expand(*variance.shape, n_features))
-
-    def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
-        """(S, D)."""
-        return noise / factors["factor"][component][:, None]
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """K."""
@@ -54,20 +44,6 @@ class Spherical(Variances):
     def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, 1)."""
         return factors["factor"].square()[..., None]
-
-    def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
-        """(..., K, D)."""
-        return vectors * factors["factor"].square()[..., None]
-
-    def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K, D)."""
-        precision = factors["factor"].square()[..., None]
-        return precision.expand(*precision.shape[:-1], n_features)
-
-    def precision_norm(self, factors: Factors, n_features: int) -> Tensor:
-        """(..., K)."""
-        result: Tensor = factors["factor"].square() * n_features**0.5
-        return result
 
     def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Mean squared deviation over all features, plus the mean of `reg_covar`."""

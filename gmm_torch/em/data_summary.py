@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.distributed import gather_objects, is_distributed
@@ -191,10 +192,9 @@ class DataSummary:
         """The sum over all processes."""
         if not is_distributed():
             return self
-        states = gather_objects({name: value.cpu() for name, value in self.state_dict().items()})
-        total = functools.reduce(operator.add, map(DataSummary.from_state_dict, states))
-        device = self.mean.device
-        return DataSummary.from_state_dict({name: value.to(device) for name, value in total.state_dict().items()})
+        parts = gather_objects(tree_map_only(Tensor, Tensor.cpu, vars(self)))
+        total = functools.reduce(operator.add, (DataSummary(**part) for part in parts))
+        return DataSummary(**tree_map_only(Tensor, lambda value: value.to(self.mean.device), vars(total)))
 
     def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
         """Location and scale of the summarised points; one scale for all features unless `per_feature`.
@@ -231,15 +231,6 @@ class DataSummary:
     def varies(self) -> Tensor:
         """(D,) bool, which features are not constant."""
         return self.deviation > self.noise
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A flat mapping of names to tensors; `from_state_dict` reads it back."""
-        return {**vars(self), "capacity": torch.tensor(self.capacity, device="cpu")}
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor]) -> "DataSummary":
-        """The inverse of `state_dict`."""
-        return cls(**{**state, "capacity": int(state["capacity"])})  # type: ignore[arg-type]
 
 
 def root_mean_square(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import budget, full_precision, is_host
@@ -34,6 +35,10 @@ from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.init import get_initialisation
 
 logger = logging.getLogger(__name__)
+
+# Attributes that a later process needs, from the beginning and after the first pass.
+STATE = ("phase", "n_iter", "converged", "gain", "history")
+STATE_AFTER_SUMMARY = ("_total_weight", "_unit", "reg_covar", "jitter", "n_reseeded", "_ill_conditioned")
 
 Phase = Literal["summary", "assign", "em", "done"]
 
@@ -435,40 +440,20 @@ class EM:
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on with the next pass."""
-        state: dict[str, Any] = {
-            "phase": self.phase,
-            "n_iter": self.n_iter,
-            "converged": self.converged,
-            "gain": self.gain,
-            "history": list(self.history),
-        }
+        """Everything that a later process needs to go on with the next pass: tensors and plain values."""
+        state = {name: getattr(self, name) for name in STATE}
+        state["history"] = list(self.history)
         if self.phase != "summary":
-            state |= {
-                "total_weight": self._total_weight,
-                "unit": self._unit,
-                "parameters": self.parameters.state_dict(),
-                "standardisation": vars(self.standardisation).copy(),
-                "reg_covar": self.reg_covar,
-                "jitter": self.jitter,
-                "n_reseeded": self.n_reseeded,
-                "ill_conditioned": self._ill_conditioned,
-            }
+            state |= {name: getattr(self, name) for name in STATE_AFTER_SUMMARY}
+            state |= {"parameters": self.parameters.state_dict(), "standardisation": vars(self.standardisation).copy()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an EM with the same family, sizes, options and dtype."""
-        self.phase = state["phase"]
-        self.n_iter, self.converged, self.gain = state["n_iter"], state["converged"], state["gain"]
-        self.history = [value.to(self.device) for value in state["history"]]
-        if self.phase == "summary":
-            return
-        self._total_weight, self._unit = state["total_weight"], state["unit"]
-        self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(self.device))
-        self.standardisation = Standardisation(
-            **{name: value.to(self.device) for name, value in state["standardisation"].items()}
-        )
-        self.reg_covar = state["reg_covar"].to(self.device)
-        self.jitter, self.n_reseeded = state["jitter"].to(self.device), state["n_reseeded"].to(self.device)
-        self._ill_conditioned = state["ill_conditioned"].to(self.device)
-        self._step = self._make_step()
+        state = tree_map_only(Tensor, lambda value: value.to(self.device), state)
+        for name in STATE if state["phase"] == "summary" else STATE + STATE_AFTER_SUMMARY:
+            setattr(self, name, state[name])
+        if self.phase != "summary":
+            self.parameters = Parameters.from_state_dict(state["parameters"])
+            self.standardisation = Standardisation(**state["standardisation"])
+            self._step = self._make_step()

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, is_distributed
@@ -204,20 +205,14 @@ class OnlineEM:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an `OnlineEM` with the same family, sizes and options."""
-        device = self.em.device
-
-        def here(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device)
-
+        state = tree_map_only(Tensor, lambda value: value.to(self.em.device), state)
         self.em.load_state_dict(state["em"])
-        self.n_updates = state["n_updates"]
-        self._first = [(x.to(device), here(weight)) for x, weight in state["first"]]
+        self.n_updates, self._first = state["n_updates"], list(state["first"])
         self._n_waiting = sum(len(x) for x, _ in self._first)
         if self.started:
-            self.parameters = Parameters.from_state_dict(state["parameters"]).map(lambda value: value.to(device))
-            self.moments = {name: value.to(device) for name, value in state["moments"].items()}
-            self._ill_conditioned = here(state["ill_conditioned"])
-            self.n_seen = state["n_seen"].to(device)
+            self.parameters = Parameters.from_state_dict(state["parameters"])
+            self.moments, self.n_seen = dict(state["moments"]), state["n_seen"]
+            self._ill_conditioned = state["ill_conditioned"]
 
 
 def _summed(total: Statistics) -> tuple[Tensor, dict[str, Tensor]]:

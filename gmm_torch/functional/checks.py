@@ -1,5 +1,7 @@
 """Checks of arguments that several functions share; each error says what was expected and what arrived."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,14 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
     """Raise ValueError unless value >= at_least."""
     if value < at_least:
         raise ValueError(f"{name}: expected at least {at_least}; got {value}")
+
+
+def check_tensor(name: str, value: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError unless the value has that shape and is finite."""
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}; got {tuple(value.shape)}")
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
 
 
 def check_p_values(p_values: Tensor) -> None:

@@ -159,3 +159,13 @@ def test_a_family_whose_statistics_can_not_be_averaged_is_refused():
         OnlineEM(mixture.start_em(EMOptions()))
     with pytest.raises(ValueError, match=r"expected shape \(N, 4\)"):
         GaussianMixture(3, 4).partial_fit(torch.zeros(3, 5))
+
+
+def test_an_option_that_a_stream_did_not_begin_with_is_refused():
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    mixture = GaussianMixture(2, 3).partial_fit(x, window=50)
+    mixture.partial_fit(x, window=50).partial_fit(x)
+    with pytest.raises(ValueError, match="window: expected what the stream began with, 50; got 60"):
+        mixture.partial_fit(x, window=60)
+    with pytest.raises(ValueError, match="reg_covar: expected what the stream began with, the default"):
+        mixture.partial_fit(x, reg_covar=0.1)
