@@ -1,7 +1,7 @@
 """P-values by predicted class, so that no class bears all the false alarms."""
 
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -64,10 +64,6 @@ class MondrianCalibration(Calibration):
     def smallest(self, alpha: float) -> int:
         """See `Calibration`."""
         return max(calibration_size(alpha), self.min_size or 0)
-
-    def options(self) -> dict[str, Any]:
-        """See `Calibration`."""
-        return {"n_classes": self.n_classes, "min_size": self.min_size}
 
     def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.

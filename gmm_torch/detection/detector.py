@@ -38,7 +38,7 @@ class FailureDetector(DetectorParts):
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
-        n_components: K of the mixtures of the default score, 10 unless given.
+        n_components: K of the mixtures of the default score, `N_COMPONENTS` = 10 unless given.
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
         covariance_type: of the mixtures of the default score, "full" unless given.

@@ -1,6 +1,5 @@
 """Whether the classifier is as sure of other views as its certainty of the input itself lets expect."""
 
-from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -18,12 +17,9 @@ class AugmentationConsistency(ConditionalConsistency):
     """
 
     name = "augmentation_consistency"
+    reads_features = False
     default_weights = (1 / 16, 0.0)
     views = ("identity", "mirror", "blur")
-
-    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
-        return {}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`.

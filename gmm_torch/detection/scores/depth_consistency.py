@@ -12,7 +12,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import with_size
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.mixtures.transforms import SignedRoot, Standardise
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
 from gmm_torch.functional.class_moments import class_moments
 from gmm_torch.functional.log_odds import log_odds
@@ -49,7 +49,7 @@ class DepthConsistency(ConditionalConsistency):
 
     temperature: Tensor
 
-    def __init__(self, n_components: int = 10) -> None:
+    def __init__(self, n_components: int = N_COMPONENTS) -> None:
         super().__init__(n_components)
         self.names: list[str] = []
         self.maps = nn.ModuleList()

@@ -1,6 +1,6 @@
 """How probable it is that the prediction is right, judged by the whole softmax (Granese et al. 2021)."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,10 +35,6 @@ class Doctor(Score):
             raise ValueError(f"temperature: expected a number > 0; got {temperature}")
         self.variant = variant
         self.temperature = float(temperature)
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"variant": self.variant, "temperature": self.temperature}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`.

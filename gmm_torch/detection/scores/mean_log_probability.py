@@ -1,7 +1,6 @@
 """Mean log-probability, over test-time augmentations, of the class predicted for the input itself."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ class MeanLogProbability(Score):
     """
 
     name = "mean_log_probability"
+    reads_features = False
     default_weights = (1.0, 1.0)
     views = ("identity", "mirror", "blur")
     votes: Tensor
@@ -34,14 +34,6 @@ class MeanLogProbability(Score):
         self.keep = keep
         self.n_views = n_views
         self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
-
-    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
-        return {}
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"keep": self.keep, "n_views": self.n_views}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

@@ -5,7 +5,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 from gmm_torch.mixture import GaussianMixture
 
@@ -25,7 +25,9 @@ class RelativeLikelihood(LayerMixtures):
 
     name = "relative_likelihood"
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+    def __init__(
+        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+    ) -> None:
         super().__init__(n_components, covariance_type, transform)
         self.backgrounds = nn.ModuleList()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 FLOOR = 2.0**-23  # nats, the smallest deviation: where all log-densities are equal
@@ -19,17 +19,16 @@ class Typicality(LayerMixtures):
     from typical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
     typicality", equation 5 with one input).
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`.
     """
 
     name = "typicality"
     location: Tensor
     scale: Tensor
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+    def __init__(
+        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+    ) -> None:
         super().__init__(n_components, covariance_type, transform)
         self.register_buffer("location", torch.zeros(0))
         self.register_buffer("scale", torch.ones(0))

@@ -92,6 +92,8 @@ def test_bad_inputs_of_a_stream_are_counted_and_the_fit_before_is_kept(net, monk
     x = images(400, 4)
     x[[3, 250, 399]] = torch.nan
     for verb in (detector.fit, detector.calibrate):
-        with pytest.raises(ValueError, match="features of layer 'norm': expected finite numbers; 3 of 400 inputs give NaN"):
+        with pytest.raises(
+            ValueError, match="features of layer 'norm': expected finite numbers; 3 of 400 inputs give NaN"
+        ):
             verb(x.split(50))
     assert all(torch.equal(a, b) for a, b in zip(detector(images(20, 3)), before, strict=True))
