@@ -48,7 +48,7 @@ class MondrianCalibration(Calibration):
     def __init__(self, n_classes: int, min_size: int | None = None) -> None:
         super().__init__()
         if n_classes < 1 or (min_size is not None and min_size < 1):
-            raise ValueError(f"expected at least one class and min_size >= 1; got {n_classes} and {min_size}")
+            raise ValueError(f"n_classes and min_size: expected at least 1; got {n_classes} and {min_size}")
         if n_classes**2 > MAX_NUMBERS:
             raise ValueError(
                 f"n_classes: expected at most {math.isqrt(MAX_NUMBERS)} for a table of pairs; got {n_classes}"

@@ -106,7 +106,7 @@ class FailureDetector(DetectorParts):
     # ---- learning
 
     def outputs(self, batches: Iterable[Any]) -> Outputs:
-        """Logits and features of all batches x or (x, ...), on the classifier's device; they grow with the batches.
+        """Logits and features of all batches x or (x, ...), on the classifier's device: all of them, however many.
 
         x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data
         collators make it, labels and all. Labels are ignored, unless the score was told to use them.
@@ -195,7 +195,7 @@ class FailureDetector(DetectorParts):
         return self
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
-        """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
+        """Calibrate on held-out inputs, which neither the classifier nor the mixture may have seen.
 
         Raises:
             NotFittedError: before `fit`.
@@ -269,7 +269,7 @@ class FailureDetector(DetectorParts):
         self.calibrated_in(reduced.precision)
         return self
 
-    # ---- judging
+    # ---- verdicts
 
     def forward(self, x: Inputs) -> Verdict:
         """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
@@ -309,7 +309,7 @@ class FailureDetector(DetectorParts):
         return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
 
     def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
-        """Minus infinity where an input is outside the valid range or the score is not a number: nothing is lower."""
+        """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""
         score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         return torch.where(self.valid_range(outputs), score, -torch.inf)
 
@@ -364,7 +364,7 @@ class FailureDetector(DetectorParts):
         )
 
     def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
-        """Where the classifier errs: the components of each mixture, ranked by error rate on labelled inputs.
+        """Error rates of the classifier by component of each mixture, on labelled inputs, the highest first.
 
         `explain` knows the error rates of the components from then on. No verdict depends on them.
 

@@ -153,7 +153,9 @@ class FeatureExtractor(nn.Module):
                 given = logits_of(run(self.classifier, batch))
                 missing = [layer for layer in self.layers if layer not in caught.values]
                 if missing:
-                    raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
+                    raise ValueError(
+                        f"layers: {', '.join(missing)} did not run in the classifier's forward pass: name others"
+                    )
                 if not torch.compiler.is_compiling():
                     check_rows({"": given} | caught.values, n_inputs(batch))
                     precision = describe([given, *caught.values.values()], device_of(x))

@@ -1,4 +1,4 @@
-"""Whether the classifier is as sure of other views as its certainty of the input itself lets expect."""
+"""How certain the classifier is under test-time augmentations, given how certain it is of the input itself."""
 
 from typing import Self
 

@@ -32,7 +32,9 @@ class ClassConditional(LayerMixtures):
     ) -> None:
         super().__init__(n_components, covariance_type, transform)
         if covariance_type == "tied":
-            raise ValueError("covariance_type: the classes are fitted one by one and can't be 'tied'; choose another")
+            raise ValueError(
+                "covariance_type: expected any but 'tied', since classes are fitted one by one; got 'tied': take 'full'"
+            )
         self.labels = self.needs_labels = labels
 
     def make_mixture(self, n_features: int, n_classes: int) -> GaussianMixture:

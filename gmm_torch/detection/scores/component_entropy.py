@@ -1,4 +1,4 @@
-"""How sure the mixture is of the component."""
+"""Negative entropy of the components' posterior."""
 
 from torch import Tensor
 

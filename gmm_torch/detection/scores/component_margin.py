@@ -1,4 +1,4 @@
-"""How far ahead the most probable component is."""
+"""Log-odds of the most probable component against the next."""
 
 from typing import Self
 
@@ -27,7 +27,7 @@ class ComponentMargin(LayerMixtures):
         self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
     ) -> None:
         if n_components < 2:
-            raise ValueError(f"n_components: a margin needs at least 2; got {n_components}")
+            raise ValueError(f"n_components: expected at least 2 for a margin; got {n_components}")
         super().__init__(n_components, covariance_type, transform)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

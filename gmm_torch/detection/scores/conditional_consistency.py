@@ -1,4 +1,4 @@
-"""Whether other evidence agrees with a prediction as much as the classifier's certainty lets expect."""
+"""Evidence for the predicted class, given how certain the classifier is."""
 
 from typing import Self
 

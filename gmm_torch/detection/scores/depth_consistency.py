@@ -1,4 +1,4 @@
-"""Whether layers before the last lean to the predicted class as much as the classifier's certainty lets expect."""
+"""How far earlier layers support the predicted class, given how certain the classifier is."""
 
 import math
 from collections.abc import Sequence

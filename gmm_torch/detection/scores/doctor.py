@@ -1,4 +1,4 @@
-"""How probable it is that the prediction is right, judged by the whole softmax (Granese et al. 2021)."""
+"""DOCTOR: odds that the prediction is right, from the whole softmax (Granese et al. 2021)."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""What scores with one mixture over everything that they read have in common."""
+"""Base of the scores with one mixture over all that they read."""
 
 from collections.abc import Sequence
 from typing import Self

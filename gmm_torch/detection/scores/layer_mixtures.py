@@ -1,4 +1,4 @@
-"""What scores with one mixture a layer have in common."""
+"""Base of the scores with one mixture for each layer."""
 
 from functools import partial
 from typing import Self

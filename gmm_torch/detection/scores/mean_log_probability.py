@@ -11,16 +11,16 @@ from gmm_torch.detection.streaming.chunks import in_chunks
 
 
 class MeanLogProbability(Score):
-    """Mean over voting views of log softmax(logits_v)_c, c the class predicted for the input itself.
+    """Mean of log softmax(logits_v)_c over the views v that count, c the class predicted for the input itself.
 
-    A view votes if, on the fitting inputs, its predictions overlap those of the inputs themselves:
+    A view counts if, on the fitting inputs, its predictions overlap those of the inputs themselves:
     E[p_v . p_0] >= keep E[p_0 . p_0]. That takes no labels, and leaves out a mirror where it changes what an image
     shows, as with digits.
 
     Args:
         keep: the share of overlap that a view needs.
-        n_views: how many of the views, from the first, may vote. A mirrored image shows as much as the image; a blurred
-            one shows less, and its vote makes wrong predictions harder to find.
+        n_views: how many of the views, from the first, may count. A mirrored image shows as much as the image; a
+            blurred one shows less, and counting it makes wrong predictions harder to find.
     """
 
     name = "mean_log_probability"

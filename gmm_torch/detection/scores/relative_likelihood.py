@@ -1,4 +1,4 @@
-"""What the components explain beyond one Gaussian."""
+"""Log-likelihood ratio of the mixture to one Gaussian."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""How much more probable an input is among right predictions than among wrong ones, learned from labelled inputs."""
+"""Likelihood ratio of right to wrong predictions, learned from labelled calibration inputs."""
 
 import warnings
 from typing import Self

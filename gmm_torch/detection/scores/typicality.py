@@ -1,4 +1,4 @@
-"""Too likely is suspicious as well: distance of the log-likelihood from its usual value."""
+"""Distance of the log-likelihood from its usual value: too likely is suspicious as well."""
 
 from typing import Self
 
