@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
-from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, has_labels, inputs_given
+from gmm_torch.detection.features.inputs import Inputs, inputs_given
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -121,17 +120,8 @@ class FailureDetector(DetectorParts):
 
     def _stream(self, batches: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Outputs]:
         """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None)."""
-        # Where nobody chose views and nothing is fitted yet, what is no image has one.
         is_open = self.views_by_default and not self.widths
-        own = self.extractor.views
-        return stream(
-            self.extractor,
-            batches,
-            self.device,
-            views_of=lambda x: own[:1] if is_open and not is_image(x) else own,
-            labelled=lambda batch: has_labels(batch) if labels is None else labels,
-            together=together,
-        )
+        return stream(self.extractor, batches, self.device, labels=labels, is_open=is_open, together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.

@@ -107,8 +107,7 @@ def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed
 def probability_of_superiority(good: Tensor, failures: Tensor) -> float:
     """P(good > failure) + P(good = failure) / 2 over all pairs: the AUROC, U / (N M)."""
     x, y = _samples(good, failures)
-    rank_sum = stats.rankdata(np.concatenate([x, y]))[: len(x)].sum()
-    return float((rank_sum - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))
+    return float(stats.mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)))
 
 
 def superiority_interval(

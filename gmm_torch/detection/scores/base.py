@@ -69,6 +69,7 @@ class Score(nn.Module):
         default_weights: of a part of the default score, its weight there with several views and with one; a class that
             sets them is such a part. See `Combined`.
         min_layers: of fewer layers the default leaves it out.
+        min_views, min_classes: with fewer it can't be built.
     """
 
     name: ClassVar[str]
@@ -82,6 +83,8 @@ class Score(nn.Module):
     needs_labels_to_calibrate: ClassVar[bool] = False
     default_weights: ClassVar[tuple[float, float]]
     min_layers: ClassVar[int] = 1
+    min_views: ClassVar[int] = 1
+    min_classes: ClassVar[int] = 1
     n_components: int = 0  # asked for; none where it has no mixtures
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -126,7 +129,16 @@ class Score(nn.Module):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill."""
+        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill.
+
+        Raises:
+            ValueError: fewer views or classes than it needs.
+        """
+        if n_views < self.min_views or n_classes < self.min_classes:
+            raise ValueError(
+                f"{self.name}: expected views >= {self.min_views} and classes >= {self.min_classes}; got {n_views} and "
+                f"{n_classes}: take another score"
+            )
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

@@ -31,7 +31,7 @@ class ConditionalConsistency(Score):
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
         self.joint = GaussianMixture(self.n_components, 2)
-        return self
+        return super().build(widths, n_views, n_classes)
 
     def odds(self, outputs: Outputs) -> Tensor:
         """s and d: (N, 2)."""

@@ -42,6 +42,7 @@ class DepthConsistency(ConditionalConsistency):
     """
 
     name = "depth_consistency"
+    min_classes = 2
     default_weights = (0.0, 1 / 8)  # one view has no others to disagree with: the layers take their place
     min_layers = 2
     layers = DEPTHS
@@ -61,13 +62,7 @@ class DepthConsistency(ConditionalConsistency):
         return dict.fromkeys(layers, 1)
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: fewer than two classes.
-        """
-        if n_classes < 2:
-            raise ValueError(f"depth_consistency: expected a classifier of at least 2 classes; got {n_classes}")
+        """See `Score`."""
         self.names = list(widths)
         self.maps = nn.ModuleList(
             nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))

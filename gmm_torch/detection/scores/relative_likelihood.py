@@ -5,7 +5,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
+from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 from gmm_torch.mixture import GaussianMixture
 
@@ -24,12 +24,6 @@ class RelativeLikelihood(LayerMixtures):
     """
 
     name = "relative_likelihood"
-
-    def __init__(
-        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
-    ) -> None:
-        super().__init__(n_components, covariance_type, transform)
-        self.backgrounds = nn.ModuleList()
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

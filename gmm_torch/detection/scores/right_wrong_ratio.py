@@ -41,6 +41,7 @@ class RightWrongRatio(Score):
     """
 
     name = "right_wrong_ratio"
+    min_classes = 2
     reads_features = False
     views = ("identity", "mirror", "blur")
     n_reference = 1  # nothing is ranked among fitting inputs; calibration inputs are what it learns from
@@ -56,16 +57,10 @@ class RightWrongRatio(Score):
         self.register_buffer("direction", _first(3))
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: fewer than two classes.
-        """
-        if n_classes < 2:
-            raise ValueError(f"right_wrong_ratio: expected a classifier of at least 2 classes; got {n_classes}")
+        """See `Score`."""
         self.mean_log_probability.build(widths, n_views, n_classes)
         self.scale, self.direction = torch.ones(n_views + 2), _first(n_views + 2)
-        return self
+        return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; no label is used."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
+from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 FLOOR = 2.0**-23  # nats, the smallest deviation: where all log-densities are equal
@@ -26,16 +26,10 @@ class Typicality(LayerMixtures):
     location: Tensor
     scale: Tensor
 
-    def __init__(
-        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
-    ) -> None:
-        super().__init__(n_components, covariance_type, transform)
-        self.register_buffer("location", torch.zeros(0))
-        self.register_buffer("scale", torch.ones(0))
-
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.location, self.scale = torch.zeros(len(widths)), torch.ones(len(widths))
+        self.register_buffer("location", torch.zeros(len(widths)))
+        self.register_buffer("scale", torch.ones(len(widths)))
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
