@@ -21,7 +21,7 @@ from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.streaming.finite_check import check_finite
+from gmm_torch.detection.streaming.finite_check import check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.streaming.stream import stream
@@ -155,9 +155,7 @@ class FailureDetector(DetectorParts):
         A score that ranks among reference inputs learns from all but a fifth of them, 300 at most, and ranks among
         those until `calibrate` brings others. They are drawn by what they are, so no order matters.
         """
-        check_finite(outputs)
-        if self.score.needs_labels:
-            outputs.classes(labels=True)
+        check_learnable(outputs, labels=self.score.needs_labels)
         n, n_views, n_classes = outputs.logits.shape
         views = self.extractor.views
         if self.views_by_default:
@@ -198,9 +196,7 @@ class FailureDetector(DetectorParts):
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there."""
         self.check_fitted()
-        check_finite(outputs)
-        if self.score.needs_labels_to_calibrate:
-            outputs.classes(labels=True)
+        check_learnable(outputs, labels=self.score.needs_labels_to_calibrate)
         return self.calibrate_reduced(Reduced.cat([self.reduce(part) for part in outputs.chunks(CHUNK)]))
 
     def _reduced(self, loader: Iterable[Any], *, labels: bool) -> Reduced:
@@ -276,7 +272,7 @@ class FailureDetector(DetectorParts):
         self.check_fitted()
         outputs = outputs.to(self.dtype)
         self.check_precision(outputs)
-        score = self._bounded(self.score(outputs) if score is None else score, outputs)
+        score = self.bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
@@ -291,17 +287,7 @@ class FailureDetector(DetectorParts):
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
         self.check_precision(outputs)
-        return self._bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
-
-    def threshold(self, prediction: Tensor) -> Tensor:
-        """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
-        threshold = self.calibration.threshold(self.alpha)
-        return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
-
-    def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
-        """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""
-        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        return torch.where(self.valid_range(outputs), score, -torch.inf)
+        return self.bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
 
     # ---- explaining
 
