@@ -1,4 +1,4 @@
-"""One p-value for "does this batch come from where the calibration inputs come from?".
+"""Tests of a whole batch: does it come from where the calibration inputs come from?
 
 `batch_p_value` is exactly valid: if batch and calibration scores are exchangeable, P(p <= a) <= a for every a, whatever
 the ties, the sizes and the statistic, because the statistic is compared with its own values after random reassignments

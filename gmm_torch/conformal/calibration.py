@@ -1,5 +1,6 @@
 """From scores to p-values, by rank among the scores of held-out inputs."""
 
+import inspect
 from typing import Any, ClassVar, Self
 
 import torch
@@ -88,8 +89,8 @@ class Calibration(nn.Module):
             )
 
     def options(self) -> dict[str, Any]:
-        """The arguments that make another one like this, for files."""
-        return {}
+        """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if name != "scores"}
 
     def fresh(self) -> Self:
         """Another one like this, without scores."""

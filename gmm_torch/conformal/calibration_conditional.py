@@ -1,4 +1,4 @@
-"""Guarantees given the calibration set one has, with confidence 1 - delta, and how large a set they take.
+"""Guarantees for the calibration set at hand, with confidence 1 - delta, and how large a set they take.
 
 A conformal p-value is valid on average over calibration sets. Given one set of n scores, and without ties, the false
 alarm rate of the threshold at the k-th smallest score is a draw of the k-th smallest of n uniform numbers, which is
@@ -236,7 +236,8 @@ def simultaneous_calibration_size(
     while least(high) > alpha:
         if high == LARGEST:
             raise ValueError(
-                f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} takes more than {LARGEST} inputs"
+                f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} takes more than {LARGEST} inputs: "
+                "choose a larger alpha or delta"
             )
         low, high, step = high, min(LARGEST, high + step), 2 * step
     if low == 0:  # the guess suffices, and a smaller one may

@@ -1,4 +1,4 @@
-"""Does every predicted class bear the same share of the refusals?"""
+"""The share of refused inputs in each predicted class; `testing.homogeneity` asks whether it is the same in all."""
 
 from dataclasses import dataclass
 

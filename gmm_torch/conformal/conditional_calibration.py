@@ -1,7 +1,5 @@
 """P-values that hold for the calibration set at hand, not only on average over calibration sets."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -46,10 +44,6 @@ class ConditionalCalibration(Calibration):
     def suffices(self, alpha: float, n: int) -> bool:
         """See `Calibration`; a look at one bound, where `smallest` is a search."""
         return n >= 1 and bool(refused(BOUNDS[self.method](n, self.delta)[0], alpha))
-
-    def options(self) -> dict[str, Any]:
-        """See `Calibration`."""
-        return {"delta": self.delta, "method": self.method}
 
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """(N,) p-values of scores (N,): the bound b_i of the conformal p-value i/(n + 1).

@@ -13,6 +13,7 @@ p-values of good inputs are independent: for a share 1 - delta of calibration se
 import math
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_p_values, check_probability
@@ -33,10 +34,8 @@ def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
     check_p_values(p_values)
     if not 0 < null_proportion < math.inf:
         raise ValueError(f"null_proportion: expected a positive number; got {null_proportion}")
-    ordered, order = p_values.double().sort(descending=True)
-    rank = torch.arange(len(ordered), 0, -1, device=p_values.device)
-    stepped = (null_proportion * len(ordered) * ordered / rank).cummin(0).values
-    return torch.empty_like(stepped).scatter_(0, order, stepped.clamp(max=1))
+    adjusted = stats.false_discovery_control(p_values.detach().cpu().double().numpy())  # at most the largest p-value
+    return torch.from_numpy(adjusted).mul(null_proportion).clamp(max=1).to(p_values.device)
 
 
 def null_proportion(p_values: Tensor, split: float = 0.5) -> float:

@@ -1,4 +1,4 @@
-"""Is a stream still like the calibration set? A bet against exchangeability whose gain is evidence.
+"""Conformal test martingales: is a stream still exchangeable with the calibration set?
 
 Each input of the stream gets the smoothed p-value of its rank among the calibration scores *and* the stream before it.
 While everything is exchangeable these p-values are independent and uniform, exactly (Vovk, Gammerman, Shafer 2005,
@@ -61,7 +61,7 @@ def online_p_values(scores: Tensor, uniform: Tensor, seen: Tensor) -> Ranked:
 
 
 class Capital(NamedTuple):
-    """Where a gambler stands.
+    """The capital of a bet, and how it is divided.
 
     Attributes:
         log_capital: (...) float64, natural logarithm; 0 at the start.
@@ -73,7 +73,7 @@ class Capital(NamedTuple):
 
 
 class Wager(NamedTuple):
-    """A piece of a martingale.
+    """The capital over a piece of the stream.
 
     Attributes:
         log_path: (..., N) float64, log capital after each p-value.
@@ -91,7 +91,7 @@ def opening_capital(shape: tuple[int, ...] = ()) -> Capital:
 
 
 def bet(p_values: Tensor, capital: Capital | None = None, jump: float = 0.01) -> Wager:
-    """The capital of a gambler who moves between bets: the simple jumper, over linear and power bets.
+    """Capital after each p-value of the simple jumper, a gambler who moves between linear and power bets.
 
     Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman 2021, "Retrain or not retrain: conformal test martingales for
     change-point detection", algorithm 1: before each p-value a share `jump` of the capital is divided equally among
@@ -130,11 +130,11 @@ def first_alarm(log_path: Tensor, threshold: float) -> int | None:
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise unless an alarm at this capital says something."""
+    """Raise unless an alarm threshold is above the capital at the start, 1."""
     if not threshold > 1:
         raise ValueError(
-            f"threshold: expected a capital above 1; got {threshold}. The chance of a false alarm is 1 / threshold: "
-            "100 stands for 1 %"
+            f"threshold: expected a capital above 1; got {threshold}: the chance of a false alarm is 1 / threshold, "
+            "so 100 stands for 1 %"
         )
 
 

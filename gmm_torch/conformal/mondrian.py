@@ -1,7 +1,7 @@
 """P-values by predicted class, so that no class bears all the false alarms."""
 
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class MondrianCalibration(Calibration):
     def __init__(self, n_classes: int, min_size: int | None = None) -> None:
         super().__init__()
         if n_classes < 1 or (min_size is not None and min_size < 1):
-            raise ValueError(f"expected at least one class and min_size >= 1; got {n_classes} and {min_size}")
+            raise ValueError(f"n_classes and min_size: expected at least 1; got {n_classes} and {min_size}")
         if n_classes**2 > MAX_NUMBERS:
             raise ValueError(
                 f"n_classes: expected at most {math.isqrt(MAX_NUMBERS)} for a table of pairs; got {n_classes}"
@@ -64,10 +64,6 @@ class MondrianCalibration(Calibration):
     def smallest(self, alpha: float) -> int:
         """See `Calibration`."""
         return max(calibration_size(alpha), self.min_size or 0)
-
-    def options(self) -> dict[str, Any]:
-        """See `Calibration`."""
-        return {"n_classes": self.n_classes, "min_size": self.min_size}
 
     def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.

@@ -1,4 +1,4 @@
-"""Where the smallest of n uniform numbers lie, all of them together, exactly."""
+"""Joint distribution of the order statistics of n uniform numbers, exactly."""
 
 import numpy as np
 from numpy.typing import NDArray

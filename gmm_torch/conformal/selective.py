@@ -1,4 +1,4 @@
-"""Where to draw the line so that accepted predictions are wrong at most at a target rate, with confidence 1 - delta.
+"""Thresholds at which accepted predictions are wrong at most at a target rate, with confidence 1 - delta.
 
 Two exact ways, for two situations:
 
@@ -25,12 +25,12 @@ ALPHAS = (*(round(0.01 * i, 2) for i in range(99, 0, -1)), 0.005, 0.002, 0.001)
 
 
 class UnattainableRiskError(ValueError):
-    """No line gives the target error rate with the confidence asked for; the message says why and what would help."""
+    """No threshold gives the target error rate with the confidence asked for; the message says why."""
 
 
 @dataclass(frozen=True)
 class AcceptanceRule:
-    """A line, and what the labelled inputs say about it.
+    """A threshold for accepting predictions, and what the labelled inputs say about it.
 
     Attributes:
         threshold: accept above it (strictly): a score, or alpha for p-values.
@@ -38,7 +38,7 @@ class AcceptanceRule:
         n_errors: wrong predictions among these.
         n: labelled inputs.
         risk_bound: an upper bound of the error rate among accepted inputs at the level of the test that chose this
-            line; at most the target.
+            threshold; at most the target.
         target: error rate not to exceed.
         delta: chance, over labelled sets, that it is exceeded nevertheless.
     """
@@ -91,7 +91,7 @@ def select_alpha(
     """
     _check(p_values, errors, target, delta)
     if len(alphas) == 0 or any(a <= b for a, b in pairwise(alphas)):
-        raise ValueError("alphas: expected at least one, each lower than the one before")
+        raise ValueError(f"alphas: expected at least one, each lower than the one before; got {list(alphas)}")
     if n_starts < 1:
         raise ValueError(f"n_starts: expected at least 1; got {n_starts}")
     level = delta / n_starts
@@ -158,12 +158,12 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
         why = f"even without any error it takes {needed} accepted inputs, and there are {least.n} labelled ones"
     else:
         why = (
-            f"the best line accepts {least.n_accepted} of {least.n} labelled inputs, of which {least.n_errors} are "
-            f"wrong: a rate of up to {least.risk_bound:.3g} can't be excluded"
+            f"the best threshold accepts {least.n_accepted} of {least.n} labelled inputs, of which {least.n_errors} "
+            f"are wrong: a rate of up to {least.risk_bound:.3g} can't be excluded"
         )
     raise UnattainableRiskError(
-        f"an error rate of {target:g} with confidence {1 - least.delta:g} can't be had: {why}. Give more labelled "
-        "inputs, a higher target or a larger delta, or another score"
+        f"target: an error rate of {target:g} with confidence {1 - least.delta:g} can't be had; {why}: give more "
+        "labelled inputs, a higher target or a larger delta, or another score"
     )
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
-from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, has_labels, inputs_given
+from gmm_torch.detection.features.inputs import Inputs, inputs_given
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -22,7 +21,7 @@ from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.streaming.finite_check import check_finite
+from gmm_torch.detection.streaming.finite_check import check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.streaming.stream import stream
@@ -38,7 +37,7 @@ class FailureDetector(DetectorParts):
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
-        n_components: K of the mixtures of the default score, 10 unless given.
+        n_components: K of the mixtures of the default score, `N_COMPONENTS` = 10 unless given.
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
         covariance_type: of the mixtures of the default score, "full" unless given.
@@ -106,7 +105,7 @@ class FailureDetector(DetectorParts):
     # ---- learning
 
     def outputs(self, batches: Iterable[Any]) -> Outputs:
-        """Logits and features of all batches x or (x, ...), on the classifier's device; they grow with the batches.
+        """Logits and features of all batches x or (x, ...), on the classifier's device: all of them, however many.
 
         x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data
         collators make it, labels and all. Labels are ignored, unless the score was told to use them.
@@ -121,17 +120,8 @@ class FailureDetector(DetectorParts):
 
     def _stream(self, batches: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Outputs]:
         """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None)."""
-        # Where nobody chose views and nothing is fitted yet, what is no image has one.
         is_open = self.views_by_default and not self.widths
-        own = self.extractor.views
-        return stream(
-            self.extractor,
-            batches,
-            self.device,
-            views_of=lambda x: own[:1] if is_open and not is_image(x) else own,
-            labelled=lambda batch: has_labels(batch) if labels is None else labels,
-            together=together,
-        )
+        return stream(self.extractor, batches, self.device, labels=labels, is_open=is_open, together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
@@ -165,9 +155,7 @@ class FailureDetector(DetectorParts):
         A score that ranks among reference inputs learns from all but a fifth of them, 300 at most, and ranks among
         those until `calibrate` brings others. They are drawn by what they are, so no order matters.
         """
-        check_finite(outputs)
-        if self.score.needs_labels:
-            outputs.classes(labels=True)
+        check_learnable(outputs, labels=self.score.needs_labels)
         n, n_views, n_classes = outputs.logits.shape
         views = self.extractor.views
         if self.views_by_default:
@@ -195,7 +183,7 @@ class FailureDetector(DetectorParts):
         return self
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
-        """Take the scores of held-out inputs, which neither the classifier nor the mixture may have seen.
+        """Calibrate on held-out inputs, which neither the classifier nor the mixture may have seen.
 
         Raises:
             NotFittedError: before `fit`.
@@ -208,9 +196,7 @@ class FailureDetector(DetectorParts):
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there."""
         self.check_fitted()
-        check_finite(outputs)
-        if self.score.needs_labels_to_calibrate:
-            outputs.classes(labels=True)
+        check_learnable(outputs, labels=self.score.needs_labels_to_calibrate)
         return self.calibrate_reduced(Reduced.cat([self.reduce(part) for part in outputs.chunks(CHUNK)]))
 
     def _reduced(self, loader: Iterable[Any], *, labels: bool) -> Reduced:
@@ -269,7 +255,7 @@ class FailureDetector(DetectorParts):
         self.calibrated_in(reduced.precision)
         return self
 
-    # ---- judging
+    # ---- verdicts
 
     def forward(self, x: Inputs) -> Verdict:
         """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
@@ -286,7 +272,7 @@ class FailureDetector(DetectorParts):
         self.check_fitted()
         outputs = outputs.to(self.dtype)
         self.check_precision(outputs)
-        score = self._bounded(self.score(outputs) if score is None else score, outputs)
+        score = self.bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
         prediction = logits.argmax(-1)
         p_value = self.calibration.p_value(score, prediction)
@@ -301,17 +287,7 @@ class FailureDetector(DetectorParts):
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
         self.check_precision(outputs)
-        return self._bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
-
-    def threshold(self, prediction: Tensor) -> Tensor:
-        """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
-        threshold = self.calibration.threshold(self.alpha)
-        return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
-
-    def _bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
-        """Minus infinity where an input is outside the valid range or the score is not a number: nothing is lower."""
-        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        return torch.where(self.valid_range(outputs), score, -torch.inf)
+        return self.bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
 
     # ---- explaining
 
@@ -364,7 +340,7 @@ class FailureDetector(DetectorParts):
         )
 
     def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
-        """Where the classifier errs: the components of each mixture, ranked by error rate on labelled inputs.
+        """Error rates of the classifier by component of each mixture, on labelled inputs, the highest first.
 
         `explain` knows the error rates of the components from then on. No verdict depends on them.
 

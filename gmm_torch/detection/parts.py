@@ -131,6 +131,16 @@ class DetectorParts(nn.Module):
         if not self.widths:
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
+    def threshold(self, prediction: Tensor) -> Tensor:
+        """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
+        threshold = self.calibration.threshold(self.alpha)
+        return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
+
+    def bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
+        """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""
+        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return torch.where(self.valid_range(outputs), score, -torch.inf)
+
     def check_precision(self, outputs: Outputs) -> None:
         """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
         found = outputs.precision

@@ -1,4 +1,4 @@
-"""What a detector looks at, in words."""
+"""A detector in a few lines of words."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a detector says about a batch."""
+"""The verdict on a batch."""
 
 from typing import NamedTuple
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from torch import Tensor
 
+from gmm_torch.functional.checks import check_count, check_probability, check_scores
+
 EXACT_KS_PAIRS = 100_000  # SciPy's exact Kolmogorov-Smirnov path count overflows on large samples
 
 
@@ -105,8 +107,7 @@ def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed
 def probability_of_superiority(good: Tensor, failures: Tensor) -> float:
     """P(good > failure) + P(good = failure) / 2 over all pairs: the AUROC, U / (N M)."""
     x, y = _samples(good, failures)
-    rank_sum = stats.rankdata(np.concatenate([x, y]))[: len(x)].sum()
-    return float((rank_sum - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))
+    return float(stats.mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)))
 
 
 def superiority_interval(
@@ -131,13 +132,11 @@ def superiority_interval(
     Raises:
         ValueError: if an argument is outside its range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1); got {confidence}. For a 95 % interval pass 0.95.")
-    if not 0 <= superiority <= 1 or n_good < 1 or n_failures < 1:
-        raise ValueError(
-            f"superiority must be in [0, 1] and both samples hold one input at least; got superiority "
-            f"{superiority}, n_good {n_good}, n_failures {n_failures}."
-        )
+    check_probability("confidence", confidence)
+    check_count("n_good", n_good)
+    check_count("n_failures", n_failures)
+    if not 0 <= superiority <= 1:
+        raise ValueError(f"superiority: expected a number in [0, 1]; got {superiority}")
     return interval_of_superiority(
         superiority, lambda theta: superiority_variance(theta, n_good, n_failures), confidence
     )
@@ -181,7 +180,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"p-values must be in [0, 1]; got {list(p_values)}. Leave out tests that could not be made.")
+        raise ValueError(
+            f"p-values: expected numbers in [0, 1]; got {list(p_values)}: leave out tests that could not be made"
+        )
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(p)
@@ -194,16 +195,7 @@ def _mean_difference(x: NDArray[Any], y: NDArray[Any], axis: int) -> NDArray[Any
 
 
 def _samples(good: Tensor, failures: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    samples = {"good": good, "failures": failures}
-    for name, sample in samples.items():
-        if sample.ndim != 1 or len(sample) == 0:
-            raise ValueError(
-                f"{name} must have shape (N,), N >= 1; got {tuple(sample.shape)}. Pass one score per input."
-            )
-        if sample.isnan().any():
-            raise ValueError(
-                f"{name} must not hold NaN, which has no order; got {int(sample.isnan().sum())} of "
-                f"{len(sample)}. Look for the input that the score is undefined on."
-            )
-    x, y = (sample.detach().cpu().double().numpy() for sample in samples.values())
+    check_scores("good", good)
+    check_scores("failures", failures)
+    x, y = (sample.detach().cpu().double().numpy() for sample in (good, failures))
     return x, y

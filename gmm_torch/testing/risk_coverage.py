@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.functional.checks import check_scores
+
 
 class RiskCoverage(NamedTuple):
     """A curve with one point per number of accepted inputs, 1 to N; all float64."""
@@ -79,13 +81,7 @@ def augrc(scores: Tensor, loss: Tensor) -> Tensor:
 
 
 def _check(scores: Tensor, loss: Tensor) -> None:
-    if scores.ndim != 1 or scores.shape != loss.shape or len(scores) == 0:
-        raise ValueError(
-            f"scores and loss must be two tensors of one shape (N,), N >= 1; got {tuple(scores.shape)} and "
-            f"{tuple(loss.shape)}. Pass one score and one loss per input."
-        )
-    if scores.isnan().any() or loss.isnan().any():
-        raise ValueError(
-            f"scores and loss must not hold NaN, which has no order; got {int(scores.isnan().sum())} NaN "
-            f"scores and {int(loss.isnan().sum())} NaN losses. Look for the input that they come from."
-        )
+    check_scores("scores", scores)
+    check_scores("loss", loss)
+    if scores.shape != loss.shape:
+        raise ValueError(f"loss: expected one per score, shape {tuple(scores.shape)}; got {tuple(loss.shape)}")

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from gmm_torch.functional.checks import check_scores
+
 
 def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
     """The highest threshold t such that at least `tpr` of the good inputs have a score >= t.
@@ -19,9 +21,9 @@ def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
     Raises:
         ValueError: if `good` is not (N,), N >= 1, holds NaN, or `tpr` is outside (0, 1].
     """
-    _check(good, "good")
+    check_scores("good", good)
     if not 0 < tpr <= 1:
-        raise ValueError(f"tpr must be in (0, 1]; got {tpr}. It is the share of good inputs to accept, such as 0.95.")
+        raise ValueError(f"tpr: expected a share of good inputs in (0, 1]; got {tpr}: give 0.95 for 95 %")
     n = len(good)
     k = max(1, math.floor(tpr * n) - 1)
     while k / n < tpr:  # 0.07 * 100 > 7 in floating point, but 7 / 100 is 0.07
@@ -46,15 +48,5 @@ def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
     Raises:
         ValueError: if a sample is empty, not 1-D or holds NaN, or `tpr` is outside (0, 1].
     """
-    _check(failures, "failures")
+    check_scores("failures", failures)
     return (failures >= threshold_at_tpr(good, tpr)).to(torch.float64).mean()
-
-
-def _check(scores: Tensor, name: str) -> None:
-    if scores.ndim != 1 or len(scores) == 0:
-        raise ValueError(f"{name} must have shape (N,), N >= 1; got {tuple(scores.shape)}. Pass one score per input.")
-    if scores.isnan().any():
-        raise ValueError(
-            f"{name} must not hold NaN, which has no order; got {int(scores.isnan().sum())} of "
-            f"{len(scores)}. Look for the input that the score is undefined on."
-        )

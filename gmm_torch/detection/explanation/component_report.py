@@ -1,4 +1,4 @@
-"""Where a classifier errs: the components of a mixture, ranked by error rate."""
+"""Error rates of a classifier by component of a mixture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,9 +129,11 @@ def component_report(
     """
     if not component.shape == prediction.shape == label.shape == (len(component),):
         shapes = ", ".join(str(tuple(x.shape)) for x in (component, prediction, label))
-        raise ValueError(f"expected component, prediction and label of one shape (N,); got {shapes}")
+        raise ValueError(f"component, prediction and label: expected one shape (N,); got {shapes}")
     if len(component) and (int(component.min()) < 0 or int(component.max()) >= n_components):
-        raise ValueError(f"component: expected 0 to {n_components - 1}; got {int(component.min())} or more")
+        raise ValueError(
+            f"component: expected 0 to {n_components - 1}; got {int(component.min())} to {int(component.max())}"
+        )
     if len(component) and int(torch.minimum(label, prediction).min()) < 0:
         raise ValueError("label: expected classes, 0 or more; got negative ones: leave inputs without a class out")
     component, prediction, label = component.cpu(), prediction.cpu(), label.cpu()

@@ -1,4 +1,4 @@
-"""What a detector remembers of fitting and labelled inputs to explain others by; no verdict depends on it."""
+"""Fitting inputs kept as examples, and counts by component, for explanations; no verdict depends on them."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -16,7 +16,7 @@ MAX_KEPT, MAX_NUMBERS = 1000, 2**21
 
 
 class ComponentExamples(nn.Module):
-    """Of one mixture with K components over D features.
+    """Examples and counts of one mixture with K components over D features.
 
     Attributes:
         points: (M, D), those of the kept fitting inputs.
@@ -39,10 +39,10 @@ class ComponentExamples(nn.Module):
 
 
 class Examples(nn.Module):
-    """Of all mixtures of a score, in their order.
+    """Examples and counts of all mixtures of a score, in their order.
 
     Attributes:
-        index: (M,) int64, which of the fitting inputs are remembered, in the order in which they were given; a random
+        index: (M,) int64, which of the fitting inputs are kept, in the order in which they were given; a random
             sample that their order has no part in.
         prediction: (M,) int64, their predicted classes.
         mixtures: one `ComponentExamples` for each mixture.

@@ -22,7 +22,7 @@ RESIDUAL = "distance to the principal subspace"
 
 @dataclass(frozen=True)
 class MixtureExplanation:
-    """What one mixture has to say about N inputs.
+    """What one mixture says about N inputs.
 
     An input whose features are not finite has component -1, responsibility 0, contributions 0 and no neighbours.
 
@@ -187,7 +187,7 @@ class Explanation:
 
     def __getitem__(self, i: int) -> InputExplanation:
         if not -len(self) <= i < len(self):
-            raise IndexError(f"input {i} of {len(self)}")
+            raise IndexError(f"input: expected one of {len(self)}; got number {i}")
         names = list(self.part_p_values)
         return InputExplanation(
             prediction=int(self.verdict.prediction[i]),

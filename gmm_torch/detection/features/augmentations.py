@@ -1,4 +1,4 @@
-"""Fixed transforms of an image under which a detector looks at it again.
+"""Test-time augmentations: fixed transforms of an image, each a view of it.
 
 A view need not keep the label: the mixture learns how clean images behave under it. Adversarial images sit where the
 views disagree. All are differentiable, keep the shape and map [0, 1] into [0, 1].
@@ -43,7 +43,7 @@ VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
 
 
 def is_image(inputs: Inputs) -> bool:
-    """Whether a batch is taken for images where nobody says: (N, C, H, W) floats of 1, 3 or 4 channels, not too narrow.
+    """Whether a batch looks like images: floats (N, C, H, W) of 1, 3 or 4 channels, and sides of 5 pixels at least.
 
     Several inputs are none, a single one by name may be.
 
@@ -66,7 +66,7 @@ def check_views(names: tuple[str, ...]) -> None:
 
 
 def passes(x: Tensor, names: tuple[str, ...]) -> list[Tensor]:
-    """All views of a batch (N, ...), view after view, as batches for the classifier.
+    """Batches for the classifier: all views of a batch (N, ...), view after view.
 
     An accelerator takes them all at once, (V N, ...); a CPU one by one, since its caches hold the maps of one view
     better than those of all: a third of the time was saved for a ResNet-20.

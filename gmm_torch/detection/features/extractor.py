@@ -132,7 +132,7 @@ class FeatureExtractor(nn.Module):
                 f"views: expected images (N, C, H, W) for {', '.join(views[1:])}; got {got}: "
                 "use views=1 for other inputs"
             )
-        caught = Caught()
+        caught = Activations()
         logits: list[Tensor] = []
         precision = ""
         with ExitStack() as stack:
@@ -153,7 +153,9 @@ class FeatureExtractor(nn.Module):
                 given = logits_of(run(self.classifier, batch))
                 missing = [layer for layer in self.layers if layer not in caught.values]
                 if missing:
-                    raise ValueError(f"layers: {', '.join(missing)} did not run in the classifier's forward pass")
+                    raise ValueError(
+                        f"layers: {', '.join(missing)} did not run in the classifier's forward pass: name others"
+                    )
                 if not torch.compiler.is_compiling():
                     check_rows({"": given} | caught.values, n_inputs(batch))
                     precision = describe([given, *caught.values.values()], device_of(x))
@@ -165,7 +167,7 @@ class FeatureExtractor(nn.Module):
         by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], n)) for layer, parts in rows.items()}
         return Outputs(_by_input(torch.cat(logits), (len(views), n)), by_layer, precision=precision)
 
-    def _row(self, layer: str, caught: "Caught", n: int, mask: Tensor | None) -> Tensor:
+    def _row(self, layer: str, caught: "Activations", n: int, mask: Tensor | None) -> Tensor:
         """(n, D), of the first n rows.
 
         The first batch decides which statistics a layer has, since sizes may differ from batch to batch.
@@ -218,7 +220,7 @@ def pooled(values: Tensor, names: tuple[str, ...], kept: Tensor | None = None) -
         return pool(widen(values), names, kept)
 
 
-class Caught:
+class Activations:
     """Activations of layers, as the modules give them, with hooks that bring them.
 
     Attributes:

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.extractor import Caught as Activations
-from gmm_torch.detection.features.extractor import evaluating, pooled
+from gmm_torch.detection.features.extractor import Activations, evaluating, pooled
 from gmm_torch.detection.features.inputs import Inputs, check_inputs, mask_of, n_inputs
 from gmm_torch.detection.features.layers import PENULTIMATE, check_names, find_penultimate
 from gmm_torch.detection.features.places import tokens_at

@@ -132,7 +132,7 @@ def labels_of(batch: Any) -> Tensor:
         raise ValueError(f"labels: expected a tensor (n,) of integers; got {got}: give torch.as_tensor(label)")
     n = n_inputs(inputs_of(batch))
     if labels.shape != (n,) or labels.is_floating_point():
-        raise ValueError(f"loader: expected integer labels ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise ValueError(f"labels: expected integers ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels
 
 

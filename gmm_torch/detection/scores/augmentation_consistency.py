@@ -1,7 +1,4 @@
-"""Whether the classifier is as sure of other views as its certainty of the input itself lets expect."""
-
-from collections.abc import Sequence
-from typing import Self
+"""How certain the classifier is under test-time augmentations, given how certain it is of the input itself."""
 
 import torch
 from torch import Tensor
@@ -18,25 +15,10 @@ class AugmentationConsistency(ConditionalConsistency):
     """
 
     name = "augmentation_consistency"
+    min_views = min_classes = 2
+    reads_features = False
     default_weights = (1 / 16, 0.0)
     views = ("identity", "mirror", "blur")
-
-    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
-        return {}
-
-    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: no view but the input itself, or fewer than two classes.
-        """
-        if n_views < 2 or n_classes < 2:
-            raise ValueError(
-                f"{self.name}: expected at least 2 views and 2 classes; got {n_views} and {n_classes}: take another "
-                "score"
-            )
-        return super().build(widths, n_views, n_classes)
 
     def odds(self, outputs: Outputs) -> Tensor:
         """See `ConditionalConsistency`."""

@@ -1,5 +1,6 @@
 """The contract of a score."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
@@ -14,6 +15,8 @@ from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.devices import full_precision
 from gmm_torch.mixture import GaussianMixture
 
+# K of the mixtures of every score, but of `log_likelihood`, which has the 30 of the paper, and of one class.
+N_COMPONENTS = 10
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
 Fitter = Callable[[GaussianMixture, Tensor], Any]
 
@@ -58,6 +61,7 @@ class Score(nn.Module):
         name: how configurations and files call it.
         differentiable: whether the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
+        reads_features: whether it reads features at all, or logits alone.
         n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `set_reference`
             give them. 0 for a score that ranks nothing.
         needs_labels: whether `fit` wants `Outputs.labels`; only ever where an option asks for it.
@@ -65,6 +69,7 @@ class Score(nn.Module):
         default_weights: of a part of the default score, its weight there with several views and with one; a class that
             sets them is such a part. See `Combined`.
         min_layers: of fewer layers the default leaves it out.
+        min_views, min_classes: with fewer it can't be built.
     """
 
     name: ClassVar[str]
@@ -72,11 +77,14 @@ class Score(nn.Module):
     layers: ClassVar[str] = PENULTIMATE
     pooling: ClassVar[str] = "mean"
     views: ClassVar[tuple[str, ...]] = ("identity",)
+    reads_features: ClassVar[bool] = True
     n_reference: ClassVar[int] = 0
     needs_labels: bool = False
     needs_labels_to_calibrate: ClassVar[bool] = False
     default_weights: ClassVar[tuple[float, float]]
     min_layers: ClassVar[int] = 1
+    min_views: ClassVar[int] = 1
+    min_classes: ClassVar[int] = 1
     n_components: int = 0  # asked for; none where it has no mixtures
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -91,7 +99,7 @@ class Score(nn.Module):
             layers: those that the detector was told of, or that were found.
             n_views: of an input.
         """
-        return dict.fromkeys(layers, n_views)
+        return dict.fromkeys(layers, n_views) if self.reads_features else {}
 
     @classmethod
     def chosen_views(cls, views: int | Sequence[str] | None) -> tuple[str, ...]:
@@ -117,11 +125,20 @@ class Score(nn.Module):
         return self.needs_labels or self.needs_labels_to_calibrate
 
     def options(self) -> dict[str, Any]:
-        """The constructor's keyword arguments, as JSON can hold them."""
-        return {}
+        """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill."""
+        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill.
+
+        Raises:
+            ValueError: fewer views or classes than it needs.
+        """
+        if n_views < self.min_views or n_classes < self.min_classes:
+            raise ValueError(
+                f"{self.name}: expected views >= {self.min_views} and classes >= {self.min_classes}; got {n_views} and "
+                f"{n_classes}: take another score"
+            )
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

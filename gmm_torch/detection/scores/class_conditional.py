@@ -1,7 +1,5 @@
 """A mixture for every class."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -34,12 +32,10 @@ class ClassConditional(LayerMixtures):
     ) -> None:
         super().__init__(n_components, covariance_type, transform)
         if covariance_type == "tied":
-            raise ValueError("covariance_type: the classes are fitted one by one and can't be 'tied'; choose another")
-        self.needs_labels = labels
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return super().options() | {"labels": self.needs_labels}
+            raise ValueError(
+                "covariance_type: expected any but 'tied', since classes are fitted one by one; got 'tied': take 'full'"
+            )
+        self.labels = self.needs_labels = labels
 
     def make_mixture(self, n_features: int, n_classes: int) -> GaussianMixture:
         """The components of all classes, class after class, all classes as probable."""

@@ -12,7 +12,7 @@ from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.detection.features.layers import DEPTHS
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
-from gmm_torch.detection.scores.base import SCORES, Breakdown, Fitter, Score
+from gmm_torch.detection.scores.base import N_COMPONENTS, SCORES, Breakdown, Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
@@ -72,7 +72,7 @@ class Combined(Score):
 
     def __init__(
         self,
-        n_components: int = 10,
+        n_components: int = N_COMPONENTS,
         covariance_type: str = "full",
         weights: Mapping[str, float] | None = None,
         combination: str = "root_mean",

@@ -1,4 +1,4 @@
-"""How sure the mixture is of the component."""
+"""Negative entropy of the components' posterior."""
 
 from torch import Tensor
 
@@ -11,10 +11,7 @@ class ComponentEntropy(LayerMixtures):
 
     Low between components, and blind to how far all of them are.
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`.
     """
 
     name = "component_entropy"

@@ -1,4 +1,4 @@
-"""How far ahead the most probable component is."""
+"""Log-odds of the most probable component against the next."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import POINTS_PER_COMPONENT
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 
@@ -23,9 +23,11 @@ class ComponentMargin(LayerMixtures):
 
     name = "component_margin"
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+    def __init__(
+        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+    ) -> None:
         if n_components < 2:
-            raise ValueError(f"n_components: a margin needs at least 2; got {n_components}")
+            raise ValueError(f"n_components: expected at least 2 for a margin; got {n_components}")
         super().__init__(n_components, covariance_type, transform)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

@@ -1,12 +1,12 @@
-"""Whether other evidence agrees with a prediction as much as the classifier's certainty lets expect."""
+"""Evidence for the predicted class, given how certain the classifier is."""
 
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import sized
-from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.mixture import GaussianMixture
@@ -23,7 +23,7 @@ class ConditionalConsistency(Score):
             for each.
     """
 
-    def __init__(self, n_components: int = 10) -> None:
+    def __init__(self, n_components: int = N_COMPONENTS) -> None:
         super().__init__()
         self.n_components = n_components
         self.joint = GaussianMixture(min(n_components, 1), 2)  # of the right size after `build`
@@ -31,11 +31,7 @@ class ConditionalConsistency(Score):
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
         self.joint = GaussianMixture(self.n_components, 2)
-        return self
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"n_components": self.n_components}
+        return super().build(widths, n_views, n_classes)
 
     def odds(self, outputs: Outputs) -> Tensor:
         """s and d: (N, 2)."""

@@ -1,4 +1,4 @@
-"""Whether layers before the last lean to the predicted class as much as the classifier's certainty lets expect."""
+"""How far earlier layers support the predicted class, given how certain the classifier is."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import with_size
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.mixtures.transforms import SignedRoot, Standardise
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.conditional_consistency import ConditionalConsistency
 from gmm_torch.functional.class_moments import class_moments
 from gmm_torch.functional.log_odds import log_odds
@@ -42,6 +42,7 @@ class DepthConsistency(ConditionalConsistency):
     """
 
     name = "depth_consistency"
+    min_classes = 2
     default_weights = (0.0, 1 / 8)  # one view has no others to disagree with: the layers take their place
     min_layers = 2
     layers = DEPTHS
@@ -49,7 +50,7 @@ class DepthConsistency(ConditionalConsistency):
 
     temperature: Tensor
 
-    def __init__(self, n_components: int = 10) -> None:
+    def __init__(self, n_components: int = N_COMPONENTS) -> None:
         super().__init__(n_components)
         self.names: list[str] = []
         self.maps = nn.ModuleList()
@@ -61,13 +62,7 @@ class DepthConsistency(ConditionalConsistency):
         return dict.fromkeys(layers, 1)
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: fewer than two classes.
-        """
-        if n_classes < 2:
-            raise ValueError(f"depth_consistency: expected a classifier of at least 2 classes; got {n_classes}")
+        """See `Score`."""
         self.names = list(widths)
         self.maps = nn.ModuleList(
             nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))

@@ -1,6 +1,4 @@
-"""How probable it is that the prediction is right, judged by the whole softmax (Granese et al. 2021)."""
-
-from typing import Any, Self
+"""DOCTOR: odds that the prediction is right, from the whole softmax (Granese et al. 2021)."""
 
 import torch
 from torch import Tensor
@@ -26,6 +24,7 @@ class Doctor(Score):
     """
 
     name = "doctor"
+    min_classes = 2
 
     def __init__(self, variant: str = "alpha", temperature: float = 1.0) -> None:
         super().__init__()
@@ -35,20 +34,6 @@ class Doctor(Score):
             raise ValueError(f"temperature: expected a number > 0; got {temperature}")
         self.variant = variant
         self.temperature = float(temperature)
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"variant": self.variant, "temperature": self.temperature}
-
-    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: fewer than two classes.
-        """
-        if n_classes < 2:
-            raise ValueError(f"doctor: expected a classifier of at least 2 classes; got {n_classes}")
-        return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""

@@ -1,4 +1,4 @@
-"""The default, for people who have labels of their calibration inputs."""
+"""The default score, improved by labels of the calibration inputs."""
 
 from collections.abc import Mapping
 from typing import Self

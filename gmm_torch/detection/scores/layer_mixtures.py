@@ -1,7 +1,7 @@
-"""What scores with one mixture a layer have in common."""
+"""Base of the scores with one mixture for each layer."""
 
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, each_view, sized
 from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform
-from gmm_torch.detection.scores.base import Fitter, Score
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -22,7 +22,9 @@ class LayerMixtures(Score):
         transform: of the features before the mixture, fitted before it; see `gmm_torch.detection.mixtures.transforms`.
     """
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
+    def __init__(
+        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+    ) -> None:
         super().__init__()
         check_transform(transform)
         GaussianMixture(n_components, 1, covariance_type)  # raises where the options are wrong: not only at `fit`
@@ -33,11 +35,6 @@ class LayerMixtures(Score):
         self.blocks: list[Block] = []
         self.transforms = nn.ModuleList()
         self.mixtures = nn.ModuleList()
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        keys = ("n_components", "covariance_type", "transform")
-        return {key: getattr(self, key) for key in keys}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

@@ -5,19 +5,20 @@ from torch import Tensor
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
+PAPERS_COMPONENTS = 30  # K of the paper
+
 
 class LogLikelihood(LayerMixtures):
     """Sum over the layers of log p(z_layer), one mixture a layer, jointly over all views.
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`.
     """
 
     name = "log_likelihood"
 
-    def __init__(self, n_components: int = 30, covariance_type: str = "full", transform: str = "none") -> None:
+    def __init__(
+        self, n_components: int = PAPERS_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+    ) -> None:
         super().__init__(n_components, covariance_type, transform)
 
     def forward(self, outputs: Outputs) -> Tensor:

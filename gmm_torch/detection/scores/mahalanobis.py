@@ -1,6 +1,6 @@
 """Distance to the nearest class (Lee et al. 2018)."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -36,13 +36,9 @@ class Mahalanobis(LayerMixtures):
         super().__init__(1, "tied", transform)
         if not reg_covar > 0:
             raise ValueError(f"reg_covar: expected a number > 0; got {reg_covar}")
-        self.needs_labels = labels
+        self.labels = self.needs_labels = labels
         self.reg_covar = reg_covar
         self.register_buffer("present", torch.ones(0, dtype=torch.bool))
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"labels": self.needs_labels, "reg_covar": self.reg_covar, "transform": self.transform}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

@@ -1,7 +1,5 @@
 """The largest logit, measured by the size of all logits (Cattelan and Silva 2024)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -29,10 +27,6 @@ class MaxLogitPNorm(Score):
         if not 1 <= p < float("inf"):
             raise ValueError(f"p: expected a finite number >= 1; got {p}")
         self.p = float(p)
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"p": self.p}
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), between 0 and 1; 0 where all logits are the same."""

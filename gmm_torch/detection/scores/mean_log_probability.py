@@ -1,7 +1,6 @@
 """Mean log-probability, over test-time augmentations, of the class predicted for the input itself."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,19 +11,20 @@ from gmm_torch.detection.streaming.chunks import in_chunks
 
 
 class MeanLogProbability(Score):
-    """Mean over voting views of log softmax(logits_v)_c, c the class predicted for the input itself.
+    """Mean of log softmax(logits_v)_c over the views v that count, c the class predicted for the input itself.
 
-    A view votes if, on the fitting inputs, its predictions overlap those of the inputs themselves:
+    A view counts if, on the fitting inputs, its predictions overlap those of the inputs themselves:
     E[p_v . p_0] >= keep E[p_0 . p_0]. That takes no labels, and leaves out a mirror where it changes what an image
     shows, as with digits.
 
     Args:
         keep: the share of overlap that a view needs.
-        n_views: how many of the views, from the first, may vote. A mirrored image shows as much as the image; a blurred
-            one shows less, and its vote makes wrong predictions harder to find.
+        n_views: how many of the views, from the first, may count. A mirrored image shows as much as the image; a
+            blurred one shows less, and counting it makes wrong predictions harder to find.
     """
 
     name = "mean_log_probability"
+    reads_features = False
     default_weights = (1.0, 1.0)
     views = ("identity", "mirror", "blur")
     votes: Tensor
@@ -34,14 +34,6 @@ class MeanLogProbability(Score):
         self.keep = keep
         self.n_views = n_views
         self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
-
-    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
-        return {}
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"keep": self.keep, "n_views": self.n_views}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

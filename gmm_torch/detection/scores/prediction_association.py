@@ -1,12 +1,12 @@
 """Likelihood of features and prediction together, by what the classifier predicts within each component."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import Fitter
+from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
 
 
@@ -28,17 +28,17 @@ class PredictionAssociation(LayerMixtures):
     log_association: Tensor
 
     def __init__(
-        self, n_components: int = 10, covariance_type: str = "full", transform: str = "none", smoothing: float = 1.0
+        self,
+        n_components: int = N_COMPONENTS,
+        covariance_type: str = "full",
+        transform: str = "none",
+        smoothing: float = 1.0,
     ) -> None:
         super().__init__(n_components, covariance_type, transform)
         if not smoothing > 0:
             raise ValueError(f"smoothing: expected a number > 0; got {smoothing}")
         self.smoothing = smoothing
         self.register_buffer("log_association", torch.zeros(0, n_components, 0))
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return super().options() | {"smoothing": self.smoothing}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

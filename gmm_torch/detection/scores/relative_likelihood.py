@@ -1,4 +1,4 @@
-"""What the components explain beyond one Gaussian."""
+"""Log-likelihood ratio of the mixture to one Gaussian."""
 
 from typing import Self
 
@@ -24,10 +24,6 @@ class RelativeLikelihood(LayerMixtures):
     """
 
     name = "relative_likelihood"
-
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
-        super().__init__(n_components, covariance_type, transform)
-        self.backgrounds = nn.ModuleList()
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

@@ -27,10 +27,6 @@ class RelativeMahalanobis(Mahalanobis):
 
     name = "relative_mahalanobis"
 
-    def __init__(self, labels: bool = False, reg_covar: float = 1e-4, transform: str = "none") -> None:
-        super().__init__(labels, reg_covar, transform)
-        self.backgrounds = nn.ModuleList()
-
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
         self.backgrounds = nn.ModuleList(GaussianMixture(1, n_views * width, "tied") for width in widths.values())

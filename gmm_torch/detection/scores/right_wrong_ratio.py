@@ -1,8 +1,7 @@
-"""How much more probable an input is among right predictions than among wrong ones, learned from labelled inputs."""
+"""Likelihood ratio of right to wrong predictions, learned from labelled calibration inputs."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -42,6 +41,8 @@ class RightWrongRatio(Score):
     """
 
     name = "right_wrong_ratio"
+    min_classes = 2
+    reads_features = False
     views = ("identity", "mirror", "blur")
     n_reference = 1  # nothing is ranked among fitting inputs; calibration inputs are what it learns from
     needs_labels_to_calibrate = True
@@ -50,29 +51,16 @@ class RightWrongRatio(Score):
 
     def __init__(self, keep: float = 0.95) -> None:
         super().__init__()
+        self.keep = keep
         self.mean_log_probability = MeanLogProbability(keep)
         self.register_buffer("scale", torch.ones(3))
         self.register_buffer("direction", _first(3))
 
-    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
-        return {}
-
-    def options(self) -> dict[str, Any]:
-        """See `Score`."""
-        return {"keep": self.mean_log_probability.keep}
-
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: fewer than two classes.
-        """
-        if n_classes < 2:
-            raise ValueError(f"right_wrong_ratio: expected a classifier of at least 2 classes; got {n_classes}")
+        """See `Score`."""
         self.mean_log_probability.build(widths, n_views, n_classes)
         self.scale, self.direction = torch.ones(n_views + 2), _first(n_views + 2)
-        return self
+        return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; no label is used."""

@@ -1,4 +1,4 @@
-"""Too likely is suspicious as well: distance of the log-likelihood from its usual value."""
+"""Distance of the log-likelihood from its usual value: too likely is suspicious as well."""
 
 from typing import Self
 
@@ -19,24 +19,17 @@ class Typicality(LayerMixtures):
     from typical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
     typicality", equation 5 with one input).
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`.
     """
 
     name = "typicality"
     location: Tensor
     scale: Tensor
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "none") -> None:
-        super().__init__(n_components, covariance_type, transform)
-        self.register_buffer("location", torch.zeros(0))
-        self.register_buffer("scale", torch.ones(0))
-
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""
-        self.location, self.scale = torch.zeros(len(widths)), torch.ones(len(widths))
+        self.register_buffer("location", torch.zeros(len(widths)))
+        self.register_buffer("scale", torch.ones(len(widths)))
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:

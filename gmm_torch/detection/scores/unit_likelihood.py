@@ -1,5 +1,6 @@
 """Log-likelihood of the direction of the features."""
 
+from gmm_torch.detection.scores.base import N_COMPONENTS
 from gmm_torch.detection.scores.log_likelihood import LogLikelihood
 
 
@@ -8,13 +9,12 @@ class UnitLikelihood(LogLikelihood):
 
     The norm of a classifier's features follows its confidence, which attacks control; the direction follows content.
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`.
     """
 
     name = "unit_likelihood"
 
-    def __init__(self, n_components: int = 10, covariance_type: str = "full", transform: str = "unit") -> None:
+    def __init__(
+        self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "unit"
+    ) -> None:
         super().__init__(n_components, covariance_type, transform)

@@ -49,8 +49,10 @@ class FiniteCheck:
                 )
 
 
-def check_finite(outputs: Outputs) -> None:
-    """`FiniteCheck` of outputs that are already there."""
+def check_learnable(outputs: Outputs, *, labels: bool) -> None:
+    """Raise unless outputs that are already there are finite, with labels where these are asked for."""
     check = FiniteCheck()
     check.add(outputs)
     check.check()
+    if labels:
+        outputs.classes(labels=True)

@@ -11,7 +11,7 @@ from gmm_torch.sampling import salted, shuffle
 
 
 class Reduced(NamedTuple):
-    """Of N inputs.
+    """What is kept of N inputs.
 
     Attributes:
         statistics: (N, S), of the score; see `Score.statistics`.

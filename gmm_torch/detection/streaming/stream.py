@@ -1,12 +1,13 @@
 """A loader's inputs as outputs of a classifier, batch by batch."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
+from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, changed, check_loader, inputs_of, labels_of
+from gmm_torch.detection.features.inputs import changed, check_loader, has_labels, inputs_of, labels_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.streaming.finite_check import FiniteCheck
 
@@ -17,8 +18,8 @@ def stream(
     batches: Iterable[Any],
     device: torch.device,
     *,
-    views_of: Callable[[Inputs], tuple[str, ...]],
-    labelled: Callable[[Any], bool],
+    labels: bool | None,
+    is_open: bool = False,
     together: bool = False,
 ) -> Iterator[Outputs]:
     """Outputs of each batch x or (x, ...), with the keys of their inputs.
@@ -27,8 +28,8 @@ def stream(
         extractor: of a detector.
         batches: any series of them.
         device: where the inputs are brought to.
-        views_of: from the inputs of a batch to the views of them.
-        labelled: from a batch to whether its labels are wanted.
+        labels: whether they are taken, and have to be there; None to take them where there are some.
+        is_open: whether what is no image has one view; where nobody chose the views, that is.
         together: whether what is wrong is told in all processes, each of which has batches of its own.
 
     Raises:
@@ -40,8 +41,8 @@ def stream(
     finite = FiniteCheck()
     for batch in batches:
         x = changed(inputs_of(batch), lambda value: value.to(device))
-        outputs = extractor(x, views_of(x))
-        if labelled(batch):
+        outputs = extractor(x, extractor.views[:1] if is_open and not is_image(x) else None)
+        if has_labels(batch) if labels is None else labels:
             outputs = outputs._replace(labels=labels_of(batch).to(device))
         finite.add(outputs)
         yield outputs.with_keys_of(x)

@@ -48,7 +48,7 @@ def test_each_is_made_anew_from_its_name_and_options(calibration):
         torch.testing.assert_close(
             other.p_value(X, torch.zeros(len(X)).long()), first.p_value(X, torch.zeros(len(X)).long())
         )
-    with pytest.raises(ValueError, match="calibration: expected one of marginal, conditional, mondrian; got 'exact'"):
+    with pytest.raises(ValueError, match="calibration: expected one of conditional, marginal, mondrian; got 'exact'"):
         make_calibration("exact")
 
 

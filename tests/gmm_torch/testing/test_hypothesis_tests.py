@@ -120,8 +120,8 @@ def test_holm_steps_down_by_hand():
 @pytest.mark.parametrize(
     ("good", "failures", "match"),
     [
-        (torch.zeros(0), torch.ones(2), "good must have shape"),
-        (torch.ones(2), torch.ones(2, 2), "failures must have shape"),
+        (torch.zeros(0), torch.ones(2), "good: expected shape"),
+        (torch.ones(2), torch.ones(2, 2), "failures: expected shape"),
         (torch.ones(2), torch.tensor([float("nan")]), "1 of 1"),
     ],
 )
@@ -131,11 +131,11 @@ def test_bad_samples_are_refused_in_words(good, failures, match):
 
 
 def test_bad_settings_are_refused_in_words():
-    with pytest.raises(ValueError, match="confidence must be in"):
+    with pytest.raises(ValueError, match="confidence: expected a number between"):
         superiority_interval(0.5, 3, 3, confidence=95)
-    with pytest.raises(ValueError, match="superiority must be in"):
+    with pytest.raises(ValueError, match="superiority: expected a number in"):
         superiority_interval(float("nan"), 3, 3)
-    with pytest.raises(ValueError, match=r"p-values must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"p-values: expected numbers in \[0, 1\]"):
         holm([0.1, float("nan")])
 
 

@@ -96,10 +96,10 @@ def test_infinite_scores_are_ordered_like_numbers():
     ("scores", "loss", "match"),
     [
         (torch.zeros(0), torch.zeros(0), "N >= 1"),
-        (torch.zeros(3), torch.zeros(4), r"\(3,\) and \(4,\)"),
+        (torch.zeros(3), torch.zeros(4), r"shape \(3,\); got \(4,\)"),
         (torch.zeros(3, 1), torch.zeros(3, 1), r"\(N,\)"),
-        (torch.tensor([float("nan"), 1.0]), torch.zeros(2), "1 NaN scores"),
-        (torch.zeros(2), torch.tensor([float("nan"), 1.0]), "1 NaN losses"),
+        (torch.tensor([float("nan"), 1.0]), torch.zeros(2), "scores: expected numbers; 1 of 2"),
+        (torch.zeros(2), torch.tensor([float("nan"), 1.0]), "loss: expected numbers; 1 of 2"),
     ],
 )
 def test_bad_input_is_refused_in_words(scores, loss, match):

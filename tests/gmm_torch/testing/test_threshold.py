@@ -37,12 +37,12 @@ def test_a_constant_score_catches_nothing_and_a_perfect_one_everything():
 @pytest.mark.parametrize(
     ("good", "failures", "tpr", "match"),
     [
-        (torch.zeros(0), GOOD, 0.95, "good must have shape"),
-        (GOOD, torch.zeros(0), 0.95, "failures must have shape"),
+        (torch.zeros(0), GOOD, 0.95, "good: expected shape"),
+        (GOOD, torch.zeros(0), 0.95, "failures: expected shape"),
         (GOOD, GOOD[None], 0.95, r"got \(1, 20\)"),
         (torch.tensor([float("nan")]), GOOD, 0.95, "NaN"),
-        (GOOD, GOOD, 0.0, "tpr must be in"),
-        (GOOD, GOOD, 95, "tpr must be in"),
+        (GOOD, GOOD, 0.0, "tpr: expected a share"),
+        (GOOD, GOOD, 95, "tpr: expected a share"),
     ],
 )
 def test_bad_input_is_refused_in_words(good, failures, tpr, match):

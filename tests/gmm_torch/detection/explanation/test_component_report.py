@@ -106,7 +106,7 @@ def test_wrong_input_is_refused_in_words(net, detector):
         FailureDetector(net).component_report(labelled(3, 0)[0])
     with pytest.raises(ValueError, match="got inputs without: give batches"):
         detector.component_report([images(3, 0)])
-    with pytest.raises(ValueError, match=r"expected integer labels \(3,\); got torch.float32"):
+    with pytest.raises(ValueError, match=r"labels: expected integers \(3,\); got torch.float32"):
         detector.component_report([(images(3, 0), torch.zeros(3))])
     with pytest.raises(ValueError, match="expected 0 to 2; got -1 to 1"):
         detector.component_report([(images(3, 0), torch.tensor([0, -1, 1]))])
