@@ -220,6 +220,7 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     ("overrides", "message"),
     [
         (("task=fit",), "set classifier.checkpoint="),
+        (("task=train", "training=none"), "set training="),
         (("task=evaluate", "classifier.checkpoint=x.safetensors"), "set checkpoint="),
         (("task=score", "classifier.checkpoint=x.safetensors", "checkpoint=y"), "set input="),
         (("task=fit", "classifier.checkpoint=/nowhere/x.safetensors"), "/nowhere/x.safetensors"),
