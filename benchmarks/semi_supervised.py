@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pages
 import torch
 from configuration import composed
@@ -128,7 +127,6 @@ def train(overrides: Sequence[str], weights: Path) -> Row:
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(composed(*overrides), Path(folder))
-        lightning.seed_everything(run.cfg.seed, workers=True, verbose=False)  # of the initial weights
         run.classifier.to(memory_format=torch.channels_last)  # faster on a CPU
         train_classifier(run)
         weights.parent.mkdir(parents=True, exist_ok=True)

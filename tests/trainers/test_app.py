@@ -18,6 +18,8 @@ from tests.contracts.test_configs import configure
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.main import run_task
+from trainers.run import run
+from trainers.run.trainer import make_trainer
 
 FAST = (
     "experiment=demo",
@@ -32,10 +34,20 @@ FAST = (
 )
 
 
+TRAINERS: list[dict[str, object]] = []  # what each Trainer of `finished` was made with
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    run_task(configure(*FAST), folder)
+
+    def counted(*arguments, **changes):
+        TRAINERS.append(changes)
+        return make_trainer(*arguments, **changes)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "make_trainer", counted)
+        run_task(configure(*FAST), folder)
     return folder
 
 
@@ -60,6 +72,11 @@ def test_metrics_hold_what_outside_readers_look_for(finished):
         if source["n"] > 1:
             assert 0 <= source["auroc"] <= 1
             assert 0 <= source["baselines"]["max_softmax"]["auroc"] <= 1
+
+
+def test_one_trainer_serves_all_predictions(finished):
+    assert len([changes for changes in TRAINERS if changes.get("enable_checkpointing") is False]) == 1
+    assert len([changes for changes in TRAINERS if "strategy" not in changes]) == 1  # trains; the others fit by EM
 
 
 def test_scores_hold_one_row_per_image_and_agree_with_the_metrics(finished):
@@ -203,6 +220,7 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     ("overrides", "message"),
     [
         (("task=fit",), "set classifier.checkpoint="),
+        (("task=train", "training=none"), "set training="),
         (("task=evaluate", "classifier.checkpoint=x.safetensors"), "set checkpoint="),
         (("task=score", "classifier.checkpoint=x.safetensors", "checkpoint=y"), "set input="),
         (("task=fit", "classifier.checkpoint=/nowhere/x.safetensors"), "/nowhere/x.safetensors"),

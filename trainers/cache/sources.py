@@ -5,12 +5,11 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
-import gmm_torch
-import trainers
-
-PACKAGES = {package.__name__: Path(package.__path__[0]) for package in (gmm_torch, trainers)}
+# Ours, by name: an import would make all of the library a part of each stage.
+PACKAGES = {name: Path(str(find_spec(name).origin)).parent for name in ("gmm_torch", "trainers")}  # type: ignore[union-attr]
 REQUIREMENTS = ("torch", "torchvision", "lightning", "foolbox", "scikit-learn")
 KINDS = (".py", ".css", ".html", ".j2")
 
@@ -63,7 +62,7 @@ def file_of(module: str) -> Path | None:
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    for name in _names_imported(path):
+    for name in _names_imported(path.read_bytes()):
         if name == "pkgutil":
             yield from path.parent.rglob("*.py")
         parts = name.split(".")
@@ -71,23 +70,21 @@ def _imported(path: Path) -> Iterator[Path]:
         yield from (file for each in (*around, name) if (file := file_of(each)))
 
 
-def _names_imported(path: Path) -> Iterator[str]:
-    """Modules that a file imports, wherever in it; of `from a import b` both a and a.b, whatever b is."""
-    left: list[ast.AST] = [_parsed(path)]
+@functools.cache
+def _names_imported(source: bytes) -> frozenset[str]:
+    """Modules that a source imports, wherever in it; of `from a import b` both a and a.b, whatever b is."""
+    names: set[str] = set()
+    left: list[ast.AST] = [ast.parse(source)]
     while left:
         node = left.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):  # ruff keeps relative imports out
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        left.extend(ast.iter_child_nodes(node))
-
-
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
+            names.update((node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)))
+        left.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+    return frozenset(names)
 
 
 def _everything() -> frozenset[Path]:

@@ -75,21 +75,21 @@ class DriftMonitor(Callback):
         """Start a stream."""
         self._start(pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a stream."""
-        self._start(pl_module)
+    on_test_start = on_predict_start
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Bet on a batch."""
         self._watch(trainer, outputs)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
-    ) -> None:
-        """Bet on a batch."""
-        self._watch(trainer, outputs)
+    on_test_batch_end = on_predict_batch_end
 
     def _start(self, module: LightningModule) -> None:
         calibration = self.calibration

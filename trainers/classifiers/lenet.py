@@ -43,12 +43,5 @@ class LeNet(nn.Module):
         self.linear = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            x: images, (N, in_channels, *image_size).
-
-        Returns:
-            Logits, (N, num_classes).
-        """
+        """Images (N, in_channels, *image_size) to logits (N, num_classes)."""
         return self.linear(self.features(x))

@@ -38,16 +38,10 @@ class Normalize(nn.Module):
         self.register_buffer("std", std_[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise images.
-
-        Args:
-            x: images in [0, 1], (N, C, H, W) or (N, 1, H, W).
-
-        Returns:
-            Normalised images, (N, C, H, W).
+        """Images (N, C, H, W) or (N, 1, H, W) in [0, 1] to normalised ones (N, C, H, W).
 
         Raises:
-            ValueError: if the images have another number of channels.
+            ValueError: the images have another number of channels.
         """
         if x.shape[1] not in (1, len(self.mean)):
             raise ValueError(

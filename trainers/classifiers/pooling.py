@@ -11,12 +11,5 @@ class GlobalAveragePool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Average the maps.
-
-        Args:
-            x: feature maps, (N, C, H, W).
-
-        Returns:
-            Features, (N, C).
-        """
+        """Feature maps (N, C, H, W) to features (N, C)."""
         return x.mean(dim=(2, 3))

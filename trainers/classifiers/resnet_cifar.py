@@ -15,8 +15,7 @@ class PadShortcut(nn.Module):
     The zeros are split evenly before and after the channels that there are.
 
     Args:
-        in_channels: number of channels that come in.
-        out_channels: number of channels that go out.
+        in_channels, out_channels: numbers of channels that come in and go out.
         stride: step of the subsampling.
     """
 
@@ -27,14 +26,7 @@ class PadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad.
-
-        Args:
-            x: maps, (N, in_channels, H, W).
-
-        Returns:
-            Maps, (N, out_channels, ceil(H / stride), ceil(W / stride)).
-        """
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
@@ -42,8 +34,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions around which a shortcut leads.
 
     Args:
-        in_channels: number of channels that come in.
-        out_channels: number of channels that go out.
+        in_channels, out_channels: numbers of channels that come in and go out.
         stride: stride of the first convolution.
     """
 
@@ -97,14 +88,7 @@ class ResNetCifar(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            x: images, (N, in_channels, H, W).
-
-        Returns:
-            Logits, (N, num_classes).
-        """
+        """Images (N, in_channels, H, W) to logits (N, num_classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(self.pool(x))

@@ -37,12 +37,5 @@ class SmallCNN(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            x: images, (N, in_channels, H, W), H and W at least 8.
-
-        Returns:
-            Logits, (N, num_classes).
-        """
+        """Images (N, in_channels, H, W), H and W at least 8, to logits (N, num_classes)."""
         return self.linear(self.pool(self.features(x)))

@@ -22,11 +22,10 @@ class AdversarialTraining(ClassifierModule):
     of the best epoch stay with clean images.
 
     Args:
-        *args: see `ClassifierModule`.
+        *args, **options: of `ClassifierModule`.
         epsilon: largest change of a pixel value in [0, 1], a number or a fraction such as "8/255".
         steps: of the attack, from a random start.
         step_size: of each, like `epsilon`.
-        **options: see `ClassifierModule`.
 
     Raises:
         ValueError: a budget that is no number above 0 and at most 1, or no step.

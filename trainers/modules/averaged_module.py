@@ -1,12 +1,10 @@
 """Training of a classifier that is the moving average of the one that learns."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from trainers.modules.classifier_module import ClassifierModule
@@ -43,30 +41,20 @@ class AveragedClassifierModule(ClassifierModule):
     validated, saved and used.
 
     Args:
-        classifier: becomes the average; its parameters get no gradient any more.
-        num_classes: number of classes.
-        optimizer: makes an optimizer of the student's parameters.
+        *args, **options: of `ClassifierModule`; its classifier becomes the average, whose parameters get no gradient
+            any more, and the optimizer moves the student's.
         decay: in [0, 1).
-        **options: of `ClassifierModule`.
 
     Raises:
         ValueError: if `decay` is out of its range.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        num_classes: int,
-        optimizer: Callable[..., Optimizer],
-        *,
-        decay: float = 0.999,
-        **options: Any,
-    ) -> None:
-        super().__init__(classifier, num_classes, optimizer, **options)
+    def __init__(self, *args: Any, decay: float = 0.999, **options: Any) -> None:
+        super().__init__(*args, **options)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         # The longer name of the two: of equal parts of a checkpoint, the one under the shortest prefix is loaded.
-        self.student_classifier = deepcopy(classifier)
+        self.student_classifier = deepcopy(self.classifier)
         self.classifier.requires_grad_(False)
         self.decay = decay
 

@@ -3,13 +3,11 @@
 Source: Sohn et al., "FixMatch: simplifying semi-supervised learning with consistency and confidence", NeurIPS 2020.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from trainers.modules.averaged_module import AveragedClassifierModule
 
@@ -42,28 +40,16 @@ class FixMatch(AveragedClassifierModule):
     Takes batches {"labelled": (images, labels), "unlabelled": (weak views, strong views)}.
 
     Args:
-        classifier: becomes the average.
-        num_classes: number of classes.
-        optimizer: makes an optimizer of the student's parameters.
+        *args, **options: of `AveragedClassifierModule`.
         threshold: of the confidence in a pseudo-label, in [0, 1].
         weight: of the unlabelled images' loss, 0 or more.
-        **options: of `AveragedClassifierModule`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        num_classes: int,
-        optimizer: Callable[..., Optimizer],
-        *,
-        threshold: float = 0.95,
-        weight: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(classifier, num_classes, optimizer, **options)
+    def __init__(self, *args: Any, threshold: float = 0.95, weight: float = 1.0, **options: Any) -> None:
+        super().__init__(*args, **options)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be a probability in [0, 1], got {threshold}")
         if weight < 0:

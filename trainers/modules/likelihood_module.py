@@ -1,10 +1,8 @@
 """Training of a classifier with the density of its features in the loss."""
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from trainers.modules.classifier_module import ClassifierModule
 from trainers.modules.likelihood_term import LikelihoodTerm
@@ -14,28 +12,18 @@ class LikelihoodModule(ClassifierModule):
     """Cross entropy of labelled images, and a `LikelihoodTerm` of their features. Logs `train/likelihood_term` too.
 
     Args:
-        classifier: with a linear layer, whose input are the features.
-        num_classes: number of classes.
-        optimizer: makes an optimizer of the parameters, the mixture's among them where the term trains it.
+        *args, **options: of `ClassifierModule`; the features are the input of the classifier's last linear layer, and
+            the optimizer moves the mixture's parameters too where the term trains it.
         term: of the features' density.
-        **options: of `ClassifierModule`.
 
     Raises:
         ValueError: the classifier has no linear layer, or an option is out of its range.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        num_classes: int,
-        optimizer: Callable[..., Optimizer],
-        *,
-        term: LikelihoodTerm,
-        **options: Any,
-    ) -> None:
-        super().__init__(classifier, num_classes, optimizer, **options)
+    def __init__(self, *args: Any, term: LikelihoodTerm, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.term = term
-        term.prepare(classifier)
+        term.prepare(self.classifier)
         self._progress: dict[str, Any] | None = None  # of the term's mixture, from a checkpoint
 
     def loss(self, batch: Any) -> Tensor:

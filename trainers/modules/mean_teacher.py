@@ -5,12 +5,10 @@ semi-supervised deep learning results", NeurIPS 2017.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from trainers.modules.averaged_module import AveragedClassifierModule
 from trainers.modules.ramp_up import sigmoid_ramp_up
@@ -41,30 +39,19 @@ class MeanTeacher(AveragedClassifierModule):
     Takes batches {"labelled": (images, labels), "unlabelled": (images, the same images seen anew)}.
 
     Args:
-        classifier: becomes the teacher.
-        num_classes: number of classes.
-        optimizer: makes an optimizer of the student's parameters.
+        *args, **options: of `AveragedClassifierModule`; the average is the teacher.
         weight: of J, 0 or more.
         ramp_up: share of the training's steps, in [0, 1], over which that weight rises.
         noise: standard deviation of the Gaussian noise on unlabelled images, in pixel values of [0, 1].
-        **options: of `AveragedClassifierModule`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
     def __init__(
-        self,
-        classifier: nn.Module,
-        num_classes: int,
-        optimizer: Callable[..., Optimizer],
-        *,
-        weight: float = 10.0,
-        ramp_up: float = 0.25,
-        noise: float = 0.05,
-        **options: Any,
+        self, *args: Any, weight: float = 10.0, ramp_up: float = 0.25, noise: float = 0.05, **options: Any
     ) -> None:
-        super().__init__(classifier, num_classes, optimizer, **options)
+        super().__init__(*args, **options)
         if weight < 0 or noise < 0:
             raise ValueError(f"weight and noise must be >= 0, got {weight} and {noise}")
         if not 0 <= ramp_up <= 1:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 
 from trainers.modules.classifier_module import ClassifierModule
 
@@ -62,30 +61,19 @@ def virtual_adversarial_perturbation(
     return eps * direction
 
 
-def vat_loss(
-    model: Classifier,
-    x: Tensor,
-    logits: Tensor,
-    *,
-    xi: float = 0.1,
-    eps: float = 2.0,
-    iterations: int = 1,
-) -> Tensor:
+def vat_loss(model: Classifier, x: Tensor, logits: Tensor, **search: Any) -> Tensor:
     """Local distributional smoothness: equation 7, KL(p(x) || p(x + r)), p(x) a constant, mean over images.
 
     Args:
         model: images (N, C, H, W) to logits.
         x: images, (N, C, H, W).
         logits: what the model says of them, (N, number of classes).
-        xi: see `virtual_adversarial_perturbation`, whose r is taken.
-        eps: likewise.
-        iterations: likewise.
+        **search: options of `virtual_adversarial_perturbation`, whose r is taken.
 
     Returns:
         (), in nats, 0 or more; differentiable in the model's parameters.
     """
-    perturbation = virtual_adversarial_perturbation(model, x, logits, xi=xi, eps=eps, iterations=iterations)
-    return kl_divergence(logits.detach(), model(x + perturbation))
+    return kl_divergence(logits.detach(), model(x + virtual_adversarial_perturbation(model, x, logits, **search)))
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -116,15 +104,10 @@ class VAT(ClassifierModule):
     Takes batches {"labelled": (images, labels), "unlabelled": (images,)}.
 
     Args:
-        classifier: images (N, C, H, W) to logits (N, num_classes).
-        num_classes: number of classes.
-        optimizer: makes an optimizer of the parameters.
-        xi: see `virtual_adversarial_perturbation`, positive.
-        eps: likewise, 0 or more.
-        iterations: likewise, 1 or more.
+        *args, **options: of `ClassifierModule`.
+        xi, eps, iterations: see `virtual_adversarial_perturbation`.
         weight: of the smoothness, 0 or more.
         entropy_weight: of the entropy, 0 or more.
-        **options: of `ClassifierModule`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -132,10 +115,7 @@ class VAT(ClassifierModule):
 
     def __init__(
         self,
-        classifier: nn.Module,
-        num_classes: int,
-        optimizer: Callable[..., Optimizer],
-        *,
+        *args: Any,
         xi: float = 0.1,
         eps: float = 2.0,
         iterations: int = 1,
@@ -143,7 +123,7 @@ class VAT(ClassifierModule):
         entropy_weight: float = 0.0,
         **options: Any,
     ) -> None:
-        super().__init__(classifier, num_classes, optimizer, **options)
+        super().__init__(*args, **options)
         if xi <= 0:
             raise ValueError(f"xi must be > 0, got {xi}")
         if iterations < 1:

@@ -70,13 +70,12 @@ class Run:
     @cached_property
     def loggers(self) -> list[Logger]:
         """The loggers of all Trainers of the run, which so write one version."""
-        loggers = self.cfg.get("logger") or {}
-        return [instantiate(logger, save_dir=str(self.folder)) for logger in loggers.values()]
+        return list(self._made("logger", save_dir=str(self.folder)).values())
 
     @cached_property
     def callbacks(self) -> list[Callback]:
         """The callbacks of the config."""
-        return [instantiate(callback) for callback in (self.cfg.get("callbacks") or {}).values()]
+        return list(self._made("callbacks").values())
 
     def trainer(self, **changes: Any) -> lightning.Trainer:
         """A Trainer for one fit: a Trainer goes on counting its epochs."""
@@ -102,7 +101,7 @@ class Run:
 
     @cached_property
     def _attacks(self) -> dict[str, Attack | AttackBudgets]:
-        attacks = {name: instantiate(attack) for name, attack in (self.cfg.get("attack") or {}).items()}
+        attacks = self._made("attack")
         if self.cfg.limit.attack is not None:
             for attack in attacks.values():
                 attack.limit(self.cfg.limit.attack)
@@ -121,7 +120,7 @@ class Run:
     @cached_property
     def corruptions(self) -> dict[str, Corruption]:
         """The corruptions by name."""
-        return {name: instantiate(each) for name, each in (self.cfg.get("corruption") or {}).items()}
+        return self._made("corruption")
 
     @cached_property
     def ood(self) -> dict[str, LabelledImages]:
@@ -136,6 +135,10 @@ class Run:
     def cache(self) -> Cache | None:
         """What jobs share, if they do."""
         return shared_cache(self.cfg)
+
+    def _made(self, group: str, **options: Any) -> dict[str, Any]:
+        """What the nodes of a group make, by name."""
+        return {name: instantiate(node, **options) for name, node in (self.cfg.get(group) or {}).items()}
 
     def check(self) -> None:
         """Raise now what would go wrong after the long work."""
