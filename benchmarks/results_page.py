@@ -15,9 +15,9 @@ from typing import Any
 
 import pages
 from omegaconf import OmegaConf
-from trainers.report.tables.text import MISSING, p_value_text, percent, source_label
 
 from gmm_torch.files import atomic_path
+from trainers.report.tables.text import MISSING, p_value_text, percent, source_label
 
 RESULT = pages.RESULTS / "paper.json"
 PAGE = pages.ROOT / "docs" / "results.md"
