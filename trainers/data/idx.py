@@ -59,10 +59,10 @@ def idx_images(
     """
     check_split(split)
     if name not in IDX_DATASETS:
-        raise ValueError(f"name must be one of {', '.join(IDX_DATASETS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(IDX_DATASETS)}; got {name!r}")
     if subset not in (EMNIST_SUBSETS if name == "EMNIST" else (None,)):
         allowed = f"one of {', '.join(EMNIST_SUBSETS)}" if name == "EMNIST" else "null"
-        raise ValueError(f"subset of {name} must be {allowed}, got {subset!r}")
+        raise ValueError(f"subset of {name}: expected {allowed}; got {subset!r}")
     dataset_class = getattr(torchvision.datasets, name)
     which: dict[str, str] = {} if subset is None else {"split": subset}
     stem = _stem(split, subset)

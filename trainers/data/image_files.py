@@ -76,7 +76,7 @@ def read_files(
         ValueError: ``crop_share`` is out of range.
     """
     if not 0 < crop_share <= 1:
-        raise ValueError(f"crop_share must be above 0 and at most 1, got {crop_share}")
+        raise ValueError(f"crop_share: expected a share above 0 and at most 1; got {crop_share}")
     samples = list(lists[split])
     images, damaged = _decode_all(samples, image_shape, crop_share) if cache else (None, _damaged(samples))
     if damaged and not (skip_unreadable and len(damaged) < len(samples)):

@@ -70,6 +70,6 @@ def _annotated(folder: Path, labels: dict[str, int]) -> list[Sample]:
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in labels:
-            raise DataError(f"{path}: expected a file, a tab and a class of train/, got {line!r}. Unpack it again.")
+            raise DataError(f"{path}: expected a file, a tab and a class of train/; got {line!r}: unpack it again")
         samples.append((str(path.parent / "images" / name), labels[wnid]))
     return samples

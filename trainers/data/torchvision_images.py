@@ -38,7 +38,7 @@ def torchvision_images(
     """
     check_split(split)
     if name not in TORCHVISION_DATASETS:
-        raise ValueError(f"name must be one of {', '.join(TORCHVISION_DATASETS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(TORCHVISION_DATASETS)}; got {name!r}")
     dataset_class = getattr(torchvision.datasets, name)
     which: dict[str, Any] = {"split": split}
     if "split" not in inspect.signature(dataset_class).parameters:

@@ -222,7 +222,7 @@ def false_alarm_rates(
     """
     if p_values.ndim != 1 or len(p_values) == 0 or not bool(((p_values >= 0) & (p_values <= 1)).all()):
         raise ValueError(
-            f"p_values must be (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
+            f"p_values: expected (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
             "Pass those of the clean test images."
         )
     rates: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""From the bytes of a request to the image that the classifier takes; nothing about the bytes is trusted."""
+"""Decoding of untrusted image bytes."""
 
 import io
 import logging

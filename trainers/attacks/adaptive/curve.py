@@ -1,4 +1,4 @@
-"""Evasion against the budget."""
+"""Evasion rate against the perturbation budget."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Imitation of a clean image of another class in the features that the detector sees."""
+"""Objective: imitate the features of a clean image of another class."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Joint loss of classifier and detector."""
+"""Objective: joint loss of classifier and detector."""
 
 import torch
 from torch import Tensor

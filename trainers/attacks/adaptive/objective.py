@@ -1,4 +1,4 @@
-"""What an adaptive attack aims at."""
+"""The objective that an adaptive attack maximises."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

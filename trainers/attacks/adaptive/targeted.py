@@ -1,4 +1,4 @@
-"""Attack on the guarded classifier, targeted at real classes."""
+"""Objective: a targeted attack on the guarded classifier."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Images read off at displaced places."""
+"""Warping, motion and smoothing of images, for the corruptions."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One table out of the jobs of a sweep."""
+"""Summary of the jobs of a sweep."""
 
 import csv
 import io
@@ -245,7 +245,7 @@ def _span(values: Sequence[int | None]) -> str:
 def _share(value: Any) -> float | None:
     if value is None or 0 <= value <= 1:
         return value
-    raise ValueError(f"expected a number from 0 to 1, got {value}")
+    raise ValueError(f"expected a number from 0 to 1; got {value}")
 
 
 def _overrides(path: Path) -> dict[str, str]:
