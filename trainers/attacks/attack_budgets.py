@@ -66,7 +66,7 @@ class AttackBudgets:
 
 
 def budget_diagnostics(results: Sequence[AttackResult]) -> list[str]:
-    """Reasons not to trust an attack at growing budgets: those of its largest budget, and a success rate that falls as the budget grows.
+    """Reasons not to trust the results: those at the largest budget, and a success rate that falls as budgets grow.
 
     Args:
         results: of one attack, in the order of rising budgets.
