@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch.detection import Outputs
-from trainers.attacks.adaptive.objective import Objective, ThreatModel
-from trainers.attacks.adaptive.threat_model import Observation
+from trainers.attacks.adaptive.objective import Objective
+from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 FLOOR = 1e-3  # smallest deviation of a feature, relative to the largest of its layer
 

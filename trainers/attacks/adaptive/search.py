@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.attacks.adaptive.objective import Objective, ThreatModel
-from trainers.attacks.adaptive.threat_model import observe
+from trainers.attacks.adaptive.objective import Objective
+from trainers.attacks.adaptive.threat_model import ThreatModel, observe
 
 
 class AdaptiveAttack:
