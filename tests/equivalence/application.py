@@ -201,7 +201,7 @@ def served(explain: bool, form: bool = False) -> Verdicts:
     return [(a["prediction"], a["score"], a["p_value"], a["accept"]) for a in answers]
 
 
-def by_the_judge() -> Verdicts:
+def by_the_predictor() -> Verdicts:
     """What the service asks, in one batch."""
     from trainers.serve.predictor import Predictor, Question
 
@@ -411,7 +411,7 @@ def table() -> list[Row]:
             "HTTP": near(lambda: served(False), 1e-4, needs=web),
             "HTTP, explained": near(lambda: served(True), 1e-4, needs=web),
             "HTTP, a form": near(lambda: served(False, form=True), 1e-4, needs=web),
-            "the service's judge": near(by_the_judge, 1e-4, needs=web),
+            "the service's predictor": near(by_the_predictor, 1e-4, needs=web),
             "the run's own table": near(lambda: of_the_table(trained()), 1e-4),
             "task=evaluate": near(lambda: of_the_table(evaluated()), 1e-4),
             "task=evaluate, batches of 7": near(lambda: of_the_table(evaluated("data.batch_size=7")), 1e-4),

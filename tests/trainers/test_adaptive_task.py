@@ -89,5 +89,5 @@ def test_what_is_missing_is_said_before_work_starts(changed, expected, tmp_path)
 @pytest.mark.parametrize("budgets", ["[8]", "[0]", "[eight]", "[]"])
 def test_impossible_budgets_are_refused_before_anything_is_read(tmp_path, budgets):
     files = ("classifier.checkpoint=nowhere", "checkpoint=nowhere")
-    with pytest.raises(ValueError, match=r"task\.budgets must be"):
+    with pytest.raises(ValueError, match=r"task\.budgets: expected"):
         run_task(configure("task=adaptive", *files, f"task.budgets={budgets}"), tmp_path)

@@ -1,4 +1,4 @@
-"""One narrow interface over foolbox's attacks."""
+"""One attack of foolbox at one perturbation budget."""
 
 import logging
 import math
@@ -62,15 +62,15 @@ class Attack:
         black_box: bool = False,
     ) -> None:
         if not isinstance(method, AttackWithDistance):
-            raise ValueError(f"attack {name}: method must be a foolbox attack, got {type(method).__name__}")
+            raise ValueError(f"attack {name}: method: expected a foolbox attack; got {type(method).__name__}")
         if _norm(method) is None:
-            raise ValueError(f"attack {name}: expected a method in the L1, L2 or Linf norm, got {method.distance}")
+            raise ValueError(f"attack {name}: expected a method in the L1, L2 or Linf norm; got {method.distance}")
         if epsilon is None and isinstance(_single(method), FixedEpsilonAttack):
             raise ValueError(f"attack {name}: {type(method).__name__} needs a budget; set epsilon, to 8/255 say")
         if n_images is not None and n_images < 1:
-            raise ValueError(f"attack {name}: n_images must be at least 1, or null for all, got {n_images}")
+            raise ValueError(f"attack {name}: n_images: expected at least 1, or null for all; got {n_images}")
         if batch_size < 1:
-            raise ValueError(f"attack {name}: batch_size must be at least 1, got {batch_size}")
+            raise ValueError(f"attack {name}: batch_size: expected at least 1; got {batch_size}")
         self.name = name
         self.method = method
         largest = 1 if _norm(method) == "linf" else math.inf

@@ -1,4 +1,4 @@
-"""One attack at several budgets."""
+"""One attack at several perturbation budgets."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from trainers.attacks.diagnostics import AttackWarning, result_diagnostics, warn
 from trainers.attacks.result import AttackResult
 
 FALL_LIMIT = 0.02
-"""By how much the success rate may fall as the budget grows before a sweep is warned about."""
+"""By how much the success rate may fall as the budget grows before a warning."""
 
 
 class AttackBudgets:
@@ -43,7 +43,7 @@ class AttackBudgets:
         self.attacks = [Attack(name, method, epsilon, n_images, batch_size, black_box) for epsilon in epsilons]
         values = [attack.epsilon or 0.0 for attack in self.attacks]
         if len(values) < 2 or any(low >= high for low, high in pairwise(values)):
-            raise ValueError(f"attack {name}: epsilons must be at least two, rising, got {list(epsilons)}")
+            raise ValueError(f"attack {name}: epsilons: expected at least two, rising; got {list(epsilons)}")
 
     def limit(self, n_images: int) -> None:
         """Attack at most so many images."""
@@ -66,7 +66,7 @@ class AttackBudgets:
 
 
 def budget_diagnostics(results: Sequence[AttackResult]) -> list[str]:
-    """Reasons not to trust a sweep: those of its largest budget, and a success rate that falls as the budget grows.
+    """Reasons not to trust the results: those at the largest budget, and a success rate that falls as budgets grow.
 
     Args:
         results: of one attack, in the order of rising budgets.

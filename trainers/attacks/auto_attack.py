@@ -1,4 +1,4 @@
-"""AutoAttack and its four parts, by the package of its authors."""
+"""AutoAttack and its four parts, from its authors' package."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,11 +48,11 @@ class AutoAttack(FixedEpsilonAttack):
             ) from error
         unknown = [part for part in parts if part not in PARTS]
         if unknown or not parts:
-            raise ValueError(f"parts of AutoAttack must be some of {', '.join(PARTS)}, got {list(parts)}")
+            raise ValueError(f"parts of AutoAttack: expected some of {', '.join(PARTS)}; got {list(parts)}")
         if norm not in _NORMS:
-            raise ValueError(f"norm of AutoAttack must be one of {', '.join(_NORMS)}, got {norm!r}")
+            raise ValueError(f"norm of AutoAttack: expected one of {', '.join(_NORMS)}; got {norm!r}")
         if steps < 1 or queries < 1:
-            raise ValueError(f"steps and queries of AutoAttack must be at least 1, got {steps} and {queries}")
+            raise ValueError(f"steps and queries of AutoAttack: expected at least 1; got {steps} and {queries}")
         self.parts = tuple(parts)
         self.norm = norm
         self.steps = steps

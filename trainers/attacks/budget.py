@@ -1,4 +1,4 @@
-"""How much an attack may change."""
+"""Parsing of perturbation budgets."""
 
 import math
 from fractions import Fraction
@@ -19,11 +19,11 @@ def parse_budget(name: str, value: float | str, largest: float = math.inf) -> fl
         numerator, _, denominator = str(value).partition("/")
         budget = float(Fraction(numerator)) / float(denominator or 1)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ValueError(f"{name} must be a number, or a fraction such as 8/255, got {value!r}") from error
+        raise ValueError(f"{name}: expected a number, or a fraction such as 8/255; got {value!r}") from error
     if not budget > 0:
-        raise ValueError(f"{name} must be positive, got {value!r}")
+        raise ValueError(f"{name}: expected a positive number; got {value!r}")
     if budget > largest:
         raise ValueError(
-            f"{name} must be at most {largest:g}, for pixels lie in [0, 1]: 8 of 255 steps are 8/255; got {value!r}"
+            f"{name}: expected at most {largest:g}, for pixels lie in [0, 1]: 8 of 255 steps are 8/255; got {value!r}"
         )
     return budget

@@ -1,4 +1,4 @@
-"""Which images to attack."""
+"""Choice of the images to attack: those that the classifier gets right."""
 
 from collections.abc import Sized
 from dataclasses import dataclass

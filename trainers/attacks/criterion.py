@@ -1,4 +1,4 @@
-"""What a foolbox attack is told to reach."""
+"""The true labels in the criterion of a foolbox attack."""
 
 from typing import Any
 
@@ -18,5 +18,5 @@ def true_labels(criterion: Any) -> Tensor:
     """
     found = get_criterion(criterion)
     if not isinstance(found, foolbox.Misclassification):
-        raise ValueError(f"expected an untargeted attack, by foolbox.Misclassification, got {found!r}")
+        raise ValueError(f"expected an untargeted attack, by foolbox.Misclassification; got {found!r}")
     return found.labels.raw

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,7 @@ class AttackWarning(UserWarning):
     """The result of an attack can't be trusted to show how robust the classifier is."""
 
 
-@dataclass(frozen=True)
-class GradientDiagnostics:
+class GradientDiagnostics(NamedTuple):
     """What keeps gradients from helping an attack, image by image, on the CPU.
 
     Attributes:
@@ -56,9 +55,8 @@ class GradientDiagnostics:
     def cat(parts: Sequence["GradientDiagnostics"]) -> "GradientDiagnostics":
         """Several batches, one after another; none gives an empty one."""
         if not parts:
-            return GradientDiagnostics(*(torch.zeros(0, dtype=torch.bool) for _ in range(4)))
-        names = ("zero", "vanishing", "non_finite", "random")
-        return GradientDiagnostics(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+            return GradientDiagnostics(*[torch.zeros(0, dtype=torch.bool)] * 4)
+        return GradientDiagnostics(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def diagnose_gradients(classifier: nn.Module, images: Tensor, labels: Tensor) -> GradientDiagnostics:

@@ -1,4 +1,4 @@
-"""A classifier as an attack needs it."""
+"""A classifier in eval mode, without gradients of its parameters, for the time of an attack."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""An attack that observes nothing but the classifier's decisions."""
+"""HopSkipJump: an attack that observes nothing but the classifier's decisions."""
 
 from typing import Any
 

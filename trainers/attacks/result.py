@@ -1,4 +1,4 @@
-"""What an attack leaves behind."""
+"""The result of an attack."""
 
 from dataclasses import dataclass
 

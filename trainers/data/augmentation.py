@@ -23,7 +23,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
-            raise ValueError(f"crop_padding must be a number of pixels >= 0, got {self.crop_padding}")
+            raise ValueError(f"crop_padding: expected a number of pixels >= 0; got {self.crop_padding}")
 
     def transform(self, image_shape: ImageShape) -> Callable[[Tensor], Tensor] | None:
         """Return the function that changes an image (C, H, W), or None when there is nothing to change."""
@@ -53,11 +53,11 @@ class StrongAugmentation:
 
     def __post_init__(self) -> None:
         if self.n_operations < 0:
-            raise ValueError(f"n_operations must be an integer >= 0, got {self.n_operations}")
+            raise ValueError(f"n_operations: expected an integer >= 0; got {self.n_operations}")
         if not 0 <= self.magnitude <= 30:
-            raise ValueError(f"magnitude must be an integer in 0 .. 30, got {self.magnitude}")
+            raise ValueError(f"magnitude: expected an integer in 0 .. 30; got {self.magnitude}")
         if not 0 <= self.cutout < 1:
-            raise ValueError(f"cutout must be a share of the image in [0, 1), got {self.cutout}")
+            raise ValueError(f"cutout: expected a share of the image in [0, 1); got {self.cutout}")
 
     def transform(self, weak: Augmentation, image_shape: ImageShape) -> Callable[[Tensor], Tensor]:
         """Return the function that changes an image (C, H, W) by the weak augmentation, and strongly after it."""

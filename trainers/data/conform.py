@@ -1,4 +1,4 @@
-"""Bringing an image of any size and colour to the shape that a classifier takes."""
+"""Conversion of an image of any size and colour to the shape that a classifier takes."""
 
 import torch
 from PIL import Image

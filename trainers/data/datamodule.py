@@ -84,16 +84,16 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+                raise ValueError(f"{name}: expected an integer >= {least}; got {value}")
         self.declared_shape = None if image_shape is None else as_image_shape(image_shape)
         self.mean, self.std = _channel_values("mean", mean), _channel_values("std", std)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and self.declared_shape is not None and len(values) != self.declared_shape[0]:
                 raise ValueError(
-                    f"{name} must have {self.declared_shape[0]} values, one per channel, got {list(values)}"
+                    f"{name}: expected {self.declared_shape[0]} values, one per channel; got {list(values)}"
                 )
         if self.std is not None and not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be > 0 in every channel, got {list(self.std)}")
+            raise ValueError(f"std: expected numbers > 0 in every channel; got {list(self.std)}")
         self.source = source
         self.root = root
         self.declared_classes = num_classes
@@ -313,5 +313,5 @@ def _channel_values(name: str, values: Sequence[float] | None) -> tuple[float, .
     if values is None:
         return None
     if len(values) not in (1, 3):
-        raise ValueError(f"{name} must have one or three values, one per channel, got {list(values)}")
+        raise ValueError(f"{name}: expected one or three values, one per channel; got {list(values)}")
     return tuple(float(value) for value in values)

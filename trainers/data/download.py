@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import TypeVar
 
 from torchvision.datasets.utils import download_url
 
 from trainers.data.errors import DataNotFoundError
+
+Found = TypeVar("Found")
 
 
 def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> DataNotFoundError:
@@ -26,6 +29,39 @@ def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> 
     reason = " ".join(reason.split())
     reason = reason if len(reason) <= 200 else reason[:197] + "..."
     return DataNotFoundError(f"{what}: no local copy in {folders}, and {reason}. {remedy}")
+
+
+def found_or_downloaded(
+    what: str,
+    find: Callable[[], Found | None],
+    fetch: Callable[[str], object] | None,
+    root: Path,
+    searched: Sequence[Path],
+    remedy: str,
+) -> Found:
+    """What `find` finds, before or after a download.
+
+    Args:
+        what: the dataset and split, for the error.
+        find: gives None where there is no intact copy.
+        fetch: see `download_into`; None for no download.
+        root: see `download_into`.
+        searched: the folders that `find` looks into.
+        remedy: what the reader can do.
+
+    Raises:
+        DataNotFoundError: no intact copy and no download.
+    """
+    found = find()
+    if found is not None:
+        return found
+    reason = "download is off"
+    if fetch is not None:
+        reason = download_into(root, fetch) or "it is incomplete or damaged"
+        found = find()
+    if found is None:
+        raise not_found(what, searched, reason, remedy)
+    return found
 
 
 def download_into(root: Path, fetch: Callable[[str], object]) -> str | None:

@@ -1,4 +1,4 @@
-"""The same image in two roles."""
+"""Images of the same content in two splits."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

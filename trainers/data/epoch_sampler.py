@@ -1,4 +1,4 @@
-"""Random orders that a resumed training finds again."""
+"""A random order of the training images that a resumed training reproduces."""
 
 from collections.abc import Sized
 

@@ -1,4 +1,4 @@
-"""What can be wrong with data on disk."""
+"""Errors about data on disk."""
 
 from collections.abc import Mapping
 

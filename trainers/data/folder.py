@@ -66,7 +66,7 @@ def image_folder(
     check_split(split, ("train", "test", "all"))
     shape = as_image_shape(image_shape)
     if not 0 < test_share < 1:
-        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
+        raise ValueError(f"test_share: expected a share between 0 and 1; got {test_share}")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         if download is None:

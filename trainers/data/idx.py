@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from trainers.data.download import download_into, not_found
+from trainers.data.download import found_or_downloaded
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray, check_split
 
@@ -59,28 +59,24 @@ def idx_images(
     """
     check_split(split)
     if name not in IDX_DATASETS:
-        raise ValueError(f"name must be one of {', '.join(IDX_DATASETS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(IDX_DATASETS)}; got {name!r}")
     if subset not in (EMNIST_SUBSETS if name == "EMNIST" else (None,)):
         allowed = f"one of {', '.join(EMNIST_SUBSETS)}" if name == "EMNIST" else "null"
-        raise ValueError(f"subset of {name} must be {allowed}, got {subset!r}")
+        raise ValueError(f"subset of {name}: expected {allowed}; got {subset!r}")
     dataset_class = getattr(torchvision.datasets, name)
     which: dict[str, str] = {} if subset is None else {"split": subset}
     stem = _stem(split, subset)
     place = Path(root).expanduser()
     searched = [place / name / "raw", place / name, place, *map(Path, folders)]
-    files = find_idx_files(searched, split, subset, name)
-    if files is None:
-        reason = "download is off"
-        if download:
-            fetch = functools.partial(dataset_class, download=True, **which)
-            reason = download_into(place, fetch) or "it is incomplete"
-            files = find_idx_files(searched, split, subset, name)
-        if files is None:
-            remedy = (
-                f"Put {stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not) into one of these "
-                "folders, or set root to the folder that holds them."
-            )
-            raise not_found(f"{name} ({split} split)", searched, reason, remedy)
+    files = found_or_downloaded(
+        f"{name} ({split} split)",
+        lambda: find_idx_files(searched, split, subset, name),
+        functools.partial(dataset_class, download=True, **which) if download else None,
+        place,
+        searched,
+        f"Put {stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not) into one of these folders, or set "
+        "root to the folder that holds them.",
+    )
     images = _read(files[0], read_image_file)
     targets = _read(files[1], read_label_file)
     if len(images) != len(targets):
@@ -148,16 +144,7 @@ def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
                 raise ValueError(f"more than {MAX_BYTES} bytes")
             return reader(str(plain))
     # torchvision asserts on the header and lets the reshape of a short file fail.
-    except (
-        AssertionError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-        zlib.error,
-    ) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError, zlib.error) as error:
         raise DataError(
             f"{path} is not a readable IDX file ({type(error).__name__}: {error}). Fetch it again."
         ) from error

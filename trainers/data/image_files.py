@@ -76,7 +76,7 @@ def read_files(
         ValueError: ``crop_share`` is out of range.
     """
     if not 0 < crop_share <= 1:
-        raise ValueError(f"crop_share must be above 0 and at most 1, got {crop_share}")
+        raise ValueError(f"crop_share: expected a share above 0 and at most 1; got {crop_share}")
     samples = list(lists[split])
     images, damaged = _decode_all(samples, image_shape, crop_share) if cache else (None, _damaged(samples))
     if damaged and not (skip_unreadable and len(damaged) < len(samples)):
@@ -95,9 +95,13 @@ def read_files(
     return found
 
 
+class TooManyPixelsError(ValueError):
+    """An image that is larger than is decoded."""
+
+
 @contextmanager
-def open_image(source: str | BinaryIO) -> Iterator[Image.Image]:
-    """Open an image file, or the content of one, of any of `FORMATS` and up to `MAX_PIXELS`.
+def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image file, or the content of one, of any of `FORMATS` and up to `max_pixels`.
 
     Raises:
         DataError: another format or too many pixels; or the block found the file damaged.
@@ -105,8 +109,12 @@ def open_image(source: str | BinaryIO) -> Iterator[Image.Image]:
     name = source if isinstance(source, str) else "the image"
     try:
         with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+            width, height = image.size
+            if width * height > max_pixels:
+                raise TooManyPixelsError(
+                    f"expected at most {max_pixels:,} pixels; got {width:,} x {height:,} = {width * height:,}: scale "
+                    "the image down"
+                )
             yield image
     except PixelError as error:
         raise DataError(f"{name}: {error}") from error
@@ -118,7 +126,9 @@ def open_image(source: str | BinaryIO) -> Iterator[Image.Image]:
         raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
 
 
-def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0) -> Tensor:
+def decode(
+    source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0, max_pixels: int = MAX_PIXELS
+) -> Tensor:
     """Read an image file, scale it, and crop it at the centre.
 
     Args:
@@ -126,6 +136,7 @@ def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
         crop_share: the image is scaled until it covers (H, W) / ``crop_share``: 224 / 256 = 0.875 is the usual
             one for ImageNet, 1 keeps all of a square image.
+        max_pixels: largest width times height; the file's header says so before a pixel is decoded.
 
     Returns:
         (C, H, W): uint8, or float32 in [0, 1] where the file has more than 8 bits; see `trainers.data.pixels`.
@@ -135,7 +146,7 @@ def decode(source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 
     """
     channels, height, width = image_shape
     size = (round(width / crop_share), round(height / crop_share))
-    with open_image(source) as image:
+    with open_image(source, max_pixels) as image:
         # Pillow's own copies would triple the memory of a large image.
         ImageOps.exif_transpose(image, in_place=True)
         scaled = standard_mode(image, channels)

@@ -63,7 +63,7 @@ def image_list(
     check_split(split, sorted(set(lists) - {"held_out"}))
     shape = as_image_shape(image_shape)
     if held_out_every is not None and held_out_every < 2:
-        raise ValueError(f"held_out_every must be an integer >= 2 or null for none, got {held_out_every}")
+        raise ValueError(f"held_out_every: expected an integer >= 2 or null for none; got {held_out_every}")
     place = Path(root).expanduser()
     samples = _read_list(place, lists[split], folder, remedy, labelled=split != "all")
     if split == "train" and held_out_every is not None:
@@ -92,7 +92,7 @@ def _read_list(root: Path, name: str, folder: str, remedy: str, labelled: bool =
             continue
         relative, _, label = line.strip().rpartition(" ")
         if not relative or (labelled and not label.isdecimal()):
-            raise DataError(f"{path}, line {number}: expected a path, a blank and a label >= 0, got {line!r}")
+            raise DataError(f"{path}, line {number}: expected a path, a blank and a label >= 0; got {line!r}")
         samples.append((str(images / relative), int(label) if labelled else -1))
     if not samples:
         raise DataError(f"{path} names no images")

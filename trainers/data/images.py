@@ -1,4 +1,4 @@
-"""Labelled images: what every dataset of this package is."""
+"""Labelled images: the interface of every dataset."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
         ValueError: it is not.
     """
     if split not in allowed:
-        raise ValueError(f"split must be one of {', '.join(allowed)}, got {split!r}")
+        raise ValueError(f"split: expected one of {', '.join(allowed)}; got {split!r}")
 
 
 def as_image_shape(shape: Sequence[int]) -> ImageShape:
@@ -39,7 +39,7 @@ def as_image_shape(shape: Sequence[int]) -> ImageShape:
     values = tuple(shape)
     if len(values) != 3 or not all(isinstance(v, int) and v > 0 for v in values) or values[0] not in (1, 3):
         raise ValueError(
-            f"image_shape must be [channels, height, width], 1 or 3 channels and positive sizes, got {list(values)}"
+            f"image_shape: expected [channels, height, width], 1 or 3 channels and positive sizes; got {list(values)}"
         )
     return values[0], values[1], values[2]
 
@@ -86,10 +86,10 @@ class ImageArray(LabelledImages):
         """
         if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
-                f"images must be uint8 or float32 in [0, 1] (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
+                f"images: expected uint8 or float32 in [0, 1] (N, C, H, W); got {images.dtype} {tuple(images.shape)}"
             )
         if targets.shape != (len(images),):
-            raise ValueError(f"targets must be ({len(images)},) to match the images, got {tuple(targets.shape)}")
+            raise ValueError(f"targets: expected ({len(images)},) to match the images; got {tuple(targets.shape)}")
         self.images = images.contiguous()
         self.targets = targets.long()
         self.class_names = list(class_names)

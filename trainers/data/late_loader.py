@@ -1,4 +1,4 @@
-"""Batches that are not drawn too early."""
+"""A DataLoader that draws its order when the first batch is asked for."""
 
 from collections.abc import Iterator
 from typing import Any

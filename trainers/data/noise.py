@@ -1,4 +1,4 @@
-"""Images of noise: the farthest from any distribution of pictures."""
+"""Out-of-distribution images of noise."""
 
 import torch
 
@@ -36,7 +36,7 @@ def gaussian_noise(
         ValueError: ``n_images`` < 1 or ``std`` <= 0.
     """
     if not std > 0:
-        raise ValueError(f"std must be > 0, got {std}")
+        raise ValueError(f"std: expected a number > 0; got {std}")
     pixels = torch.randn(_shape(n_images, image_shape), generator=_generator(seed)).mul_(std).add_(mean)
     return ImageArray(pixels.clamp_(0, 1).mul_(255).round_().byte(), torch.full((n_images,), UNKNOWN_LABEL))
 
@@ -47,5 +47,5 @@ def _generator(seed: int) -> torch.Generator:
 
 def _shape(n_images: int, image_shape: ImageShape) -> tuple[int, ...]:
     if n_images < 1:
-        raise ValueError(f"n_images must be >= 1, got {n_images}")
+        raise ValueError(f"n_images: expected an integer >= 1; got {n_images}")
     return (n_images, *image_shape)

@@ -46,10 +46,10 @@ def build_ood(
     """
     shape = as_image_shape(image_shape)
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be a number of images >= 1 or null for all, got {limit}")
+        raise ValueError(f"limit: expected a number of images >= 1 or null for all; got {limit}")
     for name, cfg in (cfg_ood or {}).items():
         if not isinstance(cfg, Mapping) or "_target_" not in cfg:
-            raise ValueError(f"ood.{name} must be a config with _target_, got {cfg!r}")
+            raise ValueError(f"ood.{name}: expected a config with _target_; got {cfg!r}")
     sets: dict[str, LabelledImages] = {}
     missing: dict[str, DataNotFoundError] = {}
     for name, cfg in (cfg_ood or {}).items():

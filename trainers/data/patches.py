@@ -1,4 +1,4 @@
-"""Patches of the two photographs that scikit-learn ships."""
+"""Out-of-distribution patches of the two photographs that scikit-learn ships."""
 
 import torch
 from sklearn.datasets import load_sample_images
@@ -26,7 +26,7 @@ def patches(image_shape: ImageShape, seed: int, *, n_images: int = 1000) -> Imag
         ValueError: ``n_images`` < 1.
     """
     if n_images < 1:
-        raise ValueError(f"n_images must be >= 1, got {n_images}")
+        raise ValueError(f"n_images: expected an integer >= 1; got {n_images}")
     photographs = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(n_images, 4, generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""Where the images to score are."""
+"""The paths of the images to score."""
 
 import os
 from array import array

@@ -1,4 +1,4 @@
-"""Seeds of parts of a run."""
+"""The seed of an epoch."""
 
 import numpy as np
 

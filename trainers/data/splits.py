@@ -48,7 +48,7 @@ def split_indices(
         shares["mixture_every"] = mixture_every
     for name, value in shares.items():
         if value < 2:
-            raise ValueError(f"{name} must be an integer >= 2 (every {name.split('_')[0]}-th image), got {value}")
+            raise ValueError(f"{name}: expected an integer >= 2 (every {name.split('_')[0]}-th image); got {value}")
     rest = torch.arange(n)
     indices: dict[str, Tensor] = {}
     if held_out is not None:
@@ -84,7 +84,7 @@ def balanced_subset(targets: Tensor, n_labelled: int, num_classes: int, seed: in
         ValueError: not a positive multiple of the number of classes, or a class has too few samples.
     """
     if n_labelled < 1 or n_labelled % num_classes:
-        raise ValueError(f"n_labelled must be a positive multiple of the {num_classes} classes, got {n_labelled}")
+        raise ValueError(f"n_labelled: expected a positive multiple of the {num_classes} classes; got {n_labelled}")
     per_class = n_labelled // num_classes
     counts = torch.bincount(targets, minlength=num_classes)
     fewest = int(counts.min())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from trainers.data.download import download_into, fetch_archive, not_found
+from trainers.data.download import fetch_archive, found_or_downloaded
 from trainers.data.errors import DataError
 from trainers.data.image_files import Sample, read_files
 from trainers.data.images import LabelledImages, as_image_shape, check_split
@@ -42,17 +42,14 @@ def tiny_imagenet(
     check_split(split)
     place = Path(root).expanduser()
     searched = [place / FOLDER, place]
-    folder = _find(searched)
-    if folder is None:
-        reason = "download is off"
-        if download:
-            fetch = partial(fetch_archive, url=URL, filename=f"{FOLDER}.zip", md5=MD5)
-            reason = download_into(place, fetch) or "it is incomplete"
-            folder = _find(searched)
-        if folder is None:
-            raise not_found(
-                f"Tiny-ImageNet ({split} split)", searched, reason, f"Unpack {URL} there, or set root to its folder."
-            )
+    folder = found_or_downloaded(
+        f"Tiny-ImageNet ({split} split)",
+        lambda: _find(searched),
+        partial(fetch_archive, url=URL, filename=f"{FOLDER}.zip", md5=MD5) if download else None,
+        place,
+        searched,
+        f"Unpack {URL} there, or set root to its folder.",
+    )
     names, labels = find_classes(str(folder / "train"))
     samples = (
         make_dataset(str(folder / "train"), labels, extensions=IMG_EXTENSIONS)
@@ -73,6 +70,6 @@ def _annotated(folder: Path, labels: dict[str, int]) -> list[Sample]:
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in labels:
-            raise DataError(f"{path}: expected a file, a tab and a class of train/, got {line!r}. Unpack it again.")
+            raise DataError(f"{path}: expected a file, a tab and a class of train/; got {line!r}: unpack it again")
         samples.append((str(path.parent / "images" / name), labels[wnid]))
     return samples

@@ -2,13 +2,14 @@
 
 import inspect
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 
-from trainers.data.download import download_into, not_found
+from trainers.data.download import found_or_downloaded
 from trainers.data.images import ImageArray, check_split
 
 TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "USPS")
@@ -37,24 +38,21 @@ def torchvision_images(
     """
     check_split(split)
     if name not in TORCHVISION_DATASETS:
-        raise ValueError(f"name must be one of {', '.join(TORCHVISION_DATASETS)}, got {name!r}")
+        raise ValueError(f"name: expected one of {', '.join(TORCHVISION_DATASETS)}; got {name!r}")
     dataset_class = getattr(torchvision.datasets, name)
     which: dict[str, Any] = {"split": split}
     if "split" not in inspect.signature(dataset_class).parameters:
         which = {"train": split == "train"}
     place = Path(root).expanduser()
     searched = [place, place / name]
-    dataset = _find(dataset_class, searched, which)
-    if dataset is None:
-        reason = "download is off"
-        if download:
-            reason = (
-                download_into(place, lambda folder: dataset_class(folder, download=True, **which)) or "it is damaged"
-            )
-            dataset = _find(dataset_class, searched, which)
-        if dataset is None:
-            remedy = f"Put torchvision's files of {name} there, or set root to the folder that holds them."
-            raise not_found(f"{name} ({split} split)", searched, reason, remedy)
+    dataset = found_or_downloaded(
+        f"{name} ({split} split)",
+        lambda: _find(dataset_class, searched, which),
+        partial(dataset_class, download=True, **which) if download else None,
+        place,
+        searched,
+        f"Put torchvision's files of {name} there, or set root to the folder that holds them.",
+    )
     images = torch.as_tensor(dataset.data)
     if images.ndim == 3:
         images = images[:, None]  # USPS keeps (N, H, W)

@@ -61,9 +61,9 @@ class Unlabelled:
 
     def __post_init__(self) -> None:
         if self.ratio < 1:
-            raise ValueError(f"ratio must be an integer >= 1, got {self.ratio}")
+            raise ValueError(f"ratio: expected an integer >= 1; got {self.ratio}")
         if not self.views or not set(self.views) <= {"weak", "strong"}:
-            raise ValueError(f"views must be a list of weak and strong, got {list(self.views)}")
+            raise ValueError(f"views: expected a list of weak and strong; got {list(self.views)}")
 
     def images(
         self, dataset: Dataset[tuple[Tensor, int]], indices: Tensor, weak: Augmentation, image_shape: ImageShape

@@ -1,4 +1,4 @@
-"""Attacks on the test images."""
+"""Attacks on the test images, cached, and their metrics."""
 
 import dataclasses
 import json

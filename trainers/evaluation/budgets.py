@@ -1,4 +1,4 @@
-"""What the detector says of an attack as its budget grows."""
+"""Metrics of an attack as its budget grows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

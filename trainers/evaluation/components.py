@@ -1,4 +1,4 @@
-"""What the components of the mixtures stand for."""
+"""Error rates of the mixtures' components."""
 
 from dataclasses import dataclass
 from typing import Any

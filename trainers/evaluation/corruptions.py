@@ -1,4 +1,4 @@
-"""What the detector says of corrupted test images."""
+"""Metrics of corrupted test images."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
-"""The numbers of metrics.json: how well a score tells failures from good inputs, beside the baselines.
+"""The numbers of metrics.json: how well a score tells failures from good inputs, beside the baseline.
 
-Scores are (N,) tensors, higher = more typical, of the same images in the same order for ours and every
-baseline. A number that can't be had (no failures, no good inputs) is None with a reason next to it, never
-NaN.
+Scores are (N,) tensors, higher = more typical. A number that can't be had (no failures, no good inputs) is None with a
+reason next to it, never NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
 from trainers.evaluation.record import Records
 
+BASELINE = "max_softmax"
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
 SELECTION = ("aurc", "augrc", "excess_aurc")
@@ -66,108 +66,77 @@ def auroc_metrics(good: Records, failures: Records) -> dict[str, Any]:
             return None
         return detection_metrics(getattr(good, method), getattr(failures, method))["auroc"]
 
-    return {"auroc": auroc("score"), "baselines": {"max_softmax": {"auroc": auroc("max_softmax")}}}
+    return {"auroc": auroc("score"), "baselines": {BASELINE: {"auroc": auroc(BASELINE)}}}
 
 
-def source_metrics(
-    good: Tensor, failures: Tensor, baselines: Mapping[str, tuple[Tensor, Tensor]], confidence: float = 0.95
-) -> dict[str, Any]:
+def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -> dict[str, Any]:
     """Everything metrics.json says about one source of failure, but for the correction over the table.
 
     Args:
-        good: (N,) scores of the inputs to accept.
-        failures: (M,) scores of the inputs to refuse.
-        baselines: name -> scores by another method of (the same N inputs, the same M inputs).
+        good: the N inputs to accept.
+        failures: the M inputs to refuse.
         confidence: of the interval of the effect size.
 
     Returns:
-        n (= M), n_good, the keys of `DETECTION` and `TESTS`, effect_size (probability of superiority,
-        interval, confidence), baselines (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them
-        None and a `reason`.
+        n (= M), n_good, the keys of `DETECTION` and `TESTS`, effect_size (probability of superiority, interval,
+        confidence), baselines (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them None and a `reason`.
 
     Raises:
-        ValueError: if a baseline scores another number of inputs, or a score is NaN.
+        ValueError: a score is NaN.
     """
-    for name, (base_good, base_failures) in baselines.items():
-        if base_good.shape != good.shape or base_failures.shape != failures.shape:
-            raise ValueError(
-                f"baseline {name!r} must score the same inputs: expected {tuple(good.shape)} good and "
-                f"{tuple(failures.shape)} failures, got {tuple(base_good.shape)} and "
-                f"{tuple(base_failures.shape)}. Score both sets with it before comparing."
-            )
     counts = {"n": len(failures), "n_good": len(good)}
     if not (len(good) and len(failures)):
-        nothing = dict.fromkeys(DETECTION)
         missing = "failures of this kind" if len(good) else "good inputs to compare with"
         return {
             **counts,
             "reason": f"there are no {missing}",
-            **nothing,
-            **dict.fromkeys(TESTS),
-            "effect_size": None,
-            "baselines": {name: dict(nothing) for name in baselines},
+            **dict.fromkeys((*DETECTION, *TESTS, "effect_size")),
+            "baselines": {BASELINE: dict.fromkeys(DETECTION)},
         }
-    tests = compare(good, failures, confidence)
+    tests = compare(good.score, failures.score, confidence)
+    effect = {"superiority": tests.superiority, "interval": list(tests.interval), "confidence": tests.confidence}
     return {
         **counts,
-        **detection_metrics(good, failures),
+        **detection_metrics(good.score, failures.score),
         "mann_whitney_p": tests.mann_whitney_p,
         "ks_p": tests.ks_p,
-        "effect_size": {
-            "superiority": tests.superiority,
-            "interval": list(tests.interval),
-            "confidence": tests.confidence,
-        },
-        "baselines": {name: detection_metrics(*pair) for name, pair in baselines.items()},
+        "effect_size": effect,
+        "baselines": {BASELINE: detection_metrics(good.max_softmax, failures.max_softmax)},
     }
 
 
-def risk_coverage_metrics(
-    scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor] | None = None
-) -> dict[str, Any]:
-    """AURC, AUGRC and excess AURC of refusing test images from the lowest score up, ours and the baselines'.
+def risk_coverage_metrics(scores: Tensor, wrong: Tensor) -> dict[str, float]:
+    """The keys of `SELECTION`, of refusing inputs from the lowest score up.
 
     Args:
         scores: (N,), N >= 1.
         wrong: (N,) bool, True where the prediction is wrong.
-        baselines: name -> (N,) scores of the same images.
     """
-    return {
-        **_selection(scores, wrong),
-        "baselines": {name: _selection(other, wrong) for name, other in (baselines or {}).items()},
-    }
+    areas: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (AURC(), AUGRC(), excess_aurc)
+    return {name: float(area(scores, wrong)) for name, area in zip(SELECTION, areas, strict=True)}
 
 
-def error_metrics(
-    scores: Tensor, wrong: Tensor, baselines: Mapping[str, Tensor], p_values: Tensor, prediction: Tensor
-) -> dict[str, Any]:
+def error_metrics(clean: Records) -> dict[str, Any]:
     """The source `errors`: `source_metrics` of wrong against right, and what only labelled test images can show.
 
     Args:
-        scores: (N,) of all test images.
-        wrong: (N,) bool, True where the prediction is wrong.
-        baselines: name -> (N,) scores of the same images.
-        p_values: (N,) of the same images.
-        prediction: (N,) int64, predicted classes.
+        clean: all test images, N >= 1.
 
     Returns:
         the keys of `source_metrics` and `risk_coverage_metrics`; permutation_p; within_class, see
         `within_class_metrics`; error_rate, see `error_rate_metrics`.
     """
-    wrong = wrong.bool()
-    evidence = source_metrics(
-        scores[~wrong], scores[wrong], {name: (s[~wrong], s[wrong]) for name, s in baselines.items()}
-    )
-    selection = risk_coverage_metrics(scores, wrong, baselines)
-    for name, values in selection.pop("baselines").items():
-        evidence["baselines"][name].update(values)
-    both = "reason" not in evidence
+    wrong = clean.wrong
+    good, failures = clean.rows(~wrong), clean.rows(wrong)
+    found = source_metrics(good, failures)
+    found["baselines"][BASELINE] |= risk_coverage_metrics(clean.max_softmax, wrong)
+    both = len(good) > 0 and len(failures) > 0
     return {
-        **evidence,
-        **selection,
-        "permutation_p": permutation(scores[~wrong], scores[wrong], N_PERMUTATIONS) if both else None,
-        "within_class": within_class_metrics(scores, wrong, prediction),
-        "error_rate": error_rate_metrics(p_values, wrong),
+        **found,
+        **risk_coverage_metrics(clean.score, wrong),
+        "permutation_p": permutation(good.score, failures.score, N_PERMUTATIONS) if both else None,
+        "within_class": within_class_metrics(clean.score, wrong, clean.prediction),
+        "error_rate": error_rate_metrics(clean.p_value, wrong),
     }
 
 
@@ -245,7 +214,7 @@ def false_alarm_rates(
     """
     if p_values.ndim != 1 or len(p_values) == 0 or not bool(((p_values >= 0) & (p_values <= 1)).all()):
         raise ValueError(
-            f"p_values must be (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
+            f"p_values: expected (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
             "Pass those of the clean test images."
         )
     rates: dict[str, Any] = {}
@@ -305,8 +274,3 @@ def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, A
     for (part, test), value in zip(made, holm([part[test] for part, test in made]), strict=True):
         part[f"{test}_holm"] = value
     return corrected
-
-
-def _selection(scores: Tensor, wrong: Tensor) -> dict[str, float]:
-    areas: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (AURC(), AUGRC(), excess_aurc)
-    return {name: float(area(scores, wrong)) for name, area in zip(SELECTION, areas, strict=True)}

@@ -1,4 +1,4 @@
-"""What several attacks on the same images do together: an image is found only if every attack on it is."""
+"""Metrics of several attacks together: an image counts as found only if every attack on it is refused."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Why the detector accepted or refused images."""
+"""Explanations of verdicts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

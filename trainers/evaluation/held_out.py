@@ -1,4 +1,4 @@
-"""How well the mixtures explain images that they were not fitted to: what they may be chosen by."""
+"""Held-out log-likelihood of the mixtures, by which they may be chosen."""
 
 from collections.abc import Mapping
 

@@ -46,13 +46,11 @@ def metrics_of(
         attacks: source -> `attack_facts`, of the attacks among the sources.
     """
     clean, every = records[TEST], Records.cat(list(records.values()))
-    softmax = {"max_softmax": clean.max_softmax}
-    sources = {"errors": error_metrics(clean.score, clean.wrong, softmax, clean.p_value, clean.prediction)}
+    sources = {"errors": error_metrics(clean)}
     for source in records:
         if source != TEST:
-            good, failures = every.rows(every.good(source)), every.rows(every.failures(source))
-            baselines = {"max_softmax": (good.max_softmax, failures.max_softmax)}
-            sources[source] = source_metrics(good.score, failures.score, baselines)
+            failures = every.rows(every.failures(source))
+            sources[source] = source_metrics(every.rows(every.good(source)), failures)
             if facts := attacks.get(source):
                 sources[source] |= {**facts, **verdict_facts(failures.accept, facts["n_attacked"])}
     return {

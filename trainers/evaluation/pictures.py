@@ -1,4 +1,4 @@
-"""Images of a run for people to look at."""
+"""Images of a run as arrays of bytes, for pages."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

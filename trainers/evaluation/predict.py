@@ -1,4 +1,4 @@
-"""Records of a whole data set."""
+"""Records of all images of a data set."""
 
 from dataclasses import replace
 from typing import Any

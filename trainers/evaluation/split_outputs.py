@@ -1,4 +1,4 @@
-"""What the classifier gives for the images of a split, as much of it as is wanted at a time."""
+"""Logits and features of a split, streamed, sampled or cached."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

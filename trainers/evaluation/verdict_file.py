@@ -1,4 +1,4 @@
-"""The CSV of verdicts: one row an image, whole under its name or not there at all."""
+"""The CSV of verdicts: one row an image, complete or not there."""
 
 import csv
 import glob

@@ -1,4 +1,4 @@
-"""What a CSV of verdicts comes to."""
+"""Summary of a CSV of verdicts."""
 
 import heapq
 import os

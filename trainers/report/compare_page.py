@@ -1,7 +1,6 @@
 """The page that compares the runs of a sweep: one self-contained HTML file."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -16,13 +15,6 @@ LEAD = (
     "AUROC tells how well the score separates failures of a kind from good inputs."
 )
 MOST = 40  # settings that a figure can show
-
-
-class Cell(NamedTuple):
-    """A number of the table; `best` where no other setting has a higher one."""
-
-    text: str
-    best: bool
 
 
 def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
@@ -41,9 +33,7 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
         title=f"{title}: comparison",
         sentences=[LEAD],
         headline=f"{len(summary.jobs)} runs, {len(found)} settings",
-        columns=columns,
-        rows=[(setting.name, len(setting.seeds), _cells(setting, found)) for setting in found],
-        caption=summary.caption,
+        table=summary.settings_table(),
         figures=[(column, _figure(column, i, found[:MOST])) for i, column in enumerate(columns) if column != ACCURACY],
         left_out=max(0, len(found) - MOST),
         runs=[
@@ -51,14 +41,6 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
             for job in summary.jobs
         ],
     )
-
-
-def _cells(setting: Setting, found: list[Setting]) -> list[Cell]:
-    cells = []
-    for column, spread in setting.numbers.items():
-        best = max((each.numbers[column].mean or 0.0 for each in found), default=0.0)
-        cells.append(Cell(spread.text(), len(found) > 1 and spread.mean is not None and spread.mean >= best))
-    return cells
 
 
 def _figure(column: str, number: int, found: list[Setting]) -> Markup:

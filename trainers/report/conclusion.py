@@ -1,4 +1,4 @@
-"""What a run shows, in a few plain sentences."""
+"""The conclusion of a run in a few sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

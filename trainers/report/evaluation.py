@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The content of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

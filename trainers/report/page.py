@@ -1,4 +1,4 @@
-"""Figures, tables and images put together into the page."""
+"""The report's page: its figures, tables and images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A plane to look at features in."""
+"""Projection of features onto their principal plane."""
 
 import torch
 from torch import Tensor

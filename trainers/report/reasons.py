@@ -1,4 +1,4 @@
-"""Why images were refused: an explanation beside each."""
+"""Explanations of refused images."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Templates filled and written."""
+"""Rendering of a page from its template."""
 
 from pathlib import Path
 from typing import Any

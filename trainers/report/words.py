@@ -1,4 +1,4 @@
-"""Classes in words."""
+"""Class names in words."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the service says, as the schema promises it; a number that is not finite is null."""
+"""The service's answers as its schema describes them; a number that is not finite is null."""
 
 import math
 from typing import Literal

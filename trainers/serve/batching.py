@@ -1,4 +1,4 @@
-"""Items that arrive one by one, worked on in batches by one thread."""
+"""Batching of requests: one thread works on those that have arrived."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The calibration scores as a histogram, for a picture of where an image's score stands."""
+"""Histogram of the calibration scores."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""From the bytes of a request to the image that the classifier takes; nothing about the bytes is trusted."""
+"""Decoding of untrusted image bytes."""
 
 import io
 import logging
@@ -7,7 +7,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from trainers.data.errors import DataError
-from trainers.data.image_files import FORMATS, decode
+from trainers.data.image_files import FORMATS, TooManyPixelsError, decode
 from trainers.data.images import ImageShape
 from trainers.data.pixels import PixelError
 
@@ -48,37 +48,23 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share
             422, "expected an image; got no bytes: send the file as the body, or as multipart/form-data"
         )
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as file:
-            width, height = file.size
-    except _BOMB as error:
-        raise ImageRejected(
-            413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ImageRejected(415, f"expected an image: {', '.join(FORMATS)}; got bytes of none of these") from error
-    except Exception as error:
-        raise _damaged(error) from error
-    if width * height > max_pixels:
-        raise ImageRejected(
-            413,
-            f"expected at most {max_pixels:,} pixels; got {width:,} x {height:,} = {width * height:,}: "
-            "scale the image down",
-        )
-    try:
-        return decode(io.BytesIO(body), image_shape, crop_share)
+        return decode(io.BytesIO(body), image_shape, crop_share, max_pixels)
     except DataError as error:
-        if isinstance(error.__cause__, PixelError):
-            raise ImageRejected(415, str(error)) from error
-        if isinstance(error.__cause__, _BOMB):  # some formats learn their size only now
-            raise ImageRejected(
-                413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down"
-            ) from error
-        raise _damaged(error.__cause__ or error) from error
+        raise _rejected(error, max_pixels) from error
 
 
-def _damaged(error: BaseException) -> ImageRejected:
+def _rejected(error: DataError, max_pixels: int) -> ImageRejected:
     """What decoders raise on damaged bytes has no common class; whatever it is, the bytes are to blame."""
-    if isinstance(error, MemoryError):
-        raise error
+    cause = error.__cause__
+    if isinstance(cause, MemoryError):
+        raise cause
+    if isinstance(cause, TooManyPixelsError):
+        return ImageRejected(413, str(cause))
+    if isinstance(cause, _BOMB):
+        return ImageRejected(413, f"expected at most {max_pixels:,} pixels; got far more: scale the image down")
+    if isinstance(cause, UnidentifiedImageError):
+        return ImageRejected(415, f"expected an image: {', '.join(FORMATS)}; got bytes of none of these")
+    if isinstance(cause, PixelError):
+        return ImageRejected(415, str(error))
     log.debug("damaged image", exc_info=error)
-    return ImageRejected(422, f"the image is damaged and can't be decoded ({type(error).__name__})")
+    return ImageRejected(422, f"the image is damaged and can't be decoded ({type(cause).__name__})")

@@ -1,4 +1,4 @@
-"""What the service takes on."""
+"""Limits of the service."""
 
 from dataclasses import dataclass
 

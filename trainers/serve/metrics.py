@@ -1,4 +1,4 @@
-"""What Prometheus reads: traffic, verdicts, and drift."""
+"""Prometheus metrics of the service: traffic, verdicts and drift."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Around every request: counting and timing, and headers that browsers obey."""
+"""Middleware: counts and times requests, sets security headers."""
 
 import time
 

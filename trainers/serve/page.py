@@ -1,4 +1,4 @@
-"""The page of the service, and the policy that lets it run nothing but itself."""
+"""The service's page and its content security policy."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""From a batch of images to answers."""
+"""Answers to a batch of images."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Running the application on a socket."""
+"""The HTTP server."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The bytes of an image out of a request, never more than the limit of them."""
+"""Reading of an upload, of bounded size."""
 
 import asyncio
 import re

@@ -22,8 +22,8 @@ from gmm_torch.testing.binomial import interval
 from trainers.attacks import Attack
 from trainers.attacks.adaptive.curve import Curve, trace, union
 from trainers.attacks.adaptive.diagnostics import curve_diagnostics, detector_diagnostics
-from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
+from trainers.attacks.adaptive.threat_model import ThreatModel
 from trainers.attacks.budget import parse_budget
 from trainers.attacks.correct_images import CorrectImages, draw_correct
 from trainers.attacks.diagnostics import warn

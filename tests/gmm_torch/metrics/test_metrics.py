@@ -81,7 +81,7 @@ def test_labels_may_be_integers(metric_class):
 
 
 def test_a_tpr_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match="tpr must be in"):
+    with pytest.raises(ValueError, match="tpr: expected a share"):
         FPRAtTPR(tpr=95)
 
 

@@ -236,7 +236,7 @@ def test_a_budget_may_be_a_fraction(epsilon):
 
 @pytest.mark.parametrize("epsilon", ["8/0", "8/255/2", "eight", 0, -1, float("nan"), float("inf"), 8])
 def test_an_impossible_budget_is_refused(epsilon):
-    with pytest.raises(ValueError, match="epsilon must be"):
+    with pytest.raises(ValueError, match="epsilon: expected"):
         _attack(epsilon=epsilon)
 
 

@@ -48,7 +48,7 @@ def test_a_success_rate_that_falls_is_warned_about(classifier, loader):
 
 @pytest.mark.parametrize("epsilons", [[], [0.1], [0.2, 0.1], [0.1, 0.1]])
 def test_budgets_must_rise(epsilons):
-    with pytest.raises(ValueError, match="attack curve: epsilons must be at least two, rising"):
+    with pytest.raises(ValueError, match="attack curve: epsilons: expected at least two, rising"):
         _budgets(epsilons)
 
 

@@ -128,7 +128,7 @@ def test_a_flip_mirrors_and_a_crop_shifts() -> None:
         image.flip(2).contiguous().numpy().tobytes(),
     }
     assert {crop(image).contiguous().numpy().tobytes() for _ in range(200)} == shifts
-    with pytest.raises(ValueError, match="crop_padding must be"):
+    with pytest.raises(ValueError, match="crop_padding: expected"):
         Augmentation(crop_padding=-1)
 
 
@@ -190,13 +190,13 @@ def test_fewer_mixture_images_than_processes_is_an_error(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
-        ({"num_workers": -1}, "num_workers must be an integer >= 0"),
-        ({"calibration_every": 1}, "calibration_every must be an integer >= 2"),
-        ({"image_shape": [8, 8]}, "image_shape must be"),
-        ({"mean": [0.1, 0.2]}, "mean must have one or three values"),
-        ({"mean": [0.1], "std": [0.1], "image_shape": [3, 8, 8]}, "mean must have 3 values"),
-        ({"std": [0.0]}, "std must be > 0"),
+        ({"batch_size": 0}, "batch_size: expected an integer >= 1; got 0"),
+        ({"num_workers": -1}, "num_workers: expected an integer >= 0"),
+        ({"calibration_every": 1}, "calibration_every: expected an integer >= 2"),
+        ({"image_shape": [8, 8]}, "image_shape: expected"),
+        ({"mean": [0.1, 0.2]}, "mean: expected one or three values"),
+        ({"mean": [0.1], "std": [0.1], "image_shape": [3, 8, 8]}, "mean: expected 3 values"),
+        ({"std": [0.0]}, "std: expected numbers > 0"),
     ],
 )
 def test_options_out_of_range_are_told_before_data_is_read(options: dict[str, Any], message: str) -> None:
@@ -215,9 +215,9 @@ def test_a_config_that_contradicts_the_data_is_an_error() -> None:
 
 
 def test_images_and_labels_must_match() -> None:
-    with pytest.raises(ValueError, match=r"targets must be \(3,\)"):
+    with pytest.raises(ValueError, match=r"targets: expected \(3,\)"):
         ImageArray(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(2))
-    with pytest.raises(ValueError, match="images must be uint8"):
+    with pytest.raises(ValueError, match="images: expected uint8"):
         ImageArray(torch.zeros(3, 1, 8, 8, dtype=torch.int64), torch.zeros(3))
 
 
@@ -266,10 +266,10 @@ def test_unlabelled_images_are_those_that_could_have_been_labelled() -> None:
 
 
 def test_options_of_unlabelled_images_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="ratio must be an integer >= 1"):
+    with pytest.raises(ValueError, match="ratio: expected an integer >= 1"):
         Unlabelled(ratio=0)
     for views in ([], ["bold"]):
-        with pytest.raises(ValueError, match="views must be a list of weak and strong"):
+        with pytest.raises(ValueError, match="views: expected a list of weak and strong"):
             Unlabelled(views=views)  # type: ignore[arg-type]
 
 
@@ -288,9 +288,9 @@ def test_the_strong_augmentation_changes_images_of_every_kind_within_their_range
 
 def test_options_of_the_strong_augmentation_out_of_range_are_refused() -> None:
     for options, message in (
-        ({"n_operations": -1}, "n_operations must be"),
-        ({"magnitude": 31}, "magnitude must be"),
-        ({"cutout": 1.0}, "cutout must be"),
+        ({"n_operations": -1}, "n_operations: expected"),
+        ({"magnitude": 31}, "magnitude: expected"),
+        ({"cutout": 1.0}, "cutout: expected"),
     ):
         with pytest.raises(ValueError, match=message):
             StrongAugmentation(**options)  # type: ignore[arg-type]

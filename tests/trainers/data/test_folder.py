@@ -128,9 +128,9 @@ def test_a_layout_that_fits_none_is_explained(tmp_path: Path, write_folder: Writ
 
 
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split must be one of train, test, all"):
+    with pytest.raises(ValueError, match="split: expected one of train, test, all"):
         image_folder(tmp_path, "val", image_shape=SHAPE)
-    with pytest.raises(ValueError, match="image_shape must be"):
+    with pytest.raises(ValueError, match="image_shape: expected"):
         image_folder(tmp_path, image_shape=(2, 8, 8))
-    with pytest.raises(ValueError, match="test_share must be between 0 and 1"):
+    with pytest.raises(ValueError, match="test_share: expected a share between 0 and 1"):
         image_folder(tmp_path, image_shape=SHAPE, test_share=1.0)

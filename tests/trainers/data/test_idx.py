@@ -121,9 +121,9 @@ def test_images_and_labels_of_different_number_are_refused(tmp_path: Path, write
 
 
 def test_unknown_names_and_splits_list_what_there_is() -> None:
-    with pytest.raises(ValueError, match="name must be one of MNIST, FashionMNIST, KMNIST, EMNIST, got 'QMNIST'"):
+    with pytest.raises(ValueError, match="name: expected one of MNIST, FashionMNIST, KMNIST, EMNIST; got 'QMNIST'"):
         idx_images("QMNIST")
-    with pytest.raises(ValueError, match="split must be one of train, test, got 'valid'"):
+    with pytest.raises(ValueError, match="split: expected one of train, test; got 'valid'"):
         idx_images("MNIST", split="valid")
 
 
@@ -142,7 +142,7 @@ def test_emnist_letters_stand_upright_and_count_from_zero(tmp_path: Path, write_
 
 
 def test_a_subset_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="subset of EMNIST must be one of balanced"):
+    with pytest.raises(ValueError, match="subset of EMNIST: expected one of balanced"):
         idx_images("EMNIST", tmp_path)
-    with pytest.raises(ValueError, match="subset of MNIST must be null"):
+    with pytest.raises(ValueError, match="subset of MNIST: expected null"):
         idx_images("MNIST", tmp_path, subset="letters")

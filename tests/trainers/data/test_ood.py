@@ -76,11 +76,11 @@ def test_a_limit_keeps_a_seeded_choice_in_order() -> None:
 
 
 def test_bad_configs_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"ood\.mnist must be a config with _target_"):
+    with pytest.raises(ValueError, match=r"ood\.mnist: expected a config with _target_"):
         build_ood({"mnist": {"root": "data"}}, (1, 8, 8), seed=0)
-    with pytest.raises(ValueError, match="limit must be a number of images >= 1"):
+    with pytest.raises(ValueError, match="limit: expected a number of images >= 1"):
         build_ood({"d": DIGITS}, (1, 8, 8), seed=0, limit=0)
-    with pytest.raises(ValueError, match="image_shape must be"):
+    with pytest.raises(ValueError, match="image_shape: expected"):
         build_ood({"d": DIGITS}, (8, 8), seed=0)
     assert build_ood(None, (1, 8, 8), seed=0) == {}
 
@@ -102,7 +102,7 @@ def test_gaussian_noise_has_its_mean_and_deviation_and_is_clipped() -> None:
     wide = gaussian_noise((1, 8, 8), seed=0, n_images=10, std=5.0).images
     assert wide.min() == 0
     assert wide.max() == 255
-    with pytest.raises(ValueError, match="std must be > 0"):
+    with pytest.raises(ValueError, match="std: expected a number > 0"):
         gaussian_noise((1, 8, 8), seed=0, std=0.0)
 
 
@@ -123,7 +123,7 @@ def test_patches_are_cut_from_the_photographs() -> None:
 
 @pytest.mark.parametrize("make", [uniform_noise, gaussian_noise, patches])
 def test_no_images_are_refused(make: Callable[..., object]) -> None:
-    with pytest.raises(ValueError, match="n_images must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="n_images: expected an integer >= 1; got 0"):
         make((1, 8, 8), 0, n_images=0)
 
 

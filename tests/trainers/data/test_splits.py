@@ -45,7 +45,7 @@ def test_overlap_with_any_other_split_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["calibration_every", "validation_every", "mixture_every"])
 def test_a_share_out_of_range_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be an integer >= 2.*got 1"):
+    with pytest.raises(ValueError, match=f"{name}: expected an integer >= 2.*got 1"):
         split_indices(100, **{name: 1})
 
 

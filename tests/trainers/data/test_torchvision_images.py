@@ -99,7 +99,7 @@ def test_without_copy_or_network_one_line_says_where_and_what_to_do(
 
 
 def test_unknown_names_and_splits_list_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"name must be one of CIFAR10, .*got 'ImageNet'"):
+    with pytest.raises(ValueError, match=r"name: expected one of CIFAR10, .*got 'ImageNet'"):
         torchvision_images("ImageNet")
-    with pytest.raises(ValueError, match="split must be one of train, test"):
+    with pytest.raises(ValueError, match="split: expected one of train, test"):
         torchvision_images("SVHN", split="extra")

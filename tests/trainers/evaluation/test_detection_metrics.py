@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from gmm_torch.testing.hypothesis_tests import holm
 from gmm_torch.testing.stratified_tests import compare_within
+from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import (
     DETECTION,
     TESTS,
@@ -17,7 +18,6 @@ from trainers.evaluation.detection_metrics import (
     error_rate_metrics,
     false_alarm_rates,
     holm_correct,
-    risk_coverage_metrics,
     source_metrics,
     within_class_metrics,
 )
@@ -41,7 +41,7 @@ def test_log_likelihoods_far_below_zero_keep_their_order():
 
 def test_a_source_has_every_key_and_every_baseline():
     good, failures = samples()
-    found = source_metrics(good, failures, {"max_softmax": (-good, -failures)})
+    found = source_metrics(made_up(good, max_softmax=-good), made_up(failures, max_softmax=-failures))
     assert set(found) == {"n", "n_good", *DETECTION, *TESTS, "effect_size", "baselines"}
     assert (found["n"], found["n_good"]) == (70, 300)
     assert found["baselines"]["max_softmax"]["auroc"] == pytest.approx(1 - found["auroc"])
@@ -54,7 +54,7 @@ def test_a_source_has_every_key_and_every_baseline():
 @pytest.mark.parametrize(("n", "m", "reason"), [(5, 0, "no failures"), (0, 5, "no good inputs"), (0, 0, "no good")])
 def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
     good, failures = torch.zeros(n), torch.zeros(m)
-    found = source_metrics(good, failures, {"max_softmax": (good, failures)})
+    found = source_metrics(made_up(good), made_up(failures))
     assert reason in found["reason"]
     assert all(found[key] is None for key in (*DETECTION, *TESTS, "effect_size"))
     assert found["baselines"]["max_softmax"] == dict.fromkeys(DETECTION)
@@ -62,24 +62,19 @@ def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
 
 
 def test_one_failure_is_enough():
-    found = source_metrics(torch.arange(20.0), torch.tensor([-1.0]), {})
+    found = source_metrics(made_up(torch.arange(20.0)), made_up([-1.0]))
     assert found["auroc"] == 1
     assert found["mann_whitney_p"] == pytest.approx(1 / 21)
 
 
-def test_a_baseline_of_other_inputs_is_refused():
-    with pytest.raises(ValueError, match="'softmax' must score the same inputs"):
-        source_metrics(torch.zeros(3), torch.zeros(2), {"softmax": (torch.zeros(3), torch.zeros(3))})
-
-
 def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
-        source_metrics(torch.tensor([1.0, math.nan]), torch.zeros(2), {})
+        source_metrics(made_up([1.0, math.nan]), made_up([0.0, 0.0]))
 
 
 def test_the_errors_have_risk_coverage_for_ours_and_the_baselines():
     scores, wrong = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([False, True, False, True])
-    found = error_metrics(scores, wrong, {"max_softmax": -scores}, scores / 4, torch.zeros(4).long())
+    found = error_metrics(made_up(scores, prediction=wrong.long(), max_softmax=-scores, p_value=scores / 4))
     assert found["auroc"] == pytest.approx(3 / 4)
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     assert found["baselines"]["max_softmax"]["aurc"] == pytest.approx((1 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
@@ -140,8 +135,8 @@ def test_p_values_in_one_bin_show_no_trend_and_say_so():
 
 def test_all_tests_of_the_errors_are_corrected_with_those_of_the_table():
     scores, wrong, p, prediction = labelled(shift=0.1)
-    errors = error_metrics(scores, wrong, {}, p, prediction)
-    other = source_metrics(scores[~wrong], scores[wrong], {})
+    errors = error_metrics(made_up(scores, prediction=prediction, label=prediction + wrong, p_value=p))
+    other = source_metrics(made_up(scores[~wrong]), made_up(scores[wrong]))
     found = holm_correct({"errors": errors, "ood/x": other})
     places = [
         (part, test)
@@ -155,16 +150,14 @@ def test_all_tests_of_the_errors_are_corrected_with_those_of_the_table():
 
 
 def test_no_errors_have_an_area_of_zero_and_no_auroc():
-    found = error_metrics(
-        torch.arange(5.0), torch.zeros(5).bool(), {"max_softmax": torch.ones(5)}, torch.rand(5), torch.arange(5)
-    )
+    classes = torch.arange(5)
+    found = error_metrics(made_up(torch.arange(5.0), prediction=classes, label=classes, p_value=torch.rand(5)))
     assert (found["n"], found["auroc"], found["aurc"], found["augrc"]) == (0, None, 0, 0)
     assert found["permutation_p"] is None
     assert found["within_class"]["superiority"] is None
     assert "no predicted class" in found["within_class"]["reason"]
     assert found["error_rate"]["trend_p"] == 1
     json.dumps(found, allow_nan=False)
-    assert risk_coverage_metrics(torch.arange(5.0), torch.zeros(5))["baselines"] == {}
 
 
 def test_false_alarms_are_counted_with_their_exact_interval():
@@ -188,7 +181,7 @@ def test_false_alarms_are_counted_by_predicted_class():
 
 @pytest.mark.parametrize("p_values", [torch.zeros(0), torch.tensor([0.5, math.nan]), torch.tensor([1.5])])
 def test_what_is_no_p_value_is_refused(p_values):
-    with pytest.raises(ValueError, match="p_values must be"):
+    with pytest.raises(ValueError, match="p_values: expected"):
         false_alarm_rates(p_values)
 
 

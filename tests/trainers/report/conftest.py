@@ -65,12 +65,9 @@ def build_evaluation(
         add(f"ood/{name}", np.full(50, -1), random.integers(0, 3, 50), 200)
     records = Records.cat(parts)
     clean = records.rows(records.clean())
-    softmax = {"max_softmax": clean.max_softmax}
-    sources = {"errors": error_metrics(clean.score, clean.wrong, softmax, clean.p_value, clean.prediction)}
+    sources = {"errors": error_metrics(clean)}
     for name in [f"adversarial/{name}" for name in attacks] + [f"ood/{name}" for name in oods]:
-        good, failures = records.rows(records.good(name)), records.rows(records.failures(name))
-        baselines = {"max_softmax": (good.max_softmax, failures.max_softmax)}
-        sources[name] = source_metrics(good.score, failures.score, baselines)
+        sources[name] = source_metrics(records.rows(records.good(name)), records.rows(records.failures(name)))
     metrics = {
         "classifier": {"test_accuracy": 1 - n_errors / 200},
         "calibration": {"n": 99, **false_alarm_rates(clean.p_value)},

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from trainers.data import image_files
 from trainers.data.image_files import decode
-from trainers.serve import images
 from trainers.serve.images import ImageRejected, read_image
 
 SHAPE = (3, 8, 8)
@@ -57,7 +57,7 @@ def test_an_image_is_read_as_from_a_folder(body, shape, tmp_path):
 
 
 def test_a_header_that_claims_too_many_pixels_is_refused_before_a_pixel_is_decoded(monkeypatch):
-    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(image_files, "standard_mode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ImageRejected, match="5,000 x 5,000 = 25,000,000") as caught:
         read_image(png_header(5000, 5000), SHAPE, 24_999_999)
     assert caught.value.status == 413

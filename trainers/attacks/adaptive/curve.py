@@ -1,4 +1,4 @@
-"""Evasion against the budget."""
+"""Evasion rate against the perturbation budget."""
 
 import time
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from rich.progress import track
 from torch import Tensor
 
 from gmm_torch.testing.binomial import interval
-from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
+from trainers.attacks.adaptive.threat_model import ThreatModel
 
 UNRESTRICTED = 1.0  # every image is within this budget of every other
 
@@ -93,7 +93,7 @@ def trace(
     """Attack the same images within each budget.
 
     Args:
-        defence: name of the threat's detector.
+        defence: name of the detector.
         attack: the attack.
         threat: what the attacker knows; its detector frozen.
         epsilons: budgets, ascending.

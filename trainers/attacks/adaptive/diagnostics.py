@@ -6,8 +6,8 @@ attacks to adversarial example defenses".
 
 from trainers.attacks.adaptive.curve import Curve
 from trainers.attacks.adaptive.guarded import Guarded
-from trainers.attacks.adaptive.objective import ThreatModel
 from trainers.attacks.adaptive.search import AdaptiveAttack
+from trainers.attacks.adaptive.threat_model import ThreatModel
 from trainers.attacks.diagnostics import ZERO_GRADIENT_LIMIT, diagnose_gradients
 
 LOST_LIMIT = 0.05  # share of images that a larger budget may lose before the search counts as weak

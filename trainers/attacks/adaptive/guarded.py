@@ -1,4 +1,4 @@
-"""Classifier and detector as one classifier."""
+"""Classifier and detector as one classifier with a class "refused"."""
 
 import torch
 from torch import Tensor, nn

@@ -1,11 +1,11 @@
-"""Imitation of a clean image of another class in the features that the detector sees."""
+"""Objective: imitate the features of a clean image of another class."""
 
 import torch
 from torch import Tensor
 
 from gmm_torch.detection import Outputs
-from trainers.attacks.adaptive.objective import Objective, ThreatModel
-from trainers.attacks.adaptive.threat_model import Observation
+from trainers.attacks.adaptive.objective import Objective
+from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 FLOOR = 1e-3  # smallest deviation of a feature, relative to the largest of its layer
 

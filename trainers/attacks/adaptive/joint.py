@@ -1,10 +1,10 @@
-"""Joint loss of classifier and detector."""
+"""Objective: joint loss of classifier and detector."""
 
 import torch
 from torch import Tensor
 
-from trainers.attacks.adaptive.objective import Objective, ThreatModel, lead
-from trainers.attacks.adaptive.threat_model import Observation
+from trainers.attacks.adaptive.objective import Objective, lead
+from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 PROJECTIONS = ("none", "selective", "orthogonal")
 WEIGHTS = (0.0, 1.0, 10.0, 0.1)

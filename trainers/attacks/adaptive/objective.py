@@ -1,36 +1,11 @@
-"""What an adaptive attack aims at."""
+"""The objective that an adaptive attack maximises."""
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector, Outputs
-from trainers.attacks.adaptive.threat_model import Observation
-
-
-@dataclass(frozen=True)
-class ThreatModel:
-    """What an attacker knows.
-
-    Attributes:
-        detector: fitted and calibrated, with its classifier.
-        images: to attack, (N, C, H, W) in [0, 1].
-        labels: (N,) int64, true classes.
-        outputs: of the images.
-        others: outputs of clean images that are accepted, M of them, to imitate.
-    """
-
-    detector: FailureDetector
-    images: Tensor
-    labels: Tensor
-    outputs: Outputs
-    others: Outputs
-
-    def rows(self, index: Tensor | slice) -> "ThreatModel":
-        """Some of the images to attack."""
-        return replace(self, images=self.images[index], labels=self.labels[index], outputs=self.outputs.rows(index))
+from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 
 class Objective:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.attacks.adaptive.objective import Objective, ThreatModel
-from trainers.attacks.adaptive.threat_model import observe
+from trainers.attacks.adaptive.objective import Objective
+from trainers.attacks.adaptive.threat_model import ThreatModel, observe
 
 
 class AdaptiveAttack:
@@ -43,9 +43,9 @@ class AdaptiveAttack:
         counts = {"steps": steps, "restarts": restarts, "draws": draws, "batch_size": batch_size}
         for key, value in counts.items():
             if value < 1:
-                raise ValueError(f"attack {name}: {key} must be at least 1, got {value}")
+                raise ValueError(f"attack {name}: {key}: expected at least 1; got {value}")
         if not step_sizes or not all(size > 0 for size in step_sizes):
-            raise ValueError(f"attack {name}: step_sizes must be positive numbers, got {list(step_sizes)}")
+            raise ValueError(f"attack {name}: step_sizes: expected positive numbers; got {list(step_sizes)}")
         self.name = name
         self.objective = objective
         self.steps = steps

@@ -1,11 +1,11 @@
-"""Attack on the guarded classifier, targeted at real classes."""
+"""Objective: a targeted attack on the guarded classifier."""
 
 import torch
 from torch import Tensor
 
 from trainers.attacks.adaptive.guarded import guarded_logits
-from trainers.attacks.adaptive.objective import Objective, ThreatModel, lead, likeliest_wrong
-from trainers.attacks.adaptive.threat_model import Observation
+from trainers.attacks.adaptive.objective import Objective, lead, likeliest_wrong
+from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 
 class Targeted(Objective):

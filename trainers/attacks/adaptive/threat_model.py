@@ -1,6 +1,6 @@
-"""What an attacker observes of an image: the verdict, and the margin to the threshold, with a gradient."""
+"""What an attacker knows, and what it observes of an image: the verdict, and a margin with a gradient."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,29 @@ from gmm_torch.functional.combination import log_tail
 
 # Bandwidth of the smoothed ranks, in standard deviations of the reference scores: wide enough to bridge their gaps.
 BANDWIDTH = 0.2
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an attacker knows.
+
+    Attributes:
+        detector: fitted and calibrated, with its classifier.
+        images: to attack, (N, C, H, W) in [0, 1].
+        labels: (N,) int64, true classes.
+        outputs: of the images.
+        others: outputs of clean images that are accepted, M of them, to imitate.
+    """
+
+    detector: FailureDetector
+    images: Tensor
+    labels: Tensor
+    outputs: Outputs
+    others: Outputs
+
+    def rows(self, index: Tensor | slice) -> "ThreatModel":
+        """Some of the images to attack."""
+        return replace(self, images=self.images[index], labels=self.labels[index], outputs=self.outputs.rows(index))
 
 
 @dataclass(frozen=True)

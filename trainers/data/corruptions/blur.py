@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.data.corruptions.draws import uniform
-from trainers.data.corruptions.warp import side, smooth, warp
-
-_STEPS_A_PIXEL = 2  # of a motion
+from trainers.data.corruptions.warp import STEPS_A_PIXEL, side, smear, smooth, warp
 
 
 def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
@@ -35,10 +33,7 @@ def glass_blur(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """The mean over a straight motion in a random direction."""
     length = (0.05, 0.09, 0.14, 0.2, 0.28)[severity - 1] * side(images)
-    angle = math.pi * uniform(images, (len(images),), generator)
-    direction = torch.stack([angle.cos(), angle.sin()], dim=-1).reshape(-1, 1, 1, 2)
-    times = torch.linspace(-0.5, 0.5, 2 * math.ceil(_STEPS_A_PIXEL * length / 2) + 1).tolist()
-    return torch.stack([warp(images, length * time * direction) for time in times]).mean(dim=0).clamp(0, 1)
+    return smear(images, math.pi * uniform(images, (len(images),), generator), length).clamp(0, 1)
 
 
 def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
@@ -48,6 +43,6 @@ def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tens
     down = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
     right = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
     from_middle = torch.stack([right.expand(height, width), down[:, None].expand(height, width)], dim=-1)
-    n_steps = max(2, math.ceil(_STEPS_A_PIXEL * most * side(images) / 2))
+    n_steps = max(2, math.ceil(STEPS_A_PIXEL * most * side(images) / 2))
     zooms = [1 + most * step / n_steps for step in range(n_steps + 1)]
     return torch.stack([warp(images, (1 / zoom - 1) * from_middle) for zoom in zooms]).mean(dim=0).clamp(0, 1)

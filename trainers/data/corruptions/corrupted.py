@@ -38,7 +38,7 @@ class CorruptedImages(LabelledImages):
         self, dataset: LabelledImages, indices: Tensor, corruption: Corruption, severity: int, seed: int
     ) -> None:
         if severity not in SEVERITIES:
-            raise ValueError(f"severity must be one of {SEVERITIES}, got {severity}")
+            raise ValueError(f"severity: expected one of {SEVERITIES}; got {severity}")
         self.dataset = dataset
         self.indices = indices
         self.corruption = corruption

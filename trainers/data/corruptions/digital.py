@@ -1,4 +1,4 @@
-"""What processing does to images."""
+"""Corruptions by image processing."""
 
 import torch
 import torch.nn.functional as F

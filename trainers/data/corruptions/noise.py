@@ -1,4 +1,4 @@
-"""Noise of the sensor and of the line."""
+"""Corruptions by noise of the sensor or the line."""
 
 import torch
 from torch import Tensor

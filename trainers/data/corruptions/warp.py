@@ -1,8 +1,12 @@
-"""Images read off at displaced places."""
+"""Warping, motion and smoothing of images, for the corruptions."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+STEPS_A_PIXEL = 2  # of a motion
 
 
 def side(images: Tensor) -> int:
@@ -22,6 +26,19 @@ def warp(images: Tensor, displacement: Tensor) -> Tensor:
     grid = F.affine_grid(identity, [n, 1, height, width], align_corners=False)
     scale = torch.tensor([2 / width, 2 / height], dtype=images.dtype, device=images.device)
     return F.grid_sample(images, grid + displacement * scale, padding_mode="reflection", align_corners=False)
+
+
+def smear(images: Tensor, angle: Tensor, length: float) -> Tensor:
+    """The mean over a straight motion.
+
+    Args:
+        images: (N, C, H, W).
+        angle: (N,), of the motion, from the right downwards.
+        length: in pixels.
+    """
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1).reshape(-1, 1, 1, 2)
+    times = torch.linspace(-0.5, 0.5, 2 * math.ceil(STEPS_A_PIXEL * length / 2) + 1).tolist()
+    return torch.stack([warp(images, length * time * direction) for time in times]).mean(dim=0)
 
 
 def smooth(field: Tensor, std: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.corruptions.draws import clouds, uniform
-from trainers.data.corruptions.warp import side, smooth, warp
+from trainers.data.corruptions.warp import side, smear, smooth
 
 
 def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
@@ -17,9 +17,7 @@ def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     draw = uniform(images, (n, 1, height, width), generator)
     flakes = smooth((draw < share / size**2).to(images), size) * (2 * math.pi * size**2)
     angle = math.pi * (0.25 + 0.5 * uniform(images, (n,), generator))  # steeper than a diagonal
-    fall = torch.stack([angle.cos(), angle.sin()], dim=-1).reshape(-1, 1, 1, 2) * 0.08 * side(images)
-    times = torch.linspace(-0.5, 0.5, 2 * math.ceil(0.08 * side(images)) + 1).tolist()
-    streaks = torch.stack([warp(flakes, time * fall) for time in times]).mean(dim=0)
+    streaks = smear(flakes, angle, 0.08 * side(images))
     whitened = images + pale * (_grey(images) * 0.5 + 0.5 - images)
     return torch.maximum(whitened, whitened + 1.5 * streaks * (1 - whitened)).clamp(0, 1)
 

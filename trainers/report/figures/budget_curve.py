@@ -1,4 +1,4 @@
-"""What becomes of attacked images as the attack's budget grows."""
+"""Success and detection of an attack against its budget."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

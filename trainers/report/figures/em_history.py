@@ -1,4 +1,4 @@
-"""How the fit of the mixture went."""
+"""Log-likelihood by EM iteration."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How often predictions are wrong, by p-value."""
+"""Error rate by p-value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many attacked images get through, by budget."""
+"""Evasion rate by perturbation budget."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

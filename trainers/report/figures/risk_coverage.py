@@ -1,4 +1,4 @@
-"""How wrong the accepted predictions are, as more of them are accepted."""
+"""Risk against coverage: the error rate among the accepted."""
 
 from typing import Any
 

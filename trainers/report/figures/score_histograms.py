@@ -1,4 +1,4 @@
-"""Where the scores of each kind of image lie: one histogram above the other."""
+"""Histograms of the scores of each kind of image."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

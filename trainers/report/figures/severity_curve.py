@@ -1,4 +1,4 @@
-"""What becomes of predictions as images are corrupted more and more."""
+"""Error rate and coverage by severity of a corruption."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

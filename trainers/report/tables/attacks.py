@@ -1,4 +1,4 @@
-"""What attacks do to the classifier, and what the detector makes of it at its own threshold."""
+"""Attacks at the detector's own threshold."""
 
 from collections.abc import Mapping
 from typing import Any

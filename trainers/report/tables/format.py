@@ -1,10 +1,13 @@
-"""One table for the terminal, for Markdown and for pages; the other files of this folder say what it holds."""
+"""One table for the terminal, Markdown, LaTeX and pages; the other files of this folder say what it holds."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Table
 from rich.text import Text
+
+from trainers.report.tables.text import MISSING
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class TextTable:
     rows: Sequence[Sequence[str]]
     caption: str
     left: int = 1
-    bold: Iterable[tuple[int, int]] = field(default_factory=frozenset)
-    sections: Iterable[int] = ()
+    bold: Collection[tuple[int, int]] = field(default_factory=frozenset)
+    sections: Collection[int] = ()
     wraps: bool = True
     padding: int = 1
 
@@ -48,6 +51,18 @@ class TextTable:
         for i, row in enumerate(self.rows):
             lines.append(_line(f"**{cell}**" if (i, j) in self.bold else cell for j, cell in enumerate(row)))
         return "\n".join([*lines, "", self.caption, ""])
+
+    def latex(self) -> str:
+        """For the package booktabs, with the caption as a comment above."""
+        head, *rows = (f"{' & '.join(map(_latex, row))} \\\\" for row in (self.columns, *self.rows))
+        begin = rf"\begin{{tabular}}{{{'l' * self.left}{'r' * (len(self.columns) - self.left)}}}"
+        end = (r"\bottomrule", r"\end{tabular}", "")
+        return "\n".join([f"% {self.caption}", begin, r"\toprule", head, r"\midrule", *rows, *end])
+
+
+def _latex(cell: str) -> str:
+    """A cell with what LaTeX would take for its own escaped."""
+    return re.sub(r"([&%$#_{}])", r"\\\1", cell.replace(MISSING, "--")).replace("±", r"$\pm$")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -1,9 +1,8 @@
-"""One table out of the jobs of a sweep."""
+"""Summary of the jobs of a sweep."""
 
 import csv
 import io
 import json
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,9 +38,9 @@ class Spread(NamedTuple):
     mean: float | None
     std: float | None
 
-    def text(self, between: str = " ± ") -> str:
+    def text(self) -> str:
         """In per cent."""
-        return percent(self.mean) + ("" if self.std is None else between + percent(self.std))
+        return percent(self.mean) + ("" if self.std is None else f" ± {percent(self.std)}")
 
 
 class Setting(NamedTuple):
@@ -142,28 +141,19 @@ class Summary:
         left = width - len(self._numbers)
         return TextTable(self.header, cells, self.caption, left=left, bold=bold, sections=(n - 1,))
 
-    def latex(self) -> str:
-        """One row a setting, mean and standard deviation over its seeds in per cent, for the package booktabs."""
-        head = ["setting", "seeds", *self._numbers]
+    def settings_table(self) -> TextTable:
+        """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
+        settings = self.settings
         rows = [
-            [setting.name, str(len(setting.seeds)), *(setting.numbers[key].text(" ± ") for key in self._numbers)]
-            for setting in self.settings
+            [setting.name, str(len(setting.seeds)), *(setting.numbers[key].text() for key in self._numbers)]
+            for setting in settings
         ]
-        lines = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in [head, *rows]]
-        columns = "l" + "r" * (len(head) - 1)
-        return "\n".join(
-            [
-                f"% {self.caption}",
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-                "",
-            ]
-        )
+        bold = set()
+        for j, key in enumerate(self._numbers, 2):
+            means = [setting.numbers[key].mean for setting in settings]
+            best = max((mean for mean in means if mean is not None), default=None)
+            bold |= {(i, j) for i, mean in enumerate(means) if mean is not None and mean == best and len(means) > 1}
+        return TextTable(["setting", "seeds", *self._numbers], rows, self.caption, bold=bold)
 
     @property
     def caption(self) -> str:
@@ -199,50 +189,38 @@ def summarize(folder: Path | str) -> Summary:
         )
     started = {path.parent.parent for path in folder.rglob(str(OVERRIDES))}
     unfinished = sorted(str(path.relative_to(folder)) for path in started - set(found))
-    read = {path: _read(path) for path in found}
-    jobs = sorted((_job(path, folder, metrics) for path, metrics in read.items()), key=lambda job: _natural(job.name))
-    summary = Summary(jobs, unfinished, _facts(list(read.values())))
-    texts = {"summary.csv": summary.csv(), "summary.md": summary.table().markdown(), "summary.tex": summary.latex()}
+    jobs, metrics = zip(*(_job(path, folder) for path in found), strict=True)
+    summary = Summary(sorted(jobs, key=lambda job: _natural(job.name)), unfinished, _facts(metrics))
+    texts = {"summary.csv": summary.csv(), "summary.md": summary.table().markdown()}
+    texts["summary.tex"] = summary.settings_table().latex()
     for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return summary
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What a job says, checked."""
+def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
+    """What a job says, checked: in short, and whole."""
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        _ = _share(metrics["classifier"]["test_accuracy"]), metrics["seed"]
-        _ = [_share(source["auroc"]) for source in metrics["sources"].values()]
-        for source in metrics["sources"].values():
-            _share(source.get("baselines", {}).get(BASELINE, {}).get("auroc"))
+        numbers = {"test accuracy": _share(metrics["classifier"]["test_accuracy"])}
+        baselines = {}
+        for name, source in metrics["sources"].items():
+            numbers[source_label(name)] = _share(source["auroc"])
+            if BASELINE in source.get("baselines", {}):
+                baselines[source_label(name)] = _share(source["baselines"][BASELINE]["auroc"])
         for group in GROUPS if "benchmark" in metrics else ():
-            _ = [_share(metrics["benchmark"][group][name]) for name in ("auroc", BASELINE)]
+            average = metrics["benchmark"][group]
+            numbers[f"{group}-OOD"], baselines[f"{group}-OOD"] = _share(average["auroc"]), _share(average[BASELINE])
+        seed = str(metrics["seed"])
         _facts([metrics])
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path / METRICS} is not what a run writes ({type(error).__name__}: {error}). Repeat that job "
             "or move its folder away."
         ) from error
-    return metrics
-
-
-def _job(path: Path, folder: Path, metrics: Mapping[str, Any]) -> Job:
-    sources = metrics["sources"]
-    numbers = {"test accuracy": metrics["classifier"]["test_accuracy"]}
-    numbers |= {source_label(name): source["auroc"] for name, source in sources.items()}
-    baselines = {
-        source_label(name): source["baselines"][BASELINE]["auroc"]
-        for name, source in sources.items()
-        if BASELINE in source.get("baselines", {})
-    }
-    for group in GROUPS if "benchmark" in metrics else ():
-        average = metrics["benchmark"][group]
-        numbers[f"{group}-OOD"], baselines[f"{group}-OOD"] = average["auroc"], average[BASELINE]
-    overrides = _overrides(path / OVERRIDES)
-    overrides.pop("seed", None)
-    return Job(str(path.relative_to(folder)), overrides, str(metrics["seed"]), numbers, baselines)
+    overrides = {key: value for key, value in _overrides(path / OVERRIDES).items() if key != "seed"}
+    return Job(str(path.relative_to(folder)), overrides, seed, numbers, baselines), metrics
 
 
 def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -267,7 +245,7 @@ def _span(values: Sequence[int | None]) -> str:
 def _share(value: Any) -> float | None:
     if value is None or 0 <= value <= 1:
         return value
-    raise ValueError(f"expected a number from 0 to 1, got {value}")
+    raise ValueError(f"expected a number from 0 to 1; got {value}")
 
 
 def _overrides(path: Path) -> dict[str, str]:
@@ -290,11 +268,6 @@ def _spread(values: Sequence[float | None]) -> Spread:
     if len(known) < len(values):
         return Spread(None, None)
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
-
-
-def _escaped(text: str) -> str:
-    """Text with what LaTeX would take for its own."""
-    return re.sub(r"([&%$#_{}])", r"\\\1", text.replace(MISSING, "--")).replace("±", r"$\pm$")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

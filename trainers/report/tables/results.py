@@ -1,4 +1,4 @@
-"""How well each source of failure is told: the results of a run."""
+"""The results of a run: a row a source of failure."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.scores import make_score
 from tests.trainers.attacks.networks import trained_network
-from trainers.attacks.adaptive.objective import ThreatModel
+from trainers.attacks.adaptive.threat_model import ThreatModel
 from trainers.attacks.frozen import frozen
 
 N_IMAGES = 24

@@ -140,7 +140,7 @@ def test_a_dataset_is_corrupted_image_by_image():
 @pytest.mark.parametrize("severity", [0, 6, 2.5])
 def test_an_impossible_severity_is_refused(severity):
     dataset = ImageArray(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1))
-    with pytest.raises(ValueError, match="severity must be one of"):
+    with pytest.raises(ValueError, match="severity: expected one of"):
         CorruptedImages(dataset, torch.arange(1), CORRUPTIONS["fog"], severity, seed=0)
 
 
@@ -186,3 +186,21 @@ def test_smoothing_is_wide_as_told_and_clouds_fill_their_range():
     assert found.shape == (2, 1, 16, 24)
     assert found.amin((1, 2, 3)).tolist() == [0, 0]
     assert found.amax((1, 2, 3)).tolist() == pytest.approx([1, 1])
+
+
+def test_a_corruption_of_ones_own_is_a_function_and_a_yaml(tmp_path, monkeypatch):
+    (tmp_path / "corruption").mkdir()
+    (tmp_path / "corruption" / "negative.yaml").write_text(
+        "negative: {_target_: own_negative.negative, _partial_: true}\n"
+    )
+    (tmp_path / "own_negative.py").write_text(
+        "def negative(images, severity, generator):\n    return images + severity / 5 * (1 - 2 * images)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["corruption=[negative,fog]", f"hydra.searchpath=[file://{tmp_path}]"]).corruption
+    made = {name: instantiate(each) for name, each in cfg.items()}
+    assert list(made) == ["negative", "fog"]
+    images = ImageArray(torch.zeros(3, 1, 4, 4).byte(), torch.arange(3))
+    corrupted = CorruptedImages(images, torch.tensor([2, 0]), made["negative"], 5, seed=0)
+    assert [(float(image.mean()), label) for image, label in corrupted] == [(1.0, 2), (1.0, 0)]

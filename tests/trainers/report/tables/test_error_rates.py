@@ -1,6 +1,7 @@
 import torch
 from rich.console import Console
 
+from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import error_metrics, holm_correct
 from trainers.report.tables.error_rates import COLUMNS, error_table
 
@@ -11,8 +12,9 @@ def metrics(n=1000):
     wrong = torch.rand(n, generator=generator) < 0.4 * (1 - p)
     scores = torch.randn(n, generator=generator) - wrong.float()
     prediction = torch.randint(3, (n,), generator=generator)
-    baselines = {"max_softmax": torch.randn(n, generator=generator)}
-    return {"sources": holm_correct({"errors": error_metrics(scores, wrong, baselines, p, prediction)})}
+    softmax = torch.randn(n, generator=generator)
+    clean = made_up(scores, prediction=prediction, label=prediction + wrong, p_value=p, max_softmax=softmax)
+    return {"sources": holm_correct({"errors": error_metrics(clean)})}
 
 
 def test_markdown_has_a_row_a_bin_and_says_what_the_tests_say():
@@ -45,8 +47,8 @@ def test_the_terminal_shows_the_same_rows():
 
 
 def test_what_could_not_be_tested_has_a_dash_and_the_reason():
-    right = torch.zeros(5).bool()
-    errors = error_metrics(torch.arange(5.0), right, {}, torch.ones(5), torch.arange(5))
+    classes = torch.arange(5)
+    errors = error_metrics(made_up(torch.arange(5.0), prediction=classes, label=classes))
     caption = error_table({"sources": holm_correct({"errors": errors})}).caption
     assert "within predicted classes: – (no predicted class has both" in caption
     assert "p (Holm) = –" in caption

@@ -1,0 +1,79 @@
+"""Metrics of scores beside losses, kept batch by batch; each is a function of `gmm_torch.testing`."""
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from gmm_torch.testing.risk_coverage import augrc, aurc
+from gmm_torch.testing.threshold import fpr_at_tpr
+
+
+class ScoreMetric(Metric):
+    """A number in [0, 1], lower = better, of all updates of all processes together, in any order."""
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    scores: list[Tensor]
+    loss: list[Tensor]
+
+    def __init__(self, **kwargs: bool) -> None:
+        super().__init__(**kwargs)
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("loss", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, loss: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            scores: (N,), higher = accepted earlier.
+            loss: (N,), usually 1 or True where the prediction is wrong, or the input should be refused.
+        """
+        self.scores.append(scores.detach())
+        self.loss.append(loss.detach().double())
+
+    def compute(self) -> Tensor:
+        """The number, a float64 scalar."""
+        return self.of(dim_zero_cat(self.scores), dim_zero_cat(self.loss))
+
+    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
+        """The number for the whole of scores and losses, (N,) each."""
+        raise NotImplementedError
+
+
+class AURC(ScoreMetric):
+    """Area under the risk-coverage curve (`gmm_torch.testing.risk_coverage.aurc`)."""
+
+    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
+        """See `ScoreMetric`."""
+        return aurc(scores, loss)
+
+
+class AUGRC(ScoreMetric):
+    """Area under the generalized-risk-coverage curve (`gmm_torch.testing.risk_coverage.augrc`)."""
+
+    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
+        """See `ScoreMetric`."""
+        return augrc(scores, loss)
+
+
+class FPRAtTPR(ScoreMetric):
+    """Share of failures (loss 1) accepted where `tpr` of the good inputs are (`gmm_torch.testing.threshold`).
+
+    Args:
+        tpr: share of the good inputs to accept, in (0, 1].
+        kwargs: of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, tpr: float = 0.95, **kwargs: bool) -> None:
+        super().__init__(**kwargs)
+        if not 0 < tpr <= 1:
+            raise ValueError(f"tpr: expected a share of good inputs to accept, in (0, 1]; got {tpr}")
+        self.tpr = tpr
+
+    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
+        """See `ScoreMetric`."""
+        return fpr_at_tpr(scores[loss == 0], scores[loss != 0], self.tpr)
