@@ -1,8 +1,11 @@
 """What is wrong is said before the first step."""
 
+from types import SimpleNamespace
+
 import lightning
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
@@ -95,6 +98,12 @@ def test_calibration_inputs_that_are_evaluated_are_refused(trainer):
     stream = DataLoader(Stream(), None)
     with pytest.raises(ValueError, match="to hold out one input in 2; got DataLoader: give a calibration loader"):
         trainer(FailureDetection(2, detector=SMALL)).fit(NeverTrained(), loader(300, 1), stream)
+
+
+def test_strategies_that_divide_the_weights_are_refused():
+    trainer = SimpleNamespace(strategy=object.__new__(FSDPStrategy))
+    with pytest.raises(ValueError, match="whole classifier in each process, such as ddp; got FSDPStrategy"):
+        FailureDetection().setup(trainer, UserModule(), "fit")
 
 
 @pytest.mark.parametrize(

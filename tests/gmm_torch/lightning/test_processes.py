@@ -2,12 +2,39 @@
 
 import warnings
 
+import lightning
 import pytest
 import torch
+from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.lightning import FailureDetection
 from tests.gmm_torch.lightning.conftest import SMALL, UserModule, images, loader, noise
+
+
+class Counting(nn.Module):
+    """Passes inputs on, and has statistics of training as batch normalisation does, which differ by process."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += x.sum()
+        return x
+
+
+class Alike(lightning.Callback):
+    """Fails, in each process, where the processes have other classifiers or detectors."""
+
+    def __init__(self, detection):
+        self.detection = detection
+
+    def on_train_end(self, trainer, pl_module):
+        score = self.detection.detector(images(60, 5).tensors[0]).score
+        for value in (pl_module.net[0].seen, score):
+            assert all(torch.equal(each, value) for each in pl_module.all_gather(value).view(-1, *value.shape))
 
 
 class Still(UserModule):
@@ -15,6 +42,7 @@ class Still(UserModule):
 
     def __init__(self):
         super().__init__(lr=0.0)
+        self.net = nn.Sequential(Counting(), *self.net)
         with torch.no_grad():
             self.net[-1].bias -= self.net(images(200, 9).tensors[0]).mean(0)
 
@@ -23,7 +51,7 @@ def fit(trainer, folder, **options):
     """Odd numbers of inputs, of which a sampler for two processes would repeat some."""
     callback = FailureDetection(2, ood={"noise": noise()}, classifier="net", every_n_epochs=1, detector=SMALL)
     module = Still()
-    found = trainer(callback, **options)
+    found = trainer(callback, Alike(callback), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found.fit(module, loader(301, 1, shuffle=True), loader(151, 2))
