@@ -135,7 +135,7 @@ class Run:
     def check(self) -> None:
         """Raise now what would go wrong after the long work."""
         check_probability("alpha", self.cfg.alpha)
-        instantiate(self.cfg.score)
+        instantiate(self.cfg.score, _convert_="all")
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:

@@ -49,7 +49,7 @@ def fit_detector(run: Run) -> FailureDetector:
     detector = FailureDetector(
         run.classifier,
         layers=cfg.layers,
-        score=instantiate(cfg.score),
+        score=instantiate(cfg.score, _convert_="all"),
         views=cfg.views,
         calibration=_calibration(cfg.calibration, data.num_classes),
         alpha=cfg.alpha,
