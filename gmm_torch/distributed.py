@@ -22,6 +22,11 @@ def all_reduce_sum(tensors: list[Tensor]) -> list[Tensor]:
     return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def sum_of_all(n: int, device: torch.device) -> int:
+    """The sum of a number over the processes, which wait for each other; on the device that they talk through."""
+    return int(all_reduce_sum([torch.tensor(n, device=device)])[0]) if is_distributed() else n
+
+
 def gather(x: Tensor) -> Tensor:
     """x of every process, stacked along a new first dimension."""
     if not is_distributed():

@@ -77,22 +77,10 @@ class GaussianMixture(MixtureDensity):
         self,
         x: Points,
         *,
-        max_iter: int = 100,
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
-        reg_mode: Literal["relative", "absolute"] = "relative",
-        prior_count: float = 0.0,
-        weight_concentration: float = 1.0,
-        shrinkage: Literal["oas"] | None = None,
-        n_init: int = 1,
-        init_params: str = "kmeans",
-        weights_init: Tensor | None = None,
-        means_init: Tensor | None = None,
-        precisions_init: Tensor | None = None,
         sample_weight: Tensor | np.ndarray | None = None,
         missing: bool = False,
-        seed: int = 0,
         on_iteration: Callable[[int, Tensor], None] | None = None,
+        **options: Any,
     ) -> Self:
         """Fit by EM; a fit on finite data that the mixture's type can describe neither raises nor leaves NaN behind.
 
@@ -105,8 +93,6 @@ class GaussianMixture(MixtureDensity):
 
         Args:
             x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
-            max_iter, tol, reg_covar, reg_mode, prior_count, weight_concentration, shrinkage, n_init, init_params,
-                weights_init, means_init, precisions_init, seed: see `EMOptions`.
             sample_weight: (N,), >= 0. A weight of two, others having one, is the point twice, of zero the point left
                 out. A constant that all are multiplied by does not change the fit, priors included.
             missing: NaN stands for a feature that was not observed, and is integrated out (values missing at random);
@@ -114,6 +100,9 @@ class GaussianMixture(MixtureDensity):
                 fraction of the observed variance.
             on_iteration: called with the number of the iteration and its objective per point (R,), a tensor on the
                 device, in standardised coordinates; for progress bars.
+            **options: of `EMOptions`: max_iter=100, tol=1e-3, reg_covar=1e-6, reg_mode, prior_count,
+                weight_concentration, shrinkage, n_init=1, init_params="kmeans", weights_init, means_init,
+                precisions_init, seed=0.
 
         Returns:
             self.
@@ -121,24 +110,9 @@ class GaussianMixture(MixtureDensity):
         Raises:
             ValueError: NaN, infinity or numbers out of range, wrong shape, fewer points than components, an option out
                 of range; with `missing`, a feature or a point without any value.
-            TypeError: x is not floating point, or with `missing` a stream of batches.
+            TypeError: x is not floating point, or with `missing` a stream of batches; an option that there is not.
         """
-        options = EMOptions(
-            max_iter=max_iter,
-            tol=tol,
-            reg_covar=reg_covar,
-            reg_mode=reg_mode,
-            prior_count=prior_count,
-            weight_concentration=weight_concentration,
-            shrinkage=shrinkage,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            means_init=means_init,
-            precisions_init=precisions_init,
-            seed=seed,
-        )
-        em = self.start_em(options)
+        em = self.start_em(EMOptions(**options))
         if missing:
             if not isinstance(x, Tensor | np.ndarray):
                 raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}")

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceType
-from gmm_torch.distributed import all_reduce_sum, is_distributed
+from gmm_torch.distributed import is_distributed, sum_of_all
 from gmm_torch.em.batches import check_points
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
 
 # Of the recent points, in each process.
@@ -68,9 +69,8 @@ class OnlineMixture:
         reg_covar: float = 1e-2,
         seed: int = 0,
     ) -> None:
-        for name, value in (("every", every), ("window", 1 if window is None else window)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1; got {value}")
+        check_count("every", every)
+        check_count("window", 1 if window is None else window)
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.window = window
@@ -135,7 +135,8 @@ class OnlineMixture:
         x = self._recent[: min(self._n_seen, len(self._recent))] if self._recent is not None else None
         if x is not None:
             x = x[torch.isfinite(x).all(1)]
-        if self._n_of_all(0 if x is None else len(x)) < POINTS_PER_PARAMETER * self.n_components:
+        device = torch.device("cpu") if x is None else x.device
+        if sum_of_all(0 if x is None else len(x), device) < POINTS_PER_PARAMETER * self.n_components:
             return self
         assert x is not None
         self._follower = self._fit(x, **self.options)
@@ -218,9 +219,8 @@ class OnlineMixture:
 
     def _empty(self, like: Tensor) -> GaussianMixture:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return GaussianMixture(
-            self.n_components, like.shape[1], self.covariance_type, device=like.device, dtype=dtype
-        )  # fmt: skip
+        kind: dict[str, Any] = {"device": like.device, "dtype": dtype}
+        return GaussianMixture(self.n_components, like.shape[1], self.covariance_type, **kind)
 
     def _room(self, x: Tensor) -> Tensor:
         if self._recent is None:
@@ -240,9 +240,3 @@ class OnlineMixture:
         recent[start : start + head] = x[:head]
         recent[: len(x) - head] = x[head:]
         self._n_seen += len(x)
-
-    def _n_of_all(self, n: int) -> int:
-        if not is_distributed():
-            return n
-        device = torch.device("cpu") if self._recent is None else self._recent.device
-        return int(all_reduce_sum([torch.tensor(n, device=device)])[0])

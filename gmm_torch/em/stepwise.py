@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gmm_torch.devices import full_precision
-from gmm_torch.distributed import all_reduce_sum, is_distributed
+from gmm_torch.distributed import all_reduce_sum, sum_of_all
 from gmm_torch.em.batches import as_tensor, check_points, check_weight
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep, ill_conditioned_components
@@ -106,7 +106,7 @@ class OnlineEM:
                 self._step(x, weight)
                 return self
             self._first.append((x.clone(), weight))
-            self._n_waiting += self._number_of_all(len(x))
+            self._n_waiting += sum_of_all(len(x), self.em.device)
             if self._n_waiting >= self.n_first:
                 self._start()
         return self
@@ -134,12 +134,6 @@ class OnlineEM:
         return self.em.standardisation.undo(self.em.family, one), self.em.standardisation.location
 
     # ---- the first points
-
-    def _number_of_all(self, n: int) -> int:
-        """The sum of a number over the processes."""
-        if not is_distributed():
-            return n
-        return int(all_reduce_sum([torch.tensor(n, device=self.em.device)])[0])
 
     def _start(self) -> None:
         x = torch.cat([batch for batch, _ in self._first])

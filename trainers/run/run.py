@@ -144,7 +144,7 @@ class Run:
         """Raise now what would go wrong after the long work."""
         alpha = self.cfg.detector.alpha
         check_probability("detector.alpha", alpha)
-        instantiate(self.cfg.detector.score)
+        instantiate(self.cfg.detector.score, _convert_="all")
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:
