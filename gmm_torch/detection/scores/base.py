@@ -126,7 +126,9 @@ class Score(nn.Module):
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        arguments = inspect.signature(type(self)).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without a constructor
+        return {each.name: getattr(self, each.name) for each in arguments if each.kind not in variable}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill.

@@ -139,5 +139,5 @@ def test_bad_arguments_are_refused_in_words():
     calibration.fit(scores, 0.1, predictions=classes)
     with pytest.raises(ValueError, match="expected classes 0 to 1; got -1 to 0"):
         calibration.p_value(scores[:2], torch.tensor([-1, 0]))
-    with pytest.raises(ValueError, match="min_size >= 1"):
+    with pytest.raises(ValueError, match="n_classes and min_size: expected at least 1; got 2 and 0"):
         MondrianCalibration(2, min_size=0)

@@ -163,7 +163,7 @@ def test_labels_that_are_missing_or_no_classes_are_refused():
     outputs = uncertain(300, 1)
     for score in (RightWrongRatio(), LabelledCombined(n_components=1)):
         score.build({"z": 4}, 3, 4).fit(outputs, lambda mixture, z: mixture.fit(z, seed=0))
-        with pytest.raises(ValueError, match=r"calibrate with batches \(x, label, ...\)"):
+        with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
             score.set_reference(score.statistics(outputs._replace(labels=None)))
         with pytest.raises(ValueError, match="labels: expected 0 to 3; got -1 to 3"):
             score.statistics(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
@@ -197,7 +197,7 @@ def test_the_default_learns_from_labels_at_calibration_alone(net):
     assert not torch.equal(learned(x).score, other)
     learned.calibrate(labelled(net, 600, 2))  # nothing is left of what was learned in between
     assert torch.equal(learned(x).score, without(x).score)
-    with pytest.raises(ValueError, match=r"calibrate with batches \(x, label, ...\)"):
+    with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
         learned.calibrate([x for x, _ in batches(300, 2)])
 
 

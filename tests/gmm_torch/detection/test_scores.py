@@ -141,7 +141,7 @@ def test_margin_and_entropy_are_those_of_the_posterior():
     margin = fitted("component_margin", n_components=4)(outputs)
     inside = p.min(1) > 1e-30
     np.testing.assert_allclose(margin.numpy()[inside], (top[:, 0] - top[:, 1])[inside], rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="at least 2; got 1"):
+    with pytest.raises(ValueError, match="n_components: expected at least 2 for a margin; got 1"):
         make_score("component_margin", n_components=1)
 
 
