@@ -307,7 +307,7 @@ def copied(name: str) -> dict[str, Any]:
         shutil.copyfile(trained() / file, place / f"{name}-{file}")
     options = (f"classifier.checkpoint={place / f'{name}-classifier.safetensors'}",)
     found = run(
-        folder("evaluated"), *SMALL, *options, f"detector={place / f'{name}-detector.safetensors'}", "task=evaluate"
+        folder("evaluated"), *SMALL, *options, f"checkpoint={place / f'{name}-detector.safetensors'}", "task=evaluate"
     )
     return {"scores": of_the_table(found)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig
 
 from gmm_torch.files import atomic_path
 from trainers.cache.keys import key
@@ -70,3 +71,16 @@ class Cache:
             yield
         finally:
             lock.release()
+
+
+def shared_cache(cfg: DictConfig) -> Cache | None:
+    """The cache of `paths.cache`; None without one, and for a job of several processes.
+
+    The processes of one distributed job would wait for each other's locks.
+    """
+    if cfg.paths.cache is None:
+        return None
+    if cfg.trainer.get("devices", 1) != 1 or cfg.trainer.get("num_nodes", 1) != 1:
+        log.warning("paths.cache: not used by a job of several processes")
+        return None
+    return Cache(Path(cfg.paths.cache).expanduser())
