@@ -20,9 +20,10 @@ def explain(
     """Explanations of the chosen rows."""
     if not rows:
         return {}
-    batch = torch.stack(list(items(images, rows).values())).to(detector.device)
+    chosen = items(images, rows)
+    batch = torch.stack(list(chosen.values())).to(detector.device)
     explanation = detector.explain(batch, run.data.class_names, n_features=3)
-    return {row: explanation[i] for i, row in enumerate(items(images, rows))}
+    return {row: explanation[i] for i, row in enumerate(chosen)}
 
 
 def neighbours(run: Run, detector: FailureDetector, explanations: Iterable[InputExplanation]) -> dict[int, Any]:

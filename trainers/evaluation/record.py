@@ -96,8 +96,10 @@ class Records:
         return torch.from_numpy(self.source == TEST)
 
     def good(self, source: str) -> Tensor:
-        """(N,) bool, the inputs that the failures of a source are compared with: clean ones, for an out-of-distribution
-        set all, else those with a right prediction."""
+        """(N,) bool, the clean inputs that the failures of a source are compared with.
+
+        For an out-of-distribution set these are all clean inputs, else those with a right prediction.
+        """
         return self.clean() if source.startswith("ood/") else self.clean() & ~self.wrong
 
     def failures(self, source: str) -> Tensor:

@@ -70,7 +70,7 @@ def adaptive(
     need(cfg.checkpoint, "checkpoint", "task=adaptive needs a fitted detector")
     need(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
     if not budgets:
-        raise ValueError("task.budgets must be at least one, such as [8/255]")
+        raise ValueError("task.budgets: expected at least one, such as [8/255]; got none")
     epsilons = tuple(sorted({parse_budget("task.budgets", budget, 1) for budget in budgets}))
     run = Run(cfg, folder)
     data, device = run.data, run.device
