@@ -17,10 +17,10 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from gmm_torch.files import atomic_path
+from trainers.cache.run_folder import WEIGHTS
 from trainers.classifiers.build import build_classifier
 from trainers.data.folder import image_folder
 from trainers.data.images import UNKNOWN_LABEL, ImageArray, LabelledImages, MappedImages
-from trainers.run.folder import WEIGHTS
 from trainers.run.run import Run
 from trainers.run.training import train_classifier
 

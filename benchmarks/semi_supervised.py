@@ -28,9 +28,9 @@ from configuration import composed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from trainers.cache.run_folder import WEIGHTS
 from trainers.evaluation.metrics_file import PACKAGES, device_name
 from trainers.main import quieten, run_task
-from trainers.run.folder import WEIGHTS
 from trainers.run.run import Run
 from trainers.run.training import train_classifier
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.files.onnx import save_onnx
+from gmm_torch.detection.onnx import save_onnx
 from gmm_torch.detection.scores import make_score
 
 

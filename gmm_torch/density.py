@@ -12,11 +12,11 @@ from gmm_torch.covariance import CovarianceType, get_family
 from gmm_torch.devices import budget, full_precision, summing_device, widest
 from gmm_torch.em import missing as missing_features
 from gmm_torch.em.batches import as_tensor, check_points, check_weight
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.checks import check_count, check_tensor
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.parameters import Parameters
 
 # Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for.
 CHUNK_BYTES = {"host": 2**25, "accelerator": 2**28}

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from gmm_torch.em.batches import Batches, check_weight
 from gmm_torch.em.options import EMOptions
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
 from gmm_torch.mixture import GaussianMixture as TorchMixture
+from gmm_torch.parameters import Parameters
 
 # The types whose covariances are matrices; those of the others are variances.
 MATRIX_TYPES = ("full", "tied")

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
+from trainers.cache.run_folder import claimed
 from trainers.callbacks.drift import DriftError
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.run.folder import claimed
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent

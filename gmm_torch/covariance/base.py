@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gmm_torch.em.parameters import Parameters
+from gmm_torch.parameters import Parameters
 from gmm_torch.registry import register
 
 Factors = dict[str, Tensor]

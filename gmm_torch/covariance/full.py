@@ -9,9 +9,9 @@ from torch import Tensor
 from gmm_torch.covariance.base import Factors, workspace_view
 from gmm_torch.covariance.triangular import Triangular
 from gmm_torch.devices import is_host
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import covariance_factor
+from gmm_torch.parameters import Parameters
 
 # Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
 # the other triangle, yet enough for it to run at the machine's rate.

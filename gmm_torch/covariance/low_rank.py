@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import times_transpose
 from gmm_torch.functional.positive_definite import require_positive
+from gmm_torch.parameters import Parameters
 
 DEFAULT_RANK = 10
 # Size of the loadings, relative to the noise, from which a component without any learns its own.

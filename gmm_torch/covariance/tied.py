@@ -5,8 +5,8 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import Factors, workspace_view
 from gmm_torch.covariance.triangular import Triangular
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.linear_algebra import covariance_factor
+from gmm_torch.parameters import Parameters
 
 
 class Tied(Triangular):

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance.base import CovarianceFamily, Factors
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.linear_algebra import covariance_factor, log_det_of_factor, precision_factor, times_transpose
 from gmm_torch.functional.positive_definite import checked_factor_of_precision, checked_precision_factor
 from gmm_torch.functional.shrinkage import oracle_approximating_shrinkage
+from gmm_torch.parameters import Parameters
 
 
 class Triangular(CovarianceFamily):

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.distributed import gather_objects, is_distributed
-from gmm_torch.em.parameters import Parameters
+from gmm_torch.parameters import Parameters
 from gmm_torch.sampling import row_keys
 
 # Share of a sample that must lie in cells of their own for the cells to have been fit to draw it by.

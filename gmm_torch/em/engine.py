@@ -27,12 +27,12 @@ from gmm_torch.devices import budget, full_precision, is_host
 from gmm_torch.em.data_summary import DataSummary, Standardisation, check_range, sample_capacity
 from gmm_torch.em.estep import Assignment, EStep, ill_conditioned_components
 from gmm_torch.em.options import EMOptions
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.prior import Prior
 from gmm_torch.em.reseed import reseed
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.init import get_initialisation
+from gmm_torch.parameters import Parameters
 
 logger = logging.getLogger(__name__)
 

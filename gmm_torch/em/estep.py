@@ -8,9 +8,9 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceFamily, Factors
 from gmm_torch.devices import rows_at_once
 from gmm_torch.em.data_summary import Standardisation
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.init.base import assign
+from gmm_torch.parameters import Parameters
 
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256

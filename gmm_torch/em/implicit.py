@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.em.data_summary import DataSummary
 from gmm_torch.em.engine import EM
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.errors import SolverError
+from gmm_torch.parameters import Parameters
 
 Map = Callable[[Tensor], Tensor]  # parameters -> parameters, both flat
 

@@ -18,10 +18,10 @@ from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, gather, gather_objects
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.conditional_normal import ConditionalNormal
 from gmm_torch.functional.linear_algebra import robust_cholesky
+from gmm_torch.parameters import Parameters
 
 # Points of one pattern that are looked at together, in numbers over all components.
 CHUNK_NUMBERS = 2**22

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.parameters import Parameters
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.densities import log_normal
+from gmm_torch.parameters import Parameters
 
 # A component with less than this share of a point, in summed responsibilities, is without points.
 EMPTY_COUNT = 1e-6

@@ -11,9 +11,9 @@ from gmm_torch.distributed import all_reduce_sum, sum_of_all
 from gmm_torch.em.batches import as_tensor, check_points, check_weight
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep, ill_conditioned_components
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
+from gmm_torch.parameters import Parameters
 
 
 class OnlineEM:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import FAMILIES, CovarianceFamily, Factors, get_family
-from gmm_torch.em.parameters import Parameters
+from gmm_torch.parameters import Parameters
 
 K, D, N, R = 3, 4, 40, 2
 

@@ -97,7 +97,7 @@ def by_onnx() -> Answer:
     """onnxruntime."""
     import onnxruntime
 
-    from gmm_torch.detection.files.onnx import save_onnx
+    from gmm_torch.detection.onnx import save_onnx
 
     path = folder("onnx") / "detector.onnx"
     save_onnx(copy.deepcopy(_of_score("log_likelihood")), split("test")[:4], path)

@@ -10,8 +10,8 @@ from gmm_torch.em.data_summary import Standardisation
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep
 from gmm_torch.em.options import EMOptions
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.init import INITIALISATIONS
+from gmm_torch.parameters import Parameters
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 DEVICES = ("cuda", "xpu", "mps", "hpu", "meta")

@@ -10,8 +10,8 @@ from torch import Tensor
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import CovarianceType
 from gmm_torch.em.options import EMOptions
-from gmm_torch.em.parameters import Parameters
 from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.parameters import Parameters
 
 AVERAGED = ("full", "tied", "diag", "spherical")  # whose statistics can be averaged over a stream
 TYPES = (*AVERAGED, {"name": "low_rank", "rank": 2})

@@ -13,8 +13,8 @@ from typing import Any
 from gmm_torch.files import atomic_path
 from trainers.cache.cache import Cache
 from trainers.cache.keys import key, without
+from trainers.cache.run_folder import LOCK, begin_like
 from trainers.cache.sources import code_version
-from trainers.run.folder import LOCK, begin_like
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from trainers.evaluation.record import Records
-from trainers.evaluation.verdict_file import VerdictFile
+from trainers.records.record import Records
+from trainers.records.verdict_file import VerdictFile
 
 
 class VerdictWriter(Callback):

@@ -10,7 +10,7 @@ from trainers.attacks import AttackResult
 from trainers.evaluation.attacks import attack_facts, verdict_facts
 from trainers.evaluation.detection_metrics import auroc_metrics
 from trainers.evaluation.predict import predict
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 from trainers.run.run import Run
 
 

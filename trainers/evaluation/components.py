@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.explanation.component_report import ComponentReport, component_report
 from gmm_torch.detection.explanation.examples import ComponentExamples
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 
 
 @dataclass(frozen=True)

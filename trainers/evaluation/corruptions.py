@@ -10,7 +10,7 @@ from gmm_torch.detection import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
 from trainers.evaluation.detection_metrics import auroc_metrics
 from trainers.evaluation.predict import predict
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 from trainers.run.run import Run
 
 

@@ -23,7 +23,7 @@ from gmm_torch.testing.homogeneity import homogeneity
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 
 BASELINE = "max_softmax"
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")

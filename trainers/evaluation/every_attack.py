@@ -9,7 +9,7 @@ from torch import Tensor
 from trainers.attacks import AttackResult
 from trainers.evaluation.attacks import verdict_facts
 from trainers.evaluation.detection_metrics import detection_metrics
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 
 
 def every_attack_metrics(

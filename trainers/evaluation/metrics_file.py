@@ -23,7 +23,7 @@ from trainers.evaluation.detection_metrics import (
     source_metrics,
 )
 from trainers.evaluation.held_out import held_out_log_likelihood
-from trainers.evaluation.record import TEST, Records
+from trainers.records.record import TEST, Records
 from trainers.run.run import Run
 
 TIME = "seconds_per_image"

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
-from trainers.evaluation.record import Records, records_of
 from trainers.modules.evaluation_module import EvaluationModule
+from trainers.records.record import Records, records_of
 from trainers.run.run import Run
 
 

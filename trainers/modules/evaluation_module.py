@@ -8,7 +8,7 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector, FeatureExtractor, Outputs
 from gmm_torch.em.batches import first_of
 from trainers.data.file_batches import FileBatch
-from trainers.evaluation.record import Records, records_of
+from trainers.records.record import Records, records_of
 
 
 class OutputsModule(lightning.LightningModule):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gmm_torch.detection.explanation.component_report import ComponentSummary
 from gmm_torch.testing.homogeneity import homogeneity
 from trainers.evaluation.components import Components
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, gallery_rows, tile
 from trainers.report.tables.text import MISSING, p_value_text, percent

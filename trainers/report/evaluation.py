@@ -11,7 +11,7 @@ from torch import Tensor
 from gmm_torch.detection.explanation.component_report import Share
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.evaluation.components import Components
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 from trainers.report.words import class_name, in_words
 
 

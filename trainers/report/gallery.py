@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.evaluation.record import TEST, Records
+from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.tables.text import source_label
 

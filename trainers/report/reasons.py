@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_figures
-from trainers.evaluation.record import TEST, Records
+from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
 from trainers.report.tables.text import percent, source_label

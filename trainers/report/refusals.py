@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmm_torch.detection.explanation.explanation import InputExplanation
-from trainers.evaluation.verdict_summary import VerdictSummary
+from trainers.records.verdict_summary import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.style import OURS
 from trainers.report.gallery import Tile, data_uri

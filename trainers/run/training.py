@@ -12,11 +12,11 @@ from torch import nn
 
 from gmm_torch.files import atomic_path
 from trainers.cache.keys import without
+from trainers.cache.run_folder import WEIGHTS, begin_training
 from trainers.callbacks.epoch_seeds import EpochSeeds
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
 from trainers.modules.classifier_module import ClassifierModule
-from trainers.run.folder import WEIGHTS, begin_training
 from trainers.run.need import need
 from trainers.run.trainer import make_trainer
 

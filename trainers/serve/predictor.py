@@ -9,7 +9,7 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
 from trainers.data.pixels import as_unit
-from trainers.evaluation.record import records_of
+from trainers.records.record import records_of
 from trainers.serve.answers import Answer, ExplanationAnswer, answer_of, explanation_of
 
 

@@ -28,14 +28,14 @@ from trainers.attacks.budget import parse_budget
 from trainers.attacks.correct_images import CorrectImages, draw_correct
 from trainers.attacks.diagnostics import warn
 from trainers.attacks.frozen import frozen
+from trainers.cache.run_folder import begin_stage
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.predict import predict
-from trainers.evaluation.record import TEST, Records
+from trainers.records.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.text import BASELINE
-from trainers.run.folder import begin_stage
 from trainers.run.need import need
 from trainers.run.run import Run
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
+from trainers.cache.run_folder import begin_stage
 from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
 from trainers.evaluation.budgets import budget_curve_metrics
 from trainers.evaluation.components import components_of
@@ -21,8 +22,8 @@ from trainers.evaluation.explanations import explain, neighbours
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
 from trainers.evaluation.predict import predict
-from trainers.evaluation.record import TEST, Records
-from trainers.evaluation.score_file import write_scores
+from trainers.records.record import TEST, Records
+from trainers.records.score_file import write_scores
 from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
 from trainers.report.tables.attacks import attack_table
 from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
@@ -30,7 +31,6 @@ from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
-from trainers.run.folder import begin_stage
 from trainers.run.need import need
 from trainers.run.run import Run
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from trainers.cache.run_folder import WEIGHTS, begin_stage
 from trainers.classifiers.checkpoint import save_weights
 from trainers.evaluation.held_out import objective
-from trainers.run.folder import WEIGHTS, begin_stage
 from trainers.run.run import Run
 from trainers.run.training import train_classifier
 from trainers.tasks.evaluate import evaluate_detector

@@ -17,9 +17,9 @@ from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
 from trainers.evaluation.pictures import picture
-from trainers.evaluation.verdict_file import VerdictFile, unfinished_files
-from trainers.evaluation.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.modules.evaluation_module import EvaluationModule
+from trainers.records.verdict_file import VerdictFile, unfinished_files
+from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.report.refusals import write_refusals
 from trainers.run.model import Model, load_model
 from trainers.run.need import need

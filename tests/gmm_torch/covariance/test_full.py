@@ -5,7 +5,7 @@ import torch
 
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import full, get_family
-from gmm_torch.em.parameters import Parameters
+from gmm_torch.parameters import Parameters
 
 D, K, N = 5, 6, 400
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 
 
 def made_up(score, source="test", **columns):

@@ -7,7 +7,7 @@ from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExp
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.components import Components
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 from trainers.report import Evaluation, reason_rows, shown_rows
 
 

@@ -22,8 +22,8 @@ from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
 from tests.trainers.serve.conftest import digit_images, png
 from tests.trainers.serve.test_images import png_header
-from trainers.evaluation.verdict_file import VerdictFile, read_verdicts
 from trainers.modules.evaluation_module import EvaluationModule
+from trainers.records.verdict_file import VerdictFile, read_verdicts
 from trainers.serve import Limits, create_app, metrics
 from trainers.serve.page import PAGE, content_security_policy
 from trainers.serve.predictor import Predictor, Question

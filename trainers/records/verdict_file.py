@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from trainers.evaluation.record import Record
+from trainers.records.record import Record
 
 # `prediction` is the name of the class; empty where the image can't be read
 COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "error")

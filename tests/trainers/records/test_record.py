@@ -8,7 +8,7 @@ import torch
 from gmm_torch.detection import Outputs
 from gmm_torch.detection.verdict import Verdict
 from tests.trainers.evaluation.records import made_up
-from trainers.evaluation.record import Records, records_of
+from trainers.records.record import Records, records_of
 
 
 def verdict_on(logits, accept=True):

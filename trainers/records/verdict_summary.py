@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trainers.evaluation.record import Record
-from trainers.evaluation.verdict_file import read_verdicts
+from trainers.records.record import Record
+from trainers.records.verdict_file import read_verdicts
 
 
 class VerdictSummary(NamedTuple):

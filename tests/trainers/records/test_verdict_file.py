@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from trainers.evaluation.record import Record
-from trainers.evaluation.verdict_file import COLUMNS, VerdictFile, read_verdicts
-from trainers.evaluation.verdict_summary import summarize_verdicts
+from trainers.records.record import Record
+from trainers.records.verdict_file import COLUMNS, VerdictFile, read_verdicts
+from trainers.records.verdict_summary import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
 ROWS = [

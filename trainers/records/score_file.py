@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from gmm_torch.files import atomic_path
-from trainers.evaluation.record import Records
+from trainers.records.record import Records
 
 COLUMNS = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
 

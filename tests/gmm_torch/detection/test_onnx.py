@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmm_torch import FailureDetector, NotFittedError
-from gmm_torch.detection.files.onnx import OUTPUTS, TRANSLATIONS, save_onnx
+from gmm_torch.detection.onnx import OUTPUTS, TRANSLATIONS, save_onnx
 from gmm_torch.detection.scores import make_score
 from tests.gmm_torch.detection.conftest import batches, images
 

@@ -1,0 +1,1 @@
+"""Records of evaluated inputs, and the files that hold them."""
