@@ -99,7 +99,7 @@ STUDIES = {
             ),
             "fixmatch": (
                 "optimizer.lr=1e-2",
-                "data.unlabelled.strong.cutout=0.1",
+                "training.unlabelled.strong.cutout=0.1",
                 "training.decay=0.99",
                 "training.threshold=0.8",
             ),
