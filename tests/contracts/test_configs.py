@@ -193,6 +193,11 @@ def test_an_override_arrives_in_the_object_that_does_the_work(said, found, expec
     assert found(Run(configure(*said.split()), tmp_path)) == expected
 
 
+def test_a_folder_of_the_user_s_own_must_be_named():
+    assert OmegaConf.is_missing(configure("data=image_folder").data, "root")
+    assert OmegaConf.is_missing(configure("ood=[folder]").ood.folder, "root")
+
+
 def test_a_group_changes_no_value_of_another_group():
     """Presets do: a study, a supervision, an experiment and debug compose the other groups."""
     presets = {"experiment", "study", "supervision", "debug", "hydra"}

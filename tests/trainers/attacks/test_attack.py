@@ -13,7 +13,7 @@ from trainers.attacks.diagnostics import AttackWarning
 from trainers.classifiers.small_cnn import SmallCNN
 
 CONF = Path(__file__).parents[3] / "conf"
-GROUPS = sorted(path.stem for path in (CONF / "attack").glob("*.yaml"))
+GROUPS = sorted(path.stem for path in (CONF / "attack").glob("[!_]*.yaml"))
 
 
 def _compose(group):

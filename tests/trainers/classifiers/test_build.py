@@ -9,7 +9,7 @@ from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import CheckpointError, save_weights
 
 CONF = Path(__file__).parents[3] / "conf"
-NAMES = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "classifier").glob("[!_]*.yaml"))
 SMALL = {
     "_target_": "trainers.classifiers.small_cnn.SmallCNN",
     "width": 8,

@@ -17,9 +17,9 @@ WriteIdx = Callable[..., np.ndarray]
 WriteFolder = Callable[..., list[Path]]
 
 CONF = Path(__file__).parents[3] / "conf"
-DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
-OOD = sorted(path.stem for path in (CONF / "ood").glob("*.yaml"))
-OOD_FOLDERS = [name for name in OOD if "data.folder.image_folder" in (CONF / "ood" / f"{name}.yaml").read_text()]
+DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
+OOD = sorted(path.stem for path in (CONF / "ood").glob("[!_]*.yaml"))
+OOD_FOLDERS = [name for name in OOD if "_folder@" in (CONF / "ood" / f"{name}.yaml").read_text()]
 IDX = ["emnist", "fashion_mnist", "kmnist", "mnist"]
 FOLDERS = ["image_folder", "image_list", "imagenet"]  # nothing downloads them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -30,7 +30,8 @@ def composed(tmp_path: Path, overrides: list[str]) -> DictConfig:
     primary = tmp_path / "primary"
     primary.mkdir(exist_ok=True)
     (primary / "primary.yaml").write_text(
-        f"defaults:\n  - _self_\n  - data: digits\n  - ood: []\nhydra:\n  searchpath:\n    - file://{CONF}\nseed: 3\n"
+        "defaults:\n  - _self_\n  - data: digits\n  - ood: []\n"
+        f"hydra:\n  searchpath:\n    - file://{CONF}\nseed: 3\npaths: {{data: data}}\n"
     )
     with initialize_config_dir(str(primary), version_base=None):
         return compose("primary", overrides)

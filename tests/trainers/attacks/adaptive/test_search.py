@@ -15,7 +15,7 @@ from trainers.attacks.adaptive.objective import lead, likeliest_wrong
 from trainers.attacks.frozen import frozen
 from trainers.main import CONF
 
-CONFIGS = sorted(path.stem for path in (CONF / "adaptive").glob("*.yaml"))
+CONFIGS = sorted(path.stem for path in (CONF / "adaptive").glob("[!_]*.yaml"))
 EPSILON = 0.15  # digits of 8x8 pixels need more than photographs
 
 
