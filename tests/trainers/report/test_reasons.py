@@ -44,7 +44,7 @@ def test_a_reason_holds_parts_views_component_features_and_neighbours(explained)
     row = reason_rows(explained.table)["test"][0]
     reason = groups[0].reasons[0]
     certainty, moments = reason.parts
-    assert (certainty.name, certainty.value, certainty.marked) == ("mean_log_probability", "0.100", False)
+    assert (certainty.name, certainty.value, certainty.marked) == ("mean log probability", "0.100", False)
     assert certainty.width == pytest.approx(100 / 3, abs=0.1)  # one of three decades
     assert (moments.width, moments.marked) == (100, True)
     assert [(view.name, view.value) for view in reason.views] == [("the image itself", "60 %"), ("mirror", "20 %")]
