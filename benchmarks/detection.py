@@ -624,7 +624,7 @@ def ood_sets(named: Mapping[str, str], image_shape: Sequence[int], limit: int) -
             source = {"_target_": "trainers.data.folder.image_folder", "_partial_": True}
             configs[name] = {**source, "root": value, "split": "all"}
         else:
-            configs[name] = OmegaConf.load(CONF / "ood" / f"{value}.yaml")[value]
+            configs[name] = composed(f"ood=[{value}]").ood[value]
     for config in configs.values():
         if "n_images" in config:
             config["n_images"] = limit

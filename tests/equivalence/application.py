@@ -67,7 +67,7 @@ def known() -> tuple[str, str]:
 @cache
 def in_python() -> FailureDetector:
     """Its detector."""
-    cfg = configure(*SMALL, *known())
+    cfg = configure(*SMALL, known()[0])
     network = build_classifier(cfg.classifier, 10, SHAPE)
     return FailureDetector.load(trained() / "detector.safetensors", network)
 
@@ -228,7 +228,7 @@ def fitted_by(how: str) -> Verdicts:
         place = run(folder("fitted"), *SMALL, known()[0], "task=fit")
         found = FailureDetector.load(place / "detector.safetensors", in_python().classifier)
     else:
-        cfg = configure(*SMALL, *known())
+        cfg = configure(*SMALL, known()[0])
         data = Run(cfg, folder("run")).data
         data.setup()
         found = FailureDetector(in_python().classifier, n_components=3)

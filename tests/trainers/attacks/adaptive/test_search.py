@@ -1,13 +1,12 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from foolbox.attacks import LinfPGD
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.contracts.test_configs import configure
 from trainers.attacks import Attack
 from trainers.attacks.adaptive import AdaptiveAttack, Imitation, Joint, Targeted
 from trainers.attacks.adaptive.joint import without
@@ -20,7 +19,7 @@ EPSILON = 0.15  # digits of 8x8 pixels need more than photographs
 
 
 def configured(name: str) -> AdaptiveAttack:
-    cfg = OmegaConf.load(Path(CONF) / "adaptive" / f"{name}.yaml")[name]
+    cfg = configure("task=adaptive", f"adaptive=[{name}]").adaptive[name]
     cfg.steps, cfg.restarts = 15, 2
     return instantiate(cfg)
 
