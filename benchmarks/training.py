@@ -91,7 +91,7 @@ VARIANTS: dict[str, list[str]] = {
     "plain": [],
     **{
         f"{way} {weight:g}": [
-            "training=likelihood", f"training.term.way={way}", f"training.term.weight={weight:g}", *WAYS[way],
+            "training=likelihood", f"training.term.mode={way}", f"training.term.weight={weight:g}", *WAYS[way],
         ]
         for way, weights in WEIGHTS.items() for weight in weights
     },

@@ -14,8 +14,8 @@ from gmm_torch.functional.densities import log_normal
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
 
-Way = Literal["online", "gradient", "implicit"]
-WAYS = ("online", "gradient", "implicit")
+Mode = Literal["online", "gradient", "implicit"]
+MODES = ("online", "gradient", "implicit")
 IMPLICIT_TOL = 1e-4  # of EM and of the linear system: the gradient is one of a batch, and no better than that
 
 
@@ -31,7 +31,7 @@ class LikelihoodTerm(nn.Module):
 
     Args:
         weight: lambda >= 0.
-        way: where the mixture comes from.
+        mode: where the mixture comes from.
 
             - "online": from stepwise EM on the training steps' features (`OnlineMixture`); the gradient reaches the
               classifier alone.
@@ -52,7 +52,7 @@ class LikelihoodTerm(nn.Module):
     def __init__(
         self,
         weight: float,
-        way: Way = "online",
+        mode: Mode = "online",
         *,
         n_components: int = 10,
         covariance_type: str = "diag",
@@ -63,10 +63,10 @@ class LikelihoodTerm(nn.Module):
         super().__init__()
         if not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"weight: expected a finite number >= 0; got {weight}")
-        if way not in WAYS:
-            raise ValueError(f"way: expected one of {', '.join(WAYS)}; got {way!r}")
+        if mode not in MODES:
+            raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}")
         self.weight = weight
-        self.way = way
+        self.mode = mode
         self.reg_covar = reg_covar
         self.online = OnlineMixture(n_components, covariance_type, window=window, reg_covar=reg_covar, seed=seed)
         self.trained: GaussianMixture | None = None
@@ -81,7 +81,7 @@ class LikelihoodTerm(nn.Module):
         heads = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
         if not heads:
             raise ValueError("likelihood: expected a classifier with a linear layer, whose input are the features")
-        if self.way == "gradient":
+        if self.mode == "gradient":
             online = self.online
             mixture = GaussianMixture(online.n_components, heads[-1].in_features, online.covariance_type)
             self.trained = mixture.requires_grad_()
@@ -121,12 +121,12 @@ class LikelihoodTerm(nn.Module):
             if not self.online.started:
                 # Parameters that take no part in a loss are an error in a distributed training.
                 return z.new_zeros(()) + 0 * sum(parameter.sum() for parameter in self.parameters())
-            ways: dict[str, Callable[[Tensor], Tensor]] = {
+            modes: dict[str, Callable[[Tensor], Tensor]] = {
                 "online": lambda z: self.online.mixture.log_prob(z),
                 "gradient": lambda z: self.trained.log_prob(z),  # type: ignore[union-attr]
                 "implicit": self._implicit,
             }
-            return -self.weight * ways[self.way](z).mean() / z.shape[1]
+            return -self.weight * modes[self.mode](z).mean() / z.shape[1]
 
     def _implicit(self, z: Tensor) -> Tensor:
         fitting, others = z.tensor_split(2)

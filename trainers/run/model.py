@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from gmm_torch.detection import FailureDetector
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
-from trainers.run.need import need
+from trainers.run.requirements import require
 from trainers.run.run import Run
 
 
@@ -43,12 +43,12 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         OSError: a file can't be read.
     """
     cfg = run.cfg
-    need(cfg.classifier.checkpoint, "classifier.checkpoint", f"task={task} needs the detector's classifier")
-    need(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
+    require(cfg.classifier.checkpoint, "classifier.checkpoint", f"task={task} needs the detector's classifier")
+    require(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
     if class_names is None:
         names, image_shape, classifier = run.data.class_names, run.data.image_shape, run.classifier
     else:
-        need(cfg.data.image_shape, "data.image_shape", "task.class_names stands for the data, which gives the shape")
+        require(cfg.data.image_shape, "data.image_shape", "task.class_names stands for the data, which gives the shape")
         if isinstance(class_names, str):
             class_names = Path(class_names).read_text(encoding="utf-8").splitlines()
         names = list(class_names)

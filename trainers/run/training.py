@@ -17,7 +17,7 @@ from trainers.callbacks.epoch_seeds import EpochSeeds
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import load_weights, read_weights, save_weights
 from trainers.modules.classifier_module import ClassifierModule
-from trainers.run.need import need
+from trainers.run.requirements import require
 from trainers.run.trainer import make_trainer
 
 if TYPE_CHECKING:  # cached weights depend on what makes them, see `train_classifier`, not on all stages of a run
@@ -41,7 +41,7 @@ def train_classifier(run: "Run") -> None:
     Raises:
         ValueError: the config has no training.
     """
-    need(run.cfg.training or None, "training", "a classifier without weights needs a training")
+    require(run.cfg.training or None, "training", "a classifier without weights needs a training")
     _ = run.classifier  # built before anything is removed: its checkpoint may lie in this folder
     begin_training(run.folder, resumed=run.cfg.resume is not None)
     if run.cache is None:

@@ -22,7 +22,7 @@ from trainers.records.verdict_file import VerdictFile, unfinished_files
 from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.report.refusals import write_refusals
 from trainers.run.model import Model, load_model
-from trainers.run.need import need
+from trainers.run.requirements import require
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     Raises:
         ValueError: input is missing, or page is no number.
     """
-    need(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
+    require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
         raise ValueError(f"page: expected a number of images to show, or null; got {cfg.page!r}; output= says where")
     run = Run(cfg, folder)

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from trainers.report.compare_page import write_comparison
 from trainers.report.tables.jobs import summarize as gather_runs
-from trainers.run.need import need
+from trainers.run.requirements import require
 
 
 def summarize(cfg: DictConfig, folder: Path) -> None:
     """Gather every run below `input` into one table and one page."""
-    need(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
+    require(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
     # A file or a pipe has room for every column.
     console = Console(width=None if sys.stdout.isatty() else 220)
     summary = gather_runs(cfg.input)

@@ -12,7 +12,7 @@ from gmm_torch import GaussianMixture
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.classifier_module import ClassifierModule
 from trainers.modules.likelihood_module import LikelihoodModule
-from trainers.modules.likelihood_term import WAYS, LikelihoodTerm
+from trainers.modules.likelihood_term import MODES, LikelihoodTerm
 
 OPTIONS = {"n_components": 3, "window": 300}
 
@@ -31,12 +31,12 @@ class Network(nn.Module):
         return self.head(self.features[x[:, 0].long() % len(self.features)])
 
 
-def started(way, scale=1.0, **options):
+def started(mode, scale=1.0, **options):
     """A term whose mixture knows the network's features."""
     network = Network()
     with torch.no_grad():
         network.features.mul_(scale)
-    term = LikelihoodTerm(1.0, way, **{**OPTIONS, **options})
+    term = LikelihoodTerm(1.0, mode, **{**OPTIONS, **options})
     term.prepare(network)
     term.listen(network)
     torch.manual_seed(1)
@@ -44,7 +44,7 @@ def started(way, scale=1.0, **options):
         network(torch.arange(64.0)[:, None])
         nothing = term()
         assert nothing == 0  # no mixture yet
-        if way == "gradient":
+        if mode == "gradient":
             nothing.backward()  # every parameter takes part, as distributed training asks
             assert all(parameter.grad is not None for parameter in term.parameters())
     term.renew()
@@ -57,9 +57,9 @@ def value(network, term):
     return term()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_its_gradient_is_that_of_its_value(way):
-    network, term = started(way, covariance_type="spherical")
+@pytest.mark.parametrize("mode", MODES)
+def test_its_gradient_is_that_of_its_value(mode):
+    network, term = started(mode, covariance_type="spherical")
     # Stepwise EM would move the mixture between two evaluations.
     term.online.update = lambda x: None
     loss = value(network, term)
@@ -77,12 +77,12 @@ def test_its_gradient_is_that_of_its_value(way):
     assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=0.03, abs=1e-4)
     assert gradient.norm() > 1e-3
     moved = [p.grad is not None and bool(p.grad.any()) for p in term.parameters()]
-    assert all(moved) if way == "gradient" else not moved
+    assert all(moved) if mode == "gradient" else not moved
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_shrinking_the_features_gains_nothing(way):
-    values = [float(value(*started(way, scale)).detach()) for scale in (1.0, 0.1)]
+@pytest.mark.parametrize("mode", MODES)
+def test_shrinking_the_features_gains_nothing(mode):
+    values = [float(value(*started(mode, scale)).detach()) for scale in (1.0, 0.1)]
     assert values[1] == pytest.approx(values[0], rel=0.02)
 
 
@@ -107,9 +107,9 @@ def digits():
     return [DataLoader(part, batch_size=64) for part in parts]
 
 
-def module(way, weight=0.3):
+def module(mode, weight=0.3):
     torch.manual_seed(0)
-    term = None if way is None else LikelihoodTerm(weight, way, covariance_type="diag", reg_covar=0.1, **OPTIONS)
+    term = None if mode is None else LikelihoodTerm(weight, mode, covariance_type="diag", reg_covar=0.1, **OPTIONS)
     network, optimizer = SmallCNN(10, in_channels=1, width=8), partial(torch.optim.AdamW, lr=0.02)
     if term is None:
         return ClassifierModule(network, 10, optimizer)
@@ -133,22 +133,22 @@ def density(classifier, loader):
 
 def test_a_training_with_it_gathers_the_features_and_learns_the_classes(digits, tmp_path):
     found = {}
-    for way in (None, *WAYS):
-        classifier = module(way, weight=1.0)
+    for mode in (None, *MODES):
+        classifier = module(mode, weight=1.0)
         app = trainer(tmp_path, 6)
         app.fit(classifier, *digits)
         assert app.callback_metrics["val/accuracy"] > 0.3  # of ten classes, after 48 steps
-        found[way] = density(classifier.classifier, digits[0])
+        found[mode] = density(classifier.classifier, digits[0])
         assert not classifier.classifier._forward_hooks
-    assert all(found[way] > found[None] + 0.02 for way in WAYS), found
+    assert all(found[mode] > found[None] + 0.02 for mode in MODES), found
 
 
-@pytest.mark.parametrize("way", ["online", "gradient"])
-def test_a_resumed_training_goes_on_with_the_mixture(way, digits, tmp_path):
+@pytest.mark.parametrize("mode", ["online", "gradient"])
+def test_a_resumed_training_goes_on_with_the_mixture(mode, digits, tmp_path):
     keeper = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-    whole = module(way)
+    whole = module(mode)
     trainer(tmp_path, 2, keeper).fit(whole, *digits)
-    resumed = module(way)
+    resumed = module(mode)
     again = trainer(tmp_path, 2)
     again.fit(resumed, *digits, ckpt_path=tmp_path / "epoch=0.ckpt", weights_only=True)
     assert resumed.term.online.n_updates == whole.term.online.n_updates == 16
@@ -157,7 +157,7 @@ def test_a_resumed_training_goes_on_with_the_mixture(way, digits, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((-1.0,), "weight: expected"), ((1.0, "magic"), "way: expected one of online")]
+    ("arguments", "message"), [((-1.0,), "weight: expected"), ((1.0, "magic"), "mode: expected one of online")]
 )
 def test_bad_options_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
