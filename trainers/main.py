@@ -14,11 +14,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gmm_torch.errors import FileFormatError, NotFittedError
-from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
-from trainers.cache.run_folder import claimed
+from trainers.cache.run_folder import claimed, config_of
 from trainers.callbacks.drift import DriftError
 from trainers.data.errors import DataError, DataNotFoundError
+from trainers.run.requirements import refuse_ignored, require_all
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -60,14 +60,13 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
         the task's value, which a sweeper that optimises maximises; None where it has none. With `paths.cache`, that of
         the same job if it was done before.
     """
+    require_all(cfg)
     OmegaConf.resolve(cfg)
-    with claimed(folder):
+    with claimed(folder), config_of(folder, OmegaConf.to_yaml(cfg)):
         return _run_task(cfg, folder)
 
 
 def _run_task(cfg: DictConfig, folder: Path) -> float | None:
-    with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(cfg))
     work = partial(instantiate(cfg.task), cfg, folder)
     cache = shared_cache(cfg)
     try:
@@ -87,6 +86,7 @@ def main(cfg: DictConfig) -> float | None:
     quieten()
     sys.path.append(os.getcwd())  # where `_target_` may name a package of the user's
     try:
+        refuse_ignored(cfg, HydraConfig.get().overrides.task)
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -1,6 +1,6 @@
 """A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class FailureDetection(Callback):
             raise ValueError(f"calibration: expected every k-th input, k >= 2; got {calibration}: give 2 for half")
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: expected a number >= 1, or None; got {every_n_epochs}")
+        if ood is not None and not isinstance(ood, Mapping):
+            raise TypeError(f"ood: expected {{'name': loader, ...}}; got {type(ood).__name__}: give each loader a name")
         for name in ood or {}:
             if name == ERRORS or "/" in name or not name:
                 raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")

@@ -227,6 +227,8 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
         (("detector.alpha=2",), "alpha: expected a number between 0 and 1"),
         (("mixture.em.tol=-1",), "tol: expected a finite number >= 0"),
         (("task=summarize", "input=/nowhere"), "/nowhere"),
+        (("data=image_folder",), "data.root: expected a value"),
+        (("ood=[folder]",), "ood.folder.root: expected a value"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(overrides, message, tmp_path):
@@ -241,6 +243,13 @@ def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert len(said) == 1
     assert "set classifier.checkpoint=" in said[0]
+
+
+@pytest.mark.parametrize("override", ["detector.alpha=0.3", "score=max_softmax", "calibration=mondrian"])
+def test_settings_of_a_detector_are_refused_beside_one_that_is_fitted(override, tmp_path):
+    done = app("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", override, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{override}: expected no settings of a detector beside checkpoint=" in done.stdout + done.stderr
 
 
 def test_the_command_lists_the_options_when_one_is_unknown(tmp_path):

@@ -160,6 +160,15 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_is_at_work(tmp_path
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_a_run_that_is_refused_leaves_the_config_of_the_results_that_stay(tmp_path):
+    run_task(configure(*TINY, "task=train"), tmp_path)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="alpha"):
+        run_task(configure(*TINY, "detector.alpha=2"), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_numbers_of_another_run_do_not_stay_beside_a_new_detector(tmp_path):
     run_task(configure(*TINY), tmp_path)
     weights = f"classifier.checkpoint={tmp_path / 'classifier.safetensors'}"

@@ -8,7 +8,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from gmm_torch.files import atomic_path
+
 LOCK = ".lock"
+CONFIG, PENDING = "config.yaml", ".config.yaml"
 WEIGHTS = "classifier.safetensors"
 DETECTOR = "detector.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -18,6 +21,29 @@ STAGES = {
     "fit": (DETECTOR,),
     "evaluate": ("metrics.json", "timings.json", "scores.csv", "evasion.csv", "benchmark.md", "report.html"),
 }
+
+
+@contextmanager
+def config_of(folder: Path, text: str) -> Iterator[None]:
+    """Write a run's config as `config.yaml` once a stage begins, or at the end of a run that has none.
+
+    What is refused before any stage begins leaves the results of an earlier run beside the config that they are of.
+    """
+    if not _is_first():
+        yield
+        return
+    try:
+        with atomic_path(folder / PENDING) as temporary:
+            temporary.write_text(text)
+        yield
+        _settle_config(folder)
+    finally:
+        (folder / PENDING).unlink(missing_ok=True)
+
+
+def _settle_config(folder: Path) -> None:
+    if (folder / PENDING).exists():
+        (folder / PENDING).replace(folder / CONFIG)
 
 
 def begin_stage(folder: Path, stage: str) -> None:
@@ -32,6 +58,7 @@ def begin_stage(folder: Path, stage: str) -> None:
     """
     if not _is_first():  # the first process of several has
         return
+    _settle_config(folder)
     names = list(STAGES)
     for each in names[names.index(stage) :]:
         for name in STAGES[each]:

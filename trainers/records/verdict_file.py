@@ -44,11 +44,11 @@ class VerdictFile:
     it, goes on behind the last whole batch there: so its batches, and its bytes, are those of a job never ended.
 
     Args:
-        path: of the CSV; an existing one is replaced at the end.
+        path: of the CSV; one that exists is replaced at the end, and no other kind of file is.
         job: letters and digits that stand for everything that rows depend on, except the list of images.
 
     Raises:
-        ValueError: on entering, if another process is writing the same.
+        ValueError: on entering, if another process is writing the same, or `path` is another kind of file.
     """
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
@@ -59,6 +59,7 @@ class VerdictFile:
         self._n_rows = 0
 
     def __enter__(self) -> Self:
+        self._check_replaceable()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -73,6 +74,14 @@ class VerdictFile:
         self._file.close()
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _check_replaceable(self) -> None:
+        header = ",".join(COLUMNS).encode()
+        if self.path.exists() and (self.path.is_dir() or _start(self.path, len(header)) not in (b"", header)):
+            raise ValueError(
+                f"output: expected a new file, or a CSV of verdicts to replace; got {self.path}, which is neither: set "
+                "another output"
+            )
 
     def keep(self, paths: Sequence[str], batch_size: int) -> "array[float]":
         """Drop all behind the last whole batch of `paths`; the scores of the rows that remain, in their order.
@@ -123,6 +132,11 @@ class VerdictFile:
         csv.writer(text).writerows(rows)
         self._file.write(os.fsencode(text.getvalue()))
         self._file.flush()
+
+
+def _start(path: Path, n_bytes: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(n_bytes)
 
 
 def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:

@@ -1,9 +1,38 @@
-"""What a task requires."""
+"""What a task requires, and what it would ignore."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 
 def require(value: Any, key: str, reason: str) -> None:
     """Raise ValueError, with what to set, where a setting is null."""
     if value is None:
         raise ValueError(f"{reason}: set {key}=...")
+
+
+def require_all(cfg: DictConfig) -> None:
+    """Raise ValueError where a value that has no default (`???`) is not set; of data, only where a task reads them."""
+    names_are_given = OmegaConf.select(cfg, "task.class_names") is not None
+    missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not (names_are_given and key.startswith("data.")))
+    if missing:
+        raise ValueError(f"{missing[0]}: expected a value; there is none: set {missing[0]}=...")
+
+
+def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Raise ValueError where a command sets what the detector of `checkpoint` has settled already.
+
+    Args:
+        cfg: of the run.
+        overrides: as typed, `key=value`.
+    """
+    if cfg.get("checkpoint") is None:
+        return
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if key.partition(".")[0] in ("detector", "score", "calibration"):
+            raise ValueError(
+                f"{override}: expected no settings of a detector beside checkpoint=..., which is used as it was fitted "
+                "and calibrated; got one: leave it out, or fit another detector with task=fit"
+            )

@@ -76,7 +76,7 @@ class SeveralAtOnce(UserData):
         ),
         ({"fitting": "val_dataloader"}, NeverTrained, TrainingAgain, "100 of them are among those of the train loader"),
         ({"ood": {"svhn": "svhn_dataloader"}}, NeverTrained, UserData, "ood: expected a loader.*'svhn_dataloader'"),
-        ({}, NeverTrained, WithoutLabels, "got some without labels"),
+        ({}, NeverTrained, WithoutLabels, "got inputs without"),
         ({}, NeverTrained, SeveralAtOnce, "fitting: expected one train loader; got 2 of them"),
         ({"calibration": loader(5, 4)}, NeverTrained, UserData, "alpha=0.05 needs at least 19 inputs; got 5"),
     ],
@@ -118,3 +118,9 @@ def test_strategies_that_divide_the_weights_are_refused():
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         FailureDetection(**options)
+
+
+@pytest.mark.parametrize("ood", [[torch.rand(8, 1, 8, 8)], "ood_dataloader"])
+def test_out_of_distribution_loaders_without_names_are_refused_at_once(ood):
+    with pytest.raises(TypeError, match=r"ood: expected \{'name': loader"):
+        FailureDetection(2, ood=ood)

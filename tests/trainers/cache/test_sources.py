@@ -57,7 +57,7 @@ def test_each_stage_depends_on_what_makes_it(changed):
     assert changed("trainers/modules/fixmatch.py") == {"job"}  # not this training
     assert changed("trainers/classifiers/pooling.py") == {"train", "job"}  # which the network imports
     assert changed("trainers/data/splits.py") == {"train", "job"}
-    assert changed("trainers/attacks/selection.py") == {"attack", "job"}
+    assert changed("trainers/attacks/correct_images.py") == {"attack", "job"}
     assert changed("gmm_torch/detection/features/extractor.py") == {"extract", "job"}
     assert "extract" in changed("gmm_torch/covariance/diag.py")  # found by a look into the folder
     assert changed("gmm_torch/files.py") >= {"train", "job"}

@@ -98,5 +98,5 @@ def test_the_config_is_that_of_the_paper():
     "options", [{"epsilon": 0}, {"epsilon": "eight"}, {"epsilon": 8}, {"step_size": -1}, {"steps": 0}]
 )
 def test_impossible_budgets_are_refused(options):
-    with pytest.raises(ValueError, match=f"adversarial training: {next(iter(options))} must be"):
+    with pytest.raises(ValueError, match=f"adversarial training: {next(iter(options))}: expected"):
         AdversarialTraining(SmallCNN(10, 1, width=8), 10, ADAM, **options)

@@ -96,3 +96,13 @@ def test_the_summary_counts_and_ranks(n_shown, tmp_path):
     assert [row.path for row in summary.refused] == PATHS[:3][:n_shown]
     assert [row.path for row in summary.unreadable] == [PATHS[4]][:n_shown]
     assert len(summary.p_values) == 6
+
+
+def test_a_file_of_another_kind_is_not_replaced(tmp_path):
+    weights = tmp_path / "net.pt"
+    weights.write_bytes(b"weights")
+    with pytest.raises(ValueError, match="output: expected a new file"):
+        write(weights)
+    assert weights.read_bytes() == b"weights"
+    write(tmp_path / "v.csv")
+    assert write(tmp_path / "v.csv") == 0  # verdicts are
