@@ -1,4 +1,4 @@
-"""Classes that are found by their `name`: covariance families and initialisations."""
+"""Classes that are found by their `name`: covariance families, initialisations, scores and calibrations."""
 
 import importlib
 import pkgutil

@@ -16,6 +16,7 @@ from gmm_torch.conformal.p_values import (
 )
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.checks import check_probability
+from gmm_torch.registry import register
 
 CALIBRATIONS: dict[str, type["Calibration"]] = {}  # by name
 
@@ -37,8 +38,7 @@ class Calibration(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" in vars(cls):
-            CALIBRATIONS[cls.name] = cls
+        register(CALIBRATIONS, cls)
 
     def __init__(self, scores: Tensor | None = None) -> None:
         super().__init__()
@@ -151,4 +151,4 @@ def check_finite_scores(scores: Tensor) -> None:
         )
 
 
-CALIBRATIONS[Calibration.name] = Calibration
+register(CALIBRATIONS, Calibration)

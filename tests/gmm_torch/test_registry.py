@@ -2,8 +2,10 @@
 
 import pytest
 
+from gmm_torch.conformal.calibration import CALIBRATIONS, Calibration
 from gmm_torch.covariance import FAMILIES, get_family
 from gmm_torch.covariance.diag import Diag
+from gmm_torch.detection.scores import SCORES, Score
 from gmm_torch.registry import register
 
 
@@ -24,3 +26,16 @@ def test_a_name_that_is_taken_is_refused():
     register(table, type("One", (), {"name": "same"}))
     with pytest.raises(ValueError, match="name: expected one that is free; got 'same', the name of One"):
         register(table, type("Other", (), {"name": "same"}))
+
+
+@pytest.mark.parametrize(
+    ("base", "table", "name"), [(Score, SCORES, "max_softmax"), (Calibration, CALIBRATIONS, "marginal")]
+)
+def test_a_score_or_calibration_takes_no_other_s_name_but_may_be_defined_again(base, table, name):
+    before = dict(table)
+    with pytest.raises(ValueError, match=f"expected one that is free; got '{name}', the name of"):
+        type("Other", (base,), {"name": name})
+    assert table == before
+    for _ in range(2):  # a cell of a notebook, run again
+        again = type("Own", (base,), {"name": "own"})
+    assert table.pop("own") is again

@@ -13,6 +13,7 @@ import pytest
 from tests.contracts.test_configs import configure
 from trainers.data.errors import MissingSetsError
 from trainers.main import run_task
+from trainers.run.run import Run
 from trainers.tasks import fit
 from trainers.tasks import run as run_module
 
@@ -183,3 +184,17 @@ def test_a_cache_may_lie_in_the_folder_of_the_run(tmp_path):
     jobs = list((tmp_path / "run" / "cache" / "jobs").glob("*/"))
     assert [path.name for job in jobs for path in job.glob("*.safetensors")] == ["classifier.safetensors"]
     assert not [job for job in jobs if (job / "cache").exists()]
+
+
+def test_cached_results_are_those_of_a_network_with_the_same_options_wherever_its_weights_lie(tmp_path):
+    networks = [
+        Run(configure(*TINY, *options), tmp_path).network
+        for options in (
+            (),
+            ("classifier.checkpoint=weights.pt",),
+            ("+classifier.width=32",),
+            ("classifier.spectral_norm=true",),
+        )
+    ]
+    assert networks[0] == networks[1]
+    assert networks[0] not in networks[2:]

@@ -1,14 +1,13 @@
 """Names for work: a hash of what it depends on."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainers.cache.sources import PACKAGES, code_version, file_of
+from trainers.cache.foreign import code_of
+from trainers.cache.sources import code_version, file_of
 
 KEY_LENGTH = 24  # hexadecimal digits: 96 bits, enough for no two jobs to meet
 # What shows on the screen and leaves no trace in the results.
@@ -57,35 +56,10 @@ def _with_contents(value: Any) -> Any:
     if isinstance(value, Mapping):
         found = {str(name): _with_contents(each) for name, each in value.items()}
         target = value.get("_target_")
-        return found | {"code of _target_": _code_of(target)} if isinstance(target, str) else found
+        return found | {"code of _target_": code_of(target)} if isinstance(target, str) else found
     if isinstance(value, list | tuple):
         return [_with_contents(each) for each in value]
     if isinstance(value, str) and 0 < len(value) < 1000 and "\n" not in value and Path(value).is_file():
         with open(value, "rb") as file:
             return {"file": hashlib.file_digest(file, "sha256").hexdigest()}
     return value
-
-
-def _code_of(target: str) -> str | None:
-    """What tells one state of the package of an import path from another: its version, or the content of its files.
-
-    None for our own packages, whose modules `code_version` looks at, and for one that can't be found.
-    """
-    package = target.partition(".")[0]
-    if package in PACKAGES:
-        return None
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        pass
-    spec = importlib.util.find_spec(package) if package else None
-    if spec is None:
-        return None
-    folders = spec.submodule_search_locations
-    files = (
-        [path for folder in folders for path in Path(folder).rglob("*.py")] if folders else [Path(spec.origin or "")]
-    )
-    digest = hashlib.sha256()
-    for path in sorted(path for path in files if path.is_file()):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -4,13 +4,17 @@ import ast
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 # Ours, by name: an import would make all of the library a part of each stage.
 PACKAGES = {name: Path(str(find_spec(name).origin)).parent for name in ("gmm_torch", "trainers")}  # type: ignore[union-attr]
-REQUIREMENTS = ("torch", "torchvision", "lightning", "foolbox", "scikit-learn")
+# What numbers and pictures come from; those that an extra brings may be missing.
+REQUIREMENTS = (
+    *("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "scikit-learn", "pillow"),
+    *("foolbox", "pyautoattack", "matplotlib", "jinja2", "hydra-core"),
+)
 KINDS = (".py", ".css", ".html", ".j2")
 
 
@@ -23,7 +27,7 @@ def code_version(modules: Sequence[str] | None = None) -> str:
             and pages too.
     """
     found = frozenset().union(*map(sources, modules)) if modules is not None else _everything()
-    digest = hashlib.sha256(repr([(name, version(name)) for name in REQUIREMENTS]).encode())
+    digest = hashlib.sha256(repr([(name, _version(name)) for name in REQUIREMENTS]).encode())
     for name, path in sorted((_name_of(path), path) for path in found):
         digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -62,7 +66,7 @@ def file_of(module: str) -> Path | None:
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    for name in _names_imported(path.read_bytes()):
+    for name in names_imported(path.read_bytes()):
         if name == "pkgutil":
             yield from path.parent.rglob("*.py")
         parts = name.split(".")
@@ -71,7 +75,7 @@ def _imported(path: Path) -> Iterator[Path]:
 
 
 @functools.cache
-def _names_imported(source: bytes) -> frozenset[str]:
+def names_imported(source: bytes) -> frozenset[str]:
     """Modules that a source imports, wherever in it; of `from a import b` both a and a.b, whatever b is."""
     names: set[str] = set()
     left: list[ast.AST] = [ast.parse(source)]
@@ -85,6 +89,13 @@ def _names_imported(source: bytes) -> frozenset[str]:
             names.update((node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)))
         left.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
     return frozenset(names)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _everything() -> frozenset[Path]:

@@ -17,11 +17,12 @@ from gmm_torch.detection.files.storage import fingerprint
 from trainers.attacks import Attack, AttackResult
 from trainers.attacks.attack_budgets import budget_diagnostics
 from trainers.attacks.diagnostics import AttackWarning, comparison_diagnostics, result_diagnostics
+from trainers.classifiers.build import build_classifier
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 
-
+CODE = (build_classifier, Attack)  # that makes a result
 ATTACK_FACTS = (
     "norm",
     "epsilon",
@@ -118,7 +119,7 @@ def _once(run: Run, classifier: nn.Module, attack: Attack) -> AttackResult:
         "seed": seed,
         "device": run.device.type,
     }
-    path = run.cache.file("attacks", parts, (Attack,), ".safetensors", lambda path: write_result(run_attack(), path))
+    path = run.cache.file("attacks", parts, CODE, ".safetensors", lambda path: write_result(run_attack(), path))
     return read_result(path)
 
 

@@ -14,12 +14,13 @@ from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.streaming.finite_check import FiniteCheck
 from gmm_torch.detection.streaming.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
 from gmm_torch.em.batches import first_of
+from trainers.classifiers.build import build_classifier
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.run import Run
 
 FEATURES = "features."
 OPTIONAL = ("labels", "keys", "position")
-CODE = (OutputsModule, Sample)  # that makes them
+CODE = (build_classifier, OutputsModule, Sample)  # that makes them
 
 
 def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:

@@ -57,8 +57,9 @@ class Run:
 
     @property
     def network(self) -> dict[str, Any]:
-        """What a cached result depends on besides the classifier's weights: they say nothing of its code."""
-        return {"_target_": self.cfg.classifier.get("_target_")}
+        """What a cached result depends on besides the weights, which say nothing of the code and its options."""
+        options: dict[str, Any] = OmegaConf.to_container(self.cfg.classifier, resolve=True)  # type: ignore[assignment]
+        return {name: value for name, value in options.items() if name != "checkpoint"}
 
     def new_detector(self) -> FailureDetector:
         """A detector of the classifier, as the config has it; the data know the number of classes."""

@@ -1,15 +1,13 @@
 """Scores. One file holds one; a new file here is found by its class's `name`."""
 
-import importlib
-import pkgutil
 from typing import Any
 
 from gmm_torch.detection.scores.base import SCORES, Fitter, Score
+from gmm_torch.registry import import_modules
 
 __all__ = ["SCORES", "Fitter", "Score", "make_score"]
 
-for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
+import_modules(__name__, __path__)
 
 
 def make_score(name: str, **options: Any) -> Score:

@@ -14,6 +14,7 @@ from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture, with_si
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.devices import full_precision
 from gmm_torch.mixture import GaussianMixture
+from gmm_torch.registry import register
 
 # K of the mixtures of every score, but of `log_likelihood`, which has the 30 of the paper, and of one class.
 N_COMPONENTS = 10
@@ -89,8 +90,7 @@ class Score(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" in vars(cls):
-            SCORES[cls.name] = cls
+        register(SCORES, cls)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
         """By layer, of how many views, from the first, it reads features; nothing else is caught.

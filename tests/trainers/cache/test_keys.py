@@ -1,8 +1,9 @@
 from functools import partial
+from importlib.metadata import version
 
 import pytest
 
-from trainers.cache import keys
+from trainers.cache import foreign, keys
 from trainers.cache.keys import without
 
 key = partial(keys.key, code=())
@@ -64,3 +65,42 @@ def test_the_code_of_a_target_counts(tmp_path, monkeypatch, form):
     assert key("jobs", {"classifier": {"_target_": "no.such.Net"}}) == key(
         "jobs", {"classifier": {"_target_": "no.such.Net"}}
     )
+
+
+def test_so_does_the_code_that_it_imports_from_beside_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "someone_s_net.py").write_text("import torch\nfrom someone_s_blocks import Block")
+    found = []
+    for activation in ("ReLU", "Tanh", "ReLU"):
+        (tmp_path / "someone_s_blocks.py").write_text(f"import someone_s_net\nfrom torch.nn import {activation}")
+        found.append(key("outputs", {"classifier": {"_target_": "someone_s_net.Net"}}))
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_package_that_is_installed_in_place_is_known_by_its_files(tmp_path, monkeypatch):
+    """Its version stays when its code changes."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "someone_s_project-1.0.dist-info").mkdir()
+    (tmp_path / "someone_s_project-1.0.dist-info" / "METADATA").write_text("Name: someone_s_project\nVersion: 1.0\n")
+    found = []
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "someone_s_project.py").write_text(f"from torch.nn import {activation}")
+        found.append(key("outputs", {"classifier": {"_target_": "someone_s_project.Net"}}))
+    assert found[0] != found[1]
+
+
+def test_a_network_s_file_depends_on_what_it_imports_from_ours(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "someone_s_head.py").write_text("from trainers.classifiers.pooling import GlobalPool")
+    assert foreign.code_of("someone_s_head.Net") != _without_ours(monkeypatch)
+
+
+def _without_ours(monkeypatch):
+    monkeypatch.setattr(foreign, "code_version", lambda modules: "another")
+    return foreign.code_of("someone_s_head.Net")
+
+
+def test_an_installed_package_is_known_by_its_version():
+    assert foreign.code_of("torchvision.models.resnet18") == version("torchvision")
+    assert foreign.code_of("sklearn.svm.SVC") == version("scikit-learn")
+    assert foreign.code_of("trainers.attacks.Attack") is foreign.code_of("no.such.Net") is None

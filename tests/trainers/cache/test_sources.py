@@ -1,14 +1,14 @@
 """A stage depends on its own sources: a changed page trains no classifier again."""
 
 import shutil
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from trainers.attacks import Attack
 from trainers.cache import sources
 from trainers.cache.keys import key
 from trainers.classifiers.build import build_classifier
-from trainers.evaluation.split_outputs import CODE
+from trainers.evaluation import attacks, split_outputs
 from trainers.run.trainer import make_trainer
 from trainers.run.training import train_classifier
 
@@ -19,8 +19,8 @@ TRAINING = {
 }
 STAGES = {
     "train": (TRAINING, (train_classifier, build_classifier, make_trainer)),
-    "attack": ({"attack": {"_target_": "trainers.attacks.Attack"}}, (Attack,)),
-    "extract": ({}, CODE),
+    "attack": ({"attack": {"_target_": "trainers.attacks.Attack"}}, attacks.CODE),
+    "extract": ({}, split_outputs.CODE),
 }
 PAGES = ("trainers/report/report.css", "trainers/report/page.py", "trainers/serve/app.py", "trainers/tasks/serve.py")
 
@@ -56,6 +56,7 @@ def test_each_stage_depends_on_what_makes_it(changed):
     assert changed("trainers/modules/classifier_module.py") == {"train", "job"}
     assert changed("trainers/modules/fixmatch.py") == {"job"}  # not this training
     assert changed("trainers/classifiers/pooling.py") == {"train", "job"}  # which the network imports
+    assert changed("trainers/classifiers/normalize.py") == {"train", "attack", "extract", "job"}  # in every classifier
     assert changed("trainers/data/splits.py") == {"train", "job"}
     assert changed("trainers/attacks/correct_images.py") == {"attack", "job"}
     assert changed("gmm_torch/detection/features/extractor.py") == {"extract", "job"}
@@ -81,3 +82,23 @@ def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, 
     assert found == {"a", "room/__init__", "room/b", "c"}
     with pytest.raises(ValueError, match=r"expected a module of ours; got 'os\.path'"):
         sources.sources("os.path")
+
+
+@pytest.mark.parametrize("name", sources.REQUIREMENTS)
+def test_what_numbers_come_from_counts_and_may_be_missing(monkeypatch, name):
+    before, version, is_installed = keys(), sources.version, _is_installed(name)
+
+    def missing(other: str) -> str:
+        if other == name:
+            raise PackageNotFoundError
+        return version(other)
+
+    monkeypatch.setattr(sources, "version", missing)
+    after = keys()
+    sources.code_version.cache_clear()
+    changed = {stage for stage, found in after.items() if found != before[stage]}
+    assert changed == ({"train", "attack", "extract", "job"} if is_installed else set())
+
+
+def _is_installed(name: str) -> bool:
+    return sources._version(name) is not None

@@ -1,0 +1,60 @@
+"""Code that is not ours, which a `_target_` names."""
+
+import hashlib
+import sysconfig
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from trainers.cache.sources import PACKAGES, code_version, file_of, names_imported
+
+STANDARD = Path(sysconfig.get_path("stdlib"))
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+def code_of(target: str) -> str | None:
+    """What tells one state of the code of an import path from another.
+
+    Of an installed package its version; of one in a working folder, installed in place or not, the content of its
+    files, of those of other such packages that it imports, and of our modules that they import.
+
+    None for our own packages, whose modules `code_version` looks at, and for one that can't be found.
+    """
+    package = target.partition(".")[0]
+    files = None if package in PACKAGES else _files(package)
+    if files is None:
+        return None
+    if not files:
+        found = packages_distributions().get(package)
+        return version(found[0]) if found else None
+    digest, ours, seen, left = hashlib.sha256(), set(), {package}, list(files)
+    while left:
+        path = left.pop(0)
+        source = path.read_bytes()
+        digest.update(path.name.encode() + source)
+        for name in sorted(names_imported(source)):
+            first = name.partition(".")[0]
+            if first in PACKAGES:
+                ours |= {name} if file_of(name) else set()
+            elif first not in seen:
+                seen.add(first)
+                left += _files(first) or []
+    if ours:
+        digest.update(code_version(tuple(sorted(ours))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(package: str) -> list[Path] | None:
+    """The sources of a package in a working folder; none of an installed one, None where there is no such package."""
+    try:
+        spec = find_spec(package) if package else None
+    except ValueError:  # of what was put among the modules without one
+        spec = None
+    if spec is None:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    origin = Path(spec.origin) if spec.has_location and spec.origin else None
+    places = folders or [origin] * (origin is not None)
+    if any(INSTALLED & {*place.parts} or place.is_relative_to(STANDARD) for place in places):
+        return []
+    return sorted(path for place in places for path in (place.rglob("*.py") if folders else [place]) if path.is_file())
