@@ -15,6 +15,7 @@ from gmm_torch.mixture import GaussianMixture
 MIN_INPUTS = 20  # on either side, and for each component
 MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
 REG_COVAR = 1e-2
+MIN_WEIGHT = 1e-9  # so that no p-value is 0; it moves no rate by more than that
 
 
 class DensityRatio(nn.Module):
@@ -24,10 +25,11 @@ class DensityRatio(nn.Module):
     and their ratio is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section
     2.3, has the ratio of two estimates; the common start lowers its variance).
 
-    A ratio above `max_weight` is cut to it. `clipped` says for what share of the deployment inputs that is, and
-    `disagreement` how far the weights are from those of a logistic regression that tells the two apart: the total
-    variation distance of the two distributions of deployment inputs that the weights stand for, so the two promise
-    rates that differ by that at most. Both are of the inputs that the ratio was fitted to.
+    A ratio above `max_weight` is cut to it, one below 1e-9 is raised to that. `clipped` says for what share of the
+    deployment inputs the former happens, and `disagreement` how far the weights are from those of a logistic regression
+    that tells the two apart: the total variation distance of the two distributions of deployment inputs that the
+    weights stand for, so the two promise rates that differ by that at most. Both are of the inputs that the ratio was
+    fitted to.
 
     Args:
         n_components: K of either mixture; fewer where there are few inputs, one for every twenty.
@@ -102,9 +104,9 @@ class DensityRatio(nn.Module):
         return self
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """Log-weights (N,) of statistics (N, S), at most log `max_weight`; without gradient, NaN for NaN alone."""
+        """Log-weights (N,) of statistics (N, S), for weights of 1e-9 to `max_weight`; NaN for NaN alone, no gradient."""
         with torch.no_grad():
-            return self._log_ratio(statistics).clamp_max(math.log(self.max_weight))
+            return self._log_ratio(statistics).clamp(math.log(MIN_WEIGHT), math.log(self.max_weight))
 
     def _log_ratio(self, statistics: Tensor) -> Tensor:
         points = self._standardised(statistics)
