@@ -104,7 +104,7 @@ class DensityRatio(nn.Module):
         return self
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """Log-weights (N,) of statistics (N, S), for weights of 1e-9 to `max_weight`; NaN for NaN alone, no gradient."""
+        """Log-weights (N,) of statistics (N, S), for weights of 1e-9 to `max_weight`; NaN for NaN, no gradient."""
         with torch.no_grad():
             return self._log_ratio(statistics).clamp(math.log(MIN_WEIGHT), math.log(self.max_weight))
 
