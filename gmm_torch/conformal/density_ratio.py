@@ -41,7 +41,7 @@ class DensityRatio(nn.Module):
     clipped: Tensor
     disagreement: Tensor
 
-    def __init__(self, n_components: int = 3, max_weight: float = 10.0) -> None:
+    def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
         super().__init__()
         check_count("n_components", n_components)
         if not 1 < max_weight < math.inf:
@@ -123,6 +123,9 @@ class DensityRatio(nn.Module):
         self.register_buffer("scale", torch.ones(width, dtype=dtype))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = [value for name, value in state_dict.items() if name.startswith(prefix) and isinstance(value, Tensor)]
+        if not all(bool(value.isfinite().all()) for value in own):
+            raise ValueError("density ratio: expected finite numbers; the state is damaged")
         means = state_dict.get(f"{prefix}reference.centred_means")
         if isinstance(means, Tensor) and means.dim() == 2:
             n_components, width = means.shape

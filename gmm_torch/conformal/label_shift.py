@@ -1,6 +1,6 @@
 """P-values where classes come in other proportions: calibration inputs count as their class does there."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -99,3 +99,8 @@ class LabelShiftCalibration(WeightedScores):
             value.to(device, widest(device)) for value in (found.weights, found.low, found.high)
         )
         self.error = self.weights.new_tensor(found.error)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not bool((self.weights.isfinite() & (self.weights >= 0)).all()):
+            raise ValueError("class weights: expected finite numbers, none below zero; the state is damaged")

@@ -34,7 +34,7 @@ class WeightedCalibration(WeightedScores):
     name = "weighted"
     subject = "the deployment inputs"
 
-    def __init__(self, n_components: int = 3, max_weight: float = 10.0) -> None:
+    def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
         super().__init__()
         self.ratio = DensityRatio(n_components, max_weight)
         self.n_components, self.max_weight = n_components, float(max_weight)

@@ -46,6 +46,9 @@ class WeightedScores(Calibration):
         self.register_buffer("log_weights_of_scores", torch.empty(0))  # (n,), of `scores`
         self.register_buffer("total", torch.zeros(1), persistent=False)  # (n + 1,)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"  # without the parts, which say nothing of the promise
+
     @property
     def largest_weight(self) -> float:
         """No weight of an input is above it, where calibration inputs have a mean weight of 1."""

@@ -30,7 +30,7 @@ def test_the_ratio_is_near_that_of_two_gaussians_and_one_where_they_agree():
     truth = (x.double() * 0.5 - 0.125).sum(1)
     assert float((ratio(x) - truth).abs().mean()) < 0.15
     assert float(ratio.disagreement) < 0.08
-    assert float(ratio.clipped) < 0.02
+    assert 0 < float(ratio.clipped) < 0.06
     same = DensityRatio().fit(draw(4000, 0), draw(4000, 1))
     assert float(same(x).abs().mean()) < 0.1
 
@@ -60,7 +60,7 @@ def test_a_ratio_has_no_nan_whatever_it_is_fitted_to_or_asked():
         ratio = DensityRatio().fit(reference, deployment)
         for x in (reference, deployment, torch.full_like(reference, 1e30), torch.full_like(reference, -3e38)):
             assert not ratio(x).isnan().any()
-            assert bool((ratio(x) <= torch.tensor(10.0).double().log()).all())
+            assert bool((ratio(x) <= torch.tensor(5.0).double().log()).all())
         assert bool(torch.isfinite(ratio.disagreement))
 
 
@@ -105,15 +105,15 @@ def test_weights_that_can_promise_nothing_at_alpha_are_refused():
     statistics = draw(400, 3)
     far = adapted(mean=6.0)
     log_weight = far.log_weights(statistics, NO_CLASS)
-    needs = r"sum of at least 190, 19 times the largest weight; got .* from 400 inputs"
+    needs = r"sum of at least 95, 19 times the largest weight; got .* from 400 inputs"
     with pytest.raises(ValueError, match=needs) as e:
         far.fit(statistics[:, 0], 0.05, log_weight=log_weight)
     assert "effective sample size" in str(e.value)
     assert "calibrate on good inputs from there" in str(e.value)
     near = adapted(mean=0.1)
     log_weight = near.log_weights(statistics, NO_CLASS)
-    with pytest.raises(ValueError, match=r"alpha=0\.05 with .*max_weight=10\.0 needs at least 190 inputs; got 189"):
-        near.fit(statistics[:189, 0], 0.05, log_weight=log_weight[:189])
+    with pytest.raises(ValueError, match=r"alpha=0\.05 with .*max_weight=5\.0 needs at least 95 inputs; got 94"):
+        near.fit(statistics[:94, 0], 0.05, log_weight=log_weight[:94])
     near.fit(statistics[:, 0], 0.05, log_weight=log_weight)
     assert near.effective_size >= 19
     with pytest.raises(ValueError, match=r"alpha=0\.001"):
@@ -169,6 +169,11 @@ def test_its_state_comes_back_and_a_damaged_one_is_refused(kind):
     ):
         with pytest.raises(ValueError, match="the state is damaged"):
             make().load_state_dict(saved.state_dict() | {name: value})
+    broken = {
+        name: torch.full_like(value, torch.nan) for name, value in saved.state_dict().items() if "scores" not in name
+    }
+    with pytest.raises(ValueError, match="expected finite numbers.*; the state is damaged"):
+        loaded.load_state_dict(saved.state_dict() | broken)
 
 
 def test_the_effective_size_falls_with_the_shift():
