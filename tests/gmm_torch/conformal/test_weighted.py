@@ -172,7 +172,7 @@ def test_its_state_comes_back_and_a_damaged_one_is_refused(kind):
     broken = {
         name: torch.full_like(value, torch.nan) for name, value in saved.state_dict().items() if "scores" not in name
     }
-    with pytest.raises(ValueError, match="expected finite numbers.*; the state is damaged"):
+    with pytest.raises(ValueError, match=r"expected finite numbers.*; the state is damaged"):
         loaded.load_state_dict(saved.state_dict() | broken)
 
 
