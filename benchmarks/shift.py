@@ -4,7 +4,7 @@
 
 Another camera and other proportions of classes, on scikit-learn's digits with a small network and the default score;
 what an error of the weights does to the rate, and failures among the calibration inputs, in simulation and on digits.
-Writes `benchmarks/results/shift.json` and the table of `docs/guarantees.md`, six minutes on one core. Exits with 1
+Writes `benchmarks/results/shift.json` and the table of `docs/guarantees.md`, two minutes on one core. Exits with 1
 where a promise is broken: each is tested at FALSE_ALARM divided by their number, so the chance of any false alarm is
 at most FALSE_ALARM; a control beside each, which must alarm, is tested at the same level.
 """
@@ -36,11 +36,11 @@ RESULTS = pages.RESULTS / "shift.json"
 PAGE = pages.ROOT / "docs" / "guarantees.md"
 FALSE_ALARM = 0.01
 ALPHA, ALPHAS = 0.05, (0.01, 0.05, 0.1, 0.2)
-N_SPLITS, FIRST_SEED = 10, 10  # the defaults were looked at with other seeds
+N_SPLITS, FIRST_SEED = 4, 10  # the defaults were looked at with other seeds
 SIZES = {"train": 200, "fit": 300, "reference": 250, "calibrate": 450, "deployed": 250, "new": 347}
 SEVERITIES = (1, 2, 3, 4, 5)
 SHARE = 0.2  # of failures among deployment inputs, where there are some
-REPETITIONS, N = 20_000, 200  # of simulations: calibration sets, and their size
+REPETITIONS, N = 5_000, 200  # of simulations: calibration sets, and their size
 SHIFT = -0.7  # of the simulated scores, in standard deviations
 
 
@@ -119,28 +119,30 @@ def cameras(seed: int) -> dict[tuple[str, int, str], dict[str, float]]:
     own = split(seed)
     x, detector, found = own.x, own.detector, {}
     detector.calibrate([x["calibrate"]])
+    kept = {name: detector.reduce(detector.outputs([x[name]])) for name in ("reference", "calibrate")}
     for kind, corrupt in CORRUPTIONS.items():
         for severity in SEVERITIES:
             seen = {name: corrupt(x[name], severity, own.generator) for name in ("deployed", "new")}
             failures = corrupt(blends(x["new"]), severity, own.generator)
             n = int(SHARE * len(seen["deployed"]))
             mixed = torch.cat([seen["deployed"][n:], corrupt(blends(x["deployed"])[:n], severity, own.generator)])
-            score = {"good": detector.score(detector.outputs([seen["new"]]))}
-            score["bad"] = detector.score(detector.outputs([failures]))
+            outputs = {"good": detector.outputs([seen["new"]]), "bad": detector.outputs([failures])}
+            score = {name: detector.score(value) for name, value in outputs.items()}
             plain = detector.calibration
             found[kind, severity, "plain"] = measured(plain.p_value(score["good"]), plain.p_value(score["bad"]))
             for name, deployed in (("", seen["deployed"]), (", failures among them", mixed)):
-                ordered = detector.score(detector.outputs([deployed])).sort().values
+                shown = detector.outputs([deployed])
+                ordered = detector.score(shown).sort().values
                 p_values = [conformal_p_value(score[each], ordered) for each in ("good", "bad")]
                 found[kind, severity, "calibrated on deployment inputs" + name] = measured(*p_values)
                 detector.calibration = WeightedCalibration()
-                detector.adapt([deployed], [x["reference"]])
+                detector.adapt_reduced(detector.reduce(shown), kept["reference"])
                 try:
-                    detector.calibrate([x["calibrate"]])
+                    detector.calibrate_reduced(kept["calibrate"])
                 except ValueError:
                     found[kind, severity, "weighted" + name] = {}
                 else:
-                    p_values = [detector(each).p_value for each in (seen["new"], failures)]
+                    p_values = [detector.verdict(value).p_value for value in outputs.values()]
                     size = {"effective_size": detector.calibration.effective_size}
                     found[kind, severity, "weighted" + name] = measured(*p_values) | size
                 detector.calibration = plain
@@ -238,10 +240,10 @@ def simulated() -> tuple[list[dict[str, float]], dict[str, float], dict[str, flo
 def learnt() -> list[dict[str, float]]:
     """How many inputs it takes to learn weights from: false alarms with four statistics, the first the score."""
     rows = []
-    for n in (50, 100, 250, 1000, 4000):
+    for n in (50, 100, 250, 1000):
         for width in (1, 4, 16):
             g, rates, distances = torch.Generator().manual_seed(n), [], []
-            for _ in range(10 if n >= 1000 else 40):
+            for _ in range(10):
                 reference, deployed, calibration, new = (
                     torch.randn(size, width, generator=g) + shift
                     for size, shift in ((n, 0), (n, SHIFT / width**0.5), (500, 0), (2000, SHIFT / width**0.5))
