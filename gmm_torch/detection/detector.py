@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.extractor import FeatureExtractor
@@ -47,7 +48,8 @@ class FailureDetector(DetectorParts):
             of shape (N, C, H, W) with 1, 3 or 4 channels and sides of 5 pixels at least. A spectrogram of one channel
             looks like a gray image: say 1 for it, since its mirror image is time running backwards.
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
-            `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand.
+            `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand;
+            `WeightedCalibration` and `LabelShiftCalibration`, where inputs come from elsewhere.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
 
@@ -101,6 +103,7 @@ class FailureDetector(DetectorParts):
         super().__init__(extractor, score, Calibration() if calibration is None else calibration, alpha, seed)
         self.views_by_default = views is None
         self._chosen_views = extractor.views
+        self._reference_keys: Tensor | None = None  # of the inputs that the weights were learnt from, unless loaded
 
     # ---- learning
 
@@ -191,12 +194,60 @@ class FailureDetector(DetectorParts):
                 labels for a score that learns from them, or too few inputs for alpha; the message says how many it
                 takes.
         """
-        return self.calibrate_reduced(self._reduced(loader, labels=self.score.needs_labels_to_calibrate))
+        return self.calibrate_reduced(self._reduced(loader, labels=self._calibrates_with_labels))
+
+    @property
+    def _calibrates_with_labels(self) -> bool:
+        weights_need_them = isinstance(self.calibration, WeightedScores) and self.calibration.needs_labels
+        return self.score.needs_labels_to_calibrate or weights_need_them
+
+    def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
+        """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
+
+        Args:
+            deployment: batches x or (x, ...) of inputs as they come, without labels, failures among them or not.
+            reference: batches of inputs from where the calibration inputs come from, but others: calibration inputs
+                are ranked with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
+
+        Returns:
+            self, no longer calibrated.
+
+        Raises:
+            NotFittedError: before `fit`.
+            TypeError: the calibration has no weights.
+            ValueError: an empty loader, too few inputs, no labels where they are needed, outputs that are not finite
+                or far beyond those of the fitting inputs.
+        """
+        self.check_fitted()
+        known = self._reduced(reference, labels=self._weights.needs_labels)
+        return self.adapt_reduced(self._reduced(deployment, labels=False), known)
+
+    @property
+    def _weights(self) -> WeightedScores:
+        if not isinstance(self.calibration, WeightedScores):
+            raise TypeError(
+                f"calibration: expected one with weights to adapt; got {self.calibration.name!r}: make the detector "
+                "with WeightedCalibration() or LabelShiftCalibration(n_classes)"
+            )
+        return self.calibration
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def adapt_reduced(self, deployment: Reduced, reference: Reduced) -> Self:
+        """`adapt`, from what `reduce` kept.
+
+        Deployment inputs far beyond the fitting inputs are left out: they are refused whatever they weigh.
+        """
+        check_inside(reference, "reference")
+        deployment = deployment.rows(deployment.inside)
+        self._weights.adapt(*((each.statistics, each.prediction, each.labels) for each in (reference, deployment)))
+        self._reference_keys = reference.keys[:, 1]
+        return self
 
     def calibrate_outputs(self, outputs: Outputs) -> Self:
         """`calibrate`, from outputs that are already there."""
         self.check_fitted()
-        check_learnable(outputs, labels=self.score.needs_labels_to_calibrate)
+        check_learnable(outputs, labels=self._calibrates_with_labels)
         return self.calibrate_reduced(Reduced.cat([self.reduce(part) for part in outputs.chunks(CHUNK)]))
 
     def _reduced(self, loader: Iterable[Any], *, labels: bool) -> Reduced:
@@ -236,13 +287,15 @@ class FailureDetector(DetectorParts):
         fixed before the others are ranked, so the p-value is valid for new inputs drawn as they were. Where they are
         few, fitting inputs that were held out join the reference.
         """
-        n, outside = len(reduced.prediction), int((~reduced.inside).sum())
-        if outside:
-            raise ValueError(
-                f"calibration inputs: expected numbers like those of the fitting inputs; {outside} of {n} give logits "
-                "or features that are not finite or a thousand times larger: look for such inputs, and leave them out "
-                "if they are no good ones"
-            )
+        n = len(reduced.prediction)
+        check_inside(reduced, "calibration")
+        if isinstance(self.calibration, WeightedScores) and self._reference_keys is not None:
+            known = int(torch.isin(reduced.keys[:, 1], self._reference_keys.to(reduced.keys.device)).sum())
+            if known:
+                raise ValueError(
+                    f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
+                    "others to one of the two, since weights must be fixed before calibration inputs are ranked"
+                )
         if self.score.n_reference:
             order = reduced.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
@@ -251,7 +304,11 @@ class FailureDetector(DetectorParts):
             reduced = reduced.rows(order[n_reference:])
         with full_precision(reduced.statistics.device):
             score = self.score.combine(reduced.statistics)
-        self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
+        if isinstance(self.calibration, WeightedScores):
+            log_weight = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
+            self.calibration.fit(score, self.alpha, log_weight=log_weight)
+        else:
+            self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
         self.calibrated_in(reduced.precision)
         return self
 
@@ -274,10 +331,10 @@ class FailureDetector(DetectorParts):
         self.check_precision(outputs)
         score = self.bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
-        prediction = logits.argmax(-1)
-        p_value = self.calibration.p_value(score, prediction)
-        accept = self.calibration.accepts(score, prediction, alpha=self.alpha)
-        return Verdict(logits, prediction, score, p_value, accept)
+        given = self.beside(outputs)
+        p_value = self.calibration.p_value(score, **given)
+        accept = self.calibration.accepts(score, **given, alpha=self.alpha)
+        return Verdict(logits, given["predictions"], score, p_value, accept)
 
     def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
@@ -287,7 +344,7 @@ class FailureDetector(DetectorParts):
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
         self.check_precision(outputs)
-        return self.bounded(self.score(outputs), outputs) - self.threshold(outputs.own_logits.argmax(-1))
+        return self.bounded(self.score(outputs), outputs) - self.threshold(**self.beside(outputs))
 
     # ---- explaining
 
@@ -395,3 +452,14 @@ class FailureDetector(DetectorParts):
             ValueError: the classifier is not the one that the detector was fitted to.
         """
         return load_detector(cls, path, classifier, strict=strict)
+
+
+def check_inside(reduced: Reduced, name: str) -> None:
+    """Raise unless all inputs are inside the valid range."""
+    n, outside = len(reduced.prediction), int((~reduced.inside).sum())
+    if outside:
+        raise ValueError(
+            f"{name} inputs: expected numbers like those of the fitting inputs; {outside} of {n} give logits "
+            "or features that are not finite or a thousand times larger: look for such inputs, and leave them out "
+            "if they are no good ones"
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
@@ -131,10 +132,26 @@ class DetectorParts(nn.Module):
         if not self.widths:
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
-    def threshold(self, prediction: Tensor) -> Tensor:
-        """The score at and above which an input is accepted, (N,), for predicted classes (N,)."""
+    def beside(self, outputs: Outputs) -> dict[str, Tensor]:
+        """What of N inputs, beside their scores, their p-values depend on, as the calibration takes it by name."""
+        given = {"predictions": outputs.own_logits.argmax(-1)}
+        if isinstance(self.calibration, WeightedScores):
+            with torch.no_grad():
+                given["log_weight"] = self.calibration.log_weights(self.score.statistics(outputs), **given)
+        return given
+
+    def threshold(self, predictions: Tensor, log_weight: Tensor | None = None) -> Tensor:
+        """The score at and above which an input is accepted, (N,), for predicted classes (N,).
+
+        Args:
+            predictions: (N,) int64.
+            log_weight: (N,), for a calibration with weights, as `beside` gives it; without them the score below which
+                every input is refused.
+        """
+        if isinstance(self.calibration, WeightedScores):
+            return self.calibration.threshold(self.alpha, log_weight=log_weight).expand(predictions.shape)
         threshold = self.calibration.threshold(self.alpha)
-        return threshold[prediction] if threshold.dim() else threshold.expand(prediction.shape)
+        return threshold[predictions] if threshold.dim() else threshold.expand(predictions.shape)
 
     def bounded(self, score: Tensor, outputs: Outputs) -> Tensor:
         """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibrations import CALIBRATIONS
+from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import SCORES, make_score
@@ -16,7 +17,12 @@ from gmm_torch.errors import ConvergenceWarning
 
 N_CLASSES, SIDE = 3, 6
 EXTREME = (torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38)
-OPTIONS = {"mondrian": {"n_classes": N_CLASSES}, "conditional": {"delta": 0.5}}
+OPTIONS = {
+    "mondrian": {"n_classes": N_CLASSES},
+    "conditional": {"delta": 0.5},
+    "label_shift": {"n_classes": N_CLASSES},
+    "weighted": {"max_weight": 5},
+}
 
 contract = pytest.mark.parametrize(("score", "calibration"), [(s, c) for s in SCORES for c in CALIBRATIONS])
 
@@ -73,7 +79,15 @@ def calibrated(score: str, calibration: str) -> FailureDetector:
     detector = fitted(score)
     detector.classifier.where = None
     detector.calibration = CALIBRATIONS[calibration](**OPTIONS.get(calibration, {}))
+    if isinstance(detector.calibration, WeightedScores):
+        detector.adapt([images(300, 7)], by_prediction(detector, images(300, 8)))
+        return detector.calibrate(by_prediction(detector, images(400, 2)))
     return detector.calibrate(labelled(images(400, 2)))
+
+
+def by_prediction(detector: FailureDetector, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """One batch with labels that the classifier gets right."""
+    return [(x, detector.classifier(x).argmax(1).detach())]
 
 
 @contract

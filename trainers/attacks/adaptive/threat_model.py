@@ -69,7 +69,7 @@ def observe(detector: FailureDetector, x: Tensor) -> Observation:
     outputs = detector.extractor(x)
     score = smooth_score(detector.score, outputs)
     verdict = detector.verdict(outputs, score)
-    return Observation(outputs, verdict, (score - detector.threshold(verdict.prediction)) / unit(detector))
+    return Observation(outputs, verdict, (score - detector.threshold(**detector.beside(outputs))) / unit(detector))
 
 
 def unit(detector: FailureDetector) -> Tensor:

@@ -1,0 +1,137 @@
+"""How much more likely inputs are at one place than at another: the ratio of two mixtures, and a classifier's view."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.conformal.logistic_ratio import logistic_log_ratio
+from gmm_torch.density import is_traced
+from gmm_torch.devices import widest
+from gmm_torch.functional.checks import check_count
+from gmm_torch.mixture import GaussianMixture
+
+MIN_INPUTS = 20  # on either side, and for each component
+MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
+REG_COVAR = 1e-2
+MIN_WEIGHT = 1e-9  # so that no p-value is 0; it moves no rate by more than that
+
+
+class DensityRatio(nn.Module):
+    """log q(t) / p(t) of statistics t (N, S): q of a mixture fitted to deployment inputs, p to reference inputs.
+
+    Both fits start from a mixture of all inputs together, so that where the two distributions agree the fits agree too,
+    and their ratio is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section
+    2.3, has the ratio of two estimates; the common start lowers its variance).
+
+    A ratio above `max_weight` is cut to it, one below 1e-9 is raised to that. `clipped` says for what share of the
+    deployment inputs the former happens, and `disagreement` how far the weights are from those of a logistic regression
+    that tells the two apart: the total variation distance of the two distributions of deployment inputs that the
+    weights stand for, so the two promise rates that differ by that at most. Both are of the inputs that the ratio was
+    fitted to.
+
+    Args:
+        n_components: K of either mixture; fewer where there are few inputs, one for every twenty.
+        max_weight: largest ratio, above 1.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    clipped: Tensor
+    disagreement: Tensor
+
+    def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
+        super().__init__()
+        check_count("n_components", n_components)
+        if not 1 < max_weight < math.inf:
+            raise ValueError(f"max_weight: expected a finite number above 1; got {max_weight}")
+        self.n_components = n_components
+        self.max_weight = float(max_weight)
+        self._make_room(1, 1)
+        for name in ("clipped", "disagreement"):
+            self.register_buffer(name, torch.zeros((), dtype=widest(torch.get_default_device())))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a ratio."""
+        return is_traced() or bool(self.deployment.fitted)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def fit(self, reference: Tensor, deployment: Tensor) -> Self:
+        """Learn the ratio from statistics of reference inputs (n, S) and of deployment inputs (m, S), finite.
+
+        Raises:
+            ValueError: shapes, numbers that are not finite, fewer than 20 of either.
+        """
+        if reference.dim() != 2 or deployment.dim() != 2 or reference.shape[1] != deployment.shape[1]:
+            raise ValueError(
+                f"reference and deployment statistics: expected (n, S) and (m, S); got {tuple(reference.shape)} and "
+                f"{tuple(deployment.shape)}"
+            )
+        both = {"reference": reference, "deployment": deployment}
+        for name, value in both.items():
+            if len(value) < MIN_INPUTS:
+                raise ValueError(f"{name} inputs: expected at least {MIN_INPUTS}; got {len(value)}: give more")
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"{name} statistics: expected finite numbers; got NaN or infinity: leave such out")
+        n_components = max(1, min(self.n_components, len(reference) // MIN_INPUTS, len(deployment) // MIN_INPUTS))
+        self._make_room(n_components, reference.shape[1])
+        wide = widest(reference.device)
+        pooled = torch.cat([reference, deployment]).to(wide)
+        self.to(reference.device, wide)
+        self.centre = pooled.mean(0)
+        scale = (pooled - self.centre).square().mean(0).sqrt()
+        self.scale = torch.where(scale > torch.finfo(wide).tiny, scale, torch.ones_like(scale))
+        old, new = self._standardised(reference), self._standardised(deployment)
+        start = GaussianMixture(n_components, reference.shape[1], device=old.device, dtype=wide)
+        start.fit(torch.cat([old, new]), reg_covar=REG_COVAR, shrinkage="oas")
+        precisions = torch.linalg.inv_ex(start.dense_covariances).inverse
+        for mixture, points in ((self.reference, old), (self.deployment, new)):
+            mixture.fit(
+                points,
+                reg_covar=REG_COVAR,
+                shrinkage="oas",
+                weights_init=start.weights,
+                means_init=start.means,
+                precisions_init=precisions,
+            )
+        self.clipped = (self._log_ratio(deployment) > math.log(self.max_weight)).to(wide).mean()
+        ours, other = self(reference), logistic_log_ratio(old, new)(old)
+        weights = [value.clamp_max(math.log(self.max_weight)).softmax(0) for value in (ours, other)]
+        self.disagreement = (weights[0] - weights[1]).abs().sum() / 2
+        return self
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """Log-weights (N,) of statistics (N, S), for weights of 1e-9 to `max_weight`; NaN for NaN, no gradient."""
+        with torch.no_grad():
+            return self._log_ratio(statistics).clamp(math.log(MIN_WEIGHT), math.log(self.max_weight))
+
+    def _log_ratio(self, statistics: Tensor) -> Tensor:
+        points = self._standardised(statistics)
+        return self.deployment.log_prob(points) - self.reference.log_prob(points)
+
+    def _standardised(self, statistics: Tensor) -> Tensor:
+        return (statistics.detach().to(self.centre) - self.centre) / self.scale
+
+    def _make_room(self, n_components: int, width: int) -> None:
+        dtype = widest(torch.get_default_device())
+        self.reference = GaussianMixture(n_components, width, dtype=dtype)
+        self.deployment = GaussianMixture(n_components, width, dtype=dtype)
+        self.register_buffer("centre", torch.zeros(width, dtype=dtype))
+        self.register_buffer("scale", torch.ones(width, dtype=dtype))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = [value for name, value in state_dict.items() if name.startswith(prefix) and isinstance(value, Tensor)]
+        if not all(bool(value.isfinite().all()) for value in own):
+            raise ValueError("density ratio: expected finite numbers; the state is damaged")
+        means = state_dict.get(f"{prefix}reference.centred_means")
+        if isinstance(means, Tensor) and means.dim() == 2:
+            n_components, width = means.shape
+            if not (0 < n_components <= MAX_COMPONENTS and 0 < width <= MAX_WIDTH and means.is_floating_point()):
+                raise ValueError(f"density ratio: expected mixtures of a size that can be; got {tuple(means.shape)}")
+            device = self.centre.device
+            self._make_room(n_components, width)
+            self.to(device, means.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,106 @@
+"""P-values where classes come in other proportions: calibration inputs count as their class does there."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.conformal.class_weights import ClassWeights, class_weights
+from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
+from gmm_torch.density import is_traced
+from gmm_torch.devices import widest
+from gmm_torch.functional.checks import check_count, check_probability
+
+
+class LabelShiftCalibration(WeightedScores):
+    """Calibration inputs weighted by how much more frequent their true class is at deployment.
+
+    The guarantee: where classes have other proportions q(y) than p(y) among the calibration inputs, and inputs of each
+    class look as they did, P(p <= a) <= a with the weights w(y) = q(y) / p(y), and <= a + sum_y p(y) |w'(y) - w(y)| / 2
+    with other weights w' (Podkopaev and Ramdas 2021, "Distribution-free uncertainty quantification for classification
+    under label shift", section 3). Calibration inputs need labels. A new input has none: it gets the largest weight of
+    all classes, which can only raise its p-value.
+
+    The weights are found from unlabelled deployment inputs by how often each class is predicted there, and from
+    labelled reference inputs by which class is predicted for which: see `class_weights`. Reference inputs come from
+    where the calibration inputs come from, and are none of them.
+
+    Args:
+        n_classes: C of the classifier.
+        confidence: of the intervals.
+    """
+
+    name = "label_shift"
+    subject = "the deployment inputs' classes"
+    needs_labels = True
+    weights: Tensor
+    low: Tensor
+    high: Tensor
+    error: Tensor
+
+    def __init__(self, n_classes: int, confidence: float = 0.95) -> None:
+        super().__init__()
+        check_count("n_classes", n_classes)
+        check_probability("confidence", confidence)
+        self.n_classes, self.confidence = n_classes, confidence
+        wide = widest(torch.get_default_device())
+        for name in ("weights", "low", "high"):
+            self.register_buffer(name, torch.zeros(n_classes, dtype=wide))  # (C,); intervals of the weights
+        self.register_buffer("error", torch.zeros((), dtype=wide))
+
+    @property
+    def log_largest(self) -> Tensor:
+        """See `WeightedScores`: that of the class whose share grew most."""
+        return self.weights.max().log()
+
+    @property
+    def is_adapted(self) -> bool:
+        """See `WeightedScores`."""
+        return is_traced() or bool((self.weights > 0).any())
+
+    def adapt(
+        self,
+        reference: Sample,
+        deployment: Sample,
+    ) -> Self:
+        """See `WeightedScores`; reads the predictions of both and the labels of the reference inputs."""
+        labels = reference[2]
+        if labels is None:
+            raise ValueError("reference inputs: expected labels beside them; got none: give batches (x, label)")
+        found = class_weights(reference[1], labels, deployment[1], self.n_classes, confidence=self.confidence)
+        self._take(found)
+        self.forget()
+        return self
+
+    def log_weights(self, statistics: Tensor, predictions: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See `WeightedScores`; of labels (N,), or the largest where there are none."""
+        self._check_adapted()
+        weights = self.weights.log()
+        if labels is None:
+            return weights.max().expand(predictions.shape)
+        if len(labels) and not bool(((labels >= 0) & (labels < self.n_classes)).all()):
+            raise ValueError(
+                f"labels: expected classes 0 to {self.n_classes - 1}; got {int(labels.min())} to {int(labels.max())}"
+            )
+        return weights[labels]
+
+    def extra_repr(self) -> str:
+        """What can be promised."""
+        if not self.is_adapted:
+            return "no weights yet, promises nothing: adapt(deployment, reference)"
+        spans = zip(self.weights.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
+        words = ", ".join(f"{weight:.2g} ({low:.2g} to {high:.2g})" for weight, low, high in spans)
+        rate = f"the rate may exceed alpha by {float(self.error):.2g}, with confidence {self.confidence:g}"
+        return f"weights by class {words}; {rate}; {self.in_words}"
+
+    def _take(self, found: ClassWeights) -> None:
+        device = self.weights.device
+        self.weights, self.low, self.high = (
+            value.to(device, widest(device)) for value in (found.weights, found.low, found.high)
+        )
+        self.error = self.weights.new_tensor(found.error)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not bool((self.weights.isfinite() & (self.weights >= 0)).all()):
+            raise ValueError("class weights: expected finite numbers, none below zero; the state is damaged")

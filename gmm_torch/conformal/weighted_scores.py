@@ -1,0 +1,241 @@
+"""Calibration scores that count differently: what calibrations with weights share."""
+
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.p_values import calibration_size, rank, refused
+from gmm_torch.conformal.weighted_p_value import (
+    check_log_weight,
+    cumulative_weights,
+    effective_sample_size,
+    largest_log_weight,
+    ordered_weights,
+    smoothed_quotient,
+    weighted_quotient,
+    weighted_threshold,
+)
+from gmm_torch.devices import widest
+from gmm_torch.errors import NotFittedError
+from gmm_torch.functional.checks import check_probability
+
+# Of inputs: statistics (n, S) of a score, predicted classes (n,), and labels (n,) where there are some.
+Sample = tuple[Tensor, Tensor, Tensor | None]
+
+
+class WeightedScores(Calibration):
+    """Calibration scores with weights; see `weighted_p_value` for the guarantee.
+
+    No new input has a weight above `largest_weight`. The calibration weights must sum to so much that even an input of
+    that weight is refused at alpha where its score is below all others: else what is furthest from the calibration
+    inputs, and so has the largest weight, would be accepted whatever its score. With weights that are all 1 this is
+    the number of inputs that `Calibration` asks for. The effective sample size is then at least as large.
+    """
+
+    needs_labels: ClassVar[bool] = False  # of calibration and reference inputs
+    sized = ("scores", "log_weights_of_scores")
+    subject: ClassVar[str]  # what the weights come from, for messages
+    log_weights_of_scores: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("log_weights_of_scores", torch.empty(0))  # (n,), of `scores`
+        self.register_buffer("total", torch.zeros(1), persistent=False)  # (n + 1,)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"  # without the parts, which say nothing of the promise
+
+    @property
+    def largest_weight(self) -> float:
+        """No weight of an input is above it, where calibration inputs have a mean weight of 1."""
+        return float(self.log_largest.exp())
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether there are weights."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Drop the scores."""
+        for name in self.sized:
+            setattr(self, name, getattr(self, name)[:0])
+
+    def adapt(
+        self,
+        reference: Sample,
+        deployment: Sample,
+    ) -> Self:
+        """Learn how deployment inputs differ from reference inputs, which come from where calibration inputs do.
+
+        The scores are dropped: calibration inputs must be none of these.
+
+        Args:
+            reference, deployment: of either; labels where it `needs_labels`, of the reference alone.
+
+        Raises:
+            ValueError: too few of them, or what else the weights can't be learnt from.
+        """
+        raise NotImplementedError
+
+    def log_weights(self, statistics: Tensor, predictions: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N,) log-weights of inputs, for `fit` with their labels where it `needs_labels`, else without.
+
+        Args:
+            statistics: (N, S), of the score.
+            predictions: (N,) int64.
+            labels: (N,) int64, of calibration inputs.
+
+        Raises:
+            NotFittedError: before `adapt`.
+        """
+        raise NotImplementedError
+
+    @property
+    def effective_size(self) -> float:
+        """Effective sample size of the calibration scores: (sum w)^2 / sum w^2."""
+        return effective_sample_size(self.log_weights_of_scores)
+
+    @property
+    def in_words(self) -> str:
+        """How much the scores are worth, for `repr`."""
+        if not len(self):
+            return "no scores yet, promises nothing"
+        return f"{len(self)} scores, effective sample size {self.effective_size:.1f}"
+
+    def smallest(self, alpha: float) -> int:
+        """See `Calibration`; of inputs with a mean weight of 1."""
+        return max(1, math.ceil(self.largest_weight * calibration_size(alpha) * (1 - 1e-9)))
+
+    def require(self, alpha: float, n: int) -> None:
+        """See `Calibration`.
+
+        Raises:
+            NotFittedError: there are no weights yet.
+        """
+        self._check_adapted()
+        super().require(alpha, n)
+
+    def fit(
+        self,
+        scores: Tensor,
+        alpha: float,
+        *,
+        predictions: Tensor | None = None,
+        log_weight: Tensor | None = None,
+    ) -> Self:
+        """Take over calibration scores (n,), finite, with log-weights (n,) as `log_weights` gives them.
+
+        Raises:
+            ValueError: not finite, no log-weights, too few of them, or with weights so small that nothing can be
+                promised at alpha; the message says what to do.
+            NotFittedError: there are no weights yet.
+        """
+        if log_weight is None:
+            raise ValueError("log-weights: expected one per calibration score; got none: give those of `log_weights`")
+        scores, log_weight = ordered_weights(scores, log_weight)
+        self.require(alpha, len(scores))
+        self.require_weight(alpha, log_weight)
+        self.scores, self.log_weights_of_scores = scores, log_weight
+        self._index()
+        return self
+
+    def target(self, alpha: float) -> Self:
+        """See `Calibration`."""
+        check_probability("alpha", alpha)
+        if len(self):
+            self.require(alpha, len(self))
+            self.require_weight(alpha, self.log_weights_of_scores)
+        return self
+
+    def require_weight(self, alpha: float, log_weight: Tensor) -> None:
+        """Raise unless calibration inputs weigh so much that an input of the largest weight can be refused."""
+        total, largest = cumulative_weights(log_weight), largest_log_weight(log_weight)
+        least = weighted_quotient(total, largest, total.new_zeros(1).long(), self.log_largest.expand(1))
+        if not bool(refused(least, alpha)):
+            raise ValueError(
+                f"calibration weights: alpha={alpha:g} needs a sum of at least {self.smallest(alpha)}, "
+                f"{calibration_size(alpha)} times the largest weight; got {float(log_weight.exp().sum()):.3g} from "
+                f"{len(log_weight)} inputs, whose effective sample size is {effective_sample_size(log_weight):.1f}: "
+                f"{self.subject} lie where too few calibration inputs do; calibrate on good inputs from there, give "
+                "more calibration inputs, or choose a larger alpha"
+            )
+
+    @property
+    def log_largest(self) -> Tensor:
+        """Logarithm of `largest_weight`, (), without a look at its value."""
+        raise NotImplementedError
+
+    def p_value(
+        self,
+        score: Tensor,
+        predictions: Tensor | None = None,
+        *,
+        uniform: Tensor | None = None,
+        log_weight: Tensor | None = None,
+    ) -> Tensor:
+        """(N,) p-values of scores (N,) with log-weights (N,) as `log_weights` gives them; see `weighted_p_value`."""
+        log_weight = self._check(score, log_weight)
+        up_to = rank(score, self.scores)
+        largest = largest_log_weight(self.log_weights_of_scores)
+        if uniform is None:
+            return weighted_quotient(self.total, largest, up_to, log_weight)
+        below = rank(score, self.scores, right=False)
+        return smoothed_quotient(self.total, largest, below, up_to, log_weight, uniform)
+
+    def accepts(
+        self,
+        score: Tensor,
+        predictions: Tensor | None = None,
+        *,
+        alpha: float,
+        log_weight: Tensor | None = None,
+    ) -> Tensor:
+        """See `Calibration`."""
+        return ~refused(self.p_value(score, log_weight=log_weight), alpha)
+
+    def threshold(self, alpha: float, *, log_weight: Tensor | None = None) -> Tensor:
+        """(N,) scores at and above which inputs with these log-weights (N,) are accepted.
+
+        Without log-weights (), that of the largest weight: what scores less is refused, whatever its weight.
+        """
+        self._check_fitted()
+        check_probability("alpha", alpha)
+        given = self.log_largest.expand(1) if log_weight is None else self._cut(log_weight)
+        k = weighted_threshold(self.total, largest_log_weight(self.log_weights_of_scores), given, alpha)
+        found = torch.where(k > 0, self.scores[(k - 1).clamp_min(0)], -torch.inf)
+        return found[0] if log_weight is None else found
+
+    def _cut(self, log_weight: Tensor) -> Tensor:
+        """None above the largest, NaN as the largest."""
+        log_weight, most = log_weight.detach().to(self.total), self.log_largest.to(self.total)
+        return torch.where(log_weight.isnan(), most, log_weight).minimum(most)
+
+    def _check(self, score: Tensor, log_weight: Tensor | None) -> Tensor:
+        self._check_fitted()
+        if log_weight is None:
+            raise ValueError("log-weights: expected one per score; got none: give those of `log_weights`")
+        check_log_weight(log_weight, score)
+        return self._cut(log_weight)
+
+    def _check_adapted(self) -> None:
+        if not self.is_adapted:
+            raise NotFittedError(
+                f"calibration {self.name!r} has no weights yet: call adapt(deployment, reference) before calibrate"
+            )
+
+    def _index(self) -> None:
+        """See `Calibration`."""
+        self.total = cumulative_weights(self.log_weights_of_scores).to(widest(self.scores.device))
+
+    def _is_ordered(self) -> bool:
+        known = bool((self.log_weights_of_scores < torch.inf).all())  # NaN is not
+        return known and self.scores.shape == self.log_weights_of_scores.shape and super()._is_ordered()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not self.log_weights_of_scores.is_floating_point():
+            raise ValueError("calibration log-weights: expected numbers; the state is damaged")
