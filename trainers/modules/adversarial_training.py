@@ -41,7 +41,7 @@ class AdversarialTraining(ClassifierModule):
     ) -> None:
         super().__init__(*args, **options)
         if steps < 1:
-            raise ValueError(f"adversarial training: steps must be at least 1, got {steps}")
+            raise ValueError(f"adversarial training: steps: expected at least 1; got {steps}")
         self.epsilon = parse_budget("adversarial training: epsilon", epsilon, 1)
         self.step_size = parse_budget("adversarial training: step_size", step_size, 1)
         self.steps = steps
