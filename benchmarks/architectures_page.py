@@ -105,7 +105,8 @@ def in_short(results: Mapping[str, Any]) -> str:
     n_peers = len(of(next(iter(results.values())), PEER))
     caption = (
         f"In %; three views, text and rows one. Mean over all sources of failure, the hardest of them, and wrong "
-        f"predictions alone. Best peer: of {n_peers}, by that very number, so another one in each cell. Three seeds."
+        f"predictions alone. Best peer: the best of {n_peers} detectors in that column, so not the same one in every "
+        "cell. Means over three seeds."
     )
     return f"{table(head, rows)}\n\n{caption}"
 

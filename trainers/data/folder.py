@@ -170,7 +170,7 @@ def log_roles(folder: Path, test_folder: str) -> None:
     apart = next((name for name in HELD_OUT_FOLDERS if name in folders and name != test_folder), None)
     said = ["train/ for classifier and mixture" + ("" if apart else ", validation and calibration")]
     if apart:
-        said.append(f"{apart}/ for calibration and model selection, of which data.calibration_every takes no part")
+        said.append(f"{apart}/ for calibration and model selection; data.calibration_every is not used")
     said.append(f"{test_folder}/ for evaluation")
     unused = [f"{name}/" for name in folders if name not in ("train", apart, test_folder)]
     log.info("%s: %s%s", folder, "; ".join(said), f"; not used: {', '.join(unused)}" if unused else "")

@@ -10,9 +10,9 @@ COLUMNS = ("attack", "images", "changed", "refused", "evaded", "AUROC", "softmax
 EVERY = "every attack"
 CAPTION = (
     "images: attacked; changed: of which change class; refused (of those that change class), evaded (of the attacked "
-    "images, those that end up wrong and accepted), AUROC of ours and of the softmax in %; every attack: of images "
-    "that all of them were tried on, refused only if each that changes the class is; the attacks do not know the "
-    "detector"
+    "images, those that end up wrong and accepted), AUROC of ours and of the softmax in %; every attack: images tried "
+    "by all attacks, counted as refused if every attack that changed the class was refused; the attacks do not know "
+    "the detector"
 )
 
 
