@@ -187,14 +187,7 @@ def test_a_cache_may_lie_in_the_folder_of_the_run(tmp_path):
 
 
 def test_cached_results_are_those_of_a_network_with_the_same_options_wherever_its_weights_lie(tmp_path):
-    networks = [
-        Run(configure(*TINY, *options), tmp_path).network
-        for options in (
-            (),
-            ("classifier.checkpoint=weights.pt",),
-            ("+classifier.width=32",),
-            ("classifier.spectral_norm=true",),
-        )
-    ]
+    other = (), ("classifier.checkpoint=weights.pt",), ("+classifier.width=32",), ("classifier.spectral_norm=true",)
+    networks = [Run(configure(*TINY, *options), tmp_path).network for options in other]
     assert networks[0] == networks[1]
     assert networks[0] not in networks[2:]

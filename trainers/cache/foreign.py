@@ -54,7 +54,7 @@ def _files(package: str) -> list[Path] | None:
         return None
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     origin = Path(spec.origin) if spec.has_location and spec.origin else None
-    places = folders or ([] if origin is None else [origin])
+    places = folders or ([origin] if origin else [])
     if any(INSTALLED & {*place.parts} or place.is_relative_to(STANDARD) for place in places):
         return []
     return sorted(path for place in places for path in (place.rglob("*.py") if folders else [place]) if path.is_file())
