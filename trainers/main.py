@@ -18,6 +18,7 @@ from gmm_torch.files import atomic_path
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed
 from trainers.callbacks.drift import DriftError
+from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
@@ -68,6 +69,9 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
 def _run_task(cfg: DictConfig, folder: Path) -> float | None:
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(OmegaConf.to_yaml(cfg))
+    preprocessing = describe(cfg)
+    if preprocessing:
+        log.info("preprocessing %s", preprocessing)
     work = partial(instantiate(cfg.task), cfg, folder)
     cache = shared_cache(cfg)
     try:
