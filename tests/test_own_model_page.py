@@ -29,7 +29,7 @@ def test_every_block_runs_in_its_turn(tmp_path, monkeypatch, run_python_blocks, 
             run_python_blocks(f"```python\n{block}```")
         else:
             command(block)
-    assert [language for language, _ in BLOCKS].count("sh") == 3
+    assert [language for language, _ in BLOCKS].count("sh") == 4
     assert (tmp_path / "verdicts.html").stat().st_size > 10_000
     said = capsys.readouterr().out
     assert "of 42 images refused at alpha=0.05, 1 of them because they can't be read: verdicts.csv" in said

@@ -17,6 +17,7 @@ from gmm_torch.errors import FileFormatError, NotFittedError
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
 from trainers.callbacks.drift import DriftError
+from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import refuse_ignored, require_all
 
@@ -67,6 +68,9 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _run_task(cfg: DictConfig, folder: Path) -> float | None:
+    preprocessing = describe(cfg)
+    if preprocessing:
+        log.info("preprocessing %s", preprocessing)
     work = partial(instantiate(cfg.task), cfg, folder)
     cache = shared_cache(cfg)
     try:

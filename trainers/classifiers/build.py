@@ -1,6 +1,5 @@
 """From a config to a classifier that takes images in [0, 1]."""
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,32 +8,48 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
+from gmm_torch.detection.features.logits import logits_of
+from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
 from trainers.classifiers.normalize import Normalize
+from trainers.classifiers.preprocessing import brings_weights, library_of
 from trainers.classifiers.spectral import normalise_spectra
 
-_RESERVED = ("checkpoint", "normalize", "spectral_norm")
+_RESERVED = ("checkpoint", "weights_key", "normalize", "spectral_norm")
+_ONE_CLASS = (
+    "a verdict is about one class for each image, so a network of several labels, or of a number, has none: expected a "
+    "logit for each of the classes, of which one is right"
+)
+
+
+class Classifier(nn.Sequential):
+    """`normalize`, then `network`: images (N, channels, height, width) in [0, 1] to logits (N, C).
+
+    What the network calls `logits` in an output with names, as those of transformers do, is taken out of it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return logits_of(super().forward(x))
 
 
 def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     """Build a classifier with its normalisation inside, and load its checkpoint.
 
     Args:
-        cfg: `_target_` and keyword arguments of the network, and three keys of its own: `checkpoint` (a path or
-            null), `normalize` (`mean` and `std`, one value per channel; null for none) and `spectral_norm` (whether to
-            `normalise_spectra`; a checkpoint must have been trained like that). Arguments named
-            `num_classes`, `in_channels` or `image_size` that are null are filled in from the data, or left out where
-            the network has no such argument. A
-            checkpoint that `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings
-            its normalisation along.
+        cfg: `_target_` and keyword arguments of the network, and four keys of its own: `checkpoint` (a path or null),
+            `weights_key` (which weights of a checkpoint that has several), `normalize` (`mean` and `std`, one value
+            per channel; null for none) and `spectral_norm` (whether to `normalise_spectra`; a checkpoint must have been
+            trained like that). Number of classes, channels and size of the images are passed under the names that the
+            network has for them (`trainers.classifiers.arguments`), unless they are set. A checkpoint that
+            `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings its normalisation along.
         num_classes: number of classes C of the data.
         image_shape: shape (channels, height, width) of the data's images.
 
     Returns:
-        `nn.Sequential` of `normalize` and `network`: images (N, channels, height, width) in [0, 1] to logits
-        (N, C).
+        `Classifier` of `normalize` and `network`.
 
     Raises:
         FileNotFoundError: if there is no file at `checkpoint`.
@@ -51,43 +66,40 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
         raise ValueError(
             "the classifier config needs the import path of a network: classifier._target_=package.module.Class"
         )
-    network = _network(cfg, num_classes, image_shape)
+    normalize = _normalize(cfg.get("normalize"), image_shape[0])
+    network = _network(cfg, num_classes, len(normalize.mean), image_shape)
     if cfg.get("spectral_norm", False):
         normalise_spectra(network)
-    classifier = nn.Sequential(OrderedDict(normalize=_normalize(cfg.get("normalize"), image_shape[0]), network=network))
+    classifier = Classifier(OrderedDict(normalize=normalize, network=network))
     _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
     if cfg.get("checkpoint") is not None:
-        _load(classifier, cfg["checkpoint"])
+        _load(classifier, cfg["checkpoint"], cfg.get("weights_key"))
     return classifier
 
 
-def _network(cfg: DictConfig, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
-    from_data = {
-        "num_classes": num_classes,
-        "in_channels": image_shape[0],
-        "image_size": list(image_shape[1:]),
-    }
-    empty = {key: value for key, value in from_data.items() if key in cfg and cfg[key] is None}
-    arguments = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in (*_RESERVED, *empty)])
+def _network(cfg: DictConfig, num_classes: int, n_channels: int, image_shape: Sequence[int]) -> nn.Module:
+    values = from_data(num_classes, n_channels, *image_shape[1:])
+    if brings_weights(cfg) and cfg.get("checkpoint") is None:  # another number of classes would be a head untrained
+        values = {name: value for name, value in values.items() if name not in NUM_CLASSES}
+    own = [str(key) for key in cfg if key not in _RESERVED]
+    arguments: dict[str, Any] = OmegaConf.to_container(OmegaConf.masked_copy(cfg, own), resolve=True)  # type: ignore[assignment]
+    library = library_of(cfg)
     try:
-        taken = _parameters(get_object(cfg["_target_"]))
-        network = instantiate(arguments, **{key: empty[key] for key in empty if taken is None or key in taken})
+        fill = filled if library is None else library.arguments
+        added = fill(arguments, get_object(cfg["_target_"]), values)
+        unset = {name for name, value in arguments.items() if value is None and name in ALL_NAMES}
+        given = {name: value for name, value in arguments.items() if name not in unset}
+        network = instantiate({"_convert_": "all"} | given | added)
     except (ImportError, InstantiationException) as error:
         raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave {type(network).__name__}"
         )
+    kind = None if library is None else library.kind_of_output(network)
+    if kind is not None:
+        raise ValueError(f"the classifier {cfg['_target_']} declares itself {kind}; {_ONE_CLASS}")
     return network
-
-
-def _parameters(target: Any) -> set[str] | None:
-    """Names of the arguments that a callable takes; None where it takes any, or does not say."""
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else {p.name for p in parameters}
 
 
 def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
@@ -101,33 +113,46 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
 
 
 def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
+    """Raise unless a network maps images to as many logits as there are classes."""
     was_training = classifier.training
     classifier.eval()
+    squashed: list[Tensor] = []  # outputs of layers that turn logits into probabilities
+    hooks = [
+        module.register_forward_hook(lambda _, __, output: squashed.append(output))
+        for module in classifier.modules()
+        if isinstance(module, nn.Sigmoid | nn.Softmax)
+    ]
     try:
         with torch.no_grad():
-            logits = classifier(torch.zeros(2, *image_shape))
+            output = nn.Sequential.forward(classifier, torch.zeros(2, *image_shape))  # type: ignore[arg-type]
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"the classifier {target} does not take images of shape (N, {', '.join(map(str, image_shape))}): {error}"
+            f"the classifier {target} does not take images of shape (N, {', '.join(map(str, image_shape))}): {error}; "
+            "data.image_shape=[channels,height,width] is the shape that it takes"
         ) from error
     finally:
         classifier.train(was_training)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        remedy = "check classifier.num_classes"
-        if shape in ((2,), (2, 1)):
-            remedy = (
-                "one logit z of a sigmoid stands for the two logits (0, z): let the network return "
-                "torch.stack([torch.zeros_like(z), z], dim=1) of z with shape (N,)"
-            )
+        for hook in hooks:
+            hook.remove()
+    try:
+        logits = logits_of(output)
+    except ValueError as error:
+        raise ValueError(f"the classifier {target}: {error}") from error
+    if logits.shape != (2, num_classes):
         raise ValueError(
-            f"the classifier {target} must give logits (N, {num_classes}) for {num_classes} classes, "
-            f"for N = 2 it gave {shape}; {remedy}"
+            f"the classifier {target} must give logits (N, {num_classes}) for {num_classes} classes, for N = 2 it gave "
+            f"{tuple(logits.shape)}; check classifier.num_classes, or the argument by which the network knows it: a "
+            "trained one answers those classes alone that it was trained on, in their order"
+        )
+    if any(each is logits or torch.equal(each, logits) for each in squashed):
+        raise ValueError(
+            f"the classifier {target} must give logits; its last layer makes probabilities of them: leave out a "
+            f"softmax. After a sigmoid, {_ONE_CLASS}"
         )
 
 
-def _load(classifier: nn.Module, path: str) -> None:
-    state = read_weights(path)
+def _load(classifier: nn.Module, path: str, key: str | None) -> None:
+    state = read_weights(path, key)
     prefix = common_prefix(state, classifier.state_dict())
     whole = f"{prefix}normalize.mean" in state and any(key.startswith(f"{prefix}network.") for key in state)
     load_weights(classifier if whole else classifier.get_submodule("network"), state, path)

@@ -4,6 +4,7 @@ A `.safetensors` file holds tensors only; `.pt`, `.pth` and `.ckpt` files are re
 `torch.load(weights_only=True)`.
 """
 
+import logging
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +15,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gmm_torch.files import atomic_path
-from trainers.classifiers.pickles import check_pickles
+from trainers.classifiers.pickles import INERT, check_pickles, is_torchscript
 
-_PICKLED = (".pt", ".pth", ".ckpt")
+log = logging.getLogger(__name__)
+
+_PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # timm writes .pth.tar
 _NOT_LOADED = "damaged, or holds pickled Python objects, which could run code and are not loaded"
-_SAVE_AGAIN = "save the state dict alone: torch.save(network.state_dict(), path) or safetensors.torch.save_file"
+_SAVE_AGAIN = (
+    "save the state dict alone: torch.save(network.state_dict(), path) or safetensors.torch.save_file; of a file that "
+    "you trust: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
+)
+# Under which name a file holds the weights that it is for, beside others; averaged ones are asked for by name.
+_USUAL_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+_COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it has compiled, at any depth
 _SHOWN = 4  # keys of each kind that an error names
 
 
@@ -41,34 +50,40 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
         temporary.write_bytes(save(state))
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint onto the CPU.
 
     Args:
-        path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` file with a state dict, plain or under the
-            key `state_dict` as Lightning writes it.
+        path: a `.safetensors` file, or a file of `torch.save` with a state dict, plain or beside other content, as
+            Lightning, timm and others write it.
+        key: under which of several the state dict is, `state_dict_ema` for instance; None: the only one, or the one
+            under `state_dict`, `model_state_dict`, `model`, `net`, `network` or `weights`, in this order.
 
     Returns:
-        The tensors by name.
+        The tensors by name, without what `torch.compile` adds to names.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the ending is unknown, the file is damaged or holds pickled Python objects, or
-            there is no state dict in it.
+        CheckpointError: if the ending is unknown, the file is damaged, is a program (TorchScript) or holds pickled
+            Python objects, or there is no state dict in it, or none of that key, or one of a quantised network.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .safetensors, .pt, .pth or .ckpt file")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            state = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path} is damaged or no safetensors file ({error}); copy or export it again"
             ) from error
-    if path.suffix not in _PICKLED:
+        if key is not None:
+            raise CheckpointError(f"{path}: a safetensors file has one set of weights: leave out weights_key")
+    elif path.suffix in _PICKLED:
+        state = _state_dict(_read_pickled(path), path, key)
+    else:
         raise CheckpointError(f"{path}: expected a name ending in .safetensors, {', '.join(_PICKLED)}")
-    return _state_dict(_read_pickled(path), path)
+    return {name.replace(_COMPILED, ""): value for name, value in state.items()}
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -137,30 +152,61 @@ def common_prefix(keys: Iterable[str], wanted: Iterable[str]) -> str:
 
 def _read_pickled(path: Path) -> object:
     # What a damaged file makes of the readers can be anything.
+    if is_torchscript(path):
+        raise CheckpointError(
+            f"{path}: a TorchScript archive holds a program, which would be run, and has no layers to look into: give "
+            "the weights alone, torch.save(torch.jit.load(path).state_dict(), new_path), and the network's class"
+        )
     try:
         check_pickles(path)
     except Exception as error:
         raise CheckpointError(f"{path}: {_NOT_LOADED} ({type(error).__name__}: {error}); {_SAVE_AGAIN}") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(INERT):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_NOT_LOADED}; {_SAVE_AGAIN}") from error
     except Exception as error:
         raise CheckpointError(f"{path} is damaged or no PyTorch file; copy or export it again") from error
 
 
-def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+def _state_dict(content: object, path: Path, key: str | None) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: expected a state dict (names to tensors), got {type(content).__name__}")
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    found = {str(name): value for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)}
+    if key is not None:
+        if key not in found:
+            there = f"has {_listed(sorted(found))}" if found else "has one set of weights: leave it out"
+            raise CheckpointError(f"{path}: expected weights under classifier.weights_key={key}; the file {there}")
+        content = found[key]
+    elif found:
+        usual = next((name for name in _USUAL_KEYS if name in found), None)
+        if usual is None and len(found) > 1:
+            raise CheckpointError(
+                f"{path}: expected one state dict; got {_listed(sorted(found))}: choose by classifier.weights_key=..."
+            )
+        content = found[usual or next(iter(found))]
+        if len(found) > 1:
+            log.info("%s: weights of %s; there are also %s", path, usual, ", ".join(sorted(found.keys() - {usual})))
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if any(name.endswith("_packed_params") for name in others) or any(
+        isinstance(value, Tensor) and value.is_quantized for value in content.values()
+    ):
+        raise CheckpointError(
+            f"{path}: holds a quantised network, whose weights are no longer those that it was trained with: give the "
+            "floating point weights"
+        )
     if others:
         raise CheckpointError(
-            f"{path}: expected a state dict (names to tensors), plain or under the key `state_dict`; "
+            f"{path}: expected a state dict (names to tensors), plain or under a key such as `state_dict`; "
             f"no tensors: {_listed(others)}"
         )
-    return {str(key): value for key, value in content.items()}
+    return {str(name): value for name, value in content.items()}
+
+
+def _has_tensors(entry: Mapping[object, object]) -> bool:
+    """Whether an entry of a checkpoint is a state dict, as what an optimiser or a scaler keeps is not."""
+    return any(isinstance(name, str) and isinstance(value, Tensor) for name, value in entry.items())
 
 
 def _problem(kind: str, keys: Iterable[str]) -> str:

@@ -16,15 +16,15 @@ class LeNet(nn.Module):
     Args:
         num_classes: number of classes C.
         in_channels: number of image channels.
-        image_size: height and width of the images, in pixels.
+        image_size: height and width of the images, in pixels; one number for both.
 
     Raises:
         ValueError: if a side of the image is shorter than 4 pixels.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 1, image_size: Sequence[int] = (28, 28)) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 1, image_size: int | Sequence[int] = 28) -> None:
         super().__init__()
-        height, width = image_size
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width) < 4:
             raise ValueError(f"LeNet needs images of at least 4x4 pixels, got image_size=({height}, {width})")
         self.features = nn.Sequential(

@@ -4,15 +4,17 @@
 (`bytearray(n)`, packed archives) or time (tuples that hold each other twice over, hashed as keys of a dictionary).
 """
 
+import argparse
 import io
 import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _MODULES = ("torch", "torch._tensor", "torch._utils", "torch.nn.parameter", "torch.serialization", "torch.storage")
-_NAMES = ("collections OrderedDict", "__builtin__ set", "builtins set")
+_NAMES = ("collections OrderedDict", "__builtin__ set", "builtins set", "argparse Namespace")
+INERT: list[Any] = [argparse.Namespace]  # a record of values, as which scripts keep their options
 _N_PICKLES = 5  # of a file from before PyTorch 1.6: two numbers, the writer's machine, the content, the storages' keys
 # How much larger than its pickle an object may be once everything that is referred to twice is counted twice.
 _EXPANSION = 1000
@@ -31,6 +33,14 @@ def check_pickles(path: Path) -> None:
             expanded = max(expanded, _expanded(content))
         if expanded > _EXPANSION * size:
             raise ValueError("objects within objects that grow without bounds")
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a program of TorchScript; False of a file that is not there or damaged."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:

@@ -11,6 +11,7 @@ from trainers.data.errors import DataError
 from trainers.data.image_files import decode
 from trainers.data.images import ImageShape
 from trainers.data.pixels import as_unit
+from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 
 class FileBatch(NamedTuple):
@@ -32,10 +33,10 @@ class FileBatches(Dataset[FileBatch]):
 
     Args:
         paths: of the files.
-        image_shape: (C, H, W) that each is scaled to cover and cropped to at the centre.
+        image_shape: (C, H, W) that each is brought to.
         batch_size: of all batches but the last.
         first: how many images to leave out at the beginning.
-        crop_share: see `trainers.data.image_files.decode`.
+        resize: how.
     """
 
     def __init__(
@@ -45,13 +46,13 @@ class FileBatches(Dataset[FileBatch]):
         batch_size: int,
         *,
         first: int = 0,
-        crop_share: float = 1.0,
+        resize: Resize = DEFAULT_RESIZE,
     ) -> None:
         self.paths = paths
         self.image_shape = image_shape
         self.batch_size = batch_size
         self.first = first
-        self.crop_share = crop_share
+        self.resize = resize
 
     def __len__(self) -> int:
         return -(-(len(self.paths) - self.first) // self.batch_size)
@@ -65,7 +66,7 @@ class FileBatches(Dataset[FileBatch]):
         errors = [""] * len(paths)
         for i, path in enumerate(paths):
             try:
-                images[i] = as_unit(decode(path, self.image_shape, self.crop_share))
+                images[i] = as_unit(decode(path, self.image_shape, self.resize))
             except DataError as error:
                 images[i], errors[i] = torch.nan, str(error)
         return FileBatch(images, paths, errors)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import find_classes, has_file_allowed_extension, make_dataset
 
 from trainers.data.download import download_into, not_found
 from trainers.data.errors import DataError, DataNotFoundError
+from trainers.data.formats import EXTENSIONS
 from trainers.data.image_files import Sample, read_files
 from trainers.data.images import SPLITS, UNKNOWN_LABEL, LabelledImages, as_image_shape, check_split
+from trainers.data.resize import Resize
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ def image_folder(
     test_share: float = 0.2,
     seed: int = 0,
     crop_share: float = 1.0,
+    interpolation: str = "bilinear",
+    keep_ratio: bool = True,
     cache: bool = False,
     skip_unreadable: bool = False,
     download: Callable[[str], object] | None = None,
@@ -36,8 +40,8 @@ def image_folder(
 ) -> LabelledImages:
     """Load a folder of images.
 
-    The list is sorted by class, then by path, as torchvision's ``ImageFolder`` sorts. Images are scaled until
-    they cover the wanted size, then cropped at the centre. All files are checked before any is used.
+    The list is sorted by class, then by path, as torchvision's ``ImageFolder`` sorts. All files are
+    checked before any is used.
 
     Args:
         root: a folder with ``train/`` and ``test/``, each of them with one folder for each class, and if there is
@@ -49,8 +53,7 @@ def image_folder(
         test_share: share of the images in the test split where the folder has no splits of its own.
         seed: of that split. Keep it when only the run's seed changes, or a trained classifier has seen the
             test images.
-        crop_share: the centre that is kept of an image scaled to cover it; 1 keeps all of a square one, 0.875 is
-            usual for ImageNet.
+        crop_share, interpolation, keep_ratio: see ``Resize``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
         download: called with a folder to fill where there is no ``root``; None downloads nothing.
@@ -89,7 +92,7 @@ def image_folder(
     if not samples:
         raise DataNotFoundError(
             f"image folder: no images ({split} split) in {os.path.abspath(folder)}. Set root to a folder "
-            f"with files that end in {', '.join(IMG_EXTENSIONS)}."
+            f"with files that end in {', '.join(EXTENSIONS)}."
         )
     return read_files(
         lists,
@@ -97,7 +100,7 @@ def image_folder(
         str(folder),
         shape,
         class_names,
-        crop_share=crop_share,
+        resize=Resize(crop_share, interpolation, keep_ratio),
         cache=cache,
         skip_unreadable=skip_unreadable,
         held_out=[path for path, _ in held_out] if split == "train" else (),
@@ -106,7 +109,7 @@ def image_folder(
 
 def _list_all(folder: Path) -> list[Sample]:
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, IMG_EXTENSIONS)]
+    return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, EXTENSIONS)]
 
 
 def _tell_left_out(folder: Path) -> None:
@@ -115,12 +118,12 @@ def _tell_left_out(folder: Path) -> None:
         os.path.join(place, name)
         for place, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if not name.startswith(".") and not has_file_allowed_extension(name, IMG_EXTENSIONS)
+        if not name.startswith(".") and not has_file_allowed_extension(name, EXTENSIONS)
     ]
     if others:
         shown = ", ".join(sorted(others)[:3])
         log.warning(
-            "%s: %d files are left out: %s; images end in %s", folder, len(others), shown, ", ".join(IMG_EXTENSIONS)
+            "%s: %d files are left out: %s; images end in %s", folder, len(others), shown, ", ".join(EXTENSIONS)
         )
 
 
@@ -142,7 +145,7 @@ def _list_splits(
                 f"expected {folder} to hold train/ and {test_folder}/, or a folder for each class; got "
                 f"{', '.join(f'{name}/' for name in names)}: rename them"
             )
-        samples = make_dataset(folder, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+        samples = make_dataset(folder, labels, extensions=EXTENSIONS, allow_empty=True)
         return _divide(samples, test_share, seed), [], names
     apart = [name for name in HELD_OUT_FOLDERS if name != test_folder and (folder / name).is_dir()]
     if len(apart) > 1:
@@ -154,7 +157,7 @@ def _list_splits(
             raise DataError(f"{folder / name} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}")
 
     def listed(name: str) -> list[Sample]:
-        return make_dataset(folder / name, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+        return make_dataset(folder / name, labels, extensions=EXTENSIONS, allow_empty=True)
 
     held_out = [sample for name in apart for sample in listed(name)]
     if apart and not held_out:

@@ -12,17 +12,17 @@ from rich.progress import track
 from torch import Tensor
 
 from trainers.data.errors import DataError, UnreadableImagesError
+from trainers.data.formats import FORMATS
 from trainers.data.images import ImageArray, ImageShape, LabelledImages
-from trainers.data.pixels import PLAIN_MODES, PixelError, as_unit, standard_mode, to_tensor
+from trainers.data.pixels import PLAIN_MODES, PixelError, as_unit, check_depth, standard_mode, to_tensor
+from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 Sample = tuple[str, int]
 """The path of an image file and its label."""
 
-# The formats of torchvision's IMG_EXTENSIONS. Pillow knows more, and opens a file by its content whatever its name; EPS
-# would start another program.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # a few bytes can declare any size: larger images are not decoded
 _MANY_FILES = 1000
+_HEIC = "" if "HEIF" in FORMATS else "; pip install pillow-heif reads HEIC"
 
 
 class ImageFiles(LabelledImages):
@@ -33,16 +33,16 @@ class ImageFiles(LabelledImages):
         samples: Sequence[Sample],
         image_shape: ImageShape,
         class_names: Sequence[str] = (),
-        crop_share: float = 1.0,
+        resize: Resize = DEFAULT_RESIZE,
     ) -> None:
         self.paths = [path for path, _ in samples]
         self.targets = torch.tensor([label for _, label in samples], dtype=torch.long)
         self.image_shape = image_shape
         self.class_names = list(class_names)
-        self.crop_share = crop_share
+        self.resize = resize
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = decode(self.paths[index], self.image_shape, self.crop_share)
+        image = decode(self.paths[index], self.image_shape, self.resize)
         return as_unit(image), int(self.targets[index])
 
 
@@ -53,7 +53,7 @@ def read_files(
     image_shape: ImageShape,
     class_names: Sequence[str] = (),
     *,
-    crop_share: float = 1.0,
+    resize: Resize = DEFAULT_RESIZE,
     cache: bool = False,
     skip_unreadable: bool = False,
     held_out: Collection[str] = (),
@@ -66,19 +66,16 @@ def read_files(
         where: the folder or list that names the files, for the error.
         image_shape: (C, H, W) of the images returned.
         class_names: one for each class.
-        crop_share: see ``decode``.
+        resize: see ``decode``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
         held_out: those of the split that are not for training, see ``LabelledImages``; none leaves it open.
 
     Raises:
         UnreadableImagesError: some files can't be decoded.
-        ValueError: ``crop_share`` is out of range.
     """
-    if not 0 < crop_share <= 1:
-        raise ValueError(f"crop_share: expected a share above 0 and at most 1; got {crop_share}")
     samples = list(lists[split])
-    images, damaged = _decode_all(samples, image_shape, crop_share) if cache else (None, _damaged(samples))
+    images, damaged = _decode_all(samples, image_shape, resize) if cache else (None, _damaged(samples))
     if damaged and not (skip_unreadable and len(damaged) < len(samples)):
         # The other split may be damaged too: one error names all there is to repair.
         others = [sample for name, listed in lists.items() if name != split for sample in listed]
@@ -86,7 +83,7 @@ def read_files(
     samples = [sample for sample in samples if sample[0] not in damaged]
     found: LabelledImages
     if images is None:
-        found = ImageFiles(samples, image_shape, class_names, crop_share)
+        found = ImageFiles(samples, image_shape, class_names, resize)
     else:
         found = ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
     if held_out:
@@ -115,27 +112,27 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
                     f"expected at most {max_pixels:,} pixels; got {width:,} x {height:,} = {width * height:,}: scale "
                     "the image down"
                 )
+            check_depth(image)
             yield image
     except PixelError as error:
         raise DataError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{name} can't be decoded: expected {', '.join(FORMATS)}; got none of these. Convert or remove it."
+            f"{name} can't be decoded: expected {', '.join(FORMATS)}; got none of these. Convert or remove it{_HEIC}."
         ) from error
     except Exception as error:  # what Pillow's readers trip over in a damaged file can be anything
         raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
 
 
 def decode(
-    source: str | BinaryIO, image_shape: ImageShape, crop_share: float = 1.0, max_pixels: int = MAX_PIXELS
+    source: str | BinaryIO, image_shape: ImageShape, resize: Resize = DEFAULT_RESIZE, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
     """Read an image file, scale it, and crop it at the centre.
 
     Args:
         source: the file's path, or its content.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
-        crop_share: the image is scaled until it covers (H, W) / ``crop_share``: 224 / 256 = 0.875 is the usual
-            one for ImageNet, 1 keeps all of a square image.
+        resize: how it gets to (H, W).
         max_pixels: largest width times height; the file's header says so before a pixel is decoded.
 
     Returns:
@@ -145,15 +142,10 @@ def decode(
         DataError: it can't be decoded, or its numbers say nothing of what is black and white.
     """
     channels, height, width = image_shape
-    size = (round(width / crop_share), round(height / crop_share))
     with open_image(source, max_pixels) as image:
         # Pillow's own copies would triple the memory of a large image.
         ImageOps.exif_transpose(image, in_place=True)
-        scaled = standard_mode(image, channels)
-        if scaled.size != size:
-            scaled = ImageOps.fit(scaled, size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        return to_tensor(scaled.crop((left, top, left + width, top + height)), channels)
+        return to_tensor(resize(standard_mode(image, channels), height, width), channels)
 
 
 def why_unreadable(path: str) -> str:
@@ -184,12 +176,12 @@ def _damaged(samples: list[Sample]) -> dict[str, str]:
     return {path: reason for path, reason in found.items() if reason}
 
 
-def _decode_all(samples: list[Sample], shape: ImageShape, crop_share: float) -> tuple[Tensor, dict[str, str]]:
+def _decode_all(samples: list[Sample], shape: ImageShape, resize: Resize) -> tuple[Tensor, dict[str, str]]:
     images = torch.empty((len(samples), *shape), dtype=torch.uint8)
     damaged: dict[str, str] = {}
     for i, (path, _) in enumerate(_with_progress(samples, "decoding images")):
         try:
-            image = decode(path, shape, crop_share)
+            image = decode(path, shape, resize)
         except DataError as error:
             damaged[path] = str(error)
             continue

@@ -10,6 +10,7 @@ from trainers.data.download import not_found
 from trainers.data.errors import DataError
 from trainers.data.image_files import Sample, read_files
 from trainers.data.images import LabelledImages, as_image_shape, check_split
+from trainers.data.resize import Resize
 
 REMEDY = (
     "Fetch them with scripts/download/download.sh of github.com/Jingkang50/OpenOOD, and set paths.data to the folder "
@@ -26,6 +27,8 @@ def image_list(
     image_shape: Sequence[int],
     held_out_every: int | None = None,
     crop_share: float = 1.0,
+    interpolation: str = "bilinear",
+    keep_ratio: bool = True,
     cache: bool = False,
     skip_unreadable: bool = False,
     remedy: str = REMEDY,
@@ -45,7 +48,7 @@ def image_list(
         folder: below ``root``, where the paths in the lists begin.
         image_shape: (C, H, W) of the images returned.
         held_out_every: at least 2, or None.
-        crop_share: see ``trainers.data.image_files.decode``.
+        crop_share, interpolation, keep_ratio: see ``Resize``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
         seed: as every loader of an out-of-distribution set takes it; a list leaves nothing to chance.
@@ -75,7 +78,7 @@ def image_list(
         str(place / lists[split]),
         shape,
         names,
-        crop_share=crop_share,
+        resize=Resize(crop_share, interpolation, keep_ratio),
         cache=cache,
         skip_unreadable=skip_unreadable,
     )

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import overload
 
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
+from torchvision.datasets.folder import has_file_allowed_extension
 
 from trainers.data.errors import DataNotFoundError
+from trainers.data.formats import EXTENSIONS
 
 _PROBE = 4096  # bytes of a file that tell text from anything else
 
@@ -83,7 +84,7 @@ def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[
     with os.scandir(folder) as listed:
         entries = sorted((entry.name, entry.is_dir()) for entry in listed)
     for name, is_folder in entries:
-        counts = not name.startswith(".") or has_file_allowed_extension(name, IMG_EXTENSIONS)
+        counts = not name.startswith(".") or has_file_allowed_extension(name, EXTENSIONS)
         if not is_folder and counts and os.path.realpath(path := os.path.join(folder, name)) not in own:
             yield path
     for name, is_folder in entries:
@@ -93,7 +94,7 @@ def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[
 
 def _is_list(source: str) -> bool:
     """Whether a file holds paths: text, by its content, that does not end as an image does."""
-    if has_file_allowed_extension(source, (*Image.registered_extensions(), *IMG_EXTENSIONS)):
+    if has_file_allowed_extension(source, (*Image.registered_extensions(), *EXTENSIONS)):
         return False
     with open(source, "rb") as file:
         return b"\0" not in file.read(_PROBE)

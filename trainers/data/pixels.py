@@ -6,6 +6,7 @@
 | LA, La, PA, RGBA, RGBa, a palette with a transparent colour | 8 bits; transparency is left out, as torchvision's `ImageFolder` does |
 | I;16 and its byte orders, I of a PNG or PPM file | 16 bits unsigned, divided by 65,535; white where the file says so |
 | F | the values as they are, if they are in [0, 1]; otherwise refused |
+| colour or transparency with 16 bits a channel | refused: Pillow would leave out the lower eight |
 | I of other files (32 bits, signed), LAB, anything else | refused: no value of them is white by itself |
 
 Of several frames or pages the first counts. The orientation that EXIF names is applied; colour profiles are not.
@@ -60,6 +61,24 @@ def standard_mode(image: Image.Image, channels: int) -> Image.Image:
         )
     kind = "integers of 32 bits or with a sign" if image.mode == "I" else f"pixels of mode {image.mode}"
     raise PixelError(f"expected gray or colour with 8 or 16 bits, unsigned; got {kind}: convert it")
+
+
+def check_depth(image: Image.Image) -> None:
+    """Raise where Pillow would read channels of more than 8 bits as 8; to be called before pixels are loaded.
+
+    Raises:
+        PixelError: it would.
+    """
+    if image.mode not in PLAIN_MODES:
+        return
+    for _, _, _, arguments in getattr(image, "tile", ()):
+        first, *others = arguments if isinstance(arguments, tuple) else (arguments,)
+        deep_ppm = image.format == "PPM" and any(isinstance(each, int) and each > 255 for each in others)
+        if deep_ppm or ";16" in str(first):
+            raise PixelError(
+                f"expected colour with 8 bits a channel; got {image.mode} with 16, of which the lower eight would be "
+                "lost: save it with 8 bits, or gray with 16"
+            )
 
 
 def is_gray(image: Image.Image) -> bool:

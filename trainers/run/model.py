@@ -1,15 +1,15 @@
 """What judges new images: a classifier and its detector, for whose loading the data need not be there."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
-
-from omegaconf import OmegaConf
 
 from gmm_torch.detection import FailureDetector
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
-from trainers.run.requirements import require
+from trainers.data.resize import Resize
+from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
 
@@ -20,13 +20,13 @@ class Model(NamedTuple):
         detector: fitted, with its classifier inside.
         class_names: in the order of the labels.
         image_shape: (C, H, W).
-        crop_share: see `trainers.data.image_files.decode`.
+        resize: how an image gets that shape.
     """
 
     detector: FailureDetector
     class_names: Sequence[str]
     image_shape: ImageShape
-    crop_share: float
+    resize: Resize
 
 
 def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> Model:
@@ -43,7 +43,7 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         OSError: a file can't be read.
     """
     cfg = run.cfg
-    require(cfg.classifier.checkpoint, "classifier.checkpoint", f"task={task} needs the detector's classifier")
+    require_weights(cfg, f"task={task} needs the detector's classifier")
     require(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
     if class_names is None:
         names, image_shape, classifier = run.data.class_names, run.data.image_shape, run.classifier
@@ -55,5 +55,6 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         image_shape = tuple(cfg.data.image_shape)
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
     detector = FailureDetector.load(cfg.checkpoint, classifier.to(run.device))
-    crop_share = float(OmegaConf.select(cfg, "data.source.crop_share", default=1.0))
-    return Model(detector, names, image_shape, crop_share)
+    source = cfg.data.get("source") or {}
+    resize = Resize(**{field.name: source[field.name] for field in fields(Resize) if field.name in source})
+    return Model(detector, names, image_shape, resize)

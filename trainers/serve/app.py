@@ -17,6 +17,7 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector
 from gmm_torch.errors import NotFittedError
 from trainers.data.images import ImageShape, as_image_shape
+from trainers.data.resize import DEFAULT_RESIZE, Resize
 from trainers.serve.answers import Answer, CalibrationAnswer, Health, Problem
 from trainers.serve.batching import Batcher
 from trainers.serve.histogram import histogram
@@ -61,13 +62,13 @@ class Service:
     """What the routes share: the model's thread, the decoders, the gate, the counters."""
 
     def __init__(
-        self, predictor: Predictor, metrics: Metrics, limits: Limits, image_shape: ImageShape, crop_share: float
+        self, predictor: Predictor, metrics: Metrics, limits: Limits, image_shape: ImageShape, resize: Resize
     ) -> None:
         self.predictor = predictor
         self.metrics = metrics
         self.limits = limits
         self.image_shape = image_shape
-        self.crop_share = crop_share
+        self.resize = resize
         self.batcher = Batcher[Question, Answer](self._timed, limits.max_batch, limits.max_wait)
         self.warming: asyncio.Future[object] | None = None
         self.waiting = 0
@@ -131,7 +132,7 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.timeout):
                 image: Tensor = await loop.run_in_executor(
-                    self.decoders, read_image, body, self.image_shape, self.limits.max_pixels, self.crop_share
+                    self.decoders, read_image, body, self.image_shape, self.limits.max_pixels, self.resize
                 )
                 return await self.batcher.submit(Question(image, explain))
         except ImageRejected as error:
@@ -149,7 +150,7 @@ def create_app(
     class_names: Sequence[str] | None = None,
     limits: Limits | None = None,
     *,
-    crop_share: float = 1.0,
+    resize: Resize = DEFAULT_RESIZE,
     page: str = PAGE,
 ) -> FastAPI:
     """An application that gives verdicts on images: `POST /predict`, `/health`, `/metrics`, `/calibration`, and a
@@ -164,7 +165,7 @@ def create_app(
         image_shape: (C, H, W) that the classifier takes; images of any size and colour are brought to it.
         class_names: index -> name; numbers where None.
         limits: bounds; the defaults of `Limits` where None.
-        crop_share: how much of an image is kept, see `trainers.data.image_files.decode`; 0.875 is usual for ImageNet.
+        resize: how an image gets that shape.
         page: the HTML at `/`.
 
     Raises:
@@ -175,7 +176,7 @@ def create_app(
     shape = as_image_shape(image_shape)
     n_classes = _check(detector, shape, class_names)
     metrics = Metrics(detector)
-    service = Service(Predictor(detector, class_names, metrics.watch), metrics, limits or Limits(), shape, crop_share)
+    service = Service(Predictor(detector, class_names, metrics.watch), metrics, limits or Limits(), shape, resize)
     app = FastAPI(
         title="gmm_torch",
         description="Predictions of a classifier, and whether to believe them.",

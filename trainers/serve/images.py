@@ -7,9 +7,11 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from trainers.data.errors import DataError
-from trainers.data.image_files import FORMATS, TooManyPixelsError, decode
+from trainers.data.formats import FORMATS
+from trainers.data.image_files import TooManyPixelsError, decode
 from trainers.data.images import ImageShape
 from trainers.data.pixels import PixelError
+from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +30,14 @@ class ImageRejected(ValueError):
         self.status = status
 
 
-def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share: float = 1.0) -> Tensor:
+def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, resize: Resize = DEFAULT_RESIZE) -> Tensor:
     """Decode an image exactly as `task=score` does, once its header says that it is not too large.
 
     Args:
         body: a file in one of `FORMATS`; of several frames the first counts.
         image_shape: (C, H, W) that the classifier takes.
         max_pixels: largest width times height.
-        crop_share: see `decode`.
+        resize: see `decode`.
 
     Returns:
         (C, H, W), see `decode`.
@@ -48,7 +50,7 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, crop_share
             422, "expected an image; got no bytes: send the file as the body, or as multipart/form-data"
         )
     try:
-        return decode(io.BytesIO(body), image_shape, crop_share, max_pixels)
+        return decode(io.BytesIO(body), image_shape, resize, max_pixels)
     except DataError as error:
         raise _rejected(error, max_pixels) from error
 

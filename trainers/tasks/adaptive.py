@@ -36,7 +36,7 @@ from trainers.records.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.text import BASELINE
-from trainers.run.requirements import require
+from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def adaptive(
         n_others: how many clean images the attacker has to imitate.
         static: the attack that does not know the detector; its successes make the AUROC.
     """
-    require(cfg.classifier.checkpoint, "classifier.checkpoint", "task=adaptive needs the detector's classifier")
+    require_weights(cfg, "task=adaptive needs the detector's classifier")
     require(cfg.checkpoint, "checkpoint", "task=adaptive needs a fitted detector")
     require(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
     if not budgets:

@@ -31,7 +31,7 @@ from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
-from trainers.run.requirements import require
+from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the detector of `checkpoint` on the classifier of `classifier.checkpoint`."""
-    require(cfg.classifier.checkpoint, "classifier.checkpoint", "task=evaluate needs the detector's classifier")
+    require_weights(cfg, "task=evaluate needs the detector's classifier")
     require(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
     this = Run(cfg, folder)
     evaluate_detector(this, FailureDetector.load(cfg.checkpoint, this.classifier))

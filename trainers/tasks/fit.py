@@ -18,7 +18,7 @@ from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import split_outputs, split_sample
 from trainers.modules.mixture_module import MixtureModule
-from trainers.run.requirements import require
+from trainers.run.requirements import require_weights
 from trainers.run.run import Run
 from trainers.run.strategies import without_gradients
 
@@ -33,7 +33,7 @@ def fit(cfg: DictConfig, folder: Path) -> float | None:
     Returns:
         the log-likelihood of held-out images, see `held_out_log_likelihood`.
     """
-    require(cfg.classifier.checkpoint, "classifier.checkpoint", "task=fit needs a trained classifier")
+    require_weights(cfg, "task=fit needs a trained classifier")
     this = Run(cfg, folder)
     this.check()
     return objective(held_out_log_likelihood(this, fit_detector(this)))

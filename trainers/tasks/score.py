@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     page = path.with_suffix(".html")
     paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)])
     model = load_model(run, "score", class_names)
-    batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, crop_share=model.crop_share)
+    batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
     monitor = next((each for each in run.callbacks if isinstance(each, DriftMonitor)), None)
     with VerdictFile(path, _job(cfg, model, batches)) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -64,7 +65,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
 
 def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
     """Digits that stand for what verdicts depend on; the detector's file knows the weights of its classifier."""
-    settings = [model.class_names, batches.image_shape, batches.crop_share, batches.batch_size]
+    settings = [model.class_names, batches.image_shape, astuple(batches.resize), batches.batch_size]
     digest = hashlib.sha256(Path(cfg.checkpoint).read_bytes())
     digest.update(json.dumps([*settings, cfg.trainer.get("precision")]).encode())
     return digest.hexdigest()[:12]
@@ -104,7 +105,7 @@ def _write_page(
     detector = model.detector
     rows = [row.path for row in summary.refused]
     pictures, explanations = [], []
-    shown = FileBatches(rows, batches.image_shape, batches.batch_size, crop_share=batches.crop_share)
+    shown = FileBatches(rows, batches.image_shape, batches.batch_size, resize=batches.resize)
     for images, _, _ in DataLoader(shown, batch_size=None):
         pictures += [picture(torch.nan_to_num(image)) for image in images]
         explanation = detector.explain(images.to(detector.device), model.class_names, n_features=3)

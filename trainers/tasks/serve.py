@@ -38,5 +38,5 @@ def serve(
 
     bounds = Limits(**limits)
     model = load_model(Run(cfg, folder), "serve", class_names)
-    app = create_app(model.detector, model.image_shape, model.class_names, bounds, crop_share=model.crop_share)
+    app = create_app(model.detector, model.image_shape, model.class_names, bounds, resize=model.resize)
     run_app(app, host, port)

@@ -1,11 +1,13 @@
 """Every mode that Pillow reads is brought to [0, 1] with its values, or refused with a reason, on every way alike."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from trainers.data.conform import as_image
 from trainers.data.errors import DataError, UnreadableImagesError
@@ -46,6 +48,28 @@ def alpha(image: Image.Image) -> Image.Image:
     return image
 
 
+def deep_png(colour_type: int, n_channels: int) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow reads and does not write."""
+    row = b"\0" + np.full(16 * n_channels, 0x1234, ">u2").tobytes()
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, colour_type, 0, 0, 0)), (b"IDAT", zlib.compress(row * 16))]
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data in [*chunks, (b"IEND", b"")]:
+        parts.append(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    return b"".join(parts)
+
+
+def deep_tiff() -> bytes:
+    """A TIFF with 16 bits in each of three channels: the tags that a reader needs, then the pixels."""
+    tags = [(256, 16), (257, 16), (258, None), (259, 1), (262, 2), (273, None), (277, 3), (278, 16), (279, 1536)]
+    bits = 8 + 2 + 12 * len(tags) + 4
+    values = {258: (3, bits), 273: (1, bits + 6)}
+    fields = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, *values.get(tag, (1, each))) for tag, each in tags
+    )
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + struct.pack("<I", 0)
+    return header + struct.pack("<HHH", 16, 16, 16) + np.full(768, 0x1234, "<u2").tobytes()
+
+
 # name -> (bytes, expected gray values or None for those of `colour`, tolerance)
 KEPT = {
     "1": (content(GRAY.convert("1"), "PNG"), np.asarray(GRAY.convert("1")).astype(np.float32), 0),
@@ -61,6 +85,8 @@ KEPT = {
     "several frames, WebP": (content(colour(), "WEBP", save_all=True, append_images=[GRAY], lossless=True), None, 0),
     "several frames, PNG": (content(colour(), "PNG", save_all=True, append_images=[GRAY.convert("RGB")]), None, 0),
     "several pages": (content(colour(), "TIFF", save_all=True, append_images=[GRAY.convert("RGB")]), None, 0),
+    "GIF": (content(GRAY.convert("P"), "GIF"), RAMP, 0.002),
+    "several frames, GIF": (content(GRAY, "GIF", save_all=True, append_images=[GRAY.rotate(90)]), RAMP, 0.002),
     "16 bits, PNG": (content(Image.fromarray(DEEP), "PNG"), RAMP, 1e-5),
     "16 bits, TIFF": (content(Image.fromarray(DEEP), "TIFF"), RAMP, 1e-5),
     "16 bits, big-endian TIFF": (
@@ -73,7 +99,14 @@ KEPT = {
     "12 bits, PGM": (pgm(4095), RAMP, 2e-4),
     "float": (content(Image.fromarray(RAMP), "TIFF"), RAMP, 1e-6),
 }
+if features.check("avif"):
+    KEPT["AVIF"] = (content(colour(), "AVIF", quality=100, subsampling="4:4:4"), None, 0.04)
 REFUSED = {
+    "colour of 16 bits, PNG": (deep_png(2, 3), "RGB with 16, of which the lower eight would be lost"),
+    "transparency of 16 bits, PNG": (deep_png(6, 4), "RGBA with 16"),
+    "gray of 16 bits with transparency, PNG": (deep_png(4, 2), "LA with 16|RGBA with 16"),
+    "colour of 16 bits, PPM": (b"P6 16 16 65535\n" + bytes(16 * 16 * 6), "RGB with 16"),
+    "colour of 16 bits, TIFF": (deep_tiff(), "RGB with 16"),
     "float of another range": (content(Image.fromarray(RAMP * 255), "TIFF"), r"floating point pixels in \[0, 1\]"),
     "float, not a number": (content(Image.fromarray(RAMP * np.nan), "TIFF"), r"floating point pixels in \[0, 1\]"),
     "32 bits": (content(Image.fromarray(DEEP.astype(np.int32)), "TIFF"), "integers of 32 bits"),

@@ -1,0 +1,20 @@
+"""What `conf/classifier` needs to be composed and resolved: a node that takes any key, and what a model declares."""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+
+def model_declares(field: str, default: Any, *, _root_: DictConfig) -> Any:
+    """`${model_declares:FIELD,DEFAULT}`: a field of `Declared`, or the default where the library declares nothing."""
+    from trainers.classifiers.preprocessing import declared  # importing `trainers` alone stays quick
+
+    found = declared(_root_.classifier) if "classifier" in _root_ else None
+    value = default if found is None else getattr(found, field)
+    return OmegaConf.create(value) if isinstance(value, list) else value
+
+
+OmegaConf.register_new_resolver("model_declares", model_declares, replace=True)
+# The arguments of a network are its own: `classifier.model_name=resnet18` needs no plus.
+ConfigStore.instance().store(group="classifier", name="_open", node=DictConfig({}, flags={"struct": False}))
