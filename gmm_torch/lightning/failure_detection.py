@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.features.inputs import inputs_of, labels_of, run
-from gmm_torch.detection.features.logits import logits_of
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.files import atomic_path
+from gmm_torch.functional.logits import logits_of
 from gmm_torch.lightning.classifier import classifier_of
 from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
 from gmm_torch.lightning.inputs import Source

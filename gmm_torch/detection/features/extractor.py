@@ -22,13 +22,13 @@ from gmm_torch.detection.features.inputs import (
     tensors_of,
 )
 from gmm_torch.detection.features.layers import FINDERS, PENULTIMATE, check_names
-from gmm_torch.detection.features.logits import logits_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
 from gmm_torch.detection.features.pooling import check_pooling, pool, statistics
 from gmm_torch.detection.features.precision import describe, widen
 from gmm_torch.detection.features.wrappers import as_written, unwrapped
 from gmm_torch.devices import full_precision
+from gmm_torch.functional.logits import logits_of
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.features.inputs import Inputs, changed, mask_of, run, sole
-from gmm_torch.detection.features.logits import logits_of
 from gmm_torch.detection.features.places import in_slice, module_at, one_row_each, order_among, parse
 from gmm_torch.detection.features.pooling import stretched
 from gmm_torch.detection.features.trace import N_TRACED, traced
 from gmm_torch.detection.features.wrappers import as_written
+from gmm_torch.functional.logits import logits_of
 
 MAX_READ = 4  # tokens beside others that a head reads: a class token, one for distillation, a few more
 MAX_PREFIX = 16  # tokens before those of the image: registers
