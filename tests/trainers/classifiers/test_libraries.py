@@ -138,8 +138,9 @@ def test_torchvision_says_so_where_weights_are_named():
 def test_a_folder_of_transformers_brings_weights_and_preprocessing(tmp_path):
     network = transformers.ResNetForImageClassification(small_resnet()).eval()
     network.save_pretrained(tmp_path)
+    network.save_pretrained(tmp_path / "alone")
     overrides = [FROM_PRETRAINED, f"classifier.pretrained_model_name_or_path={tmp_path}"]
-    assert describe(resolved(*overrides)) is None  # no processor beside it
+    assert describe(resolved(FROM_PRETRAINED, f"{overrides[1]}/alone")) is None  # no processor beside it
     transformers.ConvNextImageProcessor(size={"shortest_edge": 48}, crop_pct=0.75).save_pretrained(tmp_path)
     cfg = resolved(*overrides)
     source = cfg.data.source

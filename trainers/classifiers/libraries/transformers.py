@@ -1,6 +1,7 @@
 """Networks of transformers: `classifier._target_=transformers.AutoModelForImageClassification.from_pretrained`."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from hydra.utils import get_object
@@ -20,7 +21,7 @@ def arguments(given: Mapping[str, Any], target: Callable[..., Any], values: Mapp
     if not isinstance(config, Mapping) or "_target_" not in config:
         return {}
     found = filled(config, get_object(config["_target_"]), values)
-    if not config.get("num_labels") and not config.get("id2label"):
+    if "num_labels" in values and not config.get("num_labels") and not config.get("id2label"):
         found["num_labels"] = values["num_labels"]
     return {"config": {**config, **found}}
 
@@ -32,14 +33,11 @@ def brings_weights(cfg: DictConfig) -> bool:
 
 def declared(cfg: DictConfig) -> Declared | None:
     """What the image processor says that lies beside the weights; None where there is none."""
-    from transformers import AutoImageProcessor
-
     name = cfg.get("pretrained_model_name_or_path")
     if not brings_weights(cfg) or name is None:
         return None
-    try:
-        processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError):  # no file of a processor; a name that does not exist is told when it is built
+    processor = _processor(str(name))
+    if processor is None:
         return None
     size, share, keep_ratio = _size_of(processor)
     if size is None:
@@ -84,3 +82,13 @@ def _size_of(processor: Any) -> tuple[list[int] | None, float, bool]:
 def _entry(size: Any, name: str) -> Any:
     """An entry of a size, which is a dictionary or an object."""
     return size.get(name) if isinstance(size, dict) else getattr(size, name, None)
+
+
+@lru_cache  # a configuration asks for every field, and the hub may be far
+def _processor(name: str) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError):  # no file of a processor; a name that does not exist is told when it is built
+        return None
