@@ -57,7 +57,7 @@ def place(tmp_path_factory):
 
         torch.manual_seed(0)
         torch.save(MyNet().state_dict(), place / "net.pt")
-        run_task(configure(*options(place), "task=fit"), place / "fit")
+        run_task(configure(*options(place), "score=log_likelihood", "task=fit"), place / "fit")
         yield place
     finally:
         sys.path.remove(str(place))
@@ -72,7 +72,6 @@ def options(place: Path) -> list[str]:
         "data.image_shape=[3,12,12]",
         "data.calibration_every=3",
         "data.batch_size=4",
-        "score=log_likelihood",
         "mixture.n_components=2",
         "trainer.accelerator=cpu",
         "trainer.enable_progress_bar=false",
@@ -202,7 +201,7 @@ def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_pa
     output = f"output={tmp_path / 'v.csv'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
     first = (tmp_path / "v.csv").read_bytes()
-    run_task(configure(*options(place), "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit")
+    run_task(configure(*options(place), "score=log_likelihood", "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit")
     other = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
     assert (tmp_path / "v.csv").read_bytes() != first

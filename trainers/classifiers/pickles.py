@@ -39,8 +39,11 @@ def is_torchscript(path: Path) -> bool:
     """Whether a file is a program of TorchScript; False of a file that is not there or damaged."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError):  # damaged: what reads it says how
+        return False
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
