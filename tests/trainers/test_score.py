@@ -201,7 +201,9 @@ def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_pa
     output = f"output={tmp_path / 'v.csv'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
     first = (tmp_path / "v.csv").read_bytes()
-    run_task(configure(*options(place), "score=log_likelihood", "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit")
+    run_task(
+        configure(*options(place), "score=log_likelihood", "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit"
+    )
     other = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
     assert (tmp_path / "v.csv").read_bytes() != first
