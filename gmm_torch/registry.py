@@ -23,6 +23,17 @@ def register(table: dict[str, type[T]], cls: type[T]) -> None:
     table[name] = cls
 
 
+def find(table: dict[str, type[T]], name: object, argument: str) -> type[T]:
+    """The class of that name, for the argument that asks for it.
+
+    Raises:
+        ValueError: no class has that name.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{argument}: expected one of {', '.join(sorted(table))}; got {name!r}")
+    return table[name]
+
+
 def import_modules(package: str, path: Iterable[str]) -> None:
     """Import every module of a package, so that its classes register."""
     for module in pkgutil.iter_modules(path, f"{package}."):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmm_torch.covariance.base import FAMILIES, CovarianceFamily, Factors
-from gmm_torch.registry import import_modules
+from gmm_torch.registry import find, import_modules
 
 __all__ = ["FAMILIES", "CovarianceFamily", "CovarianceType", "Factors", "get_family"]
 
@@ -23,9 +23,8 @@ def get_family(covariance_type: CovarianceType) -> CovarianceFamily:
     """
     options = {"name": covariance_type} if isinstance(covariance_type, str) else dict(covariance_type)
     name = options.pop("name", None)
-    if name not in FAMILIES:
-        raise ValueError(f"covariance_type: expected one of {', '.join(sorted(FAMILIES))}; got {name!r}")
-    unknown = sorted(options.keys() - inspect.signature(FAMILIES[name]).parameters.keys())
+    family = find(FAMILIES, name, "covariance_type")
+    unknown = sorted(options.keys() - inspect.signature(family).parameters.keys())
     if unknown:
         raise ValueError(f"covariance_type: expected no option {', '.join(unknown)} of {name!r}, which has none such")
-    return FAMILIES[name](**options)
+    return family(**options)

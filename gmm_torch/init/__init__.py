@@ -1,7 +1,7 @@
 """Initialisations. One file holds one; a new file here is found by its `Initialisation`'s `name`."""
 
 from gmm_torch.init.base import INITIALISATIONS, Initialisation
-from gmm_torch.registry import import_modules
+from gmm_torch.registry import find, import_modules
 
 __all__ = ["INITIALISATIONS", "Initialisation", "get_initialisation"]
 
@@ -14,6 +14,4 @@ def get_initialisation(name: str) -> Initialisation:
     Raises:
         ValueError: none has that name.
     """
-    if name not in INITIALISATIONS:
-        raise ValueError(f"init_params: expected one of {', '.join(sorted(INITIALISATIONS))}; got {name!r}")
-    return INITIALISATIONS[name]()
+    return find(INITIALISATIONS, name, "init_params")()

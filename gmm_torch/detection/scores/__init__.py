@@ -3,7 +3,7 @@
 from typing import Any
 
 from gmm_torch.detection.scores.base import SCORES, Fitter, Score
-from gmm_torch.registry import import_modules
+from gmm_torch.registry import find, import_modules
 
 __all__ = ["SCORES", "Fitter", "Score", "make_score"]
 
@@ -16,6 +16,4 @@ def make_score(name: str, **options: Any) -> Score:
     Raises:
         ValueError: no score has that name.
     """
-    if name not in SCORES:
-        raise ValueError(f"score: expected one of {', '.join(sorted(SCORES))}; got {name!r}")
-    return SCORES[name](**options)
+    return find(SCORES, name, "score")(**options)
