@@ -11,6 +11,7 @@ from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.detection import Calibration, FailureDetector
 from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
+from tests.gmm_torch.detection.conftest import PValues
 
 N_CLASSES = 4
 X = torch.rand(2200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -87,14 +88,6 @@ def test_files_and_states_bring_it_back(fitted, net, tmp_path):
 
 @pytest.mark.export
 def test_it_exports_with_a_dynamic_batch(fitted):
-    class PValues(nn.Module):
-        def __init__(self, detector):
-            super().__init__()
-            self.detector = detector
-
-        def forward(self, x):
-            return self.detector(x).p_value
-
     module = PValues(fitted).eval()
     program = torch.export.export(module, (NEW[:5],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]), rtol=1e-5, atol=1e-6)

@@ -8,6 +8,7 @@ from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration, FailureDetector
 from gmm_torch.errors import FileFormatError, NotFittedError
+from tests.gmm_torch.detection.conftest import PValues
 
 X = torch.rand(1200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 FIT, CALIBRATE, NEW = X[:400], X[400:1000], X[1000:]
@@ -67,14 +68,6 @@ def test_fitting_again_forgets_its_scores_and_keeps_its_options(net, make):
 @pytest.mark.export
 @every
 def test_it_exports_with_a_dynamic_batch(net, make):
-    class PValues(nn.Module):
-        def __init__(self, detector):
-            super().__init__()
-            self.detector = detector
-
-        def forward(self, x):
-            return self.detector(x).p_value
-
     module = PValues(fitted(net, make())).eval()
     program = torch.export.export(module, (NEW[:5],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]))
