@@ -44,7 +44,8 @@ class StrongAugmentation:
     Attributes:
         n_operations: operations of RandAugment on each image.
         magnitude: of each operation, in 0 .. 30.
-        cutout: largest share of the image that the square covers, in [0, 1); 0 for none.
+        cutout: largest share of the image that the square covers, in [0, 1), but for its side's rounding to pixels;
+            0 for none.
     """
 
     n_operations: int = 2
