@@ -81,7 +81,7 @@ def test_every_target_of_make_and_every_extra_exists():
     for name, words in asked:
         assert words[0] in targets, name
     wanted = [
-        (name, found) for name, text in TEXTS.items() for found in re.findall(r"(?:gmm_torch|\.)\[([a-z,]+)\]", text)
+        (name, found) for name, text in TEXTS.items() for found in re.findall(r"(?:gmm_torch|\.)\[([a-z,-]+)\]", text)
     ]
     assert len(wanted) >= 3
     for name, found in wanted:
@@ -100,7 +100,7 @@ def test_no_page_and_no_message_installs_a_release_that_there_is_not():
 
 def test_the_extras_are_documented():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"^\| `([a-z]+)` \|", TEXTS["docs/install.md"], re.MULTILINE)) == extras.keys()
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", TEXTS["docs/install.md"], re.MULTILINE)) == extras.keys()
 
 
 def test_the_script_on_distributed_fitting_gives_the_mixture_of_one_process(tmp_path):
