@@ -19,7 +19,6 @@ from configuration import composed
 from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
-from trainers.main import quieten, run_task
 from trainers.report.tables.evasion import (
     BEST,
     STATIC,
@@ -30,6 +29,7 @@ from trainers.report.tables.evasion import (
     find_points,
 )
 from trainers.report.tables.text import BASELINE, MISSING, percent
+from trainers.run.job import quieten, run_task
 
 RESULT = RESULTS / "adaptive.json"
 PAGE = ROOT / "docs" / "adaptive.md"

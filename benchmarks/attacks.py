@@ -21,12 +21,12 @@ from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
 from trainers.evaluation.metrics_file import read_metrics
-from trainers.main import quieten, run_task
 from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.results import caption
 from trainers.report.tables.text import BASELINE, epsilon_text, number, percent
+from trainers.run.job import quieten, run_task
 
 PAGE = ROOT / "docs" / "attacks.md"
 RESULT = RESULTS / "attacks.json"

@@ -41,7 +41,7 @@ from gmm_torch.detection import Outputs
 from gmm_torch.detection.features.layers import DEPTHS
 from gmm_torch.files import atomic_path
 from trainers.classifiers.build import build_classifier
-from trainers.main import quieten
+from trainers.run.job import quieten
 
 RESULT = RESULTS / "calibration_grid.json"
 FITTED = (100, 200, 500, 2000, 6000, 20_000)

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from trainers.cache.run_folder import WEIGHTS
 from trainers.evaluation.metrics_file import PACKAGES, device_name
-from trainers.main import quieten, run_task
+from trainers.run.job import quieten, run_task
 from trainers.run.run import Run
 from trainers.run.training import train_classifier
 

@@ -38,7 +38,7 @@ from torchvision.io import encode_png
 
 from gmm_torch import FailureDetector
 from trainers.classifiers.build import build_classifier
-from trainers.main import run_task
+from trainers.run.job import run_task
 
 N_FIT, N_CALIBRATION, N_SENT = 5_000, 2_000, 500
 WARM_UP = 5.0  # seconds of load before anything is counted

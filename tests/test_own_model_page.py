@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from tests.contracts.test_configs import configure
-from trainers.main import run_task
+from trainers.run.job import run_task
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own_model.md").read_text()
 BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)

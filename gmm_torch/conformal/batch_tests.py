@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
@@ -83,7 +83,7 @@ def corrected_fisher(p_values: Tensor, n_calibration: int) -> float:
     m = len(p_values)
     g = math.sqrt(1 + m / n_calibration)
     combined = float(-2 * p_values.double().log().sum())
-    return float(stats.chi2.sf((combined + 2 * m * (g - 1)) / g, 2 * m))
+    return float(scipy.stats.chi2.sf((combined + 2 * m * (g - 1)) / g, 2 * m))
 
 
 Measure = Callable[[Tensor], Tensor]  # who is in the batch (R, m + n), 0 or 1, ascending by score -> statistic (R,)

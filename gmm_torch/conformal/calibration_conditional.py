@@ -18,8 +18,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+import scipy
 import torch
-from scipy import optimize, special, stats
 from torch import Tensor
 
 from gmm_torch.conformal.order_statistics import all_below
@@ -52,8 +52,8 @@ def simes_bounds(n: int, delta: float, k: int | None = None) -> Tensor:
         raise ValueError(f"k: expected a number from 1 to n={n}; got {k}")
     i = np.arange(n, 0, -1)  # b_1 belongs to i = n
     # the falling factorial i ... (i-k+1) is i! / (i-k)!, and zero for i < k
-    top = np.where(i >= k, special.gammaln(i + 1) - special.gammaln(np.maximum(i - k, 0) + 1), -np.inf)
-    whole = special.gammaln(n + 1) - special.gammaln(n - k + 1)
+    top = np.where(i >= k, scipy.special.gammaln(i + 1) - scipy.special.gammaln(np.maximum(i - k, 0) + 1), -np.inf)
+    whole = scipy.special.gammaln(n + 1) - scipy.special.gammaln(n - k + 1)
     return _table(-np.expm1((math.log(delta) + top - whole) / k))
 
 
@@ -87,7 +87,7 @@ def berk_jones_bounds(n: int, delta: float, share: float = 0.5) -> Tensor:
     _check(n, delta)
     check_probability("share", share)
     ranks = _ranks(max(1, round(share * n)))
-    bounds = special.betainccinv(ranks, n + 1 - ranks, _berk_jones_level(n, delta, share))
+    bounds = scipy.special.betainccinv(ranks, n + 1 - ranks, _berk_jones_level(n, delta, share))
     first_above = np.searchsorted(ranks, np.arange(1, ranks[-1] + 1))
     return _table(np.concatenate([bounds[first_above], np.ones(n - ranks[-1])]))
 
@@ -105,7 +105,7 @@ def _berk_jones_level(n: int, delta: float, share: float) -> float:
     ranks = _ranks(max(1, round(share * n)))
 
     def excess(log_level: float) -> float:
-        bounds = special.betainccinv(ranks, n + 1 - ranks, math.exp(log_level))
+        bounds = scipy.special.betainccinv(ranks, n + 1 - ranks, math.exp(log_level))
         return math.log((1 - all_below(bounds, ranks, n) + ROUNDING) / delta)
 
     if len(ranks) == 1:
@@ -114,7 +114,7 @@ def _berk_jones_level(n: int, delta: float, share: float) -> float:
     low, high = math.log(delta / len(ranks)), math.log(delta)
     if excess(low) >= 0:
         return math.exp(low)
-    level = optimize.brentq(excess, low, high, xtol=TOLERANCE) - TOLERANCE
+    level = scipy.optimize.brentq(excess, low, high, xtol=TOLERANCE) - TOLERANCE
     while excess(level) > 0:
         level -= TOLERANCE
     return math.exp(level)
@@ -158,7 +158,7 @@ def conditional_alpha(alpha: float, n: int, delta: float) -> float:
     check_count("n", n)
     check_probability("alpha", alpha)
     check_probability("delta", delta)
-    k = int(stats.binom.ppf(delta, n, alpha))  # the largest k with P(binomial(n, alpha) < k) < delta
+    k = int(scipy.stats.binom.ppf(delta, n, alpha))  # the largest k with P(binomial(n, alpha) < k) < delta
     if k < 1:
         raise ValueError(
             f"calibration set: alpha={alpha:g} with confidence {1 - delta:g} needs at least "
@@ -191,7 +191,7 @@ def conditional_calibration_size(alpha: float, delta: float, level: float | None
     while True:
         k = np.arange(first, first + size)
         # n draws give k or more below alpha with probability >= 1 - delta from this n on
-        n = k + stats.nbinom.ppf(1 - delta, k, alpha)
+        n = k + scipy.stats.nbinom.ppf(1 - delta, k, alpha)
         enough = k >= (level or 0.0) * (n + 1)
         if enough.any():
             return int(n[enough.argmax()])
@@ -262,7 +262,7 @@ def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tupl
     k = threshold_index(alpha, n)
     if k == 0:
         return 0.0, 0.0
-    low, high = stats.beta.interval(confidence, k, n + 1 - k)
+    low, high = scipy.stats.beta.interval(confidence, k, n + 1 - k)
     return float(low), float(high)
 
 

@@ -12,8 +12,8 @@ p-values of good inputs are independent: for a share 1 - delta of calibration se
 
 import math
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_p_values, check_probability
@@ -34,7 +34,8 @@ def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
     check_p_values(p_values)
     if not 0 < null_proportion < math.inf:
         raise ValueError(f"null_proportion: expected a positive number; got {null_proportion}")
-    adjusted = stats.false_discovery_control(p_values.detach().cpu().double().numpy())  # at most the largest p-value
+    known = p_values.detach().cpu().double().numpy()
+    adjusted = scipy.stats.false_discovery_control(known)  # at most the largest p-value
     return torch.from_numpy(adjusted).mul(null_proportion).clamp(max=1).to(p_values.device)
 
 

@@ -1,8 +1,8 @@
 """Joint distribution of the order statistics of n uniform numbers, exactly."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import signal, special
 
 NEGLIGIBLE = 1e-18  # probability of a count that is left out
 DIRECT = 2**17  # products of a convolution, beyond which the Fourier transform is quicker
@@ -45,12 +45,12 @@ def _poisson(mean: float) -> NDArray[np.float64]:
 
 
 def _log_poisson(count: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = special.xlogy(count, mean) - mean - special.gammaln(count + 1)
+    result: NDArray[np.float64] = scipy.special.xlogy(count, mean) - mean - scipy.special.gammaln(count + 1)
     return result
 
 
 def _convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(a) * len(b) <= DIRECT:
         return np.convolve(a, b)
-    result: NDArray[np.float64] = np.maximum(signal.fftconvolve(a, b), 0.0)
+    result: NDArray[np.float64] = np.maximum(scipy.signal.fftconvolve(a, b), 0.0)
     return result

@@ -104,11 +104,14 @@ def level(alpha: float) -> tuple[int, int]:
 
     p / q is the largest fraction with such a denominator that rounds to alpha or less.
     """
-    result: tuple[int, int] = _level(alpha)
-    return result
+    return _level(alpha)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+# A compiler takes the result as a constant: all that `torch.compiler.assume_constant_result` does, which imports the
+# whole compiler first.
+level._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache
 def _level(alpha: float) -> tuple[int, int]:
     check_probability("alpha", alpha)

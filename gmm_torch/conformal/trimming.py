@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_count, check_probability, check_scores
@@ -86,7 +86,7 @@ def trim(n: int, lowest: Tensor, lowest_failed: Tensor, drawn: Tensor, drawn_fai
     low, high = found, n_others - (n_seen - found)
     while low < high:
         middle = (low + high + 1) // 2
-        likely = stats.hypergeom.cdf(found, n_others, middle, n_seen) > delta
+        likely = scipy.stats.hypergeom.cdf(found, n_others, middle, n_seen) > delta
         low, high = (middle, high) if likely else (low, middle - 1)
     left, n_kept = low - found, int(keep.sum())
     return Trimmed(keep, left, (n_kept + 1 - left) / (n_kept + 1))

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, gmres
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -134,6 +133,8 @@ def solve_adjoint(transposed: Map, gradient: Tensor, tol: float, max_iter: int) 
     Raises:
         SolverError: GMRES does not get there.
     """
+    from scipy.sparse.linalg import LinearOperator, gmres
+
     n = len(gradient)
 
     def product(vector: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Exact confidence bounds of a rate, from a count."""
 
-from scipy import special
+import scipy
 
 from gmm_torch.functional.checks import check_probability
 
@@ -15,7 +15,7 @@ def upper_bound(n_events: int, n: int, confidence: float) -> float:
         ValueError: not 0 <= n_events <= n, or a confidence outside (0, 1).
     """
     _check(n_events, n, confidence)
-    return 1.0 if n_events == n else float(special.betaincinv(n_events + 1, n - n_events, confidence))
+    return 1.0 if n_events == n else float(scipy.special.betaincinv(n_events + 1, n - n_events, confidence))
 
 
 def interval(n_events: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -27,7 +27,7 @@ def interval(n_events: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     _check(n_events, n, confidence)
     one_sided = (1 + confidence) / 2
     # from the count itself: 1 less the bound of the others would lose the digits of a small rate
-    low = float(special.betaincinv(n_events, n - n_events + 1, 1 - one_sided)) if n_events else 0.0
+    low = float(scipy.special.betaincinv(n_events, n - n_events + 1, 1 - one_sided)) if n_events else 0.0
     return low, upper_bound(n_events, n, one_sided)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_p_values
@@ -84,7 +84,7 @@ def cochran_armitage(bins: Sequence[RateBin]) -> float:
     statistic = sum((t - mean) * each.n_errors for t, each in enumerate(filled))
     spread = sum((t - mean) ** 2 * each.n for t, each in enumerate(filled))
     variance = k / n * (n - k) / (n - 1) * spread
-    return float(stats.norm.cdf(statistic / math.sqrt(variance)))
+    return float(scipy.stats.norm.cdf(statistic / math.sqrt(variance)))
 
 
 def rises(bins: Sequence[RateBin]) -> float:
@@ -98,7 +98,7 @@ def rises(bins: Sequence[RateBin]) -> float:
     """
     filled = _filled(bins)
     p = [
-        stats.fisher_exact(
+        scipy.stats.fisher_exact(
             [[low.n_errors, low.n - low.n_errors], [high.n_errors, high.n - high.n_errors]], alternative="less"
         ).pvalue
         for low, high in pairwise(filled)

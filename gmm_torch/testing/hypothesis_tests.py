@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_count, check_probability, check_scores
@@ -67,7 +67,7 @@ def mann_whitney(good: Tensor, failures: Tensor) -> float:
     Exact for small samples without ties, else the normal approximation with the correction for ties (SciPy).
     """
     x, y = _samples(good, failures)
-    return float(stats.mannwhitneyu(y, x, alternative="less").pvalue)
+    return float(scipy.stats.mannwhitneyu(y, x, alternative="less").pvalue)
 
 
 def kolmogorov_smirnov(good: Tensor, failures: Tensor) -> float:
@@ -77,7 +77,7 @@ def kolmogorov_smirnov(good: Tensor, failures: Tensor) -> float:
     """
     x, y = _samples(good, failures)
     method = "auto" if len(x) * len(y) <= EXACT_KS_PAIRS else "asymp"
-    return float(stats.ks_2samp(y, x, alternative="greater", method=method).pvalue)
+    return float(scipy.stats.ks_2samp(y, x, alternative="greater", method=method).pvalue)
 
 
 def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed: int = 0) -> float:
@@ -87,12 +87,12 @@ def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed
     exchanges than that, or one input in a sample.
     """
     x, y = _samples(good, failures)
-    ranks = stats.rankdata(np.concatenate([x, y]))
+    ranks = scipy.stats.rankdata(np.concatenate([x, y]))
     if len(y) == 1:  # SciPy asks for two; every exchange is one of these
         return float((ranks <= ranks[-1]).mean())
     if len(x) == 1:
         return float((ranks >= ranks[0]).mean())
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (ranks[: len(x)], ranks[len(x) :]),
         _mean_difference,
         vectorized=True,
@@ -107,7 +107,7 @@ def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed
 def probability_of_superiority(good: Tensor, failures: Tensor) -> float:
     """P(good > failure) + P(good = failure) / 2 over all pairs: the AUROC, U / (N M)."""
     x, y = _samples(good, failures)
-    return float(stats.mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)))
+    return float(scipy.stats.mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)))
 
 
 def superiority_interval(
@@ -153,14 +153,14 @@ def interval_of_superiority(
     estimate: float, variance: Callable[[float], float], confidence: float
 ) -> tuple[float, float]:
     """The theta with |theta - estimate| <= z sqrt(variance(theta)); the variance is 0 at 0 and at 1."""
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
     def excess(theta: float) -> float:
         return (theta - estimate) ** 2 - z * z * variance(theta)
 
     # An estimate of 0 or 1 is itself a root of the excess; just inside it the excess is negative, as elsewhere.
-    low = 0.0 if estimate == 0 else optimize.brentq(excess, 0.0, min(estimate, 1 - 1e-12))
-    high = 1.0 if estimate == 1 else optimize.brentq(excess, max(estimate, 1e-12), 1.0)
+    low = 0.0 if estimate == 0 else scipy.optimize.brentq(excess, 0.0, min(estimate, 1 - 1e-12))
+    high = 1.0 if estimate == 1 else scipy.optimize.brentq(excess, max(estimate, 1e-12), 1.0)
     return float(low), float(high)
 
 

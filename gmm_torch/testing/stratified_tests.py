@@ -7,8 +7,8 @@ compared within each stratum alone, and the comparisons are added up.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_probability, check_scores
@@ -86,7 +86,8 @@ class _Stratum:
 
     @property
     def mann_whitney_p(self) -> float:
-        return float(stats.mannwhitneyu(self.ranks[self.failure], self.ranks[~self.failure], alternative="less").pvalue)
+        low, high = self.ranks[self.failure], self.ranks[~self.failure]
+        return float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue)
 
 
 def compare_within(
@@ -126,7 +127,7 @@ def compare_within(
     weights = pairs / pairs.sum()
     superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
     return StratifiedComparison(
-        van_elteren_p=float(stats.norm.cdf(z)) if variance > 0 else 1.0,
+        van_elteren_p=float(scipy.stats.norm.cdf(z)) if variance > 0 else 1.0,
         permutation_p=_permutation(strata, float(observed), n_permutations, seed) if n_permutations else None,
         superiority=superiority,
         interval=interval_of_superiority(
@@ -187,7 +188,7 @@ def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
         )
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
     strata = [
-        _Stratum(int(name), stats.rankdata(x[names == name]), wrong[names == name])
+        _Stratum(int(name), scipy.stats.rankdata(x[names == name]), wrong[names == name])
         for name in np.unique(names)
         if wrong[names == name].any() and not wrong[names == name].all()
     ]

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from gmm_torch import FailureDetector
-from trainers.main import CONF, run_task
+from trainers.main import CONF
+from trainers.run.job import run_task
 from trainers.run.run import Run
 from trainers.run.training import new_module
 

@@ -28,7 +28,8 @@ from trainers.data.digits import digits
 from trainers.data.errors import DataError
 from trainers.data.image_files import decode
 from trainers.evaluation.metrics_file import read_metrics, without_times
-from trainers.main import main, run_task
+from trainers.main import main
+from trainers.run.job import run_task
 from trainers.run.run import Run
 from trainers.tasks import evaluate
 from trainers.tasks import run as run_module

@@ -34,6 +34,7 @@ from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.modules.mixture_module import MixtureModule
 from trainers.run.checkpoint_io import AtomicCheckpointIO
+from trainers.run.job import quieten, run_task
 
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 
@@ -174,7 +175,7 @@ def _train(folder: Path, shared: Path, begun: int) -> None:
     more = [f"resume={last}"] if last.exists() else []
     elsewhere = more and int(folder.name) % 2 if folder.name.isdigit() else False
     run = folder / "resumed" if elsewhere else folder
-    app.run_task(configure(*TRAINING, *more), run)
+    run_task(configure(*TRAINING, *more), run)
     if elsewhere:
         shutil.copyfile(run / "classifier.safetensors", folder / "classifier.safetensors")
 
@@ -204,12 +205,12 @@ FITTING = ("data=digits", "task=fit", "score=log_likelihood", "mixture.n_compone
 
 
 def _weights(shared: Path) -> None:
-    app.run_task(configure(*TRAINING, "trainer.max_epochs=2"), shared / "trained")
+    run_task(configure(*TRAINING, "trainer.max_epochs=2"), shared / "trained")
 
 
 def _fit(folder: Path, shared: Path, begun: int) -> None:
     checkpoint = f"classifier.checkpoint={shared / 'trained' / 'classifier.safetensors'}"
-    app.run_task(configure(*FITTING, checkpoint, f"paths.cache={folder / 'cache'}"), folder / "run")
+    run_task(configure(*FITTING, checkpoint, f"paths.cache={folder / 'cache'}"), folder / "run")
 
 
 # ---- a sweep
@@ -247,7 +248,7 @@ def _score(folder: Path, shared: Path, begun: int) -> None:
     detector = f"checkpoint={shared / 'fitted' / 'run' / 'detector.safetensors'}"
     where = (f"input={shared / 'images'}", f"output={folder / 'verdicts.csv'}")
     options = ("data=digits", "task=score", "data.batch_size=4", *QUIET)
-    app.run_task(configure(*options, checkpoint, detector, *where), folder / f"run-{begun}")
+    run_task(configure(*options, checkpoint, detector, *where), folder / f"run-{begun}")
 
 
 PROBLEMS = (
@@ -269,7 +270,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    app.quieten()
+    quieten()
     for problem in PROBLEMS:
         if arguments.only and not any(word in problem.name for word in arguments.only):
             continue

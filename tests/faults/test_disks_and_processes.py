@@ -20,9 +20,9 @@ from tests.faults.parsers import make_detector, net
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.classifiers.checkpoint import read_weights, save_weights
-from trainers.main import USER_ERRORS, run_task
 from trainers.modules.mixture_module import MixtureModule
 from trainers.run.checkpoint_io import AtomicCheckpointIO
+from trainers.run.job import USER_ERRORS, run_task
 from trainers.run.strategies import without_gradients
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)

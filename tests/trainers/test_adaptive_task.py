@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.test_configs import configure
-from trainers.main import run_task
+from trainers.run.job import run_task
 
 COMMON = ("experiment=demo", "debug=fast", "trainer.enable_progress_bar=false")
 QUICK = (

@@ -17,8 +17,8 @@ from gmm_torch.detection.streaming import sample
 from tests.contracts.test_configs import configure
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
-from trainers.main import run_task
 from trainers.run import run
+from trainers.run.job import run_task
 from trainers.run.trainer import make_trainer
 
 FAST = (

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.contracts.test_configs import configure
-from trainers.main import run_task
 from trainers.modules.classifier_module import ClassifierModule
+from trainers.run.job import run_task
 
 TRAINING = (
     *("data=digits", "task=train", "data.batch_size=64", "data.augment.crop_padding=1", "trainer=cpu"),

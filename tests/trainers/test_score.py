@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from tests.contracts.test_configs import configure
-from trainers.callbacks.drift import DriftError, DriftWarning
+from trainers.callbacks.drift import DriftWarning
+from trainers.callbacks.errors import DriftError
 from trainers.callbacks.verdict_writer import VerdictWriter
-from trainers.main import run_task
+from trainers.run.job import run_task
 
 NETWORK = """
 from torch import nn

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contracts.test_configs import configure
 from trainers.data.errors import MissingSetsError
-from trainers.main import run_task
+from trainers.run.job import run_task
 from trainers.run.run import Run
 from trainers.tasks import fit
 from trainers.tasks import run as run_module

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from gmm_torch.files import atomic_path
 
@@ -109,4 +108,6 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def _is_first() -> bool:
     """Whether this is the only process of the run, or the one that started the others."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
     return getattr(rank_zero_only, "rank", 0) == 0

@@ -10,14 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
+from trainers.callbacks.errors import DriftError
 
 
 class DriftWarning(UserWarning):
     """The inputs no longer look like the calibration set."""
-
-
-class DriftError(RuntimeError):
-    """The inputs no longer look like the calibration set, and the run was to stop then."""
 
 
 def score_of(outputs: Any) -> Tensor:

@@ -7,7 +7,6 @@ views disagree. All are differentiable, keep the shape and map [0, 1] into [0, 1
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 
 from gmm_torch.detection.features.inputs import Inputs, sole
 from gmm_torch.detection.features.precision import widen
@@ -30,7 +29,9 @@ def mirror(x: Tensor) -> Tensor:
 
 def blur(x: Tensor) -> Tensor:
     """Gaussian blur over 5 x 5 pixels, so light that people hardly see it."""
-    result: Tensor = v2.functional.gaussian_blur(x, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
+    from torchvision.transforms.v2 import functional
+
+    result: Tensor = functional.gaussian_blur(x, [5, 5], [BLUR_SIGMA, BLUR_SIGMA])
     return result
 
 

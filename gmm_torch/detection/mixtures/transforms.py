@@ -3,9 +3,9 @@
 from typing import ClassVar, Self
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from gmm_torch.sampling import sample_rows
@@ -122,7 +122,7 @@ class Power(Transform):
         """See `Transform`."""
         self.unit.fit(z)
         columns = self.unit(z[sample_rows(z, MAX_POWER_ROWS)]).double().cpu().numpy().T
-        found = [stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
+        found = [scipy.stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
         self.exponent = torch.as_tensor(np.clip(found, *POWER_RANGE)).to(z)
         self.scale.fit(yeo_johnson(self.unit(z), self.exponent))
         return self

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from gmm_torch.conformal.p_values import (
     calibration_size,
     conformal_p_value,
+    exceeds,
+    level,
     smoothed_p_value,
     stream_uniforms,
     threshold_index,
@@ -80,3 +82,14 @@ def test_the_draws_of_a_stream_do_not_depend_on_its_batches():
     assert whole.max() <= 1
     assert len(whole.unique()) == 100
     assert stream_uniforms(0, 3).shape == (0,)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_compiler_takes_the_level_as_the_constant_that_it_is():
+    def constant():
+        return None
+
+    assert vars(level) == vars(torch.compiler.assume_constant_result(constant))
+    count = torch.arange(1, 102)
+    compiled = torch.compile(lambda count: exceeds(count, 101, 0.05), fullgraph=True, backend="eager")
+    assert compiled(count).equal(exceeds(count, 101, 0.05))

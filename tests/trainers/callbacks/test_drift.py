@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
-from trainers.callbacks.drift import DriftError, DriftMonitor, DriftWarning
+from trainers.callbacks.drift import DriftMonitor, DriftWarning
+from trainers.callbacks.errors import DriftError
 
 
 class Result(NamedTuple):

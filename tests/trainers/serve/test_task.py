@@ -20,7 +20,7 @@ from tests.contracts.test_configs import configure
 from tests.trainers.serve.conftest import digit_images, png
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import save_weights
-from trainers.main import run_task
+from trainers.run.job import run_task
 from trainers.serve.server import run_app
 from trainers.tasks import serve
 
