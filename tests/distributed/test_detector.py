@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detection.streaming import sample
 from gmm_torch.distributed import gather_rows, share
+from tests.processes import run_processes
 
 N, KEPT, SHARES = 700, 400, [450, 250]
 
@@ -58,7 +58,7 @@ def work(rank: int, folder: Path) -> None:
 
 def test_processes_end_with_the_detector_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "MAX_INPUTS", sample.MAX_INPUTS)
-    mp.start_processes(work, (tmp_path,), nprocs=2, start_method="spawn")
+    run_processes(work, (tmp_path,), 2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
     for most in (KEPT, N):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
 from gmm_torch.covariance import FAMILIES
+from tests.processes import run_processes
 
 N, D, K = 301, 3, 4
 
@@ -75,7 +75,7 @@ def alone() -> dict[str, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_processes_end_with_the_mixture_of_one(tmp_path, alone, world_size):
-    mp.start_processes(work, (world_size, tmp_path), nprocs=world_size, start_method="spawn")
+    run_processes(work, (world_size, tmp_path), world_size)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
     for result in results:
         assert result.keys() == alone.keys()

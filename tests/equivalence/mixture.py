@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,6 +17,7 @@ from gmm_torch import GaussianMixture
 from gmm_torch.em.options import EMOptions
 from tests.equivalence.rows import Row, Way, asked, near
 from tests.equivalence.surroundings import bfloat16, default_dtype, folder, threads, within
+from tests.processes import run_processes
 
 N, D, K = 600, 4, 3
 TYPES = ("full", "tied", "diag", "spherical")
@@ -203,7 +203,7 @@ def _share(rank: int, place: str) -> None:
 def by_two_processes() -> Answer:
     """Each with its own share of the points."""
     place = folder("processes")
-    mp.start_processes(_share, (str(place),), nprocs=2, start_method="spawn")
+    run_processes(_share, (str(place),), 2)
     mixture = GaussianMixture(K, D)
     mixture.load_state_dict(torch.load(place / "mixture.pt", weights_only=True))
     return parameters(mixture)

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
+from tests.processes import run_processes
 
 
 def stream(n=200, shift=0.0, seed=0):
@@ -87,20 +87,18 @@ def test_bad_settings_are_refused_in_words():
         ExchangeabilityMartingale().merge_state({})
 
 
-def _one_of_two(rank, store, answers):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _one_of_two(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     calibration, scores = stream(40)
     metric = ExchangeabilityMartingale(calibration)
     for batch in scores.split(10)[rank::2]:
         metric.update(batch)
-    answers[rank] = float(metric.compute())
+    (folder / str(rank)).write_text(repr(float(metric.compute())))
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_hold_one_stream(tmp_path):
     calibration, scores = stream(40)
     expected = float(whole(calibration, scores)[-1])
-    with mp.get_context("spawn").Manager() as manager:
-        answers = manager.dict()
-        mp.spawn(_one_of_two, args=(tmp_path / "store", answers), nprocs=2)
-        assert dict(answers) == {0: pytest.approx(expected), 1: pytest.approx(expected)}
+    run_processes(_one_of_two, (tmp_path,), 2)
+    assert [float((tmp_path / name).read_text()) for name in "01"] == [pytest.approx(expected)] * 2

@@ -1,11 +1,11 @@
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torchmetrics import Metric
 
 from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.testing.risk_coverage import augrc, aurc
 from gmm_torch.testing.threshold import fpr_at_tpr
+from tests.processes import run_processes
 
 WHOLE = {
     AURC: aurc,
@@ -91,8 +91,8 @@ def test_the_tpr_is_taken():
     assert float(FPRAtTPR(tpr=0.5)(scores, failure)) == 1
 
 
-def _one_of_two(rank, store, answers):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _one_of_two(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     scores, failure = data()
     mine = slice(0, 40) if rank == 0 else slice(40, None)
     found = []
@@ -100,15 +100,13 @@ def _one_of_two(rank, store, answers):
         metric = metric_class()
         metric.update(scores[mine], failure[mine])
         found.append(float(metric.compute()))
-    answers[rank] = found
+    torch.save(found, folder / str(rank))
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_compute_the_whole(tmp_path):
     scores, failure = data()
-    with mp.get_context("spawn").Manager() as manager:
-        answers = manager.dict()
-        mp.spawn(_one_of_two, args=(tmp_path / "store", answers), nprocs=2)
-        expected = [float(whole(scores, failure)) for whole in WHOLE.values()]
-        assert answers[0] == pytest.approx(expected)
-        assert answers[1] == pytest.approx(expected)
+    run_processes(_one_of_two, (tmp_path,), 2)
+    expected = [float(whole(scores, failure)) for whole in WHOLE.values()]
+    for name in "01":
+        assert torch.load(tmp_path / name) == pytest.approx(expected)
