@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, inputs_given
+from gmm_torch.detection.features.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -187,6 +188,7 @@ class FailureDetector(DetectorParts):
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
         self._fitted_keys = outputs.own_keys[:, 1] if self.score.state_dict() else None
         self.calibrated_in("")
+        self.know_weights()
         return self
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
@@ -320,23 +322,33 @@ class FailureDetector(DetectorParts):
         else:
             self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
         self.calibrated_in(reduced.precision)
+        self.know_weights()
         return self
 
     # ---- verdicts
 
     def forward(self, x: Inputs) -> Verdict:
-        """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
+        """Verdict on a batch, as `FeatureExtractor` takes it.
+
+        A verdict is a decision: it holds no graph of the classifier, whatever the gradient mode. Logits and score are
+        differentiable in inputs that ask for a gradient (`x.requires_grad_()`), and so is `margin`.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
+            ValueError: the classifier's weights have changed since `calibrate`; what writes to `.data` goes unnoticed
+                until `save`.
         """
         self.check_fitted()
-        return self.verdict(self.extractor(inputs_given(x, self.classifier)))
+        x = inputs_given(x, self.classifier)
+        wanted = any(value.requires_grad for value in tensors_of(x))
+        with nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad():
+            return self.verdict(self.extractor(x))
 
     @precisely
     def verdict(self, outputs: Outputs, score: Tensor | None = None) -> Verdict:
         """`forward`, from outputs that are already there, and their scores (N,) where these are too."""
         self.check_fitted()
+        self.check_weights()
         outputs = outputs.to(self.dtype)
         self.check_precision(outputs)
         score = self.bounded(self.score(outputs) if score is None else score, outputs)
@@ -443,8 +455,10 @@ class FailureDetector(DetectorParts):
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
+            ValueError: the classifier's weights have changed since `calibrate`.
         """
         self.check_fitted()
+        self.check_weights(exact=True)
         save_detector(self, path)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Classifiers that give probabilities where logits are expected.
 
-What rounding left of the logits of a prediction that is sure can't be had again from its softmax, and a sigmoid speaks of
-one class alone. Logarithms of probabilities, as `log_softmax` gives them, are logits and as good.
+The logits of a prediction that is sure can't be had again from its softmax, which is rounded to zeros and ones, and a
+sigmoid speaks of one class alone. Logarithms of probabilities, as `log_softmax` gives them, are logits and as good.
 """
 
 from collections.abc import Callable, Iterator

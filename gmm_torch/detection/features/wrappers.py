@@ -28,8 +28,8 @@ def check_network(classifier: object) -> None:
     """Raise TypeError unless a classifier is a module that classifies, and no detector around one."""
     if not isinstance(classifier, nn.Module):
         raise TypeError(
-            f"classifier: expected a network, an nn.Module; got {type(classifier).__name__}: make the network, and load "
-            "its weights into it"
+            f"classifier: expected a network, an nn.Module; got {type(classifier).__name__}: make the network, and "
+            "load its weights into it"
         )
     if isinstance(getattr(classifier, "classifier", None), nn.Module) and hasattr(classifier, "calibrate"):
         raise TypeError(

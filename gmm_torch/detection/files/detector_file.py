@@ -84,6 +84,7 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Mod
     except Exception as error:  # what a description can ask for has no bounds
         raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
     leave_inference_mode(detector.to(detector.device))
+    detector.know_weights()
     return detector
 
 

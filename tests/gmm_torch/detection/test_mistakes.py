@@ -73,7 +73,7 @@ def test_a_linear_layer_alone_is_told_to_be_wrapped():
 def test_a_fit_that_failed_on_other_inputs_does_not_change_the_views():
     torch.manual_seed(0)
     detector = FailureDetector(TinyNet(), n_components=2)
-    with pytest.raises(ValueError, match="of torch.uint8"):
+    with pytest.raises(ValueError, match=r"of torch\.uint8"):
         detector.fit([torch.randint(255, (9, 1, 6, 6), dtype=torch.uint8)])
     assert detector.fit(batches(100, 1)).extractor.views == ("identity", "mirror", "blur")
 
@@ -182,7 +182,7 @@ def test_the_inputs_of_the_fit_are_not_calibrated_on():
         with pytest.raises(ValueError, match=r"expected others than the detector was fitted to; got \d+ of \d+ that"):
             detector.calibrate(again)
     assert len(detector.calibrate([*batches(100, 2), *batches(64, 1)[:1]]).calibration)  # a few may be equal
-    with pytest.raises(TypeError, match="loader: expected batches .*got NoneType: give a DataLoader"):
+    with pytest.raises(TypeError, match=r"loader: expected batches .*got NoneType: give a DataLoader"):
         detector.fit(None)
 
 
