@@ -37,13 +37,18 @@ class MixtureDensity(nn.Module):
     def __init__(
         self,
         n_components: int,
-        n_features: int,
+        n_features: int | None = None,
         covariance_type: CovarianceType = "full",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if n_features is None:  # in words of the class that a user knows
+            raise TypeError(
+                f"n_features: expected the number of columns of the points; got none: give {type(self).__name__}("
+                "n_components, n_features)"
+            )
         check_count("n_components", n_components)
         check_count("n_features", n_features)
         self.n_components = n_components

@@ -112,7 +112,7 @@ class GaussianMixture(MixtureDensity):
                 of range; with `missing`, a feature or a point without any value.
             TypeError: x is not floating point, or with `missing` a stream of batches; an option that there is not.
         """
-        em = self.start_em(EMOptions(**options))
+        em = self.start_em(EMOptions.of(options))
         if missing:
             if not isinstance(x, Tensor | np.ndarray):
                 raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}")
@@ -140,7 +140,7 @@ class GaussianMixture(MixtureDensity):
             power, offset, window, n_first: see `OnlineEM`.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
         """
-        em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
+        em = self.start_em(EMOptions.of({"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
         known = None
         if bool(self.fitted):
             about = self.parameters_about_location().map(lambda value: value.to(em.device))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, inputs_given
+from gmm_torch.detection.features.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -28,6 +29,7 @@ from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.streaming.stream import stream
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
+from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
 HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
@@ -93,6 +95,7 @@ class FailureDetector(DetectorParts):
                 "give them to the score"
             )
         score = make_score("combined", **options) if score is None else score
+        check_whole("seed", seed)
         extractor = FeatureExtractor(
             classifier,
             score.layers if layers is None else layers,
@@ -104,6 +107,7 @@ class FailureDetector(DetectorParts):
         self.views_by_default = views is None
         self._chosen_views = extractor.views
         self._reference_keys: Tensor | None = None  # of the inputs that the weights were learnt from, unless loaded
+        self._fitted_keys: Tensor | None = None  # of the inputs that a score learnt from, likewise
 
     # ---- learning
 
@@ -182,7 +186,9 @@ class FailureDetector(DetectorParts):
         self.valid_range.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
+        self._fitted_keys = outputs.own_keys[:, 1] if self.score.state_dict() else None
         self.calibrated_in("")
+        self.know_weights()
         return self
 
     def calibrate(self, loader: Iterable[Any]) -> Self:
@@ -190,9 +196,9 @@ class FailureDetector(DetectorParts):
 
         Raises:
             NotFittedError: before `fit`.
-            ValueError: an empty loader, outputs that are not finite or far beyond those of the fitting inputs, no
-                labels for a score that learns from them, or too few inputs for alpha; the message says how many it
-                takes.
+            ValueError: an empty loader, the inputs that it was fitted to, outputs that are not finite or far beyond
+                those of the fitting inputs, no labels for a score that learns from them, or too few inputs for alpha;
+                the message says how many it takes.
         """
         return self.calibrate_reduced(self._reduced(loader, labels=self._calibrates_with_labels))
 
@@ -289,8 +295,14 @@ class FailureDetector(DetectorParts):
         """
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
-        if isinstance(self.calibration, WeightedScores) and self._reference_keys is not None:
-            known = int(torch.isin(reduced.keys[:, 1], self._reference_keys.to(reduced.keys.device)).sum())
+        known = n_known(reduced, self._fitted_keys)
+        if 2 * known * self.n_fitted > n * self.n_kept:  # half of them: a few may be equal by chance
+            raise ValueError(
+                f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
+                "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
+            )
+        if isinstance(self.calibration, WeightedScores):
+            known = n_known(reduced, self._reference_keys)
             if known:
                 raise ValueError(
                     f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
@@ -310,23 +322,33 @@ class FailureDetector(DetectorParts):
         else:
             self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
         self.calibrated_in(reduced.precision)
+        self.know_weights()
         return self
 
     # ---- verdicts
 
     def forward(self, x: Inputs) -> Verdict:
-        """Verdict on a batch, as `FeatureExtractor` takes it; the score is differentiable in x, the p-value is not.
+        """Verdict on a batch, as `FeatureExtractor` takes it.
+
+        A verdict is a decision: it holds no graph of the classifier, whatever the gradient mode. Logits and score are
+        differentiable in inputs that ask for a gradient (`x.requires_grad_()`), and so is `margin`.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
+            ValueError: the classifier's weights have changed since `calibrate`; what writes to `.data` goes unnoticed
+                until `save`.
         """
         self.check_fitted()
-        return self.verdict(self.extractor(inputs_given(x, self.classifier)))
+        x = inputs_given(x, self.classifier)
+        wanted = any(value.requires_grad for value in tensors_of(x))
+        with nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad():
+            return self.verdict(self.extractor(x))
 
     @precisely
     def verdict(self, outputs: Outputs, score: Tensor | None = None) -> Verdict:
         """`forward`, from outputs that are already there, and their scores (N,) where these are too."""
         self.check_fitted()
+        self.check_weights()
         outputs = outputs.to(self.dtype)
         self.check_precision(outputs)
         score = self.bounded(self.score(outputs) if score is None else score, outputs)
@@ -380,6 +402,8 @@ class FailureDetector(DetectorParts):
     ) -> Explanation:
         """`explain`, from outputs that are already there."""
         self.check_fitted()
+        check_count("n_features", n_features, at_least=0)
+        check_count("n_nearest", n_nearest, at_least=0)
         if class_names is not None and len(class_names) < self.n_classes:
             raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
         outputs = outputs.to(self.dtype)
@@ -431,8 +455,10 @@ class FailureDetector(DetectorParts):
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
+            ValueError: the classifier's weights have changed since `calibrate`.
         """
         self.check_fitted()
+        self.check_weights(exact=True)
         save_detector(self, path)
 
     @classmethod
@@ -450,8 +476,14 @@ class FailureDetector(DetectorParts):
         Raises:
             FileNotFoundError, FileFormatError: see `read_detector`.
             ValueError: the classifier is not the one that the detector was fitted to.
+            TypeError: it is no module.
         """
         return load_detector(cls, path, classifier, strict=strict)
+
+
+def n_known(reduced: Reduced, keys: Tensor | None) -> int:
+    """How many of some inputs have one of these keys (m,)."""
+    return 0 if keys is None else int(torch.isin(reduced.keys[:, 1], keys.to(reduced.keys.device)).sum())
 
 
 def check_inside(reduced: Reduced, name: str) -> None:

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.density import is_traced
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
+from gmm_torch.detection.files.known_weights import KnownWeights
 from gmm_torch.detection.files.state import extra_state, make_room_for_state
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
@@ -55,10 +57,12 @@ class DetectorParts(nn.Module):
         self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
+        self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
         self._n_classes = 0
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(lambda detector, _: detector.know_weights())  # type: ignore[no-untyped-call]
 
     @property
     def alpha(self) -> float:
@@ -109,6 +113,19 @@ class DetectorParts(nn.Module):
         """Remember the classifier's precision on the calibration inputs; see `Outputs.precision`."""
         self.precision = precision
         self._warned_of.clear()
+
+    def know_weights(self) -> None:
+        """Remember the classifier's weights, where the detector is calibrated on what they give."""
+        self._weights_known = KnownWeights(self.classifier) if len(self.calibration) else None
+
+    def check_weights(self, *, exact: bool = False) -> None:
+        """Raise ValueError where the classifier has other weights than at calibration; see `KnownWeights`."""
+        if self._weights_known is None or is_traced() or self._weights_known.are_of(self.classifier, exact=exact):
+            return
+        raise ValueError(
+            "classifier: expected the weights on which the detector was calibrated; got others, of which its p-values "
+            "say nothing: fit and calibrate again, or load those weights"
+        )
 
     def build(self, widths: dict[str, int], n_classes: int) -> None:
         """Make room for features of these widths (layer -> D) and C classes, for `fit` or a stored state to fill."""

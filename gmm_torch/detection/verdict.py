@@ -7,7 +7,7 @@ from torch.utils import _pytree
 
 
 class Verdict(NamedTuple):
-    """What a detector says about N inputs.
+    """What a detector says about N inputs; without a graph, unless the inputs ask for a gradient.
 
     Attributes:
         logits: (N, C), the classifier's.

@@ -1,12 +1,14 @@
 """What a fit may be asked for."""
 
+import difflib
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_count, check_whole, is_number
 from gmm_torch.init import get_initialisation
 
 
@@ -53,13 +55,30 @@ class EMOptions:
     def __post_init__(self) -> None:
         check_count("max_iter", self.max_iter)
         check_count("n_init", self.n_init)
+        check_whole("seed", self.seed)
         lowest = {"tol": 0, "reg_covar": 0, "prior_count": 0, "weight_concentration": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
-            if not (value >= low and math.isfinite(value)):
-                raise ValueError(f"{name}: expected a finite number >= {low}; got {value}")
+            if not (is_number(value) and value >= low and math.isfinite(value)):
+                raise ValueError(f"{name}: expected a finite number >= {low}; got {value!r}")
         if self.reg_mode not in ("relative", "absolute"):
             raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
         if self.shrinkage not in (None, "oas"):
             raise ValueError(f"shrinkage: expected 'oas' or None; got {self.shrinkage!r}")
         get_initialisation(self.init_params)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Options that came as keyword arguments.
+
+        Raises:
+            TypeError: there is none of that name.
+            ValueError: one is out of range.
+        """
+        names = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                do = f"write {close[0]}" if close else f"there are {', '.join(names)}"
+                raise TypeError(f"{name}: expected an option of the fit; got one that there is not: {do}")
+        return cls(**options)

@@ -1,25 +1,41 @@
 """Checks of arguments that several functions share; each error says what was expected and what arrived."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a real number; True and False are none, nor is a tensor."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_probability(name: str, value: float) -> None:
     """Raise ValueError unless 0 < value < 1."""
-    if not 0 < value < 1:
-        raise ValueError(f"{name}: expected a number between 0 and 1, both excluded; got {value}")
+    if not (is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name}: expected a number between 0 and 1, both excluded; got {value!r}")
+
+
+def check_whole(name: str, value: int) -> None:
+    """Raise ValueError unless the value is a whole number: 2.0, True and "2" are none."""
+    if not (is_number(value) and isinstance(value, Integral)):
+        raise ValueError(f"{name}: expected a whole number; got {value!r}")
 
 
 def check_count(name: str, value: int, at_least: int = 1) -> None:
-    """Raise ValueError unless value >= at_least."""
+    """Raise ValueError unless the value is a whole number >= at_least."""
+    check_whole(name, value)
     if value < at_least:
         raise ValueError(f"{name}: expected at least {at_least}; got {value}")
 
 
 def check_tensor(name: str, value: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError unless the value has that shape and is finite."""
+    """Raise ValueError unless the value has that shape and is finite, TypeError where it is no tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor; got {type(value).__name__}: give torch.as_tensor({name})")
     if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}; got {tuple(value.shape)}")
     if not bool(torch.isfinite(value).all()):

@@ -167,6 +167,10 @@ def test_weights_with_a_loader_are_refused(x):
         ({"reg_covar": float("inf")}, "reg_covar: expected a finite number >= 0"),
         ({"reg_mode": "odd"}, "reg_mode: expected 'relative' or 'absolute'; got 'odd'"),
         ({"n_init": 0}, "n_init: expected at least 1; got 0"),
+        ({"max_iter": 2.5}, r"max_iter: expected a whole number; got 2.5"),
+        ({"n_init": True}, r"n_init: expected a whole number; got True"),
+        ({"seed": None}, r"seed: expected a whole number; got None"),
+        ({"tol": "1e-3"}, r"tol: expected a finite number >= 0; got '1e-3'"),
         ({"init_params": "magic"}, "init_params: expected one of .*kmeans.*; got 'magic'"),
         ({"means_init": torch.zeros(3, 3)}, r"means_init: expected shape \(2, 3\); got \(3, 3\)"),
         ({"means_init": torch.full((2, 3), torch.nan)}, "means_init: expected finite numbers"),
@@ -183,10 +187,35 @@ def test_options_out_of_range_are_refused_before_work_starts(x, options, message
     assert not mixture.fitted
 
 
+@pytest.mark.parametrize("verb", ["fit", "partial_fit", "start_online"])
+def test_an_option_that_there_is_not_is_named_with_what_may_be_meant(x, verb):
+    points = () if verb == "start_online" else (x,)
+    with pytest.raises(TypeError, match=r"^max_itr: expected an option of the fit; .*: write max_iter$"):
+        getattr(GaussianMixture(K, D), verb)(*points, max_itr=3)
+    with pytest.raises(TypeError, match=r"^colour: .*: there are max_iter, tol, "):
+        getattr(GaussianMixture(K, D), verb)(*points, colour=3)
+
+
+def test_initial_values_are_tensors(x):
+    with pytest.raises(TypeError, match=r"means_init: expected a tensor; got list: give torch.as_tensor\(means_init\)"):
+        GaussianMixture(K, D).fit(x, means_init=[[0.0] * D] * K)
+
+
 @pytest.mark.parametrize(("k", "d", "message"), [(0, 2, "n_components"), (2, 0, "n_features")])
 def test_sizes_are_positive(k, d, message):
     with pytest.raises(ValueError, match=f"{message}: expected at least 1; got 0"):
         GaussianMixture(k, d)
+
+
+@pytest.mark.parametrize(("sizes", "message"), [((3.0, 4), "n_components"), ((3, True), "n_features")])
+def test_sizes_are_whole_numbers(sizes, message):
+    with pytest.raises(ValueError, match=f"{message}: expected a whole number"):
+        GaussianMixture(*sizes)
+
+
+def test_a_mixture_without_its_number_of_features_is_told_so():
+    with pytest.raises(TypeError, match=r"n_features: .*; got none: give GaussianMixture\(n_components, n_features\)"):
+        GaussianMixture(3)
 
 
 # ---- convergence

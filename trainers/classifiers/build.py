@@ -10,6 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from gmm_torch.detection.features.probabilities import watched
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
@@ -116,14 +117,8 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
     """Raise unless a network maps images to as many logits as there are classes."""
     was_training = classifier.training
     classifier.eval()
-    squashed: list[Tensor] = []  # outputs of layers that turn logits into probabilities
-    hooks = [
-        module.register_forward_hook(lambda _, __, output: squashed.append(output))
-        for module in classifier.modules()
-        if isinstance(module, nn.Sigmoid | nn.Softmax)
-    ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), watched(classifier) as check:
             output = nn.Sequential.forward(classifier, torch.zeros(2, *image_shape))  # type: ignore[arg-type]
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
@@ -132,8 +127,6 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
         ) from error
     finally:
         classifier.train(was_training)
-        for hook in hooks:
-            hook.remove()
     try:
         logits = logits_of(output)
     except ValueError as error:
@@ -144,11 +137,7 @@ def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_sh
             f"{tuple(logits.shape)}; check classifier.num_classes, or the argument by which the network knows it: a "
             "trained one answers those classes alone that it was trained on, in their order"
         )
-    if any(each is logits or torch.equal(each, logits) for each in squashed):
-        raise ValueError(
-            f"the classifier {target} must give logits; its last layer makes probabilities of them: leave out a "
-            f"softmax. After a sigmoid, {_ONE_CLASS}"
-        )
+    check(logits)
 
 
 def _load(classifier: nn.Module, path: str, key: str | None) -> None:

@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.detection.features.inputs import Inputs, sole
+from gmm_torch.detection.features.inputs import IMAGE_CHANNELS, Inputs, sole
 from gmm_torch.detection.features.precision import widen
 from gmm_torch.devices import full_precision
 
 BLUR_SIGMA = 0.6  # pixels
-IMAGE_CHANNELS = (1, 3, 4)
 MIN_SIDE = 5  # pixels, of the blur
 
 

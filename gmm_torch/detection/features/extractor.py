@@ -26,7 +26,8 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
 from gmm_torch.detection.features.pooling import check_pooling, pool, statistics
 from gmm_torch.detection.features.precision import describe, widen
-from gmm_torch.detection.features.wrappers import as_written, unwrapped
+from gmm_torch.detection.features.probabilities import watched
+from gmm_torch.detection.features.wrappers import as_written, check_network, unwrapped
 from gmm_torch.devices import full_precision
 from gmm_torch.functional.logits import logits_of
 
@@ -65,6 +66,7 @@ class FeatureExtractor(nn.Module):
 
     Raises:
         ValueError: a layer, pooling or view that there is not; the message lists those there are.
+        TypeError: the classifier is no module.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class FeatureExtractor(nn.Module):
         reads: Callable[[Sequence[str], int], dict[str, int]] = dict.fromkeys,
     ) -> None:
         super().__init__()
+        check_network(classifier)
         self.classifier = classifier = unwrapped(classifier)
         self.reads = reads
         self._read: tuple[tuple[tuple[str, ...], int], dict[str, int]] = (((), 0), {})
@@ -119,8 +122,8 @@ class FeatureExtractor(nn.Module):
             views: names of views for this batch; the extractor's own by default.
 
         Raises:
-            ValueError: the classifier did not give logits of shape (N, C), or did not run a layer; more views than
-                one of inputs that are no images (N, C, H, W).
+            ValueError: the classifier did not give logits of shape (N, C), or probabilities for the first batch, or did
+                not run a layer; more views than one of inputs that are no images (N, C, H, W).
             TypeError: x is, or holds, something else than tensors.
         """
         x = check_inputs(x)
@@ -146,11 +149,14 @@ class FeatureExtractor(nn.Module):
             rows: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
             for layer in self.layers:
                 caught.listen(stack, self.classifier, layer)
+            check = None if self.statistics else stack.enter_context(watched(self.classifier))  # the first batch alone
             seen = [x] if image is None else [like(x, view) for view in passes(image, views)]
             n_at_once = len(views) // len(seen)
             for first, batch in zip(range(0, len(views), n_at_once), seen, strict=True):
                 caught.expect(n_inputs(batch))
                 given = logits_of(run(self.classifier, batch))
+                if check is not None:
+                    check(given)
                 missing = [layer for layer in self.layers if layer not in caught.values]
                 if missing:
                     raise ValueError(

@@ -1,7 +1,7 @@
 """What a classifier takes: one tensor, several, or tensors by name; whatever a loader's batches hold."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ NO_LABELS = (
     "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
     "take a score that learns from none"
 )
+IMAGE_CHANNELS = (1, 3, 4)
 MASK = "attention_mask"  # (N, T), zero where a sequence is padded
 
 
@@ -67,8 +68,10 @@ def check_loader(loader: Any) -> None:
 
     Raises:
         ValueError: inputs or a batch.
-        TypeError: a data set.
+        TypeError: a data set, or nothing to go through.
     """
+    if not isinstance(loader, Iterable | Dataset):
+        raise TypeError(f"loader: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
     if isinstance(loader, Tensor) and loader.dim() in (2, 4):
         raise ValueError(
             f"loader: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
@@ -183,10 +186,23 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
     """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
 
     Raises:
-        ValueError: it takes inputs of other names, or a tensor where it says so.
+        ValueError: it takes inputs of other names, or a tensor where it says so; it fails on a tensor that looks like
+            another than it was meant for.
     """
     if isinstance(x, Tensor):
-        return classifier(x)
+        if torch.compiler.is_compiling():
+            return classifier(x)
+        try:
+            return classifier(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            mended = _mended(x, classifier)
+            if mended is None:
+                raise
+            raise ValueError(
+                f"inputs: expected what the classifier takes; got {tuple(x.shape)} of {x.dtype} ({error}): {mended}"
+            ) from error
     if not isinstance(x, Mapping):
         return classifier(*x)
     signature = inspect.signature(classifier.forward)
@@ -200,6 +216,22 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
             f"{', '.join(x)}: leave the others out"
         ) from error
     return classifier(**x)
+
+
+def _mended(x: Tensor, classifier: nn.Module) -> str | None:
+    """What makes the usual mistakes with a tensor good, for inputs that a classifier fails on; None for others."""
+    own = next((each.dtype for each in classifier.parameters() if each.is_floating_point()), None)
+    if not x.is_floating_point() and x.dim() == 1:
+        return "these look like labels, which come second: give batches (x, label)"
+    if x.dim() == 4 and x.shape[-1] in IMAGE_CHANNELS and x.shape[1] not in IMAGE_CHANNELS:
+        return "the channels come before height and width: give x.permute(0, 3, 1, 2)"
+    if x.dtype == torch.uint8:
+        return "give floating point, x.float() / 255 for a classifier of images in [0, 1]"
+    if x.is_floating_point() and own not in (None, x.dtype):
+        return f"give x.to({own})"
+    if x.dim() == 3 and x.shape[0] in IMAGE_CHANNELS:
+        return "give x[None] for a batch of one image"
+    return None
 
 
 def keys_of(x: Inputs) -> Tensor:

@@ -62,11 +62,11 @@ def _penultimate(classifier: nn.Module, x: Inputs, ran: list[Trace]) -> Found:
     if convolutions and not heads:
         return Found([convolutions[-1].name + INPUT], "the last convolution of kernel size 1")
     if not heads:
-        folded = last_shapes(classifier, x, nn.Linear)
+        folded, names = last_shapes(classifier, x, nn.Linear), _names(classifier)
         raise ValueError(
             "layers: the classifier has no linear layer that gives a row an input, so no penultimate features"
             + "".join(f" ({name!r} gives {shape} for {n} inputs)" for name, shape, n in folded)
-            + f"; name some of: {', '.join(_names(classifier))}"
+            + (f"; name some of: {', '.join(names)}" if names else ": give the whole network, from inputs to logits")
         )
     name, rule = heads[-1].name + INPUT, "the last linear layer"
     if len(heads[-1].shape) != 3:

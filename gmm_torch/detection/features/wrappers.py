@@ -24,6 +24,19 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
+def check_network(classifier: object) -> None:
+    """Raise TypeError unless a classifier is a module that classifies, and no detector around one."""
+    if not isinstance(classifier, nn.Module):
+        raise TypeError(
+            f"classifier: expected a network, an nn.Module; got {type(classifier).__name__}: make the network, and "
+            "load its weights into it"
+        )
+    if isinstance(getattr(classifier, "classifier", None), nn.Module) and hasattr(classifier, "calibrate"):
+        raise TypeError(
+            f"classifier: expected a network; got a {type(classifier).__name__} around one: give detector.classifier"
+        )
+
+
 def named_networks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """`named_modules`, with a wrapper's name for the network within it; modules that are there twice come twice."""
     module = unwrapped(module)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.detection.features.precision import leave_inference_mode
+from gmm_torch.detection.features.wrappers import check_network
 from gmm_torch.detection.files.description import Description
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
@@ -49,6 +50,9 @@ def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> 
 
 def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool) -> D:
     """See `FailureDetector.load`."""
+    if isinstance(path, nn.Module):
+        raise TypeError(f"path: expected that of a detector file; got a {type(path).__name__}: give (path, classifier)")
+    check_network(classifier)
     file, what = read_detector(path), f"detector file: {path}"
     try:
         description = Description.from_json(file.spec)
@@ -80,6 +84,7 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Mod
     except Exception as error:  # what a description can ask for has no bounds
         raise FileFormatError(f"{what}: no detector can be made of it ({error})") from error
     leave_inference_mode(detector.to(detector.device))
+    detector.know_weights()
     return detector
 
 

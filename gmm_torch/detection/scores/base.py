@@ -13,6 +13,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture, with_size
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.devices import full_precision
+from gmm_torch.functional.checks import check_whole
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.registry import register
 
@@ -108,8 +109,13 @@ class Score(nn.Module):
         Raises:
             ValueError: a number of them that it is not meant for.
         """
-        if not isinstance(views, int):
-            return cls.views if views is None else tuple(views)
+        if views is None:
+            return cls.views
+        if isinstance(views, str):
+            raise ValueError(f"views: expected a number or several names; got {views!r}: write ({views!r},) for one")
+        if isinstance(views, Sequence):
+            return tuple(views)
+        check_whole("views", views)
         most = len(cls.views)
         if not 1 <= views <= most:
             expected = f"1 to {most}" if most > 1 else "1, the input alone,"

@@ -1,15 +1,32 @@
 """Minus the free energy of the logits (Liu et al. 2020)."""
 
+from typing import Self
+
 from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.scores.base import Score
+from gmm_torch.detection.scores.base import Fitter, Score
+
+ZERO = 1e-4  # what rounding leaves of an energy of zero
 
 
 class NegativeEnergy(Score):
     """log sum_c exp(logit_c)."""
 
     name = "negative_energy"
+
+    def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
+        """Nothing to learn.
+
+        Raises:
+            ValueError: log-probabilities, whose energy is zero for every input.
+        """
+        if bool((self(outputs).abs() < ZERO).all()):
+            raise ValueError(
+                "negative_energy: expected logits; got log-probabilities, whose energy is zero for every input: leave "
+                "the log_softmax out, or take another score"
+            )
+        return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""

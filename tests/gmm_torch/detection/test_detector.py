@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -7,7 +8,8 @@ from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.files.storage import DetectorFile, read_detector, write_detector
+from gmm_torch.detection.files import known_weights
+from gmm_torch.detection.files.storage import DetectorFile, fingerprint, read_detector, write_detector
 from gmm_torch.detection.scores import SCORES, make_score
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
 
@@ -83,6 +85,60 @@ def test_the_margin_has_the_sign_of_the_verdict_and_a_gradient(detector):
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
     assert (x.grad != 0).any()
+
+
+def test_a_verdict_has_a_graph_where_the_inputs_ask_for_one(detector):
+    x = images(5, 3)
+    assert not any(value.requires_grad for value in detector(x))
+    detector(x.requires_grad_()).score.sum().backward()
+    assert x.grad is not None
+    assert not detector.verdict(detector.extractor(x.detach())).p_value.requires_grad
+
+
+def step(net):
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    net(images(5, 7)).sum().backward()
+    optimiser.step()
+
+
+def through_data(net):
+    net.head.weight.data += 1
+
+
+@pytest.mark.parametrize(
+    "change", [step, lambda net: net.load_state_dict(TinyNet().state_dict()), lambda net: net.norm.running_mean.add_(1)]
+)
+def test_weights_that_changed_after_calibration_are_noticed(detector, net, change, tmp_path):
+    before = copy.deepcopy(net.state_dict())
+    change(net)
+    for use in (lambda: detector(images(2, 0)), lambda: detector.save(tmp_path / "d.safetensors")):
+        with pytest.raises(ValueError, match=r"expected the weights on which .*; got others.*calibrate again"):
+            use()
+    copied = copy.deepcopy(detector)
+    net.load_state_dict(before)
+    detector(images(2, 0))
+    with pytest.raises(ValueError, match="got others"):
+        copied(images(2, 0))
+    copied.calibrate(batches(100, 2))(images(2, 0))
+
+
+def test_what_writes_to_data_is_noticed_when_saving(detector, net, tmp_path):
+    detector(images(2, 0))
+    through_data(net)
+    with pytest.raises(ValueError, match="got others"):
+        detector.save(tmp_path / "d.safetensors")
+
+
+def test_weights_are_hashed_only_where_a_tensor_was_written_to(detector, net, monkeypatch):
+    looked = []
+    monkeypatch.setattr(known_weights, "fingerprint", lambda module: looked.append(1) or fingerprint(module))
+    detector(images(2, 0))
+    detector(images(2, 0))
+    assert not looked
+    net.load_state_dict(copy.deepcopy(net.state_dict()))
+    detector(images(2, 0))
+    detector(images(2, 0))
+    assert len(looked) == 1
 
 
 def test_fitting_again_forgets_the_calibration(detector):

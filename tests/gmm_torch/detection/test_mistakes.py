@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gmm_torch import FailureDetector
+from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.scores.labelled_combined import LabelledCombined
 from gmm_torch.errors import NotFittedError
 from tests.gmm_torch.detection.conftest import TinyNet, batches, images
@@ -66,13 +67,13 @@ def test_a_linear_layer_alone_is_told_to_be_wrapped():
     x = torch.randn(120, 6)
     with pytest.raises(ValueError, match=r"one linear layer.*nn.Sequential\(classifier\)"):
         FailureDetector(nn.Linear(6, 3)).fit(x.split(40))
-    FailureDetector(nn.Sequential(nn.Linear(6, 3)), n_components=1).fit(x.split(40)).calibrate(x.split(40))
+    FailureDetector(nn.Sequential(nn.Linear(6, 3)), n_components=1).fit(x[:80].split(40)).calibrate([x[80:]])
 
 
 def test_a_fit_that_failed_on_other_inputs_does_not_change_the_views():
     torch.manual_seed(0)
     detector = FailureDetector(TinyNet(), n_components=2)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"of torch\.uint8"):
         detector.fit([torch.randint(255, (9, 1, 6, 6), dtype=torch.uint8)])
     assert detector.fit(batches(100, 1)).extractor.views == ("identity", "mirror", "blur")
 
@@ -113,3 +114,98 @@ def test_numbers_that_are_not_finite_in_the_first_inputs_are_counted_as_such():
     x[1] = torch.nan
     with pytest.raises(ValueError, match=r"1 of 90 inputs give NaN or infinity"):
         FailureDetector(TinyNet()).fit(x.split(30))
+
+
+@pytest.mark.parametrize(
+    ("batch", "mended"),
+    [
+        ((images(9, 1) * 255).byte(), r"give floating point, x.float\(\) / 255"),
+        (images(9, 1).double(), r"give x.to\(torch.float32\)"),
+        (images(9, 1).permute(0, 2, 3, 1), r"give x.permute\(0, 3, 1, 2\)"),
+        (images(9, 1).expand(9, 3, 6, 6)[0], r"give x\[None\]"),
+        ((labels(9), images(9, 1)), r"these look like labels, .*: give batches \(x, label\)"),
+    ],
+)
+def test_inputs_of_another_kind_are_told_with_what_mends_them(batch, mended):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=rf"inputs: expected what the classifier takes; got \(.*: {mended}"):
+        FailureDetector(TinyNet(), views=1).fit([batch])
+
+
+def test_what_else_a_classifier_raises_is_its_own():
+    with pytest.raises(RuntimeError, match="expected input"):
+        FailureDetector(TinyNet(), views=1).fit([torch.rand(9, 3, 6, 6)])
+
+
+@pytest.mark.parametrize("given", ["net.pt", {}, nn.Linear, lambda x: x])
+def test_a_classifier_is_a_network(given, tmp_path, detector):
+    with pytest.raises(TypeError, match=r"classifier: expected a network, an nn.Module; got"):
+        FailureDetector(given)
+    with pytest.raises(TypeError, match=r"classifier: expected a network, an nn.Module; got"):
+        FailureDetector.load(tmp_path / "d.safetensors", given)
+    with pytest.raises(TypeError, match=r"got a FailureDetector around one: give detector.classifier"):
+        FailureDetector(detector)
+    with pytest.raises(TypeError, match=r"path: .*got a TinyNet: give \(path, classifier\)"):
+        FailureDetector.load(TinyNet(), tmp_path / "d.safetensors")
+
+
+def test_a_network_without_layers_is_told_so():
+    with pytest.raises(ValueError, match="no penultimate features: give the whole network"):
+        FailureDetector(nn.Identity()).fit([torch.rand(60, 3)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": "0.1"}, "alpha: expected a number between 0 and 1, both excluded; got '0.1'"),
+        ({"views": True}, "views: expected a whole number; got True"),
+        ({"views": 2.0}, "views: expected a whole number; got 2.0"),
+        ({"views": "identity"}, r"views: .*got 'identity': write \('identity',\) for one"),
+        ({"seed": "a"}, "seed: expected a whole number; got 'a'"),
+        ({"n_components": 2.5}, "n_components: expected a whole number; got 2.5"),
+    ],
+)
+def test_options_of_another_kind_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        FailureDetector(TinyNet(), **options)
+
+
+def test_numbers_to_explain_with_are_counts(detector):
+    with pytest.raises(ValueError, match="n_features: expected at least 0; got -1"):
+        detector.explain(images(2, 3), n_features=-1)
+
+
+def test_the_inputs_of_the_fit_are_not_calibrated_on():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), n_components=2).fit(batches(200, 1))
+    for again in (batches(200, 1), batches(200, 1)[1:2]):
+        with pytest.raises(ValueError, match=r"expected others than the detector was fitted to; got \d+ of \d+ that"):
+            detector.calibrate(again)
+    assert len(detector.calibrate([*batches(100, 2), *batches(64, 1)[:1]]).calibration)  # a few may be equal
+    with pytest.raises(TypeError, match=r"loader: expected batches .*got NoneType: give a DataLoader"):
+        detector.fit(None)
+
+
+class Ending(nn.Module):
+    def __init__(self, net, ending):
+        super().__init__()
+        self.net, self.ending = net, ending
+
+    def forward(self, x):
+        return self.ending(self.net(x))
+
+
+@pytest.mark.parametrize("ending", [nn.Softmax(-1), nn.Sigmoid(), lambda z: z.softmax(-1)])
+def test_probabilities_are_not_taken_for_logits(net, ending):
+    for layers in (None, ["net.conv"]):
+        with pytest.raises(ValueError, match="expected logits; got probabilities: leave its last softmax out"):
+            FailureDetector(Ending(net, ending), layers=layers).fit(batches(100, 1))
+
+
+def test_log_probabilities_are_logits(net):
+    new, made = images(40, 3), []
+    for classifier in (net, Ending(net, nn.LogSoftmax(-1))):
+        made.append(FailureDetector(classifier, n_components=2).fit(batches(200, 1)).calibrate(batches(100, 2)))
+    assert torch.allclose(made[0](new).p_value, made[1](new).p_value, atol=0.02)
+    with pytest.raises(ValueError, match="negative_energy: expected logits; got log-probabilities"):
+        FailureDetector(Ending(net, nn.LogSoftmax(-1)), score=make_score("negative_energy")).fit(batches(100, 1))

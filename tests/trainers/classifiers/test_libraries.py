@@ -205,7 +205,7 @@ class Squashed(nn.Module):
 @pytest.mark.parametrize("last", ["sigmoid", "softmax"])
 def test_probabilities_are_no_logits(last):
     cfg = {"_target_": f"{__name__}.Squashed", "last": last}
-    with pytest.raises(ValueError, match="its last layer makes probabilities of them"):
+    with pytest.raises(ValueError, match="expected logits; got probabilities: leave its last softmax out"):
         build_classifier(cfg, 3, (3, 4, 4))
 
 

@@ -1,0 +1,43 @@
+"""Whether a classifier still has the weights that a detector was calibrated on."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.detection.files.storage import fingerprint
+
+
+class KnownWeights:
+    """The weights that a classifier had when this was made, and nothing of their size.
+
+    A look at them waits for no device unless a tensor was written to or replaced since the last one; then they are
+    hashed. Who writes to `.data` is seen by an exact look alone. Weights in another type are not judged: rounding
+    changes them, see `PrecisionWarning`.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        self._hash, self._types = fingerprint(classifier)["weights"], _types(classifier)
+        self._mark, self._same = _mark(classifier), True
+
+    def are_of(self, classifier: nn.Module, *, exact: bool = False) -> bool:
+        """Whether the classifier has them now."""
+        mark = _mark(classifier)
+        if exact or mark != self._mark:
+            judged = _types(classifier) == self._types
+            self._mark, self._same = mark, not judged or fingerprint(classifier)["weights"] == self._hash
+        return self._same
+
+
+def _tensors(classifier: nn.Module) -> Iterator[Tensor]:
+    return (value for value in chain(classifier.parameters(), classifier.buffers()) if value.is_floating_point())
+
+
+def _types(classifier: nn.Module) -> list[torch.dtype]:
+    return [value.dtype for value in _tensors(classifier)]
+
+
+def _mark(classifier: nn.Module) -> list[tuple[int, int]]:
+    """Which tensors there are, and how often each was written to; torch counts it for all but those of inference."""
+    return [(id(value), 0 if value.is_inference() else value._version) for value in _tensors(classifier)]
