@@ -18,6 +18,7 @@ from gmm_torch.detection.features.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
+from gmm_torch.detection.files.hub import OnHub
 from gmm_torch.detection.mixtures.fitting import fit_mixture
 from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
@@ -35,7 +36,7 @@ from gmm_torch.functional.checks import check_count, check_whole
 HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
 
 
-class FailureDetector(DetectorParts):
+class FailureDetector(OnHub, DetectorParts):
     """Refuses inputs that a classifier would get wrong, with a guaranteed rate of false alarms.
 
     Args:

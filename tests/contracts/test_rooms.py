@@ -40,6 +40,7 @@ ROOMS = [
     "gmm_torch.detection.detector",
     "gmm_torch.detection.onnx",
     "gmm_torch.detection",
+    "gmm_torch.pipelines",
     "gmm_torch.metrics",
     "gmm_torch.lightning",
     "gmm_torch",

@@ -19,8 +19,9 @@ from trainers.cache.sources import code_version
 log = logging.getLogger(__name__)
 
 JOB = "job.json"
-# Hydra's own files, which a job has of its own, and what says where a result lies rather than what it is.
-OWN = (".hydra", "*.log", "submitit*", JOB, LOCK)
+# Hydra's own files, which a job has of its own, what says where a result lies rather than what it is, and a logger's
+# database, which is written in place.
+OWN = (".hydra", "*.log", "submitit*", "mlflow", JOB, LOCK)
 ELSEWHERE = ("hydra", "paths", "input")
 
 

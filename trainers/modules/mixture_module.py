@@ -19,21 +19,30 @@ class MixtureModule(lightning.LightningModule):
 
     Sufficient statistics are summed over the processes at the end of a pass, so any number of them gives the mixture
     of one. EM's state is part of the module's, so that a checkpoint resumes after the last whole pass. Logs
-    `log_likelihood`, the objective per point in standardised coordinates.
+    the objective per point in standardised coordinates.
 
     Args:
         mixture: what to fit.
         features: (N, D), on the CPU or the mixture's device.
         options: of EM.
         batch_size: rows that are moved to the device at once; the result does not depend on it.
+        logged_as: the objective's name.
     """
 
-    def __init__(self, mixture: GaussianMixture, features: Tensor, options: EMOptions, batch_size: int = 2**16) -> None:
+    def __init__(
+        self,
+        mixture: GaussianMixture,
+        features: Tensor,
+        options: EMOptions,
+        batch_size: int = 2**16,
+        logged_as: str = "log_likelihood",
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.mixture = mixture
         self.features = features
         self.batch_size = batch_size
+        self.logged_as = logged_as
         self.em = mixture.start_em(options)
         self._total: DataSummary | Statistics | None = None
 
@@ -62,7 +71,7 @@ class MixtureModule(lightning.LightningModule):
         assert self._total is not None
         self.em.advance(self._total)
         if self.em.history:
-            self.log("log_likelihood", self.em.history[-1].max().float(), prog_bar=True, sync_dist=True)
+            self.log(self.logged_as, self.em.history[-1].max().float(), prog_bar=True, sync_dist=True)
         self.trainer.should_stop = self.em.done
 
     def on_fit_end(self) -> None:

@@ -1,6 +1,6 @@
 """The report's page: its figures, tables and images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
-from trainers.report.curves import budget_curves, severity_curves
+from trainers.report.curves import Curves, budget_curves, severity_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
@@ -30,45 +30,59 @@ from trainers.report.tables.text import BASELINE, MISSING, of_softmax, p_value_t
 from trainers.report.template import write_page
 
 
-def write_report(evaluation: Evaluation, path: Path | str) -> None:
+def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
     """Write the report of a run as one HTML page that needs nothing beside it.
 
     Args:
         evaluation: the run's results.
         path: of the page; written to a temporary name first, then moved.
 
+    Returns:
+        the page's figures, in their order.
+
     Raises:
         ValueError: if an image that the galleries show is missing.
     """
     conclusion = conclude(evaluation.metrics)
-    write_page(
-        "report.html.j2",
-        path,
-        title=evaluation.title,
-        headline=conclusion.headline,
-        sentences=conclusion.sentences,
-        cards=_cards(evaluation),
-        alpha=f"{evaluation.alpha:g}",
-        results=_results(evaluation),
-        every_attack=every_attack_line(evaluation.metrics),
-        caption=caption(evaluation.metrics),
-        scores=_scores(evaluation),
-        p_values=_p_values(evaluation),
-        class_alarms=_class_alarms(evaluation),
-        rocs=_rocs(evaluation),
-        diagnostics=evaluation.metrics.get("attack_doubts", {}),
-        budgets=budget_curves(evaluation.metrics),
-        corruptions=severity_curves(evaluation.metrics),
-        selection=_selection(evaluation),
-        error_rate=_error_rate(evaluation),
-        mixture=_mixture(evaluation),
-        planes=_planes(evaluation),
-        kinds={source.partition("/")[0] for source in evaluation.sources if evaluation.records.failures(source).any()},
-        components=sections(evaluation),
-        galleries=galleries(evaluation),
-        reasons=reasons(evaluation),
-        facts=_facts(evaluation),
-    )
+    content = {
+        "title": evaluation.title,
+        "headline": conclusion.headline,
+        "sentences": conclusion.sentences,
+        "cards": _cards(evaluation),
+        "alpha": f"{evaluation.alpha:g}",
+        "results": _results(evaluation),
+        "every_attack": every_attack_line(evaluation.metrics),
+        "caption": caption(evaluation.metrics),
+        "scores": _scores(evaluation),
+        "p_values": _p_values(evaluation),
+        "class_alarms": _class_alarms(evaluation),
+        "rocs": _rocs(evaluation),
+        "diagnostics": evaluation.metrics.get("attack_doubts", {}),
+        "budgets": budget_curves(evaluation.metrics),
+        "corruptions": severity_curves(evaluation.metrics),
+        "selection": _selection(evaluation),
+        "error_rate": _error_rate(evaluation),
+        "mixture": _mixture(evaluation),
+        "planes": _planes(evaluation),
+        "kinds": {name.partition("/")[0] for name in evaluation.sources if evaluation.records.failures(name).any()},
+        "components": sections(evaluation),
+        "galleries": galleries(evaluation),
+        "reasons": reasons(evaluation),
+        "facts": _facts(evaluation),
+    }
+    write_page("report.html.j2", path, **content)
+    return list(_panels(content.values()))
+
+
+def _panels(content: Iterable[Any]) -> Iterator[Panel]:
+    """The figures among what a page shows."""
+    for each in content:
+        if isinstance(each, Panel):
+            yield each
+        elif isinstance(each, Curves):
+            yield from each.panels
+        elif isinstance(each, list):
+            yield from _panels(each)
 
 
 def _results(evaluation: Evaluation) -> list[tuple[str, Mapping[str, Any], float | None]]:

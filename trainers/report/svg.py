@@ -40,13 +40,15 @@ def inline_svg(figure: Figure, key: str, description: str) -> Markup:
 
 
 class Panel(NamedTuple):
-    """A figure with its heading and a line below."""
+    """A figure with its heading and a line below; `key` is unique in the page."""
 
+    key: str
     heading: str
     note: str
     svg: Markup
+    figure: Figure
 
 
 def panel(key: str, heading: str, note: str, figure: Figure) -> Panel:
-    """A figure with its heading and a line below; `key` is unique in the page."""
-    return Panel(heading, note, inline_svg(figure, key, f"{heading}. {note}".strip()))
+    """A figure, drawn for a page."""
+    return Panel(key, heading, note, inline_svg(figure, key, f"{heading}. {note}".strip()), figure)

@@ -32,7 +32,13 @@ log = logging.getLogger(__name__)
 
 def quieten() -> None:
     """Leave out what Lightning and warnings say about the machine; errors and our own lines stay."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for name in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+        "alembic",  # of MLflow's store
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",

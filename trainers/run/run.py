@@ -74,13 +74,21 @@ class Run:
         return list(self._made("logger", save_dir=str(self.folder)).values())
 
     @cached_property
+    def informed_loggers(self) -> list[Logger]:
+        """The loggers, once each has the config as its hyperparameters: from then on there is something of this run."""
+        config: dict[str, Any] = OmegaConf.to_container(self.cfg, resolve=True)  # type: ignore[assignment]
+        for logger in self.loggers:
+            logger.log_hyperparams(config)
+        return self.loggers
+
+    @cached_property
     def callbacks(self) -> list[Callback]:
         """The callbacks of the config."""
         return list(self._made("callbacks").values())
 
     def trainer(self, **changes: Any) -> lightning.Trainer:
         """A Trainer for one fit: a Trainer goes on counting its epochs."""
-        return make_trainer(self.cfg.trainer, self.folder, **{"logger": self.loggers or False, **changes})
+        return make_trainer(self.cfg.trainer, self.folder, **{"logger": self.informed_loggers or False, **changes})
 
     @cached_property
     def predictor(self) -> lightning.Trainer:

@@ -25,6 +25,7 @@ from trainers.evaluation.predict import predict
 from trainers.records.record import TEST, Records
 from trainers.records.score_file import write_scores
 from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.report.logged import log_results
 from trainers.report.tables.attacks import attack_table
 from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
 from trainers.report.tables.budgets import budget_table
@@ -46,7 +47,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
 
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
-    """Score every source of failure; write `metrics.json`, `scores.csv`, `report.html`; print the table."""
+    """Score every source of failure; write `metrics.json`, `scores.csv`, `report.html`; print the tables; log."""
     cfg, data = run.cfg, run.data
     begin_stage(run.folder, "evaluate")
     images: dict[str, Dataset[Any]] = {TEST: data.test_dataloader().dataset}
@@ -92,20 +93,21 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         explanations=explanations,
         neighbours=neighbours(run, detector, explanations.values()),
     )
-    write_report(evaluation, run.folder / "report.html")
-    console = Console()
-    tables = [results_table(metrics), error_table(metrics)]
+    figures = write_report(evaluation, run.folder / "report.html")
+    tables = {"results": results_table(metrics), "errors": error_table(metrics)}
     if benchmark is not None:
-        tables.append(benchmark_table(metrics, benchmark))
+        tables["benchmark"] = benchmark_table(metrics, benchmark)
         with atomic_path(run.folder / FILE) as temporary:
-            temporary.write_text(tables[-1].markdown(), encoding="utf-8")
+            temporary.write_text(tables["benchmark"].markdown(), encoding="utf-8")
     if results:
-        tables.append(attack_table(metrics))
+        tables["attacks"] = attack_table(metrics)
     if metrics["sweeps"]:
-        tables.append(budget_table(metrics))
+        tables["budgets"] = budget_table(metrics)
     if metrics["corruptions"]:
-        tables.append(corruption_table(metrics))
-    for table in tables:
+        tables["corruptions"] = corruption_table(metrics)
+    console = Console()
+    for table in tables.values():
         console.print(table.terminal())
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
+    log_results(run.informed_loggers, evaluation, tables, figures, run.folder)
     return metrics

@@ -1,6 +1,7 @@
 """Fitting and calibrating a detector."""
 
 import hashlib
+import itertools
 import logging
 import shutil
 from pathlib import Path
@@ -48,10 +49,11 @@ def fit_detector(run: Run) -> FailureDetector:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
     options = run.em_options
 
+    number = itertools.count(1)  # of the mixtures, in the order in which they are fitted
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
-        module = MixtureModule(mixture, features, options)
+        module = MixtureModule(mixture, features, options, logged_as=f"em/{next(number)}/log_likelihood")
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
             max_epochs=options.max_iter + 2,  # the data summary and the assignment come before the iterations

@@ -1,0 +1,167 @@
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from gmm_torch import FailureDetector, FileFormatError
+
+METRICS = {
+    "alpha": 0.1,
+    "n_fitted": 200,
+    "classifier": {"test_accuracy": 0.912},
+    "calibration": {"n": 66, "false_alarm_rate": {"0.05": 0.041}, "false_alarm_interval": {"0.05": [0.023, 0.067]}},
+    "sources": {
+        "errors": {
+            "n": 30, "n_good": 310, "auroc": 0.86, "fpr_at_95_tpr": 0.4, "baselines": {"max_softmax": {"auroc": 0.9}},
+        },
+        "adversarial/pgd": {"n": 0, "auroc": None, "fpr_at_95_tpr": None, "baselines": {"max_softmax": {}}},
+    },
+    "seed": 3,
+    "device": "cpu (x86_64)",
+    "versions": {"torch": "2.13.0", "gmm_torch": "0.1.0"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detector():
+    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    classifier = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    return FailureDetector(classifier, n_components=2, alpha=0.1).fit(x[:200].split(50)).calibrate(x[200:].split(50))
+
+
+@pytest.fixture(scope="module")
+def metrics(detector):
+    return METRICS | {"calibration": METRICS["calibration"] | {"n": len(detector.calibration)}}
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """A Hub that nobody answers for; whoever waits for another try fails."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for {seconds} s"))
+
+
+def test_a_folder_holds_the_same_detector_and_no_pickle(detector, tmp_path):
+    detector.save_pretrained(tmp_path / "shared")
+    again = FailureDetector.from_pretrained(tmp_path / "shared", detector.classifier)
+    x = torch.randn(20, 6)
+    assert torch.equal(again(x).p_value, detector(x).p_value)
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {
+        "detector.safetensors",
+        "config.json",
+        "README.md",
+    }
+    assert "What was measured\n\nNothing, as far as" in (tmp_path / "shared" / "README.md").read_text()
+
+
+def test_the_card_is_the_summary_of_what_was_measured(detector, metrics, tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    detector.save_pretrained(tmp_path / "shared", metrics=tmp_path / "metrics.json")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    for line in (
+        "| accuracy of the classifier | 91.2 % of 340 |",
+        "| false alarms at 0.05 | 4.1 % (95 % interval 2.3 to 6.7 %) |",
+        "| errors | 30 | 86.0 | 90.0 | 40.0 |",
+        "| adversarial/pgd | 0 | – | – | – |",
+        "AUROC and FPR in %; seed 3; cpu (x86_64); gmm_torch 0.1.0, torch 2.13.0.",
+        "- The largest softmax probability tells these better: errors.",
+        "- The attacks that were measured do not know the detector; one that does may pass it.",
+        "FailureDetector.from_pretrained(",
+    ):
+        assert line in card
+    assert json.loads((tmp_path / "shared" / "metrics.json").read_text()) == metrics
+    hub = pytest.importorskip("huggingface_hub")
+    assert hub.ModelCard.load(tmp_path / "shared" / "README.md").data.library_name == "gmm_torch"
+    detector.save_pretrained(tmp_path / "shared")
+    assert not (tmp_path / "shared" / "metrics.json").exists()  # of an earlier detector, for all that is known
+
+
+def test_metrics_of_another_detector_are_refused(detector, metrics, tmp_path):
+    with pytest.raises(ValueError, match=r"metrics: expected those of this detector.*\(0\.1, 300, "):
+        detector.save_pretrained(tmp_path, metrics=metrics | {"n_fitted": 300})
+    with pytest.raises(ValueError, match=r"metrics: expected the content .* got one without 'alpha'"):
+        detector.save_pretrained(tmp_path, metrics={"auroc": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_push_uploads_the_folder(detector, metrics, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    made = {}
+
+    def create_repo(self, repo_id, **options):
+        made.update(options, made=repo_id)
+        return hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload_folder(self, *, repo_id, folder_path, **options):
+        made.update(options, uploaded=repo_id)
+        shutil.copytree(folder_path, tmp_path / "hub")
+        return "https://huggingface.co/commit"
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(hub.HfApi, "upload_folder", upload_folder)
+    address = detector.push_to_hub("me/mine", metrics=metrics, private=True, commit_message="first")
+    assert address == "https://huggingface.co/commit"
+    assert (made["made"], made["uploaded"], made["private"], made["commit_message"]) == (
+        "me/mine",
+        "me/mine",
+        True,
+        "first",
+    )
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == {
+        "detector.safetensors", "config.json", "README.md", "metrics.json",
+    }  # fmt: skip
+    again = FailureDetector.from_pretrained(tmp_path / "hub", detector.classifier)
+    assert again.n_fitted == detector.n_fitted
+
+
+def test_without_a_network_a_name_fails_at_once(detector, unreachable, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"detector: expected a folder or a .*; got 'me/mine', which is"):
+        FailureDetector.from_pretrained("me/mine", detector.classifier, cache_dir=tmp_path)
+
+
+def test_what_is_no_name_of_a_repository_is_told_at_once(detector, unreachable, tmp_path):
+    with pytest.raises(FileNotFoundError, match="got '/not/a folder', which is no folder here"):
+        FailureDetector.from_pretrained("/not/a folder", detector.classifier, cache_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        FailureDetector.from_pretrained(tmp_path, detector.classifier)
+
+
+def test_without_a_network_the_cache_serves(detector, unreachable, tmp_path):
+    commit = "a" * 40
+    kept = tmp_path / "models--me--mine"
+    detector.save_pretrained(kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    found = FailureDetector.from_pretrained("me/mine", detector.classifier, cache_dir=tmp_path)
+    assert len(found.calibration) == len(detector.calibration)
+    with pytest.raises(ValueError, match="classifier: its layers or shapes"):
+        FailureDetector.from_pretrained("me/mine", nn.Linear(6, 3), cache_dir=tmp_path)
+
+
+def test_a_repository_serves_the_commit_that_it_names(detector, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = {}
+    detector.save_pretrained(tmp_path)
+
+    def model_info(self, repo_id, *, revision, timeout):
+        asked.update(timeout=timeout, revision=revision)
+        return hub.ModelInfo(id=repo_id, sha="b" * 40, tags=[], downloads=0, likes=0, private=False)
+
+    def hf_hub_download(repo_id, filename, **options):
+        asked.update(options, file=filename)
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(hub, "hf_hub_download", hf_hub_download)
+    FailureDetector.from_pretrained("me/mine", detector.classifier, revision="v1")
+    assert (asked["file"], asked["revision"], asked["local_files_only"]) == ("detector.safetensors", "b" * 40, False)
+
+
+def test_a_pickle_in_its_place_is_refused(detector, tmp_path):
+    torch.save({"a": 1}, tmp_path / "detector.safetensors")
+    with pytest.raises(FileFormatError, match="no safetensors file"):
+        FailureDetector.from_pretrained(tmp_path, detector.classifier)
