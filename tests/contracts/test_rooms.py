@@ -53,6 +53,7 @@ ROOMS = [
     "trainers.cache",
     "trainers.report.tables",
     "trainers.run",
+    "trainers.scoring",
     "trainers.evaluation",
     "trainers.report.figures",
     "trainers.report",
