@@ -54,6 +54,7 @@ ROOMS = [
     "trainers.cache",
     "trainers.report.tables",
     "trainers.run",
+    "trainers.scoring",
     "trainers.evaluation",
     "trainers.report.figures",
     "trainers.report",

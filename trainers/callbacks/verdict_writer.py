@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from trainers.records.record import Records
-from trainers.records.verdict_file import VerdictFile
+from trainers.records.verdicts import Output
 
 
 class VerdictWriter(Callback):
@@ -17,7 +17,7 @@ class VerdictWriter(Callback):
         class_names: in the order of the labels.
     """
 
-    def __init__(self, file: VerdictFile, class_names: Sequence[str]) -> None:
+    def __init__(self, file: Output, class_names: Sequence[str]) -> None:
         super().__init__()
         self.file = file
         self.class_names = class_names

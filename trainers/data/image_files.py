@@ -14,6 +14,7 @@ from torch import Tensor
 from trainers.data.errors import DataError, UnreadableImagesError
 from trainers.data.formats import FORMATS
 from trainers.data.images import ImageArray, ImageShape, LabelledImages
+from trainers.data.packed import content
 from trainers.data.pixels import PLAIN_MODES, PixelError, as_unit, check_depth, standard_mode, to_tensor
 from trainers.data.resize import DEFAULT_RESIZE, Resize
 
@@ -105,7 +106,7 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
     """
     name = source if isinstance(source, str) else "the image"
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(content(source) if isinstance(source, str) else source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise TooManyPixelsError(
@@ -130,7 +131,7 @@ def decode(
     """Read an image file, scale it, and crop it at the centre.
 
     Args:
-        source: the file's path, or its content.
+        source: the file's path, which may lie in a packed file, or its content.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
         resize: how it gets to (H, W).
         max_pixels: largest width times height; the file's header says so before a pixel is decoded.

@@ -8,8 +8,9 @@ from typing import overload
 from PIL import Image
 from torchvision.datasets.folder import has_file_allowed_extension
 
-from trainers.data.errors import DataNotFoundError
+from trainers.data.errors import DataError, DataNotFoundError
 from trainers.data.formats import EXTENSIONS
+from trainers.data.packed import PACKED, UNREAD, is_packed, packed_paths
 
 _PROBE = 4096  # bytes of a file that tell text from anything else
 
@@ -41,38 +42,62 @@ class Paths(Sequence[str]):
         return os.fsdecode(bytes(self._bytes[self._ends[i] : self._ends[i + 1]]))
 
 
-def image_paths(source: str | Sequence[str], without: Iterable[str | os.PathLike[str]] = ()) -> Paths:
-    """The images of a folder, at any depth; of a text file with one path a line; one image file; or several of these.
+def image_paths(
+    source: str | Sequence[str], without: Iterable[str | os.PathLike[str]] = (), column: str | None = None
+) -> Paths:
+    """The images of a folder, at any depth; of a text file with one path a line; of a packed file; one image file.
+
+    Packed are a shard of WebDataset (tar) and a table (Parquet, Arrow), see `trainers.data.packed`; a folder that holds
+    nothing but such files stands for all of them.
 
     The order is always the same: folder by folder, each by name; lists as they stand. Paths in a list are relative to
     where the program runs. Every file of a folder counts, whatever it is called: one that is no image is told as such.
     Only hidden files and folders (a name that begins with a dot) do not, unless they end as images do.
 
     Args:
-        source: of the images.
+        source: of the images; several, one after another.
         without: files and folders that are left out of the folders, such as those that the run itself writes.
+        column: of tables, see `packed_paths`.
 
     Raises:
         DataNotFoundError: no such file or folder, or nothing in it.
+        DataError: a packed file is damaged, or of a kind that is not read.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else list(source)
     own = {os.path.realpath(each) for each in without}
-    paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each), own))
+    paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each), own, column))
     if not paths:
         where = ", ".join(os.path.abspath(each) for each in sources)
         raise DataNotFoundError(f"input: no images in {where}: expected files, or lines that name them")
     return paths
 
 
-def _images_of(source: str, own: Set[str]) -> Iterator[str]:
+def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:
     if os.path.isdir(source):
-        yield from _below(source, set(), own)
+        files = list(_below(source, set(), own)) if _first_is_packed(source, own) else []
+        if files and all(map(is_packed, files)):
+            for file in files:
+                yield from packed_paths(file, column)
+        else:
+            yield from _below(source, set(), own)
     elif not os.path.exists(source):
         raise DataNotFoundError(f"input: there is no file or folder {os.path.abspath(source)}")
+    elif is_packed(source):
+        yield from packed_paths(source, column)
+    elif has_file_allowed_extension(source, UNREAD):
+        raise DataError(
+            f"input: expected a folder, an image, a text file with one path a line, or {', '.join(PACKED)}; got "
+            f"{source}: unpack it, or pack the images into one of these"
+        )
     elif _is_list(source):
         yield from _lines(source)
     else:
         yield source
+
+
+def _first_is_packed(folder: str, own: Set[str]) -> bool:
+    """Whether the first file in a folder is packed: others are then worth listing before any is used."""
+    return is_packed(next(_below(folder, set(), own), ""))
 
 
 def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[str]:

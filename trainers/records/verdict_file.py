@@ -1,7 +1,6 @@
 """The CSV of verdicts: one row an image, complete or not there."""
 
 import csv
-import glob
 import io
 import os
 from array import array
@@ -9,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from filelock import FileLock, Timeout
-
+from trainers.records.partial import Partial
 from trainers.records.record import Record
 
 # `prediction` is the name of the class; empty where the image can't be read
 COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "error")
 
 
-def read_verdicts(path: str | os.PathLike[str]) -> Iterator[Record]:
+def read_csv(path: str | os.PathLike[str]) -> Iterator[Record]:
     """The rows of a CSV, one by one.
 
     Raises:
@@ -31,13 +29,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> Iterator[Record]:
             yield _parsed(row)
 
 
-def unfinished_files(path: Path) -> list[Path]:
-    """What jobs, still at work or ended before they were through, have put beside the file that they write."""
-    escaped = glob.escape(path.stem)
-    return sorted(path.parent.glob(f"{escaped}-*.partial{glob.escape(path.suffix)}*"))
-
-
-class VerdictFile:
+class VerdictFile(Partial):
     """Writes rows, to be found at `path` once all are there.
 
     Until then they are in a file beside it, whose name tells the job. The same job, begun again after whatever ended
@@ -45,35 +37,26 @@ class VerdictFile:
 
     Args:
         path: of the CSV; one that exists is replaced at the end, and no other kind of file is.
-        job: letters and digits that stand for everything that rows depend on, except the list of images.
+        job: see `Partial`.
 
     Raises:
-        ValueError: on entering, if another process is writing the same, or `path` is another kind of file.
+        ValueError: on entering, see `Partial`, or `path` is another kind of file.
     """
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
-        self.path = Path(path)
-        self.partial = self.path.with_name(f"{self.path.stem}-{job}.partial{self.path.suffix}")
-        self._lock = FileLock(f"{self.partial}.lock")
+        super().__init__(path, job)
         self._file: BinaryIO
         self._n_rows = 0
 
     def __enter__(self) -> Self:
         self._check_replaceable()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise ValueError(
-                f"output: another run is writing {self.path}; wait for it, or set another output"
-            ) from None
+        super().__enter__()
         self._file = open(self.partial, "a+b")
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        super().__exit__(*error)
 
     def _check_replaceable(self) -> None:
         header = ",".join(COLUMNS).encode()
@@ -123,8 +106,7 @@ class VerdictFile:
         Raises:
             RuntimeError: there are not as many as there should be; they stay where they are.
         """
-        if self._n_rows != n_rows:
-            raise RuntimeError(f"verdicts: expected {n_rows} rows; {self._n_rows} were written to {self.partial}")
+        self._check_count(self._n_rows, n_rows)
         os.replace(self.partial, self.path)
 
     def _write(self, rows: Any) -> None:

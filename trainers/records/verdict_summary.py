@@ -1,4 +1,4 @@
-"""Summary of a CSV of verdicts."""
+"""Summary of verdicts on disk."""
 
 import heapq
 import os
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from trainers.records.record import Record
-from trainers.records.verdict_file import read_verdicts
+from trainers.records.verdicts import read_verdicts
 
 
 class VerdictSummary(NamedTuple):
-    """What a CSV of verdicts comes to; 4 bytes an image.
+    """What verdicts on disk come to; 4 bytes an image.
 
     Attributes:
         n: images.
@@ -31,10 +31,10 @@ class VerdictSummary(NamedTuple):
 
 
 def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> VerdictSummary:
-    """Read a CSV of verdicts once, row by row.
+    """Read verdicts once, row by row.
 
     Args:
-        path: of the CSV.
+        path: see `read_verdicts`.
         n_shown: how many refused rows to keep, and how many unreadable ones.
     """
     n = n_refused = n_unreadable = 0

@@ -8,6 +8,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig
 from rich.console import Console
@@ -18,9 +19,9 @@ from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
 from trainers.evaluation.pictures import picture
-from trainers.modules.evaluation_module import EvaluationModule
-from trainers.records.verdict_file import VerdictFile, unfinished_files
+from trainers.records.partial import unfinished_files
 from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
+from trainers.records.verdicts import output_of
 from trainers.report.refusals import write_refusals
 from trainers.run.model import Model, load_model
 from trainers.run.requirements import require
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | None) -> None:
-    """Write prediction, p-value and verdict of every image of `input` to a CSV, and the refused ones to a page.
+    """Write prediction, p-value and verdict of every image of `input` to `output`, and the refused ones to a page.
 
     Args:
         cfg, folder: as of every task.
@@ -42,19 +43,26 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
         raise ValueError(f"page: expected a number of images to show, or null; got {cfg.page!r}; output= says where")
+    engine = instantiate(cfg.engine)
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page = path.with_suffix(".html")
-    paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)])
+    paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)], column=cfg.column)
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
     monitor = next((each for each in run.callbacks if isinstance(each, DriftMonitor)), None)
-    with VerdictFile(path, _job(cfg, model, batches)) as file:
+    with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
         batches.first = len(kept)
         if kept:
             log.info("%d images were scored before", len(kept))
-        _score_batches(run, model, batches, file, monitor, torch.tensor(kept, dtype=torch.float32))
+        if monitor:
+            monitor.earlier = torch.tensor(kept, dtype=torch.float32)
+        log.info("score images: %d", len(batches.paths) - batches.first)
+        watching = [callback for callback in run.callbacks if not isinstance(callback, Checkpoint)]
+        run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
+        with engine.start(run, model, batches) as (module, loader):
+            run.predictor.predict(module, loader, return_predictions=False)
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     said = [_drift_in_words(monitor, batches)] if monitor else []
@@ -69,23 +77,6 @@ def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
     digest = hashlib.sha256(Path(cfg.checkpoint).read_bytes())
     digest.update(json.dumps([*settings, cfg.trainer.get("precision")]).encode())
     return digest.hexdigest()[:12]
-
-
-def _score_batches(
-    run: Run,
-    model: Model,
-    batches: FileBatches,
-    file: VerdictFile,
-    monitor: DriftMonitor | None,
-    earlier: torch.Tensor,
-) -> None:
-    if monitor:
-        monitor.earlier = earlier
-    watching = [callback for callback in run.callbacks if not isinstance(callback, Checkpoint)]
-    run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
-    loader = DataLoader(batches, batch_size=None, num_workers=run.cfg.data.num_workers)
-    log.info("score images: %d", len(batches.paths) - batches.first)
-    run.predictor.predict(EvaluationModule(model.detector), loader, return_predictions=False)
 
 
 def _drift_in_words(monitor: DriftMonitor, batches: FileBatches) -> str:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from trainers.records.record import Record
-from trainers.records.verdict_file import COLUMNS, VerdictFile, read_verdicts
+from trainers.records.verdict_file import COLUMNS, VerdictFile, read_csv
 from trainers.records.verdict_summary import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
@@ -26,7 +26,7 @@ def write(path, begin=0, batch=BATCH):
 
 def test_rows_are_read_as_they_were_written(tmp_path):
     write(tmp_path / "v.csv")
-    rows = list(read_verdicts(tmp_path / "v.csv"))
+    rows = list(read_csv(tmp_path / "v.csv"))
     assert [row.path for row in rows] == PATHS
     assert [row.accept for row in rows] == [row.accept for row in ROWS]
     assert rows[4] == ROWS[4]
@@ -85,7 +85,7 @@ def test_two_writers_of_the_same_are_kept_apart(tmp_path):
 def test_another_csv_is_refused(tmp_path):
     (tmp_path / "v.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="to begin with path,prediction"):
-        list(read_verdicts(tmp_path / "v.csv"))
+        list(read_csv(tmp_path / "v.csv"))
 
 
 @pytest.mark.parametrize("n_shown", [0, 1, 5])

@@ -23,7 +23,7 @@ from gmm_torch.errors import NotFittedError
 from tests.trainers.serve.conftest import digit_images, png
 from tests.trainers.serve.test_images import png_header
 from trainers.modules.evaluation_module import EvaluationModule
-from trainers.records.verdict_file import VerdictFile, read_verdicts
+from trainers.records.verdict_file import VerdictFile, read_csv
 from trainers.serve import Limits, create_app, metrics
 from trainers.serve.page import PAGE, content_security_policy
 from trainers.serve.predictor import Predictor, Question
@@ -136,7 +136,7 @@ def test_python_service_and_csv_decide_alike(n, detector, tmp_path):
         file.keep(names, len(names))
         file.append([record._replace(path=name) for record, name in zip(records.records(names), names, strict=True)])
         file.finish(len(names))
-    rows = list(read_verdicts(tmp_path / "v.csv"))
+    rows = list(read_csv(tmp_path / "v.csv"))
     assert bool((verdict.p_value == few.alpha).any())  # where rounding would decide
     for said in (answers, rows):
         assert [each.accept for each in said] == verdict.accept.tolist()

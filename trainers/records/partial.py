@@ -1,0 +1,49 @@
+"""What a job writes, until all of it is there."""
+
+import glob
+import os
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """What jobs, still at work or ended before they were through, have put beside what they write."""
+    escaped = glob.escape(path.stem)
+    return sorted(path.parent.glob(f"{escaped}-*.partial{glob.escape(path.suffix)}*"))
+
+
+class Partial:
+    """Holds the place where a job writes until it is through; the job's name is part of the place's.
+
+    Args:
+        path: where all is to be found at the end.
+        job: letters and digits that stand for everything that rows depend on, except the list of images.
+
+    Raises:
+        ValueError: on entering, if another process is writing the same.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], job: str) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(f"{self.path.stem}-{job}.partial{self.path.suffix}")
+        self._lock = FileLock(f"{self.partial}.lock")
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(
+                f"output: another run is writing {self.path}; wait for it, or set another output"
+            ) from None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _check_count(self, n_written: int, n_rows: int) -> None:
+        if n_written != n_rows:
+            raise RuntimeError(f"verdicts: expected {n_rows} rows; {n_written} were written to {self.partial}")

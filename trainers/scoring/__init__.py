@@ -1,0 +1,1 @@
+"""Engines: where the images of `task=score` are decoded and judged."""
