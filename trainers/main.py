@@ -1,10 +1,11 @@
-"""The application: `python -m trainers.main`, or `gmm-torch`."""
+"""The application, as `gmm_torch/__main__.py` starts it; in a checkout also `python -m trainers.main`."""
 
 import logging
 import os
 import sys
 import warnings
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import hydra
@@ -14,9 +15,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.lightning.drift import DriftError
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
-from trainers.callbacks.drift import DriftError
 from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import refuse_ignored, require_all
@@ -35,6 +36,8 @@ USER_ERRORS = (
     FloatingPointError,
     ValueError,
 )
+
+MAX_HIDDEN = 5  # files in an error
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +87,42 @@ def _run_task(cfg: DictConfig, folder: Path) -> float | None:
         return None
 
 
+def complaint(error: Exception) -> str:
+    """What a mistake was, and where an import failed, what may have hidden the module that was meant."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    hidden = _hidden() if _is_of_import(error) else []
+    if not hidden:
+        return str(cause)
+    return (
+        f"{cause}; the application is a package `trainers`, too, and hides {', '.join(map(str, hidden[:MAX_HIDDEN]))}: "
+        "give what is imported from there a package of another name"
+    )
+
+
+def _hidden() -> list[Path]:
+    """Modules of a user's own package `trainers` of whose names ours has others."""
+    ours, *others = map(Path, find_spec("trainers").submodule_search_locations)  # type: ignore[union-attr, arg-type]
+    names = {path.stem for path in ours.iterdir()} - {"__pycache__", "conf"}
+    return [
+        path for folder in others for path in sorted(folder.iterdir()) if path.stem in names and path.stat().st_size
+    ]
+
+
+def _is_of_import(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, ImportError) or _is_of_import(error.__cause__))
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Run one task; a mistake of the user's ends it with one line."""
     quieten()
-    sys.path.append(os.getcwd())  # where `_target_` may name a package of the user's
     try:
         refuse_ignored(cfg, HydraConfig.get().overrides.task)
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", cause)
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", complaint(error))
         sys.exit(2)
 
 

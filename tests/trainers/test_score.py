@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gmm_torch.lightning.drift import DriftError, DriftWarning
 from tests.contracts.test_configs import configure
-from trainers.callbacks.drift import DriftError, DriftWarning
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.main import run_task
 
