@@ -44,7 +44,7 @@ from training_page import write_page
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.errors import SolverError
-from trainers.callbacks.online_mixture import OnlineMixtureMonitor
+from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.data.ood import build_ood
 from trainers.evaluation.detection_metrics import detection_metrics

@@ -6,14 +6,45 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 import gmm_torch
+import trainers
+from trainers.cache.foreign import code_of
+from trainers.classifiers.build import build_classifier
+from trainers.main import complaint
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_an_installed_wheel_runs_the_demo_config_elsewhere(tmp_path):
+NETWORK = """
+from torch import nn
+
+
+class MyNet(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A user's project: its folders have the names of ours, and its network two bases of its own."""
+    place = tmp_path / "project"
+    for folder in ("trainers", "conf", "tests"):
+        (place / folder).mkdir(parents=True)
+    for file in ("trainers/__init__.py", "tests/__init__.py", "conf/config.yaml"):
+        (place / file).touch()
+    for file in ("main.py", "conf/__init__.py", "trainers/utilities.py"):
+        (place / file).write_text("raise AssertionError('not asked for')")
+    (place / "trainers" / "my_net.py").write_text(NETWORK)
+    (place / "trainers" / "data.py").write_text("from trainers.my_net import MyNet")
+    (place / "my_pkg.py").write_text("from trainers.my_net import MyNet")
+    return place
+
+
+def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path, place):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -21,22 +52,37 @@ def test_an_installed_wheel_runs_the_demo_config_elsewhere(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     assert (site / "gmm_torch" / "py.typed").is_file()
     assert list(site.glob("gmm_torch-*.dist-info/licenses/LICENSE"))
-    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    where = "import trainers.main; print(trainers.main.CONF)"
-    found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert Path(found.stdout.strip()) == site / "trainers" / "conf"
-    command = [
-        sys.executable,
-        "-m",
-        "trainers.main",
-        "experiment=demo",
-        "debug=fast",
-        "ood=[uniform_noise]",
-        "attack=[fgsm]",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    # The user's project comes first: `trainers` is theirs for every process that does not ask for ours.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(place), str(site)]), "OMP_NUM_THREADS": "1"}
+
+    def run(*arguments):
+        return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True)
+
+    command = str(site / "bin" / "gmm-torch")
+    options = ["experiment=demo", "debug=fast", "ood=[uniform_noise]", "attack=[fgsm]"]
+    done = run(command, *options, "classifier._target_=my_pkg.MyNet")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "runs" / "demo" / "report.html").is_file()
+    assert (place / "runs" / "demo" / "report.html").is_file()
+    look = "from importlib.util import find_spec; print(find_spec('trainers').origin)"
+    (place / "child.py").write_text(look)  # with `-m` in the user's folder, as workers of a sweep start
+    start = "import subprocess as s, sys; from gmm_torch.__main__ import find_application as f; f(); f();"
+    found = run(sys.executable, "-c", start + "s.run([sys.executable, '-m', 'child'])")
+    assert found.stdout.split() == [str(site / "trainers" / "__init__.py")], found.stderr
+
+
+def test_a_module_that_ours_hides_is_named_where_an_import_fails(place, monkeypatch):
+    monkeypatch.setattr(trainers, "__path__", [*trainers.__path__, str(place / "trainers")])
+    monkeypatch.setattr(trainers.__spec__, "submodule_search_locations", trainers.__path__)
+    with pytest.raises(ValueError, match="MyNet") as failed:
+        build_classifier({"_target_": "trainers.data.MyNet"}, 10, (1, 8, 8))
+    assert f"hides {place / 'trainers' / 'data.py'}: give" in complaint(failed.value)
+    assert complaint(ValueError("expected")) == "expected"
+    assert build_classifier({"_target_": "trainers.my_net.MyNet"}, 10, (1, 8, 8))
+    code = code_of("trainers.my_net.MyNet")
+    (place / "trainers" / "utilities.py").touch()
+    (place / "trainers" / "my_net.py").write_text(NETWORK + "# changed")
+    assert None is not code_of("trainers.my_net.MyNet") != code
+    assert code_of("trainers.data.digits.digits") is code_of("gmm_torch.FailureDetector") is None
 
 
 def test_version_and_licence_are_the_same_everywhere():

@@ -1,4 +1,4 @@
-"""The application: `python -m trainers.main`, or `gmm-torch`."""
+"""The application, as `gmm_torch/__main__.py` starts it; in a checkout also `python -m trainers.main`."""
 
 import logging
 import os
@@ -21,19 +21,18 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Run one task; a mistake of the user's ends it with one line."""
     # Help, and what Hydra says about a mistyped option, need not wait for torch.
+    from trainers.run.complaint import complaint
     from trainers.run.job import USER_ERRORS, quieten, run_task
     from trainers.run.requirements import refuse_ignored
 
     quieten()
-    sys.path.append(os.getcwd())  # where `_target_` may name a package of the user's
     try:
         refuse_ignored(cfg, HydraConfig.get().overrides.task)
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", cause)
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", complaint(error))
         sys.exit(2)
 
 

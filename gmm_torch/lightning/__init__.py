@@ -1,5 +1,17 @@
 """For a Lightning Trainer and modules of one's own; the only room that imports Lightning."""
 
+from gmm_torch.lightning.drift import DriftError, DriftMonitor, DriftWarning
 from gmm_torch.lightning.failure_detection import FailureDetection
+from gmm_torch.lightning.mixture_module import MixtureModule
+from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
+from gmm_torch.lightning.verdict_module import VerdictModule
 
-__all__ = ["FailureDetection"]
+__all__ = [
+    "DriftError",
+    "DriftMonitor",
+    "DriftWarning",
+    "FailureDetection",
+    "MixtureModule",
+    "OnlineMixtureMonitor",
+    "VerdictModule",
+]

@@ -1,9 +1,11 @@
-"""Nobody waits for a library that is not needed yet."""
+"""Nobody waits for a library that is not needed yet, or is told to import what is the application's own."""
 
 import subprocess
 import sys
 
 import pytest
+
+from tests.pages import ROOT
 
 HEAVY = {
     "foolbox",
@@ -36,3 +38,14 @@ def test_no_heavy_module_is_imported_before_it_is_used(command, left_out, needed
     imported = set(subprocess.run(run, capture_output=True, text=True, check=True).stderr.split())
     assert imported >= needed
     assert sorted(imported & left_out) == []
+
+
+def test_what_a_page_or_an_example_imports_is_of_the_library():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").iterdir()]
+    lines = {page.name: page.read_text(encoding="utf-8").splitlines() for page in pages if page.is_file()}
+    found = [
+        name
+        for name, text in lines.items()
+        if any(line.startswith(("from trainers", "import trainers")) for line in text)
+    ]
+    assert set(found) <= {"serving.md"}  # which embeds the application's own service

@@ -62,6 +62,7 @@ ROOMS = [
     "trainers.tasks",
     "trainers.main",
     "trainers",
+    "gmm_torch.__main__",
 ]
 ONLY = {
     "lightning": ("gmm_torch.lightning", "trainers"),

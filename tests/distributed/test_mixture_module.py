@@ -6,7 +6,7 @@ import torch
 
 from gmm_torch import GaussianMixture
 from gmm_torch.em.options import EMOptions
-from trainers.modules.mixture_module import MixtureModule
+from gmm_torch.lightning.mixture_module import MixtureModule
 from trainers.run.strategies import without_gradients
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)

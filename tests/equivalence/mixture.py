@@ -179,7 +179,7 @@ def by_a_trainer(x: Tensor) -> Answer:
     """The Lightning module, an epoch a pass."""
     import lightning
 
-    from trainers.modules.mixture_module import MixtureModule
+    from gmm_torch.lightning.mixture_module import MixtureModule
 
     mixture, options = GaussianMixture(K, D), EMOptions(max_iter=7, tol=0.0, seed=3)
     trainer = lightning.Trainer(

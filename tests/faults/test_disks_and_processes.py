@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch import FailureDetector, GaussianMixture
 from gmm_torch.em.options import EMOptions
+from gmm_torch.lightning.mixture_module import MixtureModule
 from tests.contracts.test_configs import configure
 from tests.faults.parsers import make_detector, net
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.classifiers.checkpoint import read_weights, save_weights
-from trainers.modules.mixture_module import MixtureModule
 from trainers.run.checkpoint_io import AtomicCheckpointIO
 from trainers.run.job import USER_ERRORS, run_task
 from trainers.run.strategies import without_gradients

@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gmm_torch.lightning.drift import DriftError, DriftWarning
 from tests.contracts.test_configs import configure
-from trainers.callbacks.drift import DriftWarning
-from trainers.callbacks.errors import DriftError
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.run.job import run_task
 

@@ -18,11 +18,13 @@ def code_of(target: str) -> str | None:
     Of an installed package its version; of one in a working folder, installed in place or not, the content of its
     files, of those of other such packages that it imports, and of our modules that they import.
 
-    None for our own packages, whose modules `code_version` looks at, and for one that can't be found.
+    None for our own modules, at which `code_version` looks, and for a package that can't be found.
     """
-    package = target.partition(".")[0]
-    files = None if package in PACKAGES else _files(package)
-    if files is None:
+    package, *names = target.split(".")
+    if any(file_of(".".join([package, *names[:n]])) for n in range(1, len(names) + 1)):
+        return None
+    files = _files(package)
+    if files is None or (not files and package in PACKAGES):
         return None
     if not files:
         found = packages_distributions().get(package)
@@ -34,8 +36,8 @@ def code_of(target: str) -> str | None:
         digest.update(path.name.encode() + source)
         for name in sorted(names_imported(source)):
             first = name.partition(".")[0]
-            if first in PACKAGES:
-                ours |= {name} if file_of(name) else set()
+            if file_of(name):
+                ours.add(name)
             elif first not in seen:
                 seen.add(first)
                 left += _files(first) or []
@@ -45,15 +47,19 @@ def code_of(target: str) -> str | None:
 
 
 def _files(package: str) -> list[Path] | None:
-    """The sources of a package in a working folder; none of an installed one, None where there is no such package."""
+    """The sources of a package in a working folder; none of an installed one, None where there is no such package.
+
+    Of `trainers` those of a user's own package of that name, which are found beside ours.
+    """
     try:
         spec = find_spec(package) if package else None
     except ValueError:  # of what was put among the modules without one
         spec = None
     if spec is None:
         return None
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    origin = Path(spec.origin) if spec.has_location and spec.origin else None
+    ours = PACKAGES.get(package)
+    folders = [Path(folder) for folder in spec.submodule_search_locations or () if Path(folder) != ours]
+    origin = Path(spec.origin) if spec.has_location and spec.origin and not ours else None
     places = folders or ([origin] if origin else [])
     if any(INSTALLED & {*place.parts} or place.is_relative_to(STANDARD) for place in places):
         return []

@@ -9,9 +9,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.lightning.drift import DriftError
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
-from trainers.callbacks.errors import DriftError
 from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import require_all

@@ -13,12 +13,12 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
+from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import DETECTOR, begin_stage
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import split_outputs, split_sample
-from trainers.modules.mixture_module import MixtureModule
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
 from trainers.run.strategies import without_gradients

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from trainers.callbacks.drift import DriftMonitor
+from gmm_torch.lightning.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
+from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from tests.contracts.test_configs import configure
-from trainers.callbacks.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
 from trainers.main import CONF
 from trainers.modules.averaged_module import AveragedClassifierModule

@@ -10,7 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
-from trainers.callbacks.errors import DriftError
+
+
+class DriftError(RuntimeError):
+    """The inputs no longer look like the calibration set, and the run was to stop then."""
 
 
 class DriftWarning(UserWarning):

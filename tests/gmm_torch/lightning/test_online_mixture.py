@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
-from trainers.callbacks.online_mixture import OnlineMixtureMonitor
+from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.classifier_module import ClassifierModule
 

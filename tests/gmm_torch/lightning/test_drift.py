@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
-from trainers.callbacks.drift import DriftMonitor, DriftWarning
-from trainers.callbacks.errors import DriftError
+from gmm_torch.lightning.drift import DriftError, DriftMonitor, DriftWarning
 
 
 class Result(NamedTuple):

@@ -1,0 +1,24 @@
+"""Verdicts under a Lightning Trainer."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from gmm_torch.detection import FailureDetector, Verdict
+from gmm_torch.detection.features.inputs import inputs_of
+
+
+class VerdictModule(LightningModule):
+    """Judges a loader's inputs, by `Trainer.predict`: a `Verdict` a batch.
+
+    Args:
+        detector: fitted and calibrated; batches are those that its `fit` takes.
+    """
+
+    def __init__(self, detector: FailureDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Verdict:
+        """The verdict on a batch x or (x, ...)."""
+        return self.detector(inputs_of(batch))  # type: ignore[no-any-return]
