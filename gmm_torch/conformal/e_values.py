@@ -61,9 +61,9 @@ def e_discoveries(e_values: Tensor, q: float) -> Tensor:
     """Which inputs are failures, at a false discovery rate of at most q, however their e-values depend on each other.
 
     The k largest, for the largest k of which each is at least m / (q k) (Wang, Ramdas 2022, "False discovery rate
-    control with e-values", theorem 5.1). So inputs may be ranked among different calibration sets, by class too, may be near
-    duplicates of each other, and e-values may be means over several splits. Each good input alone must be exchangeable
-    with its calibration set.
+    control with e-values", theorem 5.1). So inputs may be ranked among different calibration sets, by class too, may be
+    near duplicates of each other, and e-values may be means over several splits. Each good input alone must be
+    exchangeable with its calibration set.
 
     Args:
         e_values: (m,), >= 0.

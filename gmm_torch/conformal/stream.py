@@ -83,16 +83,22 @@ class Judged(Stream):
         self.n_seen += 1
         return index
 
-    def take(self, indices: Tensor, labels: Tensor) -> list[tuple[Any, bool]]:
-        """What was said of inputs (k,), each with its label (k,) bool; each is given once.
+    def take_last(self) -> Any:
+        """What was said of the latest input, of which no label is awaited then."""
+        return self.waiting.pop(str(self.n_seen - 1))
+
+    def take(self, indices: Tensor, labels: Tensor, *, numbers: bool = False) -> list[tuple[Any, Any]]:
+        """What was said of inputs (k,), each with its label (k,), bool or, with `numbers`, floating.
 
         Raises:
             ValueError: shapes; inputs that were never judged, that have a label, or that were judged too long ago. No
                 label has been taken then.
         """
-        if indices.dim() != 1 or indices.shape != labels.shape or labels.dtype != torch.bool:
+        wanted = labels.is_floating_point() if numbers else labels.dtype == torch.bool
+        if indices.dim() != 1 or indices.shape != labels.shape or indices.is_floating_point() or not wanted:
             raise ValueError(
-                f"labels: expected one bool per index, shape (k,); got {tuple(indices.shape)} indices and "
+                f"labels: expected one {'number' if numbers else 'bool'} per index, shape (k,); got "
+                f"{tuple(indices.shape)} indices and "
                 f"{tuple(labels.shape)} of {labels.dtype}"
             )
         given: list[int] = indices.tolist()
