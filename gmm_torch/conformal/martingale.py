@@ -84,9 +84,8 @@ class Wager(NamedTuple):
     capital: Capital
 
 
-def opening_capital(shape: tuple[int, ...] = ()) -> Capital:
+def opening_capital(shape: tuple[int, ...] = (), n_bets: int = len(LINEAR) + len(POWER)) -> Capital:
     """Capital 1, equally divided among all bets."""
-    n_bets = len(LINEAR) + len(POWER)
     return Capital(torch.zeros(shape, dtype=torch.float64), torch.full((*shape, n_bets), 1 / n_bets).double())
 
 
@@ -105,18 +104,24 @@ def bet(p_values: Tensor, capital: Capital | None = None, jump: float = 0.01) ->
     Returns:
         the path, on the device of the p-values; the capital, on the CPU, where the recursion runs.
     """
+    return gamble(_payoffs(p_values.detach().cpu().double()), capital, jump, p_values.device)
+
+
+def gamble(
+    payoffs: Tensor, capital: Capital | None = None, jump: float = 0.01, device: torch.device | None = None
+) -> Wager:
+    """Capital of the simple jumper over bets with payoffs (..., N, B), on the CPU, of mean 1 at most; see `bet`."""
     check_probability("jump", jump)
-    state = capital or opening_capital(tuple(p_values.shape[:-1]))
+    state = capital or opening_capital(tuple(payoffs.shape[:-2]), payoffs.shape[-1])
     log_capital, shares = state.log_capital.cpu(), state.shares.cpu()
-    payoffs = _payoffs(p_values.detach().cpu().double())  # (..., N, B)
-    path = torch.empty(p_values.shape, dtype=torch.float64)
-    for t in range(p_values.shape[-1]):
+    path = torch.empty(payoffs.shape[:-1], dtype=torch.float64)
+    for t in range(payoffs.shape[-2]):
         shares = ((1 - jump) * shares + jump / shares.shape[-1]) * payoffs[..., t, :]
         gain = shares.sum(-1)
         shares = shares / gain[..., None]
         log_capital = log_capital + gain.log()
         path[..., t] = log_capital
-    return Wager(path.to(p_values.device), Capital(log_capital, shares))
+    return Wager(path.to(device), Capital(log_capital, shares))
 
 
 def first_alarm(log_path: Tensor, threshold: float) -> int | None:

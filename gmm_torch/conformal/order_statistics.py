@@ -25,7 +25,7 @@ def all_below(bounds: NDArray[np.float64], ranks: NDArray[np.int64], n: int) -> 
     counts = np.ones(1)  # P(N = first + i and every bound so far holds)
     first = 0
     for k, mean in zip(ranks.tolist(), steps.tolist(), strict=True):
-        counts = _convolve(counts, _poisson(mean))[max(0, k - first) : n + 1 - first]
+        counts = convolve(counts, _poisson(mean))[max(0, k - first) : n + 1 - first]
         first = max(first, k)
         kept = np.flatnonzero(counts > NEGLIGIBLE)
         if not len(kept):
@@ -49,7 +49,8 @@ def _log_poisson(count: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
     return result
 
 
-def _convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of two sequences that are nowhere negative; nor is the result."""
     if len(a) * len(b) <= DIRECT:
         return np.convolve(a, b)
     result: NDArray[np.float64] = np.maximum(scipy.signal.fftconvolve(a, b), 0.0)

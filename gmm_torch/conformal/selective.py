@@ -89,7 +89,7 @@ def select_alpha(
         UnattainableRiskError: no candidate passes; with the reason.
         ValueError: shapes, NaN, candidates that do not descend.
     """
-    _check(p_values, errors, target, delta)
+    check_labelled(p_values, errors, target, delta)
     if len(alphas) == 0 or any(a <= b for a, b in pairwise(alphas)):
         raise ValueError(f"alphas: expected at least one, each lower than the one before; got {list(alphas)}")
     if n_starts < 1:
@@ -129,7 +129,7 @@ def select_threshold(
         UnattainableRiskError: no candidate passes; with the reason.
         ValueError: shapes, NaN.
     """
-    _check(scores, errors, target, delta)
+    check_labelled(scores, errors, target, delta)
     n = len(scores)
     if n_candidates < 1:
         raise ValueError(f"n_candidates: expected at least 1; got {n_candidates}")
@@ -167,7 +167,8 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
     )
 
 
-def _check(scores: Tensor, errors: Tensor, target: float, delta: float) -> None:
+def check_labelled(scores: Tensor, errors: Tensor, target: float, delta: float) -> None:
+    """Raise unless there is an error, or none, for each score, and target and delta are probabilities."""
     check_scores("scores", scores)
     if errors.shape != scores.shape:
         raise ValueError(

@@ -1,0 +1,56 @@
+"""Which predictions can go out unseen, with a bounded share of wrong ones: the mirror image of refusal."""
+
+import torch
+from torch import Tensor
+
+from gmm_torch.conformal.false_discovery import discoveries
+from gmm_torch.conformal.p_values import comparable, quotient
+from gmm_torch.functional.checks import check_scores
+
+
+def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> Tensor:
+    """p = (1 + #{calibration inputs that are wrong and score >= score}) / (n + 1): small where a prediction is safe.
+
+    P(p <= a and the prediction is wrong) <= a for every a, for inputs exchangeable with the calibration inputs (Jin,
+    Candes 2023, "Selection by prediction with conformal p-values", lemma 2.3, with the clipped score and ties counted
+    on the safe side). Not a p-value given that the prediction is wrong: right ones count in n, which is what makes it
+    find more where few are wrong.
+
+    Args:
+        scores: (m,), higher = more typical; NaN counts as the least typical of all.
+        calibration: (n,), scores of labelled inputs that took part in no fitting.
+        errors: (n,) bool, True where the prediction is wrong.
+
+    Returns:
+        (m,), the type of `quotient`.
+
+    Raises:
+        ValueError: shapes, NaN among the calibration scores.
+    """
+    check_scores("calibration scores", calibration)
+    if errors.shape != calibration.shape or errors.dtype != torch.bool:
+        raise ValueError(
+            f"errors: expected one bool per calibration score, shape {tuple(calibration.shape)}; got "
+            f"{tuple(errors.shape)} of {errors.dtype}: pass prediction != label"
+        )
+    dtype = torch.promote_types(scores.dtype, calibration.dtype)
+    wrong = comparable(calibration)[errors].to(dtype).sort().values
+    below = torch.searchsorted(wrong, comparable(scores).to(dtype).contiguous())
+    return quotient(1 + len(wrong) - below, len(calibration) + 1)
+
+
+def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: float) -> Tensor:
+    """Which predictions can go out unseen: the expected share of wrong ones among them is at most q.
+
+    Benjamini and Hochberg's procedure on `selection_p_values` (Jin, Candes 2023, theorem 2.6): for labelled and new
+    inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where q is the error rate of
+    all, all may. For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
+
+    Args:
+        scores, calibration, errors: see `selection_p_values`.
+        q: false discovery rate, in (0, 1).
+
+    Returns:
+        (m,) bool.
+    """
+    return discoveries(selection_p_values(scores, calibration, errors), q)

@@ -1,0 +1,126 @@
+"""Which inputs of a stream are failures, with a bounded false discovery rate at any time; needs `online-fdr`."""
+
+import importlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.conformal.stream import Stream
+from gmm_torch.functional.checks import check_p_values, check_probability
+
+# The class in `online_fdr.p_values`, what it is constructed with, and whether plain conformal p-values will do.
+METHODS: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "lond": ("Lond", (), True),
+    "lord": ("LordPlusPlus", ("wealth",), False),
+    "saffron": ("Saffron", ("wealth", "lambda_"), False),
+    "addis": ("Addis", ("wealth", "lambda_", "tau"), False),
+}
+
+
+class OnlineDecisions(NamedTuple):
+    """What was decided on a piece of a stream.
+
+    Attributes:
+        found: (N,) bool, the failures.
+        levels: (N,) float64, the level that each p-value was tested at.
+        can_find: whether the last level was one that a p-value can be up to at all.
+    """
+
+    found: Tensor
+    levels: Tensor
+    can_find: bool
+
+
+class OnlineDiscoveries(Stream):
+    """Names failures in a stream, one by one as they come, at a false discovery rate of at most q whenever one looks.
+
+    What holds depends on the p-values. Those of one calibration set depend on each other, positively (PRDS):
+
+    - "lond" (Javanmard, Montanari 2018, "Online rules for control of false discovery rate and false discovery
+      exceedance") keeps the rate with positively dependent p-values (Zrnic, Ramdas, Jordan 2021, "Asynchronous online
+      testing of multiple hypotheses"): its levels only rise where another p-value falls.
+    - "lord" (LORD++: Ramdas, Yang, Wainwright, Jordan 2017), "saffron" (Ramdas, Zrnic, Wainwright, Jordan 2018) need
+      p-values that are independent given the calibration set, and valid given it: those of `ConditionalCalibration`,
+      with which the rate holds for a share 1 - delta of calibration sets.
+    - "addis" (Tian, Ramdas 2019) needs null p-values that are uniformly conservative besides, which is proven for no
+      conformal ones. It promises nothing here, and its `repr` says so; it is here to be compared.
+
+    Levels fall while nothing is found, and no p-value is below the smallest, 1 / (n + 1) for plain ones: below it a
+    method finds nothing more, and `can_find` says so. It takes a large calibration set. "saffron" and "addis" remember
+    which p-values were small, so their state grows by a bit for each input.
+
+    Args:
+        q: false discovery rate, in (0, 1).
+        smallest: the smallest p-value that there can be: `calibration.p_value` of minus infinity.
+        method: one of the above.
+        conditional: whether p-values are valid given the calibration set.
+
+    Raises:
+        ImportError: `online-fdr` isn't installed.
+        ValueError: arguments out of range.
+    """
+
+    settings = ("q", "smallest", "method", "conditional")
+    state = ("n_seen", "n_found", "last_level", "snapshot")
+
+    def __init__(self, q: float, smallest: float, method: str = "lond", *, conditional: bool = False) -> None:
+        check_probability("q", q)
+        check_probability("smallest", smallest)
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+        self.q, self.smallest, self.method, self.conditional = q, smallest, method, conditional
+        name, options, _ = METHODS[method]
+        values = {"wealth": q / 2, "lambda_": 0.25 if method == "addis" else 0.5, "tau": 0.5}
+        self._test = getattr(_library(), name)(q, **{key: values[key] for key in options})
+        self.n_seen = 0
+        self.n_found = 0
+        self.last_level = 1.0  # no test yet
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """The library's own state."""
+        result: dict[str, Any] = self._test.snapshot()
+        return result
+
+    @snapshot.setter
+    def snapshot(self, value: dict[str, Any]) -> None:
+        self._test = type(self._test).from_snapshot(value)
+
+    @property
+    def promises(self) -> bool:
+        """Whether the rate is proven to hold with such p-values."""
+        return METHODS[self.method][2] or (self.conditional and self.method != "addis")
+
+    def update(self, p_values: Tensor) -> OnlineDecisions:
+        """Test p-values (N,) in the order of the stream."""
+        if len(p_values):
+            check_p_values(p_values)
+        found, levels = [], []
+        for p in p_values.detach().double().tolist():
+            decision = self._test.test_one_detail(p)
+            found.append(decision.rejected)
+            levels.append(decision.test_level)
+        self.n_seen += len(found)
+        self.n_found += sum(found)
+        self.last_level = levels[-1] if levels else self.last_level
+        return OnlineDecisions(
+            torch.tensor(found, dtype=torch.bool),
+            torch.tensor(levels, dtype=torch.float64),
+            not self.last_level < self.smallest,
+        )
+
+    def __repr__(self) -> str:
+        given = "valid given the calibration set" if self.conditional else "of one calibration set"
+        promise = f"FDR <= {self.q:g}" if self.promises else f"promises nothing for p-values {given}"
+        stuck = ", level below any p-value: finds nothing more" if self.last_level < self.smallest else ""
+        return f"OnlineDiscoveries({self.method}, {promise}; {self.n_found} found among {self.n_seen}{stuck})"
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("online_fdr.p_values")
+    except ImportError as error:
+        raise ImportError(
+            "online control of the false discovery rate needs online-fdr: pip install 'gmm_torch[streams]'"
+        ) from error

@@ -1,0 +1,133 @@
+"""After an alarm: what changed, as numbers that a report can show."""
+
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gmm_torch.functional.checks import check_count, check_p_values
+from gmm_torch.testing.binomial import interval
+
+
+class ComponentChange(NamedTuple):
+    """How often a component of the mixture explains inputs best, before and now.
+
+    Attributes:
+        component: its number.
+        share_before, share_now: of reference inputs, and of inputs now.
+        low, high: a 95 % interval of the share now.
+        p_value: of "the share has not grown", Fisher's exact test, one-sided, Holm-corrected for all components.
+        examples: indices of its least typical inputs now, the lowest p-value first.
+    """
+
+    component: int
+    share_before: float
+    share_now: float
+    low: float
+    high: float
+    p_value: float
+    examples: tuple[int, ...]
+
+
+class Stretch(NamedTuple):
+    """P-values of a stretch of the stream; of clean inputs the deciles are 0.1, 0.5 and 0.9.
+
+    Attributes:
+        start: index of its first input.
+        n: inputs in it.
+        refused: share with p <= alpha.
+        low, median, high: deciles 1, 5 and 9 of the p-values.
+    """
+
+    start: int
+    n: int
+    refused: float
+    low: float
+    median: float
+    high: float
+
+
+class WhatChanged(NamedTuple):
+    """What changed, a description: the alarm said where to look, so what is found there is no second proof.
+
+    Attributes:
+        components: of which the share has grown, the least doubtful first.
+        stretches: p-values over time.
+    """
+
+    components: tuple[ComponentChange, ...]
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def in_words(self) -> str:
+        """A sentence for a report or a log."""
+        sure = [each for each in self.components if each.p_value <= 0.05]
+        if not sure:
+            return "no component's share has grown by more than chance explains"
+        parts = [
+            f"component {each.component} from {100 * each.share_before:.1f} to {100 * each.share_now:.1f} % "
+            f"(for example inputs {', '.join(map(str, each.examples))})"
+            for each in sure
+        ]
+        return f"grown: {'; '.join(parts)}"
+
+
+def what_changed(
+    reference_components: Tensor,
+    components: Tensor,
+    p_values: Tensor,
+    *,
+    start: int = 0,
+    alpha: float = 0.05,
+    n_examples: int = 5,
+    n_stretches: int = 20,
+) -> WhatChanged:
+    """Compare inputs now with reference inputs by the components that explain them, and show p-values over time.
+
+    Args:
+        reference_components: (n,) int64, `mixture.predict` of reference inputs, which the mixture was not fitted to.
+        components: (m,) int64, the same of the inputs around the alarm, in their order.
+        p_values: (m,) of these.
+        start: index in the stream of the first of these; indices given are of the stream.
+        alpha: for the share refused.
+        n_examples: for each component.
+        n_stretches: of equal length but for the last, at most.
+
+    Raises:
+        ValueError: shapes, p-values outside [0, 1].
+    """
+    check_p_values(p_values)
+    check_count("n_examples", n_examples)
+    check_count("n_stretches", n_stretches)
+    for name, value in (("reference components", reference_components), ("components", components)):
+        if value.dim() != 1 or len(value) == 0 or value.is_floating_point() or int(value.min()) < 0:
+            raise ValueError(f"{name}: expected (n,) integers >= 0, n >= 1; got {tuple(value.shape)} of {value.dtype}")
+    if components.shape != p_values.shape:
+        raise ValueError(f"components: expected one per p-value, {len(p_values)}; got {len(components)}")
+    before, now, p = reference_components.cpu(), components.cpu(), p_values.detach().cpu().double()
+    n_components = 1 + max(int(before.max()), int(now.max()))
+    old, new = (torch.bincount(each, minlength=n_components).tolist() for each in (before, now))
+    raw = [
+        float(stats.fisher_exact([[b, len(now) - b], [a, len(before) - a]], alternative="greater").pvalue)
+        for a, b in zip(old, new, strict=True)
+    ]
+    corrected, highest = {}, 0.0
+    for place, c in enumerate(sorted(range(n_components), key=raw.__getitem__)):  # Holm 1979
+        highest = max(highest, min(1.0, (n_components - place) * raw[c]))
+        corrected[c] = highest
+    changes = []
+    for c in corrected:
+        if new[c] / len(now) > old[c] / len(before):
+            own = (now == c).nonzero()[:, 0]
+            examples = own[p[own].argsort(stable=True)[:n_examples]] + start
+            low, high = interval(new[c], len(now))
+            shares = old[c] / len(before), new[c] / len(now)
+            changes.append(ComponentChange(c, *shares, low, high, corrected[c], tuple(examples.tolist())))
+    length = -(-len(p) // n_stretches)
+    stretches = []
+    for i, piece in enumerate(p.split(length)):
+        deciles = piece.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=p.dtype)).tolist()
+        refused = float((piece <= alpha).double().mean())
+        stretches.append(Stretch(start + i * length, len(piece), refused, *deciles))
+    return WhatChanged(tuple(changes), tuple(stretches))
