@@ -4,10 +4,25 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 # Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
 # CPU's caches; a GPU should be kept busy.
 CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
+# Sums in the computing type are moved to float64 after this many points.
+SPILL_POINTS = 2**14
+# Iterations between two looks at what decides whether they go on: reading a number stalls an accelerator.
+CHECK_EVERY = {"host": 1, "accelerator": 5}
+# Where a fit reads numbers, and why: an accelerator has nothing to do until the host has seen them.
+LOOKS = {
+    "data summary": "whether the points can be fitted is known after the first pass, once a fit",
+    "assignment": "whether the second pass saw the points of the first, once a fit",
+    "sample": "how many points there are to initialise from, once a fit",
+    "k-means": "whether the initial means have settled, every few steps",
+    "conditioning": "which components need float64, before the first iteration and for the result of a stream",
+    "convergence": "whether EM is done, which components need float64, every few iterations",
+    "result": "which restart is the best, and what is reported of it, once a fit",
+}
 # Devices without float64. What needs it is done on the host.
 NARROW = ("mps",)
 
@@ -25,6 +40,23 @@ def budget(device: torch.device, *, host: int, accelerator: int) -> int:
 def rows_at_once(device: torch.device, bytes_per_row: int, at_least: int = 1) -> int:
     """How many rows a chunk may have, each of which keeps this many bytes alive."""
     return max(at_least, budget(device, **CHUNK_BYTES) // bytes_per_row)
+
+
+def look(name: str, *values: Tensor) -> list[list[float]]:
+    """The numbers in some tensors, each flattened, in one copy for which the host waits; `LOOKS` has the name."""
+    numbers = read(name, torch.cat([value.detach().flatten().double() for value in values]))
+    found, start = [], 0
+    for value in values:
+        found.append(numbers[start : start + value.numel()])
+        start += value.numel()
+    return found
+
+
+def read(name: str, numbers: Tensor) -> list[float]:
+    """The numbers (n,) float64 that a look of that name asks for: the only place of a fit that waits for the device."""
+    assert name in LOOKS
+    result: list[float] = numbers.tolist()
+    return result
 
 
 def has_float64(device: torch.device) -> bool:

@@ -27,8 +27,20 @@ SMALL = 2.0**-40  # times which a sum of many numbers, each up to the largest of
 
 def row_keys(x: Tensor, seed: int) -> Tensor:
     """Pseudo-random keys (n, 2) int64 of the rows of x (n, D): `cell_keys`, and `content_keys`."""
-    wide = x + x.new_zeros(1, dtype=torch.float64)  # the sum makes -0.0 the same as 0.0
-    return torch.stack([cell_keys(wide, seed), content_keys(wide, seed)], dim=1)
+    return RowKeys(x.shape[1], seed, x.device)(x)
+
+
+class RowKeys:
+    """`row_keys` of points of one width, with what is drawn for them drawn once and kept on their device."""
+
+    def __init__(self, n_features: int, seed: int, device: torch.device) -> None:
+        self.cells = Cells(n_features, seed, device)
+        self.multipliers = _multipliers(n_features, torch.Generator().manual_seed(seed)).to(device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(n, 2) int64, of x (n, D)."""
+        wide = x + x.new_zeros(1, dtype=torch.float64)  # the sum makes -0.0 the same as 0.0
+        return torch.stack([self.cells(wide), _content(wide, self.multipliers)], dim=1)
 
 
 def content_keys(wide: Tensor, seed: int) -> Tensor:
@@ -41,10 +53,13 @@ def content_keys(wide: Tensor, seed: int) -> Tensor:
         wide: (n, D) float64, without negative zeros.
         seed: of the keys.
     """
-    multipliers = _multipliers(wide.shape[1], torch.Generator().manual_seed(seed))
+    return _content(wide, _multipliers(wide.shape[1], torch.Generator().manual_seed(seed)).to(wide.device))
+
+
+def _content(wide: Tensor, multipliers: Tensor) -> Tensor:
     bits = wide.view(torch.int64)
     # Round numbers differ in their high bits alone, of which a product would keep few.
-    return mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers.to(wide.device)).sum(1))
+    return mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers).sum(1))
 
 
 def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Tensor:
@@ -58,20 +73,30 @@ def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Te
         seed: of the projections and the keys.
         bits: see `SAMPLING_BITS`.
     """
-    n_features = x.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    shape = (n_features, min(n_features, DIRECTIONS))
-    size = 1 + torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
-    sign = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2 - 1
-    # Round numbers must not lie on the edges: those are anywhere.
-    edge = torch.rand(shape[1], generator=generator, dtype=torch.float64, device="cpu").to(x.device)
-    multipliers = _multipliers(shape[1] + 1, generator).to(x.device)
-    projected = x.double() @ (size * sign * SMALL).to(x.device)
-    # In units of the largest projection, to a factor of two, every scale of data is the same.
-    exponent = torch.frexp(projected.abs().amax(1)).exponent.long().clamp_min(-900)
-    digits = bits[1] + math.ceil(bits[0] / n_features)
-    cell = projected.mul_(torch.exp2(digits - exponent.double())[:, None]).add_(edge).floor_().long()
-    return mixed(cell.mul_(multipliers[1:]).sum(1) + exponent * multipliers[0])
+    return Cells(x.shape[1], seed, x.device, bits)(x)
+
+
+class Cells:
+    """`cell_keys` of points of one width, with what is drawn for them drawn once and kept on their device."""
+
+    def __init__(self, n_features: int, seed: int, device: torch.device, bits: tuple[int, int] = SAMPLING_BITS) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (n_features, min(n_features, DIRECTIONS))
+        size = 1 + torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
+        sign = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2 - 1
+        # Round numbers must not lie on the edges: those are anywhere.
+        self.edge = torch.rand(shape[1], generator=generator, dtype=torch.float64, device="cpu").to(device)
+        self.multipliers = _multipliers(shape[1] + 1, generator).to(device)
+        self.directions = (size * sign * SMALL).to(device)
+        self.digits = bits[1] + math.ceil(bits[0] / n_features)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(n,) int64, of x (n, D)."""
+        projected = x.double() @ self.directions
+        # In units of the largest projection, to a factor of two, every scale of data is the same.
+        exponent = torch.frexp(projected.abs().amax(1)).exponent.long().clamp_min(-900)
+        cell = projected.mul_(torch.exp2(self.digits - exponent.double())[:, None]).add_(self.edge).floor_().long()
+        return mixed(cell.mul_(self.multipliers[1:]).sum(1) + exponent * self.multipliers[0])
 
 
 def sample_rows(x: Tensor, n: int, seed: int = 0) -> Tensor:

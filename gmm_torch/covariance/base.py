@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from gmm_torch.devices import SPILL_POINTS, is_host
 from gmm_torch.parameters import Parameters
 from gmm_torch.registry import register
 
@@ -124,7 +125,7 @@ class CovarianceFamily(ABC):
         none = self.precision_diagonal(factors, n_features)[..., :0]
         return none.expand(*none.shape[:-2], n_components, 0)
 
-    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """Numbers that `log_joint` or `moments` work with for a point, beside its features and responsibilities."""
         return 0
 
@@ -155,11 +156,18 @@ class CovarianceFamily(ABC):
         """
 
     @abstractmethod
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
-        """Factors in which the one-hot `component` (..., K) has the diagonal covariance `variance` (D,).
+    def fresh(self, variance: Tensor) -> Factors:
+        """Factors of one component with the diagonal covariance `variance` (D,); may draw them on the host."""
+
+    def replace(self, factors: Factors, component: Tensor, fresh: Factors) -> Factors:
+        """Factors in which the one-hot `component` (..., K) has the `fresh` ones of one component.
 
         A family that shares its covariance leaves it as it is.
         """
+        return {
+            name: torch.where(component.reshape(component.shape + (1,) * value.dim()), value, factors[name])
+            for name, value in fresh.items()
+        }
 
     # ---- EM for families linear in their features
 
@@ -236,7 +244,7 @@ class CovarianceFamily(ABC):
             {"moments": (..., K, 1 + D + Q)}: sums of r_k times the features.
         """
         if out is None:
-            return {"moments": responsibilities @ features.mT}
+            return {"moments": weighted_sums(responsibilities, features)}
         flat = out["moments"].flatten(0, -2)
         flat.addmm_(responsibilities.flatten(0, -2), features.mT)
         return out
@@ -284,6 +292,27 @@ class CovarianceFamily(ABC):
             )
 
         return {name: pick(name) for name in factors}
+
+
+def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
+    """Sums (..., F) of points, stored as columns (F, n), with weights (..., n).
+
+    The chunks of an accelerator are large: of every `SPILL_POINTS` points there is a sum in the computing type, all of
+    them in one batched product, and those are added in float64, which the result then has.
+    """
+    n = columns.shape[-1]
+    n_sums = 1 if is_host(columns.device) else -(-n // SPILL_POINTS)
+    if n_sums <= 1:
+        return weights @ columns.mT
+    size = n // n_sums
+    whole = n_sums * size
+    flat = weights.flatten(0, -2)
+    left = flat[:, :whole].unflatten(1, (n_sums, size)).movedim(1, 0)
+    right = columns[:, :whole].unflatten(1, (n_sums, size)).movedim(1, 0)
+    total = (left @ right.mT).sum(0, dtype=torch.float64)
+    if whole < n:
+        total = total + flat[:, whole:] @ columns[:, whole:].mT
+    return total.view(*weights.shape[:-1], -1)
 
 
 def workspace_view(scratch: Tensor | None, *shape: int) -> Tensor | None:

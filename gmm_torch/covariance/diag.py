@@ -50,6 +50,6 @@ class Diag(Variances):
         variance = (second - means.square()).clamp_min(0) + reg_covar
         return {"factor": variance.rsqrt()}, torch.zeros_like(counts)
 
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
-        """The component gets the given variances."""
-        return {"factor": torch.where(component[..., None], variance.rsqrt(), factors["factor"])}
+    def fresh(self, variance: Tensor) -> Factors:
+        """The inverse roots of the variances."""
+        return {"factor": variance.rsqrt()}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.covariance.base import Factors, workspace_view
+from gmm_torch.covariance.base import Factors, weighted_sums, workspace_view
 from gmm_torch.covariance.triangular import Triangular
 from gmm_torch.devices import is_host
 from gmm_torch.functional.densities import log_normal
@@ -16,6 +16,9 @@ from gmm_torch.parameters import Parameters
 # Rows of a triangle that one matrix product takes, for all components: few, so that little of the product is spent on
 # the other triangle, yet enough for it to run at the machine's rate.
 BLOCK_ROWS = 16
+# Into so many blocks, all the same, an accelerator divides a triangle of more rows: a few large products, of whose
+# multiplications 5/8 are spent on a square's half.
+N_BLOCKS = 4
 # On a CPU, the fraction of responsibilities that are not negligible below which the M-step takes them one component at
 # a time. (On an accelerator counting them would stall the stream.)
 FEW = 0.2
@@ -59,9 +62,9 @@ class Full(Triangular):
         """(K, D, D) identities."""
         return {"factor": torch.eye(n_features, device="cpu").expand(n_components, -1, -1).clone()}
 
-    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """A block of rows for each component."""
-        return n_mixtures * n_components * min(BLOCK_ROWS, n_features)
+        return n_mixtures * n_components * min(block_rows(n_features, device), n_features)
 
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
         """(..., K, D)."""
@@ -88,7 +91,6 @@ class Full(Triangular):
         rows = white_rows(prepared["rows"], features, scratch)
         first = next(rows)
         joint = torch.addcmul(prepared["constant"][..., None], first, first, value=-0.5)
-        # Row by row the sum stays in the cache, and no squares are written anywhere.
         for row in rows:
             joint.addcmul_(row, row, value=-0.5)
         return joint
@@ -116,12 +118,12 @@ class Full(Triangular):
                 return result
         rows = None if out is None else out["second"].movedim(-2, 0)  # (D, ..., K, D)
         parts = []
-        for start, end in blocks(len(columns)):
+        for start, end in blocks(len(columns), columns.device):
             block = columns[start:end].view(end - start, *[1] * len(shape), -1)
             view = workspace_view(scratch, end - start, *responsibilities.shape)
             weighted = torch.mul(block, responsibilities, out=view).flatten(0, -2)
             if rows is None:
-                part = weighted @ columns[:end].mT
+                part = weighted_sums(weighted, columns[:end])
                 parts.append(F.pad(part, (0, len(columns) - end)).view(end - start, *shape, -1))
             else:
                 rows[start:end, ..., :end].view(-1, end).addmm_(weighted, columns[:end].mT)
@@ -133,10 +135,9 @@ class Full(Triangular):
         covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
         return self.factorise(covariance, reg_covar)
 
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
-        """U = diag(1 / sqrt(variance)) for the component."""
-        fresh = torch.diag_embed(variance.rsqrt())
-        return {"factor": torch.where(component[..., None, None], fresh, factors["factor"])}
+    def fresh(self, variance: Tensor) -> Factors:
+        """U = diag(1 / sqrt(variance))."""
+        return {"factor": torch.diag_embed(variance.rsqrt())}
 
 
 def worth_adding(responsibilities: Tensor, share: Tensor) -> Tensor:
@@ -169,18 +170,31 @@ def add_few(columns: Tensor, responsibilities: Tensor, kept: Tensor, sizes: list
 
 
 def white_rows(rows: Tensor, features: Tensor, scratch: Tensor | None = None) -> Iterator[Tensor]:
-    """The D whitened features, each (..., K, n), of points given as [1, x] (1 + D, n).
+    """Numbers (..., K, n) whose squares sum to those of the whitened features of points given as [1, x] (1 + D, n).
+
+    On the host they are the D features: summed row by row the sum stays in the cache, and no squares are written. An
+    accelerator gets a norm for each block of them, which is one operation.
 
     With scratch, each is gone when a later one is asked for.
     """
     rows = rows.movedim(-2, 0)  # (D, ..., K, 1 + D)
-    for start, end in blocks(len(rows)):
+    for start, end in blocks(len(rows), rows.device):
         flat = rows[start:end, ..., : end + 1].flatten(0, -2)
         white = torch.mm(flat, features[: end + 1], out=workspace_view(scratch, len(flat), features.shape[1]))
-        yield from white.view(end - start, *rows.shape[1:-1], -1)
+        white = white.view(end - start, *rows.shape[1:-1], -1)
+        if is_host(white.device):
+            yield from white
+        else:
+            yield torch.linalg.vector_norm(white, dim=0)
 
 
-def blocks(n_rows: int) -> Iterator[tuple[int, int]]:
+def block_rows(n_rows: int, device: torch.device) -> int:
+    """How many rows of a triangle of that many one matrix product takes."""
+    return BLOCK_ROWS if is_host(device) else max(BLOCK_ROWS, -(-n_rows // N_BLOCKS))
+
+
+def blocks(n_rows: int, device: torch.device) -> Iterator[tuple[int, int]]:
     """First row, and the row after the last, of each block of a triangle's rows."""
-    for start in range(0, n_rows, BLOCK_ROWS):
-        yield start, min(start + BLOCK_ROWS, n_rows)
+    size = block_rows(n_rows, device)
+    for start in range(0, n_rows, size):
+        yield start, min(start + size, n_rows)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import CovarianceFamily, Factors, workspace_view
+from gmm_torch.covariance.base import CovarianceFamily, Factors, weighted_sums, workspace_view
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.functional.linear_algebra import times_transpose
 from gmm_torch.functional.positive_definite import require_positive
@@ -131,7 +131,7 @@ class LowRank(CovarianceFamily):
         """D."""
         return n_features
 
-    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """The projections of every component."""
         return n_mixtures * n_components * self._rank(n_features)
 
@@ -188,8 +188,7 @@ class LowRank(CovarianceFamily):
         weighted = weighted.flatten(0, -2)
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:
-            cross = weighted @ columns.mT
-            return result | {"cross": cross.view(prepared["basis"].shape)}
+            return result | {"cross": weighted_sums(weighted, columns).view(prepared["basis"].shape)}
         out["cross"].view(-1, len(columns)).addmm_(weighted, columns.mT)
         return out
 
@@ -235,18 +234,15 @@ class LowRank(CovarianceFamily):
         noise = torch.maximum(variance - explained, 1e-12 * variance)
         return {"loadings": loadings, "noise": noise.rsqrt()}, torch.zeros_like(counts)
 
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+    def fresh(self, variance: Tensor) -> Factors:
         """The given variances, and all but no loadings: with none at all, EM would never find any."""
-        n_features, rank = factors["loadings"].shape[-2:]
+        n_features = len(variance)
         generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(n_features, rank, generator=generator, dtype=torch.float64, device="cpu")
+        shape = n_features, self._rank(n_features)
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         directions = torch.linalg.qr(drawn)[0]
         loadings = SEED_SIZE * variance.sqrt()[:, None] * directions.to(variance)
-        noise = (variance - loadings.square().sum(-1)).rsqrt()
-        return {
-            "loadings": torch.where(component[..., None, None], loadings, factors["loadings"]),
-            "noise": torch.where(component[..., None], noise, factors["noise"]),
-        }
+        return {"loadings": loadings, "noise": (variance - loadings.square().sum(-1)).rsqrt()}
 
     def _basis(self, factors: Factors) -> Tensor:
         """A, (..., K, D, q)."""

@@ -51,6 +51,6 @@ class Spherical(Variances):
         variance = (second - means.square().sum(-1)).clamp_min(0) / means.shape[-1] + reg_covar.mean()
         return {"factor": variance.rsqrt()}, torch.zeros_like(counts)
 
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
-        """The component gets the mean of the given variances."""
-        return {"factor": torch.where(component, variance.mean().rsqrt(), factors["factor"])}
+    def fresh(self, variance: Tensor) -> Factors:
+        """The inverse root of the mean of the variances."""
+        return {"factor": variance.mean().rsqrt()}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance.base import Factors, workspace_view
+from gmm_torch.covariance.base import Factors, weighted_sums, workspace_view
 from gmm_torch.covariance.triangular import Triangular
 from gmm_torch.functional.linear_algebra import covariance_factor
 from gmm_torch.parameters import Parameters
@@ -46,7 +46,7 @@ class Tied(Triangular):
         """(D, D) identity."""
         return {"factor": torch.eye(n_features, device="cpu")}
 
-    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int) -> int:
+    def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """The whitened features, or those times the weights, of each mixture."""
         return n_mixtures * n_features
 
@@ -87,7 +87,7 @@ class Tied(Triangular):
         weighted = torch.mul(
             columns, weight, out=workspace_view(scratch, *weight.shape[:-2], *columns.shape)
         )  # (..., D, n)
-        scatter = weighted @ columns.mT
+        scatter = weighted_sums(weighted, columns)
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:
             return result | {"scatter": scatter}
@@ -102,7 +102,11 @@ class Tied(Triangular):
         factors, jitter = self.factorise(covariance, reg_covar)
         return factors, jitter[..., None].expand(counts.shape)
 
-    def replace(self, factors: Factors, component: Tensor, variance: Tensor) -> Factors:
+    def fresh(self, variance: Tensor) -> Factors:
+        """U = diag(1 / sqrt(variance))."""
+        return {"factor": torch.diag_embed(variance.rsqrt())}
+
+    def replace(self, factors: Factors, component: Tensor, fresh: Factors) -> Factors:
         """The shared covariance stays."""
         return factors
 

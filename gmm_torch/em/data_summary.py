@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.devices import is_host, look
 from gmm_torch.distributed import gather_objects, is_distributed
 from gmm_torch.parameters import Parameters
-from gmm_torch.sampling import row_keys
+from gmm_torch.sampling import RowKeys
 
 # Share of a sample that must lie in cells of their own for the cells to have been fit to draw it by.
 APART = 0.9
+LAST_KEY = torch.iinfo(torch.int64).max  # of rows that are none
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class DataSummary:
         largest: () float64, the largest absolute value.
         kept, kept_weight, keys: (m, D), (m,), (m, 2): distinct points, in the order of their exact keys, the summed
             weights of each and the `row_keys`; the `capacity` with the smallest keys of cells, and half as many with
-            the smallest exact keys.
+            the smallest exact keys. On an accelerator rows of weight zero, which are no points, may come after them:
+            how many points there are is known to the device alone.
         capacity: the largest number of points of a sample.
     """
 
@@ -97,23 +100,28 @@ class DataSummary:
     capacity: int
 
     @classmethod
-    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, seed: int) -> "DataSummary":
-        """Summary of x (n, D) with weights (n,) >= 0 or None for ones.
+    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, row_keys: RowKeys) -> "DataSummary":
+        """Summary of x (n, D) with weights (n,) >= 0 or None for ones; the host does not wait for an accelerator.
 
         Points of zero weight are left out as if they were not there.
         """
-        rows = torch.tensor(len(x), device=x.device)
+        rows = torch.full((), len(x), device=x.device)
         # A number less itself is zero unless it is not finite; summed by rows that costs a fraction of `all`.
         finite = (x - x).sum(1) == 0
         position = torch.arange(len(x), device=x.device)
         first_bad = position.masked_fill(finite, len(x)).amin() if len(x) else rows
         counts = finite if weight is None else finite & (weight > 0)
-        if not bool(counts.all()):
-            x, weight = x[counts], None if weight is None else weight[counts]
+        count = counts.sum()
+        if is_host(x.device) and not bool(counts.all()):
+            x, weight, counts = x[counts], None if weight is None else weight[counts], counts[counts]
         w = x.new_ones(len(x), dtype=torch.float64) if weight is None else weight.double()
-        total_weight = w.sum()
         # Centring on a point first keeps the digits of data far from the origin.
         anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
+        if not is_host(x.device) and len(x):  # those left out become one that is not, of weight zero
+            first = position.masked_fill(~counts, len(x)).amin().clamp_max(len(x) - 1)
+            anchor = torch.where(counts.any(), x.index_select(0, first[None])[0], 0).double()
+            x, w = torch.where(counts[:, None], x, anchor.to(x.dtype)), torch.where(counts, w, 0)
+        total_weight = w.sum()
         low, high = (bound.double() for bound in x.aminmax(dim=0)) if len(x) else (anchor, anchor)
         largest = torch.maximum(high, -low).amax()
         # In units of the largest deviation, a power of two, no square overflows, nor do all underflow.
@@ -124,8 +132,7 @@ class DataSummary:
         shift = (w @ relative) / safe_weight
         deviation = ((w @ relative.sub_(shift).square_()) / safe_weight).sqrt() * unit
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        keys = row_keys(exact, seed)
-        count = torch.tensor(len(x), device=x.device)
+        keys = row_keys(exact)
         n_bad = (~finite).sum()
         mean = anchor + shift * unit
         summary = cls(rows, n_bad, first_bad, count, total_weight, mean, deviation, largest, exact, w, keys, capacity)
@@ -133,17 +140,25 @@ class DataSummary:
 
     def _trim(self) -> "DataSummary":
         """Add up the weights of equal points, and keep those with the smallest keys of either kind."""
-        exact, order = self.keys[:, 1].sort(stable=True)
-        exact, group, size = exact.unique_consecutive(return_inverse=True, return_counts=True)
-        first = order[size.cumsum(0) - size]
-        weight = self.kept_weight.new_zeros(len(first)).index_add_(0, group, self.kept_weight[order])
-        if len(first) > self.capacity:
-            cell = self.keys[first, 0]
+        m = len(self.keys)
+        exact, order = self.keys[:, 1].masked_fill(self.kept_weight <= 0, LAST_KEY).sort(stable=True)
+        begins = torch.ones_like(exact, dtype=torch.bool)
+        torch.ne(exact[1:], exact[:-1], out=begins[1:])
+        group = begins.cumsum(0) - 1
+        weight = self.kept_weight.new_zeros(m).index_add_(0, group, self.kept_weight[order])
+        first, _ = compacted(order, begins, m)
+        stays = weight > 0
+        if m > self.capacity:
+            cell = self.keys[first, 0].masked_fill(~stays, LAST_KEY)
             last = cell.kthvalue(self.capacity).values
-            stays, ties = cell < last, cell == last
-            stays |= ties & (ties.cumsum(0) <= self.capacity - stays.sum())
-            stays[: self._n_exact] = True
-            first, weight = first[stays], weight[stays]
+            below, ties = stays & (cell < last), stays & (cell == last)
+            chosen = below | (ties & (ties.cumsum(0) <= self.capacity - below.sum()))
+            chosen[: self._n_exact] = True
+            stays &= chosen
+        place, n_points = compacted(torch.arange(m, device=order.device), stays, min(m, self.capacity + self._n_exact))
+        if is_host(place.device):
+            place = place[: int(n_points)]
+        first, weight = first[place], weight[place] * (torch.arange(len(place), device=place.device) < n_points)
         return replace(self, kept=self.kept.index_select(0, first), kept_weight=weight, keys=self.keys[first])
 
     @property
@@ -157,11 +172,14 @@ class DataSummary:
         for their distance from the origin share cells, which would be drawn as a whole: of those half as many are
         drawn, by their exact keys.
         """
-        by_cell = self.keys[:, 0].argsort(stable=True)
-        if len(by_cell) > self.capacity:
-            by_cell = by_cell[: self.capacity]
-            if len(self.keys[by_cell, 0].unique_consecutive()) < APART * self.capacity:
-                by_cell = torch.arange(self._n_exact, device=by_cell.device)
+        are_points = self.kept_weight > 0
+        cell, by_cell = self.keys[:, 0].masked_fill(~are_points, LAST_KEY).sort(stable=True)
+        cell, by_cell = cell[: self.capacity], by_cell[: self.capacity]
+        (n_points,), (n_steps,) = look("sample", are_points.sum(), (cell[1:] != cell[:-1]).sum())
+        if n_points <= self.capacity:
+            by_cell = by_cell[: int(n_points)]
+        elif n_steps + 1 < APART * self.capacity:
+            by_cell = torch.arange(self._n_exact, device=by_cell.device)
         return self.kept.index_select(0, by_cell), self.kept_weight[by_cell]
 
     def __add__(self, other: "DataSummary") -> "DataSummary":
@@ -233,6 +251,16 @@ class DataSummary:
         return self.deviation > self.noise
 
 
+def compacted(values: Tensor, chosen: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The chosen of int64 values (m,), in their order, then zeros, (size,); and how many are chosen, () int64.
+
+    Of a size that is known beforehand, so that no device has to be waited for.
+    """
+    place = chosen.cumsum(0)
+    room = values.new_zeros(size + 1).scatter_(0, torch.where(chosen, place - 1, size), values)
+    return room[:size], chosen.sum()
+
+
 def root_mean_square(x: Tensor) -> Tensor:
     """Of numbers (D,) >= 0 of any size: ()."""
     largest = x.amax()
@@ -245,8 +273,14 @@ def sample_capacity(n_components: int) -> int:
     return result
 
 
-def check_range(summary: DataSummary, dtype: torch.dtype, stored: torch.dtype) -> None:
+def check_range(
+    largest: float, deviation: list[float], varies: list[float], dtype: torch.dtype, stored: torch.dtype
+) -> None:
     """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
+
+    Args:
+        largest, deviation, varies: see `DataSummary`.
+        dtype, stored: see above.
 
     Raises:
         ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
@@ -259,15 +293,13 @@ def check_range(summary: DataSummary, dtype: torch.dtype, stored: torch.dtype) -
         if dtype == torch.float64
         else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
     )
-    if float(summary.largest) > high:
+    if largest > high:
         raise ValueError(
-            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {float(summary.largest):.2g}"
-            + wider
+            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {largest:.2g}" + wider
         )
-    narrow = (summary.varies & (summary.deviation < low)).nonzero()[:, 0].tolist()
-    if narrow:
-        raise ValueError(
-            f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a mixture in "
-            f"{dtype}; feature {narrow[0]} has {float(summary.deviation[narrow[0]]):.2g}"
-            + wider.replace("divide", "multiply")
-        )
+    for number, (size, does_vary) in enumerate(zip(deviation, varies, strict=True)):
+        if does_vary and size < low:
+            raise ValueError(
+                f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a "
+                f"mixture in {dtype}; feature {number} has {size:.2g}" + wider.replace("divide", "multiply")
+            )

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.devices import budget, full_precision, is_host
+from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.devices import CHECK_EVERY, budget, full_precision, look
 from gmm_torch.em.data_summary import DataSummary, Standardisation, check_range, sample_capacity
-from gmm_torch.em.estep import Assignment, EStep, ill_conditioned_components
+from gmm_torch.em.estep import Assignment, EStep, are_ill_conditioned, flagged
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.prior import Prior
 from gmm_torch.em.reseed import reseed
@@ -33,6 +33,7 @@ from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.init import get_initialisation
 from gmm_torch.parameters import Parameters
+from gmm_torch.sampling import RowKeys
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ STATE_AFTER_SUMMARY = ("_total_weight", "_unit", "reg_covar", "jitter", "n_resee
 
 Phase = Literal["summary", "assign", "em", "done"]
 
-# Reading a number from an accelerator stalls it, so there convergence is looked at every few passes only.
-CHECK_EVERY = 5
 # Smallest fraction of a feature's variance that is added to the diagonal, whatever was asked for.
 REG_COVAR_FLOOR = 1e-10
 # Elements of the points that are summarised at once: few enough for its passes over them to find them cached.
@@ -112,6 +111,8 @@ class EM:
     _unit: float = field(default=1.0, init=False)
     _ill_conditioned: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"), init=False)
     _step: EStep = field(init=False)
+    _row_keys: RowKeys | None = field(default=None, init=False)
+    _fresh: Factors | None = field(default=None, init=False)
 
     @property
     def done(self) -> bool:
@@ -141,7 +142,9 @@ class EM:
             weights = [None] * (len(x) // n_rows + 1) if weight is None else weight.split(n_rows)
             capacity = sample_capacity(self.n_components)
             parts = zip(x.split(n_rows), weights, strict=False)
-            summaries = (DataSummary.of(part, w, capacity, self.options.seed) for part, w in parts)
+            if self._row_keys is None:
+                self._row_keys = RowKeys(self.n_features, self.options.seed, self.device)
+            summaries = (DataSummary.of(part, w, capacity, self._row_keys) for part, w in parts)
             return functools.reduce(operator.add, summaries)
 
     def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
@@ -177,7 +180,7 @@ class EM:
                 self.standardise(total)
                 self._initialise(total)
             elif self.phase == "assign":
-                self._check_total_weight(total)
+                self._check_total_weight(look("assignment", total.total_weight)[0][0])
                 self._start(total)
             else:
                 self._iterate(total)
@@ -208,8 +211,7 @@ class EM:
 
     # ---- between passes
 
-    def _check_total_weight(self, total: Statistics) -> None:
-        total_weight = float(total.total_weight)
+    def _check_total_weight(self, total_weight: float) -> None:
         if not math.isclose(total_weight, self._total_weight, rel_tol=1e-6):
             raise ValueError(
                 f"expected the same points at every pass, of total weight {self._total_weight * self._unit:g} as "
@@ -222,20 +224,22 @@ class EM:
         Raises:
             ValueError: NaN, infinity, numbers out of range, fewer points than components.
         """
-        if int(summary.n_bad):
+        counted = summary.rows, summary.n_bad, summary.first_bad, summary.count, summary.total_weight, summary.largest
+        numbers, deviation, varies = look("data summary", torch.stack(counted), summary.deviation, summary.varies)
+        rows, n_bad, first_bad, count = map(int, numbers[:4])
+        if n_bad:
             raise ValueError(
-                f"x: expected finite numbers; {int(summary.n_bad)} of {int(summary.rows)} rows have NaN or infinity, "
-                f"the first is row {int(summary.first_bad)}: drop or repair them, or "
+                f"x: expected finite numbers; {n_bad} of {rows} rows have NaN or infinity, "
+                f"the first is row {first_bad}: drop or repair them, or "
                 "fit(x, missing=True) where NaN stands for a missing value"
             )
-        count = int(summary.count)
         if count < self.n_components:
             raise ValueError(
                 f"expected at least as many points of positive weight as components ({self.n_components}); "
                 f"got {count}: give more data or fewer components"
             )
-        self._total_weight, self._unit = float(count), float(summary.total_weight) / count
-        check_range(summary, self.dtype, self.stored or self.dtype)
+        self._total_weight, self._unit = float(count), numbers[4] / count
+        check_range(numbers[5], deviation, varies, self.dtype, self.stored or self.dtype)
         absolute = self.options.reg_mode == "absolute"
         # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
         smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
@@ -243,6 +247,7 @@ class EM:
         _, scale, unit = vars(self.standardisation).values()
         reg_covar = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
         self.reg_covar = torch.maximum(reg_covar, REG_COVAR_FLOOR * unit)
+        self._fresh = None
 
     def _initialise(self, summary: DataSummary) -> None:
         location, scale, _ = vars(self.standardisation).values()
@@ -273,6 +278,7 @@ class EM:
     def begin(self, parameters: Parameters) -> None:
         """Start the iterations from parameters of standardised points, after the data summary."""
         self.phase = "em"
+        self._ill_conditioned = flagged(look("conditioning", self._are_ill_conditioned(parameters))[0], self.device)
         self._adopt(parameters)
 
     def go_on_from(self, start: "EM", reg_covar: Tensor, step_type: type[EStep]) -> None:
@@ -281,7 +287,7 @@ class EM:
         That E-step works in float64 and on one mixture.
         """
         self.dtype, self.step_type = torch.float64, step_type
-        self.standardisation, self.reg_covar = start.standardisation, reg_covar
+        self.standardisation, self.reg_covar, self._fresh = start.standardisation, reg_covar, None
         self._total_weight, self._unit = start._total_weight, start._unit
         best = slice(start.best, start.best + 1)
         self.jitter, self.n_reseeded = start.jitter[best], torch.zeros_like(start.n_reseeded[best])
@@ -289,11 +295,17 @@ class EM:
 
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""
-        variance = self.standardisation.unit + self.reg_covar
-        factors = self.family.unit(self.n_components, self.n_features)
-        factors = {name: value.to(variance).expand(n_init, *value.shape).clone() for name, value in factors.items()}
-        everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=variance.device)
-        return self.family.replace(factors, everyone, variance)
+        unit = self.family.unit(self.n_components, self.n_features)
+        factors = {name: value.to(self.reg_covar).expand(n_init, *value.shape).clone() for name, value in unit.items()}
+        everyone = torch.ones(n_init, self.n_components, dtype=torch.bool, device=self.device)
+        return self.family.replace(factors, everyone, self.fresh)
+
+    @property
+    def fresh(self) -> Factors:
+        """Factors of one component as wide as the data, which a component without points gets; drawn once a fit."""
+        if self._fresh is None:
+            self._fresh = self.family.fresh(self.standardisation.unit + self.reg_covar)
+        return self._fresh
 
     def _start(self, total: Statistics) -> None:
         moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
@@ -319,14 +331,13 @@ class EM:
 
     def _adopt(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        if self._is_check_due:
-            self._ill_conditioned = self._find_ill_conditioned(parameters)
         self._step = self._make_step()
 
-    def _find_ill_conditioned(self, parameters: Parameters) -> Tensor:
+    def _are_ill_conditioned(self, parameters: Parameters) -> Tensor:
+        """(R K,) bool, which components float32 is not enough for; (0,) where nothing is computed in it."""
         if self.dtype == torch.float64:
-            return torch.empty(0, dtype=torch.long, device=self.device)
-        return ill_conditioned_components(self.family, parameters)
+            return torch.empty(0, dtype=torch.bool, device=self.device)
+        return are_ill_conditioned(self.family, parameters)
 
     def _make_step(self) -> EStep:
         if self.phase == "assign":
@@ -334,20 +345,6 @@ class EM:
             return Assignment(self.family, self.parameters, self.reg_covar, self.standardisation, torch.float64)
         conditioning = self.dtype, self._ill_conditioned
         return self.step_type(self.family, self.parameters, self.penalty, self.standardisation, *conditioning)
-
-    def _collapses(self, updated: Parameters) -> bool:
-        """Whether a component has become so ill-conditioned that its moments should have been summed in float64.
-
-        If so the next pass sums them again, with that component in float64, from the parameters there are.
-        """
-        if self._step.dtype == torch.float64 or not self._is_check_due:
-            return False
-        ill_conditioned = torch.cat([self._ill_conditioned, self._find_ill_conditioned(updated)]).unique()
-        if len(ill_conditioned) == len(self._ill_conditioned):
-            return False
-        self._ill_conditioned = ill_conditioned
-        self._step = self._make_step()
-        return True
 
     @property
     def prior(self) -> Prior:
@@ -360,11 +357,6 @@ class EM:
         """`reg_covar` that the E-step allows for, see `CovarianceFamily.prepare`."""
         return self.reg_covar if self.options.reg_mode == "relative" else torch.zeros_like(self.reg_covar)
 
-    @property
-    def _is_check_due(self) -> bool:
-        every = 1 if is_host(self.device) else CHECK_EVERY
-        return self.n_iter % every == 0 or self.n_iter >= self.options.max_iter
-
     def _iterate(self, total: Statistics) -> None:
         counts = total.moments["moments"][..., 0]
         moments = self.prior.add(self.family, total.moments, self.parameters, self.penalty)
@@ -372,35 +364,48 @@ class EM:
         updated = self.prior.weigh(updated, counts)
         if self.options.shrinkage is not None:
             updated = self.family.shrink(updated, counts)
-        if self._collapses(updated):
-            return
-        self.jitter = jitter
-        parameters = updated
+        parameters, n_reseeded = updated, self.n_reseeded
         if self.options.prior_count == 0 and self.n_components > 1:
-            variance = self.standardisation.unit + self.reg_covar
-            parameters, moved = reseed(self.family, self.parameters, updated, total, variance, self.penalty)
-            self.n_reseeded = self.n_reseeded + moved
+            parameters, moved = reseed(self.family, self.parameters, updated, total, self.fresh, self.penalty)
+            n_reseeded = n_reseeded + moved
         objective = total.log_likelihood
         if self.prior.matters:
             objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
-        self.history.append(objective / total.total_weight)
-        self.n_iter += 1
+        history = [*self.history, objective / total.total_weight]
+        n_iter = self.n_iter + 1
+        is_last = n_iter >= self.options.max_iter
+        if is_last or n_iter % budget(self.device, **CHECK_EVERY) == 0:
+            after, collapsing = self._are_ill_conditioned(parameters), self._are_ill_conditioned(updated)
+            collapsing = collapsing.index_fill(0, self._ill_conditioned, True)
+            (total_weight, moves), recent, ill_conditioned, wanted = look(
+                "convergence",
+                torch.stack([total.total_weight, n_reseeded.sum()]),
+                torch.cat(history[-2:]),
+                after,
+                collapsing,
+            )
+            if self._step.dtype != torch.float64 and sum(wanted) > len(self._ill_conditioned):
+                # A component has become so ill-conditioned that its moments should have been summed in float64: the
+                # next pass sums them again, with that component in float64, from the parameters there are.
+                self._ill_conditioned = flagged(wanted, self.device)
+                self._step = self._make_step()
+                return
+            self._ill_conditioned = flagged(ill_conditioned, self.device)
+            self._check_total_weight(total_weight)
+            self._check_convergence(recent, is_last, int(moves))
+        self.jitter, self.n_reseeded, self.history, self.n_iter = jitter, n_reseeded, history, n_iter
         self._adopt(parameters)
-        if self._is_check_due:
-            self._check_total_weight(total)
-            self._check_convergence()
 
-    def _check_convergence(self) -> None:
-        """Read the history from the device and decide whether to stop."""
-        recent = torch.stack(self.history[-2:]).cpu()
-        if len(recent) == 2:
-            change = recent[1] - recent[0]
-            best = int(recent[1].argmax())
-            self.gain = float(change[best])
-            self.converged = bool((change.abs() < self.options.tol).all())
-        if self.converged or self.n_iter >= self.options.max_iter:
+    def _check_convergence(self, recent: list[float], is_last: bool, n_reseeded: int) -> None:
+        """Decide whether to stop, by the objectives of the last iterations, the two or the first, of all restarts."""
+        n_init = len(self.n_reseeded)
+        before, now = recent[:-n_init], recent[-n_init:]
+        if before:
+            change = [b - a for a, b in zip(before, now, strict=True)]
+            self.gain = change[now.index(max(now))]
+            self.converged = all(abs(each) < self.options.tol for each in change)
+        if self.converged or is_last:
             self.phase = "done"
-            n_reseeded = int(self.n_reseeded.sum())
             if n_reseeded:
                 logger.info("moved %d components without points to the worst explained points", n_reseeded)
 
@@ -415,7 +420,8 @@ class EM:
     @property
     def best(self) -> int:
         """Index of the restart with the highest objective."""
-        return int(self.history[-1].argmax())
+        [objectives] = look("result", self.history[-1])
+        return objectives.index(max(objectives))
 
     def result(self) -> tuple[Parameters, Tensor]:
         """Parameters of the best restart about the location (D,), in raw units.
@@ -423,13 +429,14 @@ class EM:
         Returns:
             parameters whose means are relative to the location, and the location.
         """
-        best = self.parameters.map(lambda value: value[self.best])
+        number = self.best
+        best = self.parameters.map(lambda value: value[number])
         return self.standardisation.undo(self.family, best), self.standardisation.location
 
     def lower_bounds(self) -> Tensor:
         """Mean objective of the best restart before each iteration's update, in raw units: (n_iter,) float64."""
         jacobian = self.standardisation.scale.log().sum()
-        return torch.stack([value[self.best] for value in self.history]) - jacobian
+        return torch.stack(self.history)[:, self.best] - jacobian
 
     # ---- moving and saving
 
@@ -456,4 +463,5 @@ class EM:
         if self.phase != "summary":
             self.parameters = Parameters.from_state_dict(state["parameters"])
             self.standardisation = Standardisation(**state["standardisation"])
+            self._fresh = self._row_keys = None
             self._step = self._make_step()

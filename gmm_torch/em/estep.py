@@ -1,12 +1,13 @@
 """The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products a chunk."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
-from gmm_torch.devices import rows_at_once
+from gmm_torch.devices import SPILL_POINTS, is_host, rows_at_once
 from gmm_torch.em.data_summary import Standardisation
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.init.base import assign
@@ -14,8 +15,6 @@ from gmm_torch.parameters import Parameters
 
 # A chunk below this many points would spend its time on starting operations.
 MIN_CHUNK = 256
-# Sums in the computing type are moved to float64 after this many points.
-SPILL_POINTS = 2**14
 # Logarithm of a ratio to the largest term that stands for all smaller ones. Below it lie the subnormal numbers, which
 # are slow to compute with, and no digit of any sum.
 LOG_NOTHING = -80.0
@@ -76,12 +75,16 @@ class EStep:
     # ---- what a pass does to a chunk
 
     def responsibilities(
-        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Responsibilities (R, K, n) and objective (R, n) of a chunk."""
         joint = self.family.log_joint(self.prepared, features, scratch)
         if wide_features is not None:
             joint[self.ill_conditioned] = self.family.log_joint(self.wide_prepared, wide_features).to(self.dtype)
+        if not is_host(joint.device):
+            # Subnormal numbers cost an accelerator nothing, operations and passes over its memory do.
+            share = joint.softmax(-2)
+            return share, joint.amax(-2) - share.amax(-2).log()
         peak = joint.amax(-2, keepdim=True)
         joint.sub_(peak).clamp_min_(LOG_NOTHING).exp_()
         total = joint.sum(-2, keepdim=True)
@@ -93,6 +96,10 @@ class EStep:
     def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
         """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
         total = self.zero()
+        if not is_host(x.device):
+            for part, own in equal_chunks(x, weight, self._chunk):
+                total = total + self.chunk(part, own)
+            return total
         workspace = self._workspace(x)
         for start in range(0, len(x), SPILL_POINTS):
             block = slice(start, start + SPILL_POINTS)
@@ -124,7 +131,7 @@ class EStep:
     @property
     def _n_scratch(self) -> int:
         """Numbers that the family works with for a point."""
-        return self.family.n_scratch(self.n_init, self.n_components, self.n_features)
+        return self.family.n_scratch(self.n_init, self.n_components, self.n_features, self.parameters.means.device)
 
     @property
     def _chunk(self) -> int:
@@ -176,7 +183,40 @@ class EStep:
                     self.wide_prepared, wide_features, joint[self.ill_conditioned].double(), out=wide_moments
                 )
             objectives.append(objective)
-        objective = torch.cat(objectives, dim=-1).double()  # (R, n)
+        return self._statistics(x, weight, torch.cat(objectives, dim=-1), moments, wide_moments)
+
+    def chunk(self, x: Tensor, weight: Tensor | None) -> Statistics:
+        """Statistics of all points x (n, D), with weights (n,) or None, at once: as few operations as there can be.
+
+        A function of tensors whose sizes are known: it decides nothing by their numbers, so it may be compiled, and
+        captured in a CUDA graph.
+        """
+        features, wide_features, wide_moments = self._features(x, self.dtype), None, {}
+        if self.ill_conditioned is not None:
+            wide_features = self._features(x, torch.float64)
+        joint, objective = self.responsibilities(features, wide_features, None)
+        if weight is not None:
+            joint = joint * weight.to(self.dtype)
+        moments = self.family.moments(self.prepared, features, joint)
+        if wide_features is not None:
+            own = joint[self.ill_conditioned].double()
+            wide_moments = self.family.moments(self.wide_prepared, wide_features, own)
+        return self._statistics(x, weight, objective, moments, wide_moments)
+
+    def _features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """(1 + D + Q, n), point by point in memory, as the points are."""
+        features = x.new_empty(len(x), self._n_rows, dtype=dtype).mT
+        self.standardisation.columns(x, dtype, out=features[1 : self.n_features + 1])
+        return self.family.complete(features, self.n_features)
+
+    def _statistics(
+        self, x: Tensor, weight: Tensor | None, objective: Tensor, moments: Factors, wide_moments: Factors
+    ) -> Statistics:
+        """Of points x (n, D) with weights (n,) or None, their objective (R, n), and their moments.
+
+        `wide_moments` are those of the ill-conditioned components, which stand in place of others.
+        """
+        objective = objective.double()
         moments = {name: value.double() for name, value in moments.items()}
         for name, value in wide_moments.items():
             moments[name][self.ill_conditioned] = value
@@ -198,7 +238,7 @@ class Assignment(EStep):
     """Assignment of every point to the nearest of the means, for the start; the objective is zero."""
 
     def responsibilities(
-        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor
+        self, features: Tensor, wide_features: Tensor | None, scratch: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Responsibilities (R, K, n), one-hot but for ties, and zeros (R, n)."""
         columns = features[1 : self.n_features + 1]
@@ -206,8 +246,33 @@ class Assignment(EStep):
         return share.mT.contiguous(), columns.new_zeros(self.n_init, columns.shape[1])
 
 
-def ill_conditioned_components(family: CovarianceFamily, parameters: Parameters) -> Tensor:
-    """Flat indices (over R and K) of the components whose float32 quadratic forms would lose too many digits.
+def equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`.
+
+    So there is one program for all of them. Points of the last one that the one before it has had are of weight zero.
+    """
+    n = len(x)
+    size = -(-n // max(1, -(-n // largest)))
+    for start in range(0, n, max(1, size)):
+        again = max(0, start + size - n)
+        rows = slice(start - again, start - again + size)
+        own = None if weight is None else weight[rows]
+        if again:
+            is_new = (torch.arange(size, device=x.device) >= again).double()
+            own = is_new if own is None else own * is_new
+        yield x[rows], own
+
+
+def flagged(flags: list[float], device: torch.device) -> Tensor:
+    """Where the flags are set, (m,) int64 on the device; nothing is copied to it if nowhere."""
+    indices = [index for index, flag in enumerate(flags) if flag]
+    if not indices:
+        return torch.empty(0, dtype=torch.long, device=device)
+    return torch.tensor(indices, device=device)
+
+
+def are_ill_conditioned(family: CovarianceFamily, parameters: Parameters) -> Tensor:
+    """Which components, of all R mixtures in turn (R K,) bool, have float32 quadratic forms that lose too many digits.
 
     The error of a sum of products grows with the norm of the precision and the distance of the component from the
     origin, divided by the root of D since roundings add up like a random walk. Held against float64 on features of a
@@ -217,5 +282,4 @@ def ill_conditioned_components(family: CovarianceFamily, parameters: Parameters)
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
     error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
-    result: Tensor = (error > ILL_CONDITIONED_NATS * n_features).flatten().nonzero()[:, 0]
-    return result
+    return (error > ILL_CONDITIONED_NATS * n_features).flatten()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance import CovarianceFamily
+from gmm_torch.covariance import CovarianceFamily, Factors
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.parameters import Parameters
@@ -19,7 +19,7 @@ def reseed(
     current: Parameters,
     updated: Parameters,
     total: Statistics,
-    variance: Tensor,
+    fresh: Factors,
     penalty: Tensor,
 ) -> tuple[Parameters, Tensor]:
     """Move one component without points to the worst explained point, where that is sure to help.
@@ -33,7 +33,7 @@ def reseed(
         current: of R mixtures of K >= 2 components, under which `total` was summed.
         updated: what the M-step made of them.
         total: of all points of all processes.
-        variance: (D,), of a component that is moved.
+        fresh: of a component that is moved, see `CovarianceFamily.fresh`.
         penalty: (D,), the `reg_covar` that the E-step allows for.
 
     Returns:
@@ -45,7 +45,7 @@ def reseed(
     chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
     # Of a point no heavier than the one that is gained: what is lost must be little beside that.
     is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < EMPTY_COUNT * total.worst_weight.clamp_max(1)
-    factors = family.replace(current.factors, chosen, variance)
+    factors = family.replace(current.factors, chosen, fresh)
     log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
     means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
     others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from gmm_torch.devices import full_precision
+from gmm_torch.devices import full_precision, look
 from gmm_torch.distributed import all_reduce_sum, sum_of_all
 from gmm_torch.em.batches import as_tensor, check_points, check_weight
 from gmm_torch.em.engine import EM
-from gmm_torch.em.estep import EStep, ill_conditioned_components
+from gmm_torch.em.estep import EStep, are_ill_conditioned, flagged
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
 from gmm_torch.parameters import Parameters
@@ -155,7 +155,8 @@ class OnlineEM:
 
     def _check_conditioning(self) -> None:
         if self.em.dtype != torch.float64:
-            self._ill_conditioned = ill_conditioned_components(self.em.family, self.parameters)
+            [flags] = look("conditioning", are_ill_conditioned(self.em.family, self.parameters))
+            self._ill_conditioned = flagged(flags, self.em.device)
 
     # ---- every later batch
 

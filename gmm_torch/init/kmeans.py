@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.devices import CHECK_EVERY, budget, look
 from gmm_torch.init.base import Initialisation, assign, chunks
 from gmm_torch.init.kmeans_plus_plus import KMeansPlusPlus
 
@@ -51,9 +52,13 @@ class KMeans(Initialisation):
         """See `Initialisation`."""
         centres = KMeansPlusPlus().means(x, weight, n_components, n_init, generator)
         previous = torch.full((n_init,), torch.inf, dtype=x.dtype, device=x.device)
-        for _ in range(MAX_ITER):
-            centres, inertia = lloyd_step(x, weight, centres)
-            if bool((inertia >= previous * (1 - 1e-4)).all()):
+        every, settled = budget(x.device, **CHECK_EVERY), torch.zeros((), dtype=torch.bool, device=x.device)
+        for step in range(1, MAX_ITER + 1):
+            updated, inertia = lloyd_step(x, weight, centres)
+            # Steps after the last that was wanted change nothing, so it does not matter when they are noticed.
+            centres = torch.where(settled, centres, updated)
+            settled |= (inertia >= previous * (1 - 1e-4)).all()
+            if step % every == 0 and step < MAX_ITER and look("k-means", settled)[0][0]:
                 break
             previous = inertia
         return centres

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.em.data_summary import DataSummary, sample_capacity
-from gmm_torch.sampling import row_keys
+from gmm_torch.sampling import RowKeys, row_keys
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def x() -> Tensor:
 
 
 def of(x: Tensor, weight: Tensor | None = None, capacity: int = 100) -> DataSummary:
-    return DataSummary.of(x, weight, capacity, seed=0)
+    return DataSummary.of(x, weight, capacity, RowKeys(x.shape[1], 0, x.device))
 
 
 def test_mean_and_spread_are_those_of_the_points(x):
@@ -39,13 +39,15 @@ def test_parts_merge_into_the_whole(x, size):
 def test_the_sample_depends_on_the_points_and_the_seed_alone(x):
     shuffled = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
     assert torch.equal(of(x).sample()[0], of(shuffled).sample()[0])
-    assert not torch.equal(of(x).sample()[0], DataSummary.of(x, None, 100, seed=1).sample()[0])
+    assert not torch.equal(
+        of(x).sample()[0], DataSummary.of(x, None, 100, RowKeys(x.shape[1], 1, x.device)).sample()[0]
+    )
 
 
 @pytest.mark.parametrize(("offset", "n"), [(0, 1000), (1e3, 1000), (1e5, 1000), (1e7, 500)])
 def test_the_sample_is_uniform_over_the_points(offset, n):
     x = offset + torch.arange(10_000.0)[:, None]
-    sample = DataSummary.of(x, None, 1000, seed=0).sample()[0][:, 0] - offset
+    sample = DataSummary.of(x, None, 1000, RowKeys(x.shape[1], 0, x.device)).sample()[0][:, 0] - offset
     assert len(sample) == n
     # Of 1000 draws without replacement, a half holds 500 +- 15; five standard errors.
     assert abs(float((sample < 5000).sum()) - n / 2) < 75
