@@ -16,8 +16,8 @@ def test_with_equal_weights_it_is_near_the_exact_one():
     exact = select_threshold(SCORES, ERRORS, 0.15, n_candidates=16)
     assert exact.threshold <= ours.threshold <= exact.threshold + 0.15
     assert ours.risk_bound <= 0.15
-    assert ours.n_accepted == int((SCORES > ours.threshold).sum())
-    assert ours.n_errors == int(ERRORS[SCORES > ours.threshold].sum())
+    assert ours.n_accepted == int((ours.threshold < SCORES).sum())
+    assert ours.n_errors == int(ERRORS[ours.threshold < SCORES].sum())
 
 
 def test_where_hard_inputs_come_more_often_less_is_accepted():
