@@ -1,5 +1,6 @@
 """Every configuration composes; every experiment runs from end to end in its fastest form."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainers.run.training import new_module
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
 LISTS = {"ood", "attack", "adaptive", "corruption"}
+PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
 
 
 def configure(*overrides: str) -> DictConfig:
@@ -90,16 +92,42 @@ def test_the_groups_are_those_that_the_readme_promises():
     assert promised <= set(GROUPS)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_names_what_exists(group, option):
-    task = ["task=adaptive"] if group == "adaptive" else []
-    cfg = configure(f"{group}=[{option}]" if group in LISTS else f"{group}={option}", *task)
-    plain = OmegaConf.to_container(cfg)
+def commands() -> list[list[str]]:
+    """Overrides that choose every option: those of a list together, each preset, and of all other groups one at a time.
+
+    What holds others of its own group, and so repeats them, is chosen by itself.
+    """
+    options = {group: [option for of, option in OPTIONS if of == group] for group in GROUPS}
+    found = []
+    for group in sorted(LISTS):
+        texts = {option: (CONF / group / f"{option}.yaml").read_text() for option in options[group]}
+        several = [option for option, text in texts.items() if any(f"  - {other}\n" in text for other in texts)]
+        together = ",".join(option for option in texts if option not in several)
+        found += [[f"{group}=[{each}]"] for each in (together, *several)]
+    found += [[f"{group}={option}"] for group in sorted(PRESETS) for option in options[group]]
+    others = [[f"{group}={option}" for option in options[group]] for group in GROUPS if group not in LISTS | PRESETS]
+    found += [[choice for choice in row if choice] for row in zip_longest(*others)]
+    return [[*row, "task=adaptive"] if row[0].startswith("adaptive=") else row for row in found]
+
+
+@pytest.mark.parametrize("overrides", commands(), ids=" ".join)
+def test_every_option_composes_and_names_what_exists(overrides):
+    plain = OmegaConf.to_container(configure(*overrides))
     for target in targets(plain):
         if target == "???":
             continue
         module, _, name = target.rpartition(".")
         assert hasattr(__import__(module, fromlist=[name]), name), target
+
+
+def test_every_option_is_chosen():
+    chosen = {
+        (group, option)
+        for row in commands()
+        for group, _, named in (each.partition("=") for each in row)
+        for option in named.strip("[]").split(",")
+    }
+    assert chosen == set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "score"])
@@ -201,7 +229,6 @@ def test_a_folder_of_the_user_s_own_must_be_named():
 
 def test_a_group_changes_no_value_of_another_group():
     """Presets do: a study, a supervision, an experiment and debug compose the other groups."""
-    presets = {"experiment", "study", "supervision", "debug", "hydra"}
     parts_of_the_detector = {"score", "calibration"}
     roots = set(configure())
     for group, option in OPTIONS:
@@ -211,7 +238,7 @@ def test_a_group_changes_no_value_of_another_group():
             assert not added & (roots - {"resume"}), (group, option)
         elif group in parts_of_the_detector:
             assert text.startswith(f"# @package detector.{group}\n"), (group, option)
-        elif group not in presets:
+        elif group not in PRESETS:
             assert "@package" not in text, (group, option)
 
 

@@ -1,5 +1,6 @@
 """Numbers that no input should have: refused or a clear error, never accepted, with every score and calibration."""
 
+import copy
 import functools
 import warnings
 
@@ -76,8 +77,14 @@ def fitted(score: str) -> FailureDetector:
 
 
 def calibrated(score: str, calibration: str) -> FailureDetector:
-    detector = fitted(score)
+    detector = calibrated_once(score, calibration)
     detector.classifier.where = None
+    return detector
+
+
+@functools.cache
+def calibrated_once(score: str, calibration: str) -> FailureDetector:
+    detector = copy.deepcopy(fitted(score))
     detector.calibration = CALIBRATIONS[calibration](**OPTIONS.get(calibration, {}))
     if isinstance(detector.calibration, WeightedScores):
         detector.adapt([images(300, 7)], by_prediction(detector, images(300, 8)))
@@ -138,7 +145,7 @@ def test_extreme_calibration_inputs_are_counted(score, value):
     x = images(300, 5)
     x[7, 0, 2, 2] = value
     with pytest.raises(ValueError, match="1 of "):
-        detector.calibrate(labelled(x))
+        copy.deepcopy(detector).calibrate(labelled(x))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -1,6 +1,8 @@
 """What surrounds a call must not change its answer: autocast, defaults, modes; nor what form the points come in."""
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,8 +27,13 @@ def points(n: int = 150, mean: float = 0.0) -> Tensor:
     return x
 
 
-def fitted(covariance_type: str = "full") -> GaussianMixture:
-    return GaussianMixture(2, 3, covariance_type).fit(points(), max_iter=5)
+def fitted(covariance_type: CovarianceType = "full") -> GaussianMixture:
+    return copy.deepcopy(fitted_once(TYPES.index(covariance_type)))
+
+
+@cache
+def fitted_once(kind: int) -> GaussianMixture:
+    return GaussianMixture(2, 3, TYPES[kind]).fit(points(), max_iter=5)
 
 
 def holes() -> Tensor:

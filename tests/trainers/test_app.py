@@ -19,6 +19,7 @@ from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.run import run
 from trainers.run.job import run_task
+from trainers.run.requirements import refuse_ignored
 from trainers.run.trainer import make_trainer
 
 FAST = (
@@ -245,11 +246,20 @@ def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
     assert "set classifier.checkpoint=" in said[0]
 
 
-@pytest.mark.parametrize("override", ["detector.alpha=0.3", "score=max_softmax", "calibration=mondrian"])
-def test_settings_of_a_detector_are_refused_beside_one_that_is_fitted(override, tmp_path):
-    done = app("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", override, cwd=tmp_path)
+REFUSED = "expected no settings of a detector beside checkpoint="
+
+
+@pytest.mark.parametrize("override", ["score=max_softmax", "calibration=mondrian"])
+def test_settings_of_a_detector_are_refused_beside_one_that_is_fitted(override):
+    overrides = ("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", override)
+    with pytest.raises(ValueError, match=f"^{override}: {REFUSED}"):
+        refuse_ignored(configure(*overrides), overrides)
+
+
+def test_the_command_refuses_settings_of_a_detector_beside_one_that_is_fitted(tmp_path):
+    done = app("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", "detector.alpha=0.3", cwd=tmp_path)
     assert done.returncode == 2
-    assert f"{override}: expected no settings of a detector beside checkpoint=" in done.stdout + done.stderr
+    assert f"detector.alpha=0.3: {REFUSED}" in done.stdout + done.stderr
 
 
 def test_the_command_lists_the_options_when_one_is_unknown(tmp_path):
