@@ -18,13 +18,13 @@ demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; pri
 	OMP_NUM_THREADS=1 $(BIN)/gmm-torch experiment=demo
 
 test: $(READY)  ## run the whole test suite
-	$(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-oldest:  ## the suite on the oldest versions that pyproject.toml admits; needs uv, and some 7 GB for .venv-oldest
 	uv venv --quiet --allow-existing --seed --python 3.11 .venv-oldest
 	uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[attacks,serve,sweeps]'
 	uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-xdist hypothesis httpx
-	.venv-oldest/bin/python -m pytest -n 2
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

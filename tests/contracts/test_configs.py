@@ -167,7 +167,7 @@ def test_every_experiment_runs_in_fast_mode(option, tmp_path):
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images
         write_images(tmp_path / "images")
-        overrides.append(f"data.root={tmp_path / 'images'}")
+        overrides += [f"data.root={tmp_path / 'images'}", "data.image_shape=[3,8,8]"]
     if option.startswith("openood"):  # images of a benchmark, here smaller, of fewer classes, with random weights
         write_lists(tmp_path / "lists", cfg)
         overrides += [f"paths.data={tmp_path / 'lists'}", "data.num_classes=3", "data.calibration_every=8"]

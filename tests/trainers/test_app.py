@@ -142,6 +142,7 @@ def test_files_hold_no_pickle(finished):
             assert list(file.keys())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
     run_task(configure(*FAST), tmp_path)
     assert (tmp_path / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
@@ -150,6 +151,7 @@ def test_the_same_seed_gives_the_same_bytes(finished, tmp_path):
     assert without_times(metrics) == json.loads((finished / "metrics.json").read_text())
 
 
+@pytest.mark.usefixtures("no_report")
 def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     run_task(configure(*FAST, "task=fit", weights), tmp_path / "fit")

@@ -105,6 +105,7 @@ def numbers(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_path):
     """A file that lies in the folder says nothing of what is in memory, nor that it is of this configuration."""
     shared = (*TINY, f"paths.cache={tmp_path / 'cache'}")
@@ -125,6 +126,7 @@ def test_a_folder_and_a_cache_that_are_used_twice_give_what_new_ones_give(tmp_pa
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_path, monkeypatch):
     shared = (*TINY, f"paths.cache={tmp_path / 'cache'}")
     with monkeypatch.context() as patched:
@@ -136,6 +138,7 @@ def test_a_job_that_is_killed_after_training_is_scored_with_what_it_learned(tmp_
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("no_report")
 def test_features_in_another_precision_are_not_taken_from_the_cache(tmp_path):
     shared = (*TINY, "attack=[]", f"paths.cache={tmp_path / 'cache'}")
     run_task(configure(*shared), tmp_path / "first")
