@@ -19,7 +19,7 @@ from trainers.cache.run_folder import claimed, config_of
 from trainers.callbacks.drift import DriftError
 from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.run.requirements import refuse_ignored, require_all
+from trainers.run.requirements import refuse_ignored, require_all, require_numbers
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -63,6 +63,7 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
     """
     require_all(cfg)
     OmegaConf.resolve(cfg)
+    require_numbers(cfg)
     with claimed(folder), config_of(folder, OmegaConf.to_yaml(cfg)):
         return _run_task(cfg, folder)
 

@@ -216,6 +216,18 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     assert all(0 < float(row["p_value"]) <= 1 for row in rows)
 
 
+def test_images_of_another_shape_than_the_detectors_are_refused(finished, tmp_path):
+    files = (
+        f"classifier.checkpoint={finished / 'classifier.safetensors'}",
+        f"checkpoint={finished / 'detector.safetensors'}",
+    )
+    (tmp_path / "image.png").write_bytes(b"")
+    names = f"task.class_names=[{','.join(map(str, range(10)))}]"
+    for task in (("task=score", names, f"input={tmp_path / 'image.png'}"), ("task=serve", names)):
+        with pytest.raises(ValueError, match=r"data.image_shape: expected \[1,8,8\], of .*; got \[1,16,16\]"):
+            run_task(configure(*FAST, *task, *files, "data.image_shape=[1,16,16]"), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -227,6 +239,16 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
         (("detector.alpha=2",), "alpha: expected a number between 0 and 1"),
         (("mixture.em.tol=-1",), "tol: expected a finite number >= 0"),
         (("task=summarize", "input=/nowhere"), "/nowhere"),
+        (("seed=abc",), "^seed: expected a whole number; got 'abc'"),
+        (("data.batch_size=foo",), "^data.batch_size: expected a whole number; got 'foo'"),
+        (("optimizer.lr=fast",), "^optimizer.lr: expected a number; got 'fast'"),
+        (("+optimizer.speed=1",), "^optimizer: .*'speed'"),
+        (("trainer.accelerator=tpu",), "^trainer: .* trainer=cpu runs on any machine"),
+        (("trainer.max_epochs=many",), "^trainer: "),
+        (("+detector.view=1",), "^detector: .*'view'"),
+        (("detector.views=true",), "^detector: views: expected a whole number; got True"),
+        (("mixture.em.max_iter=2.5",), "max_iter: expected a whole number; got 2.5"),
+        (("+mixture.em.max_itr=3",), "^mixture.em: max_itr: .*: write max_iter"),
         (("data=image_folder",), "data.root: expected a value"),
         (("ood=[folder]",), "ood.folder.root: expected a value"),
     ],

@@ -1,4 +1,4 @@
-"""What `conf/classifier` needs to be composed and resolved: a node that takes any key, and what a model declares."""
+"""What `conf/` needs to be composed and resolved: a classifier that takes any key, what a model declares, folders."""
 
 from typing import Any
 
@@ -15,6 +15,13 @@ def model_declares(field: str, default: Any, *, _root_: DictConfig) -> Any:
     return OmegaConf.create(value) if isinstance(value, list) else value
 
 
+def if_as_it_stands(overrides: list[str], then: str, otherwise: str) -> str:
+    """`${if_as_it_stands:OVERRIDES,THEN,OTHERWISE}`: whether a command sets no more than an experiment and paths."""
+    others = [each for each in overrides if not each.lstrip("+").startswith(("experiment=", "paths."))]
+    return otherwise if others else then
+
+
+OmegaConf.register_new_resolver("if_as_it_stands", if_as_it_stands, replace=True)
 OmegaConf.register_new_resolver("model_declares", model_declares, replace=True)
 # The arguments of a network are its own: `classifier.model_name=resnet18` needs no plus.
 ConfigStore.instance().store(group="classifier", name="_open", node=DictConfig({}, flags={"struct": False}))

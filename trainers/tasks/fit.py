@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -49,8 +50,11 @@ def fit_detector(run: Run) -> FailureDetector:
     options = run.em_options
 
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
+    numbers = count(1)
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
+        sizes = mixture.n_components, mixture.covariance_type, *features.shape
+        log.info("fit mixture %d: %d components of type %s, %d points of %d features", next(numbers), *sizes)
         module = MixtureModule(mixture, features, options)
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
@@ -77,6 +81,8 @@ def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     split_outputs(run, detector, "calibration", found.add)
     reduced = Reduced.cat(found.end())
     detector.calibrate_reduced(reduced)
+    if promised := detector.calibration.extra_repr():
+        log.info("calibration, %s: %s", detector.calibration.name, promised)
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
     detector.report_reduced(reduced._replace(labels=labels))

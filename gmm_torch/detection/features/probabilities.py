@@ -31,7 +31,7 @@ def watched(classifier: nn.Module) -> Iterator[Callable[[Tensor], None]]:
 
     def check(output: Tensor) -> None:
         row = output.detach().float()
-        is_softmax = bool(((row >= 0).all(-1) & ((row.sum(-1) - 1).abs() < UNIT)).all())
+        is_softmax = len(row) > 0 and bool(((row >= 0).all(-1) & ((row.sum(-1) - 1).abs() < UNIT)).all())
         if is_softmax or any(each is output or torch.equal(each, output) for each in squashed):
             raise ValueError(
                 "classifier: expected logits; got probabilities: leave its last softmax out, or give log_softmax. A "
