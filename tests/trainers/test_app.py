@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +162,8 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     assert again["calibration"] == once["calibration"]
 
 
-def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch):
+def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     weights, cache = f"classifier.checkpoint={finished / 'classifier.safetensors'}", f"paths.cache={tmp_path / 'cache'}"
     monkeypatch.setattr(sample, "MAX_INPUTS", 100)
     monkeypatch.setattr(split_outputs, "MAX_BYTES", 0)
@@ -169,6 +172,7 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
         run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
         spec = read_detector(tmp_path / name / "detector.safetensors").spec
         assert spec["n_kept"] == 100 < spec["n_fitted"]
+        assert re.search(r"fit mixture 2: 3 components of type full, \d+ points of \d+ features", caplog.text)
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 
@@ -186,11 +190,13 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
         assert ('class="near"' in page) == shown
 
 
-def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path):
+def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path, caplog):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     for labels in ("true", "false"):
-        score = ("score=mahalanobis", f"detector.score.labels={labels}")
-        run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
+        score = ("score=mahalanobis", f"detector.score.labels={labels}", "calibration=mondrian")
+        with caplog.at_level(logging.INFO):
+            run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
+        assert "calibration, mondrian: " in caplog.text
     means = []
     for labels in ("true", "false"):
         with safe_open(tmp_path / labels / "detector.safetensors", framework="pt") as file:
