@@ -33,6 +33,8 @@ from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
 HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
+# Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
+SEEN_SHARE = 0.9
 
 
 class FailureDetector(DetectorParts):
@@ -296,7 +298,7 @@ class FailureDetector(DetectorParts):
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
         known = n_known(reduced, self._fitted_keys)
-        if 2 * known * self.n_fitted > n * self.n_kept:  # half of them: a few may be equal by chance
+        if known * self.n_fitted > SEEN_SHARE * n * self.n_kept:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
                 "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"

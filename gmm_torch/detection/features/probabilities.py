@@ -23,8 +23,13 @@ def watched(classifier: nn.Module) -> Iterator[Callable[[Tensor], None]]:
         ValueError: the output holds probabilities.
     """
     squashed: list[Tensor] = []
+
+    def note(module: nn.Module, args: object, output: Tensor) -> None:
+        if output.dim() == 2:  # maps are large, and no logits
+            squashed.append(output)
+
     hooks = [
-        module.register_forward_hook(lambda _, __, output: squashed.append(output))
+        module.register_forward_hook(note)
         for module in classifier.modules()
         if isinstance(module, nn.Sigmoid | nn.Softmax)
     ]
