@@ -130,6 +130,17 @@ def test_what_writes_to_data_is_noticed_when_saving(detector, net, tmp_path):
         detector.save(tmp_path / "d.safetensors")
 
 
+def test_a_quantised_network_is_known_by_its_weights():
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)) for _ in range(2)]
+    first, again, other = (
+        fingerprint(torch.ao.quantization.quantize_dynamic(each, {nn.Linear})) for each in (networks[0], *networks)
+    )
+    assert first == again
+    assert first["structure"] == other["structure"]
+    assert first["weights"] != other["weights"]
+
+
 def test_weights_are_hashed_only_where_a_tensor_was_written_to(detector, net, monkeypatch):
     looked = []
     monkeypatch.setattr(known_weights, "fingerprint", lambda module: looked.append(1) or fingerprint(module))
