@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -343,7 +343,10 @@ class FailureDetector(DetectorParts):
         self.check_fitted()
         x = inputs_given(x, self.classifier)
         wanted = any(value.requires_grad for value in tensors_of(x))
-        with nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad():
+        mode: AbstractContextManager[object] = (
+            nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad()
+        )
+        with mode:
             return self.verdict(self.extractor(x))
 
     @precisely
