@@ -16,6 +16,7 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 
+MOST_NAMED = 10  # classes, in words
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
 
 
@@ -60,6 +61,17 @@ class MondrianCalibration(Calibration):
         self.register_buffer("sizes", torch.zeros(n_classes, dtype=torch.long), persistent=False)
         self.register_buffer("table", torch.empty(n_classes, 0), persistent=False)  # (C, largest class), + infinity
         self.register_buffer("members", torch.eye(n_classes, dtype=torch.bool), persistent=False)  # (C, C)
+
+    def extra_repr(self) -> str:
+        """Which classes are pooled."""
+        pooled = self.pooled.nonzero()[:, 0].tolist()
+        if not (len(self) and pooled):
+            return f"{self.n_classes} classes" + (", each by itself" if len(self) else "")
+        names = ", ".join(map(str, pooled[:MOST_NAMED])) + (", ..." if len(pooled) > MOST_NAMED else "")
+        return (
+            f"{len(pooled)} of {self.n_classes} classes are pooled, since one by itself needs {int(self.needed)} "
+            f"calibration inputs: {names}"
+        )
 
     def smallest(self, alpha: float) -> int:
         """See `Calibration`."""

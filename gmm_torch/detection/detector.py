@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -34,6 +34,8 @@ from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
 HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
+# Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
+SEEN_SHARE = 0.9
 
 
 class FailureDetector(OnHub, DetectorParts):
@@ -297,7 +299,7 @@ class FailureDetector(OnHub, DetectorParts):
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
         known = n_known(reduced, self._fitted_keys)
-        if 2 * known * self.n_fitted > n * self.n_kept:  # half of them: a few may be equal by chance
+        if known * self.n_fitted > SEEN_SHARE * n * self.n_kept:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
                 "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
@@ -342,7 +344,10 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         x = inputs_given(x, self.classifier)
         wanted = any(value.requires_grad for value in tensors_of(x))
-        with nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad():
+        mode: AbstractContextManager[object] = (
+            nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad()
+        )
+        with mode:
             return self.verdict(self.extractor(x))
 
     @precisely

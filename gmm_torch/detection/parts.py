@@ -61,8 +61,7 @@ class DetectorParts(nn.Module):
         self._warned_of: set[str] = set()
         self._n_classes = 0
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_check_alpha)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(lambda detector, _: detector.know_weights())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
 
     @property
     def alpha(self) -> float:
@@ -189,6 +188,7 @@ class DetectorParts(nn.Module):
         )
 
 
-def _check_alpha(detector: DetectorParts, _: Any) -> None:
-    """A state's calibration scores must suffice for the alpha of the detector that takes them."""
+def _settle(detector: DetectorParts, _: Any) -> None:
+    """A state's calibration scores must suffice for the detector's alpha; the classifier's weights came with them."""
     detector.calibration.target(detector.alpha)
+    detector.know_weights()

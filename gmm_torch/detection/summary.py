@@ -51,6 +51,6 @@ def summary(detector: "DetectorParts") -> str:
         "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",
         "alpha": f"{detector.alpha:g}",
     }
-    if weights := detector.calibration.extra_repr():
-        lines["weights"] = weights
+    if promised := detector.calibration.extra_repr():
+        lines[detector.calibration.name] = promised
     return "\n".join([f"{type(detector).__name__}(", *(f"  {name}: {line}" for name, line in lines.items()), ")"])

@@ -1,5 +1,6 @@
 """Every configuration composes; every experiment runs from end to end in its fastest form."""
 
+import re
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,24 @@ def test_a_task_is_one_file_and_its_config(tmp_path, monkeypatch):
     add(tmp_path, "task/count.yaml", "_target_: count_task.count\n_partial_: true\nstart: 40\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert run_task(configure(f"hydra.searchpath=[{tmp_path}]", "task=count", "seed=2"), tmp_path / "run") == 42
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folder"),
+    [
+        ((), r"runs/demo"),
+        (("paths.output=out", "seed=1"), r"out/demo"),
+        (("task=serve", "paths.output=out"), r"out/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d"),
+        (("seed=1", "hydra.run.dir=here"), r"here"),
+    ],
+)
+def test_the_demo_has_its_folder_and_another_task_on_it_has_another(overrides, folder):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["experiment=demo", *overrides], return_hydra_config=True)
+    assert re.fullmatch(folder, cfg.hydra.run.dir)
+
+
+def test_a_sweep_lies_below_the_output():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["paths.output=out"], return_hydra_config=True)
+    assert cfg.hydra.sweep.dir.startswith("out/multirun/")

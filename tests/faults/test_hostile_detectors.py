@@ -104,7 +104,7 @@ def test_a_description_that_is_none_is_refused(path, spec):
         ("alpha", float("nan")), ("alpha", 1.0), ("alpha", 1e-9), ("alpha", "0.05"), ("seed", 1e999), ("n_fitted", -1),
         ("layers", ["head"]), ("layers", [3]), ("layers", "penultimate"), ("views", [["identity"]]), ("views", []),
         ("classifier", {}), ("classifier", None), ("score", []), ("calibration", {"name": "marginal"}),
-        ("widths", {"head:input": True}), ("found_by", 3),
+        ("widths", {"head:input": True}), ("found_by", 3), ("input_shape", [3, -1]),
         ("statistics", {"head:input": []}), ("statistics", {"head:input": ["median"]}),
         ("statistics", {"head:input": ["mean"] * 5}), ("n_classes", 2.0), ("n_classes", 10**400),
     ],

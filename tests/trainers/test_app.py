@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,7 +165,8 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     assert again["calibration"] == once["calibration"]
 
 
-def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch):
+def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(finished, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     weights, cache = f"classifier.checkpoint={finished / 'classifier.safetensors'}", f"paths.cache={tmp_path / 'cache'}"
     monkeypatch.setattr(sample, "MAX_INPUTS", 100)
     monkeypatch.setattr(split_outputs, "MAX_BYTES", 0)
@@ -172,6 +175,7 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
         run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
         spec = read_detector(tmp_path / name / "detector.safetensors").spec
         assert spec["n_kept"] == 100 < spec["n_fitted"]
+        assert re.search(r"fit mixture 2: 3 components of type full, \d+ points of \d+ features", caplog.text)
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 
@@ -189,11 +193,13 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
         assert ('class="near"' in page) == shown
 
 
-def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path):
+def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path, caplog):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     for labels in ("true", "false"):
-        score = ("score=mahalanobis", f"detector.score.labels={labels}")
-        run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
+        score = ("score=mahalanobis", f"detector.score.labels={labels}", "calibration=mondrian")
+        with caplog.at_level(logging.INFO):
+            run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
+        assert "calibration, mondrian: " in caplog.text
     means = []
     for labels in ("true", "false"):
         with safe_open(tmp_path / labels / "detector.safetensors", framework="pt") as file:
@@ -219,6 +225,18 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
     assert all(0 < float(row["p_value"]) <= 1 for row in rows)
 
 
+def test_images_of_another_shape_than_the_detectors_are_refused(finished, tmp_path):
+    files = (
+        f"classifier.checkpoint={finished / 'classifier.safetensors'}",
+        f"checkpoint={finished / 'detector.safetensors'}",
+    )
+    (tmp_path / "image.png").write_bytes(b"")
+    names = f"task.class_names=[{','.join(map(str, range(10)))}]"
+    for task in (("task=score", names, f"input={tmp_path / 'image.png'}"), ("task=serve", names)):
+        with pytest.raises(ValueError, match=r"data.image_shape: expected \[1,8,8\], of .*; got \[1,16,16\]"):
+            run_task(configure(*FAST, *task, *files, "data.image_shape=[1,16,16]"), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -230,6 +248,16 @@ def test_score_writes_a_verdict_for_every_image_of_a_folder(finished, tmp_path):
         (("detector.alpha=2",), "alpha: expected a number between 0 and 1"),
         (("mixture.em.tol=-1",), "tol: expected a finite number >= 0"),
         (("task=summarize", "input=/nowhere"), "/nowhere"),
+        (("seed=abc",), "^seed: expected a whole number; got 'abc'"),
+        (("data.batch_size=foo",), "^data.batch_size: expected a whole number; got 'foo'"),
+        (("optimizer.lr=fast",), "^optimizer.lr: expected a number; got 'fast'"),
+        (("+optimizer.speed=1",), "^optimizer: .*'speed'"),
+        (("trainer.accelerator=tpu",), "^trainer: .* trainer=cpu runs on any machine"),
+        (("trainer.max_epochs=many",), "^trainer: "),
+        (("+detector.view=1",), "^detector: .*'view'"),
+        (("detector.views=true",), "^detector: views: expected a whole number; got True"),
+        (("mixture.em.max_iter=2.5",), "max_iter: expected a whole number; got 2.5"),
+        (("+mixture.em.max_itr=3",), "^mixture.em: max_itr: .*: write max_iter"),
         (("data=image_folder",), "data.root: expected a value"),
         (("ood=[folder]",), "ood.folder.root: expected a value"),
     ],

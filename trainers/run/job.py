@@ -14,7 +14,7 @@ from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
 from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.run.requirements import require_all
+from trainers.run.requirements import require_all, require_numbers
 
 # What a user can mend; anything else is a defect of ours and keeps its traceback.
 USER_ERRORS = (
@@ -60,6 +60,7 @@ def run_task(cfg: DictConfig, folder: Path) -> float | None:
     """
     require_all(cfg)
     OmegaConf.resolve(cfg)
+    require_numbers(cfg)
     with claimed(folder), config_of(folder, OmegaConf.to_yaml(cfg)):
         return _run_task(cfg, folder)
 

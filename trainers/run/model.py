@@ -5,6 +5,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+from omegaconf import DictConfig
+from torch import nn
+
 from gmm_torch.detection import FailureDetector
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
@@ -27,6 +30,23 @@ class Model(NamedTuple):
     class_names: Sequence[str]
     image_shape: ImageShape
     resize: Resize
+
+
+def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[int]) -> FailureDetector:
+    """The detector of `checkpoint`, for images of this shape (C, H, W).
+
+    Raises:
+        ValueError: it was fitted to images of another, or for another classifier.
+    """
+    detector = FailureDetector.load(cfg.checkpoint, classifier)
+    fitted = detector.extractor.input_shape
+    if fitted is not None and tuple(image_shape) != fitted:
+        expected, got = ("[" + ",".join(map(str, shape)) + "]" for shape in (fitted, image_shape))
+        raise ValueError(
+            f"data.image_shape: expected {expected}, of the images that the detector {cfg.checkpoint} was fitted to; "
+            f"got {got}: set data.image_shape={expected}"
+        )
+    return detector
 
 
 def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> Model:
@@ -54,7 +74,7 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         names = list(class_names)
         image_shape = tuple(cfg.data.image_shape)
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
-    detector = FailureDetector.load(cfg.checkpoint, classifier.to(run.device))
+    detector = load_detector(cfg, classifier.to(run.device), image_shape)
     source = cfg.data.get("source") or {}
     resize = Resize(**{field.name: source[field.name] for field in fields(Resize) if field.name in source})
     return Model(detector, names, image_shape, resize)

@@ -1,10 +1,16 @@
 """What a task requires, and what it would ignore."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from gmm_torch.functional.checks import check_count
 from trainers.classifiers.preprocessing import brings_weights
 
 
@@ -18,6 +24,36 @@ def require_weights(cfg: DictConfig, reason: str) -> None:
     """Raise ValueError unless the classifier is trained: by its checkpoint, its package, or without a training."""
     if cfg.training and not brings_weights(cfg.classifier) and cfg.classifier.checkpoint is None:
         raise ValueError(f"{reason}: set classifier.checkpoint=..., or training=none if it comes with its weights")
+
+
+def require_numbers(cfg: DictConfig) -> None:
+    """Raise ValueError unless what every task counts with is a whole number in its range."""
+    for key, at_least in (("seed", 0), ("data.batch_size", 1), ("data.num_workers", 0)):
+        if (value := OmegaConf.select(cfg, key)) is not None:
+            check_count(key, value, at_least)
+
+
+@contextmanager
+def naming(key: str, do: str = "") -> Iterator[None]:
+    """Within, an error about how the node of a key is made is a ValueError that begins with the key.
+
+    Args:
+        key: of the config.
+        do: what to do, for the end of the error; nothing where its cause says so.
+    """
+    try:
+        yield
+    except (InstantiationException, TypeError) as error:
+        raise ValueError(f"{key}: {error.__cause__ or error}{do and f' {do}'}") from error
+
+
+def require_optimizer(cfg: DictConfig) -> None:
+    """Raise ValueError unless the optimizer of the config takes its settings."""
+    for name in ("lr", "weight_decay", "momentum"):
+        if isinstance(cfg.get(name), str):
+            raise ValueError(f"optimizer.{name}: expected a number; got {cfg[name]!r}")
+    with naming("optimizer"):
+        instantiate(cfg)([nn.Parameter(torch.zeros(1))])
 
 
 def require_all(cfg: DictConfig) -> None:

@@ -29,6 +29,7 @@ from trainers.data.errors import DataNotFoundError, MissingSetsError
 from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
 from trainers.report.tables.benchmark import check_benchmark
+from trainers.run.requirements import naming, require_optimizer
 from trainers.run.trainer import make_trainer
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class Run:
         calibration = self.cfg.detector.calibration
         unknown = "n_classes" in calibration and calibration.n_classes is None
         from_data = {"calibration": {"n_classes": self.data.num_classes}} if unknown else {}
-        return instantiate(self.cfg.detector, classifier=self.classifier, **from_data)
+        with naming("detector"):
+            return instantiate(self.cfg.detector, classifier=self.classifier, **from_data)
 
     @cached_property
     def loggers(self) -> list[Logger]:
@@ -106,7 +108,9 @@ class Run:
     @cached_property
     def em_options(self) -> EMOptions:
         """How the mixtures are fitted."""
-        return EMOptions(**OmegaConf.to_container(self.cfg.mixture.em), seed=self.cfg.seed)  # type: ignore[arg-type]
+        options: dict[str, Any] = OmegaConf.to_container(self.cfg.mixture.em)  # type: ignore[assignment]
+        with naming("mixture.em"):
+            return EMOptions.of(options | {"seed": self.cfg.seed})
 
     @cached_property
     def _attacks(self) -> dict[str, Attack | AttackBudgets]:
@@ -153,12 +157,13 @@ class Run:
         """Raise now what would go wrong after the long work."""
         alpha = self.cfg.detector.alpha
         check_probability("detector.alpha", alpha)
-        instantiate(self.cfg.detector.score, _convert_="all")
         if self.cfg.missing_data not in MISSING_DATA:
             raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
-        _ = self.em_options, self._attacks, self.corruptions, self.callbacks, self.loggers
+        if self.cfg.training:
+            require_optimizer(self.cfg.optimizer)
+        _ = self.em_options, self._attacks, self.corruptions, self.callbacks, self.loggers, self.device
         self._find_data()
         needed, given = calibration_size(alpha), len(self.data.indices["calibration"])
         if given < needed:
@@ -166,6 +171,7 @@ class Run:
                 f"calibration set: alpha={alpha:g} needs at least {needed} images; the split has {given}: "
                 "lower data.calibration_every, or choose a larger detector.alpha"
             )
+        self.new_detector()
 
     def _find_data(self) -> None:
         """Read all data; one error names all that are missing."""

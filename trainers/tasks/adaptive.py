@@ -36,6 +36,7 @@ from trainers.records.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.text import BASELINE
+from trainers.run.model import load_detector
 from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
@@ -78,7 +79,7 @@ def adaptive(
         n_images, n_unrestricted = min(n_images, cfg.limit.attack), min(n_unrestricted, cfg.limit.attack)
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
-    detector = FailureDetector.load(cfg.checkpoint, run.classifier.to(device))
+    detector = load_detector(cfg, run.classifier.to(device), data.image_shape)
     begin_stage(folder, "evaluate")
     own = detector.score.name
     detectors = {own: detector}

@@ -32,6 +32,7 @@ from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
+from trainers.run.model import load_detector
 from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
@@ -43,7 +44,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     require_weights(cfg, "task=evaluate needs the detector's classifier")
     require(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
     this = Run(cfg, folder)
-    evaluate_detector(this, FailureDetector.load(cfg.checkpoint, this.classifier))
+    evaluate_detector(this, load_detector(cfg, this.classifier, this.data.image_shape))
 
 
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:

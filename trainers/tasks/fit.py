@@ -1,9 +1,9 @@
 """Fitting and calibrating a detector."""
 
 import hashlib
-import itertools
 import logging
 import shutil
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -49,11 +49,14 @@ def fit_detector(run: Run) -> FailureDetector:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
     options = run.em_options
 
-    number = itertools.count(1)  # of the mixtures, in the order in which they are fitted
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
+    numbers = count(1)  # of the mixtures, in the order in which they are fitted
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
-        module = MixtureModule(mixture, features, options, logged_as=f"em/{next(number)}/log_likelihood")
+        sizes = mixture.n_components, mixture.covariance_type, *features.shape
+        number = next(numbers)
+        log.info("fit mixture %d: %d components of type %s, %d points of %d features", number, *sizes)
+        module = MixtureModule(mixture, features, options, logged_as=f"em/{number}/log_likelihood")
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
             max_epochs=options.max_iter + 2,  # the data summary and the assignment come before the iterations
@@ -79,6 +82,8 @@ def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     split_outputs(run, detector, "calibration", found.add)
     reduced = Reduced.cat(found.end())
     detector.calibrate_reduced(reduced)
+    if promised := detector.calibration.extra_repr():
+        log.info("calibration, %s: %s", detector.calibration.name, promised)
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
     detector.report_reduced(reduced._replace(labels=labels))

@@ -13,7 +13,7 @@ from trainers.run.requirements import require
 
 def summarize(cfg: DictConfig, folder: Path) -> None:
     """Gather every run below `input` into one table and one page."""
-    require(cfg.input, "input", "task=summarize needs the folder of a sweep, multirun/ for instance")
+    require(cfg.input, "input", "task=summarize needs the folder of a sweep, runs/multirun/<date>/<time> for instance")
     # A file or a pipe has room for every column.
     console = Console(width=None if sys.stdout.isatty() else 220)
     summary = gather_runs(cfg.input)

@@ -90,7 +90,9 @@ class FeatureExtractor(nn.Module):
         self.found_by = "" if self.rule else "named"
         check_pooling(pooling)
         self.pooling = pooling
-        self.statistics: dict[str, tuple[str, ...]] = {}  # by layer, of the first forward pass and kept from then on
+        # of the first forward pass and kept from then on: by layer, and the shape of an input that is one tensor
+        self.statistics: dict[str, tuple[str, ...]] = {}
+        self.input_shape: tuple[int, ...] | None = None
         self.views = tuple(views)
         check_views(self.views)
 
@@ -149,7 +151,10 @@ class FeatureExtractor(nn.Module):
             rows: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
             for layer in self.layers:
                 caught.listen(stack, self.classifier, layer)
-            check = None if self.statistics else stack.enter_context(watched(self.classifier))  # the first batch alone
+            check = None
+            if not self.statistics:
+                check = stack.enter_context(watched(self.classifier))
+                self.input_shape = None if image is None else tuple(image.shape[1:])
             seen = [x] if image is None else [like(x, view) for view in passes(image, views)]
             n_at_once = len(views) // len(seen)
             for first, batch in zip(range(0, len(views), n_at_once), seen, strict=True):
@@ -192,9 +197,10 @@ class FeatureExtractor(nn.Module):
         """`statistics` of the layers that are looked at, as JSON can hold them."""
         return {layer: list(self.statistics[layer]) for layer in self.layers if layer in self.statistics}
 
-    def know(self, found_by: str, statistics: Mapping[str, Sequence[str]]) -> None:
-        """Take what another extractor of the same layers found: the rule, and the statistics of each."""
+    def know(self, found_by: str, statistics: Mapping[str, Sequence[str]], input_shape: Sequence[int] | None) -> None:
+        """Take what another extractor of the same layers found: the rule, the statistics of each, an input's shape."""
         self.found_by, self.statistics = found_by, {layer: tuple(names) for layer, names in statistics.items()}
+        self.input_shape = None if input_shape is None else tuple(input_shape)
 
     def extra_repr(self) -> str:
         """What is looked at, for `repr`."""

@@ -230,7 +230,7 @@ def _mended(x: Tensor, classifier: nn.Module) -> str | None:
     if x.is_floating_point() and own not in (None, x.dtype):
         return f"give x.to({own})"
     if x.dim() == 3 and x.shape[0] in IMAGE_CHANNELS:
-        return "give x[None] for a batch of one image"
+        return "give x[None] if this is one image"
     return None
 
 

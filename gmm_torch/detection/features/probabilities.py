@@ -23,15 +23,20 @@ def watched(classifier: nn.Module) -> Iterator[Callable[[Tensor], None]]:
         ValueError: the output holds probabilities.
     """
     squashed: list[Tensor] = []
+
+    def note(module: nn.Module, args: object, output: Tensor) -> None:
+        if output.dim() == 2:  # maps are large, and no logits
+            squashed.append(output)
+
     hooks = [
-        module.register_forward_hook(lambda _, __, output: squashed.append(output))
+        module.register_forward_hook(note)
         for module in classifier.modules()
         if isinstance(module, nn.Sigmoid | nn.Softmax)
     ]
 
     def check(output: Tensor) -> None:
         row = output.detach().float()
-        is_softmax = bool(((row >= 0).all(-1) & ((row.sum(-1) - 1).abs() < UNIT)).all())
+        is_softmax = len(row) > 0 and bool(((row >= 0).all(-1) & ((row.sum(-1) - 1).abs() < UNIT)).all())
         if is_softmax or any(each is output or torch.equal(each, output) for each in squashed):
             raise ValueError(
                 "classifier: expected logits; got probabilities: leave its last softmax out, or give log_softmax. A "

@@ -26,6 +26,10 @@ def _are_statistics(value: Any) -> bool:
     )
 
 
+def _is_shape(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(_is_whole(side) and side >= 0 for side in value))
+
+
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(part), str) for part in ("structure", "weights"))
 
@@ -38,6 +42,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "layers": lambda value: _are_words(value) and len(value) > 0,
     "found_by": lambda value: isinstance(value, str),
     "statistics": _are_statistics,
+    "input_shape": _is_shape,
     "views": _are_words,
     "widths": lambda value: isinstance(value, dict) and all(_is_size(width) for width in value.values()),
     "n_classes": _is_size,
@@ -61,6 +66,7 @@ class Description:
         layers, views, alpha, seed: as `FailureDetector` takes them.
         found_by: the rule that found the layers, in words.
         statistics: layer -> what the equal parts of its features are; see `gmm_torch.detection.features.pooling`.
+        input_shape: of an input of the first batch; None where it was no single tensor.
         widths: layer -> D.
         n_classes: C.
         score, calibration: each a registered "name" and the constructor's "options"; never a class or a path to one.
@@ -74,6 +80,7 @@ class Description:
     layers: list[str]
     found_by: str
     statistics: dict[str, list[str]]
+    input_shape: list[int] | None
     views: list[str]
     widths: dict[str, int]
     n_classes: int

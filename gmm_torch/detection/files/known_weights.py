@@ -31,7 +31,10 @@ class KnownWeights:
 
 
 def _tensors(classifier: nn.Module) -> Iterator[Tensor]:
-    return (value for value in chain(classifier.parameters(), classifier.buffers()) if value.is_floating_point())
+    for module in classifier.modules():  # one walk: half the time of `parameters` and `buffers`
+        for value in chain(module._parameters.values(), module._buffers.values()):
+            if value is not None and value.is_floating_point():
+                yield value
 
 
 def _types(classifier: nn.Module) -> list[torch.dtype]:

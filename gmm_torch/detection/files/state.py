@@ -21,6 +21,7 @@ def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
         "layers": detector.extractor.layers,
         "found_by": detector.extractor.found_by,
         "statistics": detector.extractor.statistics_by_name,
+        "input_shape": shape if (shape := detector.extractor.input_shape) is None else list(shape),
         "views": list(detector.extractor.views),
         "widths": detector.widths,
         "n_classes": detector.n_classes,
@@ -34,7 +35,7 @@ def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dic
     """Make a detector one that found these sizes, with room for the tensors, which it is not given yet."""
     extractor = detector.extractor
     extractor.layers, extractor.views = list(sizes["layers"]), tuple(sizes["views"])
-    extractor.know(str(sizes["found_by"]), sizes["statistics"])
+    extractor.know(str(sizes["found_by"]), sizes["statistics"], sizes["input_shape"])
     detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
     detector.calibrated_in(str(sizes["precision"]))
     if not sizes["widths"]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,22 @@ def fingerprint(module: nn.Module) -> dict[str, str]:
     for name, value in sorted(
         ((names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
     ):
-        structure.update(f"{name}{tuple(value.shape)}".encode())
-        exact = value.detach().cpu()
-        exact = exact.float() if exact.is_floating_point() else exact
-        weights.update(name.encode())
-        weights.update(exact.contiguous().numpy().tobytes())
+        for tensor in _tensors_in(value):
+            structure.update(f"{name}{tuple(tensor.shape)}".encode())
+            exact = tensor.detach().cpu()
+            exact = exact.float() if exact.is_floating_point() else exact
+            weights.update(name.encode())
+            weights.update(exact.contiguous().numpy().tobytes())
     return {"structure": structure.hexdigest()[:32], "weights": weights.hexdigest()[:32]}
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of an entry of a state dict: a quantised layer's is a tuple, or its type."""
+    if isinstance(value, Tensor):
+        yield value.dequantize() if value.is_quantized else value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _tensors_in(each)
 
 
 def digest(spec: str, tensors: dict[str, Tensor]) -> str:

@@ -141,3 +141,16 @@ def test_bad_arguments_are_refused_in_words():
         calibration.p_value(scores[:2], torch.tensor([-1, 0]))
     with pytest.raises(ValueError, match="n_classes and min_size: expected at least 1; got 2 and 0"):
         MondrianCalibration(2, min_size=0)
+
+
+def test_it_says_which_classes_are_pooled():
+    calibration = MondrianCalibration(n_classes=4)
+    assert repr(calibration) == "MondrianCalibration(4 classes)"
+    predictions = torch.tensor([0] * 30 + [1] * 30 + [2] * 12 + [3] * 12)
+    calibration.fit(torch.arange(84.0), 0.05, predictions=predictions)
+    assert repr(calibration) == (
+        "MondrianCalibration(2 of 4 classes are pooled, since one by itself needs 19 calibration inputs: 2, 3)"
+    )
+    assert MondrianCalibration(2).fit(torch.arange(60.0), 0.05, predictions=predictions[:60]).extra_repr() == (
+        "2 classes, each by itself"
+    )

@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_weights_that_changed_after_calibration_are_noticed(detector, net, chang
     for use in (lambda: detector(images(2, 0)), lambda: detector.save(tmp_path / "d.safetensors")):
         with pytest.raises(ValueError, match=r"expected the weights on which .*; got others.*calibrate again"):
             use()
-    copied = copy.deepcopy(detector)
+    copied = pickle.loads(pickle.dumps(detector))
     net.load_state_dict(before)
     detector(images(2, 0))
     with pytest.raises(ValueError, match="got others"):
@@ -127,6 +128,17 @@ def test_what_writes_to_data_is_noticed_when_saving(detector, net, tmp_path):
     through_data(net)
     with pytest.raises(ValueError, match="got others"):
         detector.save(tmp_path / "d.safetensors")
+
+
+def test_a_quantised_network_is_known_by_its_weights():
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)) for _ in range(2)]
+    first, again, other = (
+        fingerprint(torch.ao.quantization.quantize_dynamic(each, {nn.Linear})) for each in (networks[0], *networks)
+    )
+    assert first == again
+    assert first["structure"] == other["structure"]
+    assert first["weights"] != other["weights"]
 
 
 def test_weights_are_hashed_only_where_a_tensor_was_written_to(detector, net, monkeypatch):

@@ -1,6 +1,7 @@
 """What a detector looks at, said in a few lines, before a fit, after it and out of a file."""
 
 from gmm_torch import FailureDetector
+from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
 from tests.gmm_torch.detection.conftest import images
 
@@ -9,6 +10,7 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
     detector = FailureDetector(net, n_components=1)
     assert "layers: depths, found at the first batch" in str(detector)
     assert str(detector).count("not yet") == 2
+    assert "mondrian: 3 classes" in str(FailureDetector(net, calibration=MondrianCalibration(3)))
     detector.fit(images(80, 0).split(40)).calibrate(images(60, 1).split(60))
     text = str(detector)
     assert len(text.splitlines()) <= 12

@@ -171,7 +171,7 @@ def summarize(folder: Path | str) -> Summary:
     """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex and compare.html into it.
 
     Args:
-        folder: of a sweep (multirun/<date>/<time>) or of single runs.
+        folder: of a sweep (runs/multirun/<date>/<time>) or of single runs.
 
     Returns:
         the table; print its `table().terminal()` with rich.
@@ -184,7 +184,7 @@ def summarize(folder: Path | str) -> Summary:
     found = sorted(path.parent for path in folder.rglob(METRICS))
     if not found:
         raise FileNotFoundError(
-            f"no {METRICS} below {folder}: expected the folder of a sweep, such as multirun/<date>/<time>, "
+            f"no {METRICS} below {folder}: expected the folder of a sweep, such as runs/multirun/<date>/<time>, "
             "with at least one job that has finished its evaluation."
         )
     started = {path.parent.parent for path in folder.rglob(str(OVERRIDES))}
