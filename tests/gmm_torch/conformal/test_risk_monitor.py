@@ -17,9 +17,7 @@ def test_the_first_two_labels_by_hand():
     shares = [1 / len(BETS)] * len(BETS)
     total = 0.0
     for wrong in (1, 0):
-        parts = [
-            (0.5 * s + 0.5 / len(BETS)) * (1 + b / 0.1 * (wrong - 0.1)) for s, b in zip(shares, BETS, strict=True)
-        ]
+        parts = [(0.5 * s + 0.5 / len(BETS)) * (1 + b / 0.1 * (wrong - 0.1)) for s, b in zip(shares, BETS, strict=True)]
         total += math.log(sum(parts))
         shares = [part / sum(parts) for part in parts]
     assert found.log_capital == pytest.approx(total)
