@@ -176,12 +176,12 @@ class AdaptiveAlpha(Stream):
         ]
 
     def __repr__(self) -> str:
-        if not self.n_outcomes:
-            promise = "no outcome yet, promises nothing"
+        one_sided = self.controls == "wrong_among_accepted"
+        if self.bound >= 1 - self.target:
+            promise = f"{self.n_outcomes} outcomes so far, promises nothing yet"
         else:
-            promise = f"{self.rate:.3g} of {self.n_outcomes}, promised to be within {self.bound:.2g}"
-            if self.controls == "wrong_among_accepted":
-                promise = f"{self.rate:.3g} of {self.n_outcomes}, promised to be at most {self.bound:.2g} above it"
-                promise += ", refuses everything: start anew" if self.alpha >= 1 else ""
+            side = f"at most {self.bound:.2g} above" if one_sided else f"within {self.bound:.2g} of"
+            promise = f"{self.rate:.3g} of {self.n_outcomes}, promised to be {side} it"
+        stuck = ", refuses everything: start anew" if one_sided and self.alpha >= 1 else ""
         what = CONTROLS[self.controls]
-        return f"AdaptiveAlpha({self.target:g} to be {what}; {promise}; alpha {self.alpha:.3g})"
+        return f"AdaptiveAlpha({self.target:g} to be {what}; {promise}; alpha {self.alpha:.3g}{stuck})"

@@ -94,7 +94,7 @@ class ReferenceMartingale(Stream):
         if promise not in ("average", "set"):
             raise ValueError(f"promise: expected 'average' or 'set'; got {promise!r}")
         self.threshold, self.promise, self.delta, self.jump, self.seed = threshold, promise, delta, jump, seed
-        ordered = reference.detach().cpu().double().sort().values
+        ordered = (reference.detach().cpu().double() + 0.0).sort().values  # no negative zero, which equals the other
         self.fingerprint = hashlib.sha256(ordered.numpy().tobytes()).hexdigest()
         self.n = n = len(ordered)
         self.values, block = ordered.unique(return_inverse=True)
@@ -102,7 +102,7 @@ class ReferenceMartingale(Stream):
         places = (block + stream_uniforms(n, seed, DRAWS_OF_REFERENCE) / 2).sort().values
         self.k = torch.tensor([max(1, int(level * (n + 1))) for level in LEVELS])
         self.edges = torch.cat([places[self.k - 1], places[n - self.k]])
-        bound = stats.beta.isf(delta / (2 * len(LEVELS)), self.k, n + 1 - self.k)
+        bound = stats.beta.isf(delta / (2 * len(LEVELS)), self.k.numpy(), n + 1 - self.k.numpy())
         self.bounds = torch.from_numpy(bound).repeat(2)
         self.n_seen = 0
         self.restart()
@@ -119,7 +119,7 @@ class ReferenceMartingale(Stream):
         """Bet on scores (N,) of the stream, in its order; higher = more typical, NaN = the least typical of all."""
         if scores.dim() != 1:
             raise ValueError(f"scores: expected (N,); got {tuple(scores.shape)}")
-        wager = gamble(self._payoffs(scores), Capital(self.log_capital, self.shares), self.jump)
+        wager = gamble(self.payoffs(scores), Capital(self.log_capital, self.shares), self.jump)
         reached = (wager.log_path >= math.log(self.threshold)).nonzero()
         if len(reached) and self.alarm_at is None:
             self.alarm_at = self.n_seen + int(reached[0, 0])
@@ -129,7 +129,7 @@ class ReferenceMartingale(Stream):
         self.n_here += len(scores)
         return DriftRecord(wager.log_path, self.alarm_at)
 
-    def _payoffs(self, scores: Tensor) -> Tensor:
+    def payoffs(self, scores: Tensor) -> Tensor:
         """(N, B), of all bets; counts the events."""
         scores = comparable(scores).cpu().double()
         place = torch.searchsorted(self.values, scores)

@@ -14,6 +14,12 @@ from gmm_torch.testing.betting import rate_interval
 BETS = (0.0, 0.03, 0.06, 0.125, 0.25, 0.5)  # shares of all that a right prediction may cost; 0 keeps some for later
 
 
+def payoffs(wrong: Tensor, target: float) -> Tensor:
+    """(..., N, B), of all bets on errors (..., N) bool; of mean 1 at most where the chance is the target at most."""
+    stake = torch.tensor(BETS, dtype=torch.float64) / target
+    return 1 + stake * (wrong[..., None].double() - target)
+
+
 class RiskRecord(NamedTuple):
     """What is known of the error rate among accepted predictions.
 
@@ -97,9 +103,7 @@ class RiskMonitor(Stream):
         wrong = [not each for accepted, each in self.judged.take(indices, right) if accepted]
         if not wrong:
             return self.record
-        stake = torch.tensor(BETS, dtype=torch.float64) / self.target
-        payoffs = 1 + stake * (torch.tensor(wrong, dtype=torch.float64)[:, None] - self.target)
-        wager = gamble(payoffs, Capital(self.log_capital, self.shares), self.jump)
+        wager = gamble(payoffs(torch.tensor(wrong), self.target), Capital(self.log_capital, self.shares), self.jump)
         reached = (wager.log_path >= -math.log(self.delta)).nonzero()
         if len(reached) and self.alarm_at is None:
             self.alarm_at = self.n_wrong + self.n_right + int(reached[0, 0]) + 1

@@ -15,7 +15,7 @@ from torch import Tensor
 from gmm_torch.functional.checks import check_probability
 
 BETS = tuple(2.0 ** (-j / 2) for j in range(14))  # shares of the largest bet that can't lose more than all
-HALVINGS = 40
+HALVINGS = 25
 
 
 def log_wealth_below(errors: Tensor, weights: Tensor, rate: float) -> float:
@@ -61,11 +61,13 @@ def rate_interval(n_wrong: int, n_right: int, confidence: float) -> tuple[float,
     in between.
     """
     check_probability("confidence", confidence)
-    one_sided, bets = (1 + confidence) / 2, torch.tensor(BETS, dtype=torch.float64)
+    one_sided = (1 + confidence) / 2
 
     def wealth(n_against: int, n_for: int, rate: float) -> float:
-        lost = n_against * (-bets).log1p() if n_against else torch.zeros_like(bets)
-        return float((lost + n_for * (bets * rate / (1 - rate)).log1p()).logsumexp(0)) - math.log(len(BETS))
+        lost = [n_against * (math.log1p(-c) if c < 1 else -math.inf) if n_against else 0.0 for c in BETS]
+        paths = [each + n_for * math.log1p(c * rate / (1 - rate)) for each, c in zip(lost, BETS, strict=True)]
+        most = max(paths)
+        return most + math.log(sum(math.exp(each - most) for each in paths) / len(BETS))
 
     high = _smallest(lambda rate: wealth(n_wrong, n_right, rate), one_sided)
     low = 1 - _smallest(lambda rate: wealth(n_right, n_wrong, rate), one_sided)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from gmm_torch.conformal.what_changed import what_changed
+
+BEFORE = torch.arange(400) % 4
+NOW = torch.cat([torch.arange(60) % 4, torch.full((40,), 2)])
+P = torch.cat([torch.linspace(0.1, 1, 60), torch.linspace(0.04, 0.001, 40)]).double()
+
+
+def test_a_component_that_grew_is_named_with_its_least_typical_inputs():
+    found = what_changed(BEFORE, NOW, P, start=1000, n_stretches=5)
+    first = found.components[0]
+    assert first.component == 2
+    assert (first.share_before, first.share_now) == (0.25, 0.55)
+    assert first.low < 0.55 < first.high
+    assert first.p_value < 1e-6
+    assert first.examples == (1099, 1098, 1097, 1096, 1095)
+    assert len(found.components) == 1  # the others have shrunk
+    assert "component 2 from 25.0 to 55.0 % (for example inputs 1099, 1098" in found.in_words
+    assert [(each.start, each.n) for each in found.stretches] == [(1000 + 20 * i, 20) for i in range(5)]
+    assert [each.refused for each in found.stretches] == [0, 0, 0, 1, 1]
+    assert found.stretches[0].low < found.stretches[0].median < found.stretches[0].high
+    assert found.stretches[4].median == pytest.approx(float(P[80:].median()), abs=1e-3)
+
+
+def test_where_nothing_changed_nothing_is_named_and_new_components_are():
+    same = what_changed(BEFORE, BEFORE[:80], torch.full((80,), 0.5))
+    assert same.components == ()
+    assert same.in_words == "no component's share has grown by more than chance explains"
+    new = what_changed(BEFORE, torch.full((30,), 7), torch.full((30,), 0.5))
+    assert new.components[0].component == 7
+    assert new.components[0].share_before == 0
+
+
+def test_p_values_are_corrected_for_the_number_of_components():
+    few = what_changed(torch.tensor([0, 1] * 50), torch.tensor([0, 1] * 10 + [1] * 8), torch.full((28,), 0.5))
+    many = what_changed(
+        torch.tensor([0, 1] * 50), torch.tensor([0, 1] * 10 + [1] * 8), torch.full((28,), 0.5), n_stretches=100
+    )
+    assert few.components == many.components
+    assert few.components[0].p_value > 0.05
+    assert len(many.stretches) == 28
+
+
+def test_bad_arguments_are_refused_in_words():
+    with pytest.raises(ValueError, match="reference components: expected"):
+        what_changed(BEFORE.float(), NOW, P)
+    with pytest.raises(ValueError, match="components: expected one per p-value, 100; got 3"):
+        what_changed(BEFORE, NOW[:3], P)
+    with pytest.raises(ValueError, match="p-values: expected"):
+        what_changed(BEFORE, NOW, P + 1)
+    with pytest.raises(ValueError, match="n_stretches: expected at least 1"):
+        what_changed(BEFORE, NOW, P, n_stretches=0)
