@@ -19,7 +19,7 @@ from trainers.cache.run_folder import claimed, config_of
 from trainers.callbacks.drift import DriftError
 from trainers.classifiers.preprocessing import describe
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.run.requirements import refuse_ignored, require_all
+from trainers.run.requirements import check_torchrun, refuse_ignored, require_all
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -91,6 +91,7 @@ def main(cfg: DictConfig) -> float | None:
     sys.path.append(os.getcwd())  # where `_target_` may name a package of the user's
     try:
         refuse_ignored(cfg, HydraConfig.get().overrides.task)
+        check_torchrun(cfg, HydraConfig.get().overrides.hydra)
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

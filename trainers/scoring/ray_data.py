@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ray.data
 
 PACKAGES = ("ray", "pyarrow")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,8 @@ class RayEngine:
     @contextmanager
     def _cluster(self) -> Iterator[None]:
         """Ray as it runs already, or else connected to or started until the end of the block."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         import ray
 
         if ray.is_initialized():
@@ -117,6 +118,7 @@ class RayEngine:
     def _dataset(self, run: Run, model: Model, batches: FileBatches) -> "ray.data.Dataset":
         import ray.data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every start and end
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -139,9 +141,7 @@ class RayEngine:
                     compute=ray.data.ActorPoolStrategy(size=self.actors),
                     num_cpus=self.num_cpus,
                     num_gpus=self.num_gpus,
-                    # Said here, they also keep Ray from putting both stages into one, which would not overlap.
-                    max_restarts=-1,
-                    max_task_retries=-1,
+                    memory=1,  # byte: stages that ask for the same are made one, and would not overlap
                 )
             )
 
