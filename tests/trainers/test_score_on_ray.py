@@ -31,7 +31,7 @@ class Mortal(MyNet):
     def forward(self, x):
         Mortal.calls += 1
         killed = Path(__file__).with_name(f"killed-{os.getpid()}")
-        if os.getpid() != TESTS and Mortal.calls == 8 and not list(killed.parent.glob("killed-*")):
+        if os.getpid() != TESTS and Mortal.calls == 3 and not list(killed.parent.glob("killed-*")):
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().forward(x)
@@ -53,7 +53,7 @@ def on_ray(*more: str) -> list[str]:
 
 
 def test_an_actor_killed_in_the_middle_loses_no_row_and_repeats_none(cluster, once, place, tmp_path, capfd):  # noqa: F811
-    """The actor kills its own process at the third batch; an image that can't be read has its row with the reason."""
+    """The actor kills its own process in the middle; an image that can't be read has its row with the reason."""
     package = place / "mortal_pkg"
     package.mkdir()
     (package / "__init__.py").write_text(MORTAL.replace("TESTS", str(os.getpid())))

@@ -73,7 +73,7 @@ def test_a_table_of_paths_is_a_list_and_column_says_which(tmp_path):
     with pytest.raises(DataError, match=r"got split \(string\), file \(string\): set column="):
         image_paths(str(tmp_path / "t.parquet"))
     pq.write_table(pa.table({"path": [*named[:2], None]}), tmp_path / "u.parquet")
-    with pytest.raises(DataError, match="expected a path in every row of path"):
+    with pytest.raises(DataError, match="expected a path in every row of the column path"):
         image_paths(str(tmp_path / "u.parquet"))
 
 
