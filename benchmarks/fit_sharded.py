@@ -151,7 +151,7 @@ def markdown(result: dict[str, Any]) -> str:
         peak = max(process["peak"] for process in row["processes"])
         megabytes = f"{row['n'] * result['d'] * 4 / 1e6:,.0f}"
         kind = {"npy": "memory maps", "parquet": "Parquet"}[row["kind"]]
-        cells = (f"{wall:.0f}", f"{cpu:.0f}", f"{beyond / 1e6:.0f}", f"{peak / 1e6:.0f}")
+        cells = (f"{wall:.1f}", f"{cpu:.1f}", f"{beyond / 1e6:.0f}", f"{peak / 1e6:.0f}")
         lines.append([f"{row['family']}, {kind}", f"{row['n']:,}", megabytes, *cells])
     head = ["", "points", "data, MB", "pass, s", "pass, CPU s", "beyond the data, MB", "a process, MB"]
     about = result["facts"]

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -91,12 +92,13 @@ class RayEngine:
             return
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         address = self.address or os.environ.get("RAY_ADDRESS")
-        if address:
-            ray.init(address, **quiet)
-            self._check_cpus()
-        else:  # more CPUs than there are, rather than a wait without end for one to decode with
+        if not address:  # more CPUs than there are, rather than a wait without end for one to decode with
             n_cpus = max(os.cpu_count() or 1, math.ceil(self.actors * self.num_cpus) + 1)
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+            quiet |= {"num_cpus": n_cpus, "include_dashboard": False}
+        with _no_stderr():
+            ray.init(address or "local", **quiet)
+        if address:
+            self._check_cpus()
         try:
             yield
         finally:
@@ -137,7 +139,12 @@ class RayEngine:
                     batch_size=1,
                     batch_format="pyarrow",
                     zero_copy_batch=True,
-                    fn_constructor_args=(OmegaConf.to_container(run.cfg), model.class_names, model.image_shape),
+                    fn_constructor_args=(
+                        OmegaConf.to_container(run.cfg),
+                        model.class_names,
+                        model.image_shape,
+                        sys.path,
+                    ),
                     compute=ray.data.ActorPoolStrategy(size=self.actors),
                     num_cpus=self.num_cpus,
                     num_gpus=self.num_gpus,
@@ -154,6 +161,20 @@ class RayEngine:
             paths = [os.fsencode(path) for path in batches.paths[first : first + size * self.batches_a_task]]
             rows = [paths[i : i + size] for i in range(0, len(paths), size)]
             yield pa.table({"paths": pa.array(rows, pa.list_(pa.binary()))})
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray tells there, from C++, that it was told to be quiet; what goes wrong is raised as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class _Rows:
