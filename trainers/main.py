@@ -23,11 +23,12 @@ def main(cfg: DictConfig) -> float | None:
     # Help, and what Hydra says about a mistyped option, need not wait for torch.
     from trainers.run.complaint import complaint
     from trainers.run.job import USER_ERRORS, quieten, run_task
-    from trainers.run.requirements import refuse_ignored
+    from trainers.run.requirements import check_torchrun, refuse_ignored
 
     quieten()
     try:
         refuse_ignored(cfg, HydraConfig.get().overrides.task)
+        check_torchrun(cfg, HydraConfig.get().overrides.hydra)
         return run_task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

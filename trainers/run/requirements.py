@@ -1,5 +1,6 @@
 """What a task requires, and what it would ignore."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,3 +81,23 @@ def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
                 f"{override}: expected no settings of a detector beside checkpoint=..., which is used as it was fitted "
                 "and calibrated; got one: leave it out, or fit another detector with task=fit"
             )
+
+
+def check_torchrun(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Raise ValueError where processes that torchrun has started would each do a run of their own.
+
+    Args:
+        cfg: of the run.
+        overrides: of Hydra's own settings, as typed, `key=value`.
+    """
+    n = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if n == 1:
+        return
+    there = cfg.trainer.devices * cfg.trainer.get("num_nodes", 1)
+    if there != n:
+        raise ValueError(f"trainer: expected the {n} processes of torchrun; got {there}: set trainer=torchrun")
+    if not any(override.startswith("hydra.run.dir=") for override in overrides):
+        raise ValueError(
+            "hydra.run.dir: expected one folder for all processes of torchrun; got the time at which each began: set "
+            "hydra.run.dir=..."
+        )

@@ -1,6 +1,7 @@
 """The stages of scoring as functions of a row of an Arrow table: to decode, and to judge where a model is held."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,13 @@ class Judge:
     Args:
         cfg: of the run, resolved.
         class_names, image_shape: of the model, for which the data then need not be read.
+        modules: folders where modules are found besides, such as that of a user's own network.
     """
 
-    def __init__(self, cfg: Mapping[str, Any], class_names: Sequence[str], image_shape: ImageShape) -> None:
+    def __init__(
+        self, cfg: Mapping[str, Any], class_names: Sequence[str], image_shape: ImageShape, modules: Sequence[str]
+    ) -> None:
+        sys.path += [folder for folder in modules if folder not in sys.path]
         config = OmegaConf.create({**cfg, "logger": {}})
         config.data.image_shape = list(image_shape)
         run = Run(config, Path(config.paths.output))

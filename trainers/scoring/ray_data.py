@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import ray.data
 
 PACKAGES = ("ray", "pyarrow")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +82,8 @@ class RayEngine:
     @contextmanager
     def _cluster(self) -> Iterator[None]:
         """Ray as it runs already, or else connected to or started until the end of the block."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         import ray
 
         if ray.is_initialized():
@@ -90,12 +92,13 @@ class RayEngine:
             return
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         address = self.address or os.environ.get("RAY_ADDRESS")
-        if address:
-            ray.init(address, **quiet)
-            self._check_cpus()
-        else:  # more CPUs than there are, rather than a wait without end for one to decode with
+        if not address:  # more CPUs than there are, rather than a wait without end for one to decode with
             n_cpus = max(os.cpu_count() or 1, math.ceil(self.actors * self.num_cpus) + 1)
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+            quiet |= {"num_cpus": n_cpus, "include_dashboard": False}
+        with _no_stderr():
+            ray.init(address or "local", **quiet)
+        if address:
+            self._check_cpus()
         try:
             yield
         finally:
@@ -117,6 +120,7 @@ class RayEngine:
     def _dataset(self, run: Run, model: Model, batches: FileBatches) -> "ray.data.Dataset":
         import ray.data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every start and end
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -135,13 +139,16 @@ class RayEngine:
                     batch_size=1,
                     batch_format="pyarrow",
                     zero_copy_batch=True,
-                    fn_constructor_args=(OmegaConf.to_container(run.cfg), model.class_names, model.image_shape),
+                    fn_constructor_args=(
+                        OmegaConf.to_container(run.cfg),
+                        model.class_names,
+                        model.image_shape,
+                        sys.path,
+                    ),
                     compute=ray.data.ActorPoolStrategy(size=self.actors),
                     num_cpus=self.num_cpus,
                     num_gpus=self.num_gpus,
-                    # Said here, they also keep Ray from putting both stages into one, which would not overlap.
-                    max_restarts=-1,
-                    max_task_retries=-1,
+                    memory=1,  # byte: stages that ask for the same are made one, and would not overlap
                 )
             )
 
@@ -154,6 +161,20 @@ class RayEngine:
             paths = [os.fsencode(path) for path in batches.paths[first : first + size * self.batches_a_task]]
             rows = [paths[i : i + size] for i in range(0, len(paths), size)]
             yield pa.table({"paths": pa.array(rows, pa.list_(pa.binary()))})
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray tells there, from C++, that it was told to be quiet; what goes wrong is raised as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class _Rows:
