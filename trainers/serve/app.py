@@ -240,9 +240,7 @@ def _verdict_routes(service: Service, guard: Guard) -> APIRouter:
 def _operation_routes(service: Service, guard: Guard, metrics_guards: list[Guard]) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get(
-        "/health", summary="Health", responses={503: {"model": Health, "description": "Not ready."}}, tags=["health"]
-    )
+    @router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Not ready."}})
     async def health(response: Response) -> Health:
         """What the service is, and whether it takes images; 200 only then."""
         served, status = service.served, service.status
