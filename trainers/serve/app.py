@@ -156,7 +156,7 @@ def create_app(
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return _problem(request, error.status_code, error.detail, error.headers)
 
-    def described() -> dict[str, Any] | None:
+    def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = FastAPI.openapi(app)
             message = infer_schema()
@@ -167,9 +167,9 @@ def create_app(
             for operation in (each for path in schema["paths"].values() for each in path.values()):
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
-        return app.openapi_schema
+        return FastAPI.openapi(app)  # which keeps it
 
-    app.openapi = described  # type: ignore[method-assign, assignment]
+    app.openapi = described  # type: ignore[method-assign]
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Watched, metrics=service.metrics, log=service.log, policy=content_security_policy(page))
     return app
