@@ -100,6 +100,7 @@ def server(case: str, folder: Path) -> Iterator[tuple[str, int]]:
         sys.executable, "-m", "trainers.main", *chosen, "task=serve", "task.port=0",
         f"task.class_names={folder / 'classes.txt'}", f"checkpoint={folder / 'detector.safetensors'}",
         f"classifier.checkpoint={folder / 'classifier.safetensors'}", f"hydra.run.dir={folder / 'served'}",
+        f"task.log={folder / 'requests.jsonl'}",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

@@ -1,17 +1,40 @@
 """The examples of docs/serving.md run as they stand."""
 
+import json
 import re
-from pathlib import Path
+import sys
+from subprocess import run
 
-from trainers.serve import Limits
+import pytest
+
+from tests.pages import ROOT, blocks
+from tests.trainers.serve.conftest import SHAPE, counted, detector, listening, serving  # noqa: F401 - a fixture
+from trainers.serve import Limits, create_app
 from trainers.serve.app import PROBLEMS
-from trainers.serve.metrics import STRETCH, THRESHOLD
+from trainers.serve.drift import N_KEPT, STRETCH, THRESHOLD
+from trainers.serve.inference.response import OUTPUTS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "serving.md").read_text()
+PAGE = (ROOT / "docs" / "serving.md").read_text()
 
 
 def test_every_python_block_runs(run_python_blocks):
     assert run_python_blocks(PAGE) == 1
+
+
+def test_the_client_of_the_page_gets_what_the_page_shows(detector, tmp_path):  # noqa: F811
+    pytest.importorskip("tritonclient.http")
+    titled = {block.title: block.text for block in blocks(PAGE)}
+    with listening(create_app(detector, SHAPE)) as port:
+        script = titled["ask.py"].replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        done = run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert of_any_model(done.stdout) == of_any_model(titled["printed"])
+
+
+def of_any_model(printed: str) -> str:
+    """What a client printed, whatever the detector's numbers: no spaces between them, and which they are left out."""
+    kept = re.sub(r"(prediction|p_value) \[[^\]]*\]", r"\1", printed)
+    return re.sub(r"accept \[[^\]]*False\]", "accept", kept)
 
 
 def test_the_limits_of_the_page_are_the_defaults():
@@ -23,9 +46,24 @@ def test_the_answers_of_the_page_are_those_of_the_schema():
     assert {int(status) for status in re.findall(r"^\| (\d{3}) \|", PAGE, re.MULTILINE)} == set(PROBLEMS)
 
 
-def test_the_metrics_of_the_page_exist():
-    source = (Path(__file__).parent.parent / "trainers" / "serve" / "metrics.py").read_text()
-    for name in set(re.findall(r"gmm_torch_\w+", PAGE)):
-        assert name.removesuffix("_total").removesuffix("_bucket") in source, name
+def test_the_outputs_and_the_json_of_the_page_are_those_of_the_service():
+    table = PAGE[PAGE.index("| output |") : PAGE.index("Tensors have the classifier's size")]
+    told = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")}
+    assert told == set(OUTPUTS)
+    for block in blocks(PAGE):
+        if block.language == "json":
+            json.loads("[" + re.sub(r"\}\n\{", "},{", block.text.replace(", ...]", "]")) + "]")
+
+
+def test_the_metrics_of_the_page_are_those_of_the_service(detector):  # noqa: F811
+    with serving(detector) as client:
+        client.post("/predict", content=b"none")
+        exposed = {name for name, *_ in counted(client)}
+    told = set(re.findall(r"gmm_torch_[a-z0-9_]+", PAGE))
+    suffixes = ("", "_bucket")
+    assert {name for name in told if not any(name + suffix in exposed for suffix in suffixes)} == set()
+    families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exposed if name.startswith("gmm_torch")}
+    assert {name for name in families if name not in told and f"{name}_total" not in told} == set()
     assert f"every {STRETCH:,} images" in PAGE
     assert f"at\nmost {100 / THRESHOLD:g} %" in PAGE
+    assert f"counts of {N_KEPT} windows" in PAGE

@@ -1,7 +1,8 @@
 """The service's answers as its schema describes them; a number that is not finite is null."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -61,7 +62,23 @@ class Answer(BaseModel):
     accept: bool = Field(description="p_value > alpha and outputs that are finite; decided by rank")
     verdict: Literal["accepted", "refused"]
     reason: Literal["typical", "not typical", "outputs not finite"]
+    detector: str = Field(description="version of the detector that judged")
     explanation: ExplanationAnswer | None
+
+
+class BatchItem(BaseModel):
+    """What became of one image of several."""
+
+    file: str = Field(description="the name that the form gave it")
+    status: int = Field(description="200, or what the image alone would have been answered with")
+    answer: Answer | None
+    detail: str | None = Field(description="why there is no answer")
+
+
+class BatchAnswer(BaseModel):
+    """The verdicts on several images, in the order of the form."""
+
+    items: list[BatchItem]
 
 
 class CalibrationAnswer(BaseModel):
@@ -76,15 +93,47 @@ class CalibrationAnswer(BaseModel):
     counts: list[int]
 
 
+class DriftWindow(BaseModel):
+    """Verdicts in a window, and the evidence that its images are not like the calibration images."""
+
+    started: str = Field(description="UTC, by the clock on the wall")
+    seconds: float = Field(description="how long it lasted, or has lasted")
+    complete: bool
+    images: int
+    refused: int = Field(description="those whose outputs are not finite among them")
+    not_finite: int
+    refusal_rate: float | None = Field(description="null before the first image")
+    alpha: float = Field(description="the rate on images like the calibration images")
+    log10_capital: float = Field(description="the highest that the bet against the calibration images reached")
+    alarms: int
+
+
+class DriftAnswer(BaseModel):
+    """The windows since the detector was loaded, newest first; those without images are left out."""
+
+    windows: list[DriftWindow]
+
+
+class Reloaded(BaseModel):
+    """The detector in force after a reload."""
+
+    detector: str = Field(description="its version")
+    changed: bool = Field(description="whether it is another than before")
+
+
+Status = Literal["ready", "starting", "stalled", "failed", "draining"]
+
+
 class Health(BaseModel):
     """Whether the service answers, and what it is."""
 
-    status: Literal["ready", "starting", "stalled", "failed"]
+    status: Status
+    detector: str = Field(description="version of the detector: a hash of it, its calibration and the classifier")
     alpha: float
     n_calibration: int
     n_classes: int
     image_shape: list[int] = Field(description="channels, height, width that images are brought to")
-    waiting: int = Field(description="requests in work")
+    waiting: int = Field(description="images in work")
 
 
 class Problem(BaseModel):
@@ -93,12 +142,17 @@ class Problem(BaseModel):
     detail: str
 
 
+def told(problems: Mapping[int, str], model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
+    """Refusals as a route declares them: status -> what it says."""
+    return {status: {"model": model, "description": text} for status, text in problems.items()}
+
+
 def finite(value: float | None) -> float | None:
     """The number, or None where it is NaN or infinite, which JSON can't say."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def answer_of(record: Record, alpha: float, explanation: ExplanationAnswer | None) -> Answer:
+def answer_of(record: Record, alpha: float, detector: str, explanation: ExplanationAnswer | None) -> Answer:
     """The record of an image in the schema's words."""
     return Answer(
         prediction=record.prediction,
@@ -110,6 +164,7 @@ def answer_of(record: Record, alpha: float, explanation: ExplanationAnswer | Non
         accept=record.accept,
         verdict="accepted" if record.accept else "refused",
         reason="outputs not finite" if not record.finite else "typical" if record.accept else "not typical",
+        detector=detector,
         explanation=explanation,
     )
 

@@ -1,147 +1,81 @@
 """The service as a FastAPI application."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Depends as Guard
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from torch import Tensor
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
+import gmm_torch
 from gmm_torch.detection import FailureDetector
-from gmm_torch.errors import NotFittedError
-from trainers.data.images import ImageShape, as_image_shape
+from trainers.data.images import as_image_shape
 from trainers.data.resize import DEFAULT_RESIZE, Resize
-from trainers.serve.answers import Answer, CalibrationAnswer, Health, Problem
-from trainers.serve.batching import Batcher
+from trainers.serve.answers import (
+    Answer,
+    BatchAnswer,
+    BatchItem,
+    CalibrationAnswer,
+    DriftAnswer,
+    Health,
+    Reloaded,
+    answer_of,
+    told,
+)
+from trainers.serve.docs_page import docs_routes
 from trainers.serve.histogram import histogram
-from trainers.serve.images import ImageRejected, read_image
+from trainers.serve.inference.routes import health_routes, infer_schema, inference_routes
+from trainers.serve.keys import RequireKey
 from trainers.serve.limits import Limits
-from trainers.serve.metrics import Metrics
 from trainers.serve.middleware import Watched
 from trainers.serve.page import PAGE, content_security_policy
-from trainers.serve.predictor import Predictor, Question
-from trainers.serve.uploads import read_upload
-
-log = logging.getLogger(__name__)
+from trainers.serve.request_log import RequestLog
+from trainers.serve.service import Job, Service
+from trainers.serve.uploads import Upload, read_uploads
 
 BINARY = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "properties": {"image": BINARY}, "required": ["image"]}
 MEDIA_TYPES = (
     "application/octet-stream", "image/bmp", "image/jpeg", "image/png", "image/tiff", "image/webp",
     "image/x-portable-pixmap",
 )  # fmt: skip
+
+
+def _form(schema: Mapping[str, object]) -> dict[str, object]:
+    return {"schema": {"type": "object", "properties": {"image": schema}, "required": ["image"]}}
+
+
 BODY = {
     "required": True,
     "description": "the file of an image: as the body itself, or as the one file of a form",
-    "content": {
-        **{kind: {"schema": BINARY} for kind in MEDIA_TYPES},
-        "multipart/form-data": {"schema": FORM},
-    },
+    "content": {**{kind: {"schema": BINARY} for kind in MEDIA_TYPES}, "multipart/form-data": _form(BINARY)},
+}
+BATCH_BODY = {
+    "required": True,
+    "description": "the files of images, as a form",
+    "content": {"multipart/form-data": _form({"type": "array", "items": BINARY})},
 }
 PROBLEMS = {
-    400: "The form has no file, or several, or is damaged.",
+    400: "The body is damaged, or not what the route takes: no file, too many files, no tensor of that shape.",
+    401: "The API key is missing or wrong.",
     408: "The body did not arrive in time.",
     413: "Too many bytes or pixels.",
-    415: "No image of a known format.",
+    415: "No image of a known format, or an unknown compression of the body.",
     422: "A damaged image, or a parameter out of range.",
     500: "The model failed on this image.",
     503: "Too much work at hand, or starting: try again after the seconds of Retry-After.",
     504: "The verdict took too long.",
 }
-RETRY_AFTER = {"Retry-After": "1"}
-
-
-class Service:
-    """What the routes share: the model's thread, the decoders, the gate, the counters."""
-
-    def __init__(
-        self, predictor: Predictor, metrics: Metrics, limits: Limits, image_shape: ImageShape, resize: Resize
-    ) -> None:
-        self.predictor = predictor
-        self.metrics = metrics
-        self.limits = limits
-        self.image_shape = image_shape
-        self.resize = resize
-        self.batcher = Batcher[Question, Answer](self._timed, limits.max_batch, limits.max_wait)
-        self.warming: asyncio.Future[object] | None = None
-        self.waiting = 0
-
-    def _timed(self, questions: Sequence[Question]) -> list[Answer]:
-        with self.metrics.model_seconds.time():
-            return self.predictor(questions)
-
-    @asynccontextmanager
-    async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """Threads, and a first batch that makes the model allocate what it needs."""
-        async with self.batcher:
-            self.decoders = ThreadPoolExecutor(self.limits.n_decoders, thread_name_prefix="decoder")
-            silent = Predictor(self.predictor.detector, self.predictor.class_names)  # uncounted: no image of the stream
-            blank = [Question(torch.zeros(self.image_shape, dtype=torch.uint8))] * self.limits.max_batch
-            self.warming = asyncio.get_running_loop().run_in_executor(self.batcher.thread, silent, blank)
-            self.warming.add_done_callback(_report)
-            try:
-                yield
-            finally:
-                await asyncio.to_thread(self.decoders.shutdown)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the model has taken its first batch."""
-        return self._warmed and self.warming.exception() is None  # type: ignore[union-attr]
-
-    @property
-    def _warmed(self) -> bool:
-        return self.warming is not None and self.warming.done() and not self.warming.cancelled()
-
-    @property
-    def status(self) -> Literal["ready", "starting", "stalled", "failed"]:
-        """As in `Health`."""
-        if self.warming is None:
-            return "starting"
-        if not self.batcher.alive or (self._warmed and not self.ready):
-            return "failed"
-        if self.batcher.busy_for > self.limits.timeout:
-            return "stalled"
-        return "ready" if self.ready else "starting"
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """A place among those in work; 503 where there is none."""
-        if not self.ready:
-            raise HTTPException(503, "the service is starting: try again", RETRY_AFTER)
-        if self.waiting >= self.limits.max_waiting:
-            raise HTTPException(503, f"{self.waiting} requests are in work already: try again", RETRY_AFTER)
-        self.waiting += 1
-        self.metrics.waiting.set(self.waiting)
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-            self.metrics.waiting.set(self.waiting)
-
-    async def answer(self, body: bytes, explain: bool) -> Answer:
-        """The verdict on the bytes of an image."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.limits.timeout):
-                image: Tensor = await loop.run_in_executor(
-                    self.decoders, read_image, body, self.image_shape, self.limits.max_pixels, self.resize
-                )
-                return await self.batcher.submit(Question(image, explain))
-        except ImageRejected as error:
-            raise HTTPException(error.status, str(error)) from error
-        except TimeoutError as error:
-            raise HTTPException(504, f"no verdict within {self.limits.timeout:g} seconds: try again later") from error
-        except Exception as error:
-            log.exception("no verdict")
-            raise HTTPException(500, "the model failed on this image; the log of the service says where") from error
+RELOAD_PROBLEMS = {
+    401: PROBLEMS[401],
+    409: "A reload is under way.",
+    422: "What was loaded can't serve; the detector stays.",
+    501: "The service was not told where detectors come from.",
+}
 
 
 def create_app(
@@ -152,9 +86,14 @@ def create_app(
     *,
     resize: Resize = DEFAULT_RESIZE,
     page: str = PAGE,
+    name: str = "gmm_torch",
+    key: str | None = None,
+    open_metrics: bool = False,
+    log: str | None = None,
+    window: float | None = None,
+    load: Callable[[], FailureDetector] | None = None,
 ) -> FastAPI:
-    """An application that gives verdicts on images: `POST /predict`, `/health`, `/metrics`, `/calibration`, and a
-    page at `/`.
+    """An application that gives verdicts on images: see `docs/serving.md` for its routes.
 
     Example:
         >>> app = create_app(detector, (3, 32, 32), class_names)    # doctest: +SKIP
@@ -167,94 +106,178 @@ def create_app(
         limits: bounds; the defaults of `Limits` where None.
         resize: how an image gets that shape.
         page: the HTML at `/`.
+        name: of the model in the Open Inference Protocol.
+        key: that requests must carry; None lets all pass. Health, the page, `/docs` and the schema need none.
+        open_metrics: `/metrics` needs no key either.
+        log: where requests and decisions are logged as JSON lines: "-" is standard output, None nowhere, else a file.
+        window: seconds of a window of drift; None for windows of counts. See `Drift`.
+        load: gives the detector of a reload, with a classifier of its own, for the same images and classes; None
+            refuses reloads.
 
     Raises:
         NotFittedError: the detector is not fitted or not calibrated.
         ValueError: a classifier that does not take such images, fewer class names than classes, or so few calibration
-            images for the detector's alpha that it would accept everything.
+            images for the detector's alpha that it would accept everything; a key that no header can carry.
     """
-    shape = as_image_shape(image_shape)
-    n_classes = _check(detector, shape, class_names)
-    metrics = Metrics(detector)
-    service = Service(Predictor(detector, class_names, metrics.watch), metrics, limits or Limits(), shape, resize)
+    guard = Depends(RequireKey(key))
+    service = Service(
+        detector, as_image_shape(image_shape), class_names, limits or Limits(),
+        resize=resize, window=window, load=load, log=RequestLog(log),
+    )  # fmt: skip
     app = FastAPI(
         title="gmm_torch",
         description="Predictions of a classifier, and whether to believe them.",
-        docs_url=None,  # these pages load scripts from elsewhere
+        version=gmm_torch.__version__,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
         redoc_url=None,
         lifespan=service.running,
         separate_input_output_schemas=False,
     )
     app.state.service = service
-
-    @app.post(
-        "/predict",
-        openapi_extra={"requestBody": BODY},
-        responses={status: {"model": Problem, "description": text} for status, text in PROBLEMS.items()},
-    )
-    async def predict(request: Request, explain: bool = Query(True, description="say why, which costs time")) -> Answer:
-        """The verdict on an image: prediction, p-value, accepted or refused, and why."""
-        with service.admitted():
-            body = await read_upload(request, service.limits.max_bytes, service.limits.timeout)
-            return await service.answer(body, explain)
-
-    @app.get("/calibration", responses={422: {"model": Problem}})
-    def calibration(
-        prediction: int = Query(ge=0, lt=n_classes, description="the predicted class"),
-    ) -> CalibrationAnswer:
-        """The calibration scores that images of a predicted class are compared with."""
-        return histogram(detector, prediction)
-
-    @app.get("/health", responses={503: {"model": Health, "description": "Not ready."}})
-    async def health(response: Response) -> Health:
-        """Whether the service takes images; 200 only then."""
-        status = service.status
-        response.status_code = 200 if status == "ready" else 503
-        return Health(
-            status=status,
-            alpha=detector.alpha,
-            n_calibration=len(detector.calibration),
-            n_classes=n_classes,
-            image_shape=list(shape),
-            waiting=service.waiting,
-        )
-
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    def exposition() -> Response:
-        """Counters in Prometheus' text format."""
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    for router in (
+        _verdict_routes(service, guard),
+        _operation_routes(service, guard, [] if open_metrics else [guard]),
+        health_routes(service),
+        inference_routes(service, name, PROBLEMS, [guard]),
+        docs_routes(app.title),
+    ):
+        app.include_router(router)
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
         return page
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return JSONResponse({"detail": f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"}, 422)
+        return _problem(request, 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
 
-    paths = frozenset({"/", "/predict", "/calibration", "/health", "/metrics"})
-    app.add_middleware(Watched, metrics=metrics, paths=paths, policy=content_security_policy(page))
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return _problem(request, error.status_code, error.detail, error.headers)
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = FastAPI.openapi(app)
+            message = infer_schema()
+            schemas = schema["components"]["schemas"]
+            schemas |= message.pop("$defs") | {"InferRequest": message}
+            for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no answer has the form of
+                schemas.pop(name, None)
+            for operation in (each for path in schema["paths"].values() for each in path.values()):
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+        return FastAPI.openapi(app)  # which keeps it
+
+    app.openapi = described  # type: ignore[method-assign]
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.add_middleware(Watched, metrics=service.metrics, log=service.log, policy=content_security_policy(page))
     return app
 
 
-@torch.inference_mode()
-def _check(detector: FailureDetector, shape: ImageShape, class_names: Sequence[str] | None) -> int:
-    """Raise now what would fail every request; gives the number of classes."""
-    try:
-        n_classes = detector(torch.zeros(2, *shape, device=detector.device)).logits.shape[-1]
-    except NotFittedError:
-        raise
-    except RuntimeError as error:
-        raise ValueError(
-            f"the classifier does not take images of shape (N, {', '.join(map(str, shape))}): {error}"
-        ) from error
-    if class_names is not None and len(class_names) < n_classes:
-        raise ValueError(f"class_names: expected {n_classes}, one a class; got {len(class_names)}")
-    detector.calibration.target(detector.alpha)
-    return n_classes
+def _problem(request: Request, status: int, text: str, headers: object = None) -> JSONResponse:
+    """A refusal, in the words of the protocol whose route was asked."""
+    word = "error" if request.url.path.startswith("/v2") else "detail"
+    return JSONResponse({word: text}, status, headers=headers)  # type: ignore[arg-type]
 
 
-def _report(first_batch: asyncio.Future[object]) -> None:
-    if not first_batch.cancelled() and (error := first_batch.exception()) is not None:
-        log.error("the model failed on its first batch; the service stays not ready", exc_info=error)
+def _verdict_routes(service: Service, guard: Guard) -> APIRouter:
+    router = APIRouter(tags=["verdicts"], dependencies=[guard])
+    refusals = told(PROBLEMS)
+
+    async def verdict(job: Job, upload: Upload, explain: bool, index: int = 0) -> Answer:
+        received = await job.read(service.receive, upload.content)
+        judged = await job.judge(received, explain, index)
+        return answer_of(judged.record, job.served.detector.alpha, job.served.version, judged.explanation)
+
+    async def item(job: Job, upload: Upload, explain: bool, index: int) -> BatchItem:
+        try:
+            return BatchItem(
+                file=upload.name, status=200, answer=await verdict(job, upload, explain, index), detail=None
+            )
+        except HTTPException as error:
+            return BatchItem(file=upload.name, status=error.status_code, answer=None, detail=error.detail)
+
+    @router.post("/predict", summary="Verdict on an image", openapi_extra={"requestBody": BODY}, responses=refusals)
+    async def predict(request: Request, explain: bool = Query(True, description="say why, which costs time")) -> Answer:
+        """The verdict on an image: prediction, p-value, accepted or refused, and why."""
+        with service.admitted(request) as job:
+            (upload,) = await read_uploads(request, service.limits, 1)
+            service.metrics.request_images.observe(1)
+            return await verdict(job, upload, explain)
+
+    @router.post(
+        "/predict/batch",
+        summary="Verdicts on several images",
+        openapi_extra={"requestBody": BATCH_BODY},
+        responses=refusals,
+    )
+    async def predict_batch(
+        request: Request, explain: bool = Query(False, description="say why, which costs time")
+    ) -> BatchAnswer:
+        """The verdicts on the files of a form, in its order. What is wrong with one of them is told in its place, and
+        the others are answered all the same."""
+        with service.admitted(request) as job:
+            uploads = await read_uploads(request, service.limits, service.limits.most_images)
+            job.take(len(uploads))
+            service.metrics.request_images.observe(len(uploads))
+            found = await asyncio.gather(*(item(job, upload, explain, i) for i, upload in enumerate(uploads)))
+            return BatchAnswer(items=found)
+
+    @router.get(
+        "/calibration", summary="Calibration scores", responses=told({401: PROBLEMS[401], 422: "No such class."})
+    )
+    def calibration(prediction: int = Query(ge=0, description="the predicted class")) -> CalibrationAnswer:
+        """The calibration scores that images of a predicted class are compared with."""
+        served = service.served
+        if prediction >= served.n_classes:
+            raise HTTPException(422, f"prediction: expected a class below {served.n_classes}; got {prediction}")
+        return histogram(served.detector, prediction)
+
+    return router
+
+
+def _operation_routes(service: Service, guard: Guard, metrics_guards: list[Guard]) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/health", summary="Health", responses={503: {"model": Health, "description": "Not ready."}})
+    async def health(response: Response) -> Health:
+        """What the service is, and whether it takes images; 200 only then."""
+        served, status = service.served, service.status
+        response.status_code = 200 if status == "ready" else 503
+        return Health(
+            status=status,
+            detector=served.version,
+            alpha=served.detector.alpha,
+            n_calibration=len(served.detector.calibration),
+            n_classes=served.n_classes,
+            image_shape=list(service.image_shape),
+            waiting=service.waiting,
+        )
+
+    @router.get(
+        "/metrics",
+        summary="Metrics",
+        response_class=Response,
+        responses=told({401: PROBLEMS[401]}) | {200: {"content": {"text/plain": {}}}},
+        dependencies=metrics_guards,
+    )
+    def exposition() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    guarded = APIRouter(dependencies=[guard])
+
+    @guarded.get("/drift", summary="Drift", responses=told({401: PROBLEMS[401]}))
+    def drift() -> DriftAnswer:
+        """Verdicts in windows, and the evidence in each that images are not like the calibration images."""
+        return DriftAnswer(windows=service.served.drift.windows())
+
+    @guarded.post("/reload", summary="Reload the detector", responses=told(RELOAD_PROBLEMS))
+    async def reload() -> Reloaded:
+        """Load classifier and detector anew from their files, check them, and put them in force. Requests in work are
+        finished by the detector before; where the new one can't serve, it stays."""
+        return await service.reload()
+
+    router.include_router(guarded)
+    return router

@@ -1,99 +1,84 @@
 """Prometheus metrics of the service: traffic, verdicts and drift."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from torch import Tensor
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.metrics.martingale import ExchangeabilityMartingale
-from trainers.serve.answers import Answer
+from trainers.serve.predictor import Judged
+
+if TYPE_CHECKING:
+    from trainers.serve.served import Served
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 P_VALUES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-STRETCH = 10_000  # images after which the bet against the calibration set begins anew: its memory has to end
-THRESHOLD = 100.0  # capital of the alarm
 
 
 class Metrics:
     """Counters of one service, in a registry of their own.
 
-    Drift is watched by the exchangeability martingale of `gmm_torch.metrics.martingale`, in stretches of
-    `STRETCH` images: it ranks each score among the calibration scores and those of its stretch, which takes memory.
-    On images like the calibration images a stretch raises an alarm with probability at most 1 / `THRESHOLD`.
+    Args:
+        served: gives the detector in force, whose gauges are read at each scrape.
     """
 
-    def __init__(self, detector: FailureDetector) -> None:
+    def __init__(self, served: Callable[[], "Served"]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = Counter("gmm_torch_requests", "Requests answered.", ["path", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "gmm_torch_request_seconds",
-            "From a request to its answer.",
-            ["path"],
-            buckets=SECONDS,
-            registry=self.registry,
+        self.requests = self._counter("requests", "Requests answered.", "path", "status")
+        self.seconds = self._histogram("request_seconds", "From a request to its answer.", SECONDS, "path")
+        self.waiting = self._gauge("waiting", "Images in work; a request whose body is not read yet counts as one.")
+        self.request_images = self._histogram("request_images", "Images of a request for verdicts.", BATCH)
+        self.batch = self._histogram("batch_images", "Images of a batch of the model.", BATCH)
+        self.model_seconds = self._histogram("model_seconds", "From a batch to its verdicts.", SECONDS)
+        self.verdicts = self._counter(
+            "verdicts", "Verdicts; refused counts those whose outputs are not finite too.", "verdict"
         )
-        self.waiting = Gauge("gmm_torch_waiting", "Requests for a verdict in work.", registry=self.registry)
-        self.batch = Histogram("gmm_torch_batch_images", "Images of a batch.", buckets=BATCH, registry=self.registry)
-        self.model_seconds = Histogram(
-            "gmm_torch_model_seconds", "From a batch to its verdicts.", buckets=SECONDS, registry=self.registry
-        )
-        self.verdicts = Counter(
-            "gmm_torch_verdicts",
-            "Verdicts; refused counts those whose outputs are not finite too.",
-            ["verdict"],
-            registry=self.registry,
-        )
-        self.not_finite = Counter(
-            "gmm_torch_not_finite", "Images refused because outputs were not finite.", registry=self.registry
-        )
-        self.p_values = Histogram(
-            "gmm_torch_p_value",
-            "P-values; uniform on images like the calibration images.",
-            buckets=P_VALUES,
-            registry=self.registry,
-        )
-        self.log10_capital = Gauge(
-            "gmm_torch_drift_log10_capital",
-            "Evidence against images like the calibration images, in the current stretch.",
-            registry=self.registry,
-        )
-        self.alarms = Counter("gmm_torch_drift_alarms", "Stretches that raised an alarm.", registry=self.registry)
-        Gauge("gmm_torch_alpha", "Refusal rate on images like the calibration images.", registry=self.registry).set(
-            detector.alpha
-        )
+        self.not_finite = self._counter("not_finite", "Images refused because outputs were not finite.")
+        self.p_values = self._histogram("p_value", "P-values; uniform on images like the calibration images.", P_VALUES)
+        self.alarms = self._counter("drift_alarms", "Stretches that raised an alarm.")
+        self.reloads = self._counter("reloads", "Reloads of the detector.", "result")
+        self.detector = self._gauge("detector_info", "1 for the version of the detector in force.", "version")
+        for name, about, value in (
+            ("alpha", "Refusal rate on images like the calibration images.", lambda: served().detector.alpha),
+            (
+                "drift_log10_capital",
+                "Evidence against images like the calibration images, in the current stretch.",
+                lambda: served().drift.log10_capital,
+            ),
+            ("window_images", "Images judged in the current window.", lambda: served().drift.current.images),
+            ("window_refused", "Images refused in the current window.", lambda: served().drift.current.refused),
+        ):
+            self._gauge(name, about).set_function(value)
         for verdict in ("accepted", "refused"):  # from the first scrape on, so that rates have a beginning
             self.verdicts.labels(verdict)
-        self._calibration = detector.calibration.scores.detach().double().cpu()
-        self._n_stretches = 0
-        self._martingale = self._begin()
+        for result in ("done", "failed"):
+            self.reloads.labels(result)
 
-    def _begin(self) -> ExchangeabilityMartingale:
-        self._n_stretches += 1
-        return ExchangeabilityMartingale(self._calibration, THRESHOLD, seed=self._n_stretches)
-
-    @torch.inference_mode(False)
-    def watch(self, answers: Sequence[Answer], scores: Tensor) -> None:
-        """Count a batch's verdicts and bet on its scores (N,); one thread calls it, in the order of the stream."""
-        self.batch.observe(len(answers))
-        for answer in answers:
-            self.verdicts.labels(answer.verdict).inc()
-            if answer.p_value is None:
-                self.not_finite.inc()
+    def watch(self, judged: Sequence[Judged]) -> None:
+        """Count the verdicts of a batch."""
+        self.batch.observe(len(judged))
+        for record in (each.record for each in judged):
+            self.verdicts.labels("accepted" if record.accept else "refused").inc()
+            if record.finite:
+                self.p_values.observe(record.p_value)
             else:
-                self.p_values.observe(answer.p_value)
-        known = self._martingale.alarm
-        self._martingale.update(scores.clone())
-        if self._martingale.alarm and not known:
-            self.alarms.inc()
-        self.log10_capital.set(float(self._martingale.compute()) / math.log(10))
-        if int(self._martingale.n_seen) >= STRETCH:
-            self._martingale = self._begin()
+                self.not_finite.inc()
+
+    def in_force(self, version: str) -> None:
+        """Tell which detector judges from now on."""
+        self.detector.clear()
+        self.detector.labels(version).set(1)
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"gmm_torch_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"gmm_torch_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"gmm_torch_{name}", about, labels, buckets=buckets, registry=self.registry)

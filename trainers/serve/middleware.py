@@ -1,34 +1,37 @@
-"""Middleware: counts and times requests, sets security headers."""
+"""Middleware: gives requests ids, counts, times and logs them, sets security headers."""
 
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainers.serve.metrics import Metrics
+from trainers.serve.request_log import MAX_PATH, RequestLog, request_id
 
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+POLICY = "content-security-policy"
+QUIET = {"/health", "/v2/health/live", "/v2/health/ready", "/metrics"}  # asked every few seconds: logged if they fail
 
 
 class Watched:
-    """An ASGI application whose requests are counted, by path and status.
+    """An ASGI application whose requests are counted by the path of their route and by status, and logged.
 
     Args:
         app: the application.
-        metrics: where they are counted.
-        paths: those counted by name; others are counted together, or a stranger could make up any number of them.
-        policy: the content security policy of every answer.
+        metrics: where they are counted; those of no route together, or a stranger could make up any number of paths.
+        log: where they are logged.
+        policy: the content security policy of answers that bring none of their own.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], policy: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog, policy: str) -> None:
         self.app = app
         self.metrics = metrics
-        self.paths = paths
-        self.headers = HEADERS | {"content-security-policy": policy}
+        self.log = log
+        self.policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -36,18 +39,36 @@ class Watched:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 500
+        status, n_bytes = 500, 0
+        id_ = request_id(Headers(scope=scope).get("x-request-id"))
+        scope.setdefault("state", {})["request_id"] = id_
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, n_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(self.headers)
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS | {"x-request-id": id_})
+                headers.setdefault(POLICY, self.policy)
+            n_bytes += len(message.get("body", b""))
             await send(message)
 
-        path = scope["path"] if scope["path"] in self.paths else "other"
         try:
             await self.app(scope, receive, watched)
         finally:
+            seconds = time.perf_counter() - start
+            path = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(path, str(status)).inc()
-            self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
+            self.metrics.seconds.labels(path).observe(seconds)
+            if path not in QUIET or status != 200:
+                client = scope.get("client")
+                self.log.write(
+                    "access",
+                    request_id=id_,
+                    client=client[0] if client else None,
+                    method=scope["method"],
+                    path=scope["path"][:MAX_PATH],
+                    status=status,
+                    bytes=n_bytes,
+                    seconds=round(seconds, 6),
+                )

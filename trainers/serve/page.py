@@ -10,11 +10,23 @@ PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 def content_security_policy(page: str) -> str:
     """The page's own script and style, images from the reader's disk, requests to the service; nothing else."""
-    sources = {tag: " ".join(_hash(text) for text in _texts(page, tag)) for tag in ("script", "style")}
+    return _policy(_hashes(page, "script"), _hashes(page, "style"))
+
+
+def swagger_policy(page: str) -> str:
+    """Likewise for Swagger UI, whose script and style sheet are files of the service, and which sets styles itself."""
+    return _policy(f"'self' {_hashes(page, 'script')}", "'self' 'unsafe-inline'")
+
+
+def _policy(scripts: str, styles: str) -> str:
     return (
-        f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; img-src blob: data:; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+
+
+def _hashes(page: str, tag: str) -> str:
+    return " ".join(_hash(text) for text in _texts(page, tag))
 
 
 def _texts(page: str, tag: str) -> list[str]:

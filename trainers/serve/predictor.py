@@ -1,4 +1,4 @@
-"""Answers to a batch of images."""
+"""Verdicts on a batch of images."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.verdict import Verdict
 from trainers.data.pixels import as_unit
-from trainers.records.record import records_of
-from trainers.serve.answers import Answer, ExplanationAnswer, answer_of, explanation_of
+from trainers.records.record import Record, records_of
+from trainers.serve.answers import ExplanationAnswer, explanation_of
 
 
 class Question(NamedTuple):
@@ -25,39 +25,51 @@ class Question(NamedTuple):
     explain: bool = True
 
 
+class Judged(NamedTuple):
+    """The verdict on an image.
+
+    Attributes:
+        record: prediction, score, p-value, accepted or not.
+        logits: (n_classes,) of the classifier, on the CPU.
+        explanation: why; None where nobody asked.
+    """
+
+    record: Record
+    logits: Tensor
+    explanation: ExplanationAnswer | None
+
+
 class Predictor:
-    """Answers batches of questions; one thread calls it.
+    """Judges batches of questions; one thread calls it.
 
     Args:
         detector: fitted and calibrated.
         class_names: index -> name; numbers where None.
-        watch: told the answers and the scores (N,) of each batch, in the order of the stream.
+        watch: told the verdicts of each batch, in the order of the stream.
     """
 
     def __init__(
         self,
         detector: FailureDetector,
         class_names: Sequence[str] | None = None,
-        watch: Callable[[Sequence[Answer], Tensor], None] | None = None,
+        watch: Callable[[Sequence[Judged]], None] | None = None,
     ) -> None:
         self.detector = detector
         self.class_names = class_names
         self.watch = watch
 
     @torch.inference_mode()
-    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer a question."""
+    def __call__(self, questions: Sequence[Question]) -> list[Judged]:
+        """One verdict a question."""
         images = torch.stack([as_unit(question.image) for question in questions]).to(self.detector.device)
         outputs = self.detector.extractor(images)
         explained, verdict = self._explain(questions, outputs)
-        records = records_of(outputs, verdict)
-        answers = [
-            answer_of(record, self.detector.alpha, explained.get(i))
-            for i, record in enumerate(records.records(self.class_names))
-        ]
+        records = records_of(outputs, verdict).records(self.class_names)
+        logits = verdict.logits.detach().cpu()
+        judged = [Judged(record, logits[i], explained.get(i)) for i, record in enumerate(records)]
         if self.watch is not None:
-            self.watch(answers, records.score.double())
-        return answers
+            self.watch(judged)
+        return judged
 
     def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, ExplanationAnswer], Verdict]:
         """The explanations that are asked for, by row, and the verdicts of all rows."""

@@ -7,11 +7,19 @@ from contextlib import contextmanager
 import pytest
 import torch
 import uvicorn
+from fastapi.testclient import TestClient
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
+from trainers.serve import Limits, create_app
+
+SHAPE = (1, 8, 8)
+NAMES = [f"digit {i}" for i in range(10)]
+BLACK = torch.zeros(SHAPE, dtype=torch.uint8)  # gives NaN
+WHITE = torch.full(SHAPE, 255, dtype=torch.uint8)  # makes the classifier fail
 
 
 def digit_images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,11 +44,50 @@ def listening(app):
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not (server.started and app.state.service.ready):
+        while not (server.started and app.state.service.started):
             time.sleep(0.01)
         yield listener.getsockname()[1]
         server.should_exit = True
         thread.join(10)
+
+
+@contextmanager
+def serving(detector, app=(), **limits):
+    """A client of a service that is ready; `app` are options of `create_app`."""
+    with TestClient(create_app(detector, SHAPE, NAMES, Limits(**limits), **dict(app))) as client:
+        begun(client)
+        yield client
+
+
+def begun(client) -> None:
+    """Wait for the first batch."""
+    while client.get("/health").json()["status"] == "starting":
+        time.sleep(0.005)
+
+
+def counted(client) -> dict[tuple[str, ...], float]:
+    """Samples of /metrics: (name, label values...) -> value."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+
+@contextmanager
+def blocked(client):
+    """The model takes no batch until the block ends."""
+    served, gate = client.app.state.service.served, threading.Event()
+    predictor, entered = served.predictor, threading.Event()
+
+    def slow(questions):
+        entered.set()
+        gate.wait(10)
+        return predictor(questions)
+
+    served.predictor = slow
+    try:
+        yield entered
+    finally:
+        gate.set()
+        served.predictor = predictor
 
 
 class Fragile(nn.Module):
@@ -78,3 +125,9 @@ def detector():
 def held_out():
     """Digits that detector and classifier have not seen."""
     return digit_images()[0][1500:]
+
+
+@pytest.fixture(scope="session")
+def client(detector):
+    with serving(detector, max_bytes=20_000, max_pixels=10_000, max_images=8) as client:
+        yield client

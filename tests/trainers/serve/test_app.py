@@ -3,16 +3,13 @@
 import copy
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 from torch import nn
 
 from gmm_torch import FailureDetector
@@ -20,45 +17,25 @@ from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration
 from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import NotFittedError
-from tests.trainers.serve.conftest import digit_images, png
+from tests.trainers.serve.conftest import (
+    BLACK,
+    NAMES,
+    SHAPE,
+    WHITE,
+    begun,
+    blocked,
+    counted,
+    digit_images,
+    png,
+    serving,
+)
 from tests.trainers.serve.test_images import png_header
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.records.verdict_file import VerdictFile, read_csv
-from trainers.serve import Limits, create_app, metrics
+from trainers.serve import Limits, create_app, docs_page
 from trainers.serve.page import PAGE, content_security_policy
 from trainers.serve.predictor import Predictor, Question
-
-SHAPE = (1, 8, 8)
-NAMES = [f"digit {i}" for i in range(10)]
-
-
-@contextmanager
-def serving(detector, **limits):
-    with TestClient(create_app(detector, SHAPE, NAMES, Limits(**limits))) as client:
-        begun(client)
-        yield client
-
-
-def begun(client) -> None:
-    """Wait for the first batch."""
-    while client.get("/health").json()["status"] == "starting":
-        time.sleep(0.005)
-
-
-@pytest.fixture(scope="module")
-def client(detector):
-    with serving(detector, max_bytes=20_000, max_pixels=10_000) as client:
-        yield client
-
-
-def counted(client) -> dict[tuple[str, ...], float]:
-    """Samples of /metrics: (name, label values...) -> value."""
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
-
-
-BLACK = torch.zeros(SHAPE, dtype=torch.uint8)  # gives NaN
-WHITE = torch.full(SHAPE, 255, dtype=torch.uint8)  # makes the classifier fail
+from trainers.serve.served import Served, version_of
 
 
 def test_the_body_and_a_form_give_the_detectors_verdict(client, detector, held_out):
@@ -130,7 +107,7 @@ def test_python_service_and_csv_decide_alike(n, detector, tmp_path):
     few = FailureDetector(detector.classifier, score=make_score("max_softmax")).fit([x[900:1200]])
     few.calibrate([x[1200 : 1200 + n]])
     verdict, records = few(x[1200:]), EvaluationModule(few).predict_step(x[1200:], 0)
-    answers = Predictor(few)([Question(image, explain=False) for image in images[1200:]])
+    answers = [each.record for each in Predictor(few)([Question(image, explain=False) for image in images[1200:]])]
     names = [str(i) for i in range(len(answers))]
     with VerdictFile(tmp_path / "v.csv", "job") as file:
         file.keep(names, len(names))
@@ -202,25 +179,6 @@ def test_a_mistake_is_answered_with_what_was_expected(client, request_, status, 
     assert message in answer.json()["detail"]
 
 
-@contextmanager
-def blocked(client):
-    """The model takes no batch until the block ends."""
-    service, gate = client.app.state.service, threading.Event()
-    predictor, entered = service.predictor, threading.Event()
-
-    def slow(questions):
-        entered.set()
-        gate.wait(10)
-        return predictor(questions)
-
-    service.predictor = slow
-    try:
-        yield entered
-    finally:
-        gate.set()
-        service.predictor = predictor
-
-
 def test_more_requests_than_allowed_are_told_to_come_back(detector, held_out):
     body = png(held_out[0])
     with serving(detector, max_waiting=2, max_batch=1) as client, ThreadPoolExecutor(2) as pool:
@@ -253,7 +211,7 @@ def test_it_takes_no_image_before_the_first_batch(detector, held_out):
     app = create_app(detector, SHAPE, NAMES)
     gate = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.serve.app.Predictor", lambda *_: lambda questions: gate.wait(10))
+        patch.setattr(Served, "warm", lambda *_: gate.wait(10))
         with TestClient(app) as client:
             early, health = client.post("/predict", content=png(held_out[0])), client.get("/health")
             gate.set()
@@ -267,12 +225,12 @@ def test_it_takes_no_image_before_the_first_batch(detector, held_out):
 
 
 def test_a_model_that_fails_on_its_first_batch_is_never_ready(detector):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("out of memory")
 
     app = create_app(detector, SHAPE, NAMES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainers.serve.app.Predictor", lambda *_: fail)
+        patch.setattr(Served, "warm", fail)
         with TestClient(app) as client:
             begun(client)
             health = client.get("/health")
@@ -280,7 +238,9 @@ def test_a_model_that_fails_on_its_first_batch_is_never_ready(detector):
     assert health.json()["status"] == "failed"
 
 
-@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_waiting", "max_batch", "n_decoders", "timeout"])
+@pytest.mark.parametrize(
+    "name", ["max_bytes", "max_pixels", "max_images", "max_waiting", "max_batch", "n_decoders", "timeout"]
+)
 def test_limits_that_let_nothing_through_are_refused(name):
     with pytest.raises(ValueError, match=name):
         Limits(**{name: 0})
@@ -317,8 +277,8 @@ def test_health_says_what_the_service_is(client, detector):
     health = client.get("/health")
     assert health.status_code == 200
     assert health.json() == {
-        "status": "ready", "alpha": 0.05, "n_calibration": len(detector.calibration), "n_classes": 10,
-        "image_shape": [1, 8, 8], "waiting": 0,
+        "status": "ready", "detector": version_of(detector), "alpha": 0.05,
+        "n_calibration": len(detector.calibration), "n_classes": 10, "image_shape": [1, 8, 8], "waiting": 0,
     }  # fmt: skip
 
 
@@ -364,36 +324,12 @@ def test_metrics_count_requests_and_verdicts(detector, held_out):
     assert found["process_resident_memory_bytes",] > 1e7
 
 
-def test_drift_is_alarmed_on_noise_and_not_on_digits(detector, held_out):
-    quiet, loud = metrics.Metrics(detector), metrics.Metrics(detector)
-    noise = torch.rand(100, *SHAPE, generator=torch.Generator().manual_seed(0)) * 0.99
-    for watch, images in ((quiet, held_out[:200] / 255), (loud, noise)):
-        for batch in images.split(16):
-            with torch.inference_mode():
-                watch.watch([], detector(batch).score)
-    value = {name: watch.registry.get_sample_value for name, watch in (("quiet", quiet), ("loud", loud))}
-    assert value["quiet"]("gmm_torch_drift_alarms_total") == 0
-    assert value["loud"]("gmm_torch_drift_alarms_total") == 1
-    assert value["loud"]("gmm_torch_drift_log10_capital") > 2 > value["quiet"]("gmm_torch_drift_log10_capital")
-
-
-def test_the_memory_of_the_drift_alarm_is_bounded(detector, monkeypatch):
-    monkeypatch.setattr(metrics, "STRETCH", 100)
-    watched = metrics.Metrics(detector)
-    sizes = []
-    for _ in range(40):
-        watched.watch([], torch.full((16,), -torch.inf))
-        sizes.append(len(watched._martingale.seen))
-    assert max(sizes) < len(detector.calibration) + 100 + 16
-    assert watched.registry.get_sample_value("gmm_torch_drift_alarms_total") >= 5  # every stretch finds it anew
-
-
 def test_the_schema_declares_every_answer(client):
     schema = client.get("/openapi.json").json()
     predict = schema["paths"]["/predict"]["post"]
     kinds = {f"image/{kind}" for kind in ("bmp", "jpeg", "png", "tiff", "webp", "x-portable-pixmap")}
     assert set(predict["requestBody"]["content"]) == kinds | {"application/octet-stream", "multipart/form-data"}
-    assert set(predict["responses"]) == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(predict["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "500", "503", "504"}
     assert predict["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     answer = schema["components"]["schemas"]["Answer"]["properties"]
@@ -401,6 +337,23 @@ def test_the_schema_declares_every_answer(client):
 
 
 # ---- the page
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(client, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(docs_page, "find_spec", lambda _: None)
+        assert client.get("/docs").status_code == 501
+        assert "pip install -e '.[serve]'" in client.get("/docs").json()["detail"]
+    assert client.get("/docs/other.js").status_code == 404
+    pytest.importorskip("fastapi_offline")
+    answer = client.get("/docs")
+    assert not re.search(r"(?:src|href)=\"(?!/docs/)", answer.text)
+    assert "unsafe" not in answer.headers["content-security-policy"].partition("style-src")[0]
+    for name, kind in docs_page.FILES.items():
+        found = client.get(f"/docs/{name}")
+        assert found.status_code == 200
+        assert found.headers["content-type"].startswith(kind)
+        assert f"/docs/{name}" in answer.text
 
 
 def test_the_page_runs_nothing_but_itself(client):
@@ -427,7 +380,7 @@ def test_every_answer_tells_browsers_to_be_careful(client):
 TYPES = ["", "image/png", "application/json", "multipart/form-data", "multipart/form-data; boundary=b", "text/\u00fc"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.binary(max_size=200)
     | st.binary(max_size=60).map(lambda b: b"--b\r\n" + b + b"\r\n\r\nx\r\n--b--\r\n")

@@ -100,6 +100,31 @@ def test_a_file_that_is_no_image_is_told_so_and_the_next_one_is_predicted(browse
     assert not browser.find_element(By.ID, "problem").is_displayed()
 
 
+def test_the_page_asks_for_the_key_of_a_service_that_has_one(browser, detector, held_out):
+    with listening(create_app(detector, (1, 8, 8), key="open-sesame")) as port:
+        browser.get(f"http://127.0.0.1:{port}/")
+        assert not browser.find_element(By.ID, "key").is_displayed()
+        browser.execute_script(DROP, base64.b64encode(png(held_out[0])).decode())
+        wait_for(browser, lambda: text(browser, "detail"))
+        assert "API key" in text(browser, "detail")
+        browser.find_element(By.ID, "key").send_keys("open-sesame\t")
+        wait_for(browser, lambda: text(browser, "verdict"))
+        assert not browser.find_element(By.ID, "problem").is_displayed()
+    assert [line for line in browser.get_log("browser") if "401" not in line["message"]] == []
+
+
+def test_swagger_ui_shows_every_route_and_loads_nothing_from_elsewhere(browser, address):
+    pytest.importorskip("fastapi_offline")
+    browser.get(address + "docs")
+    wait_for(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".opblock"))
+    shown = {
+        each.get_attribute("data-path") for each in browser.find_elements(By.CSS_SELECTOR, ".opblock-summary-path")
+    }
+    paths = browser.execute_async_script("fetch('/openapi.json').then(r => r.json()).then(arguments[0])")["paths"]
+    assert shown == set(paths)
+    assert not browser.get_log("browser")  # nor a word of the content security policy
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser, address, held_out):
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}

@@ -62,36 +62,56 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"number {i}" for i in range(10)) + "\n")
     # the data are nowhere: the names take their place
-    arguments = (
-        *files,
-        f"task.class_names={names}",
-        "data=image_folder",
-        "data.image_shape=[1,8,8]",
-    )
+    path, log = tmp_path / "detector.safetensors", tmp_path / "requests.jsonl"
+    good = Path(files[1].removeprefix("checkpoint=")).read_bytes()
+    path.write_bytes(good)
+    arguments = (files[0], f"checkpoint={path}", f"task.class_names={names}", "data=image_folder")
+    arguments += ("data.image_shape=[1,8,8]", "task.drain=600", f"task.log={log}")
     arguments += ("classifier.normalize.mean=[0.3]", "classifier.normalize.std=[0.4]")
     with application(*arguments, cwd=tmp_path) as (process, address):
         assert address.startswith("http://127.0.0.1:")
         while httpx2.get(f"{address}/health", timeout=30).json()["status"] == "starting":
-            time.sleep(0.05)
-        answer = httpx2.post(f"{address}/predict", content=png(digit_images()[0][0]), timeout=30)
+            time.sleep(0.1)
+
+        def predict():
+            return httpx2.post(f"{address}/predict", content=png(digit_images()[0][0]), timeout=30).json()
+
+        before = predict()
+        assert before["class_name"].startswith("number ")
+        # SIGHUP: another detector in the same file, then none
+        other = FailureDetector.load(path, build_classifier(configure(*NETWORK, files[0]).classifier, 10, (1, 8, 8)))
+        other.alpha = 0.2
+        other.save(path)
+        process.send_signal(signal.SIGHUP)
+        while predict()["detector"] == before["detector"]:
+            time.sleep(0.1)
+        assert predict()["alpha"] == 0.2
+        path.write_bytes(good[:1000])
+        process.send_signal(signal.SIGHUP)
+        while 'reloads_total{result="failed"} 1.0' not in httpx2.get(f"{address}/metrics", timeout=30).text:
+            time.sleep(0.1)
+        assert predict()["alpha"] == 0.2
+        # SIGTERM: not ready, but there; SIGINT: gone
+        process.send_signal(signal.SIGTERM)
+        while httpx2.get(f"{address}/v2/health/ready", timeout=30).status_code == 200:
+            time.sleep(0.1)
+        assert httpx2.get(f"{address}/v2/health/live", timeout=30).status_code == 200
+        assert "accept" in predict()
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         rest = process.stdout.read()
-    assert answer.status_code == 200
-    assert answer.json()["class_name"].startswith("number ")
-    assert "Traceback" not in rest
+    assert '"event": "decision"' in log.read_text()
+    assert "truncated or no safetensors file" in rest
 
 
 def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_path, monkeypatch):
     caught = {}
-    monkeypatch.setattr(
-        "trainers.serve.server.run_app", lambda app, host, port: caught.update(app=app, at=(host, port))
-    )
+    monkeypatch.setattr("trainers.serve.server.run_app", lambda app, *at: caught.update(app=app, at=at))
     run_task(configure("task=serve", *NETWORK, *files, "task.limits.max_batch=7", "task.host=::1"), tmp_path)
     service = caught["app"].state.service
-    assert list(service.predictor.class_names) == [str(i) for i in range(10)]
+    assert list(service.class_names) == [str(i) for i in range(10)]
     assert service.limits.max_batch == 7
-    assert caught["at"] == ("::1", 8000)
+    assert caught["at"] == ("::1", 8000, 0.0)
 
 
 def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):

@@ -1,0 +1,99 @@
+"""The detector that is in force, and what belongs to it alone."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.errors import NotFittedError
+from trainers.data.images import ImageShape
+from trainers.serve.drift import THRESHOLD, Drift
+from trainers.serve.predictor import Judged, Predictor, Question
+
+log = logging.getLogger(__name__)
+
+
+class Served:
+    """A detector, checked; it judges until another takes its place.
+
+    Args:
+        detector: fitted and calibrated.
+        image_shape: (C, H, W) that the classifier takes.
+        class_names: index -> name; numbers where None.
+        window: of drift, seconds; see `Drift`.
+        watch: told the verdicts of each batch, and whether they raised the drift alarm.
+
+    Attributes:
+        version: names detector, calibration and classifier; see `version_of`.
+        n_classes: that the classifier knows.
+        predictor: judges and is watched.
+        drift: of the images that this detector judged.
+
+    Raises:
+        NotFittedError: the detector is not fitted or not calibrated.
+        ValueError: a classifier that does not take such images, fewer class names than classes, or so few calibration
+            images for the detector's alpha that it would accept everything.
+    """
+
+    def __init__(
+        self,
+        detector: FailureDetector,
+        image_shape: ImageShape,
+        class_names: Sequence[str] | None,
+        window: float | None,
+        watch: Callable[[Sequence[Judged], bool], None],
+    ) -> None:
+        self.n_classes = _check(detector, image_shape, class_names)
+        self.detector = detector
+        self.version = version_of(detector)
+        self.drift = Drift(detector.calibration.scores, detector.alpha, window)
+        self.predictor = Predictor(detector, class_names, self._watch)
+        self._tell = watch
+
+    def warm(self, blank: Sequence[Question]) -> None:
+        """Judge blank images, uncounted, so that the model allocates what it needs."""
+        Predictor(self.detector, self.predictor.class_names)(blank)
+
+    def _watch(self, judged: Sequence[Judged]) -> None:
+        records = [each.record for each in judged]
+        scores = torch.tensor([record.score for record in records], dtype=torch.float64)
+        alarm = self.drift.update(
+            scores, sum(not record.accept for record in records), sum(not record.finite for record in records)
+        )
+        if alarm:
+            log.warning(
+                "drift: images are not like the calibration images (a false alarm with chance %g)", 1 / THRESHOLD
+            )
+        self._tell(judged, alarm)
+
+
+def version_of(detector: FailureDetector) -> str:
+    """Twelve hexadecimal digits that another classifier, score, calibration or alpha changes."""
+    parts = {
+        "alpha": detector.alpha,
+        "score": [detector.score.name, detector.score.options()],
+        "calibration": [detector.calibration.name, detector.calibration.options()],
+        "state": fingerprint(detector),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@torch.inference_mode()
+def _check(detector: FailureDetector, shape: ImageShape, class_names: Sequence[str] | None) -> int:
+    """Raise now what would fail every request; gives the number of classes."""
+    try:
+        n_classes = detector(torch.zeros(2, *shape, device=detector.device)).logits.shape[-1]
+    except NotFittedError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"the classifier does not take images of shape (N, {', '.join(map(str, shape))}): {error}"
+        ) from error
+    if class_names is not None and len(class_names) < n_classes:
+        raise ValueError(f"class_names: expected {n_classes}, one a class; got {len(class_names)}")
+    detector.calibration.target(detector.alpha)
+    return n_classes
