@@ -13,7 +13,11 @@ def test_a_trainer_judges_a_loader_as_the_detector_does():
     detector = FailureDetector(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), n_components=2, views=1)
     detector.fit(x[:200].split(50)).calibrate(x[200:].split(50))
     trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
     )
     loader = DataLoader(TensorDataset(x[:60], torch.arange(60)), 25)
     verdicts = trainer.predict(VerdictModule(detector), loader)
