@@ -75,7 +75,9 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     usual = metrics["calibration"].get("realised_rate", {}).get("0.05")
     if usual is None:
         return f"{refused}."
-    return f"{refused}; {percent_range(usual)} % are usual with {metrics['calibration']['n']:,} calibration images."
+    return (
+        f"{refused}; {percent_range(usual)}\u00a0% are usual with {metrics['calibration']['n']:,} calibration images."
+    )
 
 
 def _too_few(metrics: Mapping[str, Any]) -> str:

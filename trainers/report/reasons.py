@@ -116,7 +116,7 @@ def reason_of(
         _views(explanation),
         "" if name is None else part_in_words(name),
         "" if facts is None else _component(facts, names),
-        ". ".join(words[0].upper() + words[1:] for words in explanation.unusual),
+        ". ".join(explanation.unusual),
         [] if facts is None else [(feature, _of(share, facts)) for feature, share in facts.features],
         [] if facts is None else _neighbours(facts, names, neighbours or {}),
     )

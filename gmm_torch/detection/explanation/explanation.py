@@ -136,12 +136,12 @@ class InputExplanation:
 
     @property
     def unusual(self) -> list[str]:
-        """What is unusual, in words, the most first; nothing of an input that is accepted."""
+        """What is unusual, in sentences without their stops, the most first; nothing of an input that is accepted."""
         if self.accept:
             return []
         rest = sorted((p, name) for name, p in self.part_p_values.items() if name != self.dominant and p <= MOST)
         parts = ([] if self.dominant is None else [self.dominant]) + [name for _, name in rest]
-        return [self._unusual(name) for name in parts]
+        return [f"{'Also' if i else 'Most'} unusual in {self._unusual(name)}" for i, name in enumerate(parts)]
 
     def _unusual(self, name: str) -> str:
         p, facts = self.part_p_values[name], self.mixtures.get(name)
@@ -162,8 +162,7 @@ class InputExplanation:
         facts = None if self.leading is None else self.mixtures[self.leading]
         if facts is not None and facts.component < 0:
             return [*sentences, "Its features are not finite"]
-        for i, words in enumerate(self.unusual):
-            sentences.append(f"{'Also' if i else 'Most'} unusual in {words}")
+        sentences += self.unusual
         if not (self.accept or self.part_p_values or facts is None or facts.layer is None):
             sentences.append(f"Most unusual at {facts.layer}")
         if len(self.views) > 1:
