@@ -94,6 +94,28 @@ def test_a_decaying_stream_raises_the_alarm_and_a_clean_one_does_not():
     assert 300 <= found["alarm, decaying"] < 500
 
 
+def test_the_notebook_runs_and_is_saved_with_what_it_shows():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    path = FOLDER / "quickstart.ipynb"
+    assert path.stat().st_size < 100_000
+    saved = nbformat.read(path, as_version=4)
+    ran = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(ran, timeout=300, kernel_name="python3").execute()  # raises where a cell does
+    for book in (saved, ran):
+        cells = [cell for cell in book.cells if cell.cell_type == "code"]
+        outputs = [output for cell in cells for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+        assert [output for output in outputs if "image/png" in output.get("data", {})]
+        text = "".join(output.get("text", "") for output in outputs)
+        shares = {kind: float(share) for kind, share in re.findall(r"(\S+) +n = \d+ +refused: +([\d.]+)%", text)}
+        assert shares["digits"] < 12
+        assert shares["noise"] > 95
+        assert "Refused, predicted" in text
+    listed = "| [quickstart.ipynb](quickstart.ipynb) |"
+    assert listed in (FOLDER / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_is_short_listed_and_tested(name):
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 60

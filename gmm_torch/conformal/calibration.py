@@ -14,6 +14,7 @@ from gmm_torch.conformal.p_values import (
     smoothed_p_value,
     threshold_index,
 )
+from gmm_torch.conformal.realised_rate import realised_rate
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.registry import register
@@ -112,10 +113,22 @@ class Calibration(nn.Module):
         self._check_fitted()
         return exceeds(1 + rank(score, self.scores), len(self.scores) + 1, alpha)
 
+    def realised_rate(self, alpha: float, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Rates (low, high) between which good inputs are refused, in a share `confidence` of such calibration sets.
+
+        See `gmm_torch.conformal.realised_rate`. None for a calibration whose threshold is not one for all inputs.
+        """
+        self._check_fitted()
+        return realised_rate(self._n_refused(alpha), len(self), confidence)
+
+    def _n_refused(self, alpha: float) -> int:
+        """How many of its own scores lie below the threshold, that at it included."""
+        return threshold_index(alpha, len(self))
+
     def threshold(self, alpha: float) -> Tensor:
         """The score () at and above which `accepts`; minus infinity where everything is accepted."""
         self._check_fitted()
-        k = threshold_index(alpha, len(self.scores))
+        k = self._n_refused(alpha)
         return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
 
     def _index(self) -> None:

@@ -60,12 +60,9 @@ class ConditionalCalibration(Calibration):
         """See `Calibration`; by the bound of the rank."""
         return ~refused(self.p_value(score), alpha)
 
-    def threshold(self, alpha: float) -> Tensor:
-        """See `Calibration`."""
-        self._check_fitted()
+    def _n_refused(self, alpha: float) -> int:
         check_probability("alpha", alpha)
-        k = int(refused(self.bounds[:-1], alpha).sum())
-        return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
+        return int(refused(self.bounds[:-1], alpha).sum())
 
     def _index(self) -> None:
         device = self.scores.device

@@ -134,6 +134,9 @@ class MondrianCalibration(Calibration):
         predictions = self._check(score, predictions)
         return exceeds(1 + self._rank(score, predictions, right=True), self.group_sizes[predictions] + 1, alpha)
 
+    def realised_rate(self, alpha: float, confidence: float = 0.95) -> None:
+        """None: the threshold is not one for all inputs."""
+
     def threshold(self, alpha: float) -> Tensor:
         """(C,) scores at and above which `accepts`, by predicted class; minus infinity where everything is accepted."""
         self._check_fitted()

@@ -197,6 +197,9 @@ class WeightedScores(Calibration):
         """See `Calibration`."""
         return ~refused(self.p_value(score, log_weight=log_weight), alpha)
 
+    def realised_rate(self, alpha: float, confidence: float = 0.95) -> None:
+        """None: the threshold is not one for all inputs."""
+
     def threshold(self, alpha: float, *, log_weight: Tensor | None = None) -> Tensor:
         """(N,) scores at and above which inputs with these log-weights (N,) are accepted.
 

@@ -51,6 +51,8 @@ def summary(detector: "DetectorParts") -> str:
         "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",
         "alpha": f"{detector.alpha:g}",
     }
+    if n and (rate := detector.calibration.realised_rate(detector.alpha)):
+        lines["alpha"] += f", in 95 of 100 calibration sets {rate[0]:.1%} to {rate[1]:.1%} of good inputs refused"
     if promised := detector.calibration.extra_repr():
         lines[detector.calibration.name] = promised
     return "\n".join([f"{type(detector).__name__}(", *(f"  {name}: {line}" for name, line in lines.items()), ")"])

@@ -37,6 +37,7 @@ ROOMS = [
     "gmm_torch.detection.files",
     "gmm_torch.detection.summary",
     "gmm_torch.detection.parts",
+    "gmm_torch.detection.diagnosis",
     "gmm_torch.detection.detector",
     "gmm_torch.detection.onnx",
     "gmm_torch.detection",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.diagnosis import diagnose
 from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import atomic_path
 from trainers.evaluation.attacks import verdict_facts
@@ -22,6 +23,7 @@ from trainers.evaluation.detection_metrics import (
     holm_correct,
     source_metrics,
 )
+from trainers.evaluation.diagnosis import softmax_wins
 from trainers.evaluation.held_out import held_out_log_likelihood
 from trainers.records.record import TEST, Records
 from trainers.run.run import Run
@@ -59,10 +61,12 @@ def metrics_of(
         "classifier": {"test_accuracy": float((~clean.wrong).double().mean())},
         "calibration": {
             "n": len(detector.calibration),
-            **false_alarm_rates(clean.p_value),
+            **(rates := false_alarm_rates(clean.p_value)),
+            "realised_rate": {a: detector.calibration.realised_rate(float(a)) for a in rates["false_alarm_rate"]},
             "by_class": class_false_alarms(clean.p_value, clean.prediction),
         },
         "sources": holm_correct(sources),
+        "findings": [finding._asdict() for finding in [*softmax_wins(sources), *diagnose(detector)]],
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainers.report.tables.text import of_softmax, percent, source_label, winner
+from trainers.report.tables.text import of_softmax, percent, percent_range, source_label, winner
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
@@ -71,7 +71,13 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     rate = metrics["calibration"]["false_alarm_rate"].get("0.05")
     if rate is None:
         return ""
-    return f"Asked to refuse 5 % of clean images, it refused {percent(rate)} % of the clean test images."
+    refused = f"Asked to refuse 5 % of clean images, it refused {percent(rate)} % of the clean test images"
+    usual = metrics["calibration"].get("realised_rate", {}).get("0.05")
+    if usual is None:
+        return f"{refused}."
+    return (
+        f"{refused}; {percent_range(usual)}\u00a0% are usual with {metrics['calibration']['n']:,} calibration images."
+    )
 
 
 def _too_few(metrics: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gmm_torch.detection.diagnosis import PAGE
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
 from trainers.report.curves import Curves, budget_curves, severity_curves
@@ -49,6 +50,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "headline": conclusion.headline,
         "sentences": conclusion.sentences,
         "cards": _cards(evaluation),
+        "findings": _findings(evaluation),
         "alpha": f"{evaluation.alpha:g}",
         "results": _results(evaluation),
         "every_attack": every_attack_line(evaluation.metrics),
@@ -92,6 +94,14 @@ def _results(evaluation: Evaluation) -> list[tuple[str, Mapping[str, Any], float
         accept = evaluation.column("accept", evaluation.records.failures(name))
         rows.append((name, source, 1 - float(accept.mean()) if len(accept) else None))
     return rows
+
+
+def _findings(evaluation: Evaluation) -> list[Mapping[str, str]]:
+    """Each with its text and the section of the documentation that says what to do."""
+    return [
+        {"text": found["text"][0].upper() + found["text"][1:], "where": f"What to do: {PAGE}#{found['section']}"}
+        for found in evaluation.metrics.get("findings", [])
+    ]
 
 
 def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:

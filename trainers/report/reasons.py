@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_figures
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detection.explanation.explanation import in_words as part_in_words
 from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
-from trainers.report.tables.text import percent, source_label
+from trainers.report.tables.text import MISSING, percent, source_label
 from trainers.report.words import class_name, in_words
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source
@@ -43,7 +44,7 @@ class Reason(NamedTuple):
     views: list[Meter]
     mixture: str
     component: str
-    distance: str
+    unusual: str
     features: list[tuple[str, str]]
     neighbours: list[Neighbour]
 
@@ -109,14 +110,14 @@ def reason_of(
     return Reason(
         tile,
         [
-            Meter(part.replace("_", " "), f"{p:.3f}", _width(p), part == explanation.dominant)
+            Meter(part_in_words(part), f"{p:.3f}", _width(p), part == explanation.dominant)
             for part, p in explanation.part_p_values.items()
         ],
         _views(explanation),
-        "" if name is None else name.replace("_", " "),
+        "" if name is None else part_in_words(name),
         "" if facts is None else _component(facts, names),
-        "" if facts is None else _distance(facts),
-        [] if facts is None else [(feature, in_figures(share)) for feature, share in facts.features],
+        ". ".join(explanation.unusual),
+        [] if facts is None else [(feature, _of(share, facts)) for feature, share in facts.features],
         [] if facts is None else _neighbours(facts, names, neighbours or {}),
     )
 
@@ -147,10 +148,9 @@ def _component(facts: ComponentFacts, names: Sequence[str]) -> str:
     return text
 
 
-def _distance(facts: ComponentFacts) -> str:
-    if not np.isfinite(facts.squared_distance):
-        return ""
-    return f"{facts.squared_distance:,.0f} where the mixture expects {facts.n_features:,}"
+def _of(share: float, facts: ComponentFacts) -> str:
+    """Of the distance to the component, how much comes from one feature."""
+    return f"{percent(share / facts.squared_distance, 0)} %" if facts.squared_distance else MISSING
 
 
 def _neighbours(

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.diagnosis import diagnose
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.lightning.mixture_module import MixtureModule
@@ -73,6 +74,8 @@ def fit_detector(run: Run) -> FailureDetector:
     detector.save(run.folder / DETECTOR)
     shutil.rmtree(kept, ignore_errors=True)
     log.info("detector: %s", run.folder / DETECTOR)
+    for finding in diagnose(detector):
+        log.warning("%s", finding)
     return detector
 
 

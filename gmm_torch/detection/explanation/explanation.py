@@ -11,12 +11,13 @@ from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, Coordinate, FeatureMixture
-from gmm_torch.detection.scores import Score
+from gmm_torch.detection.scores import SCORES, Score
 from gmm_torch.detection.scores.base import Breakdown
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.testing.binomial import interval
 
 N_SHOWN = 3  # features and classes in a sentence
+LEAST, MOST = 0.001, 0.05  # p-values: no share of images is stated below, no part is unusual above
 RESIDUAL = "distance to the principal subspace"
 
 
@@ -40,6 +41,7 @@ class MixtureExplanation:
         wrong: (K,) int64, how many of these were predicted wrongly; None like `labelled`.
         n_features: D of the mixture.
         name_of: from a column of `contributions` and class names to words.
+        layer_of: from such a column to its layer; None for the rest that no layer has alone.
     """
 
     component: Tensor
@@ -55,6 +57,7 @@ class MixtureExplanation:
     wrong: Tensor | None
     n_features: int
     name_of: Callable[[int, Sequence[str] | None], str]
+    layer_of: Callable[[int], str | None]
 
     @property
     def responsibility(self) -> Tensor:
@@ -77,6 +80,7 @@ class ComponentFacts:
         squared_distance: to the component's mean.
         n_features: D of the mixture, the squared distance it expects; new inputs are further off where it overfits.
         features: those that contribute most, with their shares of the squared distance, the largest first.
+        layer: to which most of these shares belong; None where there are none, or of no layer alone.
         nearest: (position among fitting inputs, distance, predicted class) of the nearest kept ones.
     """
 
@@ -91,12 +95,13 @@ class ComponentFacts:
     squared_distance: float
     n_features: int
     features: tuple[tuple[str, float], ...]
+    layer: str | None
     nearest: tuple[tuple[int, float, int], ...]
 
 
 @dataclass(frozen=True)
 class InputExplanation:
-    """One input, in plain numbers; `str` gives it in words.
+    """One input, in plain numbers; `str` says it in words, `numbers()` in numbers.
 
     Attributes:
         prediction, score, p_value, accept: the verdict.
@@ -129,36 +134,78 @@ class InputExplanation:
         order = sorted(self.mixtures, key=lambda name: self.part_p_values.get(name, 1.0))
         return order[0] if order else None
 
-    def __str__(self) -> str:
-        verdict = "accepted" if self.accept else "refused"
-        sentences = [f"{verdict} with p = {self.p_value:.3g}, predicted {self.name(self.prediction)}"]
-        if self.dominant is not None:
-            others = ", ".join(f"{name} {p:.2g}" for name, p in self.part_p_values.items() if name != self.dominant)
-            alone = f"{self.dominant} dominates (p = {self.part_p_values[self.dominant]:.2g}"
-            sentences.append(f"{alone}; {others})" if others else f"{alone})")
-        probabilities = ", ".join(f"{p:.2f} ({view})" for view, p in self.views.items())
-        sentences.append(f"probability of {self.name(self.prediction)}: {probabilities}")
-        if self.leading is None:
-            sentences.append("the score has no mixture, so no component and no features to name")
-        else:
-            sentences += self._component(self.leading)
-        return "; ".join(sentences)
+    @property
+    def unusual(self) -> list[str]:
+        """What is unusual, in sentences without their stops, the most first; nothing of an input that is accepted."""
+        if self.accept:
+            return []
+        rest = sorted((p, name) for name, p in self.part_p_values.items() if name != self.dominant and p <= MOST)
+        parts = ([] if self.dominant is None else [self.dominant]) + [name for _, name in rest]
+        return [f"{'Also' if i else 'Most'} unusual in {self._unusual(name)}" for i, name in enumerate(parts)]
 
-    def _component(self, name: str) -> list[str]:
-        facts = self.mixtures[name]
-        if facts.component < 0:
-            return [f"{name}: the features are not finite"]
-        about = f"{name}: component {facts.component} (responsibility {facts.responsibility:.2f}"
+    def _unusual(self, name: str) -> str:
+        p, facts = self.part_p_values[name], self.mixtures.get(name)
+        share = f"{100 * (1 - p):.1f}" if p >= LEAST else f"more than {100 * (1 - LEAST):.1f}"
+        where = f", most of all at {facts.layer}" if facts is not None and facts.layer is not None else ""
+        return f"{in_words(name)}: {share} % of calibration inputs are more typical{where}"
+
+    def __str__(self) -> str:
+        return ". ".join(self._sentences()) + "."
+
+    def _sentences(self) -> list[str]:
+        predicted = f"predicted {self.name(self.prediction)}"
+        if self.accept:
+            sentences = [f"Accepted, {predicted}: as usual as calibration inputs are (p = {self.p_value:.2g})"]
+        else:
+            how = f"inputs like the calibration inputs are so unusual in {percent(self.p_value)} % of cases at most"
+            sentences = [f"Refused, {predicted}: {how} (p = {self.p_value:.2g})"]
+        facts = None if self.leading is None else self.mixtures[self.leading]
+        if facts is not None and facts.component < 0:
+            return [*sentences, "Its features are not finite"]
+        sentences += self.unusual
+        if not (self.accept or self.part_p_values or facts is None or facts.layer is None):
+            sentences.append(f"Most unusual at {facts.layer}")
+        if len(self.views) > 1:
+            shares = ", ".join(f"{view} {p:.0%}" for view, p in self.views.items())
+            sentences.append(f"Probability of {self.name(self.prediction)} by view: {shares}")
+        if facts is None:
+            return [*sentences, "The score has no mixture, so no component and no features to name"]
+        about = f"It belongs to component {facts.component} of {in_words(str(self.leading))}"
         if facts.predictions:
-            about += "; " + ", ".join(f"{self.name(c)} {share:.0%}" for c, share in facts.predictions[:N_SHOWN])
+            made_of = [f"{self.name(c)} ({share:.0%})" for c, share in facts.predictions[:N_SHOWN]]
+            about += f", mostly predicted {', '.join(made_of)}"
         if facts.error_rate is not None:
+            about += f"; {facts.n_errors} of its {facts.n_labelled} labelled inputs are predicted wrongly"
+        return [*sentences, about]
+
+    def numbers(self) -> str:
+        """The same in numbers, a line each: p-values of the parts, and of each mixture what its distance is made of."""
+        lines = [f"p-value {self.p_value:.3g}, score {self.score:.4g}"]
+        lines += [f"p-value of {name} {p:.3g}" for name, p in self.part_p_values.items()]
+        for name, facts in self.mixtures.items():
+            if facts.component < 0:
+                lines.append(f"{name}: the features are not finite")
+                continue
             low, high = facts.error_interval
-            about += f"; {facts.error_rate:.1%} wrong of {facts.n_labelled}, {low:.1%} to {high:.1%}"
-        top = ", ".join(f"{feature} {in_figures(share)}" for feature, share in facts.features[:N_SHOWN])
-        return [
-            f"{about})",
-            f"squared distance {facts.squared_distance:.4g}, {facts.n_features} expected, most from {top}",
-        ]
+            errors = f", {facts.error_rate:.1%} wrong ({low:.1%} to {high:.1%})" if facts.error_rate is not None else ""
+            top = ", ".join(f"{feature} {in_figures(share)}" for feature, share in facts.features[:N_SHOWN])
+            lines += [
+                f"{name}: component {facts.component}, probability {facts.responsibility:.2f}{errors}",
+                f"{name}: squared Mahalanobis distance {in_figures(facts.squared_distance)} in variances of the "
+                f"component, where its own inputs have {facts.n_features:,} on average, new ones more; most from {top}",
+            ]
+        return "\n".join(lines)
+
+
+def in_words(part: str) -> str:
+    """What a part of the score looks at."""
+    found = SCORES.get(part)
+    return (found.in_words if found else "") or part.replace("_", " ")
+
+
+def percent(p: float) -> str:
+    """A share in per cent, two significant figures."""
+    return f"{100 * p:.2g}"
 
 
 @dataclass(frozen=True)
@@ -270,6 +317,7 @@ def _explain_mixture(
         wrong=kept.wrong if observed else None,
         n_features=model.mixture.n_features,
         name_of=name_of,
+        layer_of=lambda column: model.coordinate(column).layer,
     )
 
 
@@ -295,8 +343,18 @@ def _facts(mixture: MixtureExplanation, i: int, class_names: Sequence[str] | Non
         squared_distance=float(mixture.squared_distance[i]),
         n_features=mixture.n_features,
         features=tuple((mixture.name_of(c, class_names), float(mixture.contributions[i, c])) for c in columns),
+        layer=_layer(mixture, i, columns),
         nearest=tuple(each for each in neighbours if each[0] >= 0),
     )
+
+
+def _layer(mixture: MixtureExplanation, i: int, columns: Sequence[int]) -> str | None:
+    shares: dict[str | None, float] = {}
+    for c in columns:
+        layer = mixture.layer_of(c)
+        shares[layer] = shares.get(layer, 0.0) + float(mixture.contributions[i, c])
+    found = max(shares, key=lambda layer: shares[layer], default=None)
+    return None if found == LOG_SOFTMAX else found
 
 
 def in_figures(value: float) -> str:

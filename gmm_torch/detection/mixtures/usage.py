@@ -3,14 +3,37 @@
 import math
 import warnings
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
 from gmm_torch.errors import ComponentsWarning
 
 LARGEST = 0.9  # share of the inputs in one component from which the others count for nothing
+
+
+class Concentration(NamedTuple):
+    """Inputs of which nearly all fall to one component.
+
+    Attributes:
+        largest: the share of that component.
+        n_used: as how many components in use all count: exp of the entropy of their shares.
+    """
+
+    largest: float
+    n_used: float
+
+
+def concentration(counts: Tensor) -> Concentration | None:
+    """Whether nearly all inputs are in one of several components, from their counts (K,); None where not."""
+    shares = counts.double().cpu() / max(1, int(counts.sum()))
+    largest = float(shares.max())
+    if len(shares) < 2 or largest <= LARGEST:
+        return None
+    return Concentration(largest, math.exp(-float(torch.special.xlogy(shares, shares).sum())))
 
 
 def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Outputs) -> None:
@@ -23,15 +46,11 @@ def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Out
     """
     for name, model in models.items():
         k = model.mixture.n_components
-        shares = torch.bincount(model.mixture.predict(model.points(outputs)), minlength=k).double()
-        shares = (shares / shares.sum()).cpu()
-        largest = float(shares.max())
-        if k > 1 and largest > LARGEST:
-            used = math.exp(-float(torch.special.xlogy(shares, shares).sum()))
+        if found := concentration(torch.bincount(model.mixture.predict(model.points(outputs)), minlength=k)):
             warnings.warn(
-                f"{name}: {largest:.0%} of {len(outputs.logits)} inputs fall to one of {k} components, which counts as "
-                f"{used:.1f} components in use: the score is still valid, but explanations by component say little; "
-                "give more fitting inputs, or choose a smaller n_components",
+                f"{name}: {found.largest:.0%} of {len(outputs.logits)} inputs fall to one of {k} components, which "
+                f"counts as {found.n_used:.1f} components in use: the score is still valid, but explanations by "
+                "component say little; give more fitting inputs, or choose a smaller n_components",
                 ComponentsWarning,
                 stacklevel=4,
             )

@@ -15,6 +15,7 @@ class AugmentationConsistency(ConditionalConsistency):
     """
 
     name = "augmentation_consistency"
+    in_words = "the agreement of its views"
     min_views = min_classes = 2
     reads_features = False
     default_weights = (1 / 16, 0.0)

@@ -61,6 +61,7 @@ class Score(nn.Module):
 
     Attributes:
         name: how configurations and files call it.
+        in_words: what it looks at, as an explanation calls it; the name unless it says.
         differentiable: whether the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
         reads_features: whether it reads features at all, or logits alone.
@@ -75,6 +76,7 @@ class Score(nn.Module):
     """
 
     name: ClassVar[str]
+    in_words: ClassVar[str] = ""
     differentiable: ClassVar[bool] = True
     layers: ClassVar[str] = PENULTIMATE
     pooling: ClassVar[str] = "mean"

@@ -42,6 +42,7 @@ class DepthConsistency(ConditionalConsistency):
     """
 
     name = "depth_consistency"
+    in_words = "the agreement of the layers"
     min_classes = 2
     default_weights = (0.0, 1 / 8)  # one view has no others to disagree with: the layers take their place
     min_layers = 2

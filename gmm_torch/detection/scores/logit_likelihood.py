@@ -19,6 +19,7 @@ class LogitLikelihood(JointLikelihood):
     """
 
     name = "logit_likelihood"
+    in_words = "the classifier's outputs"
     default_weights = (1 / 16, 1 / 8)
     reads_features = False
     views = ("identity", "mirror", "blur")

@@ -24,6 +24,7 @@ class MeanLogProbability(Score):
     """
 
     name = "mean_log_probability"
+    in_words = "the classifier's certainty"
     reads_features = False
     default_weights = (1.0, 1.0)
     views = ("identity", "mirror", "blur")

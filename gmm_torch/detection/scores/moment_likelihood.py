@@ -28,6 +28,7 @@ class MomentLikelihood(JointLikelihood):
     """
 
     name = "moment_likelihood"
+    in_words = "the features of the layers"
     default_weights = (1 / 4, 1 / 4)
     layers = STAGES
     pooling = "moments"

@@ -25,6 +25,7 @@ def explain(row, prediction, accept, p_value):
         squared_distance=1000.0 + row,
         n_features=64,
         features=(("stage mean[3]", 12.5), ("stage deviation[1]", 3.25)),
+        layer="stage",
         nearest=((row, 4.5, prediction), (row + 1, 5.5, prediction)),
     )
     return InputExplanation(

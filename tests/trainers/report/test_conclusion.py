@@ -77,3 +77,10 @@ def test_sources_without_failures_are_named():
 def test_long_lists_are_cut_short():
     found = conclude(metrics(**{f"ood/{letter}": source(0.95, 0.9) for letter in "abcdef"}))
     assert found.headline == "The detector catches a images, b images, c images and 3 more."
+
+
+def test_the_rate_that_is_usual_with_so_few_calibration_images_stands_beside_the_realised_one():
+    found = metrics()
+    found["calibration"] |= {"n": 240, "realised_rate": {"0.05": [0.026, 0.081]}}
+    said = " ".join(conclude(found).sentences)
+    assert "it refused 4.7 % of the clean test images; 2.6 to 8.1\u00a0% are usual with 240 calibration images." in said

@@ -217,3 +217,13 @@ def test_an_image_that_is_missing_is_named_and_nothing_is_written(make_evaluatio
 def test_tables_that_do_not_fit_are_refused_in_words(make_evaluation, evaluation, change, match):
     with pytest.raises(ValueError, match=match):
         make_evaluation(**change(evaluation))
+
+
+def test_findings_are_listed_with_the_section_that_says_what_to_do(evaluation, tmp_path):
+    metrics = dict(evaluation.metrics) | {"findings": [{"section": "low-accuracy", "text": "the classifier is <so>"}]}
+    write_report(replace(evaluation, metrics=metrics), tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "The classifier is &lt;so&gt;." in text
+    assert "docs/weak.md#low-accuracy" in text
+    write_report(evaluation, tmp_path / "r.html")
+    assert "may make this detector weak" not in (tmp_path / "r.html").read_text()

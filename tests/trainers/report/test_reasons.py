@@ -46,14 +46,17 @@ def test_a_reason_holds_parts_views_component_features_and_neighbours(explained)
     row = reason_rows(explained.records)["test"][0]
     reason = groups[0].reasons[0]
     certainty, moments = reason.parts
-    assert (certainty.name, certainty.value, certainty.marked) == ("mean log probability", "0.100", False)
+    assert (certainty.name, certainty.value, certainty.marked) == ("the classifier's certainty", "0.100", False)
     assert certainty.width == pytest.approx(100 / 3, abs=0.1)  # one of three decades
     assert (moments.width, moments.marked) == (100, True)
     assert [(view.name, view.value) for view in reason.views] == [("the image itself", "60 %"), ("mirror", "20 %")]
     assert reason.component.startswith(f"Component {row % 3}, fitting images predicted ")
     assert reason.component.endswith(f"{row % 7} of 40 calibration images wrong")
-    assert reason.distance == f"{1000 + row:,} where the mixture expects 64"
-    assert reason.features == [("stage mean[3]", "12.5"), ("stage deviation[1]", "3.25")]
+    assert reason.unusual == (
+        "Most unusual in the features of the layers: 99.9 % of calibration inputs are more typical, "
+        "most of all at stage"
+    )
+    assert reason.features == [("stage mean[3]", "1 %"), ("stage deviation[1]", "0 %")]
     assert [each.distance for each in reason.neighbours] == ["4.5", "5.5"]
     assert all(each.source.startswith("data:image/png") for each in reason.neighbours)
 
@@ -77,6 +80,5 @@ def test_features_that_are_not_finite_and_scores_without_a_mixture_are_said(make
         0
     ].reasons[:2]
     assert first.component == "The features are not finite"
-    assert first.distance == ""
     assert (second.mixture, second.component, second.parts, second.features) == ("", "", [], [])
     assert second.views

@@ -1,3 +1,6 @@
+import dataclasses
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -151,7 +154,7 @@ def test_input_that_is_not_finite_is_explained_and_not_raised(name, net):
         assert (mixture.nearest[:2] == -1).all()
         assert (mixture.contributions[:2] == 0).all()
         assert torch.isinf(mixture.squared_distance[:2]).all()
-    assert str(explanation[0]).startswith("refused")
+    assert str(explanation[0]).startswith("Refused")
     if explanation.mixtures:
         assert "not finite" in str(explanation[0])
         assert "not finite" not in str(explanation[2])
@@ -164,7 +167,7 @@ def test_a_score_without_mixtures_says_so(name, net):
     if not detector.score.models():
         assert explanation.mixtures == {}
         assert explanation.dominant is None
-        assert "the score has no mixture" in str(explanation[0])
+        assert "The score has no mixture" in str(explanation[0])
     assert set(detector.component_report([(images(9, 4), torch.zeros(9, dtype=torch.long))])) == set(
         explanation.mixtures
     )
@@ -188,7 +191,7 @@ def test_words_name_classes_layers_statistics_and_views(net, detector):
     assert logits.name_of(5, None) == "log-probability of 2, view mirror"
     words = str(explanation[0])
     assert NAMES[explanation[0].prediction] in words
-    assert f"p = {explanation[0].p_value:.3g}" in words
+    assert f"p = {explanation[0].p_value:.2g}" in words
     assert len(explanation) == 20
     assert str(explanation[-1]) == str(explanation[19])
     with pytest.raises(IndexError):
@@ -242,3 +245,45 @@ def test_it_asks_for_no_gradient_and_works_in_inference_mode(detector):
 )
 def test_figures_are_three_and_thousands_have_no_exponent(value, words):
     assert in_figures(value) == words
+
+
+def test_words_never_contradict_the_verdict(detector):
+    explanation = detector.explain(torch.cat([images(40, 3), 4 * images(5, 4)]), NAMES)
+    accepted = [explanation[i] for i in range(45) if explanation[i].accept]
+    refused = [explanation[i] for i in range(45) if not explanation[i].accept]
+    assert len(accepted) > 20
+    assert len(refused) >= 5
+    for each in accepted:
+        assert str(each).startswith("Accepted, predicted ")
+        assert "as usual as calibration inputs are" in str(each)
+        assert not re.search("unusual|distance|dominates", str(each))
+    for each in refused:
+        words = str(each)
+        assert words.startswith("Refused, predicted ")
+        share = 100 * (1 - each.part_p_values[each.dominant])
+        said = f"{share:.1f}" if share <= 99.9 else "more than 99.9"
+        of = SCORES[each.dominant].in_words
+        assert f"Most unusual in {of}: {said} % of calibration inputs are more typical" in words
+        assert not re.search("distance|_", words)
+
+
+def test_a_layer_is_named_where_the_features_are_unusual(detector):
+    found = detector.explain(4 * images(5, 4))[0]
+    found = dataclasses.replace(found, accept=False, dominant="moment_likelihood")
+    assert found.mixtures["moment_likelihood"].layer == "norm"
+    assert "more typical, most of all at norm" in str(found)
+    alone = dataclasses.replace(found, part_p_values={}, dominant=None)
+    assert "Most unusual at norm" in str(alone)
+
+
+def test_numbers_are_there_on_request_with_what_is_usual_beside_them(detector):
+    each = detector.explain(images(20, 3))[0]
+    text = each.numbers()
+    facts = each.mixtures["moment_likelihood"]
+    assert f"p-value of moment_likelihood {each.part_p_values['moment_likelihood']:.3g}" in text
+    assert f"squared Mahalanobis distance {in_figures(facts.squared_distance)} in variances of the component" in text
+    assert f"its own inputs have {facts.n_features} on average" in text
+
+
+def test_every_part_of_the_default_says_what_it_looks_at():
+    assert all(kind.in_words for kind in SCORES.values() if "default_weights" in vars(kind))
