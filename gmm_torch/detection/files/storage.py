@@ -36,18 +36,24 @@ class DetectorFile:
 def fingerprint(module: nn.Module) -> dict[str, str]:
     """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
 
-    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`.
+    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. What a quantised one
+    keeps beside tensors is part of its structure.
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
     for name, value in sorted(
         ((names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
     ):
-        structure.update(f"{name}{tuple(value.shape)}".encode())
-        exact = value.detach().cpu()
-        exact = exact.float() if exact.is_floating_point() else exact
-        weights.update(name.encode())
-        weights.update(exact.contiguous().numpy().tobytes())
+        for part in value if isinstance(value, tuple | list) else (value,):  # packed: a weight and its bias
+            if not isinstance(part, Tensor):
+                plain = isinstance(part, bool | int | float | str | torch.dtype)
+                structure.update(f"{name}{part if plain else type(part).__name__}".encode())
+                continue
+            structure.update(f"{name}{tuple(part.shape)}".encode())
+            exact = (part.dequantize() if part.is_quantized else part).detach().cpu()
+            exact = exact.float() if exact.is_floating_point() else exact
+            weights.update(name.encode())
+            weights.update(exact.contiguous().numpy().tobytes())
     return {"structure": structure.hexdigest()[:32], "weights": weights.hexdigest()[:32]}
 
 
