@@ -13,6 +13,7 @@ from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
+from gmm_torch.detection.features.adapter import NONE, Adapter
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
@@ -57,6 +58,8 @@ class FailureDetector(OnHub, DetectorParts):
             `WeightedCalibration` and `LabelShiftCalibration`, where inputs come from elsewhere.
         alpha: the false alarm rate on inputs like those of the calibration set.
         seed: of the mixtures' initialisation.
+        adapter: from a batch to the classifier's inputs, and from its output to logits, where they are not those that
+            `fit` and `FeatureExtractor` take as they are; no file holds it.
 
     Raises:
         ValueError: an option out of range or unknown; one of the default score's beside a score.
@@ -82,6 +85,7 @@ class FailureDetector(OnHub, DetectorParts):
         calibration: Calibration | None = None,
         alpha: float = 0.05,
         seed: int = 0,
+        adapter: Adapter | None = None,
     ) -> None:
         for name, value, kind, how in (
             ("score", score, Score, "make_score"),
@@ -105,6 +109,7 @@ class FailureDetector(OnHub, DetectorParts):
             pooling=score.pooling,
             views=score.chosen_views(views),
             reads=score.reads,
+            adapter=NONE if adapter is None else adapter,
         )
         super().__init__(extractor, score, Calibration() if calibration is None else calibration, alpha, seed)
         self.views_by_default = views is None
@@ -342,7 +347,7 @@ class FailureDetector(OnHub, DetectorParts):
                 until `save`.
         """
         self.check_fitted()
-        x = inputs_given(x, self.classifier)
+        x = inputs_given(x, self.classifier, self.extractor.adapter)
         wanted = any(value.requires_grad for value in tensors_of(x))
         mode: AbstractContextManager[object] = (
             nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad()
@@ -367,7 +372,7 @@ class FailureDetector(OnHub, DetectorParts):
     def margin(self, x: Inputs) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
         self.check_fitted()
-        return self._margin(self.extractor(inputs_given(x, self.classifier)).to(self.dtype))
+        return self._margin(self.extractor(inputs_given(x, self.classifier, self.extractor.adapter)).to(self.dtype))
 
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
@@ -398,7 +403,7 @@ class FailureDetector(OnHub, DetectorParts):
             ValueError: fewer class names than classes.
         """
         self.check_fitted()
-        outputs = self.extractor(inputs_given(x, self.classifier))
+        outputs = self.extractor(inputs_given(x, self.classifier, self.extractor.adapter))
         return self.explain_outputs(outputs, class_names, n_features=n_features, n_nearest=n_nearest)
 
     @torch.no_grad()
@@ -468,7 +473,14 @@ class FailureDetector(OnHub, DetectorParts):
         save_detector(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool = True) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        classifier: nn.Module,
+        *,
+        strict: bool = True,
+        adapter: Adapter | None = None,
+    ) -> Self:
         """Read a detector for `classifier`, onto the classifier's device.
 
         Nothing in the file can run, and it takes no more memory than a few times its size, whatever it asks for.
@@ -478,13 +490,14 @@ class FailureDetector(OnHub, DetectorParts):
             classifier: the one that the detector was fitted to.
             strict: refuse a classifier whose weights differ from those at the time of `save`; its p-values would
                 mean nothing. False is for weights that were merely stored in another precision.
+            adapter: as the detector was made with.
 
         Raises:
             FileNotFoundError, FileFormatError: see `read_detector`.
             ValueError: the classifier is not the one that the detector was fitted to.
             TypeError: it is no module.
         """
-        return load_detector(cls, path, classifier, strict=strict)
+        return load_detector(cls, path, classifier, strict=strict, adapter=adapter)
 
 
 def n_known(reduced: Reduced, keys: Tensor | None) -> int:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.features.adapter import understood
 from gmm_torch.detection.features.inputs import inputs_of, labels_of, run
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
@@ -308,13 +309,15 @@ class FailureDetection(Callback):
         for each in self.ood.values():
             asked_for(trainer, module, "ood", each)
         detector = self.make(classifier)
+        adapter = detector.extractor.adapter
         if calibration.rows is not None and not rehearses(trainer):
             detector.calibration.require(detector.alpha, len(calibration.rows))
         for source in (calibration, *evaluated.values()):
             for batch in islice(on_device(trainer, module, source.batches()), 1):
-                logits_of(run(classifier, inputs_of(batch)))
+                with understood(classifier, adapter):
+                    logits_of(run(classifier, inputs_of(batch, adapter)))
                 if source is not calibration:
-                    labels_of(batch)
+                    labels_of(batch, adapter)
 
     @staticmethod
     def _check_disjoint(calibration: Source, others: dict[str, Source]) -> None:

@@ -69,11 +69,12 @@ def predict(detector: FailureDetector, loader: Iterable[Any], *, labelled: bool)
     nothing = torch.empty(0, dtype=torch.float64, device=detector.device)
     parts = [Predicted(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs
     for batch in loader:
-        x = changed(inputs_of(batch), lambda value: value.to(detector.device))
-        verdict = detector(x)
+        adapter = detector.extractor.adapter
+        x = changed(inputs_of(batch, adapter), lambda value: value.to(detector.device))
+        verdict = detector.verdict(detector.extractor(x))
         wrong = torch.ones_like(verdict.accept)
         if labelled:
-            wrong = verdict.prediction != labels_of(batch).to(verdict.prediction)
+            wrong = verdict.prediction != labels_of(batch, adapter).to(verdict.prediction)
         softmax = verdict.logits.softmax(-1).amax(-1)
         parts.append(Predicted(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
     found = Predicted(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))

@@ -10,6 +10,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from gmm_torch.detection.features.adapter import NONE, Adapter
+from gmm_torch.detection.features.inputs import inputs_of, run
 from gmm_torch.detection.features.probabilities import watched
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
@@ -18,7 +20,7 @@ from trainers.classifiers.normalize import Normalize
 from trainers.classifiers.preprocessing import brings_weights, library_of
 from trainers.classifiers.spectral import normalise_spectra
 
-_RESERVED = ("checkpoint", "weights_key", "normalize", "spectral_norm")
+_RESERVED = ("adapter", "checkpoint", "weights_key", "normalize", "spectral_norm")
 _ONE_CLASS = (
     "a verdict is about one class for each image, so a network of several labels, or of a number, has none: expected a "
     "logit for each of the classes, of which one is right"
@@ -29,18 +31,32 @@ class Classifier(nn.Sequential):
     """`normalize`, then `network`: images (N, channels, height, width) in [0, 1] to logits (N, C).
 
     What the network calls `logits` in an output with names, as those of transformers do, is taken out of it.
+
+    Args:
+        modules: these two by name.
+        adapter: from normalised images to what the network takes, and from its output to logits.
     """
+
+    def __init__(self, modules: "OrderedDict[str, nn.Module]", adapter: Adapter = NONE) -> None:
+        super().__init__(modules)
+        self.adapter = adapter
+
+    def output(self, x: Tensor) -> Any:
+        """What the network returns, or what the adapter makes of it."""
+        found = run(self.network, inputs_of(self.normalize(x), self.adapter))
+        return found if self.adapter.logits is None else self.adapter.logits(found)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return logits_of(super().forward(x))
+        return logits_of(self.output(x))
 
 
 def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     """Build a classifier with its normalisation inside, and load its checkpoint.
 
     Args:
-        cfg: `_target_` and keyword arguments of the network, and four keys of its own: `checkpoint` (a path or null),
+        cfg: `_target_` and keyword arguments of the network, and five keys of its own: `adapter` (a `_target_` that
+            gives an `Adapter`, or null), `checkpoint` (a path or null),
             `weights_key` (which weights of a checkpoint that has several), `normalize` (`mean` and `std`, one value
             per channel; null for none) and `spectral_norm` (whether to `normalise_spectra`; a checkpoint must have been
             trained like that). Number of classes, channels and size of the images are passed under the names that the
@@ -71,7 +87,8 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
     network = _network(cfg, num_classes, len(normalize.mean), image_shape)
     if cfg.get("spectral_norm", False):
         normalise_spectra(network)
-    classifier = Classifier(OrderedDict(normalize=normalize, network=network))
+    adapter = NONE if cfg.get("adapter") is None else instantiate(cfg["adapter"])
+    classifier = Classifier(OrderedDict(normalize=normalize, network=network), adapter)
     _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
     if cfg.get("checkpoint") is not None:
         _load(classifier, cfg["checkpoint"], cfg.get("weights_key"))
@@ -113,13 +130,13 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
     return Normalize(mean, std)
 
 
-def _check_logits(classifier: nn.Module, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
+def _check_logits(classifier: Classifier, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
     """Raise unless a network maps images to as many logits as there are classes."""
     was_training = classifier.training
     classifier.eval()
     try:
         with torch.no_grad(), watched(classifier) as check:
-            output = nn.Sequential.forward(classifier, torch.zeros(2, *image_shape))  # type: ignore[arg-type]
+            output = classifier.output(torch.zeros(2, *image_shape))
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"the classifier {target} does not take images of shape (N, {', '.join(map(str, image_shape))}): {error}; "

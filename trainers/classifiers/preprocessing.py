@@ -1,4 +1,4 @@
-"""The preprocessing that a model's own library declares for it."""
+"""The preprocessing and the classes that a model's own library declares for it."""
 
 from types import ModuleType
 
@@ -45,6 +45,23 @@ def brings_weights(cfg: DictConfig) -> bool:
     library = library_of(cfg)
     own_head = cfg.get("num_classes") is None and cfg.get("num_labels") is None
     return library is not None and own_head and library.brings_weights(cfg)
+
+
+def known_classes(cfg: DictConfig) -> list[list[str]] | None:
+    """Of each class that the network of a node `classifier` was trained on, the names that it goes by.
+
+    Those of ImageNet-1k also go by their WordNet ids, `n01440764`, where timm, which has them, is installed.
+
+    Returns:
+        in the order of the logits; None where its library does not know them, or the weights are another file's.
+    """
+    library = library_of(cfg)
+    if library is None or cfg.get("checkpoint") is not None or not brings_weights(cfg):
+        return None
+    names: list[list[str]] | None = library.class_names(cfg)
+    if names is not None and len(names) == timm.N_IMAGENET and "tench" in names[0]:
+        names = [[*own, *ids] for own, ids in zip(names, timm.wordnet_ids(), strict=True)]
+    return names
 
 
 def describe(cfg: DictConfig) -> str | None:

@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from trainers.data.augmentation import Augmentation
+from trainers.data.class_names import label_by_name
 from trainers.data.duplicates import duplicates
 from trainers.data.epoch_sampler import EpochSampler
 from trainers.data.errors import DataError
@@ -50,6 +51,8 @@ class ImageDataModule(LightningDataModule):
         pin_memory: bool = False,
         augment: Augmentation | None = None,
         unlabelled: Unlabelled | None = None,
+        label_by: Literal["name", "order"] = "order",
+        model_classes: Sequence[Sequence[str]] | None = None,
         calibration_every: int = 10,
         validation_every: int = 20,
         mixture_every: int | None = 5,
@@ -70,6 +73,9 @@ class ImageDataModule(LightningDataModule):
             pin_memory: whether batches are put in page-locked memory, which a CUDA device reads faster.
             augment: random changes to the images of the train loader, and of no other.
             unlabelled: what the train loader adds of images without their labels; None for nothing.
+            label_by: whether a class of the data is the class of ``model_classes`` that has its ``"name"``, or, as
+                where there are none, the label is its place in the ``"order"`` of the data.
+            model_classes: of each class that the classifier was trained on, the names that it goes by.
             calibration_every: see ``split_indices``.
             validation_every: see ``split_indices``.
             mixture_every: see ``split_indices``; None fits the mixture on the images the classifier is
@@ -102,6 +108,9 @@ class ImageDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.augment = augment or Augmentation()
         self.unlabelled = unlabelled
+        if label_by not in ("name", "order"):
+            raise ValueError(f"label_by: expected name or order; got {label_by!r}")
+        self.model_classes = model_classes if label_by == "name" else None
         self.shares: dict[str, Any] = {
             "calibration_every": calibration_every,
             "validation_every": validation_every,
@@ -286,7 +295,8 @@ class ImageDataModule(LightningDataModule):
 
     def _load(self, split: str) -> LabelledImages:
         where = {} if self.root is None else {"root": self.root}
-        return self.source(split=split, **where)
+        images = self.source(split=split, **where)
+        return images if self.model_classes is None else label_by_name(images, self.model_classes)
 
     def _subset(self, split: str) -> Subset[tuple[Tensor, int]]:
         images = self.test_images if split == "test" else self.training_images

@@ -23,6 +23,7 @@ from gmm_torch.functional.checks import check_probability
 from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier
+from trainers.classifiers.preprocessing import known_classes
 from trainers.data.corruptions import Corruption
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.errors import DataNotFoundError, MissingSetsError
@@ -48,7 +49,8 @@ class Run:
     @cached_property
     def data(self) -> ImageDataModule:
         """The data module; reads nothing yet."""
-        return instantiate(self.cfg.data)
+        by_name = self.cfg.data.get("label_by") == "name"
+        return instantiate(self.cfg.data, **({"model_classes": known_classes(self.cfg.classifier)} if by_name else {}))
 
     @cached_property
     def classifier(self) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.detection.features.adapter import NONE, Adapter, understood
 from gmm_torch.detection.features.augmentations import check_views, passes
 from gmm_torch.detection.features.inputs import (
     Inputs,
@@ -63,6 +64,7 @@ class FeatureExtractor(nn.Module):
             one more input to the classifier.
         reads: of which layers, and of how many views of each from the first, features are wanted; see `Score.reads`.
             Others are not caught, but for the last layer where none is wanted. All by default.
+        adapter: from what the classifier returns to logits; its other parts are for those who have batches.
 
     Raises:
         ValueError: a layer, pooling or view that there is not; the message lists those there are.
@@ -77,9 +79,11 @@ class FeatureExtractor(nn.Module):
         pooling: str = "mean",
         views: Sequence[str] = ("identity",),
         reads: Callable[[Sequence[str], int], dict[str, int]] = dict.fromkeys,
+        adapter: Adapter = NONE,
     ) -> None:
         super().__init__()
         check_network(classifier)
+        self.adapter = adapter
         self.classifier = classifier = unwrapped(classifier)
         self.reads = reads
         self._read: tuple[tuple[tuple[str, ...], int], dict[str, int]] = (((), 0), {})
@@ -143,6 +147,7 @@ class FeatureExtractor(nn.Module):
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.classifier))
             stack.enter_context(as_written(self.classifier))
+            stack.enter_context(understood(self.classifier, self.adapter))
             if not self.layers:
                 self.layers, self.found_by = FINDERS[str(self.rule)](self.classifier, x)
             n_views = self.read(len(views))

@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
+from gmm_torch.detection.features.adapter import NONE, Adapter
 from gmm_torch.sampling import content_keys, row_keys
 
 # The first axis of every tensor is the batch's.
@@ -25,28 +27,31 @@ MASK = "attention_mask"  # (N, T), zero where a sequence is padded
 def check_inputs(x: Any) -> Inputs:
     """The inputs of a batch: a tensor, a tuple or list of tensors, or a mapping of them, labels left out.
 
+    Arrays of NumPy are tensors, too, those of floating point numbers in torch's default precision.
+
     Raises:
         TypeError: they are something else, or hold something else.
         ValueError: nothing is left, or tensors of several lengths.
     """
+    x = _as_tensor(x)
     if isinstance(x, Tensor):
         return x
     if isinstance(x, Mapping):
-        x = {str(name): value for name, value in x.items() if name not in LABELS}
+        x = {str(name): _as_tensor(value) for name, value in x.items() if name not in LABELS}
         named = x
     elif isinstance(x, tuple | list):
-        x = tuple(x)
+        x = tuple(map(_as_tensor, x))
         named = {str(i): value for i, value in enumerate(x)}
     else:
         raise TypeError(
-            f"inputs: expected a tensor (N, ...), or several as a tuple or by name; got {type(x).__name__}: give "
-            "torch.from_numpy(x) for an array"
+            f"inputs: expected a tensor (N, ...), or several as a tuple or by name; got {type(x).__name__}: make them "
+            "tensors, or say how with adapter="
         )
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"inputs: expected tensors (N, ...); got {type(value).__name__} for {name!r}: make it one, or "
-                "leave it out"
+                "leave it out, in the loader or with adapter="
             )
     shapes = {name: tuple(value.shape) for name, value in named.items()}
     if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
@@ -54,12 +59,20 @@ def check_inputs(x: Any) -> Inputs:
     return x  # type: ignore[no-any-return]
 
 
-def inputs_of(batch: Any) -> Inputs:
-    """The inputs of a loader's batch: x or (x, ...), or a mapping with or without labels.
+def _as_tensor(x: Any) -> Any:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiub":
+        return x
+    return torch.as_tensor(x, dtype=torch.get_default_dtype() if x.dtype.kind == "f" else None)
+
+
+def inputs_of(batch: Any, adapter: Adapter = NONE) -> Inputs:
+    """The inputs of a loader's batch: x or (x, ...), or a mapping with or without labels; or what the adapter says.
 
     Raises:
         TypeError, ValueError: see `check_inputs`.
     """
+    if adapter.inputs is not None:
+        return check_inputs(adapter.inputs(batch))
     return check_inputs(batch[0] if isinstance(batch, tuple | list) and len(batch) else batch)
 
 
@@ -72,7 +85,7 @@ def check_loader(loader: Any) -> None:
     """
     if not isinstance(loader, Iterable | Dataset):
         raise TypeError(f"loader: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
-    if isinstance(loader, Tensor) and loader.dim() in (2, 4):
+    if isinstance(loader, Tensor | np.ndarray) and loader.ndim in (2, 4):
         raise ValueError(
             f"loader: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
         )
@@ -86,11 +99,12 @@ def check_loader(loader: Any) -> None:
 
 def _are_labels(value: Any, x: Any) -> bool:
     """Whether a tensor has an integer for each of the inputs x."""
+    value, x = _as_tensor(value), _as_tensor(x)
     is_integer = isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point()
     return is_integer and isinstance(x, Tensor) and len(x) == len(value) and x.dim() > 1
 
 
-def inputs_given(x: Any, classifier: nn.Module) -> Inputs:
+def inputs_given(x: Any, classifier: nn.Module, adapter: Adapter = NONE) -> Inputs:
     """The inputs of what a classifier is asked about: inputs, or a loader's batch (x, label, ...).
 
     A tuple is a batch if its second entry has an integer for each input and the classifier does not take two.
@@ -98,6 +112,8 @@ def inputs_given(x: Any, classifier: nn.Module) -> Inputs:
     Raises:
         TypeError, ValueError: see `check_inputs`; more inputs than the classifier takes.
     """
+    if adapter.inputs is not None:
+        return inputs_of(x, adapter)
     if not isinstance(x, tuple | list) or len(x) < 2:
         return check_inputs(x)
     try:
@@ -112,28 +128,33 @@ def inputs_given(x: Any, classifier: nn.Module) -> Inputs:
     return check_inputs(x)
 
 
-def has_labels(batch: Any) -> bool:
+def has_labels(batch: Any, adapter: Adapter = NONE) -> bool:
     """Whether a loader's batch has something in the place of labels."""
+    if adapter.labels is not None:
+        return True
     if isinstance(batch, Mapping):
         return any(name in batch for name in LABELS)
     return isinstance(batch, tuple | list) and len(batch) > 1
 
 
-def labels_of(batch: Any) -> Tensor:
+def labels_of(batch: Any, adapter: Adapter = NONE) -> Tensor:
     """The labels (N,) of a loader's batch (x, label, ...), or of a mapping that has them.
 
     Raises:
         ValueError: there are none, or they are no integers (N,).
     """
     labels: Any = None
-    if has_labels(batch):
+    if adapter.labels is not None:
+        labels = adapter.labels(batch)
+    elif has_labels(batch):
         labels = next(batch[name] for name in LABELS if name in batch) if isinstance(batch, Mapping) else batch[1]
+    labels = _as_tensor(labels)
     if labels is None:
         raise ValueError(NO_LABELS)
     if not isinstance(labels, Tensor):
         got = type(labels).__name__
         raise ValueError(f"labels: expected a tensor (n,) of integers; got {got}: give torch.as_tensor(label)")
-    n = n_inputs(inputs_of(batch))
+    n = n_inputs(inputs_of(batch, adapter))
     if labels.shape != (n,) or labels.is_floating_point():
         raise ValueError(f"labels: expected integers ({n},); got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.detection.features.adapter import Adapter
 from gmm_torch.detection.features.precision import leave_inference_mode
 from gmm_torch.detection.features.wrappers import check_network
 from gmm_torch.detection.files.description import Description
@@ -48,7 +49,9 @@ def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> 
     write_detector(path, DetectorFile(asdict(description), tensors))
 
 
-def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool) -> D:
+def load_detector(
+    cls: type[D], path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool, adapter: Adapter | None
+) -> D:
     """See `FailureDetector.load`."""
     if isinstance(path, nn.Module):
         raise TypeError(f"path: expected that of a detector file; got a {type(path).__name__}: give (path, classifier)")
@@ -67,10 +70,10 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Mod
             )
     try:
         with torch.device("meta"):  # where sizes cost no memory
-            blank = _empty(cls, classifier, description, file.tensors)
+            blank = _empty(cls, classifier, description, file.tensors, adapter)
         for part, module in sized_parts(blank).items():
             check_fit(module, part_of(file.tensors, part), what)
-        detector = _empty(cls, classifier, description, file.tensors)
+        detector = _empty(cls, classifier, description, file.tensors, adapter)
         for part, module in sized_parts(detector).items():
             load_exactly(module, part_of(file.tensors, part), what)
         detector.calibration.load_state_dict(part_of(file.tensors, "calibration"))
@@ -88,7 +91,13 @@ def load_detector(cls: type[D], path: str | os.PathLike[str], classifier: nn.Mod
     return detector
 
 
-def _empty(cls: type[D], classifier: nn.Module, description: Description, tensors: dict[str, Tensor]) -> D:
+def _empty(
+    cls: type[D],
+    classifier: nn.Module,
+    description: Description,
+    tensors: dict[str, Tensor],
+    adapter: Adapter | None,
+) -> D:
     """A detector as described, with room for stored tensors."""
     detector = cls(
         classifier,
@@ -98,6 +107,7 @@ def _empty(cls: type[D], classifier: nn.Module, description: Description, tensor
         calibration=make_calibration(description.calibration["name"], **description.calibration["options"]),
         alpha=description.alpha,
         seed=description.seed,
+        adapter=adapter,
     )
     take_sizes(detector, asdict(description), tensors)
     return detector

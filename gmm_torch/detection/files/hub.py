@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import nn
 
+from gmm_torch.detection.features.adapter import Adapter
 from gmm_torch.detection.files.model_card import check_metrics, model_card
 from gmm_torch.files import atomic_path
 
@@ -71,6 +72,7 @@ class OnHub:
         classifier: nn.Module,
         *,
         strict: bool = True,
+        adapter: Adapter | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -84,7 +86,7 @@ class OnHub:
         Args:
             folder_or_repo: a folder that `save_pretrained` wrote, or "user/name".
             classifier: the one that the detector was fitted to.
-            strict: see `FailureDetector.load`.
+            strict, adapter: see `FailureDetector.load`.
             revision: a branch, tag or commit of the repository.
             token, cache_dir, force_download, local_files_only: see `huggingface_hub.hf_hub_download`.
 
@@ -94,11 +96,11 @@ class OnHub:
             FileFormatError, ValueError: see `FailureDetector.load`.
         """
         if os.path.isdir(folder_or_repo):
-            return cast("type[FailureDetector]", cls).load(  # type: ignore[return-value]
-                Path(folder_or_repo) / DETECTOR, classifier, strict=strict
-            )
-        path = _download(str(folder_or_repo), revision, token, cache_dir, force_download, local_files_only)
-        return cast("type[FailureDetector]", cls).load(path, classifier, strict=strict)  # type: ignore[return-value]
+            path = str(Path(folder_or_repo) / DETECTOR)
+        else:
+            path = _download(str(folder_or_repo), revision, token, cache_dir, force_download, local_files_only)
+        found = cast("type[FailureDetector]", cls).load(path, classifier, strict=strict, adapter=adapter)
+        return cast(Self, found)
 
 
 def _write(path: Path, text: str) -> None:

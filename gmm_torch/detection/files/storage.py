@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,29 +36,25 @@ class DetectorFile:
 def fingerprint(module: nn.Module) -> dict[str, str]:
     """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
 
-    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`.
+    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. What a quantised one
+    keeps beside tensors is part of its structure.
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
     for name, value in sorted(
         ((names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
     ):
-        for tensor in _tensors_in(value):
-            structure.update(f"{name}{tuple(tensor.shape)}".encode())
-            exact = tensor.detach().cpu()
+        for part in value if isinstance(value, tuple | list) else (value,):  # packed: a weight and its bias
+            if not isinstance(part, Tensor):
+                plain = isinstance(part, bool | int | float | str | torch.dtype)
+                structure.update(f"{name}{part if plain else type(part).__name__}".encode())
+                continue
+            structure.update(f"{name}{tuple(part.shape)}".encode())
+            exact = (part.dequantize() if part.is_quantized else part).detach().cpu()
             exact = exact.float() if exact.is_floating_point() else exact
             weights.update(name.encode())
             weights.update(exact.contiguous().numpy().tobytes())
     return {"structure": structure.hexdigest()[:32], "weights": weights.hexdigest()[:32]}
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of an entry of a state dict: a quantised layer's is a tuple, or its type."""
-    if isinstance(value, Tensor):
-        yield value.dequantize() if value.is_quantized else value
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from _tensors_in(each)
 
 
 def digest(spec: str, tensors: dict[str, Tensor]) -> str:

@@ -35,15 +35,15 @@ def stream(
     Raises:
         ValueError: no batch at all, inputs in place of batches, no labels where they are wanted; after the last batch,
             outputs that are not finite.
-        TypeError: a batch whose inputs are no tensors.
+        TypeError: a batch whose inputs are no tensors, nor arrays.
     """
     check_loader(batches)
     finite = FiniteCheck()
     for batch in batches:
-        x = changed(inputs_of(batch), lambda value: value.to(device))
+        x = changed(inputs_of(batch, extractor.adapter), lambda value: value.to(device))
         outputs = extractor(x, extractor.views[:1] if is_open and not is_image(x) else None)
-        if has_labels(batch) if labels is None else labels:
-            outputs = outputs._replace(labels=labels_of(batch).to(device))
+        if has_labels(batch, extractor.adapter) if labels is None else labels:
+            outputs = outputs._replace(labels=labels_of(batch, extractor.adapter).to(device))
         finite.add(outputs)
         yield outputs.with_keys_of(x)
     finite.check(together=together)

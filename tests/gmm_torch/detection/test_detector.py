@@ -177,11 +177,11 @@ def test_fewer_images_than_components_make_fewer_components(net):
 
 def test_what_is_no_tensor_and_inputs_in_place_of_batches_are_told(net, detector):
     x = images(60, 1)
-    for batch in ([x.numpy()], (x.numpy(), 0), (0, x)):
-        with pytest.raises(TypeError, match=r"inputs: expected a tensor \(N, ...\), .*; got (int|ndarray)"):
+    for batch in (["a"], ("a", 0), (0, x)):
+        with pytest.raises(TypeError, match=r"inputs: expected a tensor \(N, ...\), .*; got (int|str)"):
             FailureDetector(net).fit([batch])
-    with pytest.raises(TypeError, match="got ndarray"):
-        detector(x.numpy())
+    with pytest.raises(TypeError, match="got str"):
+        detector("a")
     with pytest.raises(ValueError, match=r"loader: expected batches .*got one tensor \(60, 1, 6, 6\)"):
         FailureDetector(net).fit(x)
 

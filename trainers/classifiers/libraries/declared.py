@@ -25,3 +25,8 @@ class Declared(NamedTuple):
 def share_of(size: int, scaled: int) -> float:
     """The share of `scaled` pixels that a crop of `size` keeps, at most 1."""
     return min(1.0, size / scaled)
+
+
+def synonyms(described: str) -> list[str]:
+    """The names in a list of them, and the list: "tench, Tinca tinca" is how ImageNet calls a class."""
+    return [*(name.strip() for name in described.split(",")), described]

@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from trainers.classifiers.arguments import taken
-from trainers.classifiers.libraries.declared import Declared, share_of
+from trainers.classifiers.libraries.declared import Declared, share_of, synonyms
+
+N_IMAGENET = 1000  # classes of ImageNet-1k
 
 
 def arguments(given: Mapping[str, Any], target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,14 +33,10 @@ def declared(cfg: DictConfig) -> Declared | None:
     """timm's data configuration, without the larger size that some networks are tested at."""
     from timm.data import resolve_data_config
 
-    given: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
-    name = given.get("model_name") or str(cfg["_target_"]).rpartition(".")[2]
-    own = given.get("pretrained_cfg")
-    if not isinstance(own, dict):
-        own = _pretrained_cfg(name, own)
+    name, own = _own(cfg)
     if not own:
         return None
-    found = resolve_data_config(pretrained_cfg=own | (given.get("pretrained_cfg_overlay") or {}))
+    found = resolve_data_config(pretrained_cfg=own)
     shape, share, mode = list(found["input_size"]), found["crop_pct"], found["crop_mode"]
     if mode not in ("center", "squash"):  # a border around the image, which no other loader knows
         return None
@@ -51,6 +49,42 @@ def declared(cfg: DictConfig) -> Declared | None:
         keep_ratio=mode == "center",
         source=f"timm's pretrained_cfg of {name}",
     )
+
+
+def class_names(cfg: DictConfig) -> list[list[str]] | None:
+    """The classes that the weights were trained on: their own list, or ImageNet's for as many as that has."""
+    _, own = _own(cfg)
+    names, described = own.get("label_names"), own.get("label_descriptions") or {}
+    if names:
+        return [[name, *([described[name]] if name in described else [])] for name in names]
+    if own.get("num_classes") != N_IMAGENET or own.get("label_offset"):
+        return None
+    found = _imagenet()
+    return None if found is None else [synonyms(found.index_to_description(i)) for i in range(N_IMAGENET)]
+
+
+def wordnet_ids() -> list[list[str]]:
+    """Of each class of ImageNet-1k, in the order of logits; empty lists where timm is not installed."""
+    found = _imagenet()
+    return [[]] * N_IMAGENET if found is None else [[name] for name in found.label_names()]
+
+
+def _imagenet() -> Any:
+    try:
+        from timm.data import ImageNetInfo
+    except ImportError:
+        return None
+    return ImageNetInfo()
+
+
+def _own(cfg: DictConfig) -> tuple[str, dict[str, Any]]:
+    """The name of a network, and timm's configuration of its weights; an empty one where there is none."""
+    given: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
+    name = given.get("model_name") or str(cfg["_target_"]).rpartition(".")[2]
+    own = given.get("pretrained_cfg")
+    if not isinstance(own, dict):
+        own = _pretrained_cfg(name, own)
+    return name, own | (given.get("pretrained_cfg_overlay") or {}) if own else {}
 
 
 def kind_of_output(network: nn.Module) -> str | None:

@@ -23,13 +23,9 @@ def brings_weights(cfg: DictConfig) -> bool:
 
 def declared(cfg: DictConfig) -> Declared | None:
     """The transforms of the weights; None without weights, which alone declare them."""
-    from torchvision.models import get_model_weights, get_weight
-
-    name = cfg.get("weights")
-    if name is None:
+    weights = _weights(cfg)
+    if weights is None:
         return None
-    target = get_object(cfg["_target_"])
-    weights = get_weight(name) if "." in name else get_model_weights(_builder(dict(cfg), target))[name]
     transforms = weights.transforms()
     size, scaled = transforms.crop_size[0], transforms.resize_size[0]
     return Declared(
@@ -41,6 +37,24 @@ def declared(cfg: DictConfig) -> Declared | None:
         keep_ratio=True,
         source=f"torchvision's transforms of {weights}",
     )
+
+
+def class_names(cfg: DictConfig) -> list[list[str]] | None:
+    """The classes that the weights were trained on, as their description names them."""
+    weights = _weights(cfg)
+    names = None if weights is None else weights.meta.get("categories")
+    return None if names is None else [[name] for name in names]
+
+
+def _weights(cfg: DictConfig) -> Any:
+    """The weights that a configuration names; None where it names none."""
+    from torchvision.models import get_model_weights, get_weight
+
+    name = cfg.get("weights")
+    if name is None:
+        return None
+    target = get_object(cfg["_target_"])
+    return get_weight(name) if "." in name else get_model_weights(_builder(dict(cfg), target))[name]
 
 
 def kind_of_output(network: nn.Module) -> str | None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from trainers.classifiers.arguments import filled
-from trainers.classifiers.libraries.declared import Declared, share_of
+from trainers.classifiers.libraries.declared import Declared, share_of, synonyms
 
 _STRETCHED = 384  # ConvNeXt's processor crops smaller images only
 
@@ -53,6 +53,19 @@ def declared(cfg: DictConfig) -> Declared | None:
         keep_ratio=keep_ratio,
         source=f"the image processor of {name}",
     )
+
+
+def class_names(cfg: DictConfig) -> list[list[str]] | None:
+    """`id2label` of the configuration beside the weights; None where it says no more than LABEL_0, LABEL_1, ..."""
+    from transformers import AutoConfig
+
+    name = cfg.get("pretrained_model_name_or_path")
+    if name is None:
+        return None
+    names = dict(AutoConfig.from_pretrained(str(name)).id2label)
+    if all(label == f"LABEL_{i}" for i, label in names.items()):
+        return None
+    return [synonyms(str(names[i])) for i in sorted(names)]
 
 
 def kind_of_output(network: nn.Module) -> str | None:
