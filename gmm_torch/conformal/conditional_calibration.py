@@ -64,8 +64,8 @@ class ConditionalCalibration(Calibration):
         """See `Calibration`."""
         self._check_fitted()
         check_probability("alpha", alpha)
-        k = int(refused(self.bounds[:-1], alpha).sum())
-        return self.scores[k - 1] if k else self.scores.new_full((), -torch.inf)
+        k = refused(self.bounds[:-1], alpha).sum()  # a tensor: reading it would wait for the device
+        return torch.where(k > 0, self.scores.gather(0, (k - 1).clamp_min(0)[None])[0], -torch.inf)
 
     def _index(self) -> None:
         device = self.scores.device
