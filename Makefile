@@ -55,7 +55,11 @@ bench-em: $(READY)  ## EM against its peers, side by side, half an hour; install
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]'
 	$(BIN)/python benchmarks/em_speed.py
 
+bench-gpu: $(READY)  ## all that needs a CUDA card, under twenty minutes; REHEARSE=1: tiny sizes on the CPU, writes nothing
+	$(if $(REHEARSE),,$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]')
+	$(BIN)/python benchmarks/bench_gpu.py $(if $(REHEARSE),--rehearse)
+
 clean:  ## remove what the targets above made (.venv, caches, runs/)
 	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
 
-.PHONY: help install demo test test-oldest lint format readme results docs gallery bench-em clean
+.PHONY: help install demo test test-oldest lint format readme results docs gallery bench-em bench-gpu clean

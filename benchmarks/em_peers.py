@@ -33,7 +33,7 @@ def ours(problem: Problem, x: Tensor, start: Start, n_iter: int) -> Run:
     """gmm_torch, in the type of x."""
     from gmm_torch import GaussianMixture
 
-    mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type, dtype=x.dtype)
+    mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type, dtype=x.dtype, device=x.device)
     begin = time.perf_counter()
     mixture.fit(x, max_iter=n_iter, tol=0.0, reg_mode="absolute", **start)
     seconds = time.perf_counter() - begin

@@ -60,9 +60,19 @@ class ConditionalCalibration(Calibration):
         """See `Calibration`; by the bound of the rank."""
         return ~refused(self.p_value(score), alpha)
 
+    def threshold(self, alpha: float) -> Tensor:
+        """See `Calibration`."""
+        self._check_fitted()
+        k = self._below(alpha)
+        return torch.where(k > 0, self.scores.gather(0, (k - 1).clamp_min(0)[None])[0], -torch.inf)
+
     def _n_refused(self, alpha: float) -> int:
+        return int(self._below(alpha))
+
+    def _below(self, alpha: float) -> Tensor:
+        """`_n_refused` as a tensor (): reading it would wait for the device."""
         check_probability("alpha", alpha)
-        return int(refused(self.bounds[:-1], alpha).sum())
+        return refused(self.bounds[:-1], alpha).sum()
 
     def _index(self) -> None:
         device = self.scores.device

@@ -15,6 +15,7 @@ from gmm_torch.conformal.p_values import (
     smoothed_count,
     threshold_index,
 )
+from gmm_torch.devices import rows_at_once
 
 MOST_NAMED = 10  # classes, in words
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
@@ -140,12 +141,15 @@ class MondrianCalibration(Calibration):
     def threshold(self, alpha: float) -> Tensor:
         """(C,) scores at and above which `accepts`, by predicted class; minus infinity where everything is accepted."""
         self._check_fitted()
-        found = []
-        for own in self.members:
-            group = self.scores[own[self.classes]]
-            k = threshold_index(alpha, len(group))
-            found.append(group.kthvalue(k).values if k else group.new_tensor(-torch.inf))
-        return torch.stack(found)
+        scores, order = self.scores.sort()
+        classes = self.classes[order]
+        ranks = threshold_index(alpha, self.group_sizes)  # (C,)
+        n_classes = rows_at_once(scores.device, len(scores) * ranks.element_size())
+        places = [
+            (own[:, classes].cumsum(1) < rank[:, None]).sum(1)  # how many scores come before the one of that rank
+            for own, rank in zip(self.members.split(n_classes), ranks.split(n_classes), strict=True)
+        ]
+        return torch.where(ranks > 0, scores[torch.cat(places).clamp_max(len(scores) - 1)], -torch.inf)
 
     def _check(self, score: Tensor, predictions: Tensor | None) -> Tensor:
         self._check_fitted()

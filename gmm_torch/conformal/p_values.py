@@ -170,7 +170,15 @@ def calibration_size(alpha: float) -> int:
     return -(-q // p) - 1
 
 
-def threshold_index(alpha: float, n: int) -> int:
+@overload
+def threshold_index(alpha: float, n: int) -> int: ...
+
+
+@overload
+def threshold_index(alpha: float, n: Tensor) -> Tensor: ...
+
+
+def threshold_index(alpha: float, n: int | Tensor) -> int | Tensor:
     """k = floor(alpha (n + 1)): p > alpha is the same as score >= the k-th smallest calibration score.
 
     The largest k whose float64 quotient k / (n + 1) is at most alpha; everything is accepted where it is 0.

@@ -42,7 +42,7 @@ class WeightedCalibration(WeightedScores):
     @property
     def log_largest(self) -> Tensor:
         """See `WeightedScores`."""
-        return self.ratio.centre.new_tensor(math.log(self.max_weight))
+        return self.ratio.centre.new_full((), math.log(self.max_weight))
 
     @property
     def is_adapted(self) -> bool:

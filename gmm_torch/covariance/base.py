@@ -312,7 +312,8 @@ def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
     total = (left @ right.mT).sum(0, dtype=torch.float64)
     if whole < n:
         total = total + flat[:, whole:] @ columns[:, whole:].mT
-    return total.view(*weights.shape[:-1], -1)
+    result: Tensor = total.view(*weights.shape[:-1], -1)
+    return result
 
 
 def workspace_view(scratch: Tensor | None, *shape: int) -> Tensor | None:

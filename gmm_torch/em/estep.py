@@ -204,8 +204,8 @@ class EStep:
         return self._statistics(x, weight, objective, moments, wide_moments)
 
     def _features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(1 + D + Q, n), point by point in memory, as the points are."""
-        features = x.new_empty(len(x), self._n_rows, dtype=dtype).mT
+        """(1 + D + Q, n)."""
+        features = self._placed(x.new_empty(self._n_rows * len(x), dtype=dtype), len(x))
         self.standardisation.columns(x, dtype, out=features[1 : self.n_features + 1])
         return self.family.complete(features, self.n_features)
 
@@ -282,4 +282,5 @@ def are_ill_conditioned(family: CovarianceFamily, parameters: Parameters) -> Ten
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
     error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
-    return (error > ILL_CONDITIONED_NATS * n_features).flatten()
+    result: Tensor = (error > ILL_CONDITIONED_NATS * n_features).flatten()
+    return result

@@ -140,7 +140,7 @@ class OnlineEM:
         weights = [torch.ones(len(b), device=b.device) if w is None else w for b, w in self._first]
         weight = torch.cat([w.double() for w in weights])
         good = torch.isfinite(x).all(1)
-        x, weight = x[good], weight[good]
+        x, weight = torch.where(good[:, None], x, 0), weight * good  # of weight zero: not there
         em, batches = self.em, [(x, weight)]
         if self.known is not None:
             em.run(batches, until="assign")

@@ -237,8 +237,9 @@ class Combined(Score):
 
     def _scaled(self, log_scale: Tensor) -> Tensor:
         """Logarithms of the weights, (J,), all but that of `mean_log_probability` scaled."""
-        is_scaled = self.log_weights.new_tensor([name != MeanLogProbability.name for name in self.weights])
-        return self.log_weights + is_scaled * log_scale
+        # Name by name: a tensor made of a list of Python's would be copied to the device at every verdict.
+        each = zip(self.weights, self.log_weights.unbind(), strict=True)
+        return torch.stack([own if name == MeanLogProbability.name else own + log_scale for name, own in each])
 
     def shares(self) -> dict[str, float]:
         """See `Score`; as they are scaled."""
