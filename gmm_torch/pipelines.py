@@ -33,11 +33,11 @@ class _Judging:
         return answers | judged if isinstance(answers, dict) else [each | judged for each in answers]
 
 
-class JudgingImageClassificationPipeline(_Judging, transformers.ImageClassificationPipeline):
+class JudgingImageClassificationPipeline(_Judging, transformers.ImageClassificationPipeline):  # type: ignore[misc]
     """See `judging`."""
 
 
-class JudgingTextClassificationPipeline(_Judging, transformers.TextClassificationPipeline):
+class JudgingTextClassificationPipeline(_Judging, transformers.TextClassificationPipeline):  # type: ignore[misc]
     """See `judging`."""
 
 

@@ -43,7 +43,7 @@ class Classifier(nn.Sequential):
 
     def output(self, x: Tensor) -> Any:
         """What the network returns, or what the adapter makes of it."""
-        found = run(self.network, inputs_of(self.normalize(x), self.adapter))
+        found = run(self.get_submodule("network"), inputs_of(self.get_submodule("normalize")(x), self.adapter))
         return found if self.adapter.logits is None else self.adapter.logits(found)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class OnHub:
         """
         detector, folder = cast("FailureDetector", self), Path(folder)
         if isinstance(metrics, str | os.PathLike):
-            metrics = json.loads(Path(metrics).read_text(encoding="utf-8"))
+            metrics = cast("Mapping[str, Any]", json.loads(Path(metrics).read_text(encoding="utf-8")))
         if metrics is not None:
             check_metrics(metrics, detector)
         detector.save(folder / DETECTOR)

@@ -98,6 +98,6 @@ def _pretrained_cfg(name: str, tag: str | None) -> dict[str, Any]:
     import timm
 
     if ":" in name:
-        return dict(timm.create_model(name).pretrained_cfg)  # type: ignore[arg-type]
+        return dict(timm.create_model(name).pretrained_cfg)
     found = timm.models.get_pretrained_cfg(f"{name}.{tag}" if tag else name) if timm.models.is_model(name) else None
     return found.to_dict() if found else {}
