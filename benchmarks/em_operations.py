@@ -43,9 +43,10 @@ def counted(covariance_type: str, d: int, k: int) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
-    """The table."""
-    old = {(row["type"], row["features"], row["components"]): row for row in before}
+def markdown(found: dict[str, Any]) -> str:
+    """The table of what `main` has counted."""
+    rows = found["rows"]
+    old = {(row["type"], row["features"], row["components"]): row for row in found["before"]}
     head = ["type, D, K", "points a chunk", "operations a chunk", "between chunks and the next", "an iteration"]
     head += ["an iteration before"] if old else []
     lines = []
@@ -55,8 +56,8 @@ def markdown(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
         line += [str(row["operations_after"]), f"{row['operations_an_iteration']:,}"]
         lines.append(line + ([f"{old[key]['operations_an_iteration']:,}"] if old else []))
     return table(head, lines) + (
-        f"\n\n{N:,} points, float32, an accelerator's chunks; torch {torch.__version__}. Counted by dispatch, not "
-        "measured: views are left out, and what a library starts within one operation is not seen."
+        f"\n\n{found['points']:,} points, float32, an accelerator's chunks; torch {found['torch']}. Counted by "
+        "dispatch, not measured: views are left out, and what a library starts within one operation is not seen."
     )
 
 
@@ -71,9 +72,10 @@ def main() -> None:
     else:
         before = json.loads(path.read_text())["before"] if path.exists() else []
     rows = [counted(covariance_type, d, k) for covariance_type in TYPES for d, k in SIZES]
-    text = markdown(rows, before)
+    found = {"points": N, "torch": torch.__version__, "rows": rows, "before": before}
+    text = markdown(found)
     print(text)
-    save(path, {"points": N, "torch": torch.__version__, "rows": rows, "before": before})
+    save(path, found)
     fill(ROOT / "docs" / "speed.md", "em_operations", text)
 
 

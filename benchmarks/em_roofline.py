@@ -76,8 +76,9 @@ def bound(problem: Problem) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table."""
+def markdown(found: dict[str, Any]) -> str:
+    """The table of what `main` has counted."""
+    rows = found["rows"]
     names = list(rows[0]["bounds_in_s"])
     head = [
         "N x D, K, type",
@@ -95,8 +96,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"{row['bytes'] / 1e9:.3g}",
         ]
         for name in names:
-            found = row["bounds_in_s"][name]
-            cells.append(f"{1e3 * found['as it is']:.3g} / {1e3 * found['fused']:.3g}")
+            times = row["bounds_in_s"][name]
+            cells.append(f"{1e3 * times['as it is']:.3g} / {1e3 * times['fused']:.3g}")
         lines.append([*cells, row["published"]])
     rates = "; ".join(
         f"{card.name} {', '.join(f'{kind} {rate / 1e12:g}' for kind, rate in card.rates.items())} TFLOP/s, "
@@ -105,7 +106,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     )
     return table([*head, "published by others"], lines) + (
         f"\n\nBounds, not measurements: nobody has run this on a card. Rates as published, dense: {rates}. Counted by "
-        f"dispatch, torch {torch.__version__}; reduced types are what the products could use, everything else stays "
+        f"dispatch, torch {found['torch']}; reduced types are what the products could use, everything else stays "
         "float32. TF32 and bfloat16 cost digits: torch uses them where it is told to, and nothing here tells it."
     )
 
@@ -113,10 +114,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Count and write."""
     rows = [bound(problem) for problem in PUBLISHED]
-    text = markdown(rows)
-    print(text)
     cards = [card._asdict() for card in CARDS]
-    save(RESULTS / "em_roofline.json", {"kind": "bound", "torch": torch.__version__, "cards": cards, "rows": rows})
+    found = {"kind": "bound", "torch": torch.__version__, "cards": cards, "rows": rows}
+    text = markdown(found)
+    print(text)
+    save(RESULTS / "em_roofline.json", found)
     fill(ROOT / "docs" / "speed.md", "em_roofline", text)
 
 

@@ -63,11 +63,11 @@ def judging(pipe: transformers.Pipeline, detector: FailureDetector) -> transform
         NotFittedError: the detector is not fitted and calibrated.
 
     Examples:
-        >>> pipe = transformers.pipeline("image-classification", model="...")  # doctest: +SKIP
-        >>> detector = FailureDetector(pipe.model).fit(model_inputs(pipe, images))  # doctest: +SKIP
-        >>> detector = detector.calibrate(model_inputs(pipe, other_images))  # doctest: +SKIP
-        >>> judging(pipe, detector)("cat.png", top_k=1)  # doctest: +SKIP
-        [{'label': 'cat', 'score': 0.97, 'p_value': 0.41, 'accept': True}]
+        pipe = transformers.pipeline("image-classification", model="...")
+        detector = FailureDetector(pipe.model).fit(model_inputs(pipe, images))
+        detector = detector.calibrate(model_inputs(pipe, other_images))
+        judging(pipe, detector)("cat.png", top_k=1)
+        # [{'label': 'cat', 'score': 0.97, 'p_value': 0.41, 'accept': True}]
     """
     kind = JUDGING.get(type(pipe))
     if kind is None:

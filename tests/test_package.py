@@ -13,7 +13,7 @@ import gmm_torch
 import trainers
 from trainers.cache.foreign import code_of
 from trainers.classifiers.build import build_classifier
-from trainers.main import complaint
+from trainers.run.complaint import complaint
 
 ROOT = Path(__file__).parent.parent
 

@@ -122,5 +122,5 @@ def _library() -> Any:
         return importlib.import_module("online_fdr.p_values")
     except ImportError as error:
         raise ImportError(
-            "online control of the false discovery rate needs online-fdr: pip install 'gmm_torch[streams]'"
+            "online control of the false discovery rate needs online-fdr: pip install -e '.[streams]'"
         ) from error

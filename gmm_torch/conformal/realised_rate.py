@@ -1,6 +1,6 @@
 """How far the realised rate of false alarms may lie from the one that was asked for."""
 
-from scipy import special
+import scipy
 
 from gmm_torch.functional.checks import check_probability
 
@@ -20,5 +20,5 @@ def realised_rate(k: int, n: int, confidence: float = 0.95) -> tuple[float, floa
         raise ValueError(f"k: expected 0 to {n}, the number of scores; got {k}")
     if k == 0:
         return 0.0, 0.0
-    low, high = (float(special.betaincinv(k, n + 1 - k, (1 + side * confidence) / 2)) for side in (-1, 1))
+    low, high = (float(scipy.special.betaincinv(k, n + 1 - k, (1 + side * confidence) / 2)) for side in (-1, 1))
     return low, high

@@ -23,7 +23,9 @@ from trainers.run.training import new_module
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
 LISTS = {"ood", "attack", "adaptive", "corruption"}
+OF_TASK = {"adaptive": "adaptive", "engine": "score"}  # groups that one task alone has
 PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
+APART = LISTS | PRESETS | OF_TASK.keys()
 
 
 def configure(*overrides: str) -> DictConfig:
@@ -105,10 +107,10 @@ def commands() -> list[list[str]]:
         several = [option for option, text in texts.items() if any(f"  - {other}\n" in text for other in texts)]
         together = ",".join(option for option in texts if option not in several)
         found += [[f"{group}=[{each}]"] for each in (together, *several)]
-    found += [[f"{group}={option}"] for group in sorted(PRESETS) for option in options[group]]
-    others = [[f"{group}={option}" for option in options[group]] for group in GROUPS if group not in LISTS | PRESETS]
+    found += [[f"{group}={option}"] for group in sorted(APART - LISTS) for option in options[group]]
+    others = [[f"{group}={option}" for option in options[group]] for group in GROUPS if group not in APART]
     found += [[choice for choice in row if choice] for row in zip_longest(*others)]
-    return [[*row, "task=adaptive"] if row[0].startswith("adaptive=") else row for row in found]
+    return [[*row, f"task={task}"] if (task := OF_TASK.get(row[0].partition("=")[0])) else row for row in found]
 
 
 @pytest.mark.parametrize("overrides", commands(), ids=" ".join)

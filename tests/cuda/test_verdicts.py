@@ -8,6 +8,7 @@ from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.detection.files import known_weights
 from tests.cuda.card import CARD, card
 
 
@@ -31,6 +32,8 @@ def test_verdicts_and_margins_never_wait(monkeypatch, outputs, kind):
     with card(monkeypatch, 100) as watch:
         there = {name: torch.empty(value.shape, dtype=value.dtype, device=CARD) for name, value in _tensors(detector)}
         _place(detector, there)
+        known = detector._weights_known
+        known._mark = known_weights._mark(detector.classifier)  # looked at since they came here
         watch.begin({})
         x = torch.rand(5, 1, 8, 8, device=CARD)
         verdict = detector(x)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.contracts.test_configs import configure
 from tests.pages import ROOT
-from trainers.main import run_task
+from trainers.run.job import run_task
 from trainers.run.requirements import check_torchrun
 
 DIGITS = ("data=digits", "trainer.enable_progress_bar=false")

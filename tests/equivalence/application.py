@@ -207,7 +207,7 @@ def by_the_predictor() -> Verdicts:
     from trainers.serve.predictor import Predictor, Question
 
     answers = Predictor(in_python())([Question(image, i % 2 == 0) for i, image in enumerate(test_images())])
-    return [(a.prediction, a.score, a.p_value, a.accept) for a in answers]  # type: ignore[misc]
+    return [(a.record.prediction, a.record.score, a.record.p_value, a.record.accept) for a in answers]  # type: ignore[union-attr]
 
 
 def accepted_at_the_edge(n: int, how: str) -> list[bool]:

@@ -135,7 +135,7 @@ def test_extreme_inputs_have_an_explanation(score):
     x = images(len(EXTREME), 3)
     x[:, 0, 0, 0] = torch.tensor(EXTREME)
     explanation = detector.explain(x)
-    assert all("refused" in str(explanation[i]) for i in range(len(x)))
+    assert all(str(explanation[i]).startswith("Refused") for i in range(len(x)))
 
 
 @pytest.mark.parametrize("value", EXTREME)

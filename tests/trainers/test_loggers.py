@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.contracts.test_configs import configure
-from trainers.main import run_task
+from trainers.run.job import run_task
 from trainers.run.loggers import CSVLogger
 
 INSTALLED = {"csv": "csv", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contracts.test_configs import configure
 from tests.trainers.test_score import once, place, rows, scoring  # noqa: F401 - fixtures
-from trainers.main import run_task
+from trainers.run.job import run_task
 from trainers.scoring import ray_data
 
 ray = pytest.importorskip("ray")
