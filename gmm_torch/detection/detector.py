@@ -9,13 +9,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.classifier.adapter import NONE, Adapter
+from gmm_torch.classifier.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
-from gmm_torch.detection.features.adapter import NONE, Adapter
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import Inputs, inputs_given, tensors_of
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector

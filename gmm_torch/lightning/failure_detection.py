@@ -12,9 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from gmm_torch.classifier.adapter import understood
+from gmm_torch.classifier.inputs import inputs_of, labels_of, run
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.features.adapter import understood
-from gmm_torch.detection.features.inputs import inputs_of, labels_of, run
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.files import atomic_path

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from gmm_torch.classifier.inputs import changed, inputs_of, labels_of
 from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.features.inputs import changed, inputs_of, labels_of
 from gmm_torch.distributed import gather_rows
 from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.testing.risk_coverage import aurc

@@ -29,6 +29,7 @@ ROOMS = [
     "gmm_torch.testing",
     "gmm_torch.conformal",
     "gmm_torch.detection.verdict",
+    "gmm_torch.classifier",
     "gmm_torch.detection.features",
     "gmm_torch.detection.streaming",
     "gmm_torch.detection.mixtures",

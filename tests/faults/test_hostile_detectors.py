@@ -150,6 +150,6 @@ def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name
 
 def test_a_file_of_the_version_before_is_refused(path):
     spec = json.dumps(read_detector(path).spec)
-    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "6", "spec": spec})
-    with pytest.raises(FileFormatError, match="version 6, this library reads 7"):
+    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "7", "spec": spec})
+    with pytest.raises(FileFormatError, match="version 7, this library reads 8"):
         load(path)

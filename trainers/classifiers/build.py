@@ -10,9 +10,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.adapter import NONE, Adapter
-from gmm_torch.detection.features.inputs import inputs_of, run
-from gmm_torch.detection.features.probabilities import watched
+from gmm_torch.classifier.adapter import NONE, Adapter
+from gmm_torch.classifier.inputs import inputs_of, run
+from gmm_torch.classifier.probabilities import watched
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.detection.features.inputs import IMAGE_CHANNELS, Inputs, sole
+from gmm_torch.classifier.inputs import IMAGE_CHANNELS, Inputs, sole
 from gmm_torch.detection.features.precision import widen
 from gmm_torch.devices import full_precision
 

@@ -9,9 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.adapter import NONE, Adapter, understood
-from gmm_torch.detection.features.augmentations import check_views, passes
-from gmm_torch.detection.features.inputs import (
+from gmm_torch.classifier.adapter import NONE, Adapter, understood
+from gmm_torch.classifier.inputs import (
     Inputs,
     check_inputs,
     device_of,
@@ -22,12 +21,13 @@ from gmm_torch.detection.features.inputs import (
     sole,
     tensors_of,
 )
+from gmm_torch.classifier.probabilities import watched
+from gmm_torch.detection.features.augmentations import check_views, passes
 from gmm_torch.detection.features.layers import FINDERS, PENULTIMATE, check_names
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
 from gmm_torch.detection.features.pooling import check_pooling, pool, statistics
 from gmm_torch.detection.features.precision import describe, widen
-from gmm_torch.detection.features.probabilities import watched
 from gmm_torch.detection.features.wrappers import as_written, check_network, unwrapped
 from gmm_torch.devices import full_precision
 from gmm_torch.functional.logits import logits_of

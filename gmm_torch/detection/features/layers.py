@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from gmm_torch.detection.features.inputs import Inputs
+from gmm_torch.classifier.inputs import Inputs
 from gmm_torch.detection.features.places import INPUT, is_within, parse
 from gmm_torch.detection.features.tokens import Tokens, find_tokens
 from gmm_torch.detection.features.trace import Trace, last_shapes, trace

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.inputs import NO_LABELS, Inputs, check_inputs, keys_of
+from gmm_torch.classifier.inputs import NO_LABELS, Inputs, check_inputs, keys_of
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.sampling import row_keys, salted, shuffle
 

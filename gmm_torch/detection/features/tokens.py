@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.inputs import Inputs, changed, mask_of, run, sole
+from gmm_torch.classifier.inputs import Inputs, changed, mask_of, run, sole
 from gmm_torch.detection.features.places import in_slice, module_at, one_row_each, order_among, parse
 from gmm_torch.detection.features.pooling import stretched
 from gmm_torch.detection.features.trace import N_TRACED, traced

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.inputs import Inputs, changed, n_inputs, run
+from gmm_torch.classifier.inputs import Inputs, changed, n_inputs, run
 from gmm_torch.detection.features.places import one_row_each, tensors
 from gmm_torch.detection.features.pooling import channels_axis
 from gmm_torch.detection.features.wrappers import as_written, named_networks

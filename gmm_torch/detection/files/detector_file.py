@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.conformal.calibrations import make_calibration
-from gmm_torch.detection.features.adapter import Adapter
 from gmm_torch.detection.features.precision import leave_inference_mode
 from gmm_torch.detection.features.wrappers import check_network
 from gmm_torch.detection.files.description import Description

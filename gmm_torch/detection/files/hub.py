@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import nn
 
-from gmm_torch.detection.features.adapter import Adapter
+from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.detection.files.model_card import check_metrics, model_card
 from gmm_torch.files import atomic_path
 

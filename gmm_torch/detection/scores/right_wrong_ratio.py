@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.inputs import NO_LABELS
+from gmm_torch.classifier.inputs import NO_LABELS
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability

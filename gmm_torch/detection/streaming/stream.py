@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from gmm_torch.classifier.inputs import changed, check_loader, has_labels, inputs_of, labels_of
 from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.inputs import changed, check_loader, has_labels, inputs_of, labels_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.streaming.finite_check import FiniteCheck
 

@@ -61,7 +61,7 @@ def test_explanations_know_the_error_rates_from_then_on_and_verdicts_do_not_chan
             assert (facts.n_labelled, facts.n_errors) == (summary.n, summary.n_errors)
             assert facts.error_rate == summary.error_rate
             assert facts.error_interval == summary.interval
-    assert "wrong of" in "\n".join(str(explanation[i]) for i in range(10))
+    assert "labelled inputs are predicted wrongly" in "\n".join(str(explanation[i]) for i in range(10))
     fewer = detector.component_report(labelled(30, 8)[0])
     assert fewer["moment_likelihood"].n == 30
     assert int(detector.explain(x).mixtures["moment_likelihood"].labelled.sum()) == 30

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.classifier.inputs import keys_of, labels_of
 from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.features.inputs import keys_of, labels_of
 from gmm_torch.detection.features.places import in_slice, order_among, tokens_at
 from gmm_torch.detection.scores import make_score
 

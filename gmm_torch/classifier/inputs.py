@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from gmm_torch.detection.features.adapter import NONE, Adapter
+from gmm_torch.classifier.adapter import NONE, Adapter
 from gmm_torch.sampling import content_keys, row_keys
 
 # The first axis of every tensor is the batch's.

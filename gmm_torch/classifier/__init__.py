@@ -1,0 +1,1 @@
+"""What a classifier takes and gives: inputs of any kind, logits, and what stands between."""
