@@ -18,7 +18,7 @@ demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; pri
 	OMP_NUM_THREADS=1 $(BIN)/gmm-torch experiment=demo
 
 test: $(READY)  ## run the whole test suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-oldest:  ## the suite on the oldest versions that pyproject.toml admits; needs uv, and some 7 GB for .venv-oldest
 	uv venv --quiet --allow-existing --seed --python 3.11 .venv-oldest
