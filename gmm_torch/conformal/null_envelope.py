@@ -10,8 +10,8 @@ Roquain 2024, "Transductive conformal inference with adaptive scores"). Ties can
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from gmm_torch.conformal.order_statistics import NEGLIGIBLE, convolve
 
@@ -86,7 +86,7 @@ def _gaps(ranks: Ranks, n: int, m: int) -> list[NDArray[np.float64]]:
         mean = step * m / n
         reach = int(mean + 12 * np.sqrt(mean * (1 + m / n)) + 40 * (1 + m / n))
         v = np.arange(min(m, reach) + 1)
-        ways = special.gammaln(v + step) - special.gammaln(v + 1) - special.gammaln(step)
+        ways = scipy.special.gammaln(v + step) - scipy.special.gammaln(v + 1) - scipy.special.gammaln(step)
         found.append(np.exp(ways + v * np.log(share) + step * np.log1p(-share)))
     return found
 
@@ -94,7 +94,7 @@ def _gaps(ranks: Ranks, n: int, m: int) -> list[NDArray[np.float64]]:
 def _last(ranks: Ranks, n: int, m: int) -> NDArray[np.float64]:
     """P(there are m test inputs in all | v up to the last rank) / P(there are m), v = 0 ... m."""
     share, rest = m / (n + m), np.arange(m, -1, -1)
-    log_rest = stats.binom.logpmf(rest, n - ranks[-1] + rest, share) - stats.binom.logpmf(m, n + m, share)
+    log_rest = scipy.stats.binom.logpmf(rest, n - ranks[-1] + rest, share) - scipy.stats.binom.logpmf(m, n + m, share)
     result: NDArray[np.float64] = np.exp(log_rest)
     return result
 
@@ -111,13 +111,13 @@ def _tails(n: int, m: int) -> tuple[Ranks, NDArray[np.float64]]:
     ranks = np.unique(np.append(steps[steps < n], n).astype(np.int64))
     v, k = np.arange(m + 1), ranks[:, None]
     log_pmf = (
-        special.gammaln(v + k)
-        - special.gammaln(v + 1)
-        - special.gammaln(k)
-        + special.gammaln(m - v + n + 1 - k)
-        - special.gammaln(m - v + 1)
-        - special.gammaln(n + 1 - k)
-        - (special.gammaln(n + m + 1) - special.gammaln(n + 1) - special.gammaln(m + 1))
+        scipy.special.gammaln(v + k)
+        - scipy.special.gammaln(v + 1)
+        - scipy.special.gammaln(k)
+        + scipy.special.gammaln(m - v + n + 1 - k)
+        - scipy.special.gammaln(m - v + 1)
+        - scipy.special.gammaln(n + 1 - k)
+        - (scipy.special.gammaln(n + m + 1) - scipy.special.gammaln(n + 1) - scipy.special.gammaln(m + 1))
     )
     from_v = np.exp(log_pmf)[:, ::-1].cumsum(1)[:, ::-1]  # P(V >= v)
     return ranks, np.concatenate([from_v[:, 1:], np.zeros((len(ranks), 1))], 1)

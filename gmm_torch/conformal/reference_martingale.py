@@ -4,8 +4,8 @@ import hashlib
 import math
 from typing import Literal, NamedTuple
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.conformal.calibration import check_finite_scores
@@ -102,7 +102,7 @@ class ReferenceMartingale(Stream):
         places = (block + stream_uniforms(n, seed, DRAWS_OF_REFERENCE) / 2).sort().values
         self.k = torch.tensor([max(1, int(level * (n + 1))) for level in LEVELS])
         self.edges = torch.cat([places[self.k - 1], places[n - self.k]])
-        bound = stats.beta.isf(delta / (2 * len(LEVELS)), self.k.numpy(), n + 1 - self.k.numpy())
+        bound = scipy.stats.beta.isf(delta / (2 * len(LEVELS)), self.k.numpy(), n + 1 - self.k.numpy())
         self.bounds = torch.from_numpy(bound).repeat(2)
         self.n_seen = 0
         self.restart()

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_count, check_p_values
@@ -109,7 +109,7 @@ def what_changed(
     n_components = 1 + max(int(before.max()), int(now.max()))
     old, new = (torch.bincount(each, minlength=n_components).tolist() for each in (before, now))
     raw = [
-        float(stats.fisher_exact([[b, len(now) - b], [a, len(before) - a]], alternative="greater").pvalue)
+        float(scipy.stats.fisher_exact([[b, len(now) - b], [a, len(before) - a]], alternative="greater").pvalue)
         for a, b in zip(old, new, strict=True)
     ]
     corrected, highest = {}, 0.0

@@ -22,7 +22,7 @@ from trainers.run.training import new_module
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
-LISTS = {"ood", "attack", "adaptive", "corruption"}
+LISTS = {"ood", "attack", "adaptive", "corruption", "shift"}
 PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
 
 

@@ -18,20 +18,27 @@ from gmm_torch.lightning.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
+from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
+from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
 from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
 from trainers.report.refusals import write_refusals
 from trainers.run.model import Model, load_model
-from trainers.run.requirements import require
+from trainers.run.requirements import is_weighted, require
 from trainers.run.run import Run
+
+WEIGHTED = "weighted.safetensors"  # the detector, where its calibration was weighted for the images
 
 log = logging.getLogger(__name__)
 
 
 def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | None) -> None:
     """Write prediction, p-value and verdict of every image of `input` to `output`, and the refused ones to a page.
+
+    What is said of all of them together goes to a JSON file beside the output. With a calibration that has weights,
+    these are learnt from the images first, and the detector with them is left in the folder.
 
     Args:
         cfg, folder: as of every task.
@@ -43,13 +50,23 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
         raise ValueError(f"page: expected a number of images to show, or null; got {cfg.page!r}; output= says where")
+    if is_weighted(cfg) and class_names is not None:
+        raise ValueError(
+            "calibration: expected one without weights beside task.class_names, which stands for the data; got "
+            f"{cfg.detector.calibration._target_}: leave the names out, since calibration images are weighted anew"
+        )
     engine = instantiate(cfg.engine)
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
-    page = path.with_suffix(".html")
-    paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)], column=cfg.column)
+    page, facts = path.with_suffix(".html"), path.with_name(f"{path.stem}.facts.json")
+    paths = image_paths(cfg.input, without=[folder, path, page, facts, *unfinished_files(path)], column=cfg.column)
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
+    said = []
+    if is_weighted(cfg):
+        cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
+        model = weighted_by_files(run, model, batches, folder / WEIGHTED)
+        said = [weights_in_words(model.detector)]
     monitor = next((each for each in run.callbacks if isinstance(each, DriftMonitor)), None)
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -65,7 +82,9 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             run.predictor.predict(module, loader, return_predictions=False)
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
-    said = [_drift_in_words(monitor, batches)] if monitor else []
+    said += [_drift_in_words(monitor, batches)] if monitor else []
+    counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
+    write_json({**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model.detector)}, facts)
     if cfg.page is not None:
         _write_page(model, summary, batches, page, said, title=str(cfg.input))
     _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, said)
