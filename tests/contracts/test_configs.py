@@ -23,6 +23,7 @@ from trainers.run.training import new_module
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
 LISTS = {"ood", "attack", "adaptive", "corruption", "shift"}
+OF_A_TASK = {"drift": "score", "engine": "score"}  # groups that this task brings
 PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
 
 
@@ -106,7 +107,9 @@ def commands() -> list[list[str]]:
         together = ",".join(option for option in texts if option not in several)
         found += [[f"{group}=[{each}]"] for each in (together, *several)]
     found += [[f"{group}={option}"] for group in sorted(PRESETS) for option in options[group]]
-    others = [[f"{group}={option}" for option in options[group]] for group in GROUPS if group not in LISTS | PRESETS]
+    found += [[f"{group}={option}", f"task={task}"] for group, task in OF_A_TASK.items() for option in options[group]]
+    alone = LISTS | PRESETS | set(OF_A_TASK)
+    others = [[f"{group}={option}" for option in options[group]] for group in GROUPS if group not in alone]
     found += [[choice for choice in row if choice] for row in zip_longest(*others)]
     return [[*row, "task=adaptive"] if row[0].startswith("adaptive=") else row for row in found]
 
@@ -210,7 +213,8 @@ SAID = [
     ("limit.attack=5", lambda run: run.attacks["pgd"].n_images, 5),
     ("trainer=cpu trainer.max_epochs=3", lambda run: run.trainer().max_epochs, 3),
     ("logger=csv", lambda run: [type(logger).__name__ for logger in run.trainer().loggers], ["CSVLogger"]),
-    ("callbacks=drift_monitor callbacks.drift_monitor.threshold=9", lambda run: run.callbacks[0].threshold, 9),
+    ("task=score drift=windows drift.threshold=9", lambda run: instantiate(run.cfg.drift).threshold, 9),
+    ("task=score drift=reference drift.promise=set", lambda run: instantiate(run.cfg.drift).promise, "set"),
 ]
 
 
