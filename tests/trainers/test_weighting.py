@@ -106,6 +106,15 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(place,
     assert (tmp_path / "again" / "verdicts.csv").read_bytes() == (tmp_path / "weighted" / "verdicts.csv").read_bytes()
 
 
+def test_other_proportions_of_classes_are_weighted_by_labels_of_the_data(place, tmp_path, capsys):
+    options = ("task=score", f"input={place / 'brighter'}", "calibration=label_shift")
+    run_task(configure(*judging(place, *options)), tmp_path)
+    facts = json.loads((tmp_path / "verdicts.facts.json").read_text())["calibration"]
+    assert facts["name"] == "label_shift"
+    assert 19 < facts["effective_size"] < facts["n"] == 480
+    assert "Calibration label_shift, from these images: " in capsys.readouterr().out
+
+
 def test_images_of_which_nothing_can_be_said_are_an_error(place, tmp_path):
     weighted = judging(place, "task=score", "calibration=weighted")
     far, few = (configure(*weighted, f"input={place / name}") for name in ("negative", "brighter/001.png"))
