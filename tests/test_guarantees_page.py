@@ -28,7 +28,7 @@ def test_the_tables_are_those_of_the_results(monkeypatch):
     sys.modules.pop("guarantees_page")
 
 
-@pytest.mark.parametrize(("module", "name"), [("promises", "promises")])
+@pytest.mark.parametrize(("module", "name"), [("promises", "promises"), ("stream_delay", "delays")])
 def test_the_tables_of_streams_and_finds_are_those_of_the_results(monkeypatch, module, name):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     found = importlib.import_module(module)
