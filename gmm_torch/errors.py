@@ -13,6 +13,10 @@ class FileFormatError(ValueError):
     """A file is truncated, of another version, or not what it was taken for."""
 
 
+class WeightsError(ValueError):
+    """Weights leave so little of a calibration set that nothing can be promised."""
+
+
 class ConvergenceWarning(UserWarning):
     """EM stopped at `max_iter` before the log-likelihood settled."""
 

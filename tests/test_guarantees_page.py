@@ -28,6 +28,15 @@ def test_the_tables_are_those_of_the_results(monkeypatch):
     sys.modules.pop("guarantees_page")
 
 
+@pytest.mark.parametrize(("module", "name"), [("promises", "promises"), ("stream_delay", "delays")])
+def test_the_tables_of_streams_and_finds_are_those_of_the_results(monkeypatch, module, name):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    found = importlib.import_module(module)
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{module}.json").read_text())
+    assert importlib.import_module("pages").filled(PAGE, name, found.document(results)) == PAGE
+    sys.modules.pop(module)
+
+
 def test_every_section_that_it_links_to_exists():
     headings = {
         re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")

@@ -104,7 +104,7 @@ def bet(p_values: Tensor, capital: Capital | None = None, jump: float = 0.01) ->
     Returns:
         the path, on the device of the p-values; the capital, on the CPU, where the recursion runs.
     """
-    return gamble(_payoffs(p_values.detach().cpu().double()), capital, jump, p_values.device)
+    return gamble(payoffs_of(p_values.detach().cpu().double()), capital, jump, p_values.device)
 
 
 def gamble(
@@ -143,7 +143,7 @@ def check_threshold(threshold: float) -> None:
         )
 
 
-def _payoffs(p: Tensor) -> Tensor:
+def payoffs_of(p: Tensor) -> Tensor:
     """f(p) of every bet, (..., N, B)."""
     linear = torch.tensor(LINEAR, dtype=p.dtype)
     power = torch.tensor(POWER, dtype=p.dtype)

@@ -19,7 +19,7 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_threshold,
 )
 from gmm_torch.devices import widest
-from gmm_torch.errors import NotFittedError
+from gmm_torch.errors import NotFittedError, WeightsError
 from gmm_torch.functional.checks import check_probability
 
 # Of inputs: statistics (n, S) of a score, predicted classes (n,), and labels (n,) where there are some.
@@ -117,6 +117,10 @@ class WeightedScores(Calibration):
             NotFittedError: there are no weights yet.
         """
         self._check_adapted()
+        self.require_size(alpha, n)
+
+    def require_size(self, alpha: float, n: int) -> None:
+        """`require`, as far as it can be told before there are weights."""
         super().require(alpha, n)
 
     def fit(
@@ -130,8 +134,8 @@ class WeightedScores(Calibration):
         """Take over calibration scores (n,), finite, with log-weights (n,) as `log_weights` gives them.
 
         Raises:
-            ValueError: not finite, no log-weights, too few of them, or with weights so small that nothing can be
-                promised at alpha; the message says what to do.
+            ValueError: not finite, no log-weights, or too few of them.
+            WeightsError: weights so small that nothing can be promised at alpha; the message says what to do.
             NotFittedError: there are no weights yet.
         """
         if log_weight is None:
@@ -156,7 +160,7 @@ class WeightedScores(Calibration):
         total, largest = cumulative_weights(log_weight), largest_log_weight(log_weight)
         least = weighted_quotient(total, largest, total.new_zeros(1).long(), self.log_largest.expand(1))
         if not bool(refused(least, alpha)):
-            raise ValueError(
+            raise WeightsError(
                 f"calibration weights: alpha={alpha:g} needs a sum of at least {self.smallest(alpha)}, "
                 f"{calibration_size(alpha)} times the largest weight; got {float(log_weight.exp().sum()):.3g} from "
                 f"{len(log_weight)} inputs, whose effective sample size is {effective_sample_size(log_weight):.1f}: "

@@ -6,6 +6,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from gmm_torch.conformal.martingale import payoffs_of
 from gmm_torch.functional.checks import check_count, check_p_values
 from gmm_torch.testing.binomial import interval
 
@@ -71,6 +72,22 @@ class WhatChanged(NamedTuple):
             for each in sure
         ]
         return f"grown: {'; '.join(parts)}"
+
+
+def onset(p_values: Tensor) -> int:
+    """Index of the input with which p-values (N,), which end with an alarm, most likely began to be other than uniform.
+
+    The start from which on one of the bets of `martingale.bet`, or of their mirror images, gains most: the change point
+    that is most likely where p-values after it have that bet's density (Page 1954). An estimate without a promise.
+
+    Raises:
+        ValueError: no p-values, or some outside [0, 1].
+    """
+    check_p_values(p_values)
+    p = p_values.detach().cpu().double()
+    gains = torch.cat([payoffs_of(p), payoffs_of(1 - p)], 1).log().flip(0).cumsum(0).flip(0)  # (N, B), from each on
+    best = gains.max(0)
+    return int(best.indices[best.values.argmax()])
 
 
 def what_changed(

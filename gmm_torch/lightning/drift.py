@@ -3,12 +3,14 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from gmm_torch.conformal.reference_martingale import Promise, ReferenceMartingale
+from gmm_torch.conformal.time_windows import TimeWindows
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
 
@@ -32,22 +34,35 @@ def score_of(outputs: Any) -> Tensor:
 
 
 class DriftMonitor(Callback):
-    """Logs the exchangeability martingale of the scores and raises an alarm that is valid at any time.
+    """Bets against "the scores come from where the calibration scores come from", logs the capital, raises alarms.
 
     It watches `trainer.predict` and `trainer.test`, whose loaders must keep the order in which inputs arrive. On clean
-    data the alarm is ever raised with probability at most 1 / threshold, however long the run.
+    data an alarm is ever raised with probability at most 1 / threshold, however long the run; with `seconds` in each
+    window of time.
 
     Args:
         calibration: (n,) calibration scores; None for those of the module's `detector.calibration.scores`.
         threshold: capital at which to raise the alarm.
+        against: "stream", the calibration scores and all inputs so far: `ExchangeabilityMartingale`; "reference", the
+            calibration scores alone, with a few counts for memory: `ReferenceMartingale`.
+        promise, delta: of `ReferenceMartingale`.
+        seconds: length of the windows of time in each of which the bet against the reference begins anew, see
+            `TimeWindows`; None for one bet on the whole stream.
         stop: raise `DriftError` at the alarm instead of warning with `DriftWarning`.
         score: from a step's result to scores (N,).
-        jump, seed: of `ExchangeabilityMartingale`.
+        time: from a step's result to times (N,) in seconds, in the order of arrival, for windows.
+        jump, seed: of the martingale.
 
     Attributes:
-        martingale: the metric; None before the first run. A new run starts anew, or behind `earlier`.
+        martingale: the bet; None before the first run. A new run starts anew, or behind `earlier`.
+        windows: the windows that it begins anew in, or None.
         earlier: (n,) scores of inputs that came before those of the run, NaN for one without; None for none.
+        earlier_times: (n,) their times, for windows.
+        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window.
         path: log10 of the capital after each batch.
+
+    Raises:
+        ValueError: windows of a bet against the stream, or without times.
     """
 
     def __init__(
@@ -55,20 +70,32 @@ class DriftMonitor(Callback):
         calibration: Tensor | None = None,
         threshold: float = 100.0,
         *,
+        against: Literal["stream", "reference"] = "stream",
+        promise: Promise = "average",
+        delta: float = 0.01,
+        seconds: float | None = None,
         stop: bool = False,
         score: Callable[[Any], Tensor] = score_of,
+        time: Callable[[Any], Tensor] | None = None,
         jump: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.calibration = calibration
-        self.threshold = threshold
-        self.stop = stop
-        self.score = score
-        self.jump = jump
-        self.seed = seed
-        self.martingale: ExchangeabilityMartingale | None = None
+        if against not in ("stream", "reference"):
+            raise ValueError(f"against: expected 'stream' or 'reference'; got {against!r}")
+        if seconds is not None and (against == "stream" or time is None):
+            raise ValueError(
+                f"seconds: expected none without against='reference' and time; got {seconds}: windows begin anew with "
+                "the reference, at times that a function of the step's result gives"
+            )
+        self.calibration, self.threshold, self.stop = calibration, threshold, stop
+        self.against, self.promise, self.delta, self.seconds = against, promise, delta, seconds
+        self.score, self.time, self.jump, self.seed = score, time, jump, seed
+        self.martingale: ExchangeabilityMartingale | ReferenceMartingale | None = None
+        self.windows: TimeWindows | None = None
         self.earlier: Tensor | None = None
+        self.earlier_times: Tensor | None = None
+        self.alarms: list[int] = []
         self.path: list[float] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +114,17 @@ class DriftMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Bet on a batch."""
-        self._watch(trainer, outputs)
+        if self.martingale is None:
+            raise RuntimeError("drift monitor: a batch arrived before the run started; use it as a Trainer's callback")
+        with torch.inference_mode(False):
+            scores = self.score(outputs).detach().to("cpu", copy=True)
+            times = None if self.seconds is None or self.time is None else self.time(outputs)
+            found = self._bet(scores, times)
+        self.path.append(float(self.martingale.log_capital) / math.log(10))
+        values = {"drift/log10_capital": self.path[-1], "drift/alarm": float(bool(self.alarms))}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=int(self.martingale.n_seen))
+        self._tell(found)
 
     on_test_batch_end = on_predict_batch_end
 
@@ -100,33 +137,41 @@ class DriftMonitor(Callback):
                 f"drift monitor: {type(module).__name__} has no calibrated `detector`: pass calibration scores, or "
                 "calibrate the detector first"
             )
-        self.martingale = ExchangeabilityMartingale(calibration.cpu(), self.threshold, self.jump, self.seed)
-        self.path = []
+        self.alarms, self.path, self.windows = [], [], None
+        if self.against == "stream":
+            self.martingale = ExchangeabilityMartingale(calibration.cpu(), self.threshold, self.jump, self.seed)
+        else:
+            self.martingale = bet = ReferenceMartingale(
+                calibration, self.threshold, self.promise, self.delta, self.jump, self.seed
+            )
+            self.windows = None if self.seconds is None else TimeWindows(bet, self.seconds)
         if self.earlier is not None:
-            self.martingale.update(self.earlier)
-            self._tell(self.martingale)
+            self._tell(self._bet(self.earlier, self.earlier_times))
 
-    def _watch(self, trainer: Trainer, outputs: Any) -> None:
+    def _bet(self, scores: Tensor, times: Tensor | None) -> list[int]:
+        """Bet on the next scores (N,); gives the alarms that these raise."""
         martingale = self.martingale
-        if martingale is None:
-            raise RuntimeError("drift monitor: a batch arrived before the run started; use it as a Trainer's callback")
-        known = martingale.alarm
-        with torch.inference_mode(False):
-            martingale.update(self.score(outputs).detach().to("cpu", copy=True))
-        self.path.append(float(martingale.compute()) / math.log(10))
-        values = {"drift/log10_capital": self.path[-1], "drift/alarm": float(martingale.alarm)}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=int(martingale.n_seen))
-        if not known:
-            self._tell(martingale)
+        if self.windows is not None:
+            if times is None:
+                raise ValueError("drift monitor: expected the times of the inputs before; got none: set earlier_times")
+            now = [window.alarm_at for window in self.windows.update(scores, times)]
+        elif isinstance(martingale, ReferenceMartingale):
+            now = [martingale.update(scores).alarm_at]
+        else:
+            assert martingale is not None
+            martingale.update(scores)
+            now = [martingale.alarm_index]
+        new = [index for index in now if index is not None and index not in self.alarms[-1:]]
+        self.alarms += new
+        return new
 
-    def _tell(self, martingale: ExchangeabilityMartingale) -> None:
-        if not martingale.alarm:
-            return
-        message = (
-            f"drift at input {martingale.alarm_index}: the capital reached {self.threshold:g}, which inputs like "
-            f"the calibration set ever do with probability at most {1 / self.threshold:.2g}"
-        )
-        if self.stop:
-            raise DriftError(message)
-        warnings.warn(message, DriftWarning, stacklevel=2)
+    def _tell(self, alarms: list[int]) -> None:
+        where = "" if self.seconds is None else f" in a window of {self.seconds:g} s"
+        for index in alarms:
+            message = (
+                f"drift at input {index}: the capital reached {self.threshold:g}, which inputs like the calibration "
+                f"set ever do{where} with probability at most {1 / self.threshold:.2g}"
+            )
+            if self.stop:
+                raise DriftError(message)
+            warnings.warn(message, DriftWarning, stacklevel=2)

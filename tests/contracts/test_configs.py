@@ -22,8 +22,8 @@ from trainers.run.training import new_module
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
-LISTS = {"ood", "attack", "adaptive", "corruption"}
-OF_TASK = {"adaptive": "adaptive", "engine": "score"}  # groups that one task alone has
+LISTS = {"ood", "attack", "adaptive", "corruption", "shift"}
+OF_TASK = {"adaptive": "adaptive", "drift": "score", "engine": "score"}  # groups that one task alone has
 PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
 APART = LISTS | PRESETS | OF_TASK.keys()
 
@@ -212,7 +212,8 @@ SAID = [
     ("limit.attack=5", lambda run: run.attacks["pgd"].n_images, 5),
     ("trainer=cpu trainer.max_epochs=3", lambda run: run.trainer().max_epochs, 3),
     ("logger=csv", lambda run: [type(logger).__name__ for logger in run.trainer().loggers], ["CSVLogger"]),
-    ("callbacks=drift_monitor callbacks.drift_monitor.threshold=9", lambda run: run.callbacks[0].threshold, 9),
+    ("task=score drift=windows drift.threshold=9", lambda run: instantiate(run.cfg.drift).threshold, 9),
+    ("task=score drift=reference drift.promise=set", lambda run: instantiate(run.cfg.drift).promise, "set"),
 ]
 
 

@@ -1,7 +1,9 @@
 """Judging images without labels: a folder or a list, again after a kill, with a page and an alarm."""
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from PIL import Image
 from gmm_torch.lightning.drift import DriftError, DriftWarning
 from tests.contracts.test_configs import configure
 from trainers.callbacks.verdict_writer import VerdictWriter
+from trainers.data.errors import DataNotFoundError
+from trainers.data.file_times import file_times
 from trainers.run.job import run_task
 
 NETWORK = """
@@ -183,13 +187,22 @@ def test_the_alarm_is_that_of_the_whole_stream_after_a_kill_too(place, tmp_path,
     listed = [str(path) for path in sorted((place / "images" / "dark").iterdir())[:40]]
     listed += [str(place / "new" / "red.png")] * 60
     (tmp_path / "list.txt").write_text("\n".join(listed))
-    common = scoring(place, f"input={tmp_path / 'list.txt'}", "callbacks=drift_monitor")
+    common = scoring(place, f"input={tmp_path / 'list.txt'}", "drift=martingale", "page=3")
     with pytest.warns(DriftWarning, match="drift at input") as told:
         run_task(configure(*common), tmp_path / "once")
     alarm = next(str(each.message) for each in told if each.category is DriftWarning)
-    assert 40 <= int(alarm.split("input ")[1].split(":")[0]) < 60
+    at = int(alarm.split("input ")[1].split(":")[0])
+    assert 40 <= at < 60
+    found = json.loads((tmp_path / "once" / "verdicts.facts.json").read_text())["drift"]
+    red = str(place / "new" / "red.png")
+    assert found["alarms"] == [{"index": at, "path": red}]
+    assert 20 <= found["began"]["index"] <= at
+    assert sum(each["n"] for each in found["p_values"]) == 100
+    assert found["p_values"][-1]["refused"] == 1
+    page = (tmp_path / "once" / "verdicts.html").read_text()
+    assert f"alarm at image {at + 1} of 100" in page
 
-    stop = configure(*common, "callbacks.drift_monitor.stop=true", f"output={tmp_path / 'v.csv'}")
+    stop = configure(*common, "drift.stop=true", f"output={tmp_path / 'v.csv'}")
     for _ in range(2):  # begun again, it knows that the alarm was raised
         with pytest.raises(DriftError) as error:
             run_task(stop, tmp_path / "stopped")
@@ -243,3 +256,28 @@ def test_every_file_of_a_folder_has_a_row_and_a_row_for_itself_has_none(place, t
         assert verdicts["a.png"] == verdicts["b.png"] == verdicts["c.tif"] == verdicts["e.gif"] == verdicts["f"]
         assert "floating point pixels" in found["d.tif"]["error"]
         assert all("expected JPEG, PNG" in found[name]["error"] for name in ('g,\n"h".txt', "i.jpg"))
+
+
+def test_in_windows_of_time_a_clock_that_runs_backwards_is_told_before_an_image_is_judged(place, tmp_path):
+    listed = [str(path) for path in sorted((place / "images" / "dark").iterdir())[:40]]
+    (tmp_path / "red").mkdir()
+    for i in range(60):
+        listed.append(str(tmp_path / "red" / f"{i}.png"))
+        shutil.copy(place / "new" / "red.png", listed[-1])
+    for i, path in enumerate(listed):
+        os.utime(path, (1.7e9 + 60 * i,) * 2)
+    options = scoring(place, f"input={tmp_path / 'list.txt'}", "drift=windows", "drift.threshold=100")
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    with pytest.warns(DriftWarning, match="in a window of 3600 s"):
+        run_task(configure(*options), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "verdicts.facts.json").read_text())["drift"]
+    assert sum(each["n"] for each in found["windows"]) == 100
+    assert found["windows"][0]["start"].endswith("+00:00")
+    assert found["alarms"][0]["path"] in listed[40:]
+    assert len(found["alarms"]) == sum(each["alarm_at"] is not None for each in found["windows"])
+    (tmp_path / "list.txt").write_text("\n".join(listed[::-1]))
+    with pytest.raises(ValueError, match="expected images in the order in which they were last changed; got"):
+        run_task(configure(*options), tmp_path / "back")
+    assert not list((tmp_path / "back").glob("verdicts*"))
+    with pytest.raises(DataNotFoundError, match="expected files, whose time of change"):
+        file_times(["shard.tar::1.png"])

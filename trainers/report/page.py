@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gmm_torch.detection.diagnosis import PAGE
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
-from trainers.report.curves import Curves, budget_curves, severity_curves
+from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
@@ -62,6 +62,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "diagnostics": evaluation.metrics.get("attack_doubts", {}),
         "budgets": budget_curves(evaluation.metrics),
         "corruptions": severity_curves(evaluation.metrics),
+        "shifts": shift_curves(evaluation.metrics),
         "selection": _selection(evaluation),
         "error_rate": _error_rate(evaluation),
         "mixture": _mixture(evaluation),

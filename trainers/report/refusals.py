@@ -1,20 +1,37 @@
 """The page of refused images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gmm_torch.conformal.what_changed import ComponentChange, Stretch
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.records.verdict_summary import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
+from trainers.report.figures.p_values_over_time import p_values_over_time
 from trainers.report.figures.style import OURS
 from trainers.report.gallery import Tile, data_uri
 from trainers.report.reasons import Reason, reason_of
 from trainers.report.svg import Panel, panel
+from trainers.report.tables.text import percent, percent_range
 from trainers.report.template import write_page
+
+
+class Change(NamedTuple):
+    """What the page shows after an alarm.
+
+    Attributes:
+        alarm_at: index of the image that raised it.
+        stretches: p-values over the stream.
+        examples: of each component that grew, the least typical images, path and (H, W, 1 or 3).
+    """
+
+    alarm_at: int
+    stretches: Sequence[Stretch]
+    examples: Mapping[ComponentChange, Sequence[tuple[str, NDArray[np.uint8]]]]
 
 
 def write_refusals(
@@ -27,6 +44,7 @@ def write_refusals(
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
+    change: Change | None = None,
 ) -> None:
     """Write the refused images of a summary as one HTML page that needs nothing beside it.
 
@@ -39,6 +57,7 @@ def write_refusals(
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
+        change: after an alarm.
     """
     shown = zip(summary.refused, images, explanations, strict=True)
     write_page(
@@ -49,6 +68,8 @@ def write_refusals(
         sentences=[_expected(summary, alpha), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha),
+        over_time=_over_time(change) if change else None,
+        grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
         order=_order(summary),
         unreadable=[(row.path, row.error) for row in summary.unreadable],
@@ -59,6 +80,25 @@ def write_refusals(
 def _reason(prediction: str, image: NDArray[Any], explanation: InputExplanation, names: Sequence[str]) -> Reason:
     tile = Tile(data_uri(image), prediction, truth="", p_value=explanation.p_value, right=False)
     return reason_of(tile, explanation, names)
+
+
+def _over_time(change: Change) -> Panel:
+    n = change.stretches[-1].start + change.stretches[-1].n
+    note = f"alarm at image {change.alarm_at + 1:,} of {n:,}"
+    figure = p_values_over_time(change.stretches, change.alarm_at)
+    return panel("time", "P-values in the order of the images", note, figure)
+
+
+def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Of each component a heading, and its examples: name of the file and image."""
+    return [
+        (
+            f"Component {each.component}: {percent(each.share_before)} % of the images before, "
+            f"{percent(each.share_now)} % now ({percent_range((each.low, each.high))})",
+            [(Path(path).name, data_uri(image)) for path, image in examples],
+        )
+        for each, examples in change.examples.items()
+    ]
 
 
 def _expected(summary: VerdictSummary, alpha: float) -> str:

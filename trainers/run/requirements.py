@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.functional.checks import check_count
 from trainers.classifiers.preprocessing import brings_weights
+
+WEIGHING = ("score", "evaluate")  # tasks that calibrate a fitted detector for images from elsewhere
 
 
 def require(value: Any, key: str, reason: str) -> None:
@@ -48,6 +51,11 @@ def naming(key: str, do: str = "") -> Iterator[None]:
         raise ValueError(f"{key}: {error.__cause__ or error}{do and f' {do}'}") from error
 
 
+def is_weighted(cfg: DictConfig) -> bool:
+    """Whether the config's calibration is one whose weights are learnt from images from elsewhere."""
+    return issubclass(get_class(cfg.detector.calibration._target_), WeightedScores)
+
+
 def require_optimizer(cfg: DictConfig) -> None:
     """Raise ValueError unless the optimizer of the config takes its settings."""
     for name in ("lr", "weight_decay", "momentum"):
@@ -74,8 +82,12 @@ def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """
     if cfg.get("checkpoint") is None:
         return
+    task = cfg.task._target_.rpartition(".")[2]
+    weighs = task in WEIGHING and is_weighted(cfg)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if weighs and (key == "calibration" or key.startswith("detector.calibration.")):
+            continue
         if key.partition(".")[0] in ("detector", "score", "calibration"):
             raise ValueError(
                 f"{override}: expected no settings of a detector beside checkpoint=..., which is used as it was fitted "

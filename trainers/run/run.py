@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import calibration_size
 from gmm_torch.detection import FailureDetector
 from gmm_torch.em.options import EMOptions
@@ -29,8 +30,9 @@ from trainers.data.datamodule import ImageDataModule
 from trainers.data.errors import DataNotFoundError, MissingSetsError
 from trainers.data.images import LabelledImages
 from trainers.data.ood import build_ood
+from trainers.data.shifts import Shift
 from trainers.report.tables.benchmark import check_benchmark
-from trainers.run.requirements import naming, require_optimizer
+from trainers.run.requirements import is_weighted, naming, require_optimizer
 from trainers.run.trainer import make_trainer
 
 log = logging.getLogger(__name__)
@@ -65,12 +67,21 @@ class Run:
         return {name: value for name, value in options.items() if name != "checkpoint"}
 
     def new_detector(self) -> FailureDetector:
-        """A detector of the classifier, as the config has it; the data know the number of classes."""
+        """A detector of the classifier, as the config has it."""
+        with naming("detector"):
+            return instantiate(self.cfg.detector, classifier=self.classifier, calibration=self._calibration_from_data)
+
+    def new_calibration(self) -> Calibration:
+        """A calibration without scores, as the config has it."""
+        with naming("detector.calibration"):
+            return instantiate(self.cfg.detector.calibration, **self._calibration_from_data)
+
+    @property
+    def _calibration_from_data(self) -> dict[str, int]:
+        """What the data know of the calibration, and the config does not say: the number of classes."""
         calibration = self.cfg.detector.calibration
         unknown = "n_classes" in calibration and calibration.n_classes is None
-        from_data = {"calibration": {"n_classes": self.data.num_classes}} if unknown else {}
-        with naming("detector"):
-            return instantiate(self.cfg.detector, classifier=self.classifier, **from_data)
+        return {"n_classes": self.data.num_classes} if unknown else {}
 
     @cached_property
     def loggers(self) -> list[Logger]:
@@ -138,6 +149,11 @@ class Run:
         return self._made("corruption")
 
     @cached_property
+    def shifts(self) -> dict[str, Shift]:
+        """The shifts by name."""
+        return self._made("shift")
+
+    @cached_property
     def ood(self) -> dict[str, LabelledImages]:
         """The out-of-distribution sets by name, in the shape of the data."""
         return self._ood(self.data.image_shape)
@@ -165,8 +181,14 @@ class Run:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
         if self.cfg.training:
             require_optimizer(self.cfg.optimizer)
-        _ = self.em_options, self._attacks, self.corruptions, self.callbacks, self.loggers, self.device
+        _ = self.em_options, self._attacks, self.corruptions, self.shifts, self.callbacks, self.loggers, self.device
         self._find_data()
+        if is_weighted(self.cfg):
+            raise ValueError(
+                "calibration: expected one that needs no images from elsewhere before a detector is fitted; got "
+                f"{self.cfg.detector.calibration._target_}: fit with another, then score such images with "
+                "task=score checkpoint=... calibration=weighted"
+            )
         needed, given = calibration_size(alpha), len(self.data.indices["calibration"])
         if given < needed:
             raise ValueError(

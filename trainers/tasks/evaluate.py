@@ -22,6 +22,7 @@ from trainers.evaluation.explanations import explain, neighbours
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
 from trainers.evaluation.predict import predict
+from trainers.evaluation.shifts import shift_metrics
 from trainers.records.record import TEST, Records
 from trainers.records.score_file import write_scores
 from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
@@ -32,8 +33,9 @@ from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
+from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
-from trainers.run.requirements import require, require_weights
+from trainers.run.requirements import is_weighted, require, require_weights
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the detector of `checkpoint` on the classifier of `classifier.checkpoint`."""
     require_weights(cfg, "task=evaluate needs the detector's classifier")
     require(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
+    if is_weighted(cfg):
+        require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)
     evaluate_detector(this, load_detector(cfg, this.classifier, this.data.image_shape))
 
@@ -72,6 +76,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     )
     metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, clean)
     metrics["corruptions"] = corruption_metrics(run, detector)
+    metrics["shifts"] = shift_metrics(run, detector)
     benchmark = cfg.get("benchmark")
     if benchmark is not None:
         metrics["benchmark"] = group_averages(metrics, benchmark)
@@ -106,6 +111,8 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         tables["budgets"] = budget_table(metrics)
     if metrics["corruptions"]:
         tables["corruptions"] = corruption_table(metrics)
+    if metrics["shifts"]:
+        tables["shifts"] = shift_table(metrics)
     console = Console()
     for table in tables.values():
         console.print(table.terminal())

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -12,26 +12,36 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
+from trainers.data.file_times import arrival_times
 from trainers.data.paths import image_paths
+from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_of
+from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
+from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
 from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
-from trainers.report.refusals import write_refusals
+from trainers.report.refusals import Change, write_refusals
 from trainers.run.model import Model, load_model
-from trainers.run.requirements import require
+from trainers.run.requirements import is_weighted, require
 from trainers.run.run import Run
+
+WEIGHTED = "weighted.safetensors"  # the detector, where its calibration was weighted for the images
 
 log = logging.getLogger(__name__)
 
 
 def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | None) -> None:
     """Write prediction, p-value and verdict of every image of `input` to `output`, and the refused ones to a page.
+
+    What is said of all of them together goes to a JSON file beside the output. With a calibration that has weights,
+    these are learnt from the images first, and the detector with them is left in the folder.
 
     Args:
         cfg, folder: as of every task.
@@ -43,14 +53,25 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
         raise ValueError(f"page: expected a number of images to show, or null; got {cfg.page!r}; output= says where")
+    if is_weighted(cfg) and class_names is not None:
+        raise ValueError(
+            "calibration: expected one without weights beside task.class_names, which stands for the data; got "
+            f"{cfg.detector.calibration._target_}: leave the names out, since calibration images are weighted anew"
+        )
     engine = instantiate(cfg.engine)
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
-    page = path.with_suffix(".html")
-    paths = image_paths(cfg.input, without=[folder, path, page, *unfinished_files(path)], column=cfg.column)
+    page, facts = path.with_suffix(".html"), path.with_name(f"{path.stem}.facts.json")
+    paths = image_paths(cfg.input, without=[folder, path, page, facts, *unfinished_files(path)], column=cfg.column)
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
-    monitor = next((each for each in run.callbacks if isinstance(each, DriftMonitor)), None)
+    said = []
+    if is_weighted(cfg):
+        cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
+        model = weighted_by_files(run, model, batches, folder / WEIGHTED)
+        said = [weights_in_words(model.detector)]
+    monitor: DriftMonitor | None = instantiate(cfg.drift) if cfg.get("drift") else None
+    times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
         batches.first = len(kept)
@@ -58,16 +79,24 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             log.info("%d images were scored before", len(kept))
         if monitor:
             monitor.earlier = torch.tensor(kept, dtype=torch.float32)
+            monitor.earlier_times = None if times is None else times[: len(kept)]
         log.info("score images: %d", len(batches.paths) - batches.first)
         watching = [callback for callback in run.callbacks if not isinstance(callback, Checkpoint)]
+        watching += [monitor] if monitor else []
         run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
         with engine.start(run, model, batches) as (module, loader):
             run.predictor.predict(module, loader, return_predictions=False)
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
-    said = [_drift_in_words(monitor, batches)] if monitor else []
+    counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
+    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model.detector)}
+    drift = drift_of(monitor, model.detector, path) if monitor else None
+    if monitor and drift:
+        said += drift_in_words(drift, monitor, batches.paths)
+        together["drift"] = drift_facts(drift, monitor, batches.paths)
+    write_json(together, facts)
     if cfg.page is not None:
-        _write_page(model, summary, batches, page, said, title=str(cfg.input))
+        _write_page(model, summary, batches, page, said, drift, title=str(cfg.input))
     _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, said)
 
 
@@ -79,25 +108,20 @@ def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
     return digest.hexdigest()[:12]
 
 
-def _drift_in_words(monitor: DriftMonitor, batches: FileBatches) -> str:
-    martingale = monitor.martingale
-    if martingale is None or martingale.alarm_index is None:
-        return f"No drift: the capital did not reach {monitor.threshold:g}."
-    index = martingale.alarm_index
-    return (
-        f"Drift at image {index + 1:,}, {batches.paths[index]}: the capital reached {monitor.threshold:g}, which "
-        f"images like the calibration images ever do with probability at most {1 / monitor.threshold:.2g}."
-    )
-
-
 def _write_page(
-    model: Model, summary: VerdictSummary, batches: FileBatches, page: Path, said: list[str], *, title: str
+    model: Model,
+    summary: VerdictSummary,
+    batches: FileBatches,
+    page: Path,
+    said: list[str],
+    drift: Drift | None,
+    *,
+    title: str,
 ) -> None:
     detector = model.detector
     rows = [row.path for row in summary.refused]
     pictures, explanations = [], []
-    shown = FileBatches(rows, batches.image_shape, batches.batch_size, resize=batches.resize)
-    for images, _, _ in DataLoader(shown, batch_size=None):
+    for images in _images(rows, batches):
         pictures += [picture(torch.nan_to_num(image)) for image in images]
         explanation = detector.explain(images.to(detector.device), model.class_names, n_features=3)
         explanations += [explanation[i] for i in range(len(images))]
@@ -110,7 +134,26 @@ def _write_page(
         class_names=model.class_names,
         title=title,
         remarks=said,
+        change=_change(drift, batches) if drift else None,
     )
+
+
+def _images(paths: Sequence[str], batches: FileBatches) -> Iterator[Tensor]:
+    """Batches of images (B, C, H, W) of files."""
+    shown = FileBatches(paths, batches.image_shape, batches.batch_size, resize=batches.resize)
+    return (batch.images for batch in DataLoader(shown, batch_size=None))
+
+
+def _change(drift: Drift, batches: FileBatches) -> Change | None:
+    """What the page shows after an alarm."""
+    if drift.alarm_at is None or drift.changed is None:
+        return None
+    examples = {}
+    for each in drift.grown:
+        files = [batches.paths[i] for i in each.examples]
+        images = [picture(torch.nan_to_num(image)) for part in _images(files, batches) for image in part]
+        examples[each] = list(zip(files, images, strict=True))
+    return Change(drift.alarm_at, drift.changed.stretches, examples)
 
 
 def _tell(summary: VerdictSummary, alpha: float, path: Path, page: Path | None, said: list[str]) -> None:

@@ -97,6 +97,15 @@ class Examples(nn.Module):
             kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
         return self
 
+    def reference_components(self) -> Tensor:
+        """(n,) int64, components of the first mixture that labelled inputs fell to, or where there were none fitting
+        inputs; in no order. Empty without a mixture.
+        """
+        for kept in self._kept()[:1]:
+            counts = (kept.labelled if bool(kept.labelled.any()) else kept.predicted).sum(1).cpu()
+            return torch.arange(len(counts)).repeat_interleave(counts)
+        return torch.empty(0, dtype=torch.long)
+
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided."""
         for name, buffer in list(self.named_buffers()):

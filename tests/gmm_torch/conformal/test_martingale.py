@@ -8,11 +8,11 @@ from gmm_torch.conformal.martingale import (
     CHUNK,
     LINEAR,
     POWER,
-    _payoffs,
     bet,
     first_alarm,
     online_p_values,
     opening_capital,
+    payoffs_of,
 )
 from gmm_torch.conformal.p_values import smoothed_p_value
 
@@ -61,7 +61,7 @@ def test_several_streams_at_once_give_what_each_gives():
 @pytest.mark.parametrize("which", range(len(LINEAR) + len(POWER)))
 def test_every_bet_is_fair(which):
     def payoff(p):
-        return float(_payoffs(torch.tensor([p], dtype=torch.float64))[0, which])
+        return float(payoffs_of(torch.tensor([p], dtype=torch.float64))[0, which])
 
     assert integrate.quad(payoff, 0, 1)[0] == pytest.approx(1, abs=1e-6)
 

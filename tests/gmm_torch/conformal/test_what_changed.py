@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gmm_torch.conformal.what_changed import what_changed
+from gmm_torch.conformal.what_changed import onset, what_changed
 
 BEFORE = torch.arange(400) % 4
 NOW = torch.cat([torch.arange(60) % 4, torch.full((40,), 2)])
@@ -52,3 +52,19 @@ def test_bad_arguments_are_refused_in_words():
         what_changed(BEFORE, NOW, P + 1)
     with pytest.raises(ValueError, match="n_stretches: expected at least 1"):
         what_changed(BEFORE, NOW, P, n_stretches=0)
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_the_beginning_of_a_change_is_found_within_some_inputs(worse):
+    generator = torch.Generator().manual_seed(0)
+    late = []
+    for _ in range(50):
+        p = torch.rand(400, generator=generator).double()
+        p[300:] = p[300:] ** 4 if worse else 1 - (1 - p[300:]) ** 4
+        late.append(onset(p) - 300)
+    middle = torch.tensor(late).abs().sort().values
+    assert middle[25] <= 15
+    assert middle[45] <= 100
+    assert onset(torch.tensor([0.5])) == 0
+    with pytest.raises(ValueError, match=r"expected shape \(N,\), N >= 1"):
+        onset(torch.empty(0).double())

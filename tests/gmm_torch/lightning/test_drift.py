@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
+from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.lightning.drift import DriftError, DriftMonitor, DriftWarning
 
 
@@ -107,3 +108,44 @@ def test_what_it_can_not_watch_is_refused_in_words(tmp_path):
     monitor = DriftMonitor(score=lambda outputs: DriftMonitor().score(outputs.score))
     with pytest.raises(TypeError, match="expected steps to return something with a tensor `score`; got Tensor"):
         trainer(monitor, tmp_path).predict(Scores(stream), DataLoader(stream))
+
+
+@pytest.mark.parametrize("promise", ["average", "set"])
+def test_a_bet_against_the_reference_is_that_of_the_class_with_an_alarm_that_warns_once(tmp_path, promise):
+    calibration, stream = data(shift=3)
+    monitor = DriftMonitor(against="reference", promise=promise)
+    with pytest.warns(DriftWarning) as caught:
+        trainer(monitor, tmp_path).predict(Scores(calibration), DataLoader(stream, batch_size=16))
+    alone = ReferenceMartingale(calibration, promise=promise)
+    assert monitor.alarms == [alone.update(stream).alarm_at]
+    assert 100 < monitor.alarms[0] < 120
+    assert sum(issubclass(warning.category, DriftWarning) for warning in caught) == 1
+    assert monitor.path[-1] == pytest.approx(float(alone.log_capital) / math.log(10))
+
+
+def test_in_windows_of_time_each_has_its_alarm_and_earlier_inputs_count(tmp_path):
+    calibration, stream = data(shift=3)
+
+    def monitor():
+        arrived = iter(torch.arange(200).double().split(10)[first:])
+        return DriftMonitor(against="reference", seconds=50, time=lambda outputs: next(arrived))
+
+    found = []
+    for first in (0, 12):  # at once, and begun again behind 120 inputs
+        watch = monitor()
+        if first:
+            watch.earlier, watch.earlier_times = stream[:120], torch.arange(120).double()
+        with pytest.warns(DriftWarning, match="ever do in a window of 50 s"):
+            trainer(watch, tmp_path).predict(Scores(calibration), DataLoader(stream[10 * first :], batch_size=10))
+        found.append(watch.alarms)
+        assert [window.start for window in watch.windows.windows] == [0, 50, 100, 150]
+    assert found[0] == found[1]
+    assert [index // 50 for index in found[0]] == [2, 3]
+
+
+def test_windows_need_times_and_a_reference():
+    for options in ({"seconds": 9}, {"seconds": 9, "against": "reference"}, {"seconds": 9, "time": len}):
+        with pytest.raises(ValueError, match="seconds: expected none without against='reference' and time"):
+            DriftMonitor(**options)
+    with pytest.raises(ValueError, match="against: expected 'stream' or 'reference'; got 'both'"):
+        DriftMonitor(against="both")

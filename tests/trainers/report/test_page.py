@@ -92,7 +92,7 @@ def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_w
     test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(full)
 
 
-def test_sweeps_corruptions_and_doubts_are_shown_where_there_are_some(evaluation, make_evaluation, tmp_path):
+def test_sweeps_corruptions_shifts_and_doubts_are_shown_where_there_are_some(evaluation, make_evaluation, tmp_path):
     budget = {
         "norm": "linf", "epsilon": 0.1, "n_attacked": 40, "success_rate": 0.5, "median_linf": 0.1, "median_l2": 0.4,
         "seconds_per_image": 0.2, "evasion_rate": 0.1, "refusal_rate": 0.8, "auroc": 0.9, "baselines": {},
@@ -101,17 +101,39 @@ def test_sweeps_corruptions_and_doubts_are_shown_where_there_are_some(evaluation
         "severity": 0, "n": 60, "coverage": 1.0, "error_rate": 0.1, "risk": 0.05, "refusal_rate": 0.5, "auroc": 0.875,
         "baselines": {},
     }  # fmt: skip
+    rates = {
+        "false_alarm_rate": 0.0625, "false_alarm_interval": [0.04, 0.1], "refusal_rate": 0.5,
+        "refusal_rate_at_alpha": 0.25,
+    }  # fmt: skip
+    weighted = {**rates, "false_alarm_rate": 0.03125, "effective_size": 123.4, "in_words": "..."}
+    moved = {"n": 90, "error_rate": 0.1, "plain": rates, "weighted": weighted}
+    lost = {**moved, "weighted": {"reason": "too far"}}
     more = {
+        "shifts": {
+            "alpha": 0.05,
+            "calibration": "weighted",
+            "rows": [
+                {"shift": "none", "kind": "", **moved},
+                {"shift": "corruptions", "kind": "motion_blur 1", **moved},
+                {"shift": "corruptions", "kind": "motion_blur 2", **lost},
+                {"shift": "usps", "kind": "its images", **moved},
+            ],
+        },
         "attack_doubts": {"pgd_sweep": ["the gradient is <zero>"]},
         "sweeps": {"pgd_sweep": [budget, {**budget, "epsilon": 0.2}]},
         "corruptions": {"clean": severity, "kinds": {"motion_blur": [{**severity, "severity": 1}]}},
     }
     page = render(make_evaluation(metrics=evaluation.metrics | more), tmp_path)
-    assert page.sections[4:8] == ["selection", "budgets", "corruptions", "mixture"]
+    assert page.sections[4:8] == ["selection", "budgets", "corruptions", "shifts"]
     assert "pgd sweep attack:</b> the gradient is &lt;zero&gt;." in page.text
     assert "40 images attacked; budgets in Linf" in page.text
     assert "AUROC of errors 87.5, softmax –" in page.text
     assert "the same 60 test images" in page.text
+    assert "with weights nothing can be promised at 1 of 2 severities" in page.text
+    assert "<td>6.2</td><td>3.1</td><td>25.0</td><td>25.0</td><td>123</td>" in page.text
+    assert '<th scope="row">motion blur 2</th><td>10.0</td><td>6.2</td><td>–</td>' in page.text
+    assert "of 90 images judged" in page.text
+    assert "usps: its images" in page.text
 
 
 def test_without_images_the_components_keep_their_table(make_evaluation, tmp_path):

@@ -1,0 +1,102 @@
+"""After an alarm: what the verdicts on disk say of the change, in words, as numbers and on the page."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gmm_torch.detection.explanation.examples import Examples
+from gmm_torch.lightning.drift import DriftMonitor
+from trainers.evaluation.drift import drift_facts, drift_in_words, drift_of
+from trainers.records.record import Record
+from trainers.records.verdict_file import VerdictFile
+from trainers.records.verdict_summary import summarize_verdicts
+from trainers.report.refusals import Change, write_refusals
+
+PATHS = [f"{i:03}.png" for i in range(200)]
+
+
+def detector(labelled=True):
+    """Of 100 labelled inputs half fall to either of two components."""
+    examples = Examples().build({"first": SimpleNamespace(mixture=SimpleNamespace(n_components=3, n_features=1))}, 2)
+    (kept,) = examples.mixtures
+    kept.predicted[2] = 7
+    if labelled:
+        kept.labelled[:2] = 25
+    return SimpleNamespace(alpha=0.05, examples=examples)
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory):
+    """Of 200 images all fall to the second component, with low p-values, from the 120th on; one can't be read."""
+    path = tmp_path_factory.mktemp("stream") / "verdicts.csv"
+    p = torch.rand(200, generator=torch.Generator().manual_seed(0)).tolist()
+    with VerdictFile(path, "job") as file:
+        file.keep(PATHS, 10)
+        file.append(
+            [
+                Record(
+                    name,
+                    "" if i == 150 else "a",
+                    0.0,
+                    p[i] if i < 120 else p[i] / 50,
+                    p[i] > 0.05 and i < 120,
+                    -1 if i == 150 else int(i >= 120) or i % 2,
+                    "torn" if i == 150 else "",
+                )
+                for i, name in enumerate(PATHS)
+            ]
+        )
+        file.finish(200)
+    return path
+
+
+def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts, tmp_path):
+    monitor = DriftMonitor()
+    monitor.alarms = [125]
+    drift = drift_of(monitor, detector(), verdicts)
+    assert 117 <= drift.began_at <= 121
+    (grown,) = drift.grown
+    assert (grown.component, grown.share_before) == (1, 0.5)
+    assert grown.share_now > 0.95
+    assert min(grown.examples) >= 120
+    assert 150 not in grown.examples
+    said = " ".join(drift_in_words(drift, monitor, PATHS))
+    assert "Drift at image 126, 125.png: the capital reached 100, which images like the calibration images ever" in said
+    assert f"component 1 from 50.0 to {100 * grown.share_now:.1f} % (for example {PATHS[grown.examples[0]]})" in said
+    facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
+    assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
+    assert facts["components"][0]["examples"] == [PATHS[i] for i in grown.examples]
+    assert sum(each["n"] for each in facts["p_values"]) == 200
+
+    examples = {grown: [(PATHS[i], np.zeros((4, 4, 1), np.uint8)) for i in grown.examples]}
+    change = Change(drift.alarm_at, drift.changed.stretches, examples)
+    common = {"alpha": 0.05, "class_names": ["a"], "title": "t", "remarks": [said]}
+    write_refusals(summarize_verdicts(verdicts), [], [], tmp_path / "page.html", **common, change=change)
+    page = (tmp_path / "page.html").read_text()
+    assert "alarm at image 126 of 200" in page
+    assert "Component 1: 50.0 % of the images before" in page
+    assert f"<figcaption>{PATHS[grown.examples[0]]}</figcaption>" in page
+
+
+def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):
+    monitor = DriftMonitor(threshold=50)
+    drift = drift_of(monitor, detector(), verdicts)
+    assert drift_in_words(drift, monitor, PATHS) == ["No drift: the capital did not reach 50."]
+    assert drift_facts(drift, monitor, PATHS) == {"against": "stream", "threshold": 50, "alarms": []}
+    assert drift.grown == []
+
+
+def test_a_score_without_a_mixture_has_no_components_to_tell_and_one_without_labels_has_those_of_the_fit(verdicts):
+    assert detector(labelled=False).examples.reference_components().tolist() == [2] * 14
+    assert detector().examples.reference_components().bincount().tolist() == [50, 50]
+    monitor = DriftMonitor()
+    monitor.alarms = [125, 199]
+    nothing = SimpleNamespace(alpha=0.05, examples=Examples())
+    drift = drift_of(monitor, nothing, verdicts)
+    assert drift.changed.components == ()
+    said = drift_in_words(drift, monitor, PATHS)
+    assert "1 more windows had an alarm." in said
+    assert "No component of the mixture has more images than chance explains." in said

@@ -1,0 +1,89 @@
+"""The test images as they would come from elsewhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainers.data.conform import conform
+from trainers.data.corruptions import SEVERITIES, CorruptedImages, Corruption
+from trainers.data.errors import DataError
+from trainers.data.images import LabelledImages, MappedImages
+
+
+class Shift(Protocol):
+    """What every shift is."""
+
+    def __call__(self, images: LabelledImages, seed: int) -> dict[str, LabelledImages]:
+        """Labelled images of the same classes and shape from elsewhere, by what is said of them."""
+
+
+def corrupted(
+    images: LabelledImages, seed: int, *, corruptions: Mapping[str, Corruption] | None
+) -> dict[str, LabelledImages]:
+    """The images in five severities of every corruption.
+
+    Raises:
+        ValueError: there is no corruption.
+    """
+    if not corruptions:
+        raise ValueError(
+            "shift=corruptions: expected corruptions; got none: set corruption=[fog,motion_blur], or [all]"
+        )
+    every = torch.arange(len(images))
+    return {
+        f"{name} {severity}": CorruptedImages(images, every, corruption, severity, seed)
+        for name, corruption in corruptions.items()
+        for severity in SEVERITIES
+    }
+
+
+def other_moments(
+    images: LabelledImages,
+    seed: int,
+    *,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    other_mean: Sequence[float],
+    other_std: Sequence[float],
+) -> dict[str, LabelledImages]:
+    """The images as a classifier gets them that was trained with `mean` and `std`, and is given others.
+
+    Raises:
+        ValueError: the right moments are not known.
+    """
+    if mean is None or std is None:
+        raise ValueError("shift=preprocessing: expected the moments of the data; got none: set data.mean and data.std")
+    old, new, scale, others = (torch.tensor(list(each))[:, None, None] for each in (mean, other_mean, std, other_std))
+
+    def change(image: Tensor) -> Tensor:
+        return (image - new) / others * scale + old
+
+    every = torch.arange(len(images))
+    mapped = MappedImages(images, every, change, images.targets, images.image_shape, images.class_names)
+    return {"other moments": mapped}
+
+
+def other_images(
+    images: LabelledImages, seed: int, *, dataset: Callable[[], LabelledImages]
+) -> dict[str, LabelledImages]:
+    """The labelled images of another data set, brought to the shape of these.
+
+    Raises:
+        DataError: it has other classes.
+    """
+    others = dataset()
+    largest = int(others.targets.max())
+    if not 0 <= int(others.targets.min()) <= largest < len(images.class_names):
+        raise DataError(
+            f"shift: expected images of the {len(images.class_names)} classes of the data; got labels up to {largest}: "
+            "give another data set of the same classes"
+        )
+
+    def change(image: Tensor) -> Tensor:
+        return conform(image, images.image_shape)
+
+    every = torch.arange(len(others))
+    mapped = MappedImages(others, every, change, others.targets, images.image_shape, images.class_names)
+    return {"its images": mapped}

@@ -1,0 +1,104 @@
+"""What a watch on a stream of images found, and after an alarm what changed."""
+
+from array import array
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, what_changed
+from gmm_torch.detection import FailureDetector
+from gmm_torch.lightning.drift import DriftMonitor
+from trainers.records.verdicts import read_verdicts
+
+WINDOW = 1000  # images from the likely beginning of a change on, of which the components are compared
+SURE = 0.05  # p-value of a component's growth up to which it is told
+
+
+class Drift(NamedTuple):
+    """An alarm, and what is there to see; indices count images from 0.
+
+    Attributes:
+        alarm_at: the image that raised the first alarm; None for none.
+        began_at: the image with which the change most likely began.
+        changed: p-values of the whole stream, and the components that explain more images than before, with examples
+            by index; None without an alarm.
+    """
+
+    alarm_at: int | None
+    began_at: int | None = None
+    changed: WhatChanged | None = None
+
+    @property
+    def grown(self) -> list[ComponentChange]:
+        """The components whose share grew by more than chance explains."""
+        return [] if self.changed is None else [each for each in self.changed.components if each.p_value <= SURE]
+
+
+def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
+    """What there is to say of the verdicts at `path`, which the monitor watched; 8 bytes an image."""
+    if not monitor.alarms:
+        return Drift(None)
+    alarm_at = monitor.alarms[0]
+    p_values, components = array("f"), array("i")
+    for row in read_verdicts(path):
+        p_values.append(row.p_value)
+        components.append(row.component)
+    p, component = torch.tensor(p_values, dtype=torch.float64), torch.tensor(components, dtype=torch.int64)
+    began_at = onset(p[: alarm_at + 1])
+    nothing = torch.zeros(1, dtype=torch.int64)
+    stretches = what_changed(nothing, torch.zeros_like(component), p, alpha=detector.alpha).stretches
+    reference = detector.examples.reference_components()
+    read = (component[began_at : began_at + WINDOW] >= 0).nonzero()[:, 0] + began_at  # no image, no component
+    if not len(reference) or not len(read):
+        return Drift(alarm_at, began_at, WhatChanged((), stretches))
+    found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
+    named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
+    return Drift(alarm_at, began_at, WhatChanged(named, stretches))
+
+
+def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> list[str]:
+    """Sentences for the terminal and the page."""
+    if drift.alarm_at is None or drift.began_at is None:
+        return [f"No drift: the capital did not reach {monitor.threshold:g}."]
+    ever = "ever do" if monitor.seconds is None else f"do in a window of {monitor.seconds:g} s"
+    others = len(monitor.alarms) - 1
+    alarm = (
+        f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}: the capital reached {monitor.threshold:g}, "
+        f"which images like the calibration images {ever} with probability at most {1 / monitor.threshold:.2g}."
+    )
+    grown = [
+        f"component {each.component} from {100 * each.share_before:.1f} to {100 * each.share_now:.1f} % "
+        f"(for example {paths[each.examples[0]]})"
+        for each in drift.grown
+    ]
+    changed = (
+        f"More images than before fall to {'; '.join(grown)}."
+        if grown
+        else ("No component of the mixture has more images than chance explains.")
+    )
+    began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]}."
+    return [alarm, *([f"{others} more windows had an alarm."] if others else []), began, changed]
+
+
+def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> dict[str, Any]:
+    """The same for JSON."""
+    facts: dict[str, Any] = {
+        "against": monitor.against,
+        "threshold": monitor.threshold,
+        "alarms": [{"index": index, "path": paths[index]} for index in monitor.alarms],
+    }
+    if monitor.windows is not None:
+        facts["windows"] = [
+            {**each._asdict(), "start": datetime.fromtimestamp(each.start, UTC).isoformat()}
+            for each in monitor.windows.windows
+        ]
+    if drift.changed is not None and drift.began_at is not None:
+        facts["began"] = {"index": drift.began_at, "path": paths[drift.began_at]}
+        facts["components"] = [
+            {**each._asdict(), "examples": [paths[i] for i in each.examples]} for each in drift.changed.components
+        ]
+        facts["p_values"] = [each._asdict() for each in drift.changed.stretches]
+    return facts

@@ -1,0 +1,131 @@
+"""A fitted detector, calibrated for images from elsewhere."""
+
+import copy
+import hashlib
+import heapq
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader
+
+from gmm_torch.conformal.weighted import WeightedCalibration
+from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.streaming.chunks import Chunks
+from gmm_torch.detection.streaming.reduced import Reduced
+from trainers.data.file_batches import FileBatches
+from trainers.evaluation.split_outputs import split_outputs
+from trainers.modules.evaluation_module import OutputsModule
+from trainers.run.model import Model
+from trainers.run.run import Run
+
+MAX_FILES = 10_000  # of those to be judged, that weights are learnt from
+
+log = logging.getLogger(__name__)
+
+
+def new_weights(run: Run) -> WeightedScores:
+    """The config's calibration, or that of another camera where the config has one without weights."""
+    calibration = run.new_calibration()
+    return calibration if isinstance(calibration, WeightedScores) else WeightedCalibration()
+
+
+class Here(NamedTuple):
+    """What `reduce` keeps of images from where a detector was calibrated, with their labels.
+
+    Attributes:
+        reference: the validation split, with which images from elsewhere are compared.
+        calibration: the calibration split.
+    """
+
+    reference: Reduced
+    calibration: Reduced
+
+
+def images_here(run: Run, detector: FailureDetector) -> Here:
+    """Read both splits."""
+    return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
+
+
+def weighted_detector(
+    run: Run, detector: FailureDetector, calibration: WeightedScores, here: Here, deployment: DataLoader[Any]
+) -> FailureDetector:
+    """Another detector around the same classifier, with a calibration that is weighted by unlabelled images.
+
+    Args:
+        run: of which.
+        detector: fitted; stays as it is.
+        calibration: without scores.
+        here: of the data that the detector was calibrated on.
+        deployment: batches x or (x, ...) of images as they come there.
+
+    Raises:
+        ValueError: too few images of any kind, or calibration images that weigh too little; see `WeightedCalibration`.
+    """
+    weighted = copy.deepcopy(detector, {id(detector.classifier): detector.classifier})
+    weighted.calibration = calibration.to(run.device)
+    there = _reduced(weighted, lambda take: _outputs(run, weighted, deployment, take))
+    weighted.adapt_reduced(there, here.reference)
+    return weighted.calibrate_reduced(here.calibration)
+
+
+def _split(run: Run, detector: FailureDetector, split: str) -> Reduced:
+    found = _reduced(detector, lambda take: split_outputs(run, detector, split, take))
+    labels = run.data.training_images.targets[run.data.indices[split]]
+    return found._replace(labels=labels.to(found.prediction.device))
+
+
+def _reduced(detector: FailureDetector, hand_on: Callable[[Callable[[Outputs], None]], object]) -> Reduced:
+    chunks = Chunks(detector.reduce)
+    hand_on(chunks.add)
+    return Reduced.cat(chunks.end())
+
+
+def _outputs(run: Run, detector: FailureDetector, loader: DataLoader[Any], take: Callable[[Outputs], None]) -> None:
+    run.predictor.predict(OutputsModule(detector.extractor, take), loader, return_predictions=False)
+    detector.to(run.device)  # a Trainer leaves what it ran on the CPU
+
+
+def weighted_by_files(run: Run, model: Model, batches: FileBatches, path: Path) -> Model:
+    """A model whose detector is weighted by image files, of many a random sample; writes the detector to `path`.
+
+    Files that can't be read count for nothing here.
+    """
+    calibration, here = new_weights(run), images_here(run, model.detector)
+    calibration.require_size(model.detector.alpha, len(here.calibration.prediction))  # before images are read
+    paths = _sample(batches.paths, run.cfg.seed)
+    log.info("weights: features of %d of the %d images first", len(paths), len(batches.paths))
+    shown = FileBatches(paths, batches.image_shape, batches.batch_size, resize=batches.resize)
+    loader = DataLoader(shown, batch_size=None, num_workers=run.cfg.data.num_workers)
+    detector = weighted_detector(run, model.detector, calibration, here, loader)
+    detector.save(path)
+    log.info("detector: %s", path)
+    log.info(weights_in_words(detector))
+    return model._replace(detector=detector)
+
+
+def weights_in_words(detector: FailureDetector) -> str:
+    """What the weights are worth, in a sentence."""
+    calibration = detector.calibration
+    return f"Calibration {calibration.name}, from these images: {calibration.extra_repr()}."
+
+
+def weights_facts(detector: FailureDetector) -> dict[str, Any]:
+    """The same for JSON, of any calibration."""
+    calibration = detector.calibration
+    size = calibration.effective_size if isinstance(calibration, WeightedScores) else float(len(calibration))
+    return {"name": calibration.name, "n": len(calibration), "effective_size": size, "in_words": repr(calibration)}
+
+
+def _sample(paths: Sequence[str], seed: int) -> list[str]:
+    """At most `MAX_FILES` of the paths, drawn by what they are called, in their order."""
+
+    def draw(i: int) -> bytes:
+        return hashlib.sha256(f"{seed} ".encode() + os.fsencode(paths[i])).digest()
+
+    if len(paths) <= MAX_FILES:
+        return list(paths)
+    return [paths[i] for i in sorted(heapq.nsmallest(MAX_FILES, range(len(paths)), key=draw))]
