@@ -82,7 +82,7 @@ def test_packed_images_are_judged_as_files_are_and_the_rest_after_a_kill(cluster
 
     monkeypatch.setattr("trainers.records.verdict_parts.ROWS", 5)
     packed = f"input=[{','.join(str(tmp_path / name) for name in ('a.tar', 'b.parquet', 'c.arrow'))}]"
-    cfg = configure(*scoring(place, packed, f"output={tmp_path / 'v.parquet'}", "callbacks=drift_monitor", "page=3"))
+    cfg = configure(*scoring(place, packed, f"output={tmp_path / 'v.parquet'}", "drift=martingale", "page=3"))
     with monkeypatch.context() as ended:
         ended.setattr("trainers.records.verdict_parts.VerdictParts.finish", lambda *_: exec("raise MemoryError"))
         with pytest.raises(MemoryError):
@@ -92,7 +92,7 @@ def test_packed_images_are_judged_as_files_are_and_the_rest_after_a_kill(cluster
     second.unlink()
     (partial / ".part-00001-half").mkdir()
     written = first.stat().st_mtime_ns
-    more = configure(*scoring(place, packed, f"output={tmp_path / 'v.parquet'}", "callbacks=drift_monitor", "page=3"))
+    more = configure(*scoring(place, packed, f"output={tmp_path / 'v.parquet'}", "drift=martingale", "page=3"))
     more.engine = configure("task=score", *on_ray("engine.actors=2")).engine
     run_task(more, tmp_path / "again")
 

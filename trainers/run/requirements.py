@@ -32,7 +32,7 @@ def require_weights(cfg: DictConfig, reason: str) -> None:
 
 def require_numbers(cfg: DictConfig) -> None:
     """Raise ValueError unless what every task counts with is a whole number in its range."""
-    for key, at_least in (("seed", 0), ("data.batch_size", 1), ("data.num_workers", 0)):
+    for key, at_least in (("seed", 0), ("data.batch_size", 1), ("data.num_workers", 0), ("trainer.max_epochs", -1)):
         if (value := OmegaConf.select(cfg, key)) is not None:
             check_count(key, value, at_least)
 

@@ -60,7 +60,7 @@ def test_a_mixture_with_all_in_one_component_is_found(detector):
 def test_too_few_inputs_for_a_mixture_are_found():
     torch.manual_seed(0)
     detector = FailureDetector(TinyNet(40), n_components=4, layers=["conv"], views=1, covariance_type="full")
-    detector.fit(X[:80].split(80)).calibrate(X.split(100))
+    detector.fit(X[:80].split(80)).calibrate(X[80:].split(100))
     found = [str(finding) for finding in diagnose(detector) if finding.section == "too-few-images-to-fit"]
     models = detector.score.models()
     assert found
@@ -74,7 +74,7 @@ def test_too_few_inputs_for_a_mixture_are_found():
 def test_one_layer_where_several_are_meant_is_odd_and_a_named_one_is_not(detector):
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3))
     torch.manual_seed(0)
-    found = FailureDetector(classifier, n_components=1, views=1).fit(X.split(100)).calibrate(X.split(100))
+    found = FailureDetector(classifier, n_components=1, views=1).fit(X[:300].split(100)).calibrate(X[300:].split(100))
     expected = ["odd-layers"] if len(found.extractor.layers) == 1 else []
     assert [each for each in sections(found) if each == "odd-layers"] == expected
     found.extractor.layers, found.extractor.found_by = found.extractor.layers[:1], "the last linear layer"

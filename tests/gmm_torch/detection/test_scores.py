@@ -265,8 +265,8 @@ def test_a_score_with_a_transform_is_stored_with_it(transform, net, tmp_path):
     verdict.score.sum().backward()
     assert torch.isfinite(x.grad).all()
     assert (x.grad != 0).any()
-    words = str(detector.explain(images(1, 3))[0])
-    assert ("head:input whiten[" in words) == (transform == "whiten")
+    numbers = detector.explain(images(1, 3))[0].numbers()
+    assert ("head:input whiten[" in numbers) == (transform == "whiten")
 
 
 def test_calibration_inputs_leave_transforms_as_they_are(net):
@@ -281,8 +281,8 @@ def test_calibration_inputs_leave_transforms_as_they_are(net):
 def test_any_score_sums_over_layers():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-    x = torch.randn(300, 4)
-    labelled = list(zip(x.split(100), torch.arange(300).remainder(3).split(100), strict=True))
+    x, other = torch.randn(300, 4), torch.randn(300, 4)
+    labelled = list(zip(other.split(100), torch.arange(300).remainder(3).split(100), strict=True))
     for name in ONE_VIEW:
         score = make_score(name)
         detector = FailureDetector(net, score=score, layers=["0", "2"], views=1).fit(x.split(100))
