@@ -40,10 +40,10 @@ class Mortal(MyNet):
 
 @pytest.fixture(scope="module")
 def cluster(place):  # noqa: F811
-    """Ray with two CPUs, whose processes find what this one finds."""
+    """Ray with CPUs for two actors and a task that decodes, whose processes find what this one finds."""
     for name, value in ray_data.QUIET.items():
         os.environ.setdefault(name, value)
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
     yield
     ray.shutdown()
 

@@ -106,6 +106,7 @@ def test_a_file_that_is_no_image_is_told_so_and_the_next_one_is_predicted(browse
 
 
 def test_the_page_asks_for_the_key_of_a_service_that_has_one(browser, detector, held_out):
+    complaints(browser)  # those of the tests before
     with listening(create_app(detector, (1, 8, 8), key="open-sesame")) as port:
         browser.get(f"http://127.0.0.1:{port}/")
         assert not browser.find_element(By.ID, "key").is_displayed()
