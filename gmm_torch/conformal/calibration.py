@@ -35,6 +35,7 @@ class Calibration(nn.Module):
 
     name: ClassVar[str] = "marginal"
     sized: ClassVar[tuple[str, ...]] = ("scores",)  # buffers with a number for each calibration input
+    is_weighted: ClassVar[bool] = False  # whether it is for images from elsewhere, by weights
     scores: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:

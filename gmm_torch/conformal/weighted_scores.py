@@ -35,6 +35,7 @@ class WeightedScores(Calibration):
     the number of inputs that `Calibration` asks for. The effective sample size is then at least as large.
     """
 
+    is_weighted = True
     needs_labels: ClassVar[bool] = False  # of calibration and reference inputs
     sized = ("scores", "log_weights_of_scores")
     subject: ClassVar[str]  # what the weights come from, for messages

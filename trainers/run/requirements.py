@@ -11,7 +11,6 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.functional.checks import check_count
 from trainers.classifiers.preprocessing import brings_weights
 
@@ -53,7 +52,7 @@ def naming(key: str, do: str = "") -> Iterator[None]:
 
 def is_weighted(cfg: DictConfig) -> bool:
     """Whether the config's calibration is one whose weights are learnt from images from elsewhere."""
-    return issubclass(get_class(cfg.detector.calibration._target_), WeightedScores)
+    return bool(getattr(get_class(cfg.detector.calibration._target_), "is_weighted", False))
 
 
 def require_optimizer(cfg: DictConfig) -> None:

@@ -60,5 +60,5 @@ def test_without_the_library_one_error_says_what_to_install(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r"gmm_torch\[streams\]"):
+    with pytest.raises(ImportError, match=r"pip install -e .\.\[streams\]"):
         OnlineDiscoveries(0.1, 1e-3)
