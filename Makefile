@@ -26,6 +26,9 @@ test-oldest:  ## the suite on the oldest versions that pyproject.toml admits; ne
 	uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-xdist hypothesis httpx
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
+test-ray: $(READY)  ## scoring on a Ray cluster of this machine, apart from the suite: it takes minutes
+	TEST_RAY=1 $(BIN)/python -m pytest tests/trainers/test_score_on_ray.py
+
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,4 +65,4 @@ bench-gpu: $(READY)  ## all that needs a CUDA card, under twenty minutes; REHEAR
 clean:  ## remove what the targets above made (.venv, caches, runs/)
 	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis runs outputs multirun dist build site
 
-.PHONY: help install demo test test-oldest lint format readme results docs gallery bench-em bench-gpu clean
+.PHONY: help install demo test test-ray test-oldest lint format readme results docs gallery bench-em bench-gpu clean

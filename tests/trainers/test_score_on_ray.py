@@ -41,6 +41,8 @@ class Mortal(MyNet):
 @pytest.fixture(scope="module")
 def cluster(place):  # noqa: F811
     """Ray with CPUs for two actors and a task that decodes, whose processes find what this one finds."""
+    if "TEST_RAY" not in os.environ:
+        pytest.skip("takes a Ray cluster, and minutes on two cores: make test-ray")
     for name, value in ray_data.QUIET.items():
         os.environ.setdefault(name, value)
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
