@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from gmm_torch.conformal.martingale import payoffs_of
+from gmm_torch.conformal.p_values import refused
 from gmm_torch.functional.checks import check_count, check_p_values
 from gmm_torch.testing.binomial import interval
+from gmm_torch.testing.hypothesis_tests import holm
+
+SURE = 0.05  # p-value of a component's growth up to which it is told
 
 
 class ComponentChange(NamedTuple):
@@ -37,7 +41,7 @@ class Stretch(NamedTuple):
     Attributes:
         start: index of its first input.
         n: inputs in it.
-        refused: share with p <= alpha.
+        refused: share that is refused at alpha.
         low, median, high: deciles 1, 5 and 9 of the p-values.
     """
 
@@ -61,15 +65,19 @@ class WhatChanged(NamedTuple):
     stretches: tuple[Stretch, ...]
 
     @property
+    def grown(self) -> list[ComponentChange]:
+        """The components whose share grew by more than chance explains."""
+        return [each for each in self.components if each.p_value <= SURE]
+
+    @property
     def in_words(self) -> str:
         """A sentence for a report or a log."""
-        sure = [each for each in self.components if each.p_value <= 0.05]
-        if not sure:
+        if not self.grown:
             return "no component's share has grown by more than chance explains"
         parts = [
             f"component {each.component} from {100 * each.share_before:.1f} to {100 * each.share_now:.1f} % "
             f"(for example inputs {', '.join(map(str, each.examples))})"
-            for each in sure
+            for each in self.grown
         ]
         return f"grown: {'; '.join(parts)}"
 
@@ -116,35 +124,40 @@ def what_changed(
     """
     check_p_values(p_values)
     check_count("n_examples", n_examples)
-    check_count("n_stretches", n_stretches)
     for name, value in (("reference components", reference_components), ("components", components)):
         if value.dim() != 1 or len(value) == 0 or value.is_floating_point() or int(value.min()) < 0:
             raise ValueError(f"{name}: expected (n,) integers >= 0, n >= 1; got {tuple(value.shape)} of {value.dtype}")
     if components.shape != p_values.shape:
         raise ValueError(f"components: expected one per p-value, {len(p_values)}; got {len(components)}")
-    before, now, p = reference_components.cpu(), components.cpu(), p_values.detach().cpu().double()
+    over_time = stretches(p_values, start=start, alpha=alpha, n_stretches=n_stretches)
+    before, now, p = reference_components.cpu(), components.cpu(), p_values.detach().cpu()
     n_components = 1 + max(int(before.max()), int(now.max()))
     old, new = (torch.bincount(each, minlength=n_components).tolist() for each in (before, now))
     raw = [
         float(scipy.stats.fisher_exact([[b, len(now) - b], [a, len(before) - a]], alternative="greater").pvalue)
         for a, b in zip(old, new, strict=True)
     ]
-    corrected, highest = {}, 0.0
-    for place, c in enumerate(sorted(range(n_components), key=raw.__getitem__)):  # Holm 1979
-        highest = max(highest, min(1.0, (n_components - place) * raw[c]))
-        corrected[c] = highest
+    corrected = holm(raw)
     changes = []
-    for c in corrected:
+    for c in sorted(range(n_components), key=raw.__getitem__):
         if new[c] / len(now) > old[c] / len(before):
             own = (now == c).nonzero()[:, 0]
             examples = own[p[own].argsort(stable=True)[:n_examples]] + start
             low, high = interval(new[c], len(now))
             shares = old[c] / len(before), new[c] / len(now)
             changes.append(ComponentChange(c, *shares, low, high, corrected[c], tuple(examples.tolist())))
+    return WhatChanged(tuple(changes), over_time)
+
+
+def stretches(p_values: Tensor, *, start: int = 0, alpha: float = 0.05, n_stretches: int = 20) -> tuple[Stretch, ...]:
+    """P-values (m,) over time; see `what_changed`."""
+    check_p_values(p_values)
+    check_count("n_stretches", n_stretches)
+    p = p_values.detach().cpu()
     length = -(-len(p) // n_stretches)
-    stretches = []
+    found = []
     for i, piece in enumerate(p.split(length)):
-        deciles = piece.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=p.dtype)).tolist()
-        refused = float((piece <= alpha).double().mean())
-        stretches.append(Stretch(start + i * length, len(piece), refused, *deciles))
-    return WhatChanged(tuple(changes), tuple(stretches))
+        share = float(refused(piece, alpha).double().mean())
+        deciles = piece.double().quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
+        found.append(Stretch(start + i * length, len(piece), share, *deciles))
+    return tuple(found)

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, what_changed
+from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, stretches, what_changed
 from gmm_torch.detection import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.records.verdicts import read_verdicts
 
 WINDOW = 1000  # images from the likely beginning of a change on, of which the components are compared
-SURE = 0.05  # p-value of a component's growth up to which it is told
 
 
 class Drift(NamedTuple):
@@ -33,8 +32,8 @@ class Drift(NamedTuple):
 
     @property
     def grown(self) -> list[ComponentChange]:
-        """The components whose share grew by more than chance explains."""
-        return [] if self.changed is None else [each for each in self.changed.components if each.p_value <= SURE]
+        """The components whose share grew; see `WhatChanged`."""
+        return [] if self.changed is None else self.changed.grown
 
 
 def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
@@ -46,17 +45,16 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     for row in read_verdicts(path):
         p_values.append(row.p_value)
         components.append(row.component)
-    p, component = torch.tensor(p_values, dtype=torch.float64), torch.tensor(components, dtype=torch.int64)
+    p, component = torch.tensor(p_values, dtype=torch.float32), torch.tensor(components, dtype=torch.int64)
     began_at = onset(p[: alarm_at + 1])
-    nothing = torch.zeros(1, dtype=torch.int64)
-    stretches = what_changed(nothing, torch.zeros_like(component), p, alpha=detector.alpha).stretches
+    over_time = stretches(p, alpha=detector.alpha)
     reference = detector.examples.reference_components()
     read = (component[began_at : began_at + WINDOW] >= 0).nonzero()[:, 0] + began_at  # no image, no component
     if not len(reference) or not len(read):
-        return Drift(alarm_at, began_at, WhatChanged((), stretches))
+        return Drift(alarm_at, began_at, WhatChanged((), over_time))
     found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
-    return Drift(alarm_at, began_at, WhatChanged(named, stretches))
+    return Drift(alarm_at, began_at, WhatChanged(named, over_time))
 
 
 def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gmm_torch.conformal.what_changed import onset, what_changed
+from gmm_torch.conformal.what_changed import onset, stretches, what_changed
 
 BEFORE = torch.arange(400) % 4
 NOW = torch.cat([torch.arange(60) % 4, torch.full((40,), 2)])
@@ -41,6 +41,11 @@ def test_p_values_are_corrected_for_the_number_of_components():
     assert few.components == many.components
     assert few.components[0].p_value > 0.05
     assert len(many.stretches) == 28
+
+
+def test_what_is_refused_in_a_stretch_is_what_verdicts_refuse():
+    (found,) = stretches(torch.full((4,), 1 / 20), alpha=0.05, n_stretches=1)  # float32, a little above as a float64
+    assert found.refused == 1
 
 
 def test_bad_arguments_are_refused_in_words():
