@@ -35,3 +35,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(folder) / target.name
         yield temporary
         os.replace(temporary, target)
+
+
+def write_text(path: str | os.PathLike[str], text: str, errors: str = "strict") -> None:
+    """Write a text file in UTF-8, whole or not at all; see `atomic_path`.
+
+    Args:
+        path: where it shall stand.
+        text: its content.
+        errors: what becomes of characters that UTF-8 has not, see `str.encode`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)

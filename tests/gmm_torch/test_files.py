@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import atomic_path, write_text
 
 
 def write_half(path: Path) -> None:
@@ -54,3 +54,13 @@ def test_the_mode_is_that_of_an_ordinary_file(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "atomic") as temporary:
         temporary.write_text("")
     assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
+
+
+def test_a_text_stands_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.md", "χ\n")
+    assert (tmp_path / "x.md").read_bytes() == "χ\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "x.md", "\udcff")
+    assert (tmp_path / "x.md").read_bytes() == "χ\n".encode()
+    write_text(tmp_path / "x.md", "\udcff", errors="backslashreplace")
+    assert (tmp_path / "x.md").read_text() == r"\udcff"

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import atomic_path, write_text
 from trainers.cache.keys import key
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,7 @@ class Cache:
                 return path
             with atomic_path(path) as temporary:
                 make(temporary)
-            with atomic_path(path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(parts, indent=1, default=str) + "\n")
+            write_text(path.with_suffix(".json"), json.dumps(parts, indent=1, default=str) + "\n")
         return path
 
     @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 from trainers.cache.cache import Cache
 from trainers.cache.keys import key, without
 from trainers.cache.run_folder import LOCK, begin_like
@@ -110,5 +110,4 @@ def _link_files(
 
 
 def _write_job(folder: Path, job: Mapping[str, Any]) -> None:
-    with atomic_path(folder / JOB) as temporary:
-        temporary.write_text(json.dumps(job, indent=1) + "\n")
+    write_text(folder / JOB, json.dumps(job, indent=1) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 
 LOCK = ".lock"
 CONFIG, PENDING = "config.yaml", ".config.yaml"
@@ -32,8 +32,7 @@ def config_of(folder: Path, text: str) -> Iterator[None]:
         yield
         return
     try:
-        with atomic_path(folder / PENDING) as temporary:
-            temporary.write_text(text)
+        write_text(folder / PENDING, text)
         yield
         _settle_config(folder)
     finally:

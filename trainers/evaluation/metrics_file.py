@@ -14,7 +14,7 @@ import torch
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
 from gmm_torch.detection.summary import looked_at
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 from trainers.evaluation.attacks import verdict_facts
 from trainers.evaluation.detection_metrics import (
     class_false_alarms,
@@ -104,8 +104,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def write_json(value: Any, path: Path) -> None:
     """Write it whole or not at all; a number that is not finite raises ValueError."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def without_times(value: Any) -> Any:

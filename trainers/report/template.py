@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 from trainers.report.tables.text import of_softmax, p_value_text, percent, source_label, winner
 
 HERE = Path(__file__).parent
@@ -31,6 +31,4 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
     environment.globals |= {"winner": winner, "of_softmax": of_softmax}
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     page = environment.get_template(template).render(css=css, **content)
-    with atomic_path(path) as temporary:
-        # The name of a file need not be text.
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_text(path, page, errors="backslashreplace")  # the name of a file need not be text

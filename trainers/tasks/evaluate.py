@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import begin_stage
 from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
@@ -103,8 +103,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     tables = {"results": results_table(metrics), "errors": error_table(metrics)}
     if benchmark is not None:
         tables["benchmark"] = benchmark_table(metrics, benchmark)
-        with atomic_path(run.folder / FILE) as temporary:
-            temporary.write_text(tables["benchmark"].markdown(), encoding="utf-8")
+        write_text(run.folder / FILE, tables["benchmark"].markdown())
     if results:
         tables["attacks"] = attack_table(metrics)
     if metrics["sweeps"]:

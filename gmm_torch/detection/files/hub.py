@@ -11,7 +11,7 @@ from torch import nn
 
 from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.detection.files.model_card import check_metrics, model_card
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 
 if TYPE_CHECKING:
     from gmm_torch.detection.detector import FailureDetector
@@ -43,11 +43,11 @@ class OnHub:
             check_metrics(metrics, detector)
         detector.save(folder / DETECTOR)
         config = {"library_name": "gmm_torch", "alpha": detector.alpha, "score": detector.score.name}
-        _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        _write(folder / CARD, model_card(detector, metrics))
+        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        write_text(folder / CARD, model_card(detector, metrics))
         (folder / METRICS).unlink(missing_ok=True)
         if metrics is not None:
-            _write(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+            write_text(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
     def push_to_hub(self, repo_id: str, *, metrics: Metrics = None, **options: Any) -> str:
         """`save_pretrained` into a repository of the Hub, which is made where there is none.
@@ -101,11 +101,6 @@ class OnHub:
             path = _download(str(folder_or_repo), revision, token, cache_dir, force_download, local_files_only)
         found = cast("type[FailureDetector]", cls).load(path, classifier, strict=strict, adapter=adapter)
         return cast(Self, found)
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 from trainers.report.tables.benchmark import GROUPS
 from trainers.report.tables.format import TextTable
 from trainers.report.tables.results import n_test_images
@@ -194,8 +194,7 @@ def summarize(folder: Path | str) -> Summary:
     texts = {"summary.csv": summary.csv(), "summary.md": summary.table().markdown()}
     texts["summary.tex"] = summary.settings_table().latex()
     for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return summary
 
 
