@@ -8,6 +8,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import sized
 from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.detection.streaming.chunks import in_chunks
+from gmm_torch.functional.checks import check_count
 from gmm_torch.functional.conditional_tail import log_conditional_tail
 from gmm_torch.mixture import GaussianMixture
 
@@ -25,8 +26,9 @@ class ConditionalConsistency(Score):
 
     def __init__(self, n_components: int = N_COMPONENTS) -> None:
         super().__init__()
+        check_count("n_components", n_components)
         self.n_components = n_components
-        self.joint = GaussianMixture(min(n_components, 1), 2)  # of the right size after `build`
+        self.joint = GaussianMixture(1, 2)  # of the right size after `build`
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
         """See `Score`."""

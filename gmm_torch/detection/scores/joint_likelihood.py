@@ -10,6 +10,7 @@ from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, 
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.detection.streaming.chunks import in_chunks
+from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -25,10 +26,11 @@ class JointLikelihood(Score):
 
     def __init__(self, n_components: int = N_COMPONENTS, covariance_type: str = "full") -> None:
         super().__init__()
+        check_count("n_components", n_components)
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.projection = Projection(1)  # like the mixture, of the right width after `build`
-        self.mixture = GaussianMixture(n_components, 1, covariance_type)
+        self.projection = Projection(1)  # like the mixture, of the right size after `build`
+        self.mixture = GaussianMixture(1, 1, covariance_type)
         self.blocks: Sequence[Block] = []
 
     def make_blocks(self, widths: dict[str, int], n_views: int, n_classes: int) -> Sequence[Block]:

@@ -10,6 +10,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, each_view, sized
 from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform
 from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
+from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -27,7 +28,8 @@ class LayerMixtures(Score):
     ) -> None:
         super().__init__()
         check_transform(transform)
-        GaussianMixture(n_components, 1, covariance_type)  # raises where the options are wrong: not only at `fit`
+        check_count("n_components", n_components)
+        GaussianMixture(1, 1, covariance_type)  # raises where there is no such type: not only at `fit`
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.transform = transform
