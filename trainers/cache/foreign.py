@@ -1,8 +1,10 @@
 """Code that is not ours, which a `_target_` names."""
 
 import hashlib
+import sys
 import sysconfig
-from importlib.metadata import packages_distributions, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,8 +29,7 @@ def code_of(target: str) -> str | None:
     if files is None or (not files and package in PACKAGES):
         return None
     if not files:
-        found = packages_distributions().get(package)
-        return version(found[0]) if found else None
+        return _installed_version(package)
     digest, ours, seen, left = hashlib.sha256(), set(), {package}, list(files)
     while left:
         path = left.pop(0)
@@ -44,6 +45,17 @@ def code_of(target: str) -> str | None:
     if ours:
         digest.update(code_version(tuple(sorted(ours))).encode())
     return digest.hexdigest()[:16]
+
+
+@cache  # what a process has imported it keeps
+def _installed_version(package: str) -> str | None:
+    if package in sys.stdlib_module_names:
+        return None
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its distribution has another name, for which the files of all have to be read
+        found = packages_distributions().get(package)
+        return version(found[0]) if found else None
 
 
 def _files(package: str) -> list[Path] | None:
