@@ -24,7 +24,7 @@ def get_family(covariance_type: CovarianceType) -> CovarianceFamily:
     options = {"name": covariance_type} if isinstance(covariance_type, str) else dict(covariance_type)
     name = options.pop("name", None)
     family = find(FAMILIES, name, "covariance_type")
-    unknown = sorted(options.keys() - inspect.signature(family).parameters.keys())
+    unknown = sorted(options.keys() - inspect.signature(family).parameters.keys()) if options else []
     if unknown:
         raise ValueError(f"covariance_type: expected no option {', '.join(unknown)} of {name!r}, which has none such")
     return family(**options)
