@@ -31,7 +31,7 @@ from PIL import Image
 from problems import facts
 from sklearn.datasets import load_digits
 
-from trainers.main import run_task
+from trainers.run.job import run_task
 
 N, A_FILE, A_GROUP = 1_000_000, 100_000, 2_000
 ENGINES = {"local": (), "ray, 1 actor": ("engine=ray",), "ray, 2 actors": ("engine=ray", "engine.actors=2")}

@@ -43,6 +43,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/reliability.md", "processes"): ("reliability", lambda b: b.tables(read("reliability"))["processes"]),
     ("docs/reliability.md", "equivalences"): ("equivalences_page", lambda b: b.markdown()),
     ("docs/results.md", "paper"): ("results_page", lambda b: b.page(read("paper"))),
+    ("docs/scale.md", "score_ray"): ("score_ray", lambda b: b.markdown(read("score_ray"))),
     ("docs/scale.md", "fit_sharded"): ("fit_sharded", lambda b: b.markdown(read("fit_sharded"))),
     ("docs/serving.md", "serving"): ("serving", lambda b: b.page(read("serving"))),
     ("docs/sweeps.md", "resumed_sweep"): ("resumed_sweep", lambda b: b.markdown(read("resumed_sweep"))),
