@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
@@ -35,6 +36,15 @@ def test_the_tables_of_streams_and_finds_are_those_of_the_results(monkeypatch, m
     results = json.loads((ROOT / "benchmarks" / "results" / f"{module}.json").read_text())
     assert importlib.import_module("pages").filled(PAGE, name, found.document(results)) == PAGE
     sys.modules.pop(module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tuned_threshold_keeps_its_rate_where_evidence_comes_in_steps(monkeypatch, dtype):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    found = importlib.import_module("stream_delay")
+    paths = torch.tensor([9.1] * 4 + [8.1] * 7 + [2.0] * 89, dtype=dtype)[:, None]
+    assert int((found.first_at(paths, found.threshold_of(paths)) < found.NEVER).sum()) == 4
+    sys.modules.pop("stream_delay")
 
 
 def test_every_section_that_it_links_to_exists():

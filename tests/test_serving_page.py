@@ -7,12 +7,13 @@ from subprocess import run
 
 import pytest
 
+from tests.contracts.test_configs import configure
 from tests.pages import ROOT, blocks
 from tests.trainers.serve.conftest import SHAPE, counted, detector, listening, serving  # noqa: F401 - a fixture
 from trainers.serve import Limits, create_app
 from trainers.serve.app import PROBLEMS
-from trainers.serve.drift import N_KEPT, STRETCH, THRESHOLD
 from trainers.serve.inference.response import OUTPUTS
+from trainers.tasks.serve import N_KEPT
 
 PAGE = (ROOT / "docs" / "serving.md").read_text()
 
@@ -64,6 +65,11 @@ def test_the_metrics_of_the_page_are_those_of_the_service(detector):  # noqa: F8
     assert {name for name in told if not any(name + suffix in exposed for suffix in suffixes)} == set()
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exposed if name.startswith("gmm_torch")}
     assert {name for name in families if name not in told and f"{name}_total" not in told} == set()
-    assert f"every {STRETCH:,} images" in PAGE
-    assert f"at\nmost {100 / THRESHOLD:g} %" in PAGE
-    assert f"counts of {N_KEPT} windows" in PAGE
+
+
+def test_the_promises_of_the_page_are_those_of_the_configurations():
+    of_all, of_windows = (configure("task=serve", *each).drift for each in ((), ("drift=windows",)))
+    assert (of_all.promise, of_all.get("seconds"), of_windows.seconds) == ("average", None, 3600)
+    assert f"{100 / of_all.threshold:g} % (`drift.threshold={of_all.threshold}`)" in PAGE
+    assert f"{100 / of_windows.threshold:g} % (`drift.threshold={of_windows.threshold}`)" in PAGE
+    assert f"latest {N_KEPT} windows" in PAGE

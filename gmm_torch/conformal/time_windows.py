@@ -1,6 +1,7 @@
 """Alarms over windows of time: a bet begins anew in each, so that each has its own false alarm rate."""
 
 import math
+import re
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,34 @@ from torch import Tensor
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.stream import Stream
 from gmm_torch.functional.checks import check_count
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(length: str | float | None) -> float | None:
+    """A length of time in seconds: a number of them, or "30s", "15min", "1h", "7d"; None stays None.
+
+    Raises:
+        ValueError: something else, or no time at all.
+    """
+    if length is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)\s*(s|min|h|d)?", str(length).strip())
+    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(
+            f'seconds: expected a length of time above 0, such as 90, "15min", "1h" or "7d"; got {length!r}'
+        )
+    return seconds
+
+
+def alarm_in_words(threshold: float, seconds: float | None) -> str:
+    """What an alarm says, in a window of time or, with None, of the whole stream."""
+    ever = "ever do" if seconds is None else f"do in a window of {seconds:g} s"
+    return (
+        f"the capital reached {threshold:g}, which inputs like the calibration set {ever} with probability at most "
+        f"{1 / threshold:.2g}"
+    )
 
 
 class Window(NamedTuple):
@@ -35,27 +64,28 @@ class TimeWindows(Stream):
     A bet that goes on for ever has one with probability 1 / threshold in all; but it has to be started anew by hand,
     and what drifts slowly beyond a window is found by it alone. A window without inputs does not appear.
 
+    With "average" that probability is over references and windows alike: windows share their reference, and with an
+    unlucky one more of them have an alarm.
+
     Args:
         martingale: the bet, not in use elsewhere.
-        seconds: length of a window, above 0.
+        seconds: length of a window, see `seconds_of`; None for one window, the whole stream.
         keep: how many windows to remember, the present one included.
     """
 
     settings = ("seconds", "keep")
     state = ("latest", "closed", "martingale")
 
-    def __init__(self, martingale: ReferenceMartingale, seconds: float, keep: int = 1000) -> None:
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"seconds: expected a finite number above 0; got {seconds}")
+    def __init__(self, martingale: ReferenceMartingale, seconds: str | float | None, keep: int = 1000) -> None:
         check_count("keep", keep)
-        self.martingale, self.seconds, self.keep = martingale, float(seconds), keep
+        self.martingale, self.seconds, self.keep = martingale, seconds_of(seconds), keep
         self.latest: float | None = None  # time of the latest input
         self.closed: list[list[float | int | None]] = []
 
     @property
     def windows(self) -> list[Window]:
         """The latest windows, the present one last."""
-        present = [] if self.latest is None else [self._present(self.latest)]
+        present = [] if self.latest is None else [self.at(self.latest)]
         return [Window(*each) for each in (*self.closed, *present)]  # type: ignore[arg-type]
 
     def update(self, scores: Tensor, times: Tensor) -> list[Window]:
@@ -80,21 +110,29 @@ class TimeWindows(Stream):
                 "give inputs in the order of arrival, with times of one clock"
             )
         found = []
-        for number in (clock / self.seconds).floor().unique_consecutive():
-            inside = (clock / self.seconds).floor() == number
-            if self.latest is not None and math.floor(self.latest / self.seconds) != int(number):
-                self.closed = [*self.closed, list(self._present(self.latest))][1 - self.keep :] if self.keep > 1 else []
+        numbers = (clock / (self.seconds or math.inf)).floor()
+        for number in numbers.unique_consecutive():
+            inside = numbers == number
+            if self.latest is not None and self._number(self.latest) != int(number):
+                self.closed = [*self.closed, list(self.at(self.latest))][1 - self.keep :] if self.keep > 1 else []
                 self.martingale.restart()
             self.martingale.update(scores[inside.to(scores.device)])
             self.latest = float(clock[inside][-1])
-            found.append(self._present(self.latest))
+            found.append(self.at(self.latest))
         return found
 
-    def _present(self, latest: float) -> Window:
-        bet = self.martingale
-        start = math.floor(latest / self.seconds) * self.seconds
+    def at(self, time: float) -> Window:
+        """The window of a time that is not before the latest input; it may be without inputs yet."""
+        bet, number = self.martingale, self._number(time)
+        start = number * (self.seconds or 0.0)
+        if self.latest is None or self._number(self.latest) != number:
+            return Window(start, 0, None, 0.0)
         return Window(start, bet.n_here, bet.alarm_at, bet.log_maximum)
+
+    def _number(self, time: float) -> int:
+        return math.floor(time / (self.seconds or math.inf))
 
     def __repr__(self) -> str:
         alarms = sum(window.alarm_at is not None for window in self.windows)
-        return f"TimeWindows({self.seconds:g} s; {alarms} of {len(self.windows)} with an alarm; {self.martingale!r})"
+        length = "the whole stream" if self.seconds is None else f"{self.seconds:g} s"
+        return f"TimeWindows({length}; {alarms} of {len(self.windows)} with an alarm; {self.martingale!r})"

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import Promise, ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows
+from gmm_torch.conformal.time_windows import TimeWindows, alarm_in_words, seconds_of
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
 
@@ -46,8 +46,8 @@ class DriftMonitor(Callback):
         against: "stream", the calibration scores and all inputs so far: `ExchangeabilityMartingale`; "reference", the
             calibration scores alone, with a few counts for memory: `ReferenceMartingale`.
         promise, delta: of `ReferenceMartingale`.
-        seconds: length of the windows of time in each of which the bet against the reference begins anew, see
-            `TimeWindows`; None for one bet on the whole stream.
+        seconds: length of the windows of time in each of which the bet against the reference begins anew, a number or
+            such as "1h", see `TimeWindows`; None for one bet on the whole stream.
         stop: raise `DriftError` at the alarm instead of warning with `DriftWarning`.
         score: from a step's result to scores (N,).
         time: from a step's result to times (N,) in seconds, in the order of arrival, for windows.
@@ -62,7 +62,7 @@ class DriftMonitor(Callback):
         path: log10 of the capital after each batch.
 
     Raises:
-        ValueError: windows of a bet against the stream, or without times.
+        ValueError: windows of a bet against the stream, or without times; options out of range.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DriftMonitor(Callback):
         against: Literal["stream", "reference"] = "stream",
         promise: Promise = "average",
         delta: float = 0.01,
-        seconds: float | None = None,
+        seconds: str | float | None = None,
         stop: bool = False,
         score: Callable[[Any], Tensor] = score_of,
         time: Callable[[Any], Tensor] | None = None,
@@ -89,14 +89,21 @@ class DriftMonitor(Callback):
                 "the reference, at times that a function of the step's result gives"
             )
         self.calibration, self.threshold, self.stop = calibration, threshold, stop
-        self.against, self.promise, self.delta, self.seconds = against, promise, delta, seconds
+        self.against, self.promise, self.delta, self.seconds = against, promise, delta, seconds_of(seconds)
         self.score, self.time, self.jump, self.seed = score, time, jump, seed
+        self.new_bet(torch.zeros(1))  # options out of range are refused before a run begins
         self.martingale: ExchangeabilityMartingale | ReferenceMartingale | None = None
         self.windows: TimeWindows | None = None
         self.earlier: Tensor | None = None
         self.earlier_times: Tensor | None = None
         self.alarms: list[int] = []
         self.path: list[float] = []
+
+    def new_bet(self, calibration: Tensor) -> ExchangeabilityMartingale | ReferenceMartingale:
+        """The bet against calibration scores (n,) that a stream begins with."""
+        if self.against == "stream":
+            return ExchangeabilityMartingale(calibration.cpu(), self.threshold, self.jump, self.seed)
+        return ReferenceMartingale(calibration, self.threshold, self.promise, self.delta, self.jump, self.seed)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a stream."""
@@ -138,13 +145,9 @@ class DriftMonitor(Callback):
                 "calibrate the detector first"
             )
         self.alarms, self.path, self.windows = [], [], None
-        if self.against == "stream":
-            self.martingale = ExchangeabilityMartingale(calibration.cpu(), self.threshold, self.jump, self.seed)
-        else:
-            self.martingale = bet = ReferenceMartingale(
-                calibration, self.threshold, self.promise, self.delta, self.jump, self.seed
-            )
-            self.windows = None if self.seconds is None else TimeWindows(bet, self.seconds)
+        self.martingale = bet = self.new_bet(calibration)
+        if self.seconds is not None and isinstance(bet, ReferenceMartingale):
+            self.windows = TimeWindows(bet, self.seconds)
         if self.earlier is not None:
             self._tell(self._bet(self.earlier, self.earlier_times))
 
@@ -166,12 +169,8 @@ class DriftMonitor(Callback):
         return new
 
     def _tell(self, alarms: list[int]) -> None:
-        where = "" if self.seconds is None else f" in a window of {self.seconds:g} s"
         for index in alarms:
-            message = (
-                f"drift at input {index}: the capital reached {self.threshold:g}, which inputs like the calibration "
-                f"set ever do{where} with probability at most {1 / self.threshold:.2g}"
-            )
+            message = f"drift at input {index}: {alarm_in_words(self.threshold, self.seconds)}"
             if self.stop:
                 raise DriftError(message)
             warnings.warn(message, DriftWarning, stacklevel=2)

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
+from gmm_torch.conformal.time_windows import alarm_in_words
 from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, stretches, what_changed
 from gmm_torch.detection import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.records.verdicts import read_verdicts
+from trainers.run.requirements import naming
 
 WINDOW = 1000  # images from the likely beginning of a change on, of which the components are compared
 
@@ -34,6 +38,16 @@ class Drift(NamedTuple):
     def grown(self) -> list[ComponentChange]:
         """The components whose share grew; see `WhatChanged`."""
         return [] if self.changed is None else self.changed.grown
+
+
+def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
+    """What `drift=` chooses; None for none.
+
+    Raises:
+        ValueError: a key that it does not have, or a value out of range.
+    """
+    with naming("drift"):
+        return instantiate(cfg.drift) if cfg.get("drift") else None
 
 
 def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
@@ -61,11 +75,10 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) ->
     """Sentences for the terminal and the page."""
     if drift.alarm_at is None or drift.began_at is None:
         return [f"No drift: the capital did not reach {monitor.threshold:g}."]
-    ever = "ever do" if monitor.seconds is None else f"do in a window of {monitor.seconds:g} s"
     others = len(monitor.alarms) - 1
     alarm = (
-        f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}: the capital reached {monitor.threshold:g}, "
-        f"which images like the calibration images {ever} with probability at most {1 / monitor.threshold:.2g}."
+        f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}: "
+        f"{alarm_in_words(monitor.threshold, monitor.seconds)}."
     )
     grown = [
         f"component {each.component} from {100 * each.share_before:.1f} to {100 * each.share_now:.1f} % "

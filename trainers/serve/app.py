@@ -28,6 +28,7 @@ from trainers.serve.answers import (
     told,
 )
 from trainers.serve.docs_page import docs_routes
+from trainers.serve.drift import Watch, whole_stream
 from trainers.serve.histogram import histogram
 from trainers.serve.inference.routes import health_routes, infer_schema, inference_routes
 from trainers.serve.keys import RequireKey
@@ -90,7 +91,7 @@ def create_app(
     key: str | None = None,
     open_metrics: bool = False,
     log: str | None = None,
-    window: float | None = None,
+    drift: Watch = whole_stream,
     load: Callable[[], FailureDetector] | None = None,
 ) -> FastAPI:
     """An application that gives verdicts on images: see `docs/serving.md` for its routes.
@@ -110,7 +111,8 @@ def create_app(
         key: that requests must carry; None lets all pass. Health, the page, `/docs` and the schema need none.
         open_metrics: `/metrics` needs no key either.
         log: where requests and decisions are logged as JSON lines: "-" is standard output, None nowhere, else a file.
-        window: seconds of a window of drift; None for windows of counts. See `Drift`.
+        drift: from calibration scores (n,) to the bets of the drift alarm, which nothing else uses; by default one on
+            the whole stream.
         load: gives the detector of a reload, with a classifier of its own, for the same images and classes; None
             refuses reloads.
 
@@ -122,7 +124,7 @@ def create_app(
     guard = Depends(RequireKey(key))
     service = Service(
         detector, as_image_shape(image_shape), class_names, limits or Limits(),
-        resize=resize, window=window, load=load, log=RequestLog(log),
+        resize=resize, drift=drift, load=load, log=RequestLog(log),
     )  # fmt: skip
     app = FastAPI(
         title="gmm_torch",

@@ -1,121 +1,69 @@
-"""Drift of a stream of verdicts, in windows of time or of counts."""
+"""Drift of the stream of verdicts: bets against the calibration images, and counts in their windows."""
 
 import math
-import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
 
-from gmm_torch.metrics.martingale import ExchangeabilityMartingale
+from gmm_torch.conformal.reference_martingale import ReferenceMartingale
+from gmm_torch.conformal.time_windows import TimeWindows, Window
 from trainers.serve.answers import DriftWindow
 
-STRETCH = 10_000  # images after which the bet against the calibration set begins anew: its memory has to end
-THRESHOLD = 100.0  # capital of the alarm
-N_KEPT = 48  # windows that are remembered
+Watch = Callable[[Tensor], TimeWindows]  # bets against calibration scores (n,), which nothing else uses
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_AHEAD = time.time() - time.monotonic()
 
 
-def seconds_of(duration: str | float | None) -> float | None:
-    """A length of time in seconds: a number of them, or "30s", "15min", "1h", "7d"; None stays None.
-
-    Raises:
-        ValueError: something else, or no time at all.
-    """
-    if duration is None:
-        return None
-    found = re.fullmatch(r"([0-9.]+)\s*(s|min|h|d)?", str(duration).strip())
-    try:
-        seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else math.nan
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError(f'drift.window: expected a length of time, such as "15min", "1h" or "7d"; got {duration!r}')
-    return seconds
+def whole_stream(calibration: Tensor) -> TimeWindows:
+    """One bet for as long as the detector serves."""
+    return TimeWindows(ReferenceMartingale(calibration), None)
 
 
-@dataclass
-class _Window:
-    started: datetime
-    began: float
-    n_images: int = 0
-    n_refused: int = 0
-    n_not_finite: int = 0
-    n_alarms: int = 0
-    highest: float = 0.0  # log capital
-    ended: float | None = field(default=None)
+def steady_time() -> float:
+    """Seconds since 1970, by a clock that was right when the process began and that nobody sets since."""
+    return _AHEAD + time.monotonic()
 
 
 class Drift:
-    """Counts verdicts in windows, and bets in each against "these images are like the calibration images".
+    """Counts verdicts in the windows of bets against "these images are like the calibration images".
 
-    The bet is the exchangeability martingale of `gmm_torch.metrics.martingale`. It ranks each score among the
-    calibration scores and those of its stretch, which takes memory: a stretch ends with its window, and after `STRETCH`
-    images. On images like the calibration images a stretch raises an alarm with probability at most 1 / `THRESHOLD`.
-
-    What is kept is bounded: the scores of one stretch, and the counts of `N_KEPT` windows. A window begins where the
-    one before ended; windows without an image are not kept. Time is that of a monotone clock; where it is set back
-    all the same, it stands still until it has caught up: no window ends early, and none is counted twice.
-
-    One thread updates; any may read.
+    Where time runs backwards it stands still until it has caught up: no window ends early or is counted twice. One
+    thread updates; any may read.
 
     Args:
-        calibration: (n,) calibration scores.
+        watch: the bets, their windows, and how many of these to keep; see `TimeWindows` for what they promise.
         alpha: share of such images that is refused.
-        window: seconds; None for windows of `STRETCH` images.
-        clock: seconds, from any beginning.
+        clock: seconds since 1970.
     """
 
-    _bet: ExchangeabilityMartingale
-    _current: _Window
-
-    def __init__(
-        self,
-        calibration: Tensor,
-        alpha: float,
-        window: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.alpha = alpha
-        self.window = window
-        self._calibration = calibration.detach().double().cpu()
-        self._clock = clock
+    def __init__(self, watch: TimeWindows, alpha: float, clock: Callable[[], float] = steady_time) -> None:
+        self.watch, self.alpha, self._clock = watch, alpha, clock
         self._lock = threading.Lock()
-        self._now = clock()
-        self._closed: deque[_Window] = deque(maxlen=N_KEPT - 1)
-        self._n_stretches = 0
-        self._open(self._now)
+        self._began = self._now = clock()
+        self._counts: dict[float, tuple[int, int]] = {}  # start of a window -> refused, not finite
 
     @torch.inference_mode(False)
     def update(self, scores: Tensor, n_refused: int, n_not_finite: int = 0) -> bool:
         """Take the scores (N,) of a batch, in the order of the stream; whether they raised an alarm."""
         with self._lock:
-            self._advance()
-            if int(self._bet.n_seen) >= STRETCH:
-                self._bet = self._begin()
-            before = self._bet.alarm
-            self._bet.update(scores.double().clone())
-            raised = self._bet.alarm and not before
-            window = self._current
-            window.n_images += len(scores)
-            window.n_refused += n_refused
-            window.n_not_finite += n_not_finite
-            window.n_alarms += raised
-            window.highest = max(window.highest, float(self._bet.log_maximum))
-            return raised
+            first, window = self.watch.martingale.n_seen, self._present()
+            self.watch.update(scores, torch.full(scores.shape, self._now, dtype=torch.float64))
+            refused, not_finite = self._counts.get(window.start, (0, 0))
+            self._counts[window.start] = refused + n_refused, not_finite + n_not_finite
+            if len(self._counts) > self.watch.keep:
+                del self._counts[min(self._counts)]
+            alarm_at = self.watch.martingale.alarm_at
+            return alarm_at is not None and alarm_at >= first
 
     @property
     def log10_capital(self) -> float:
-        """Evidence against images like the calibration images, in the current stretch."""
+        """Evidence against images like the calibration images, in the window that is open."""
         with self._lock:
-            self._advance()
-            return float(self._bet.log_capital) / math.log(10)
+            return float(self.watch.martingale.log_capital) / math.log(10) if self._present().n else 0.0
 
     @property
     def current(self) -> DriftWindow:
@@ -123,48 +71,30 @@ class Drift:
         return self.windows()[0]
 
     def windows(self) -> list[DriftWindow]:
-        """The window that is open, then those before, newest first."""
+        """The window that is open, then those with images before, newest first."""
         with self._lock:
-            self._advance()
-            return [self._told(each) for each in (self._current, *reversed(self._closed))]
+            present = self._present()
+            before = [each for each in reversed(self.watch.windows) if each.start != present.start]
+            return [self._told(present, self._now)] + [
+                self._told(each, each.start + (self.watch.seconds or 0), complete=True) for each in before
+            ]
 
-    def _advance(self) -> None:
-        """Read the clock, and close the window where it has ended."""
+    def _present(self) -> Window:
         self._now = max(self._now, self._clock())
-        window = self._current
-        if self.window is None:
-            if window.n_images >= STRETCH:
-                self._close(self._now, self._now)
-            return
-        n_over = math.floor((self._now - window.began) / self.window)
-        if n_over >= 1:
-            self._close(window.began + self.window, window.began + n_over * self.window)
+        return self.watch.at(self._now)
 
-    def _close(self, ended: float, began: float) -> None:
-        self._current.ended = ended
-        if self._current.n_images:
-            self._closed.append(self._current)
-        self._open(began)
-
-    def _open(self, began: float) -> None:
-        started = datetime.fromtimestamp(time.time() - (self._now - began), UTC)
-        self._current = _Window(started, began)
-        self._bet = self._begin()
-
-    def _begin(self) -> ExchangeabilityMartingale:
-        self._n_stretches += 1
-        return ExchangeabilityMartingale(self._calibration, THRESHOLD, seed=self._n_stretches)
-
-    def _told(self, window: _Window) -> DriftWindow:
+    def _told(self, window: Window, until: float, complete: bool = False) -> DriftWindow:
+        refused, not_finite = self._counts.get(window.start, (0, 0))
+        started = max(window.start, self._began)
         return DriftWindow(
-            started=window.started.isoformat(timespec="seconds"),
-            seconds=max(0.0, (self._now if window.ended is None else window.ended) - window.began),
-            complete=window.ended is not None,
-            images=window.n_images,
-            refused=window.n_refused,
-            not_finite=window.n_not_finite,
-            refusal_rate=window.n_refused / window.n_images if window.n_images else None,
+            started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+            seconds=until - started,
+            complete=complete,
+            images=window.n,
+            refused=refused,
+            not_finite=not_finite,
+            refusal_rate=refused / window.n if window.n else None,
             alpha=self.alpha,
-            log10_capital=window.highest / math.log(10),
-            alarms=window.n_alarms,
+            log10_capital=window.log_maximum / math.log(10),
+            alarms=int(window.alarm_at is not None),
         )

@@ -36,14 +36,14 @@ class Metrics:
         )
         self.not_finite = self._counter("not_finite", "Images refused because outputs were not finite.")
         self.p_values = self._histogram("p_value", "P-values; uniform on images like the calibration images.", P_VALUES)
-        self.alarms = self._counter("drift_alarms", "Stretches that raised an alarm.")
+        self.alarms = self._counter("drift_alarms", "Windows that raised an alarm.")
         self.reloads = self._counter("reloads", "Reloads of the detector.", "result")
         self.detector = self._gauge("detector_info", "1 for the version of the detector in force.", "version")
         for name, about, value in (
             ("alpha", "Refusal rate on images like the calibration images.", lambda: served().detector.alpha),
             (
                 "drift_log10_capital",
-                "Evidence against images like the calibration images, in the current stretch.",
+                "Evidence against images like the calibration images, in the current window.",
                 lambda: served().drift.log10_capital,
             ),
             ("window_images", "Images judged in the current window.", lambda: served().drift.current.images),

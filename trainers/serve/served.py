@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from gmm_torch.conformal.time_windows import alarm_in_words
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from trainers.data.images import ImageShape
-from trainers.serve.drift import THRESHOLD, Drift
+from trainers.serve.drift import Drift, Watch
 from trainers.serve.predictor import Judged, Predictor, Question
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Served:
         detector: fitted and calibrated.
         image_shape: (C, H, W) that the classifier takes.
         class_names: index -> name; numbers where None.
-        window: of drift, seconds; see `Drift`.
+        drift: bets of the drift alarm.
         watch: told the verdicts of each batch, and whether they raised the drift alarm.
 
     Attributes:
@@ -44,13 +45,13 @@ class Served:
         detector: FailureDetector,
         image_shape: ImageShape,
         class_names: Sequence[str] | None,
-        window: float | None,
+        drift: Watch,
         watch: Callable[[Sequence[Judged], bool], None],
     ) -> None:
         self.n_classes = _check(detector, image_shape, class_names)
         self.detector = detector
         self.version = version_of(detector)
-        self.drift = Drift(detector.calibration.scores, detector.alpha, window)
+        self.drift = Drift(drift(detector.calibration.scores), detector.alpha)
         self.predictor = Predictor(detector, class_names, self._watch)
         self._tell = watch
 
@@ -65,9 +66,8 @@ class Served:
             scores, sum(not record.accept for record in records), sum(not record.finite for record in records)
         )
         if alarm:
-            log.warning(
-                "drift: images are not like the calibration images (a false alarm with chance %g)", 1 / THRESHOLD
-            )
+            bets = self.drift.watch
+            log.warning("drift: %s", alarm_in_words(bets.martingale.threshold, bets.seconds))
         self._tell(judged, alarm)
 
 

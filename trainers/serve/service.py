@@ -18,6 +18,7 @@ from trainers.data.images import ImageShape
 from trainers.data.resize import Resize
 from trainers.serve.answers import Reloaded, Status, finite
 from trainers.serve.batching import Batcher
+from trainers.serve.drift import Watch
 from trainers.serve.images import ImageRejected, read_image
 from trainers.serve.limits import Limits
 from trainers.serve.metrics import Metrics
@@ -55,7 +56,7 @@ class Service:
     """One service; `async with service.running(app):` starts and ends its threads.
 
     Args:
-        detector, image_shape, class_names, resize, limits, window, load: as of `create_app`.
+        detector, image_shape, class_names, resize, limits, drift, load: as of `create_app`.
         log: of requests and decisions.
 
     Attributes:
@@ -72,7 +73,7 @@ class Service:
         limits: Limits,
         *,
         resize: Resize,
-        window: float | None,
+        drift: Watch,
         load: Callable[[], FailureDetector] | None,
         log: RequestLog,
     ) -> None:
@@ -80,7 +81,7 @@ class Service:
         self.class_names = class_names
         self.limits = limits
         self.resize = resize
-        self.window = window
+        self.drift = drift
         self.load = load
         self.log = log
         self.metrics = Metrics(lambda: self.served)
@@ -93,7 +94,7 @@ class Service:
         self._reloading = asyncio.Lock()
 
     def _serve(self, detector: FailureDetector) -> Served:
-        return Served(detector, self.image_shape, self.class_names, self.window, self._watch)
+        return Served(detector, self.image_shape, self.class_names, self.drift, self._watch)
 
     def _watch(self, judged: Sequence[Judged], alarm: bool) -> None:
         self.metrics.watch(judged)

@@ -15,12 +15,11 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gmm_torch.lightning.drift import DriftMonitor
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.file_batches import FileBatches
 from trainers.data.file_times import arrival_times
 from trainers.data.paths import image_paths
-from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_of
+from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
@@ -58,7 +57,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             "calibration: expected one without weights beside task.class_names, which stands for the data; got "
             f"{cfg.detector.calibration._target_}: leave the names out, since calibration images are weighted anew"
         )
-    engine = instantiate(cfg.engine)
+    engine, monitor = instantiate(cfg.engine), drift_monitor(cfg)
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page, facts = path.with_suffix(".html"), path.with_name(f"{path.stem}.facts.json")
@@ -70,7 +69,6 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
         said = [weights_in_words(model.detector)]
-    monitor: DriftMonitor | None = instantiate(cfg.drift) if cfg.get("drift") else None
     times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)

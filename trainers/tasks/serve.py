@@ -1,19 +1,25 @@
 """Judging images that come over HTTP."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
+from gmm_torch.conformal.reference_martingale import ReferenceMartingale
+from gmm_torch.conformal.time_windows import TimeWindows
 from gmm_torch.detection import FailureDetector
+from gmm_torch.lightning.drift import DriftMonitor
+from trainers.evaluation.drift import drift_monitor
 from trainers.run.model import load_model
 from trainers.run.run import Run
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+N_KEPT = 48  # windows of drift that are remembered
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +35,6 @@ def serve(
     log: str | None,
     open_metrics: bool,
     drain: float,
-    drift: Mapping[str, Any],
     limits: Mapping[str, Any],
 ) -> None:
     """Serve the detector of `checkpoint` until the process is told to end; see `docs/serving.md`.
@@ -40,18 +45,16 @@ def serve(
         class_names: see `load_model`.
         name, log, open_metrics: see `create_app`.
         drain: see `run_app`.
-        drift: `window`, see `seconds_of`.
         limits: see `trainers.serve.limits.Limits`.
     """
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise ValueError(f"task=serve needs {', '.join(missing)}: pip install -e '.[serve]'")
     from trainers.serve import Limits, create_app
-    from trainers.serve.drift import seconds_of
     from trainers.serve.keys import ENVIRONMENT, key_of_environment
     from trainers.serve.server import run_app
 
-    bounds, window, key = Limits(**limits), seconds_of(drift["window"]), key_of_environment()
+    bounds, drift, key = Limits(**limits), _watch(drift_monitor(cfg)), key_of_environment()
     model = load_model(Run(cfg, folder), "serve", class_names)
 
     def load() -> FailureDetector:
@@ -62,8 +65,28 @@ def serve(
 
     app = create_app(
         model.detector, model.image_shape, model.class_names, bounds, resize=model.resize, name=name, key=key,
-        open_metrics=open_metrics, log=log, window=window, load=load,
+        open_metrics=open_metrics, log=log, drift=drift, load=load,
     )  # fmt: skip
     if key is None and host not in LOOPBACK:
         logger.warning("%s is not set: whoever reaches %s may ask", ENVIRONMENT, host)
     run_app(app, host, port, drain)
+
+
+def _watch(monitor: DriftMonitor | None) -> Callable[[Tensor], TimeWindows]:
+    """The bets that `drift=` chooses, from calibration scores.
+
+    Raises:
+        ValueError: what a service can't do: bet with a memory that grows, not bet, or end at an alarm.
+    """
+    if monitor is None or monitor.against != "reference" or monitor.stop:
+        raise ValueError(
+            "drift: expected reference or windows, and drift.stop=false, for task=serve, which watches in bounded "
+            "memory and goes on; got another: leave drift= out for the whole stream, or set drift=windows"
+        )
+
+    def bets(calibration: Tensor) -> TimeWindows:
+        bet = monitor.new_bet(calibration)
+        assert isinstance(bet, ReferenceMartingale)
+        return TimeWindows(bet, monitor.seconds, N_KEPT)
+
+    return bets

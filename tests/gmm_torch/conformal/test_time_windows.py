@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows
+from gmm_torch.conformal.time_windows import TimeWindows, Window, seconds_of
 
 REFERENCE = torch.randn(200, generator=torch.Generator().manual_seed(0))
 SCORES = torch.cat([torch.randn(60, generator=torch.Generator().manual_seed(1)), torch.full((40,), -9.0)])
@@ -68,3 +68,37 @@ def test_a_clock_that_runs_backwards_is_an_error_and_changes_nothing():
     assert watch.state_dict() == before
     with pytest.raises(ValueError, match="seconds: expected"):
         TimeWindows(ReferenceMartingale(REFERENCE), 0)
+
+
+def test_without_a_length_the_whole_stream_is_one_window():
+    whole, alone = TimeWindows(ReferenceMartingale(REFERENCE), None), ReferenceMartingale(REFERENCE)
+    whole.update(SCORES[:70], TIMES[:70] - 1100)
+    whole.update(SCORES[70:], TIMES[70:])
+    alarm = alone.update(SCORES).alarm_at
+    assert whole.windows == [Window(0, 100, alarm, pytest.approx(alone.log_maximum))]
+    assert "the whole stream; 1 of 1 with an alarm" in repr(whole)
+
+
+def test_a_window_without_inputs_yet_can_be_asked_for():
+    watch = windows()
+    assert watch.at(1000.0) == Window(1000, 0, None, 0)
+    watch.update(SCORES, TIMES)
+    assert watch.at(1399.5) == watch.windows[-1]
+    assert watch.at(1400.0) == Window(1400, 0, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (None, None), (90, 90), (1e-5, 1e-5), ("90", 90), ("90s", 90), ("15min", 900), ("1h", 3600), ("1.5 h", 5400),
+        ("7d", 604800), ("1e3", 1000),
+    ],
+)  # fmt: skip
+def test_lengths_of_time(told, seconds):
+    assert seconds_of(told) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("told", ["", "h", "1 hour", "-1h", 0, -1.5, "0s", "..h", "nan", float("inf"), "9e999d", True])
+def test_what_is_no_length_of_time_is_refused(told):
+    with pytest.raises(ValueError, match="seconds: expected a length of time above 0, such as"):
+        seconds_of(told)

@@ -128,14 +128,14 @@ def test_in_windows_of_time_each_has_its_alarm_and_earlier_inputs_count(tmp_path
 
     def monitor():
         arrived = iter(torch.arange(200).double().split(10)[first:])
-        return DriftMonitor(against="reference", seconds=50, time=lambda outputs: next(arrived))
+        return DriftMonitor(against="reference", seconds="50s", time=lambda outputs: next(arrived))
 
     found = []
     for first in (0, 12):  # at once, and begun again behind 120 inputs
         watch = monitor()
         if first:
             watch.earlier, watch.earlier_times = stream[:120], torch.arange(120).double()
-        with pytest.warns(DriftWarning, match="ever do in a window of 50 s"):
+        with pytest.warns(DriftWarning, match="do in a window of 50 s"):
             trainer(watch, tmp_path).predict(Scores(calibration), DataLoader(stream[10 * first :], batch_size=10))
         found.append(watch.alarms)
         assert [window.start for window in watch.windows.windows] == [0, 50, 100, 150]
@@ -147,5 +147,11 @@ def test_windows_need_times_and_a_reference():
     for options in ({"seconds": 9}, {"seconds": 9, "against": "reference"}, {"seconds": 9, "time": len}):
         with pytest.raises(ValueError, match="seconds: expected none without against='reference' and time"):
             DriftMonitor(**options)
-    with pytest.raises(ValueError, match="against: expected 'stream' or 'reference'; got 'both'"):
-        DriftMonitor(against="both")
+    for options, message in (
+        ({"against": "both"}, "against: expected 'stream' or 'reference'; got 'both'"),
+        ({"against": "reference", "promise": "both"}, "promise: expected 'average' or 'set'; got 'both'"),
+        ({"threshold": 0.01}, "threshold: expected a capital above 1; got 0.01"),
+        ({"against": "reference", "time": len, "seconds": "1 hour"}, "seconds: expected a length of time"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DriftMonitor(**options)

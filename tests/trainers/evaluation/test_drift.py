@@ -9,7 +9,8 @@ import torch
 
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.lightning.drift import DriftMonitor
-from trainers.evaluation.drift import drift_facts, drift_in_words, drift_of
+from tests.contracts.test_configs import configure
+from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.records.record import Record
 from trainers.records.verdict_file import VerdictFile
 from trainers.records.verdict_summary import summarize_verdicts
@@ -64,7 +65,7 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     assert min(grown.examples) >= 120
     assert 150 not in grown.examples
     said = " ".join(drift_in_words(drift, monitor, PATHS))
-    assert "Drift at image 126, 125.png: the capital reached 100, which images like the calibration images ever" in said
+    assert "Drift at image 126, 125.png: the capital reached 100, which inputs like the calibration set ever" in said
     assert f"component 1 from 50.0 to {100 * grown.share_now:.1f} % (for example {PATHS[grown.examples[0]]})" in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
     assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
@@ -100,3 +101,18 @@ def test_a_score_without_a_mixture_has_no_components_to_tell_and_one_without_lab
     said = drift_in_words(drift, monitor, PATHS)
     assert "1 more windows had an alarm." in said
     assert "No component of the mixture has more images than chance explains." in said
+
+
+@pytest.mark.parametrize("task", ["score", "serve"])
+def test_both_tasks_take_the_same_words_and_refuse_the_same(task):
+    monitor = drift_monitor(configure(f"task={task}", "drift=windows", "drift.seconds=15min", "drift.promise=set"))
+    assert (monitor.against, monitor.seconds, monitor.threshold, monitor.promise) == ("reference", 900, 10_000, "set")
+    assert drift_monitor(configure(f"task={task}", "drift=none")) is None
+    for said, message in (
+        ("drift.seconds=1 hour", "drift: .*seconds: expected a length of time above 0"),
+        ("drift.promise=both", "drift: .*promise: expected 'average' or 'set'; got 'both'"),
+        ("drift.threshold=0.01", "drift: .*threshold: expected a capital above 1"),
+        ("+drift.window=3", "drift: .*window"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            drift_monitor(configure(f"task={task}", "drift=windows", said))

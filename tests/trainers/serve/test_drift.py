@@ -1,30 +1,54 @@
-"""Drift in windows of counts and of time; what is kept is bounded."""
+"""Drift of a stream and of windows of time: alarms as rare as promised, right counts, bounded memory."""
+
+import json
 
 import pytest
 import torch
+from scipy import stats
 
+from gmm_torch.conformal.reference_martingale import ReferenceMartingale
+from gmm_torch.conformal.time_windows import TimeWindows
 from tests.trainers.serve.conftest import counted, png, serving
-from trainers.serve import drift
-from trainers.serve.drift import Drift, seconds_of
+from trainers.serve.drift import Drift, whole_stream
 
 CALIBRATION = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LOW = torch.full((16,), -torch.inf)
 
 
 class Clock:
-    now = 100.0
+    now = 1.7e9 + 20  # twenty seconds before a full minute
 
     def __call__(self) -> float:
         return self.now
+
+
+def minutes(calibration=CALIBRATION, threshold=100.0, keep=48):
+    return TimeWindows(ReferenceMartingale(calibration, threshold), "1min", keep)
 
 
 def typical(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, generator=torch.Generator().manual_seed(seed))
 
 
+def test_false_alarms_are_as_rare_as_promised_on_a_whole_stream_and_in_each_window():
+    """The chance that this test fails on a service that keeps its promise: at most 1e-3, for three tests together."""
+    n, threshold, false = 120, 4.0, [0, 0, 0]
+    for scores in torch.randn(n, 140, generator=torch.Generator().manual_seed(1)):
+        calibration, *batches = scores.split([60, 40, 40])
+        clock = Clock()
+        whole = Drift(TimeWindows(ReferenceMartingale(calibration, threshold), None), 0.05, clock)
+        windows = Drift(minutes(calibration, threshold), 0.05, clock)
+        for i, batch in enumerate(batches):
+            false[0] += whole.update(batch, 0)
+            false[1 + i] += windows.update(batch, 0)
+            clock.now += 60
+    assert min(stats.binomtest(k, n, 1 / threshold, alternative="greater").pvalue for k in false) > 1e-3 / 3
+    assert min(false) > 0  # it spends some of what it may
+
+
 def test_drift_is_alarmed_on_noise_and_not_on_digits(detector, held_out):
     noise = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.99
-    quiet, loud = (Drift(detector.calibration.scores, detector.alpha) for _ in range(2))
+    quiet, loud = (Drift(whole_stream(detector.calibration.scores), detector.alpha) for _ in range(2))
     with torch.inference_mode():
         alarms = [
             sum(watch.update(detector(batch).score, 0) for batch in images.split(16))
@@ -32,90 +56,76 @@ def test_drift_is_alarmed_on_noise_and_not_on_digits(detector, held_out):
         ]
     assert alarms == [0, 1]
     assert loud.log10_capital > 2 > quiet.log10_capital
-    assert loud.current.alarms == 1
+    assert (loud.current.alarms, loud.current.images, loud.current.complete) == (1, 100, False)
+    assert len(loud.windows()) == 1
 
 
 def test_a_window_ends_with_its_time_and_a_new_bet_begins():
     clock = Clock()
-    watch = Drift(CALIBRATION, 0.05, 60.0, clock)
+    watch = Drift(minutes(), 0.05, clock)
     assert watch.update(LOW, 16, 4)
+    assert not watch.update(LOW, 16)  # one alarm a window
     assert watch.log10_capital > 2
-    clock.now += 59
-    assert (watch.current.images, watch.current.refused, watch.current.complete) == (16, 16, False)
+    clock.now += 19
+    assert (watch.current.images, watch.current.refused, watch.current.complete) == (32, 32, False)
     clock.now += 1
     assert (watch.current.images, watch.log10_capital) == (0, 0)  # though no image has come
     watch.update(typical(10), 1)
     clock.now += 600  # nine windows without an image are left out
     assert not watch.update(typical(5), 0)
     told = watch.windows()
-    assert [each.images for each in told] == [5, 10, 16]
-    assert [each.seconds for each in told] == [0, 60, 60]
+    assert [each.images for each in told] == [5, 10, 32]
+    assert [each.seconds for each in told] == [0, 60, 20]  # it began within a minute
+    assert [each.started[11:19] for each in told] == ["22:24:00", "22:14:00", "22:13:40"]
     assert [each.complete for each in told] == [False, True, True]
-    assert (told[2].refused, told[2].not_finite, told[2].refusal_rate, told[2].alarms) == (16, 4, 1, 1)
+    assert (told[2].refused, told[2].not_finite, told[2].refusal_rate, told[2].alarms) == (32, 4, 1, 1)
     assert told[2].log10_capital > 2 > told[1].log10_capital
-    clock.now += 59  # windows stay where they were, whenever images come
-    assert watch.current.images == 5
-    clock.now += 1
-    assert watch.current.images == 0
+    assert watch.update(LOW, 16)  # and in each window one
 
 
 def test_time_that_runs_backwards_stands_still():
     clock = Clock()
-    watch = Drift(CALIBRATION, 0.05, 60.0, clock)
-    clock.now += 30
+    watch = Drift(minutes(), 0.05, clock)
+    clock.now += 10
     watch.update(typical(4), 0)
     clock.now -= 1000
     watch.update(typical(4), 0)
-    assert (watch.current.images, watch.current.seconds) == (8, 30)
-    clock.now += 1000 + 29
+    assert (watch.current.images, watch.current.seconds) == (8, 10)
+    clock.now += 1000 + 9
     assert watch.current.images == 8
     clock.now += 1
     assert [each.images for each in watch.windows()] == [0, 8]
 
 
-@pytest.mark.parametrize("window", [None, 60.0])
-def test_what_is_kept_is_bounded(window, monkeypatch):
-    monkeypatch.setattr(drift, "STRETCH", 100)
-    monkeypatch.setattr(drift, "N_KEPT", 5)
-    clock = Clock()
-    watch, sizes, alarms = Drift(CALIBRATION, 0.05, window, clock), [], 0
-    for _ in range(60):
+@pytest.mark.parametrize("bets", [whole_stream, lambda scores: minutes(scores, keep=5)])
+def test_what_is_kept_is_bounded(bets):
+    clock, sizes = Clock(), []
+    watch = Drift(bets(CALIBRATION), 0.05, clock)
+    for i in range(40):
         clock.now += 30
-        alarms += watch.update(LOW, 16)
-        sizes.append(len(watch._bet.seen))
-    assert max(sizes) < len(CALIBRATION) + 100 + 16
-    assert len(watch.windows()) == 5
-    assert alarms >= 6  # every stretch finds it anew
-
-
-def test_a_long_window_has_several_stretches(monkeypatch):
-    monkeypatch.setattr(drift, "STRETCH", 32)
-    watch = Drift(CALIBRATION, 0.05, 1e9, Clock())
-    assert sum(watch.update(LOW, 16) for _ in range(6)) == 3
-    assert (watch.current.images, watch.current.alarms, len(watch.windows())) == (96, 3, 1)
+        watch.update(typical(16, i), 1)
+        sizes.append(len(json.dumps([watch.watch.state_dict(), list(watch._counts.items())])))
+    assert max(sizes[20:]) < 1.1 * max(sizes[10:20])
+    told = [(each.images, each.refused) for each in watch.windows()]
+    assert told == ([(640, 40)] if watch.watch.seconds is None else [(32, 2)] * 5)
 
 
 def test_windows_are_told_by_route_and_metrics(detector, held_out):
-    with serving(detector, app={"window": 3600.0}) as client:
+    with serving(detector, app={"drift": minutes}) as client:
         for image in held_out[:3]:
             client.post("/predict?explain=false", content=png(image))
-        (window,) = client.get("/drift").json()["windows"]
+        windows = client.get("/drift").json()["windows"]
         found = counted(client)
-    assert window["images"] == found["gmm_torch_window_images",] == 3
-    assert window["refused"] == found["gmm_torch_window_refused",] == found["gmm_torch_verdicts_total", "refused"]
-    assert window["alpha"] == 0.05
+    assert sum(each["images"] for each in windows) == 3
+    assert sum(each["refused"] for each in windows) == found["gmm_torch_verdicts_total", "refused"]
+    assert windows[0]["alpha"] == 0.05
+    assert found["gmm_torch_window_images",] <= 3
     assert found["gmm_torch_drift_alarms_total",] == 0
 
 
-@pytest.mark.parametrize(
-    ("told", "seconds"),
-    [(None, None), (90, 90), ("90", 90), ("90s", 90), ("15min", 900), ("1h", 3600), ("1.5 h", 5400), ("7d", 604800)],
-)
-def test_lengths_of_time(told, seconds):
-    assert seconds_of(told) == seconds
-
-
-@pytest.mark.parametrize("told", ["", "h", "1 hour", "-1h", 0, "0s", "1e3", "..h", "nan", float("inf")])
-def test_what_is_no_length_of_time_is_refused(told):
-    with pytest.raises(ValueError, match=r"drift\.window: expected a length of time"):
-        seconds_of(told)
+def test_an_alarm_is_told_with_its_promise(detector, held_out, caplog):
+    with serving(detector, app={"drift": lambda scores: minutes(scores + 1e3)}) as client:
+        for image in held_out[:8]:
+            client.post("/predict?explain=false", content=png(image))
+        assert counted(client)["gmm_torch_drift_alarms_total",] >= 1
+    assert "drift: the capital reached 100, which inputs like the calibration set do in a window of 60 s" in caplog.text

@@ -31,7 +31,7 @@ def test_versions_differ_where_detectors_do(detector, stricter):
 def test_requests_in_flight_are_all_answered_each_by_one_detector(detector, stricter, held_out):
     old, new = version_of(detector), version_of(stricter)
     expected = {old: detector(held_out[:40] / 255), new: stricter(held_out[:40] / 255)}
-    order = [stricter, detector] * 3
+    order = [copy.deepcopy(each) for each in (stricter, detector) * 3]  # as from files: nothing that judges already
     with serving(detector, {"load": lambda: order.pop(0)}, max_batch=4) as client, ThreadPoolExecutor(9) as pool:
         done = threading.Event()
 

@@ -107,8 +107,11 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
 def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_path, monkeypatch):
     caught = {}
     monkeypatch.setattr("trainers.serve.server.run_app", lambda app, *at: caught.update(app=app, at=at))
-    run_task(configure("task=serve", *NETWORK, *files, "task.limits.max_batch=7", "task.host=::1"), tmp_path)
+    said = ("task.limits.max_batch=7", "task.host=::1", "drift=windows", "drift.promise=set")
+    run_task(configure("task=serve", *NETWORK, *files, *said), tmp_path)
     service = caught["app"].state.service
+    bets = service.served.drift.watch
+    assert (bets.seconds, bets.martingale.threshold, bets.martingale.promise) == (3600, 10_000, "set")
     assert list(service.class_names) == [str(i) for i in range(10)]
     assert service.limits.max_batch == 7
     assert caught["at"] == ("::1", 8000, 0.0)
@@ -121,6 +124,8 @@ def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
         ((files[0],), "set checkpoint="),
         ((*files, "task.limits.max_batch=0"), "max_batch: expected an integer >= 1"),
         ((*files, "task.class_names=[a,b]"), r"num_classes|does not fit"),
+        ((*files, "drift=martingale"), "drift: expected reference or windows, and drift.stop=false, for task=serve"),
+        ((*files, "drift.stop=true"), "drift: expected reference or windows, and drift.stop=false, for task=serve"),
     ):
         with pytest.raises(ValueError, match=message):
             run_task(configure("task=serve", *NETWORK, *overrides), tmp_path)
