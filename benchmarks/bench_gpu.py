@@ -45,7 +45,7 @@ TINY = [Problem(2_000, 8, 3, name) for name in ("full", "tied", "diag", "spheric
 
 def cuda_tests() -> dict[str, Any]:
     """Exit status and last line of `pytest -m cuda`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES, check=False)
     lines = done.stdout.strip().splitlines() or [""]
     if done.returncode:
