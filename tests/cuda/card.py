@@ -55,6 +55,9 @@ ONCE = {
 }
 
 
+HELPERS = {Path(__file__), Path(__file__).with_name("numbers.py")}
+
+
 class HostWaitError(AssertionError):
     """The host would wait for the device."""
 
@@ -126,7 +129,7 @@ def caller() -> tuple[str, str]:
         path = frame.f_code.co_filename
         if "/gmm_torch/" in path and "/tests/" not in path:
             return "gmm_torch/" + path.rpartition("/gmm_torch/")[2], frame.f_code.co_name
-        if "/tests/" in path and Path(path) != Path(__file__):
+        if "/tests/" in path and Path(path) not in HELPERS:
             return "tests", frame.f_code.co_name
         frame = frame.f_back
     return "", ""
@@ -159,13 +162,13 @@ def card(monkeypatch: pytest.MonkeyPatch, n: int) -> Iterator[Watch]:
         watch.looks[name] += 1
         return read(name, numbers)
 
-    with monkeypatch.context() as patch, _device_guard(), FakeTensorMode(), Watch() as watch:
+    with monkeypatch.context() as patch, device_guard(), FakeTensorMode(), Watch() as watch:
         patch.setattr(gmm_torch.devices, "read", counted)
         yield watch
 
 
 @contextlib.contextmanager
-def _device_guard() -> Iterator[None]:
+def device_guard() -> Iterator[None]:
     """Lets a torch that was built without CUDA switch between the devices of fake tensors: the switch does nothing."""
     if torch.backends.cuda.is_built():
         yield
