@@ -70,6 +70,7 @@ class Watch(TorchDispatchMode):
         waits: how often the host waited in each place.
         looks: how often it looked, by name.
         largest: bytes of the largest tensor that was made on the device.
+        wide: bytes of the largest float64 tensor that was made there in each place.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class Watch(TorchDispatchMode):
 
     def begin(self, allowed: Mapping[tuple[str, str], str] | None) -> None:
         """Count from here."""
-        self.allowed, self.largest = allowed, 0
+        self.allowed, self.largest, self.wide = allowed, 0, dict[tuple[str, str], int]()
         self.waits: Counter[tuple[str, str]] = Counter()
         self.looks: Counter[str] = Counter()
 
@@ -96,7 +97,10 @@ class Watch(TorchDispatchMode):
         if not any(value.alias_info for value in func._schema.returns):
             for value in tree_leaves(made):
                 if isinstance(value, Tensor) and value.device.type != "cpu":
-                    self.largest = max(self.largest, value.numel() * value.element_size())
+                    size = value.numel() * value.element_size()
+                    self.largest = max(self.largest, size)
+                    if value.dtype == torch.float64:
+                        self.wide[caller()] = max(self.wide.get(caller(), 0), size)
         return made
 
 
