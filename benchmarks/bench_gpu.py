@@ -1,7 +1,7 @@
 """Everything that needs a CUDA card, once: tests, EM beside its peers, what a detector and a followed training cost.
 
     make bench-gpu             # on a machine with a card, under twenty minutes
-    make bench-gpu REHEARSE=1  # the same steps on the CPU at tiny sizes, to see that they run; nothing is written
+    make bench-gpu REHEARSE=1  # the same steps on the CPU at tiny sizes, to see that they run: three minutes, no file
 
 A step that breaks is reported as that and the others go on. A time whose repeats disagree (`timings.py`) is not stated.
 Writes `benchmarks/results/gpu.json` and `gpu.md`, ready to be committed. The exit status is 1 where a step broke.
