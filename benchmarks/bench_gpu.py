@@ -1,7 +1,7 @@
 """Everything that needs a CUDA card, once: tests, EM beside its peers, what a detector and a followed training cost.
 
     make bench-gpu             # on a machine with a card, under twenty minutes
-    make bench-gpu REHEARSE=1  # the same steps on the CPU at tiny sizes, to see that they run; nothing is written
+    make bench-gpu REHEARSE=1  # the same steps on the CPU at tiny sizes, to see that they run: three minutes, no file
 
 A step that breaks is reported as that and the others go on. A time whose repeats disagree (`timings.py`) is not stated.
 Writes `benchmarks/results/gpu.json` and `gpu.md`, ready to be committed. The exit status is 1 where a step broke.
@@ -45,7 +45,7 @@ TINY = [Problem(2_000, 8, 3, name) for name in ("full", "tied", "diag", "spheric
 
 def cuda_tests() -> dict[str, Any]:
     """Exit status and last line of `pytest -m cuda`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES, check=False)
     lines = done.stdout.strip().splitlines() or [""]
     if done.returncode:

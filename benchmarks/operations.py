@@ -18,7 +18,7 @@ from gmm_torch import GaussianMixture, devices
 from gmm_torch.covariance import CovarianceFamily, get_family
 from gmm_torch.em.data_summary import Standardisation
 from gmm_torch.em.engine import EM
-from gmm_torch.em.estep import EStep
+from gmm_torch.em.estep import Assignment, EStep
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.parameters import Parameters
@@ -87,12 +87,16 @@ def _bytes(value: Tensor) -> int:
 
 
 class Parts(NamedTuple):
-    """The parts of an iteration: one chunk, how many of them there are, and what follows all of them."""
+    """The parts of an iteration: one chunk, how many of them there are, and what follows all of them.
+
+    Beside them what comes once before, in float64: the assignment of all points to the initial means.
+    """
 
     chunk: Counted
     n_chunks: int
     chunk_points: int
     update: Counted
+    assignment_flop: int
 
 
 def iteration(problem: Problem) -> Parts:
@@ -104,11 +108,8 @@ def iteration(problem: Problem) -> Parts:
     one = torch.ones(problem.d, **wide)
     standardisation = Standardisation(one, one, one)
     step = EStep(family, parameters, one, standardisation, torch.float32)
-    n_chunks = -(-problem.n // step._chunk)
-    points = torch.empty(-(-problem.n // n_chunks), problem.d, device="meta")
-    total: Statistics = step.zero()
-    with Counted() as chunk:
-        total = total + step.chunk(points, None)
+    chunk, n_chunks, total, points = _chunk(step, problem)
+    assigned, n_assigned, _, _ = _chunk(Assignment(family, parameters, one, standardisation, torch.float64), problem)
     em = EM(family, problem.k, problem.d, EMOptions(tol=0.0, max_iter=10), device=torch.device("meta"))
     em.standardisation, em.reg_covar, em.n_reseeded = standardisation, one, torch.empty(1, **wide)
     em.phase, em.parameters, em._step, em._fresh = "em", parameters, step, family.fresh(one)
@@ -116,7 +117,17 @@ def iteration(problem: Problem) -> Parts:
     em.n_iter = 1  # an iteration without a look, as four of five are
     with mock.patch.object(devices, "read", lambda _, numbers: [0.0] * numbers.numel()), Counted() as update:
         em.advance(total)
-    return Parts(chunk, n_chunks, len(points), update)
+    return Parts(chunk, n_chunks, points, update, n_assigned * assigned.flop.total())
+
+
+def _chunk(step: EStep, problem: Problem) -> tuple[Counted, int, Statistics, int]:
+    """A chunk's operations, the number of chunks, the statistics of one, and its points."""
+    n_chunks = -(-problem.n // step._chunk)
+    points = torch.empty(-(-problem.n // n_chunks), problem.d, device="meta")
+    total: Statistics = step.zero()
+    with Counted() as chunk:
+        total = total + step.chunk(points, None)
+    return chunk, n_chunks, total, len(points)
 
 
 def scoring(problem: Problem) -> Counted:

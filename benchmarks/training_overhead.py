@@ -60,7 +60,7 @@ class Training:
         """Seconds of one training step."""
         hook = FeatureHook(self.network) if online else None
         if hook is not None and hook.layer is None:  # the layer is looked for once in a training
-            hook._find(self.network, (self.images,))
+            hook._find(self.network, (self.images,), {})
         self.synchronise()
         start = clock()
         self.optimizer.zero_grad()

@@ -265,13 +265,18 @@ class MixtureDensity(nn.Module):
             log_det = self.family.log_det(parameters.factors, self.n_features)
             return parameters.log_weights + log_normal(distance, log_det, self.n_features)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are parameters."""
+        if is_traced():
+            return True
+        # Reading the flag makes the host wait for the device: once is enough.
+        self._seen_fitted = self._seen_fitted or bool(self.fitted)
+        return self._seen_fitted
+
     def require_fitted(self) -> None:
         """Raise `NotFittedError` unless there are parameters."""
-        if is_traced() or self._seen_fitted:
-            return
-        # Reading the flag makes the host wait for the device: once is enough.
-        self._seen_fitted = bool(self.fitted)
-        if not self._seen_fitted:
+        if not self.is_fitted:
             raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
 
     def _load_from_state_dict(self, *args: Any) -> None:

@@ -142,7 +142,7 @@ class GaussianMixture(MixtureDensity):
         """
         em = self.start_em(EMOptions.of({"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
         known = None
-        if bool(self.fitted):
+        if self.is_fitted:
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
             known = (about, self.location.to(em.device))
         return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first)

@@ -91,3 +91,11 @@ def test_no_result_that_is_kept_has_a_time_below_zero(benchmarks):
     timings = benchmarks("timings")
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         timings.check_no_time_below_zero(json.loads(path.read_text()))
+
+
+def test_the_page_says_the_share_of_float64_that_was_counted():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "em_roofline.json").read_text())["rows"]
+    (row,) = [row for row in rows if row["problem"] == "1000k x 64, 50, full"]
+    page = " ".join((ROOT / "docs" / "speed.md").read_text(encoding="utf-8").split())
+    assert f"their share of the arithmetic is {100 * row['float64_share']:.2f} % (`full`, a million points" in page
+    assert row["float64_once"] == pytest.approx(0.5, abs=0.02), "half of an iteration's arithmetic"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from gmm_torch.classifier.adapter import NONE, Adapter
-from gmm_torch.sampling import content_keys, row_keys
+from gmm_torch.sampling import RowKeys, content_keys
 
 # The first axis of every tensor is the batch's.
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
@@ -255,20 +255,31 @@ def _mended(x: Tensor, classifier: nn.Module) -> str | None:
     return None
 
 
-def keys_of(x: Inputs) -> Tensor:
-    """Keys (N, 2) int64 that depend on the content of each input alone; what is padded is no content.
+class InputKeys:
+    """Keys of inputs that come in batches; what is drawn for inputs of one width is drawn once."""
 
-    One tensor has its `row_keys`, with a name or without.
-    """
-    tensor = sole(x)
-    if tensor is not None:
-        return row_keys(tensor.flatten(1), 0)
-    mask = mask_of(x)
-    keys: list[Tensor] = []
-    for value in tensors_of(x):
-        if mask is not None and value.shape[:2] == mask.shape:
-            value = value * mask.reshape(mask.shape + (1,) * (value.dim() - 2))
-        rows = value.flatten(1) if value.dim() > 1 else value[:, None]
-        keys.append(content_keys(rows + rows.new_zeros(1, dtype=torch.float64), len(keys)))
-    whole = torch.stack(keys, dim=1).sum(1)
-    return torch.stack([whole, whole], dim=1)
+    def __init__(self) -> None:
+        self._drawn: tuple[int, torch.device] | None = None
+        self._row_keys: RowKeys
+
+    def __call__(self, x: Inputs) -> Tensor:
+        """(N, 2) int64, which depend on the content of each input alone; what is padded is no content.
+
+        One tensor has its `row_keys`, with a name or without.
+        """
+        x = check_inputs(x)
+        tensor = sole(x)
+        if tensor is not None:
+            rows = tensor.flatten(1)
+            if self._drawn != (rows.shape[1], rows.device):
+                self._drawn, self._row_keys = (rows.shape[1], rows.device), RowKeys(rows.shape[1], 0, rows.device)
+            return self._row_keys(rows)
+        mask = mask_of(x)
+        keys: list[Tensor] = []
+        for value in tensors_of(x):
+            if mask is not None and value.shape[:2] == mask.shape:
+                value = value * mask.reshape(mask.shape + (1,) * (value.dim() - 2))
+            rows = value.flatten(1) if value.dim() > 1 else value[:, None]
+            keys.append(content_keys(rows + rows.new_zeros(1, dtype=torch.float64), len(keys)))
+        whole = torch.stack(keys, dim=1).sum(1)
+        return torch.stack([whole, whole], dim=1)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.conformal.logistic_ratio import logistic_log_ratio
-from gmm_torch.density import is_traced
 from gmm_torch.devices import widest
 from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
@@ -55,7 +54,7 @@ class DensityRatio(nn.Module):
     @property
     def fitted(self) -> bool:
         """Whether there is a ratio."""
-        return is_traced() or bool(self.deployment.fitted)
+        return self.deployment.is_fitted
 
     @torch.inference_mode(False)
     @torch.no_grad()

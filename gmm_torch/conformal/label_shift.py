@@ -47,6 +47,7 @@ class LabelShiftCalibration(WeightedScores):
         for name in ("weights", "low", "high"):
             self.register_buffer(name, torch.zeros(n_classes, dtype=wide))  # (C,); intervals of the weights
         self.register_buffer("error", torch.zeros((), dtype=wide))
+        self._has_weights = False  # known on the host: a verdict does not wait to read it
 
     @property
     def log_largest(self) -> Tensor:
@@ -56,7 +57,7 @@ class LabelShiftCalibration(WeightedScores):
     @property
     def is_adapted(self) -> bool:
         """See `WeightedScores`."""
-        return is_traced() or bool((self.weights > 0).any())
+        return is_traced() or self._has_weights
 
     def adapt(
         self,
@@ -99,8 +100,10 @@ class LabelShiftCalibration(WeightedScores):
             value.to(device, widest(device)) for value in (found.weights, found.low, found.high)
         )
         self.error = self.weights.new_tensor(found.error)
+        self._has_weights = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not bool((self.weights.isfinite() & (self.weights >= 0)).all()):
             raise ValueError("class weights: expected finite numbers, none below zero; the state is damaged")
+        self._has_weights = bool((self.weights > 0).any())

@@ -71,7 +71,7 @@ class Tied(Triangular):
         factor, columns = prepared["factor"], features[1:]
         white = torch.matmul(factor.mT, columns, out=workspace_view(scratch, *factor.shape[:-1], columns.shape[1]))
         shared = torch.square(white, out=None if scratch is None else white).sum(-2, keepdim=True)
-        return super().log_joint(prepared, features).sub(shared, alpha=0.5)
+        return super().log_joint(prepared, features).sub_(shared, alpha=0.5)  # in place: fresh pages
 
     def moments(
         self,

@@ -47,7 +47,13 @@ class Standardisation:
         """`apply`, stored feature by feature: (D, n), contiguous; written into `out` where that is given."""
         wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         columns = out if out is not None and wide == dtype else x.new_empty(x.shape[::-1], dtype=wide)
-        torch.sub(x.mT.to(wide), self.location.to(wide)[:, None], out=columns)
+        turned, location = x.mT.to(wide), self.location.to(wide)[:, None]
+        if is_host(x.device) and columns.stride(-1) == 1:
+            # torch turns a matrix block by block where it copies it. Where it computes with it, lines of points throw
+            # each other out of the cache.
+            columns.copy_(turned).sub_(location)
+        else:
+            torch.sub(turned, location, out=columns)
         columns.mul_(self.scale.reciprocal().to(wide)[:, None])  # exact: a power of two
         if out is None:
             return columns.to(dtype)

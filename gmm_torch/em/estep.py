@@ -205,6 +205,9 @@ class EStep:
 
     def _features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """(1 + D + Q, n)."""
+        if torch.compiler.is_compiling():  # which fuses the parts, and refuses an `out` that is not one block of memory
+            columns = self.standardisation.columns(x, dtype)
+            return torch.cat([columns.new_ones(1, len(x)), columns, self.family.products(columns)])
         features = self._placed(x.new_empty(self._n_rows * len(x), dtype=dtype), len(x))
         self.standardisation.columns(x, dtype, out=features[1 : self.n_features + 1])
         return self.family.complete(features, self.n_features)

@@ -19,7 +19,8 @@ def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
     """
     positive = probability.double()
     negative = 1 - positive
-    _, rank = score.unique(return_inverse=True)
+    # The place of the first score that is as large; `unique` would wait for the device.
+    rank = torch.searchsorted(score.sort().values, score.contiguous()).clamp_max(len(score) - 1)
     of_negative = torch.zeros(len(score), dtype=torch.float64, device=score.device).index_add(0, rank, negative)
     below = of_negative.cumsum(0) - of_negative
     pairs = positive * (below + of_negative / 2)[rank]

@@ -55,6 +55,9 @@ ONCE = {
 }
 
 
+HELPERS = {Path(__file__), Path(__file__).with_name("numbers.py")}
+
+
 class HostWaitError(AssertionError):
     """The host would wait for the device."""
 
@@ -67,6 +70,7 @@ class Watch(TorchDispatchMode):
         waits: how often the host waited in each place.
         looks: how often it looked, by name.
         largest: bytes of the largest tensor that was made on the device.
+        wide: bytes of the largest float64 tensor that was made there in each place.
     """
 
     def __init__(self) -> None:
@@ -75,7 +79,7 @@ class Watch(TorchDispatchMode):
 
     def begin(self, allowed: Mapping[tuple[str, str], str] | None) -> None:
         """Count from here."""
-        self.allowed, self.largest = allowed, 0
+        self.allowed, self.largest, self.wide = allowed, 0, dict[tuple[str, str], int]()
         self.waits: Counter[tuple[str, str]] = Counter()
         self.looks: Counter[str] = Counter()
 
@@ -93,7 +97,10 @@ class Watch(TorchDispatchMode):
         if not any(value.alias_info for value in func._schema.returns):
             for value in tree_leaves(made):
                 if isinstance(value, Tensor) and value.device.type != "cpu":
-                    self.largest = max(self.largest, value.numel() * value.element_size())
+                    size = value.numel() * value.element_size()
+                    self.largest = max(self.largest, size)
+                    if value.dtype == torch.float64:
+                        self.wide[caller()] = max(self.wide.get(caller(), 0), size)
         return made
 
 
@@ -126,7 +133,7 @@ def caller() -> tuple[str, str]:
         path = frame.f_code.co_filename
         if "/gmm_torch/" in path and "/tests/" not in path:
             return "gmm_torch/" + path.rpartition("/gmm_torch/")[2], frame.f_code.co_name
-        if "/tests/" in path and Path(path) != Path(__file__):
+        if "/tests/" in path and Path(path) not in HELPERS:
             return "tests", frame.f_code.co_name
         frame = frame.f_back
     return "", ""
@@ -159,13 +166,13 @@ def card(monkeypatch: pytest.MonkeyPatch, n: int) -> Iterator[Watch]:
         watch.looks[name] += 1
         return read(name, numbers)
 
-    with monkeypatch.context() as patch, _device_guard(), FakeTensorMode(), Watch() as watch:
+    with monkeypatch.context() as patch, device_guard(), FakeTensorMode(), Watch() as watch:
         patch.setattr(gmm_torch.devices, "read", counted)
         yield watch
 
 
 @contextlib.contextmanager
-def _device_guard() -> Iterator[None]:
+def device_guard() -> Iterator[None]:
     """Lets a torch that was built without CUDA switch between the devices of fake tensors: the switch does nothing."""
     if torch.backends.cuda.is_built():
         yield

@@ -71,6 +71,18 @@ def test_a_whole_fit_waits_in_places_that_are_listed_and_as_often_for_any_number
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("covariance_type", [TYPES[0], TYPES[-1]], ids=str)
+def test_float64_tensors_of_an_iteration_are_as_large_as_the_parameters_but_for_one_number_a_point(
+    monkeypatch, covariance_type
+):
+    with card(monkeypatch, N) as watch:
+        em, x = started(covariance_type, N)
+        watch.begin({})
+        em.run([(x, None)])
+        assert watch.wide.pop(("gmm_torch/em/estep.py", "_statistics")) == 8 * N  # the objective, to be summed
+        assert max(watch.wide.values()) <= 8 * K * (D + 1) ** 2
+
+
 def test_a_stream_waits_for_its_points_alone(monkeypatch):
     with card(monkeypatch, N) as watch:
         em, _ = started("full", N)

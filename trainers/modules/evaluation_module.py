@@ -5,6 +5,7 @@ from collections.abc import Callable
 import lightning
 from torch import Tensor
 
+from gmm_torch.classifier.inputs import InputKeys
 from gmm_torch.detection import FailureDetector, FeatureExtractor, Outputs
 from gmm_torch.em.batches import first_of
 from trainers.data.file_batches import FileBatch
@@ -25,11 +26,12 @@ class OutputsModule(lightning.LightningModule):
         self.take = take
         self.extractor = extractor
         self.labels = labels
+        self.keys = InputKeys()
 
     def predict_step(self, batch: Tensor | list[Tensor], batch_idx: int) -> int:
         """Hand on the outputs of a batch x or (x, ...), and say how many there are."""
         x = first_of(batch)
-        outputs = self.extractor(x).with_keys_of(x)
+        outputs = self.extractor(x)._replace(keys=self.keys(x))
         self.take(outputs._replace(labels=batch[1]) if self.labels else outputs)
         return len(x)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.classifier.inputs import NO_LABELS, Inputs, check_inputs, keys_of
+from gmm_torch.classifier.inputs import NO_LABELS
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.sampling import row_keys, salted, shuffle
 
@@ -22,7 +22,7 @@ class Outputs(NamedTuple):
         features: by layer, each (N, V_layer, D_layer), at least float32, of the first V_layer <= V views: of those that
             a score reads (see `Score.reads`).
         labels: (N,) int64, only where a score asks for labels.
-        keys: (N, 2) int64, `row_keys` of the inputs, where they are known: what is drawn at random is drawn by them.
+        keys: (N, 2) int64, `InputKeys` of the inputs, where they are known: what is drawn at random is drawn by them.
         precision: in which the classifier computed them, in words; see `gmm_torch.detection.features.precision`. Empty
             where nobody knows.
         position: (N,) int64, the inputs' positions among those that they were drawn from; None where they are all.
@@ -56,10 +56,6 @@ class Outputs(NamedTuple):
         if self.labels is None:
             raise ValueError(NO_LABELS)
         return self.labels
-
-    def with_keys_of(self, x: Inputs) -> "Outputs":
-        """The same with the keys of their inputs, as a classifier takes them; labels among them count for nothing."""
-        return self._replace(keys=keys_of(check_inputs(x)))
 
     def shuffled(self) -> Tensor:
         """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.

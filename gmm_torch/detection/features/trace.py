@@ -130,7 +130,7 @@ def rows_follow(before: Tensor, after: Tensor) -> bool:
     # What is not finite is no sign of another order: such inputs are counted elsewhere.
     old, new = (value.flatten(1).float().nan_to_num(0, 0, 0) for value in (before, after))
     distance = torch.linalg.vector_norm(new[:, None] - old, dim=-1)
-    own = distance[torch.arange(N_TRACED), list(TURNED)]
+    own = torch.stack([distance[i, j] for i, j in enumerate(TURNED)])  # a list of indices would be copied to the device
     return bool((own <= distance.amin(1) + FARTHER * torch.linalg.vector_norm(old, dim=-1).amax()).all())
 
 

@@ -10,6 +10,7 @@ from gmm_torch.sampling import sample_rows
 MAX_WIDTH = 512
 ROWS_PER_DIRECTION = 8  # fewer leave a direction to chance, and new inputs far from those that it was learnt from
 MAX_ROWS = 20_000  # from which the directions are learnt, drawn at random
+N_ITERATIONS = 4  # of the subspace
 
 
 class Projection(nn.Module):
@@ -51,10 +52,7 @@ class Projection(nn.Module):
         rows = points[sample_rows(points, MAX_ROWS)]
         self.centre = rows.mean(0)
         rank = max(1, min(self.basis.shape[1], len(rows) // ROWS_PER_DIRECTION))
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
-            torch.manual_seed(0)  # the decomposition starts from random vectors
-            directions = torch.pca_lowrank(rows.sub_(self.centre), q=rank, center=False, niter=4)[2]
-        self.basis = directions.contiguous()
+        self.basis = principal_directions(rows.sub_(self.centre), rank)
         return self
 
     def forward(self, points: Tensor) -> Tensor:
@@ -65,3 +63,20 @@ class Projection(nn.Module):
         inside = centred @ self.basis
         outside = torch.linalg.vector_norm(centred - inside @ self.basis.mT, dim=-1, keepdim=True)
         return torch.cat([inside, outside], dim=-1)
+
+
+def principal_directions(rows: Tensor, n: int) -> Tensor:
+    """Orthonormal directions (D, n) along which centred rows (N, D) vary most, the most first.
+
+    By subspace iteration (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1), as `torch.pca_lowrank`. The random
+    vectors that it starts from are drawn on the host: every device has the same, and no generator of it is touched.
+    """
+    is_wide = len(rows) < rows.shape[1]
+    tall = rows.mT if is_wide else rows
+    start = torch.randn(tall.shape[1], n, generator=torch.Generator().manual_seed(0), dtype=rows.dtype, device="cpu")
+    basis = torch.linalg.qr(tall @ start.to(rows.device)).Q
+    for _ in range(N_ITERATIONS):
+        basis = torch.linalg.qr(tall @ torch.linalg.qr(tall.mT @ basis).Q).Q
+    left, _, right = torch.linalg.svd(basis.mT @ tall, full_matrices=False)
+    directions: Tensor = basis @ left if is_wide else right.mT
+    return directions.contiguous()

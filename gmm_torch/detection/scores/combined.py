@@ -190,9 +190,11 @@ class Combined(Score):
         n_wrong = (1 - probability).sum().clamp_max(1)
         cost = torch.nan_to_num(torch.stack(costs), nan=0.0) * n_wrong
         dear = (cost > MAX_COST).long().cumprod(0).sum()  # how many of the largest scales cost too much
-        high, low = (dear - 1).clamp_min(0), dear.clamp_max(len(SCALES) - 1)
-        share = ((cost[high] - MAX_COST) / (cost[high] - cost[low])).nan_to_num(0.0).clamp(0, 1)
-        return log_scales[high] + (log_scales[low] - log_scales[high]) * share.to(log_scales)
+        around = torch.stack([(dear - 1).clamp_min(0), dear.clamp_max(len(SCALES) - 1)])
+        (cost_high, cost_low), (high, low) = cost[around], log_scales[around]
+        share = ((cost_high - MAX_COST) / (cost_high - cost_low)).nan_to_num(0.0).clamp(0, 1)
+        scale: Tensor = high + (low - high) * share.to(log_scales)
+        return scale
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """See `Score`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from gmm_torch.classifier.inputs import changed, check_loader, has_labels, inputs_of, labels_of
+from gmm_torch.classifier.inputs import InputKeys, changed, check_loader, has_labels, inputs_of, labels_of
 from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
@@ -38,12 +38,12 @@ def stream(
         TypeError: a batch whose inputs are no tensors, nor arrays.
     """
     check_loader(batches)
-    finite = FiniteCheck()
+    finite, keys = FiniteCheck(), InputKeys()
     for batch in batches:
         x = changed(inputs_of(batch, extractor.adapter), lambda value: value.to(device))
         outputs = extractor(x, extractor.views[:1] if is_open and not is_image(x) else None)
         if has_labels(batch, extractor.adapter) if labels is None else labels:
             outputs = outputs._replace(labels=labels_of(batch, extractor.adapter).to(device))
         finite.add(outputs)
-        yield outputs.with_keys_of(x)
+        yield outputs._replace(keys=keys(x))
     finite.check(together=together)

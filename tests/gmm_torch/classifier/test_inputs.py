@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.classifier.inputs import keys_of, labels_of
+from gmm_torch.classifier.inputs import InputKeys, labels_of
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.features.places import in_slice, order_among, tokens_at
 from gmm_torch.detection.scores import make_score
+from gmm_torch.sampling import row_keys
 
 WORDS, WIDTH, N_CLASSES = 30, 12, 3
 
@@ -108,7 +109,7 @@ def test_padding_is_not_pooled(pooling):
 
 
 def test_keys_depend_on_the_content_and_not_on_padding_batch_or_type():
-    batch = texts(50, 1)
+    batch, keys_of = texts(50, 1), InputKeys()
     keys = keys_of(batch)
     assert torch.equal(keys_of(padded(batch, 23)), keys)
     assert torch.equal(keys_of(part(batch, torch.arange(49, -1, -1))).flip(0), keys)
@@ -118,6 +119,9 @@ def test_keys_depend_on_the_content_and_not_on_padding_batch_or_type():
     assert not torch.equal(keys_of(batch | {"input_ids": batch["input_ids"].flip(1)}), keys)
     image = torch.rand(3, 1, 4, 4)
     assert torch.equal(keys_of({"pixel_values": image}), keys_of(image))
+    wider = torch.rand(3, 1, 5, 5)
+    assert torch.equal(keys_of(wider), row_keys(wider.flatten(1), 0))
+    assert torch.equal(keys_of(image.double()), row_keys(image.flatten(1), 0))
 
 
 class Two(nn.Module):

@@ -4,14 +4,16 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gmm_torch.devices
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import get_family
 from gmm_torch.covariance.base import weighted_sums
-from gmm_torch.em.data_summary import DataSummary
-from gmm_torch.em.estep import equal_chunks
+from gmm_torch.em.data_summary import DataSummary, Standardisation
+from gmm_torch.em.estep import EStep, equal_chunks
 from gmm_torch.parameters import Parameters
 from gmm_torch.sampling import RowKeys
 
@@ -125,3 +127,35 @@ def test_a_chunk_takes_as_many_operations_in_any_number_of_features(as_accelerat
     with Count() as counted:
         family.moments(prepared, features, family.log_joint(prepared, features))
     assert counted.n < 120
+
+
+def iteration(covariance_type, seed, ill_conditioned):
+    """The E-step of one iteration."""
+    family, generator = get_family(covariance_type), torch.Generator().manual_seed(seed)
+    factors = {name: value.double()[None] for name, value in family.unit(K, D).items()}
+    means = torch.randn(1, K, D, generator=generator, dtype=torch.float64)
+    one = torch.ones(D, dtype=torch.float64)
+    parameters = Parameters(torch.full((1, K), 1 / K, dtype=torch.float64).log(), means, factors)
+    return EStep(family, parameters, 1e-6 * one, Standardisation(one / 2, 2 * one, one), torch.float32, ill_conditioned)
+
+
+@pytest.mark.parametrize(
+    ("covariance_type", "ill_conditioned"),
+    [(each, None) for each in ("full", "tied", "spherical", {"name": "low_rank", "rank": 3})]
+    + [("diag", torch.tensor([1]))],
+    ids=str,
+)
+def test_a_chunk_is_one_graph_to_a_compiler_for_all_chunks_and_iterations(
+    as_accelerator, covariance_type, ill_conditioned
+):
+    as_accelerator()
+    torch.compiler.reset()
+    counters.clear()
+    chunk = torch.compile(EStep.chunk, fullgraph=True, dynamic=False, backend="eager")
+    for seed in (0, 1):
+        step = iteration(covariance_type, seed, ill_conditioned)
+        for x in torch.randn(2, 500, D, generator=torch.Generator().manual_seed(seed)):
+            found, expected = (tree_leaves(vars(work(step, x, torch.ones(500)))) for work in (chunk, EStep.chunk))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gmm_torch.em.data_summary import DataSummary, sample_capacity
+from gmm_torch.em.data_summary import DataSummary, Standardisation, sample_capacity
 from gmm_torch.sampling import RowKeys, row_keys
 
 
@@ -123,6 +124,26 @@ def test_standardisation_is_exact_in_float32_and_centres(x, per_feature):
         assert float(standardisation.unit.mean()) == pytest.approx(
             float(z.double().var(0, correction=0).mean()), rel=1e-4
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_are_the_same_in_any_order_of_memory_and_turned_by_a_copy_alone(x, dtype):
+    one = torch.ones(3, dtype=torch.float64)
+    standardisation, points = Standardisation(1e6 * one, 2 * one, one), x.to(dtype)
+    by_feature, by_point = torch.empty(3, 500, dtype=dtype), torch.empty(500, 3, dtype=dtype).mT
+    met = []
+
+    class Met(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            met.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    with Met():
+        standardisation.columns(points, dtype, out=by_feature)
+    assert torch.ops.aten.sub not in met  # it would go through the points against their order
+    standardisation.columns(points, dtype, out=by_point)
+    assert torch.equal(by_feature, by_point)
+    assert torch.equal(by_feature, standardisation.columns(points, dtype))
 
 
 def test_constant_features_take_the_scale_of_the_others():

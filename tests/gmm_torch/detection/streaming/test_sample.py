@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from gmm_torch import FailureDetector
+from gmm_torch.classifier.inputs import InputKeys
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.streaming import sample as sample_module
 from gmm_torch.detection.streaming.sample import Sample
@@ -9,7 +10,7 @@ from tests.gmm_torch.detection.conftest import batches, images
 
 
 def outputs(x):
-    return Outputs(x[:, None, :2], {"a": x[:, None].repeat(1, 2, 1)}).with_keys_of(x)
+    return Outputs(x[:, None, :2], {"a": x[:, None].repeat(1, 2, 1)}, keys=InputKeys()(x))
 
 
 def drawn(x, size, **bounds):
