@@ -54,8 +54,8 @@ def _installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:  # its distribution has another name, for which the files of all have to be read
-        found = packages_distributions().get(package)
-        return version(found[0]) if found else None
+        found = packages_distributions().get(package, ())
+        return ", ".join(f"{name} {version(name)}" for name in sorted({*found})) or None  # several share a namespace
 
 
 def _files(package: str) -> list[Path] | None:

@@ -51,6 +51,24 @@ class Classifier(nn.Sequential):
         return logits_of(self.output(x))
 
 
+def with_normalization(
+    network: nn.Module, mean: Sequence[float], std: Sequence[float], adapter: Adapter = NONE
+) -> Classifier:
+    """A network as the application judges with it: of images in [0, 1], which are normalised inside.
+
+    It is what a detector that was fitted on the command line is loaded with in Python.
+
+    Args:
+        network: with its weights.
+        mean, std: of each channel, `data.mean` and `data.std` in the run's `config.yaml`; zeros and ones for null.
+        adapter: as `classifier.adapter`.
+
+    Raises:
+        ValueError: see `Normalize`.
+    """
+    return Classifier(OrderedDict(normalize=Normalize(mean, std), network=network), adapter)
+
+
 def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     """Build a classifier with its normalisation inside, and load its checkpoint.
 

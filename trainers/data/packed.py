@@ -6,6 +6,7 @@ and `table.parquet::image/17`, the column and the row.
 
 import io
 import os
+import posixpath
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -71,14 +72,17 @@ def content(path: str) -> str | BinaryIO:
     Raises:
         OSError, ValueError: no such file, or no such image in it.
     """
-    file, separator, name = path.partition(SEPARATOR)
-    if not separator or not is_packed(file) or os.path.lexists(path):
+    file, name = _split(path)
+    if not file or os.path.lexists(path):
         return path
     if has_file_allowed_extension(file, (".tar",)):
         members = _members(file, _stamp(file))
         if name not in members:
             raise ValueError(f"expected a member {name} of {file}; there is none")
-        offset, size = members[name]
+        place = members[name]
+        if place is None:
+            raise ValueError(f"the member {name} of {file} is a link to what is not in it")
+        offset, size = place
         with open(file, "rb") as archive:
             archive.seek(offset)
             return io.BytesIO(archive.read(size))
@@ -91,6 +95,16 @@ def content(path: str) -> str | BinaryIO:
     return found if isinstance(found, str) else io.BytesIO(found)
 
 
+def _split(path: str) -> tuple[str, str]:
+    """The packed file and what it holds under which name; two empty strings where a path names no packed file."""
+    at = path.find(SEPARATOR)
+    while at >= 0:  # folders may have the separator in their names
+        if is_packed(path[:at]):
+            return path[:at], path[at + len(SEPARATOR) :]
+        at = path.find(SEPARATOR, at + 1)
+    return "", ""
+
+
 def _stamp(path: str) -> tuple[int, int]:
     """What tells a file from another that was at the same place."""
     found = os.stat(path)
@@ -98,14 +112,29 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=2)
-def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Name -> place and size of the images in an archive; no file stays open, which forked processes would share."""
+def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int] | None]:
+    """Name -> place and size of the images in an archive; no file stays open, which forked processes would share.
+
+    A link stands for what it links to; None where that is not in the archive.
+    """
     with tarfile.open(path, "r:") as archive:
-        return {
-            member.name: (member.offset_data, member.size)
-            for member in archive
-            if member.isreg() and has_file_allowed_extension(member.name, EXTENSIONS)
-        }
+        by_name = {member.name: member for member in archive}
+    by_place = {posixpath.normpath(name): member for name, member in by_name.items()}
+    places: dict[str, tuple[int, int] | None] = {}
+    for name, member in by_name.items():
+        if not has_file_allowed_extension(name, EXTENSIONS):
+            continue
+        target: tarfile.TarInfo | None = member
+        for _ in by_name:  # links in a circle end nowhere
+            if target is None or not (target.islnk() or target.issym()):
+                break
+            folder = posixpath.dirname(target.name) if target.issym() else ""
+            target = by_place.get(posixpath.normpath(posixpath.join(folder, target.linkname)))
+        if target is None or target.isreg():
+            places[name] = None if target is None else (target.offset_data, target.size)
+        elif target.islnk() or target.issym():
+            places[name] = None
+    return places
 
 
 class _Table(NamedTuple):

@@ -102,5 +102,6 @@ def _without_ours(monkeypatch):
 
 def test_an_installed_package_is_known_by_its_version():
     assert foreign.code_of("torchvision.models.resnet18") == version("torchvision")
-    assert foreign.code_of("sklearn.svm.SVC") == version("scikit-learn")
+    assert foreign.code_of("sklearn.svm.SVC") == f"scikit-learn {version('scikit-learn')}"
+    assert foreign.code_of("pathlib.Path") is None
     assert foreign.code_of("trainers.attacks.Attack") is foreign.code_of("no.such.Net") is None

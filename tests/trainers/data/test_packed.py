@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trainers.data import packed
 from trainers.data.errors import DataError
 from trainers.data.file_batches import FileBatches
 from trainers.data.paths import image_paths
@@ -117,3 +118,29 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path):
     for files in (FILES[:2], FILES[4:]):
         write_tar(path, files)
         assert values(image_paths(str(path)))[0] == (0 if len(files) == 2 else 40)
+
+
+def test_links_in_a_tar_are_the_images_that_they_link_to(tmp_path):
+    folder = tmp_path / "a::b"  # not the separator before a member
+    folder.mkdir()
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        first = tarfile.TarInfo("./cat/0.png")
+        first.size = len(FILES[2])
+        archive.addfile(first, io.BytesIO(FILES[2]))
+        for name, kind, target in (
+            ("./cat/1.png", tarfile.LNKTYPE, "./cat/0.png"),
+            ("./dog/2.png", tarfile.SYMTYPE, "../cat/1.png"),
+            ("./dog/3.png", tarfile.SYMTYPE, "nowhere.png"),
+            ("./dog/4.png", tarfile.SYMTYPE, "4.png"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+    paths = image_paths(str(folder / "x.tar"))
+    assert [path.rpartition("::")[2] for path in paths] == [f"./{name}.png" for name in (
+        "cat/0", "cat/1", "dog/2", "dog/3", "dog/4"
+    )]  # fmt: skip
+    assert values(paths[:3]) == [20, 20, 20]
+    for path in paths[3:]:
+        with pytest.raises(ValueError, match="link to what is not in it"):
+            packed.content(path)
