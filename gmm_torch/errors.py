@@ -31,3 +31,7 @@ class ComponentsWarning(UserWarning):
 
 class LabelsWarning(UserWarning):
     """Labels were given to learn from, and they teach nothing."""
+
+
+class WeightsWarning(UserWarning):
+    """Weights leave so little of a calibration set that errors of the weights move the rate."""

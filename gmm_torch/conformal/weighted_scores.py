@@ -1,6 +1,7 @@
 """Calibration scores that count differently: what calibrations with weights share."""
 
 import math
+import warnings
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,8 +20,11 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_threshold,
 )
 from gmm_torch.devices import widest
-from gmm_torch.errors import NotFittedError, WeightsError
+from gmm_torch.errors import NotFittedError, WeightsError, WeightsWarning
 from gmm_torch.functional.checks import check_probability
+
+# Effective sample size below which rates of two to three times alpha were measured; see docs/guarantees.md.
+DOUBTFUL = 100.0
 
 # Of inputs: statistics (n, S) of a score, predicted classes (n,), and labels (n,) where there are some.
 Sample = tuple[Tensor, Tensor, Tensor | None]
@@ -105,7 +109,11 @@ class WeightedScores(Calibration):
         """How much the scores are worth, for `repr`."""
         if not len(self):
             return "no scores yet, promises nothing"
-        return f"{len(self)} scores, effective sample size {self.effective_size:.1f}"
+        size = self.effective_size
+        doubt = (
+            ", so little that the rate may be several times alpha: check it on good inputs" if size < DOUBTFUL else ""
+        )
+        return f"{len(self)} scores, effective sample size {size:.1f}{doubt}"
 
     def smallest(self, alpha: float) -> int:
         """See `Calibration`; of inputs with a mean weight of 1."""
@@ -146,6 +154,14 @@ class WeightedScores(Calibration):
         self.require_weight(alpha, log_weight)
         self.scores, self.log_weights_of_scores = scores, log_weight
         self._index()
+        if self.effective_size < DOUBTFUL:
+            warnings.warn(
+                f"calibration: of {len(scores)} scores the weights leave an effective sample size of "
+                f"{self.effective_size:.1f}; below {DOUBTFUL:g} good inputs were refused at two to three times alpha: "
+                "check the rate on good inputs from deployment, or calibrate on these",
+                WeightsWarning,
+                stacklevel=2,
+            )
         return self
 
     def target(self, alpha: float) -> Self:

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from gmm_torch.conformal.density_ratio import DensityRatio
 from gmm_torch.conformal.label_shift import LabelShiftCalibration
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_p_value import effective_sample_size
-from gmm_torch.errors import NotFittedError
+from gmm_torch.errors import NotFittedError, WeightsWarning
 
 
 def draw(n, seed, mean=0.0, width=2):
@@ -181,3 +183,16 @@ def test_the_effective_size_falls_with_the_shift():
     sizes = [effective_sample_size(adapted(mean).log_weights(statistics, NO_CLASS)) for mean in (0.0, 0.5, 1.0)]
     assert 900 < sizes[0] <= 1000
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_weights_that_are_worth_few_inputs_are_doubted_aloud():
+    statistics = draw(2000, 3)
+    near, far = adapted(mean=0.1), adapted(mean=1.2, max_weight=20.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", WeightsWarning)
+        near.fit(statistics[:, 0], 0.05, log_weight=near.log_weights(statistics, torch.zeros(2000).long()))
+    assert "check" not in repr(near)
+    few = statistics[:400]
+    with pytest.warns(WeightsWarning, match=r"of 400 scores .* effective sample size of \d\d\.\d; .* check the rate"):
+        far.fit(few[:, 0], 0.2, log_weight=far.log_weights(few, NO_CLASS))
+    assert "the rate may be several times alpha" in repr(far)
