@@ -39,6 +39,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/detector.md", "detection"): ("detection", lambda b: b.document(read("detection"))),
     ("docs/detector.md", "suited_weights"): ("suited_weights", lambda b: b.document(read("suited_weights"))),
     ("docs/guarantees.md", "shift"): ("shift", lambda b: b.document(read("shift"))),
+    ("docs/guarantees.md", "shift_of_run"): ("shift_of_run", lambda b: b.markdown(read("shift_of_run"))),
     ("docs/reliability.md", "fuzz"): ("reliability", lambda b: b.tables(read("reliability"))["fuzz"]),
     ("docs/reliability.md", "kills"): ("reliability", lambda b: b.tables(read("reliability"))["kills"]),
     ("docs/reliability.md", "processes"): ("reliability", lambda b: b.tables(read("reliability"))["processes"]),
