@@ -25,7 +25,7 @@ class Drift(NamedTuple):
 
     Attributes:
         alarm_at: the image that raised the first alarm; None for none.
-        began_at: the image with which the change most likely began.
+        began_at: the image with which the change most likely began, an estimate.
         changed: p-values of the whole stream, and the components that explain more images than before, with examples
             by index; None without an alarm.
     """
@@ -90,7 +90,7 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) ->
         if grown
         else ("No component of the mixture has more images than chance explains.")
     )
-    began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]}."
+    began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]} (an estimate)."
     return [alarm, *([f"{others} more windows had an alarm."] if others else []), began, changed]
 
 

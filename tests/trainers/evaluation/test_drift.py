@@ -67,6 +67,7 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     said = " ".join(drift_in_words(drift, monitor, PATHS))
     assert "Drift at image 126, 125.png: the capital reached 100, which inputs like the calibration set ever" in said
     assert f"component 1 from 50.0 to {100 * grown.share_now:.1f} % (for example {PATHS[grown.examples[0]]})" in said
+    assert f"most likely began at image {drift.began_at + 1}, {PATHS[drift.began_at]} (an estimate)." in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
     assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
     assert facts["components"][0]["examples"] == [PATHS[i] for i in grown.examples]
