@@ -53,6 +53,8 @@ def test_discoveries_are_exact_in_every_precision(dtype):
     e_values = torch.zeros(2**16, dtype=dtype)
     e_values[:4] = 2.0**15
     assert e_discoveries(e_values, 0.5).nonzero()[:, 0].tolist() == [0, 1, 2, 3]
+    assert torch.equal(e_discoveries(e_values.long(), 0.5), e_values > 0)
+    assert e_discoveries(torch.tensor([20 / 3, 20 / 3, 20 / 3, 0], dtype=dtype), 0.2).sum() == 3
     e_values[3] = 2.0**15 * (1 - 8 * torch.finfo(dtype).eps)
     assert not e_discoveries(e_values, 0.5).any()
 
@@ -64,7 +66,7 @@ def test_bad_arguments_are_refused_in_words():
         soft_rank_e_values(CALIBRATION, CALIBRATION, 0)
     with pytest.raises(ValueError, match="e-values: expected numbers >= 0"):
         e_discoveries(torch.tensor([-1.0]), 0.1)
-    with pytest.raises(ValueError, match=r"e-values: expected floating-point numbers; got torch\.int64: call"):
-        e_discoveries(torch.tensor([30, 0]), 0.1)
+    with pytest.raises(ValueError, match=r"e-values: expected real numbers; got torch\.complex64"):
+        e_discoveries(torch.tensor([1j]), 0.1)
     with pytest.raises(ValueError, match="q: expected"):
         e_discoveries(torch.tensor([1.0]), 0.0)
