@@ -85,6 +85,7 @@ def discovery_bounds(
     check_count("n_calibration", n_calibration)
     if n_calibration >= LARGEST_SIZE:
         raise ValueError(f"n_calibration: expected less than 2^31 - 1; got {n_calibration}")
+    p_values = p_values if p_values.is_floating_point() else p_values.double()
     m, wide = len(p_values), p_values.detach().cpu().double()
     ranks, sizes = envelopes(n_calibration, m, delta)
     thresholds = torch.from_numpy(ranks).double() / (n_calibration + 1)

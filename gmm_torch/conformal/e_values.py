@@ -66,18 +66,27 @@ def e_discoveries(e_values: Tensor, q: float) -> Tensor:
     exchangeable with its calibration set.
 
     Args:
-        e_values: (m,), >= 0.
+        e_values: (m,), >= 0, of any real dtype; compared in float64, or float32 on a device that has no other.
         q: false discovery rate, in (0, 1).
 
     Returns:
         (m,) bool.
+
+    Raises:
+        ValueError: shapes, numbers that are complex, NaN or below 0, a q out of range.
     """
     check_probability("q", q)
+    if e_values.is_complex():
+        raise ValueError(f"e-values: expected real numbers; got {e_values.dtype}")
     check_scores("e-values", e_values)
     if bool((e_values < 0).any()):
         raise ValueError("e-values: expected numbers >= 0; got some below")
+    wide = widest(e_values.device)
+    # m / (q k), rounded to the type of the e-values, must count as enough: a few roundings of theirs
+    slack = 4 * torch.finfo(e_values.dtype if e_values.is_floating_point() else wide).eps
+    e_values = e_values.detach().to(wide)
     ordered = e_values.sort(descending=True).values
     k = torch.arange(1, len(ordered) + 1, device=ordered.device)
-    enough = ordered * k >= len(ordered) / q * (1 - 4 * torch.finfo(ordered.dtype).eps)
+    enough = ordered * k >= len(ordered) / q * (1 - slack)
     most = int((enough * k).max())
     return e_values >= ordered[most - 1] if most else torch.zeros_like(e_values, dtype=torch.bool)

@@ -13,6 +13,7 @@ from gmm_torch.testing.binomial import interval
 from gmm_torch.testing.hypothesis_tests import holm
 
 SURE = 0.05  # p-value of a component's growth up to which it is told
+RARE = 0.05  # chance that one of N clean inputs has a p-value that `onset` takes for a larger one
 
 
 class ComponentChange(NamedTuple):
@@ -83,17 +84,25 @@ class WhatChanged(NamedTuple):
 
 
 def onset(p_values: Tensor) -> int:
-    """Index of the input with which p-values (N,), which end with an alarm, most likely began to be other than uniform.
+    """Index of the input with which p-values (N,), which end with an alarm, most likely began to be unlike clean ones.
 
-    The start from which on one of the bets of `martingale.bet`, or of their mirror images, gains most: the change point
+    The start from which on one of the bets of `martingale.bet` that gain by small numbers gains most: the change point
     that is most likely where p-values after it have that bet's density (Page 1954). An estimate without a promise.
+
+    Small p-values are taken as they are, though as 0.05 / N at least, below which one of N clean inputs is with
+    probability 0.05 at most: so no single input decides. Large ones count by how few of the N are as large, since clean
+    p-values may be large from the start: they have ties at 1, and bounds are 1 for many ranks. So inputs that are too
+    typical must have others before.
 
     Raises:
         ValueError: no p-values, or some outside [0, 1].
     """
     check_p_values(p_values)
     p = p_values.detach().cpu().double()
-    gains = torch.cat([payoffs_of(p), payoffs_of(1 - p)], 1).log().flip(0).cumsum(0).flip(0)  # (N, B), from each on
+    as_large = (len(p) - torch.searchsorted(p.sort().values, p)) / len(p)
+    at_0, at_1 = payoffs_of(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    payoffs = payoffs_of(torch.stack([p.clamp_min(RARE / len(p)), as_large], 1))[..., at_0 >= at_1]
+    gains = payoffs.flatten(1).log().flip(0).cumsum(0).flip(0)  # (N, B), from each on
     best = gains.max(0)
     return int(best.indices[best.values.argmax()])
 

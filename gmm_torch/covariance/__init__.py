@@ -19,12 +19,12 @@ def get_family(covariance_type: CovarianceType) -> CovarianceFamily:
     """The family of that name, with the options that stand beside it.
 
     Raises:
-        ValueError: no family has that name, or the family not that option or value.
+        ValueError: neither a name nor a mapping, no family of that name, or the family has no such option or value.
     """
-    options = {"name": covariance_type} if isinstance(covariance_type, str) else dict(covariance_type)
+    options = dict(covariance_type) if isinstance(covariance_type, Mapping) else {"name": covariance_type}
     name = options.pop("name", None)
     family = find(FAMILIES, name, "covariance_type")
-    unknown = sorted(options.keys() - inspect.signature(family).parameters.keys()) if options else []
+    unknown = sorted(map(str, options.keys() - inspect.signature(family).parameters.keys())) if options else []
     if unknown:
         raise ValueError(f"covariance_type: expected no option {', '.join(unknown)} of {name!r}, which has none such")
     return family(**options)

@@ -21,6 +21,22 @@ def test_a_subclass_with_a_name_is_found_and_one_without_is_a_base():
     del FAMILIES["named"]
 
 
+@pytest.mark.parametrize(
+    ("covariance_type", "message"),
+    [
+        (None, "expected one of diag, .*; got None"),
+        (3, "expected one of diag, .*; got 3"),
+        (["full"], r"expected one of diag, .*; got \['full'\]"),
+        ({"name": None}, "expected one of diag, .*; got None"),
+        ({}, "expected one of diag, .*; got None"),
+        ({"name": "full", 3: 1, "rank": 2}, "expected no option 3, rank of 'full'"),
+    ],
+)
+def test_what_names_no_family_is_refused_in_words(covariance_type, message):
+    with pytest.raises(ValueError, match=f"covariance_type: {message}"):
+        get_family(covariance_type)
+
+
 def test_a_name_that_is_taken_is_refused():
     table: dict[str, type] = {}
     register(table, type("One", (), {"name": "same"}))

@@ -188,7 +188,16 @@ def test_rates_are_those_by_hand():
     wrong = torch.tensor([True, True, False, False, False, False])
     records: Records = made_up(p, prediction=wrong.long(), p_value=p.double(), accept=p > 0.05)
     found = rates(records, 0.25)
-    assert (found["false_alarm_rate"], found["refusal_rate"], found["refusal_rate_at_alpha"]) == (2 / 6, 0.5, 0.5)
+    assert (found["false_alarm_rate"], found["refusal_rate"], found["refusal_rate_at_alpha"]) == (2 / 6, 0.5, 1)
     assert found["false_alarm_interval"][0] < 2 / 6 < found["false_alarm_interval"][1]
     assert rates(records.rows(~wrong), 0.25)["refusal_rate"] is None
     assert rates(records.rows(wrong), 0.25)["refusal_rate_at_alpha"] is None
+
+
+@pytest.mark.parametrize(("alpha", "share"), [(0.1, 0.0), (0.29, 0.0), (0.3, 0.5), (0.58, 0.5), (0.9, 1.0)])
+def test_at_alpha_no_more_than_alpha_of_the_right_predictions_is_refused(alpha, share):
+    """Of 100 right predictions 30 tie at the lowest p-value and 60 at the next, where the wrong ones lie too."""
+    p = torch.tensor([0.1, 0.2]).repeat_interleave(torch.tensor([30, 60])).tolist() + [0.9] * 10 + [0.1, 0.2]
+    wrong = torch.arange(102) >= 100
+    records = made_up(torch.tensor(p), prediction=wrong.long(), p_value=torch.tensor(p).double())
+    assert rates(records, alpha)["refusal_rate_at_alpha"] == share

@@ -25,14 +25,16 @@ class Drift(NamedTuple):
 
     Attributes:
         alarm_at: the image that raised the first alarm; None for none.
-        began_at: the image with which the change most likely began.
+        began_at: the image with which the change most likely began, an estimate.
         changed: p-values of the whole stream, and the components that explain more images than before, with examples
             by index; None without an alarm.
+        unnamed: why no components are compared; empty where they are, and without an alarm.
     """
 
     alarm_at: int | None
     began_at: int | None = None
     changed: WhatChanged | None = None
+    unnamed: str = ""
 
     @property
     def grown(self) -> list[ComponentChange]:
@@ -64,11 +66,23 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     over_time = stretches(p, alpha=detector.alpha)
     reference = detector.examples.reference_components()
     read = (component[began_at : began_at + WINDOW] >= 0).nonzero()[:, 0] + began_at  # no image, no component
-    if not len(reference) or not len(read):
-        return Drift(alarm_at, began_at, WhatChanged((), over_time))
+    unnamed = _unnamed(detector, len(reference), len(read))
+    if unnamed:
+        return Drift(alarm_at, began_at, WhatChanged((), over_time), unnamed)
     found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
     return Drift(alarm_at, began_at, WhatChanged(named, over_time))
+
+
+def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
+    if not detector.examples.mixtures:
+        return "the score has no mixture"
+    if not n_reference:
+        return (
+            "the detector has seen no labelled inputs but those that its mixture was fitted to, and these tell nothing "
+            "of others: give it some with `component_report`, or make it with task=fit"
+        )
+    return "" if n_read else "no image from there on can be read"
 
 
 def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> list[str]:
@@ -85,12 +99,12 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) ->
         f"(for example {paths[each.examples[0]]})"
         for each in drift.grown
     ]
-    changed = (
-        f"More images than before fall to {'; '.join(grown)}."
-        if grown
-        else ("No component of the mixture has more images than chance explains.")
-    )
-    began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]}."
+    changed = "No component of the mixture has more images than chance explains."
+    if grown:
+        changed = f"More images than before fall to {'; '.join(grown)}."
+    if drift.unnamed:
+        changed = f"Components are not compared: {drift.unnamed}."
+    began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]} (an estimate)."
     return [alarm, *([f"{others} more windows had an alarm."] if others else []), began, changed]
 
 
@@ -111,5 +125,6 @@ def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> di
         facts["components"] = [
             {**each._asdict(), "examples": [paths[i] for i in each.examples]} for each in drift.changed.components
         ]
+        facts["not_compared"] = drift.unnamed
         facts["p_values"] = [each._asdict() for each in drift.changed.stretches]
     return facts

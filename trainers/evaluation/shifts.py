@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from gmm_torch.conformal.p_values import threshold_index
 from gmm_torch.detection import FailureDetector
 from gmm_torch.errors import WeightsError
 from gmm_torch.testing.binomial import interval
@@ -68,16 +69,17 @@ def rates(records: Records, alpha: float) -> dict[str, Any]:
 
     Returns:
         false_alarm_rate, the share refused, with a 95 % interval: at most alpha is promised; refusal_rate, of the
-        wrong predictions; refusal_rate_at_alpha, the same where the threshold refuses alpha of the right ones; None
-        where there are no such predictions.
+        wrong predictions; refusal_rate_at_alpha, the same with the largest threshold that refuses at most alpha of
+        the right ones; None where there are no such predictions.
     """
     refused, wrong, p = ~records.accept, records.wrong, records.p_value.double()
+    right = p[~wrong].sort().values
     return {
         "false_alarm_rate": float(refused.double().mean()),
         "false_alarm_interval": list(interval(int(refused.sum()), len(records))),
         "refusal_rate": _share(refused[wrong]),
-        "refusal_rate_at_alpha": _share(p[wrong] <= p[~wrong].quantile(alpha, interpolation="lower"))
-        if bool((~wrong).any())
+        "refusal_rate_at_alpha": _share(p[wrong] < right[threshold_index(alpha, len(right) - 1)])
+        if len(right)
         else None,
     }
 

@@ -49,6 +49,8 @@ class Drift:
     @torch.inference_mode(False)
     def update(self, scores: Tensor, n_refused: int, n_not_finite: int = 0) -> bool:
         """Take the scores (N,) of a batch, in the order of the stream; whether they raised an alarm."""
+        if not len(scores):
+            return False  # or counts of a window without images would push out those of one with some
         with self._lock:
             first, window = self.watch.martingale.n_seen, self._present()
             self.watch.update(scores, torch.full(scores.shape, self._now, dtype=torch.float64))

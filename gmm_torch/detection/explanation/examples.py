@@ -98,11 +98,12 @@ class Examples(nn.Module):
         return self
 
     def reference_components(self) -> Tensor:
-        """(n,) int64, components of the first mixture that labelled inputs fell to, or where there were none fitting
-        inputs; in no order. Empty without a mixture.
+        """(n,) int64, components of the first mixture that labelled inputs fell to, in no order; empty without these.
+
+        Never those of fitting inputs: a mixture bends to these, so that other inputs like them fall elsewhere.
         """
         for kept in self._kept()[:1]:
-            counts = (kept.labelled if bool(kept.labelled.any()) else kept.predicted).sum(1).cpu()
+            counts = kept.labelled.sum(1).cpu()
             return torch.arange(len(counts)).repeat_interleave(counts)
         return torch.empty(0, dtype=torch.long)
 

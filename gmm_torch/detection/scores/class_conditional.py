@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.covariance import get_family
+from gmm_torch.covariance.tied import Tied
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter
 from gmm_torch.detection.scores.layer_mixtures import LayerMixtures
@@ -31,9 +33,10 @@ class ClassConditional(LayerMixtures):
         self, n_components: int = 1, covariance_type: str = "full", transform: str = "none", labels: bool = False
     ) -> None:
         super().__init__(n_components, covariance_type, transform)
-        if covariance_type == "tied":
+        if isinstance(get_family(covariance_type), Tied):
             raise ValueError(
-                "covariance_type: expected any but 'tied', since classes are fitted one by one; got 'tied': take 'full'"
+                "covariance_type: expected any but 'tied', since classes are fitted one by one; got "
+                f"{covariance_type!r}: take 'full'"
             )
         self.labels = self.needs_labels = labels
 

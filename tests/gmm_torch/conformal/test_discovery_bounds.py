@@ -48,8 +48,10 @@ def test_the_largest_choice_with_a_proportion_is_the_largest_threshold():
     assert not discovery_bounds(torch.linspace(0.3, 1, 40), N).largest(0.25).any()
 
 
-def test_p_values_in_single_precision_say_the_same():
+def test_p_values_in_single_precision_or_integers_say_the_same():
     assert discovery_bounds(CLEAR.float(), N).at_most.tolist() == discovery_bounds(CLEAR, N).at_most.tolist()
+    whole = torch.tensor([0, 1, 1])
+    assert discovery_bounds(whole, N).at_most.tolist() == discovery_bounds(whole.double(), N).at_most.tolist()
 
 
 def test_batches_of_one_and_of_many_and_all_failures():

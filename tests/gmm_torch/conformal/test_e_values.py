@@ -47,6 +47,18 @@ def test_discoveries_by_hand():
     assert e_discoveries(torch.tensor([math.inf]), 0.5).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_discoveries_are_exact_in_every_precision(dtype):
+    # m / q = 2^17, which float16 has not: four of 2^15 are enough, and three with one of a little less are not
+    e_values = torch.zeros(2**16, dtype=dtype)
+    e_values[:4] = 2.0**15
+    assert e_discoveries(e_values, 0.5).nonzero()[:, 0].tolist() == [0, 1, 2, 3]
+    assert torch.equal(e_discoveries(e_values.long(), 0.5), e_values > 0)
+    assert e_discoveries(torch.tensor([20 / 3, 20 / 3, 20 / 3, 0], dtype=dtype), 0.2).sum() == 3
+    e_values[3] = 2.0**15 * (1 - 8 * torch.finfo(dtype).eps)
+    assert not e_discoveries(e_values, 0.5).any()
+
+
 def test_bad_arguments_are_refused_in_words():
     with pytest.raises(ValueError, match="calibration scores: expected finite numbers"):
         soft_rank_e_values(CALIBRATION, torch.tensor([torch.inf]))
@@ -54,5 +66,7 @@ def test_bad_arguments_are_refused_in_words():
         soft_rank_e_values(CALIBRATION, CALIBRATION, 0)
     with pytest.raises(ValueError, match="e-values: expected numbers >= 0"):
         e_discoveries(torch.tensor([-1.0]), 0.1)
+    with pytest.raises(ValueError, match=r"e-values: expected real numbers; got torch\.complex64"):
+        e_discoveries(torch.tensor([1j]), 0.1)
     with pytest.raises(ValueError, match="q: expected"):
         e_discoveries(torch.tensor([1.0]), 0.0)

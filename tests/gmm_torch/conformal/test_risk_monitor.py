@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gmm_torch.conformal.risk_monitor import BETS, RiskMonitor
+from gmm_torch.testing.betting import rate_interval
 
 RIGHT = torch.rand(120, generator=torch.Generator().manual_seed(0)) < 0.8
 ACCEPTED = torch.arange(200) % 3 > 0
@@ -49,6 +50,20 @@ def test_in_whatever_pieces_and_after_a_pause_it_says_the_same():
     assert found.log_capital == pytest.approx(whole.record.log_capital, abs=1e-12)
     assert found.alarm_at == whole.record.alarm_at
     assert found.n_wrong == whole.record.n_wrong
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_the_bounds_are_the_tightest_after_any_label_in_whatever_pieces_labels_come(size):
+    """Many errors first and none later: the tightest bounds are those of the middle."""
+    right = torch.cat([torch.arange(30) % 2 > 0, torch.ones(90, dtype=torch.bool), torch.zeros(10, dtype=torch.bool)])
+    whole, pieces = RiskMonitor(0.2), RiskMonitor(0.2)
+    for monitor, k in ((whole, 130), (pieces, size)):
+        monitor.update(torch.ones(130, dtype=torch.bool))
+        for indices in torch.arange(130).split(k):
+            monitor.label(indices, right[indices])
+    assert pieces.record == whole.record
+    assert whole.record.low > rate_interval(25, 105, 0.95)[0]
+    assert whole.record.high < rate_interval(25, 105, 0.95)[1]
 
 
 def test_an_alarm_stays_and_says_at_which_label_it_came():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.conformal.what_changed import onset, stretches, what_changed
 
 BEFORE = torch.arange(400) % 4
@@ -71,5 +72,29 @@ def test_the_beginning_of_a_change_is_found_within_some_inputs(worse):
     assert middle[25] <= 15
     assert middle[45] <= 100
     assert onset(torch.tensor([0.5])) == 0
+    assert onset(torch.full((12,), 0.01)) == 0
     with pytest.raises(ValueError, match=r"expected shape \(N,\), N >= 1"):
         onset(torch.empty(0).double())
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e-30, 0.999, 1.0])
+@pytest.mark.parametrize("n_odd", [1, 3])
+def test_no_single_input_decides_where_a_change_began(odd, n_odd):
+    assert onset(torch.tensor([0.5] * (501 - n_odd) + [odd] * n_odd + [0.5] * 200 + [0.01] * 40)) == 701
+
+
+@pytest.mark.parametrize("calibration", ["marginal", "conditional"])
+@pytest.mark.parametrize("digits", [1, 7])
+@pytest.mark.parametrize("n", [50, 500])
+def test_clean_p_values_of_1_and_their_ties_do_not_move_the_beginning(calibration, digits, n):
+    """600 clean inputs, then 8 shifted ones; p-values lie on a grid, and scores of one digit are often equal."""
+    early = ones = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        scores = torch.randn(n + 608, generator=generator).mul(10**digits).round() / 10**digits
+        scores[-8:] -= 5
+        p = make_calibration(calibration).fit(scores[:n], 0.5).p_value(scores[n:])
+        ones += int((p == 1).sum())
+        early += onset(p) < 500
+    assert ones >= 10
+    assert early <= 4

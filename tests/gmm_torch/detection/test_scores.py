@@ -236,8 +236,12 @@ def test_a_class_with_too_few_inputs_gets_the_mixture_of_all():
     score = make_score("class_conditional").build({"z": D}, 1, C).fit(outputs, fitter)
     pooled = GaussianMixture(1, D).fit(z[keep], reg_covar=REG_COVAR, seed=0)
     torch.testing.assert_close(score.mixtures[0].means[2], pooled.means[0], rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="expected any but 'tied'"):
-        make_score("class_conditional", covariance_type="tied")
+
+
+@pytest.mark.parametrize("covariance_type", ["tied", {"name": "tied"}])
+def test_classes_that_are_fitted_one_by_one_share_no_covariance(covariance_type):
+    with pytest.raises(ValueError, match=r"expected any but 'tied'.*; got .*tied.*: take 'full'"):
+        make_score("class_conditional", covariance_type=covariance_type)
 
 
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis", "class_conditional"])

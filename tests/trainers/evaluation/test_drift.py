@@ -1,6 +1,7 @@
 """After an alarm: what the verdicts on disk say of the change, in words, as numbers and on the page."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,9 +68,11 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     said = " ".join(drift_in_words(drift, monitor, PATHS))
     assert "Drift at image 126, 125.png: the capital reached 100, which inputs like the calibration set ever" in said
     assert f"component 1 from 50.0 to {100 * grown.share_now:.1f} % (for example {PATHS[grown.examples[0]]})" in said
+    assert f"most likely began at image {drift.began_at + 1}, {PATHS[drift.began_at]} (an estimate)." in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
     assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
     assert facts["components"][0]["examples"] == [PATHS[i] for i in grown.examples]
+    assert facts["not_compared"] == ""
     assert sum(each["n"] for each in facts["p_values"]) == 200
 
     examples = {grown: [(PATHS[i], np.zeros((4, 4, 1), np.uint8)) for i in grown.examples]}
@@ -90,17 +93,40 @@ def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):
     assert drift.grown == []
 
 
-def test_a_score_without_a_mixture_has_no_components_to_tell_and_one_without_labels_has_those_of_the_fit(verdicts):
-    assert detector(labelled=False).examples.reference_components().tolist() == [2] * 14
+@pytest.mark.parametrize(
+    ("watched", "reason"),
+    [
+        (SimpleNamespace(alpha=0.05, examples=Examples()), "the score has no mixture."),
+        (
+            detector(labelled=False),
+            "the detector has seen no labelled inputs but those .*`component_report`, or .*fit.",
+        ),
+    ],
+)
+def test_without_inputs_that_the_mixture_was_not_fitted_to_no_component_is_named(verdicts, watched, reason):
+    assert watched.examples.reference_components().tolist() == []
     assert detector().examples.reference_components().bincount().tolist() == [50, 50]
     monitor = DriftMonitor()
     monitor.alarms = [125, 199]
-    nothing = SimpleNamespace(alpha=0.05, examples=Examples())
-    drift = drift_of(monitor, nothing, verdicts)
+    drift = drift_of(monitor, watched, verdicts)
     assert drift.changed.components == ()
     said = drift_in_words(drift, monitor, PATHS)
     assert "1 more windows had an alarm." in said
-    assert "No component of the mixture has more images than chance explains." in said
+    assert re.fullmatch(f"Components are not compared: {reason}", said[-1])
+    facts = drift_facts(drift, monitor, PATHS)
+    assert (facts["components"], facts["not_compared"]) == ([], drift.unnamed)
+
+
+def test_where_no_image_after_the_beginning_can_be_read_that_is_said(tmp_path):
+    path = tmp_path / "verdicts.csv"
+    with VerdictFile(path, "job") as file:
+        file.keep(PATHS[:4], 10)
+        file.append([Record(name, "", 0.0, 0.01, False, -1, "torn") for name in PATHS[:4]])
+        file.finish(4)
+    monitor = DriftMonitor()
+    monitor.alarms = [3]
+    drift = drift_of(monitor, detector(), path)
+    assert drift_in_words(drift, monitor, PATHS)[-1].endswith("not compared: no image from there on can be read.")
 
 
 @pytest.mark.parametrize("task", ["score", "serve"])

@@ -97,6 +97,20 @@ def test_time_that_runs_backwards_stands_still():
     assert [each.images for each in watch.windows()] == [0, 8]
 
 
+def test_a_batch_without_images_leaves_the_counts_alone():
+    clock = Clock()
+    watch = Drift(minutes(keep=2), 0.05, clock)
+    for _ in range(2):
+        watch.update(typical(4), 3)
+        clock.now += 60
+    before = watch.windows()[1:]
+    assert [(each.images, each.refused) for each in before] == [(4, 3)] * 2
+    for _ in range(3):
+        assert not watch.update(torch.empty(0), 0)
+        assert watch.windows()[1:] == before
+        clock.now += 60
+
+
 @pytest.mark.parametrize("bets", [whole_stream, lambda scores: minutes(scores, keep=5)])
 def test_what_is_kept_is_bounded(bets):
     clock, sizes = Clock(), []
