@@ -1,5 +1,6 @@
 """A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_byte
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
 from gmm_torch.lightning.surroundings import aside, on_device, rehearses, share_buffers
-from gmm_torch.metrics.evaluation import ERRORS, evaluate
+from gmm_torch.metrics.evaluation import ERRORS, measure
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -40,7 +41,8 @@ class FailureDetection(Callback):
     `detection/val/accuracy`, `detection/val/false_alarm_rate`, and for each source, `errors` (its own wrong
     predictions) or an out-of-distribution loader's name, `detection/val/<source>/auroc`, `fpr95`, `aurc` (of errors
     alone), `refused`, `n`, and those of the softmax as `softmax_auroc` ...; see `gmm_torch.metrics.evaluate`. What is
-    out of distribution stands beside the first loader of a stage.
+    undefined, since no prediction is wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of
+    distribution stands beside the first loader of a stage.
 
     A DataLoader over a data set with a length, with no sampler of one's own, is read anew, each input once: in order,
     not shuffled, nothing dropped, and shared among the processes without repeating any. Others are read as they are,
@@ -236,12 +238,13 @@ class FailureDetection(Callback):
         with aside(trainer, module, self.detector.seed):
             for name, source in self._evaluated(trainer, stage).items():
                 others = {} if values else ood
-                found = evaluate(
+                found = measure(
                     self.detector,
                     on_device(trainer, module, source.batches()),
                     {name: on_device(trainer, module, Source.of(each).batches()) for name, each in others.items()},
                 )
-                values |= {f"detection/{name}/{key}": value for key, value in found.items()}
+                for key, value in found.items():  # without a value the last epoch's would stand
+                    values[f"detection/{name}/{key}"] = math.nan if value is None else value
         return values
 
     def _save(self, trainer: Trainer, module: LightningModule, *, last: bool = False) -> None:

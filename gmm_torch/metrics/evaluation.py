@@ -52,9 +52,16 @@ def evaluate(
         NotFittedError: the detector is not fitted and calibrated.
         ValueError: a loader without batches, batches without labels.
     """
+    return {name: value for name, value in measure(detector, loader, ood).items() if value is not None}
+
+
+def measure(
+    detector: FailureDetector, loader: Iterable[Any], ood: Mapping[str, Iterable[Any]] | None = None
+) -> dict[str, float | None]:
+    """As `evaluate`; what is undefined is None."""
     clean = predict(detector, loader, labelled=True)
     right = ~clean.wrong
-    found = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
+    found: dict[str, float | None] = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
     found |= _source(ERRORS, clean, right, Predicted(*(value[clean.wrong] for value in clean)))
     for ours, score in (("aurc", clean.score), ("softmax_aurc", clean.max_softmax)):
         found[f"{ERRORS}/{ours}"] = float(aurc(score, clean.wrong))
@@ -83,19 +90,18 @@ def predict(detector: FailureDetector, loader: Iterable[Any], *, labelled: bool)
     return found
 
 
-def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float]:
+def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float | None]:
     n = len(failures.score)
-    found = {"n": float(n)}
-    if n:
-        found["refused"] = _mean(failures.refused)
-    if n and bool(right.any()):
-        for prefix, good, bad in (
-            ("", clean.score[right], failures.score),
-            ("softmax_", clean.max_softmax[right], failures.max_softmax),
-        ):
-            is_good = torch.arange(len(good) + n, device=good.device) < len(good)
-            found[f"{prefix}auroc"] = float(binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()))
-            found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad))
+    found: dict[str, float | None] = {"n": float(n), "refused": _mean(failures.refused) if n else None}
+    defined = n > 0 and bool(right.any())
+    for prefix, good, bad in (
+        ("", clean.score[right], failures.score),
+        ("softmax_", clean.max_softmax[right], failures.max_softmax),
+    ):
+        is_good = torch.arange(len(good) + n, device=good.device) < len(good)
+        auroc = binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()) if defined else None
+        found[f"{prefix}auroc"] = None if auroc is None else float(auroc)
+        found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad)) if defined else None
     return {f"{name}/{key}": value for key, value in found.items()}
 
 
