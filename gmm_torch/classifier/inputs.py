@@ -76,24 +76,28 @@ def inputs_of(batch: Any, adapter: Adapter = NONE) -> Inputs:
     return check_inputs(batch[0] if isinstance(batch, tuple | list) and len(batch) else batch)
 
 
-def check_loader(loader: Any) -> None:
+def check_loader(loader: Any, what: str = "loader") -> None:
     """Raise where a loader is no series of batches, but their inputs, a single batch or a data set.
+
+    Args:
+        loader: what was given.
+        what: the argument, for errors.
 
     Raises:
         ValueError: inputs or a batch.
         TypeError: a data set, or nothing to go through.
     """
     if not isinstance(loader, Iterable | Dataset):
-        raise TypeError(f"loader: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
+        raise TypeError(f"{what}: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
     if isinstance(loader, Tensor | np.ndarray) and loader.ndim in (2, 4):
         raise ValueError(
-            f"loader: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
+            f"{what}: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
         )
     if isinstance(loader, tuple) and len(loader) > 1 and _are_labels(loader[1], loader[0]):
-        raise ValueError("loader: expected batches; got one batch (x, label): give [(x, label)]")
+        raise ValueError(f"{what}: expected batches; got one batch (x, label): give [(x, label)]")
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise TypeError(
-            f"loader: expected batches; got the data set {type(loader).__name__}: give DataLoader(dataset, 100)"
+            f"{what}: expected batches; got the data set {type(loader).__name__}: give DataLoader(dataset, 100)"
         )
 
 

@@ -1,7 +1,7 @@
 """A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_byte
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
 from gmm_torch.lightning.surroundings import aside, on_device, rehearses, share_buffers
-from gmm_torch.metrics.evaluation import ERRORS, measure
+from gmm_torch.metrics.evaluation import check_sources, measure
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -82,11 +82,7 @@ class FailureDetection(Callback):
             raise ValueError(f"calibration: expected every k-th input, k >= 2; got {calibration}: give 2 for half")
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: expected a number >= 1, or None; got {every_n_epochs}")
-        if ood is not None and not isinstance(ood, Mapping):
-            raise TypeError(f"ood: expected {{'name': loader, ...}}; got {type(ood).__name__}: give each loader a name")
-        for name in ood or {}:
-            if name == ERRORS or "/" in name or not name:
-                raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")
+        check_sources(ood)
         self.calibration, self.fitting, self.ood = calibration, fitting, dict(ood or {})
         self.attribute = classifier
         self.every_n_epochs = every_n_epochs
