@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import understood
-from gmm_torch.classifier.inputs import inputs_of, labels_of, run
+from gmm_torch.classifier.inputs import check_loader, inputs_of, labels_of, run
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
@@ -62,7 +62,12 @@ class FailureDetection(Callback):
     Attributes:
         detector: the last one.
 
+    Raises:
+        ValueError: an option out of range, a name of `ood` that is taken.
+        TypeError: no loader, no name and no number; a detector in place of what makes one.
+
     Raises, as soon as the Trainer starts:
+        TypeError: a method gives no loader.
         ValueError: no such attribute, method or loader; no logits; calibration inputs too few for `alpha`, or, by their
             place in a data set, among those fitted to, trained on or evaluated.
     """
@@ -78,11 +83,25 @@ class FailureDetection(Callback):
         detector: Callable[[nn.Module], FailureDetector] = FailureDetector,
     ) -> None:
         super().__init__()
-        if isinstance(calibration, int) and calibration < 2:
-            raise ValueError(f"calibration: expected every k-th input, k >= 2; got {calibration}: give 2 for half")
+        if isinstance(calibration, float) or (isinstance(calibration, int) and calibration < 2):
+            raise ValueError(
+                "calibration: expected a loader, a method's name or, for every k-th input, an integer k >= 2; got "
+                f"{calibration}: give 2 for half, 3 for a third"
+            )
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: expected a number >= 1, or None; got {every_n_epochs}")
         check_sources(ood)
+        loaders = {"calibration": calibration, "fitting": fitting} | {
+            f"ood[{name!r}]": each for name, each in (ood or {}).items()
+        }
+        for name, loader in loaders.items():
+            if not isinstance(loader, str | int):
+                check_loader(loader, name)
+        if isinstance(detector, nn.Module) or not callable(detector):
+            raise TypeError(
+                f"detector: expected what makes one of a classifier; got a {type(detector).__name__}: give "
+                "partial(FailureDetector, ...) with its options"
+            )
         self.calibration, self.fitting, self.ood = calibration, fitting, dict(ood or {})
         self.attribute = classifier
         self.every_n_epochs = every_n_epochs

@@ -50,6 +50,14 @@ class WithoutLabels(UserData):
         return DataLoader(TensorDataset(torch.rand(40, 1, 6, 6)), 32)
 
 
+class GivesNothing(UserData):
+    def calibration_dataloader(self):
+        return None
+
+    def noise_dataloader(self):
+        return images(50, 4)
+
+
 class SeveralAtOnce(UserData):
     def train_dataloader(self):
         return {"labelled": loader(300, 1), "unlabelled": loader(300, 2)}
@@ -76,6 +84,18 @@ class SeveralAtOnce(UserData):
         ),
         ({"fitting": "val_dataloader"}, NeverTrained, TrainingAgain, "100 of them are among those of the train loader"),
         ({"ood": {"svhn": "svhn_dataloader"}}, NeverTrained, UserData, "ood: expected a loader.*'svhn_dataloader'"),
+        (
+            {},
+            NeverTrained,
+            GivesNothing,
+            "calibration='calibration_dataloader': expected batches .*; got NoneType: give a",
+        ),
+        (
+            {"calibration": 2, "ood": {"noise": "noise_dataloader"}},
+            NeverTrained,
+            GivesNothing,
+            "ood='noise_dataloader': expected batches; got the data set TensorDataset: give DataLoader",
+        ),
         ({}, NeverTrained, WithoutLabels, "got inputs without"),
         ({}, NeverTrained, SeveralAtOnce, "fitting: expected one train loader; got 2 of them"),
         ({"calibration": loader(5, 4)}, NeverTrained, UserData, "alpha=0.05 needs at least 19 inputs; got 5"),
@@ -83,7 +103,7 @@ class SeveralAtOnce(UserData):
 )
 def test_before_the_first_step(trainer, options, module, data, message):
     found = trainer(FailureDetection(**{"detector": SMALL, **options}), num_sanity_val_steps=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         found.fit(module(), datamodule=data())
 
 
@@ -109,7 +129,8 @@ def test_strategies_that_divide_the_weights_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibration": 1}, "k >= 2; got 1"),
+        ({"calibration": 1}, "k >= 2; got 1: give 2 for half"),
+        ({"calibration": 0.3}, "calibration: expected a loader, .* k >= 2; got 0.3: give 2 for half, 3 for a third"),
         ({"every_n_epochs": 0}, "every_n_epochs: expected a number >= 1"),
         ({"ood": {"errors": []}}, "names other than 'errors'"),
         ({"ood": {"a/b": []}}, "without a slash; got 'a/b'"),
@@ -124,3 +145,21 @@ def test_options_out_of_range(options, message):
 def test_out_of_distribution_loaders_without_names_are_refused_at_once(ood):
     with pytest.raises(TypeError, match=r"ood: expected \{'name': loader"):
         FailureDetection(2, ood=ood)
+
+
+def test_a_detector_in_place_of_what_makes_one_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"detector: expected what makes one .*; got a FailureDetector: give partial"):
+        FailureDetection(2, detector=SMALL(UserModule().net))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": None}, "calibration: expected batches .*; got NoneType: give a DataLoader"),
+        ({"fitting": images(50, 4)}, "fitting: expected batches; got the data set TensorDataset"),
+        ({"ood": {"noise": None}}, r"ood\['noise'\]: expected batches .*; got NoneType"),
+    ],
+)
+def test_what_is_no_loader_is_refused_at_once(options, message):
+    with pytest.raises(TypeError, match=message):
+        FailureDetection(**{"calibration": 2, **options})
