@@ -20,6 +20,7 @@ NO_LABELS = (
     "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
     "take a score that learns from none"
 )
+TO_ADAPT = 'say what it takes with adapter=, such as Adapter(inputs=lambda batch: batch["image"])'
 IMAGE_CHANNELS = (1, 3, 4)
 MASK = "attention_mask"  # (N, T), zero where a sequence is padded
 
@@ -211,7 +212,7 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
     """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
 
     Raises:
-        ValueError: it takes inputs of other names, or a tensor where it says so; it fails on a tensor that looks like
+        ValueError: it takes inputs of other names, or a tensor and no mapping; it fails on a tensor that looks like
             another than it was meant for.
     """
     if isinstance(x, Tensor):
@@ -235,12 +236,24 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
         signature.bind(**x)
     except TypeError as error:
         if [each.annotation in (Tensor, "Tensor", "torch.Tensor") for each in signature.parameters.values()] == [False]:
-            return classifier(x)
+            return _whole(classifier, x)
         raise ValueError(
             f"inputs: expected the names that the classifier takes, {', '.join(signature.parameters)}; got "
-            f"{', '.join(x)}: leave the others out"
+            f"{', '.join(x)}: leave the others out, or {TO_ADAPT}"
         ) from error
     return classifier(**x)
+
+
+def _whole(classifier: nn.Module, x: Mapping[str, Tensor]) -> Any:
+    """What a classifier that does not say what it takes makes of one mapping."""
+    if torch.compiler.is_compiling():
+        return classifier(x)
+    try:
+        return classifier(x)
+    except (TypeError, AttributeError) as error:  # those of an operation on a tensor
+        raise ValueError(
+            f"inputs: expected what the classifier takes; got a mapping of {', '.join(x)} ({error}): {TO_ADAPT}"
+        ) from error
 
 
 def _mended(x: Tensor, classifier: nn.Module) -> str | None:

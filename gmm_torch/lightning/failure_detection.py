@@ -13,8 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from gmm_torch.classifier.adapter import understood
-from gmm_torch.classifier.inputs import check_loader, inputs_of, labels_of, run
+from gmm_torch.classifier.adapter import Adapter, understood
+from gmm_torch.classifier.inputs import Inputs, check_loader, inputs_of, labels_of, run
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
@@ -327,13 +327,17 @@ class FailureDetection(Callback):
         for each in self.ood.values():
             asked_for(trainer, module, "ood", each)
         detector = self.make(classifier)
+        if not isinstance(detector, FailureDetector):
+            raise TypeError(
+                f"detector: expected what makes a FailureDetector of a classifier; got one that makes "
+                f"{type(detector).__name__}: give partial(FailureDetector, ...)"
+            )
         adapter = detector.extractor.adapter
         if calibration.rows is not None and not rehearses(trainer):
             detector.calibration.require(detector.alpha, len(calibration.rows))
         for source in (calibration, *evaluated.values()):
             for batch in islice(on_device(trainer, module, source.batches()), 1):
-                with understood(classifier, adapter):
-                    logits_of(run(classifier, inputs_of(batch, adapter)))
+                _check_logits(classifier, inputs_of(batch, adapter), adapter)
                 if source is not calibration:
                     labels_of(batch, adapter)
 
@@ -345,3 +349,20 @@ class FailureDetection(Callback):
                     f"calibration: expected inputs that are neither trained on, fitted to nor evaluated; {n} of them "
                     f"are among those of the {name} loader: give others"
                 )
+
+
+def _check_logits(classifier: nn.Module, x: Inputs, adapter: Adapter) -> None:
+    """Raise unless a classifier gives logits of inputs."""
+    with understood(classifier, adapter):
+        try:
+            output = run(classifier, x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what a forward of another purpose can raise has no bounds
+            names = ", ".join(repr(name) for name, _ in classifier.named_children()) or "none"
+            raise ValueError(
+                f"classifier: expected a module that makes logits of inputs; {type(classifier).__name__} fails on them "
+                f"({error}): name the module that does with classifier=..., such as one of {names}, or say what it "
+                "takes with detector=partial(FailureDetector, adapter=Adapter(inputs=...))"
+            ) from error
+    logits_of(output)

@@ -1,5 +1,6 @@
 """What is wrong is said before the first step."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import lightning
@@ -9,6 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from gmm_torch import Adapter
 from gmm_torch.lightning import FailureDetection
 from tests.gmm_torch.lightning.conftest import SMALL, UserData, UserModule, images, loader
 
@@ -26,6 +28,26 @@ class WithoutLogits(NeverTrained):
     def __init__(self):
         super().__init__()
         self.net = nn.Conv2d(1, 2, 3)
+
+
+class GivesLoss(NeverTrained):
+    """A forward for steps: of a batch, the loss."""
+
+    def forward(self, batch):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+class ByName(TensorDataset):
+    def __getitem__(self, i):
+        return dict(zip(("image", "label"), super().__getitem__(i), strict=True))
+
+
+class Mappings(UserData):
+    def train_dataloader(self):
+        return DataLoader(ByName(*images(300, 1).tensors), 32)
+
+    def val_dataloader(self):
+        return DataLoader(ByName(*images(101, 2).tensors), 32)
 
 
 class Stream(IterableDataset):
@@ -163,3 +185,17 @@ def test_a_detector_in_place_of_what_makes_one_is_refused_at_once():
 def test_what_is_no_loader_is_refused_at_once(options, message):
     with pytest.raises(TypeError, match=message):
         FailureDetection(**{"calibration": 2, **options})
+
+
+def test_an_adapter_says_what_of_a_mapping_the_classifier_takes(trainer):
+    class OfMappings(UserModule):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch["image"], batch["label"]), batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    adapter = Adapter(inputs=lambda batch: batch["image"])
+    found = trainer(FailureDetection(2, detector=partial(SMALL, adapter=adapter)))
+    found.fit(OfMappings(), datamodule=Mappings())
+    assert 0 < found.callback_metrics["detection/val/accuracy"] < 1
