@@ -251,8 +251,9 @@ def _whole(classifier: nn.Module, x: Mapping[str, Tensor]) -> Any:
     try:
         return classifier(x)
     except (TypeError, AttributeError) as error:  # those of an operation on a tensor
+        cause = str(error).partition("\n")[0]  # without all the signatures that a convolution has
         raise ValueError(
-            f"inputs: expected what the classifier takes; got a mapping of {', '.join(x)} ({error}): {TO_ADAPT}"
+            f"inputs: expected what the classifier takes; got a mapping of {', '.join(x)} ({cause}): {TO_ADAPT}"
         ) from error
 
 
