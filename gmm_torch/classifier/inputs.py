@@ -20,6 +20,7 @@ NO_LABELS = (
     "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
     "take a score that learns from none"
 )
+TO_ADAPT = 'say what it takes with adapter=, such as Adapter(inputs=lambda batch: batch["image"])'
 IMAGE_CHANNELS = (1, 3, 4)
 MASK = "attention_mask"  # (N, T), zero where a sequence is padded
 
@@ -76,24 +77,28 @@ def inputs_of(batch: Any, adapter: Adapter = NONE) -> Inputs:
     return check_inputs(batch[0] if isinstance(batch, tuple | list) and len(batch) else batch)
 
 
-def check_loader(loader: Any) -> None:
+def check_loader(loader: Any, what: str = "loader") -> None:
     """Raise where a loader is no series of batches, but their inputs, a single batch or a data set.
+
+    Args:
+        loader: what was given.
+        what: the argument, for errors.
 
     Raises:
         ValueError: inputs or a batch.
         TypeError: a data set, or nothing to go through.
     """
     if not isinstance(loader, Iterable | Dataset):
-        raise TypeError(f"loader: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
+        raise TypeError(f"{what}: expected batches x or (x, ...); got {type(loader).__name__}: give a DataLoader")
     if isinstance(loader, Tensor | np.ndarray) and loader.ndim in (2, 4):
         raise ValueError(
-            f"loader: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
+            f"{what}: expected batches x or (x, ...); got one tensor {tuple(loader.shape)}: give x.split(100)"
         )
     if isinstance(loader, tuple) and len(loader) > 1 and _are_labels(loader[1], loader[0]):
-        raise ValueError("loader: expected batches; got one batch (x, label): give [(x, label)]")
+        raise ValueError(f"{what}: expected batches; got one batch (x, label): give [(x, label)]")
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise TypeError(
-            f"loader: expected batches; got the data set {type(loader).__name__}: give DataLoader(dataset, 100)"
+            f"{what}: expected batches; got the data set {type(loader).__name__}: give DataLoader(dataset, 100)"
         )
 
 
@@ -207,7 +212,7 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
     """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
 
     Raises:
-        ValueError: it takes inputs of other names, or a tensor where it says so; it fails on a tensor that looks like
+        ValueError: it takes inputs of other names, or a tensor and no mapping; it fails on a tensor that looks like
             another than it was meant for.
     """
     if isinstance(x, Tensor):
@@ -231,12 +236,25 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
         signature.bind(**x)
     except TypeError as error:
         if [each.annotation in (Tensor, "Tensor", "torch.Tensor") for each in signature.parameters.values()] == [False]:
-            return classifier(x)
+            return _whole(classifier, x)
         raise ValueError(
             f"inputs: expected the names that the classifier takes, {', '.join(signature.parameters)}; got "
-            f"{', '.join(x)}: leave the others out"
+            f"{', '.join(x)}: leave the others out, or {TO_ADAPT}"
         ) from error
     return classifier(**x)
+
+
+def _whole(classifier: nn.Module, x: Mapping[str, Tensor]) -> Any:
+    """What a classifier that does not say what it takes makes of one mapping."""
+    if torch.compiler.is_compiling():
+        return classifier(x)
+    try:
+        return classifier(x)
+    except (TypeError, AttributeError) as error:  # those of an operation on a tensor
+        cause = str(error).partition("\n")[0]  # without all the signatures that a convolution has
+        raise ValueError(
+            f"inputs: expected what the classifier takes; got a mapping of {', '.join(x)} ({cause}): {TO_ADAPT}"
+        ) from error
 
 
 def _mended(x: Tensor, classifier: nn.Module) -> str | None:

@@ -1,6 +1,7 @@
 """A detector of failures that a Trainer fits, calibrates, evaluates, logs and saves."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from gmm_torch.classifier.adapter import understood
-from gmm_torch.classifier.inputs import inputs_of, labels_of, run
+from gmm_torch.classifier.adapter import Adapter, understood
+from gmm_torch.classifier.inputs import Inputs, check_loader, inputs_of, labels_of, run
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
@@ -24,7 +25,7 @@ from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_byte
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
 from gmm_torch.lightning.surroundings import aside, on_device, rehearses, share_buffers
-from gmm_torch.metrics.evaluation import ERRORS, evaluate
+from gmm_torch.metrics.evaluation import check_sources, measure
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -40,7 +41,8 @@ class FailureDetection(Callback):
     `detection/val/accuracy`, `detection/val/false_alarm_rate`, and for each source, `errors` (its own wrong
     predictions) or an out-of-distribution loader's name, `detection/val/<source>/auroc`, `fpr95`, `aurc` (of errors
     alone), `refused`, `n`, and those of the softmax as `softmax_auroc` ...; see `gmm_torch.metrics.evaluate`. What is
-    out of distribution stands beside the first loader of a stage.
+    undefined, since no prediction is wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of
+    distribution stands beside the first loader of a stage.
 
     A DataLoader over a data set with a length, with no sampler of one's own, is read anew, each input once: in order,
     not shuffled, nothing dropped, and shared among the processes without repeating any. Others are read as they are,
@@ -60,7 +62,12 @@ class FailureDetection(Callback):
     Attributes:
         detector: the last one.
 
+    Raises:
+        ValueError: an option out of range, a name of `ood` that is taken.
+        TypeError: no loader, no name and no number; a detector in place of what makes one.
+
     Raises, as soon as the Trainer starts:
+        TypeError: a method gives no loader.
         ValueError: no such attribute, method or loader; no logits; calibration inputs too few for `alpha`, or, by their
             place in a data set, among those fitted to, trained on or evaluated.
     """
@@ -76,15 +83,25 @@ class FailureDetection(Callback):
         detector: Callable[[nn.Module], FailureDetector] = FailureDetector,
     ) -> None:
         super().__init__()
-        if isinstance(calibration, int) and calibration < 2:
-            raise ValueError(f"calibration: expected every k-th input, k >= 2; got {calibration}: give 2 for half")
+        if isinstance(calibration, float) or (isinstance(calibration, int) and calibration < 2):
+            raise ValueError(
+                "calibration: expected a loader, a method's name or, for every k-th input, an integer k >= 2; got "
+                f"{calibration}: give 2 for half, 3 for a third"
+            )
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: expected a number >= 1, or None; got {every_n_epochs}")
-        if ood is not None and not isinstance(ood, Mapping):
-            raise TypeError(f"ood: expected {{'name': loader, ...}}; got {type(ood).__name__}: give each loader a name")
-        for name in ood or {}:
-            if name == ERRORS or "/" in name or not name:
-                raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")
+        check_sources(ood)
+        loaders = {"calibration": calibration, "fitting": fitting} | {
+            f"ood[{name!r}]": each for name, each in (ood or {}).items()
+        }
+        for name, loader in loaders.items():
+            if not isinstance(loader, str | int):
+                check_loader(loader, name)
+        if isinstance(detector, nn.Module) or not callable(detector):
+            raise TypeError(
+                f"detector: expected what makes one of a classifier; got a {type(detector).__name__}: give "
+                "partial(FailureDetector, ...) with its options"
+            )
         self.calibration, self.fitting, self.ood = calibration, fitting, dict(ood or {})
         self.attribute = classifier
         self.every_n_epochs = every_n_epochs
@@ -236,12 +253,13 @@ class FailureDetection(Callback):
         with aside(trainer, module, self.detector.seed):
             for name, source in self._evaluated(trainer, stage).items():
                 others = {} if values else ood
-                found = evaluate(
+                found = measure(
                     self.detector,
                     on_device(trainer, module, source.batches()),
                     {name: on_device(trainer, module, Source.of(each).batches()) for name, each in others.items()},
                 )
-                values |= {f"detection/{name}/{key}": value for key, value in found.items()}
+                for key, value in found.items():  # without a value the last epoch's would stand
+                    values[f"detection/{name}/{key}"] = math.nan if value is None else value
         return values
 
     def _save(self, trainer: Trainer, module: LightningModule, *, last: bool = False) -> None:
@@ -309,13 +327,17 @@ class FailureDetection(Callback):
         for each in self.ood.values():
             asked_for(trainer, module, "ood", each)
         detector = self.make(classifier)
+        if not isinstance(detector, FailureDetector):
+            raise TypeError(
+                f"detector: expected what makes a FailureDetector of a classifier; got one that makes "
+                f"{type(detector).__name__}: give partial(FailureDetector, ...)"
+            )
         adapter = detector.extractor.adapter
         if calibration.rows is not None and not rehearses(trainer):
             detector.calibration.require(detector.alpha, len(calibration.rows))
         for source in (calibration, *evaluated.values()):
             for batch in islice(on_device(trainer, module, source.batches()), 1):
-                with understood(classifier, adapter):
-                    logits_of(run(classifier, inputs_of(batch, adapter)))
+                _check_logits(classifier, inputs_of(batch, adapter), adapter)
                 if source is not calibration:
                     labels_of(batch, adapter)
 
@@ -327,3 +349,20 @@ class FailureDetection(Callback):
                     f"calibration: expected inputs that are neither trained on, fitted to nor evaluated; {n} of them "
                     f"are among those of the {name} loader: give others"
                 )
+
+
+def _check_logits(classifier: nn.Module, x: Inputs, adapter: Adapter) -> None:
+    """Raise unless a classifier gives logits of inputs."""
+    with understood(classifier, adapter):
+        try:
+            output = run(classifier, x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what a forward of another purpose can raise has no bounds
+            names = ", ".join(repr(name) for name, _ in classifier.named_children()) or "none"
+            raise ValueError(
+                f"classifier: expected a module that makes logits of inputs; {type(classifier).__name__} fails on them "
+                f"({error}): name the module that does with classifier=..., such as one of {names}, or say what it "
+                "takes with detector=partial(FailureDetector, adapter=Adapter(inputs=...))"
+            ) from error
+    logits_of(output)

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 
+from gmm_torch.classifier.inputs import check_loader
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.surroundings import data_module
 
@@ -21,14 +22,17 @@ def asked_for(trainer: Trainer, module: LightningModule, what: str, asked: Any) 
         asked: a loader or a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such method.
+        TypeError: it gives no loader.
     """
     if not isinstance(asked, str):
         return asked
     for owner in (data_module(trainer), module):
         method = getattr(owner, asked, None)
         if callable(method) and getattr(method, "__func__", method) is not getattr(DataHooks, asked, None):
-            return method()
+            loader = method()
+            check_loader(loader, f"{what}={asked!r}")
+            return loader
     raise ValueError(
         f"{what}: expected a loader, or the name of a method of the data module or the module; neither has "
         f"{asked!r}: give {what}=..."

@@ -1,6 +1,7 @@
 """A mixture of the classifier's features, kept up to date while it trains."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class OnlineMixtureMonitor(Callback):
     `classifier`, and batches are (images, labels). Each validation first renews the mixture, then logs
 
     - `mixture/log_likelihood`: mean log p(z) of the validation images, in nats,
-    - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (not logged where there are
-      only such or only others),
+    - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (NaN where there are only such
+      or only others),
     - `mixture/drift`: how far the components have moved since the last validation, see `GaussianMixture.drift_from`,
 
     and draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
@@ -168,9 +169,9 @@ class OnlineMixtureMonitor(Callback):
         parts = gather_objects((torch.cat(self._scores).cpu(), torch.cat(self._wrong).cpu(), self._pictures()))
         score, wrong = (torch.cat([part[i] for part in parts]) for i in (0, 1))
         mixture = self.online.mixture
-        values = {"mixture/log_likelihood": score.double().mean()}
-        if 0 < int(wrong.sum()) < len(wrong):
-            values["mixture/error_auroc"] = binary_auroc(unit_ranks(score), (~wrong).long())
+        defined = 0 < int(wrong.sum()) < len(wrong)  # without a value that of the validation before would stand
+        auroc = binary_auroc(unit_ranks(score), (~wrong).long()) if defined else score.new_tensor(math.nan)
+        values = {"mixture/log_likelihood": score.double().mean(), "mixture/error_auroc": auroc}
         if self._before is not None:
             values["mixture/drift"] = mixture.drift_from(self._before)
         with torch.inference_mode(False):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from gmm_torch.classifier.inputs import changed, inputs_of, labels_of
+from gmm_torch.classifier.inputs import changed, check_loader, inputs_of, labels_of
 from gmm_torch.detection import FailureDetector
 from gmm_torch.distributed import gather_rows
 from gmm_torch.metrics.ranks import unit_ranks
@@ -50,22 +50,48 @@ def evaluate(
 
     Raises:
         NotFittedError: the detector is not fitted and calibrated.
-        ValueError: a loader without batches, batches without labels.
+        ValueError: a loader without batches, batches without labels, a name of `ood` that is taken.
+        TypeError: something else than batches, loaders of `ood` without names.
     """
-    clean = predict(detector, loader, labelled=True)
+    return {name: value for name, value in measure(detector, loader, ood).items() if value is not None}
+
+
+def measure(
+    detector: FailureDetector, loader: Iterable[Any], ood: Mapping[str, Iterable[Any]] | None = None
+) -> dict[str, float | None]:
+    """As `evaluate`; what is undefined is None."""
+    check_sources(ood)
+    clean = predict(detector, loader, "loader", labelled=True)
     right = ~clean.wrong
-    found = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
+    found: dict[str, float | None] = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
     found |= _source(ERRORS, clean, right, Predicted(*(value[clean.wrong] for value in clean)))
     for ours, score in (("aurc", clean.score), ("softmax_aurc", clean.max_softmax)):
         found[f"{ERRORS}/{ours}"] = float(aurc(score, clean.wrong))
     for name, batches in (ood or {}).items():
-        found |= _source(name, clean, right, predict(detector, batches, labelled=False))
+        found |= _source(name, clean, right, predict(detector, batches, f"ood[{name!r}]", labelled=False))
     return found
 
 
+def check_sources(ood: object) -> None:
+    """Raise unless out-of-distribution loaders have names of their own; None for no loaders.
+
+    Raises:
+        TypeError: they have none.
+        ValueError: a name that is taken, or that makes another's.
+    """
+    if ood is None:
+        return
+    if not isinstance(ood, Mapping):
+        raise TypeError(f"ood: expected {{'name': loader, ...}}; got {type(ood).__name__}: give each loader a name")
+    for name in ood:
+        if not isinstance(name, str) or name == ERRORS or "/" in name or not name:
+            raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")
+
+
 @torch.no_grad()
-def predict(detector: FailureDetector, loader: Iterable[Any], *, labelled: bool) -> Predicted:
-    """What `evaluate` keeps of the inputs of a loader, of all processes."""
+def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labelled: bool) -> Predicted:
+    """What `evaluate` keeps of the inputs of a loader, of all processes; `what` is the argument that gives it."""
+    check_loader(loader, what)
     nothing = torch.empty(0, dtype=torch.float64, device=detector.device)
     parts = [Predicted(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs
     for batch in loader:
@@ -79,23 +105,22 @@ def predict(detector: FailureDetector, loader: Iterable[Any], *, labelled: bool)
         parts.append(Predicted(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
     found = Predicted(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))
     if not len(found.score):
-        raise ValueError("loader: expected at least one batch; got none: give a loader that can be read again")
+        raise ValueError(f"{what}: expected at least one batch; got none: give a loader that can be read again")
     return found
 
 
-def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float]:
+def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float | None]:
     n = len(failures.score)
-    found = {"n": float(n)}
-    if n:
-        found["refused"] = _mean(failures.refused)
-    if n and bool(right.any()):
-        for prefix, good, bad in (
-            ("", clean.score[right], failures.score),
-            ("softmax_", clean.max_softmax[right], failures.max_softmax),
-        ):
-            is_good = torch.arange(len(good) + n, device=good.device) < len(good)
-            found[f"{prefix}auroc"] = float(binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()))
-            found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad))
+    found: dict[str, float | None] = {"n": float(n), "refused": _mean(failures.refused) if n else None}
+    defined = n > 0 and bool(right.any())
+    for prefix, good, bad in (
+        ("", clean.score[right], failures.score),
+        ("softmax_", clean.max_softmax[right], failures.max_softmax),
+    ):
+        is_good = torch.arange(len(good) + n, device=good.device) < len(good)
+        auroc = binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()) if defined else None
+        found[f"{prefix}auroc"] = None if auroc is None else float(auroc)
+        found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad)) if defined else None
     return {f"{name}/{key}": value for key, value in found.items()}
 
 

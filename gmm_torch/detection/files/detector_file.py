@@ -12,6 +12,7 @@ from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.detection.features.precision import leave_inference_mode
 from gmm_torch.detection.features.wrappers import check_network
 from gmm_torch.detection.files.description import Description
+from gmm_torch.detection.files.nesting import found_nested
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
     DetectorFile,
@@ -62,6 +63,12 @@ def load_detector(
     except ValueError as error:
         raise FileFormatError(f"{what} has a damaged description ({error})") from error
     actual, stored = fingerprint(classifier), description.classifier
+    if actual["structure"] != stored["structure"]:
+        nested = found_nested(classifier, stored["structure"], description.layers[0])
+        if nested is not None:
+            raise ValueError(
+                f"classifier: its layers are those the detector {path} was fitted to, under other names; {nested}"
+            )
     for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
         if actual[part] != stored[part] and (strict or part == "structure"):
             raise ValueError(

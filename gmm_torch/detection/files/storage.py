@@ -33,16 +33,17 @@ class DetectorFile:
     tensors: dict[str, Tensor]
 
 
-def fingerprint(module: nn.Module) -> dict[str, str]:
+def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:
     """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
 
     A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. What a quantised one
-    keeps beside tensors is part of its structure.
+    keeps beside tensors is part of its structure. With a prefix, such as "net.", they are those of a module that holds
+    it alone, by that name.
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
     for name, value in sorted(
-        ((names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
+        ((prefix + names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
     ):
         for part in value if isinstance(value, tuple | list) else (value,):  # packed: a weight and its bias
             if not isinstance(part, Tensor):

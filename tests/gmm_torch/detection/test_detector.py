@@ -229,6 +229,25 @@ def test_a_file_for_another_classifier_is_refused(net, detector, tmp_path):
     FailureDetector.load(tmp_path / "d.safetensors", TinyNet(), strict=False)
 
 
+def test_a_file_for_the_module_that_holds_a_classifier_says_so(net, detector, tmp_path):
+    path = tmp_path / "d.safetensors"
+    holder = nn.ModuleDict({"model": nn.ModuleDict({"net": net})})
+    name = next(iter(sorted(net.state_dict())))
+    detector.save(path)
+    with pytest.raises(
+        ValueError, match=rf"stored is '{name}' and here 'model.net.{name}': give its module 'model.net'"
+    ):
+        FailureDetector.load(path, holder)
+    holder.forward = net.forward
+    held = FailureDetector(holder, n_components=2, views=1).fit(batches(100, 0)).calibrate(batches(100, 1))
+    held.save(path)
+    for inner, prefix in ((net, "model.net"), (holder["model"], "model")):
+        own = name if inner is net else f"net.{name}"
+        expected = f"stored is 'model.net.{name}' and here '{own}': give the module that holds this one as '{prefix}'"
+        with pytest.raises(ValueError, match=expected):
+            FailureDetector.load(path, inner)
+
+
 def test_a_truncated_file_is_refused(net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)

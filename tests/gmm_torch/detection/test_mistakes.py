@@ -132,6 +132,15 @@ def test_inputs_of_another_kind_are_told_with_what_mends_them(batch, mended):
         FailureDetector(TinyNet(), views=1).fit([batch])
 
 
+def test_a_mapping_for_a_classifier_of_tensors_is_told_with_the_adapter():
+    with pytest.raises(ValueError, match=r"got a mapping of image \(.*adapter=, such as Adapter\(inputs="):
+        FailureDetector(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), views=1).fit([{"image": images(9, 1)}])
+    with pytest.raises(ValueError, match=r"conv2d.*adapter=, such as Adapter\(inputs="):  # on one line
+        FailureDetector(nn.Sequential(nn.Conv2d(1, 3, 6), nn.Flatten()), views=1).fit([{"image": images(9, 1)}])
+    with pytest.raises(ValueError, match=r"the classifier takes, x; got image.*adapter=, such as Adapter\(inputs="):
+        FailureDetector(TinyNet(), views=1).fit([{"image": images(9, 1)}])
+
+
 def test_what_else_a_classifier_raises_is_its_own():
     with pytest.raises(RuntimeError, match="expected input"):
         FailureDetector(TinyNet(), views=1).fit([torch.rand(9, 3, 6, 6)])

@@ -1,5 +1,6 @@
 """What is wrong is said before the first step."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import lightning
@@ -9,6 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from gmm_torch import Adapter
 from gmm_torch.lightning import FailureDetection
 from tests.gmm_torch.lightning.conftest import SMALL, UserData, UserModule, images, loader
 
@@ -26,6 +28,26 @@ class WithoutLogits(NeverTrained):
     def __init__(self):
         super().__init__()
         self.net = nn.Conv2d(1, 2, 3)
+
+
+class GivesLoss(NeverTrained):
+    """A forward for steps: of a batch, the loss."""
+
+    def forward(self, batch):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+class ByName(TensorDataset):
+    def __getitem__(self, i):
+        return dict(zip(("image", "label"), super().__getitem__(i), strict=True))
+
+
+class Mappings(UserData):
+    def train_dataloader(self):
+        return DataLoader(ByName(*images(300, 1).tensors), 32)
+
+    def val_dataloader(self):
+        return DataLoader(ByName(*images(101, 2).tensors), 32)
 
 
 class Stream(IterableDataset):
@@ -48,6 +70,14 @@ class TrainingAgain(UserData):
 class WithoutLabels(UserData):
     def val_dataloader(self):
         return DataLoader(TensorDataset(torch.rand(40, 1, 6, 6)), 32)
+
+
+class GivesNothing(UserData):
+    def calibration_dataloader(self):
+        return None
+
+    def noise_dataloader(self):
+        return images(50, 4)
 
 
 class SeveralAtOnce(UserData):
@@ -76,6 +106,18 @@ class SeveralAtOnce(UserData):
         ),
         ({"fitting": "val_dataloader"}, NeverTrained, TrainingAgain, "100 of them are among those of the train loader"),
         ({"ood": {"svhn": "svhn_dataloader"}}, NeverTrained, UserData, "ood: expected a loader.*'svhn_dataloader'"),
+        (
+            {},
+            NeverTrained,
+            GivesNothing,
+            "calibration='calibration_dataloader': expected batches .*; got NoneType: give a",
+        ),
+        (
+            {"calibration": 2, "ood": {"noise": "noise_dataloader"}},
+            NeverTrained,
+            GivesNothing,
+            "ood='noise_dataloader': expected batches; got the data set TensorDataset: give DataLoader",
+        ),
         ({}, NeverTrained, WithoutLabels, "got inputs without"),
         ({}, NeverTrained, SeveralAtOnce, "fitting: expected one train loader; got 2 of them"),
         ({"calibration": loader(5, 4)}, NeverTrained, UserData, "alpha=0.05 needs at least 19 inputs; got 5"),
@@ -83,7 +125,7 @@ class SeveralAtOnce(UserData):
 )
 def test_before_the_first_step(trainer, options, module, data, message):
     found = trainer(FailureDetection(**{"detector": SMALL, **options}), num_sanity_val_steps=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         found.fit(module(), datamodule=data())
 
 
@@ -109,7 +151,8 @@ def test_strategies_that_divide_the_weights_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibration": 1}, "k >= 2; got 1"),
+        ({"calibration": 1}, "k >= 2; got 1: give 2 for half"),
+        ({"calibration": 0.3}, "calibration: expected a loader, .* k >= 2; got 0.3: give 2 for half, 3 for a third"),
         ({"every_n_epochs": 0}, "every_n_epochs: expected a number >= 1"),
         ({"ood": {"errors": []}}, "names other than 'errors'"),
         ({"ood": {"a/b": []}}, "without a slash; got 'a/b'"),
@@ -124,3 +167,35 @@ def test_options_out_of_range(options, message):
 def test_out_of_distribution_loaders_without_names_are_refused_at_once(ood):
     with pytest.raises(TypeError, match=r"ood: expected \{'name': loader"):
         FailureDetection(2, ood=ood)
+
+
+def test_a_detector_in_place_of_what_makes_one_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"detector: expected what makes one .*; got a FailureDetector: give partial"):
+        FailureDetection(2, detector=SMALL(UserModule().net))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": None}, "calibration: expected batches .*; got NoneType: give a DataLoader"),
+        ({"fitting": images(50, 4)}, "fitting: expected batches; got the data set TensorDataset"),
+        ({"ood": {"noise": None}}, r"ood\['noise'\]: expected batches .*; got NoneType"),
+    ],
+)
+def test_what_is_no_loader_is_refused_at_once(options, message):
+    with pytest.raises(TypeError, match=message):
+        FailureDetection(**{"calibration": 2, **options})
+
+
+def test_an_adapter_says_what_of_a_mapping_the_classifier_takes(trainer):
+    class OfMappings(UserModule):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch["image"], batch["label"]), batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    adapter = Adapter(inputs=lambda batch: batch["image"])
+    found = trainer(FailureDetection(2, detector=partial(SMALL, adapter=adapter)))
+    found.fit(OfMappings(), datamodule=Mappings())
+    assert 0 < found.callback_metrics["detection/val/accuracy"] < 1

@@ -1,12 +1,15 @@
 """A user's own Trainer, module and data: what is logged, and that nothing else changes."""
 
 import csv
+import math
+from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from gmm_torch import NotFittedError, PrecisionWarning
 from gmm_torch.lightning import FailureDetection
@@ -174,3 +177,57 @@ def test_batches_pass_through_the_hooks_of_module_and_data_module(trainer):
     found, module = trainer(callback, max_epochs=2), Scaled()
     found.fit(module, datamodule=Bytes())
     assert logged(found) == pytest.approx(expected(module, images(81, 4), images(101, 2)), abs=0.05)
+
+
+class RightEverySecondEpoch(UserModule):
+    """What it does not know in one epoch it reads off a bright pixel in the next."""
+
+    def __init__(self):
+        super().__init__(lr=0.0)
+        self.register_buffer("knows", torch.zeros(()))
+
+    def forward(self, x):
+        return self.net(x) + 100 * self.knows * x[:, 0, 0, :3]
+
+    def on_train_epoch_start(self):
+        self.knows.fill_(self.current_epoch % 2)
+
+
+def test_what_is_undefined_is_nan_and_ranked_last(trainer, tmp_path):
+    """Or the value of the epoch before would stand."""
+    x, label = images(101, 2).tensors
+    x[torch.arange(101), 0, 0, label] += 4
+    monitored = {"monitor": "detection/val/errors/auroc", "mode": "max"}
+    best = ModelCheckpoint(tmp_path, **monitored, save_top_k=-1)
+    stop = EarlyStopping(**monitored, patience=9, check_finite=False)
+    callback = FailureDetection(loader(81, 4), every_n_epochs=1, detector=SMALL)
+    found = trainer(best, stop, callback, max_epochs=4, enable_checkpointing=True)
+    found.fit(RightEverySecondEpoch(), loader(300, 1), DataLoader(TensorDataset(x, label), 32))
+    assert found.current_epoch == 4
+    by_epoch = {int(Path(path).name[6]): float(value) for path, value in best.best_k_models.items()}
+    assert [epoch for epoch, value in by_epoch.items() if value == -math.inf] == [1, 3]
+    assert 0 <= by_epoch[0] <= 1
+    assert Path(best.best_model_path).name.startswith(("epoch=0-", "epoch=2-"))
+    undefined = {name.rpartition("/")[2] for name, value in logged(found).items() if math.isnan(value)}
+    assert undefined == {"auroc", "fpr95", "softmax_auroc", "softmax_fpr95", "refused"}
+
+
+def test_a_checkpoint_is_ranked_by_the_value_of_its_epoch(trainer, tmp_path):
+    """With the options of the docs, though validation comes in other epochs."""
+    values = {}
+
+    class Recorded(lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if "detection/val/noise/auroc" in trainer.callback_metrics:
+                values[trainer.current_epoch] = logged(trainer)["detection/val/noise/auroc"]
+
+    monitored = {"monitor": "detection/val/noise/auroc", "mode": "max"}
+    best = ModelCheckpoint(tmp_path, **monitored, every_n_epochs=3, save_on_train_epoch_end=True, save_top_k=-1)
+    stop = EarlyStopping(**monitored, patience=9, strict=False, check_finite=False, check_on_train_epoch_end=True)
+    callback = FailureDetection(2, ood={"noise": noise()}, classifier="net", every_n_epochs=3, detector=SMALL)
+    options = {"max_epochs": 6, "check_val_every_n_epoch": 2, "enable_checkpointing": True}
+    found = trainer(best, stop, callback, Recorded(), **options)
+    found.fit(UserModule(), loader(300, 1), loader(150, 2))
+    by_epoch = {int(Path(path).name[6]): float(value) for path, value in best.best_k_models.items()}
+    assert by_epoch == {epoch: values[epoch] for epoch in (2, 5)}
+    assert values[2] != values[5]

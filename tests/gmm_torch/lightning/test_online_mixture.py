@@ -74,6 +74,26 @@ def test_what_it_logs_and_draws_is_what_the_mixture_says_of_the_validation_image
     assert not classifier.classifier._forward_hooks  # the hook is gone
 
 
+def test_no_value_of_an_earlier_validation_stands_where_all_predictions_are_wrong(digits, tmp_path):
+    train, val = loaders(digits)
+    images, labels = val.dataset.tensors
+    labels, found = labels.clone(), []
+
+    class Relabelled(lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            found.append(float(trainer.callback_metrics["mixture/error_auroc"]))
+            labels.fill_(1)
+
+    classifier = module()
+    head = [each for each in classifier.classifier.modules() if isinstance(each, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        head.bias[0] = 1e3  # it says 0 of everything
+    monitor = OnlineMixtureMonitor(**OPTIONS, n_images=0)
+    trainer(tmp_path, 2, monitor, Relabelled()).fit(classifier, train, DataLoader(TensorDataset(images, labels), 32))
+    assert 0 <= found[0] <= 1
+    assert found[1] != found[1]
+
+
 def test_a_logger_with_a_board_gets_the_least_likely_images(digits, tmp_path):
     seen = []
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from torchmetrics.classification import BinaryAUROC
 
 from gmm_torch import FailureDetector
@@ -58,3 +59,20 @@ def test_what_is_undefined_is_left_out(detector):
 def test_a_loader_that_gives_nothing_is_an_error(detector):
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate(detector, [])
+
+
+@pytest.mark.parametrize(
+    ("ood", "message"),
+    [
+        (lambda x: {"errors": [x]}, "ood: expected names other than 'errors'"),
+        (lambda x: {"a/b": [x]}, "ood: expected names .* without a slash; got 'a/b'"),
+        (lambda x: {1: [x]}, "ood: expected names .*; got 1: rename it"),
+        (lambda x: DataLoader(x), r"ood: expected \{'name': loader, ...\}; got DataLoader: give each loader a name"),
+        (lambda x: {"noise": None}, r"ood\['noise'\]: expected batches .*; got NoneType: give a DataLoader"),
+        (lambda x: {"noise": []}, r"ood\['noise'\]: expected at least one batch"),
+    ],
+)
+def test_out_of_distribution_loaders_have_names_of_their_own(detector, ood, message):
+    x = images(20, 3)
+    with pytest.raises((TypeError, ValueError), match=message):
+        evaluate(detector, [(x, detector(x).prediction)], ood(x))
