@@ -63,7 +63,7 @@ def load_detector(
     except ValueError as error:
         raise FileFormatError(f"{what} has a damaged description ({error})") from error
     actual, stored = fingerprint(classifier), description.classifier
-    if actual["structure"] != stored["structure"]:
+    if actual["structure"] != stored["structure"] and description.layers:
         nested = found_nested(classifier, stored["structure"], description.layers[0])
         if nested is not None:
             raise ValueError(
@@ -71,9 +71,11 @@ def load_detector(
             )
     for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
         if actual[part] != stored[part] and (strict or part == "structure"):
+            read = f", which reads {', '.join(description.layers[:3])}" if part == "structure" else ""
             raise ValueError(
-                f"classifier: its {meaning} are not those the detector {path} was fitted to; load that classifier's "
-                "checkpoint, or fit and calibrate a detector for this one"
+                f"classifier: its {meaning} are not those the detector {path} was fitted to{read}; load that "
+                "classifier's checkpoint (`with_normalization` makes that of a detector of the command line), "
+                "or fit and calibrate a detector for this one"
             )
     try:
         with torch.device("meta"):  # where sizes cost no memory
