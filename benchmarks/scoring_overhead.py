@@ -28,8 +28,8 @@ from timings import median_seconds
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
+from gmm_torch.classifier.normalize import Normalize
 from gmm_torch.detection import Outputs
-from trainers.classifiers.normalize import Normalize
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
 RESULTS = Path(__file__).parent / "results" / "scoring_overhead.json"

@@ -8,15 +8,15 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
-from gmm_torch.classifier.adapter import NONE, Adapter
-from gmm_torch.classifier.inputs import inputs_of, run
+from gmm_torch.classifier.adapter import NONE
+from gmm_torch.classifier.normalize import Normalize
+from gmm_torch.classifier.normalized import NormalizedClassifier
 from gmm_torch.classifier.probabilities import watched
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
-from trainers.classifiers.normalize import Normalize
 from trainers.classifiers.preprocessing import brings_weights, library_of
 from trainers.classifiers.spectral import normalise_spectra
 
@@ -25,48 +25,6 @@ _ONE_CLASS = (
     "a verdict is about one class for each image, so a network of several labels, or of a number, has none: expected a "
     "logit for each of the classes, of which one is right"
 )
-
-
-class Classifier(nn.Sequential):
-    """`normalize`, then `network`: images (N, channels, height, width) in [0, 1] to logits (N, C).
-
-    What the network calls `logits` in an output with names, as those of transformers do, is taken out of it.
-
-    Args:
-        modules: these two by name.
-        adapter: from normalised images to what the network takes, and from its output to logits.
-    """
-
-    def __init__(self, modules: "OrderedDict[str, nn.Module]", adapter: Adapter = NONE) -> None:
-        super().__init__(modules)
-        self.adapter = adapter
-
-    def output(self, x: Tensor) -> Any:
-        """What the network returns, or what the adapter makes of it."""
-        found = run(self.get_submodule("network"), inputs_of(self.get_submodule("normalize")(x), self.adapter))
-        return found if self.adapter.logits is None else self.adapter.logits(found)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return logits_of(self.output(x))
-
-
-def with_normalization(
-    network: nn.Module, mean: Sequence[float], std: Sequence[float], adapter: Adapter = NONE
-) -> Classifier:
-    """A network as the application judges with it: of images in [0, 1], which are normalised inside.
-
-    It is what a detector that was fitted on the command line is loaded with in Python.
-
-    Args:
-        network: with its weights.
-        mean, std: of each channel, `data.mean` and `data.std` in the run's `config.yaml`; zeros and ones for null.
-        adapter: as `classifier.adapter`.
-
-    Raises:
-        ValueError: see `Normalize`.
-    """
-    return Classifier(OrderedDict(normalize=Normalize(mean, std), network=network), adapter)
 
 
 def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, image_shape: Sequence[int]) -> nn.Module:
@@ -84,7 +42,7 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
         image_shape: shape (channels, height, width) of the data's images.
 
     Returns:
-        `Classifier` of `normalize` and `network`.
+        `NormalizedClassifier` of `normalize` and `network`.
 
     Raises:
         FileNotFoundError: if there is no file at `checkpoint`.
@@ -106,7 +64,7 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
     if cfg.get("spectral_norm", False):
         normalise_spectra(network)
     adapter = NONE if cfg.get("adapter") is None else instantiate(cfg["adapter"])
-    classifier = Classifier(OrderedDict(normalize=normalize, network=network), adapter)
+    classifier = NormalizedClassifier(OrderedDict(normalize=normalize, network=network), adapter)
     _check_logits(classifier, cfg["_target_"], num_classes, image_shape)
     if cfg.get("checkpoint") is not None:
         _load(classifier, cfg["checkpoint"], cfg.get("weights_key"))
@@ -148,7 +106,7 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
     return Normalize(mean, std)
 
 
-def _check_logits(classifier: Classifier, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
+def _check_logits(classifier: NormalizedClassifier, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
     """Raise unless a network maps images to as many logits as there are classes."""
     was_training = classifier.training
     classifier.eval()
