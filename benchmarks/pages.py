@@ -8,7 +8,7 @@ from typing import Any
 
 from timings import check_no_time_below_zero
 
-from gmm_torch.files import atomic_path
+from gmm_torch.files import write_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,8 +35,7 @@ def filled(page: str, name: str, text: str) -> str:
 
 def fill(path: Path, name: str, text: str) -> None:
     """`filled`, for a file, which is replaced whole."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(filled(path.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+    write_text(path, filled(path.read_text(encoding="utf-8"), name, text))
 
 
 def save(path: Path, result: Any, indent: int | None = 1) -> None:
@@ -46,5 +45,4 @@ def save(path: Path, result: Any, indent: int | None = 1) -> None:
         NoisyTimingError: a time below zero.
     """
     check_no_time_below_zero(result)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=indent) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(result, indent=indent) + "\n")

@@ -154,10 +154,11 @@ class WeightedScores(Calibration):
         self.require_weight(alpha, log_weight)
         self.scores, self.log_weights_of_scores = scores, log_weight
         self._index()
-        if self.effective_size < DOUBTFUL:
+        size = self.effective_size
+        if size < DOUBTFUL:
             warnings.warn(
                 f"calibration: of {len(scores)} scores the weights leave an effective sample size of "
-                f"{self.effective_size:.1f}; below {DOUBTFUL:g} good inputs were refused at two to three times alpha: "
+                f"{size:.1f}; below {DOUBTFUL:g} good inputs were refused at two to three times alpha: "
                 "check the rate on good inputs from deployment, or calibrate on these",
                 WeightsWarning,
                 stacklevel=2,

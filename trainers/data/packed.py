@@ -21,6 +21,7 @@ from trainers.data.errors import DataError
 from trainers.data.formats import EXTENSIONS
 
 SEPARATOR = "::"
+MOST_LINKS = 40  # from one to the next, as Linux follows them; those in a circle end nowhere
 PACKED = (".tar", ".parquet", ".arrow", ".feather")
 UNREAD = (
     *(".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".lz4", ".zip", ".7z", ".rar"),
@@ -122,19 +123,22 @@ def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int] | N
     by_place = {posixpath.normpath(name): member for name, member in by_name.items()}
     places: dict[str, tuple[int, int] | None] = {}
     for name, member in by_name.items():
-        if not has_file_allowed_extension(name, EXTENSIONS):
-            continue
-        target: tarfile.TarInfo | None = member
-        for _ in by_name:  # links in a circle end nowhere
-            if target is None or not (target.islnk() or target.issym()):
-                break
-            folder = posixpath.dirname(target.name) if target.issym() else ""
-            target = by_place.get(posixpath.normpath(posixpath.join(folder, target.linkname)))
-        if target is None or target.isreg():
-            places[name] = None if target is None else (target.offset_data, target.size)
-        elif target.islnk() or target.issym():
-            places[name] = None
+        if has_file_allowed_extension(name, EXTENSIONS):
+            found = _followed(member, by_place)
+            if found is None or found.isreg():
+                places[name] = None if found is None else (found.offset_data, found.size)
     return places
+
+
+def _followed(member: tarfile.TarInfo, by_place: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """What a member links to, or itself where it is no link; None where that is not in the archive."""
+    found: tarfile.TarInfo | None = member
+    for _ in range(MOST_LINKS):
+        if found is None or not (found.islnk() or found.issym()):
+            return found
+        folder = posixpath.dirname(found.name) if found.issym() else ""
+        found = by_place.get(posixpath.normpath(posixpath.join(folder, found.linkname)))
+    return None
 
 
 class _Table(NamedTuple):
