@@ -54,9 +54,11 @@ docs: $(READY)  ## the documentation site, in site/; installs what builds it
 gallery: demo  ## run the demo and take the pictures of its report into docs/gallery
 	$(BIN)/python benchmarks/gallery.py
 
-bench-em: $(READY)  ## EM against its peers, side by side, half an hour; installs them
+bench-em: $(READY)  ## EM against its peers, side by side, more than an hour; installs them
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]'
 	$(BIN)/python benchmarks/em_speed.py
+	$(BIN)/python benchmarks/em_speed.py --flush-subnormals
+	$(BIN)/python benchmarks/kmeans_speed.py
 
 bench-gpu: $(READY)  ## all that needs a CUDA card, under twenty minutes; REHEARSE=1: tiny sizes on the CPU, writes nothing
 	$(if $(REHEARSE),,$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[benchmarks]')

@@ -39,7 +39,7 @@ class RowKeys:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, 2) int64, of x (n, D)."""
-        wide = x + x.new_zeros(1, dtype=torch.float64)  # the sum makes -0.0 the same as 0.0
+        wide = x.to(torch.float64, copy=True).add_(0.0)  # the sum makes -0.0 the same as 0.0
         return torch.stack([self.cells(wide), _content(wide, self.multipliers)], dim=1)
 
 

@@ -72,11 +72,25 @@ def test_a_noisy_row_is_left_out_of_the_speed_table_and_its_reason_told(benchmar
     assert "left out: noisy, gmm_torch: expected every repeat above zero" in capsys.readouterr().out
     facts = {"device": "a processor", "threads": 1, "versions": {"torch": "2"}}
     table = em_speed.markdown({"facts": facts, "rows": [sound]})
-    assert "| sound | 1.000 | – | – | – | 3.000 | – | – | 3.00 | 2 |" in table
+    assert "| N x D, K, type | gmm_torch | torchgmm | fastest peer" in table  # who was not measured has no column
+    assert "| sound | 1.000 | 3.000 | 3.00 | 2 |" in table
     assert "medians of 5 repeats" in table
     with pytest.raises(timings.NoisyTimingError):
         em_speed.markdown({"facts": facts, "rows": [sound, noisy]})
     assert em_speed.markdown({"facts": facts, "rows": []}) == timings.NOTHING
+
+
+def test_a_slower_peer_whose_repeats_disagree_has_no_number_and_one_that_may_be_the_fastest_refuses_the_row(benchmarks):
+    em_speed, timings = benchmarks("em_speed"), benchmarks("timings")
+    row = speed_row("row", SOUND)
+    row["all_seconds"]["tgmm"] = [4, 9, 5, 20, 6]
+    assert em_speed.medians(row) == {"gmm_torch": 1.0, "torchgmm": 3.0}
+    row["all_seconds"]["tgmm"][0] = 2.9
+    with pytest.raises(timings.NoisyTimingError, match="row, tgmm"):
+        em_speed.medians(row)
+    del row["all_seconds"]["torchgmm"]
+    with pytest.raises(timings.NoisyTimingError, match="row, tgmm"):
+        em_speed.medians(row)
 
 
 def test_an_overhead_whose_pairs_disagree_is_not_written(benchmarks):

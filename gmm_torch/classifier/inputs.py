@@ -298,6 +298,6 @@ class InputKeys:
             if mask is not None and value.shape[:2] == mask.shape:
                 value = value * mask.reshape(mask.shape + (1,) * (value.dim() - 2))
             rows = value.flatten(1) if value.dim() > 1 else value[:, None]
-            keys.append(content_keys(rows + rows.new_zeros(1, dtype=torch.float64), len(keys)))
+            keys.append(content_keys(rows.to(torch.float64, copy=True).add_(0.0), len(keys)))
         whole = torch.stack(keys, dim=1).sum(1)
         return torch.stack([whole, whole], dim=1)

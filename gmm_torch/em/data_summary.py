@@ -106,10 +106,13 @@ class DataSummary:
     capacity: int
 
     @classmethod
-    def of(cls, x: Tensor, weight: Tensor | None, capacity: int, row_keys: RowKeys) -> "DataSummary":
+    def of(
+        cls, x: Tensor, weight: Tensor | None, capacity: int, row_keys: RowKeys, last_keys: Tensor | None = None
+    ) -> "DataSummary":
         """Summary of x (n, D) with weights (n,) >= 0 or None for ones; the host does not wait for an accelerator.
 
-        Points of zero weight are left out as if they were not there.
+        Points of zero weight are left out as if they were not there. With the `last_keys` of a summary that the result
+        is to be merged with, those that it has no room for are not kept: of many points nearly all.
         """
         rows = torch.full((), len(x), device=x.device)
         # A number less itself is zero unless it is not finite; summed by rows that costs a fraction of `all`.
@@ -128,17 +131,20 @@ class DataSummary:
             anchor = torch.where(counts.any(), x.index_select(0, first[None])[0], 0).double()
             x, w = torch.where(counts[:, None], x, anchor.to(x.dtype)), torch.where(counts, w, 0)
         total_weight = w.sum()
-        low, high = (bound.double() for bound in x.aminmax(dim=0)) if len(x) else (anchor, anchor)
+        low, high = (x.amin(0).double(), x.amax(0).double()) if len(x) else (anchor, anchor)
         largest = torch.maximum(high, -low).amax()
         # In units of the largest deviation, a power of two, no square overflows, nor do all underflow.
         unit = torch.exp2(torch.maximum(high - anchor, anchor - low).log2().ceil())
         unit = torch.where((unit > 0) & torch.isfinite(unit), unit, torch.ones_like(unit))
-        relative = (x - anchor).div_(unit)
+        relative = x.to(torch.float64, copy=True).sub_(anchor).div_(unit)  # a difference of two types takes far longer
         safe_weight = total_weight.clamp_min(torch.finfo(torch.float64).tiny)
         shift = (w @ relative) / safe_weight
         deviation = ((w @ relative.sub_(shift).square_()) / safe_weight).sqrt() * unit
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         keys = row_keys(exact)
+        if last_keys is not None:
+            has_room = (keys <= last_keys).any(1)
+            exact, w, keys = exact[has_room], w[has_room], keys[has_room]
         n_bad = (~finite).sum()
         mean = anchor + shift * unit
         summary = cls(rows, n_bad, first_bad, count, total_weight, mean, deviation, largest, exact, w, keys, capacity)
@@ -166,6 +172,13 @@ class DataSummary:
             place = place[: int(n_points)]
         first, weight = first[place], weight[place] * (torch.arange(len(place), device=place.device) < n_points)
         return replace(self, kept=self.kept.index_select(0, first), kept_weight=weight, keys=self.keys[first])
+
+    @property
+    def last_keys(self) -> Tensor | None:
+        """(2,) int64, keys beyond both of which no other point would be kept; None while there is room for all."""
+        if not is_host(self.keys.device) or len(self.keys) <= self.capacity:
+            return None
+        return torch.stack([self.keys[:, 0].kthvalue(self.capacity).values, self.keys[self._n_exact - 1, 1]])
 
     @property
     def _n_exact(self) -> int:

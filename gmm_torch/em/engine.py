@@ -9,10 +9,8 @@
 points of a stream. Under a Lightning Trainer an epoch is a pass, and its end calls `advance`.
 """
 
-import functools
 import logging
 import math
-import operator
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -144,8 +142,15 @@ class EM:
             parts = zip(x.split(n_rows), weights, strict=False)
             if self._row_keys is None:
                 self._row_keys = RowKeys(self.n_features, self.options.seed, self.device)
-            summaries = (DataSummary.of(part, w, capacity, self._row_keys) for part, w in parts)
-            return functools.reduce(operator.add, summaries)
+            total, late = DataSummary.of(*next(parts), capacity, self._row_keys), None
+            last = total.last_keys
+            for part, own in parts:
+                summary = DataSummary.of(part, own, capacity, self._row_keys, last)
+                late = summary if late is None else late + summary
+                if len(late.keys) > capacity // 4:  # a merge costs what is kept: there are few with the many
+                    total, late = total + late, None
+                    last = total.last_keys
+            return total if late is None else total + late
 
     def relative(self, weight: Tensor | None, n: int) -> Tensor | None:
         """Weights (n,) in units of the summarised points' mean weight; None where all are one.

@@ -37,6 +37,21 @@ def test_parts_merge_into_the_whole(x, size):
     assert torch.equal(merged.sample()[0], whole.sample()[0])
 
 
+@pytest.mark.parametrize("far", [0.0, 1e6])  # at 10^6 many points share a cell
+def test_points_that_there_is_no_room_for_are_left_out_early(far):
+    x = far + torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    x, keys = torch.cat([x, x[:1000], x[:10]]), RowKeys(3, 0, x.device)
+    merged, n_kept = of(x[:300]), []
+    for part in x[300:].split(300):
+        summary = DataSummary.of(part, None, 100, keys, merged.last_keys)
+        merged, n_kept = merged + summary, [*n_kept, len(summary.kept)]
+    whole = of(x)
+    for name in ("kept", "kept_weight", "keys", "rows", "count"):
+        assert torch.equal(getattr(merged, name), getattr(whole, name)), name
+    torch.testing.assert_close(merged.mean, whole.mean)
+    assert far or sum(n_kept) < len(x) / 5
+
+
 def test_the_sample_depends_on_the_points_and_the_seed_alone(x):
     shuffled = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
     assert torch.equal(of(x).sample()[0], of(shuffled).sample()[0])
