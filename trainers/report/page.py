@@ -179,7 +179,8 @@ def _p_values(evaluation: Evaluation) -> list[Panel]:
             p = evaluation.column("p_value", rows).astype(float)
             refused = ~evaluation.column("accept", rows).astype(bool)
             note = f"n = {len(p)}; {percent(float(refused.mean()))} % at or below {evaluation.alpha:g}"
-            panels.append(panel(f"p{i}", label, note, p_value_histogram(p, colour)))
+            figure = p_value_histogram(p, colour, evaluation.metrics["calibration"].get("grid"))
+            panels.append(panel(f"p{i}", label, note, figure))
     return panels
 
 
@@ -216,9 +217,11 @@ def _rocs(evaluation: Evaluation) -> list[Panel]:
     return panels
 
 
-def _selection(evaluation: Evaluation) -> Panel:
+def _selection(evaluation: Evaluation) -> Panel | None:
     clean = evaluation.records.clean()
     wrong = evaluation.column("wrong", clean)
+    if not wrong.any():
+        return None
     errors = evaluation.metrics["sources"].get("errors", {})
     softmax = errors.get("baselines", {}).get(BASELINE, {})
     note = "; ".join(
@@ -226,8 +229,6 @@ def _selection(evaluation: Evaluation) -> Panel:
         for name in ("aurc", "augrc")
         if errors.get(name) is not None
     )
-    if not wrong.any():
-        note = "no test image is misclassified: every curve is zero"
     figure = risk_coverage(evaluation.column("score", clean), evaluation.column("max_softmax", clean), wrong)
     return panel("risk", "Risk against coverage", note, figure)
 

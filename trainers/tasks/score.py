@@ -129,6 +129,7 @@ def _write_page(
         explanations,
         page,
         alpha=detector.alpha,
+        grid=detector.calibration.grid,
         class_names=model.class_names,
         title=title,
         remarks=said,
