@@ -38,4 +38,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    from gmm_torch.__main__ import main as command
+
+    command()
