@@ -56,7 +56,7 @@ class FailureDetector(OnHub, DetectorParts):
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
             `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand;
             `WeightedCalibration` and `LabelShiftCalibration`, where inputs come from elsewhere.
-        alpha: the false alarm rate on inputs like those of the calibration set.
+        alpha: at most this share of inputs like those of the calibration set is refused, on average over such sets.
         seed: of the mixtures' initialisation.
         adapter: from a batch to the classifier's inputs, and from its output to logits, where they are not those that
             `fit` and `FeatureExtractor` take as they are; no file holds it.

@@ -65,7 +65,9 @@ class DetectorParts(nn.Module):
 
     @property
     def alpha(self) -> float:
-        """The false alarm rate on inputs like those of the calibration set; nothing is fitted again to change it.
+        """The share of inputs like those of the calibration set that is refused at most, on average over such sets.
+
+        Nothing is fitted again to change it.
 
         Raises, when set:
             ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.

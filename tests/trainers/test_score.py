@@ -120,6 +120,7 @@ def test_the_page_shows_the_refused_images_and_why(once):
     page = (once / "verdicts.html").read_text()
     n = sum(row["accept"] == "False" for row in rows(once / "verdicts.csv"))
     assert f"{n} of 22 images refused" in page
+    assert "about 1 would be refused at most: 5\u00a0% of them, on average over calibration sets." in page
     assert page.count('<article class="reason">') == min(n - 1, 5)
     assert "red.png" in page
     assert "In the mixture of" in page

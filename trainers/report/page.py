@@ -137,7 +137,7 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     rate = calibration["false_alarm_rate"].get("0.05")
     low, high = calibration.get("false_alarm_interval", {}).get("0.05", (None, None))
     interval = f"; 95 % interval {percent(low)} to {percent(high)} %" if low is not None else ""
-    cards.append(("False alarms", f"{percent(rate)} %", f"5 % were asked for{interval}"))
+    cards.append(("False alarms", f"{percent(rate)} %", f"at most 5 % were asked for{interval}"))
     return [(name, _unbroken(value), _unbroken(note)) for name, value, note in cards]
 
 

@@ -106,8 +106,8 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
 def _expected(summary: VerdictSummary, alpha: float) -> str:
     n = len(summary.p_values)
     return (
-        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused: "
-        f"{100 * alpha:g}\u00a0% of them."
+        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused at most: "
+        f"{100 * alpha:g}\u00a0% of them, on average over calibration sets."
     )
 
 
