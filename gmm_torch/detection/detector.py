@@ -42,6 +42,9 @@ SEEN_SHARE = 0.9
 class FailureDetector(OnHub, DetectorParts):
     """Refuses inputs that a classifier would get wrong, with a guaranteed rate of false alarms.
 
+    A detector is for one thread at a time, and so is its classifier meanwhile: hooks catch what the classifier does,
+    whoever runs it. Give each thread a deep copy, or let them take turns.
+
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
         n_components: K of the mixtures of the default score, `N_COMPONENTS` = 10 unless given.
