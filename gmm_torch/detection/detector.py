@@ -42,8 +42,8 @@ SEEN_SHARE = 0.9
 class FailureDetector(OnHub, DetectorParts):
     """Refuses inputs that a classifier would get wrong, with a guaranteed rate of false alarms.
 
-    A detector is for one thread at a time, and so is its classifier meanwhile: hooks catch what the classifier does,
-    whoever runs it. Give each thread a deep copy, or let them take turns.
+    A detector is for one thread at a time, and so is its classifier meanwhile, on which it puts hooks that it takes off
+    again. Give each thread a deep copy, or let them take turns.
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
