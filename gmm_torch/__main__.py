@@ -1,13 +1,8 @@
 """The command `gmm-torch`, or `python -m gmm_torch`: the application, whatever else stands where it is run."""
 
-import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 HOME = Path(__file__).parent.parent  # this package and the application `trainers` are installed side by side
 
@@ -29,37 +24,12 @@ def find_application() -> None:
         os.environ["PYTHONSAFEPATH"] = "1"  # or `python -m` of a process to come would look here first
 
 
-class _Pipe(io.FileIO):
-    def write(self, data: "ReadableBuffer") -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:  # as the documentation of Python's `signal` says
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for what is still to be flushed
-            sys.exit(1)
-
-
-def end_with_the_reader() -> None:
-    """Let the process end without a word once whatever reads its output has ended, such as `head`.
-
-    What writes is not asked: Hydra and `logging` would catch the error of a broken pipe, and tell all of it.
-    """
-    out = sys.stdout
-    if isinstance(out, io.TextIOWrapper):
-        by_line = out.line_buffering or out.write_through
-        pipe = io.BufferedWriter(_Pipe(out.fileno(), "wb", closefd=False))
-        sys.stdout = io.TextIOWrapper(pipe, out.encoding, out.errors, line_buffering=by_line)
-
-
 def main() -> None:
     """Run the application."""
     find_application()
-    end_with_the_reader()
-    from trainers.main import main as run
+    from trainers.main import command
 
-    try:
-        run()
-    finally:
-        sys.stdout.flush()
+    command()
 
 
 if __name__ == "__main__":

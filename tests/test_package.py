@@ -101,7 +101,7 @@ def test_the_source_distribution_has_what_it_names():
 
 LOGS = """
 import logging, sys
-from gmm_torch.__main__ import end_with_the_reader
+from trainers.run.standard_output import end_with_the_reader
 end_with_the_reader()
 try:
     print("buffered")
