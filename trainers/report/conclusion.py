@@ -197,7 +197,9 @@ def _unmeasured(sources: Mapping[str, Any]) -> str:
 
 def _names(sources: Sequence[str]) -> str:
     labels = [_plural(source) for source in sources]
-    if len(labels) > MAX_NAMES:
+    if len(labels) > MAX_NAMES:  # of each kind one before a second of any
+        kinds = [source.partition("/")[0] for source in sources]
+        labels = [labels[i] for i in sorted(range(len(labels)), key=lambda i: kinds.index(kinds[i]) != i)]
         labels = [*labels[: MAX_NAMES - 1], f"{len(labels) - MAX_NAMES + 1} more"]
     return _join(labels)
 

@@ -57,6 +57,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "caption": caption(evaluation.metrics),
         "scores": _scores(evaluation),
         "p_values": _p_values(evaluation),
+        "band": evaluation.metrics["calibration"].get("grid") is not None,
         "class_alarms": _class_alarms(evaluation),
         "rocs": _rocs(evaluation),
         "diagnostics": evaluation.metrics.get("attack_doubts", {}),

@@ -70,6 +70,7 @@ def write_refusals(
         sentences=[_expected(summary, alpha), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
+        band=grid is not None,
         over_time=_over_time(change) if change else None,
         grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],

@@ -79,6 +79,8 @@ def test_sources_without_failures_are_named():
 def test_long_lists_are_cut_short():
     found = conclude(metrics(**{f"ood/{letter}": source(0.95, 0.9) for letter in "abcdef"}))
     assert found.headline == "The detector catches a images, b images, c images and 3 more."
+    more = conclude(metrics(**{f"ood/{letter}": source(0.99, 0.9) for letter in "abcd"}) | corrupted())
+    assert more.headline == "The detector catches a images, errors on corrupted images, b images and 2 more."
 
 
 def test_the_rate_that_is_usual_with_so_few_calibration_images_stands_beside_the_realised_one():

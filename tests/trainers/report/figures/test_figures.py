@@ -96,6 +96,19 @@ def test_p_values_that_are_equally_frequent_have_bars_of_one_height_whatever_n(n
     assert bars.edges[1] <= max(0.05, 1 / (n + 1))  # what the first bar holds is refused at 0.05, if anything is
 
 
+@pytest.mark.parametrize("n", [9, 40, 240])
+def test_the_band_holds_95_of_100_bars_of_images_like_the_calibration_images(n):
+    """40,000 bars of 2,000 sets, whose mean has a standard deviation of a fifth of a point."""
+    random = np.random.default_rng(0)
+    bars, band = (patch.get_data() for patch in p_value_histogram(random.random(150), OURS, n + 1).axes[0].patches)
+    inside = []
+    for _ in range(2000):
+        ranks = 1 + np.searchsorted(np.sort(random.random(n)), random.random(150))
+        share = 100 * np.histogram(ranks / (n + 1), bars.edges + 0.5 / (n + 1))[0] / 150 / np.diff(bars.edges) / 20
+        inside.append((band.baseline - 1e-9 <= share) & (share <= band.values + 1e-9))
+    assert 0.94 <= np.mean(inside) <= 0.985  # a discrete count may hold more than it must
+
+
 def test_far_scores_do_not_squeeze_the_first_group():
     figure = FIGURES["score_histograms"]()
     left, right = figure.axes[0].get_xlim()
