@@ -27,9 +27,9 @@ def find_application() -> None:
 def main() -> None:
     """Run the application."""
     find_application()
-    from trainers.main import main as run
+    from trainers.main import command
 
-    run()
+    command()
 
 
 if __name__ == "__main__":

@@ -97,3 +97,27 @@ def test_version_and_licence_are_the_same_everywhere():
 def test_the_source_distribution_has_what_it_names():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]
     assert not [name for name in build["include"] if not (ROOT / name).exists()]
+
+
+LOGS = """
+import logging, sys
+from trainers.run.standard_output import end_with_the_reader
+end_with_the_reader()
+try:
+    print("buffered")
+    logging.basicConfig(stream=sys.stdout, force=True)
+    logging.warning("flushed")
+except Exception:
+    print("not quiet", file=sys.stderr)
+print("not reached", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [("-m", "gmm_torch", "--help"), ("-m", "trainers.main", "--help"), ("-c", LOGS)])
+def test_a_command_whose_reader_has_ended_ends_without_a_word(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *arguments], stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -4,9 +4,12 @@ import json
 import re
 import sys
 from subprocess import run
+from typing import Any
 
 import pytest
+import torch
 
+from gmm_torch.detection.scores import make_score
 from tests.contracts.test_configs import configure
 from tests.pages import ROOT, blocks
 from tests.trainers.serve.conftest import SHAPE, counted, detector, listening, serving  # noqa: F401 - a fixture
@@ -20,6 +23,20 @@ PAGE = (ROOT / "docs" / "serving.md").read_text()
 
 def test_every_python_block_runs(run_python_blocks):
     assert run_python_blocks(PAGE) == 1
+
+
+@pytest.mark.export
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_the_file_for_onnx_judges_as_the_detector_does(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    script = {block.title: block.text for block in blocks(PAGE)}["to_onnx.py"]
+    names: dict[str, Any] = {"small": make_score("log_likelihood", n_components=2)}  # a third of the time
+    exec(script.replace("n_components=5", "score=small"), names)
+    verdict = names["detector"](torch.from_numpy(names["images"]))
+    assert verdict.prediction.tolist() == names["prediction"].tolist()
+    assert names["p_value"] == pytest.approx(verdict.p_value.numpy(), abs=0.01)
+    assert names["accept"].shape == (7,)
 
 
 def test_the_client_of_the_page_gets_what_the_page_shows(detector, tmp_path):  # noqa: F811

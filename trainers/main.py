@@ -10,6 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from trainers.run.standard_output import end_with_the_reader
+
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
@@ -37,5 +39,14 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(2)
 
 
+def command() -> None:
+    """`main`, as a process of its own."""
+    end_with_the_reader()
+    try:
+        main()
+    finally:
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -49,6 +49,11 @@ class Calibration(nn.Module):
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def grid(self) -> int | None:
+        """n + 1 where every p-value is a multiple of 1 / (n + 1); None for a subclass with p-values of its own."""
+        return len(self) + 1 if type(self).p_value is Calibration.p_value else None
+
     def fit(self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None) -> Self:
         """Take over calibration scores (n,), finite.
 

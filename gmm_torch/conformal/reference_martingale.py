@@ -150,7 +150,7 @@ class ReferenceMartingale(Stream):
         return torch.cat([cash, *(1 + stake * gain for stake in STAKES)], 1)
 
     def __repr__(self) -> str:
-        said = "no alarm" if self.alarm_at is None else f"alarm at input {self.alarm_at}"
+        said = "no alarm" if self.alarm_at is None else f"alarm at input {self.alarm_at + 1}"
         whom = "on average over reference sets" if self.promise == "average" else f"for {1 - self.delta:.4g} of them"
         return (
             f"ReferenceMartingale({self.n} reference inputs, {said} among {self.n_seen}, false with probability "

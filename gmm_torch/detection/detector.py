@@ -42,6 +42,9 @@ SEEN_SHARE = 0.9
 class FailureDetector(OnHub, DetectorParts):
     """Refuses inputs that a classifier would get wrong, with a guaranteed rate of false alarms.
 
+    A detector is for one thread at a time, and so is its classifier meanwhile, on which it puts hooks that it takes off
+    again. Give each thread a deep copy, or let them take turns.
+
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
         n_components: K of the mixtures of the default score, `N_COMPONENTS` = 10 unless given.
@@ -56,7 +59,7 @@ class FailureDetector(OnHub, DetectorParts):
         calibration: what turns scores into p-values: `Calibration`, valid on average over calibration sets;
             `MondrianCalibration`, in every predicted class; `ConditionalCalibration`, for the calibration set at hand;
             `WeightedCalibration` and `LabelShiftCalibration`, where inputs come from elsewhere.
-        alpha: the false alarm rate on inputs like those of the calibration set.
+        alpha: at most this share of inputs like those of the calibration set is refused, on average over such sets.
         seed: of the mixtures' initialisation.
         adapter: from a batch to the classifier's inputs, and from its output to logits, where they are not those that
             `fit` and `FeatureExtractor` take as they are; no file holds it.

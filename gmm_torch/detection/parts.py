@@ -33,6 +33,8 @@ class DetectorParts(nn.Module):
         valid_range: of logits and features; no score is trusted beyond.
         seed: of the mixtures' initialisation.
         widths: layer -> D; nothing before a fit.
+        preprocessing: how inputs became what the network takes, for whoever prepares others: names, and words, numbers
+            or lists of these. Nothing here depends on it, and it is empty unless it was set.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
     """
@@ -57,6 +59,7 @@ class DetectorParts(nn.Module):
         self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
+        self.preprocessing: dict[str, Any] = {}
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
         self._n_classes = 0
@@ -65,7 +68,9 @@ class DetectorParts(nn.Module):
 
     @property
     def alpha(self) -> float:
-        """The false alarm rate on inputs like those of the calibration set; nothing is fitted again to change it.
+        """The share of inputs like those of the calibration set that is refused at most, on average over such sets.
+
+        Nothing is fitted again to change it.
 
         Raises, when set:
             ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.

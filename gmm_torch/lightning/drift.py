@@ -58,7 +58,8 @@ class DriftMonitor(Callback):
         windows: the windows that it begins anew in, or None.
         earlier: (n,) scores of inputs that came before those of the run, NaN for one without; None for none.
         earlier_times: (n,) their times, for windows.
-        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window.
+        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window. What is
+            said in words counts from one.
         path: log10 of the capital after each batch.
 
     Raises:
@@ -170,7 +171,7 @@ class DriftMonitor(Callback):
 
     def _tell(self, alarms: list[int]) -> None:
         for index in alarms:
-            message = f"drift at input {index}: {alarm_in_words(self.threshold, self.seconds)}"
+            message = f"drift at input {index + 1:,}: {alarm_in_words(self.threshold, self.seconds)}"
             if self.stop:
                 raise DriftError(message)
             warnings.warn(message, DriftWarning, stacklevel=2)

@@ -107,6 +107,7 @@ def test_a_description_that_is_none_is_refused(path, spec):
         ("widths", {"head:input": True}), ("found_by", 3), ("input_shape", [3, -1]),
         ("statistics", {"head:input": []}), ("statistics", {"head:input": ["median"]}),
         ("statistics", {"head:input": ["mean"] * 5}), ("n_classes", 2.0), ("n_classes", 10**400),
+        ("preprocessing", []), ("preprocessing", {"mean": None}), ("preprocessing", {"mean": [[0.5]]}),
     ],
 )  # fmt: skip
 def test_values_that_no_detector_has_are_refused(path, name, value):
@@ -150,6 +151,6 @@ def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name
 
 def test_a_file_of_the_version_before_is_refused(path):
     spec = json.dumps(read_detector(path).spec)
-    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "7", "spec": spec})
-    with pytest.raises(FileFormatError, match="version 7, this library reads 8"):
+    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "8", "spec": spec})
+    with pytest.raises(FileFormatError, match="version 8, this library reads 9"):
         load(path)

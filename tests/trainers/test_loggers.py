@@ -23,7 +23,7 @@ def logged(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("logged")
     loggers = [name for name, module in INSTALLED.items() if installed(module)]
     fast = ("debug=fast", "trainer.enable_progress_bar=false", "attack=fgsm", "ood=uniform_noise", "detector.views=1")
-    fast += ("trainer.log_every_n_steps=1",)
+    fast += ("trainer.log_every_n_steps=1", "corruption=fog")
     with pytest.MonkeyPatch.context() as patched:
         for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
             patched.setenv(name, str(tmp_path_factory.mktemp("wandb")))
@@ -54,6 +54,8 @@ def expected(logged) -> dict[str, float]:
         for ours, key in (("auroc", "auroc"), ("fpr95", "fpr_at_95_tpr"), ("aurc", "aurc")):
             if source.get(key) is not None:
                 found |= {f"detection/{name}/{ours}": source[key], f"detection/{name}/softmax_{ours}": base[key]}
+    for point in metrics["corruptions"]["kinds"]["fog"]:
+        found[f"detection/corruption/fog/{point['severity']}/error_rate"] = point["error_rate"]
     assert {"detection/errors/aurc", "detection/ood/uniform_noise/softmax_fpr95"} <= found.keys()
     return found
 

@@ -120,11 +120,34 @@ def test_the_page_shows_the_refused_images_and_why(once):
     page = (once / "verdicts.html").read_text()
     n = sum(row["accept"] == "False" for row in rows(once / "verdicts.csv"))
     assert f"{n} of 22 images refused" in page
+    assert "about 1 would be refused at most: 5\u00a0% of them, on average over calibration sets." in page
     assert page.count('<article class="reason">') == min(n - 1, 5)
     assert "red.png" in page
     assert "In the mixture of" in page
     assert "torn.png" in page
     assert "<svg" in page
+
+
+def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_and_facts(
+    once, place, tmp_path, caplog, capsys
+):
+    asked = scoring(place, f"input={place / 'new' / 'bright'}", "page=1")
+    run_task(configure(*asked, "data.source.crop_share=0.5", "data.source.keep_ratio=false"), tmp_path)
+    said = (
+        "nothing of them: crop_share 0.5 and not 1.0, keep_ratio False and not True: "
+        "set data.source.crop_share=1.0 data.source.keep_ratio=True"
+    )
+    assert (capsys.readouterr().out + caplog.text).count(said) == 1
+    assert (tmp_path / "verdicts.html").read_text().count(f"{said}.") == 1
+    found = json.loads((tmp_path / "verdicts.facts.json").read_text())["preprocessing"]
+    moments = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert found["fitted"] == {**moments, "crop_share": 1.0, "interpolation": "bilinear", "keep_ratio": True}
+    assert found["now"] == {**moments, "crop_share": 0.5, "interpolation": "bilinear", "keep_ratio": False}
+    assert said in found["warning"]
+    alike = json.loads((once / "verdicts.facts.json").read_text())["preprocessing"]
+    assert (alike["now"], alike["warning"]) == (alike["fitted"], "")
+    with pytest.raises(ValueError, match=r"mean \[0.5, 0.5, 0.5\] and not .*: set data.mean=\[0.485,0.456,0.406\]"):
+        run_task(configure(*asked, "data.mean=[0.5,0.5,0.5]"), tmp_path / "other")
 
 
 @pytest.mark.parametrize("names", ["['hell','d\u00fcster']", "names.txt"])
@@ -191,7 +214,7 @@ def test_the_alarm_is_that_of_the_whole_stream_after_a_kill_too(place, tmp_path,
     with pytest.warns(DriftWarning, match="drift at input") as told:
         run_task(configure(*common), tmp_path / "once")
     alarm = next(str(each.message) for each in told if each.category is DriftWarning)
-    at = int(alarm.split("input ")[1].split(":")[0])
+    at = int(alarm.split("input ")[1].split(":")[0]) - 1
     assert 40 <= at < 60
     found = json.loads((tmp_path / "once" / "verdicts.facts.json").read_text())["drift"]
     red = str(place / "new" / "red.png")

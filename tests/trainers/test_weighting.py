@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
+from gmm_torch.conformal import weighted_scores
 from gmm_torch.errors import WeightsError
 from tests.contracts.test_configs import configure
 from tests.trainers.evaluation.records import made_up
@@ -86,7 +87,11 @@ def test_plain_false_alarms_break_the_promise_where_weighted_ones_keep_it(evalua
     assert moved["n"] == 359 // 2
 
 
-def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(place, tmp_path, capsys):
+def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(
+    place, tmp_path, capsys, caplog, recwarn, monkeypatch
+):
+    monkeypatch.setattr(weighted_scores, "DOUBTFUL", 480)  # what is doubtful is told once, too
+    caplog.set_level("INFO")
     where = f"input={place / 'brighter'}"
     run_task(configure(*judging(place, "task=score", where)), tmp_path / "plain")
     run_task(configure(*judging(place, "task=score", where, "calibration=weighted", "page=2")), tmp_path / "weighted")
@@ -99,7 +104,9 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(place,
     assert (facts["n"], facts["n_refused"], facts["alpha"]) == (120, refused["weighted"], 0.05)
     assert 19 < facts["calibration"]["effective_size"] < facts["calibration"]["n"] == 480
     said = f"effective sample size {facts['calibration']['effective_size']:.1f}"
-    assert said in capsys.readouterr().out
+    told = capsys.readouterr().out + caplog.text + "".join(str(each.message) for each in recwarn)
+    assert told.count("effective sample size") == 1
+    assert f"{said}, so little that the rate may be several times alpha" in told
     assert said in (tmp_path / "weighted" / "verdicts.html").read_text()
     again = f"checkpoint={tmp_path / 'weighted' / 'weighted.safetensors'}"
     run_task(configure(*judging(place, "task=score", where, again)), tmp_path / "again")

@@ -1,6 +1,8 @@
 """How an image of any size becomes one of the size that a classifier takes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -42,3 +44,9 @@ class Resize:
 
 
 DEFAULT_RESIZE = Resize()
+
+
+def resize_of(source: Mapping[str, Any] | None) -> Resize | None:
+    """As a node `data.source` has it; None where its images have one size."""
+    given = {field.name: source[field.name] for field in fields(Resize) if field.name in source} if source else {}
+    return Resize(**given) if given else None

@@ -8,7 +8,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from gmm_torch.detection import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
-from trainers.evaluation.detection_metrics import auroc_metrics
+from trainers.evaluation.detection_metrics import auroc_metrics, detection_metrics
 from trainers.evaluation.predict import predict
 from trainers.records.record import Records
 from trainers.run.run import Run
@@ -28,30 +28,35 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
     chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[: run.cfg.limit.corruption]
     chosen = chosen.sort().values
     labels, n = test.targets[chosen], len(SEVERITIES)
+    clean = predict(run, detector, Subset(test, chosen.tolist()), "images that are then corrupted", labels)
+    right = clean.rows(~clean.wrong)
     kinds = {}
     for name, corruption in run.corruptions.items():
         images: ConcatDataset[Any] = ConcatDataset(
             [CorruptedImages(test, chosen, corruption, severity, seed) for severity in SEVERITIES]
         )
         parts = predict(run, detector, images, f"{name} in {n} severities", labels.repeat(n)).split([len(chosen)] * n)
-        kinds[name] = [severity_metrics(severity, part) for severity, part in zip(SEVERITIES, parts, strict=True)]
-    clean = predict(run, detector, Subset(test, chosen.tolist()), "the same images as they are", labels)
-    return {"clean": severity_metrics(0, clean), "kinds": kinds}
+        kinds[name] = [
+            severity_metrics(severity, part, right) for severity, part in zip(SEVERITIES, parts, strict=True)
+        ]
+    return {"clean": severity_metrics(0, clean, right), "kinds": kinds}
 
 
-def severity_metrics(severity: int, records: Records) -> dict[str, Any]:
+def severity_metrics(severity: int, records: Records, right: Records) -> dict[str, Any]:
     """Does the detector see the errors that a corruption makes, and how much is left to predict?
 
     Args:
         severity: from 1 to 5; 0 for the same images without the corruption.
         records: of the corrupted images, N >= 1.
+        right: of images as they are that are classified rightly.
 
     Returns:
         severity, n; error_rate; coverage, the share accepted; risk, the error rate among the accepted; refusal_rate,
-        the share of the errors that are refused; None where there are none; `auroc_metrics` of the errors against the
-        rest.
+        the share of the errors that are refused; fpr_at_95_clean_tpr, the share of them that is accepted where 95 % of
+        `right` are; None where there are none; `auroc_metrics` of the errors against the rest.
     """
     wrong, accept = records.wrong, records.accept
+    compared = bool(wrong.any()) and len(right) > 0
     return {
         "severity": severity,
         "n": len(records),
@@ -59,6 +64,9 @@ def severity_metrics(severity: int, records: Records) -> dict[str, Any]:
         "coverage": _share(accept),
         "risk": _share(wrong[accept]),
         "refusal_rate": _share(~accept[wrong]),
+        "fpr_at_95_clean_tpr": detection_metrics(right.score, records.score[wrong])["fpr_at_95_tpr"]
+        if compared
+        else None,
         **auroc_metrics(records.rows(~wrong), records.rows(wrong)),
     }
 

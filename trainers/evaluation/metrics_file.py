@@ -61,6 +61,7 @@ def metrics_of(
         "classifier": {"test_accuracy": float((~clean.wrong).double().mean())},
         "calibration": {
             "n": len(detector.calibration),
+            "grid": detector.calibration.grid,
             **(rates := false_alarm_rates(clean.p_value)),
             "realised_rate": {a: detector.calibration.realised_rate(float(a)) for a in rates["false_alarm_rate"]},
             "by_class": class_false_alarms(clean.p_value, clean.prediction),

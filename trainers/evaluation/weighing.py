@@ -5,6 +5,7 @@ import hashlib
 import heapq
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
+from gmm_torch.errors import WeightsWarning
 from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import split_outputs
 from trainers.modules.evaluation_module import OutputsModule
@@ -100,10 +102,11 @@ def weighted_by_files(run: Run, model: Model, batches: FileBatches, path: Path) 
     log.info("weights: features of %d of the %d images first", len(paths), len(batches.paths))
     shown = FileBatches(paths, batches.image_shape, batches.batch_size, resize=batches.resize)
     loader = DataLoader(shown, batch_size=None, num_workers=run.cfg.data.num_workers)
-    detector = weighted_detector(run, model.detector, calibration, here, loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightsWarning)  # `weights_in_words` says as much
+        detector = weighted_detector(run, model.detector, calibration, here, loader)
     detector.save(path)
     log.info("detector: %s", path)
-    log.info(weights_in_words(detector))
     return model._replace(detector=detector)
 
 

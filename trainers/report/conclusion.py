@@ -3,12 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainers.report.tables.text import of_softmax, percent, percent_range, source_label, winner
+from gmm_torch.testing.binomial import interval
+from trainers.report.tables.corruptions import mean
+from trainers.report.tables.text import (
+    BASELINE,
+    epsilon_text,
+    of_softmax,
+    percent,
+    percent_range,
+    source_label,
+    winner,
+)
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
 UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small for a conclusion
 MAX_NAMES = 4  # of a list in the headline
+CORRUPTED = "errors on corrupted images"
 
 
 class Conclusion(NamedTuple):
@@ -20,13 +31,15 @@ class Conclusion(NamedTuple):
 
 def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     """What the detector catches, what it does not, where plain softmax confidence is the better choice."""
-    measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
+    sources = {**metrics["sources"], **_corrupted(metrics)}
+    measured = {name: s for name, s in sources.items() if s["fpr_at_95_tpr"] is not None}
+    others = [_corruptions(metrics), _budgets(metrics), _false_alarms(metrics), _shifts(metrics)]
     if not measured:
-        sentences = [_false_alarms(metrics), _unmeasured(metrics)]
+        sentences = [*others, _unmeasured(sources)]
         return Conclusion("There were no failures to catch.", [sentence for sentence in sentences if sentence])
     measured = {name: s for name, s in measured.items() if not _unsure(s)}
     refused = {name: 1 - s["fpr_at_95_tpr"] for name, s in measured.items()}
-    ordered = sorted(measured, key=lambda name: (-refused[name], -measured[name]["auroc"]))
+    ordered = sorted(measured, key=lambda name: (-refused[name], -(measured[name]["auroc"] or 0)))
     caught = [name for name in ordered if refused[name] >= CATCHES]
     partly = [name for name in ordered if PARTLY <= refused[name] < CATCHES]
     missed = [name for name in ordered if refused[name] < PARTLY]
@@ -37,11 +50,98 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
         clauses.append(f"{'but only' if caught else 'catches only'} part of the {_names(partly)}")
     if missed:
         clauses.append(f"{'and ' if clauses else ''}misses most {_names(missed)}")
-    sentences = [_comparison(measured), _false_alarms(metrics), _too_few(metrics), _unmeasured(metrics)]
+    in_table = {name: s for name, s in measured.items() if name != CORRUPTED}
+    sentences = [_comparison(in_table), *others, _too_few(sources), _unmeasured(sources)]
     return Conclusion(
         f"The detector {', '.join(clauses)}." if clauses else "There were too few failures for a conclusion.",
         [sentence for sentence in sentences if sentence],
     )
+
+
+def _corrupted(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The errors on corrupted images in the form of a source, those of all corruptions together; {} where none is.
+
+    The images are the same in all of them, so that no more than the most errors of one count as a sample.
+    """
+    found = metrics.get("corruptions")
+    if not found:
+        return {}
+    points = [point for kind in found["kinds"].values() for point in kind]
+    accepted = [
+        (point["fpr_at_95_clean_tpr"], round(point["n"] * point["error_rate"]))
+        for point in points
+        if point["fpr_at_95_clean_tpr"] is not None
+    ]
+    most = max((n for _, n in accepted), default=0)
+    share = sum(rate * n for rate, n in accepted) / sum(n for _, n in accepted) if accepted else None
+    source = {
+        "n": most,
+        "auroc": mean([point["auroc"] for point in points]),
+        "fpr_at_95_tpr": share,
+        "effect_size": None if share is None else {"interval": interval(round(share * most), most)},
+        "baselines": {BASELINE: {"auroc": mean([of_softmax(point) for point in points])}},
+    }
+    return {CORRUPTED: source}
+
+
+def _corruptions(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("corruptions")
+    if not found:
+        return ""
+    kinds, clean, source = list(found["kinds"].values()), found["clean"], _corrupted(metrics)[CORRUPTED]
+    wrong, accepted, risk = (
+        percent(mean([point[key] for kind in kinds for point in kind])) for key in ("error_rate", "coverage", "risk")
+    )
+    text = (
+        f"Of the predictions on corrupted images ({_number(len(kinds), 'kind')}) {wrong} % are wrong, of the "
+        f"{accepted} % that are accepted {risk} %; on the same images as they are {percent(clean['error_rate'])} and "
+        f"{percent(clean['risk'])} %."
+    )
+    if source["auroc"] is not None:
+        ours, softmax = percent(source["auroc"]), percent(of_softmax(source))
+        text += f" Errors among them are ranked with an AUROC of {ours}, by softmax with {softmax}."
+    return text
+
+
+def _budgets(metrics: Mapping[str, Any]) -> str:
+    points = [(name, point) for name, curve in metrics.get("sweeps", {}).items() for point in curve]
+    points = [(name, point) for name, point in points if point["evasion_rate"] is not None]
+    if not points:
+        return ""
+    name, worst = max(points, key=lambda each: each[1]["evasion_rate"])
+    return (
+        f"Of images attacked at growing budgets up to {percent(worst['evasion_rate'])} % end up wrong and accepted "
+        f"({source_label(f'adversarial/{name}')} at {epsilon_text(worst['epsilon'])})."
+    )
+
+
+def _shifts(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("shifts")
+    if not found:
+        return ""
+    rows = found["rows"][1:]  # the first is of images that come from here
+    plain, weighted = (
+        [row[key]["false_alarm_rate"] for row in rows if "false_alarm_rate" in row[key]]
+        for key in ("plain", "weighted")
+    )
+    text = (
+        f"On images from elsewhere ({_number(len(rows), 'set')}) {_span(plain)} % are refused where at most "
+        f"{100 * found['alpha']:g} % would be here"
+    )
+    if weighted:
+        text += f"; with weights {_span(weighted)} %"
+    if lost := len(rows) - len(weighted):
+        text += f"; for {lost} of them weights can promise nothing"
+    return f"{text}."
+
+
+def _span(rates: Sequence[float]) -> str:
+    ends = percent(min(rates)), percent(max(rates))
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
 
 
 def _comparison(measured: Mapping[str, Any]) -> str:
@@ -51,7 +151,7 @@ def _comparison(measured: Mapping[str, Any]) -> str:
         return ""
     worse = [name for name in compared if winner(measured[name]["auroc"], softmax[name]) < 0]
     better = [name for name in compared if winner(measured[name]["auroc"], softmax[name]) > 0]
-    number = f"{len(better)} of {len(compared)} source{'s' if len(compared) != 1 else ''}"
+    number = f"{len(better)} of {_number(len(compared), 'source')}"
     count = f"It ranks failures better than plain softmax confidence on {number}"
     ours = sum(measured[name]["auroc"] for name in compared) / len(compared)
     base = sum(softmax[name] for name in compared) / len(compared)
@@ -71,7 +171,7 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     rate = metrics["calibration"]["false_alarm_rate"].get("0.05")
     if rate is None:
         return ""
-    refused = f"Asked to refuse 5 % of clean images, it refused {percent(rate)} % of the clean test images"
+    refused = f"Asked to refuse at most 5 % of clean images, it refused {percent(rate)} % of the clean test images"
     usual = metrics["calibration"].get("realised_rate", {}).get("0.05")
     if usual is None:
         return f"{refused}."
@@ -80,8 +180,8 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _too_few(metrics: Mapping[str, Any]) -> str:
-    few = [f"{source_label(name)} (n = {s['n']})" for name, s in metrics["sources"].items() if _unsure(s)]
+def _too_few(sources: Mapping[str, Any]) -> str:
+    few = [f"{source_label(name)} (n = {s['n']})" for name, s in sources.items() if _unsure(s)]
     return f"Too few failures for a conclusion: {_join(few)}." if few else ""
 
 
@@ -90,14 +190,16 @@ def _unsure(source: Mapping[str, Any]) -> bool:
     return effect is not None and effect["interval"][1] - effect["interval"][0] > UNSURE
 
 
-def _unmeasured(metrics: Mapping[str, Any]) -> str:
-    empty = [name for name, s in metrics["sources"].items() if s["auroc"] is None]
+def _unmeasured(sources: Mapping[str, Any]) -> str:
+    empty = [name for name, s in sources.items() if s["fpr_at_95_tpr"] is None]
     return f"Not measured, for want of failures: {_join([source_label(name) for name in empty])}." if empty else ""
 
 
 def _names(sources: Sequence[str]) -> str:
     labels = [_plural(source) for source in sources]
-    if len(labels) > MAX_NAMES:
+    if len(labels) > MAX_NAMES:  # of each kind one before a second of any
+        kinds = [source.partition("/")[0] for source in sources]
+        labels = [labels[i] for i in sorted(range(len(labels)), key=lambda i: kinds.index(kinds[i]) != i)]
         labels = [*labels[: MAX_NAMES - 1], f"{len(labels) - MAX_NAMES + 1} more"]
     return _join(labels)
 

@@ -88,8 +88,9 @@ def detection_values(evaluation: Evaluation) -> dict[str, float]:
     Returns:
         `detection/accuracy`; `detection/false_alarm_rate`, at the run's alpha; of each source `detection/<source>/...`:
         `auroc`, `fpr95`, for errors `aurc`, `refused` (the share of its failures) and all other single numbers that
-        are there, those of the softmax as `softmax_auroc` and so on; the same of `detection/every_attack`; and
-        `detection/held_out_log_likelihood/<mixture>`. What is undefined is left out.
+        are there, those of the softmax as `softmax_auroc` and so on; the same of `detection/every_attack`, and of each
+        corruption, `detection/corruption/<name>/<severity>/...`; and `detection/held_out_log_likelihood/<mixture>`.
+        What is undefined is left out.
     """
     metrics, records = evaluation.metrics, evaluation.records
     values = {
@@ -99,6 +100,8 @@ def detection_values(evaluation: Evaluation) -> dict[str, float]:
     sources = dict(metrics["sources"])
     if metrics.get("every_attack"):
         sources["every_attack"] = metrics["every_attack"]
+    for name, points in (metrics.get("corruptions") or {"kinds": {}})["kinds"].items():
+        sources |= {f"corruption/{name}/{point['severity']}": point for point in points}
     for name, source in sources.items():
         values |= _numbers(f"{name}/", source)
         for baseline, found in source["baselines"].items():

@@ -57,6 +57,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "caption": caption(evaluation.metrics),
         "scores": _scores(evaluation),
         "p_values": _p_values(evaluation),
+        "band": evaluation.metrics["calibration"].get("grid") is not None,
         "class_alarms": _class_alarms(evaluation),
         "rocs": _rocs(evaluation),
         "diagnostics": evaluation.metrics.get("attack_doubts", {}),
@@ -137,7 +138,7 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     rate = calibration["false_alarm_rate"].get("0.05")
     low, high = calibration.get("false_alarm_interval", {}).get("0.05", (None, None))
     interval = f"; 95 % interval {percent(low)} to {percent(high)} %" if low is not None else ""
-    cards.append(("False alarms", f"{percent(rate)} %", f"5 % were asked for{interval}"))
+    cards.append(("False alarms", f"{percent(rate)} %", f"at most 5 % were asked for{interval}"))
     return [(name, _unbroken(value), _unbroken(note)) for name, value, note in cards]
 
 
@@ -179,7 +180,8 @@ def _p_values(evaluation: Evaluation) -> list[Panel]:
             p = evaluation.column("p_value", rows).astype(float)
             refused = ~evaluation.column("accept", rows).astype(bool)
             note = f"n = {len(p)}; {percent(float(refused.mean()))} % at or below {evaluation.alpha:g}"
-            panels.append(panel(f"p{i}", label, note, p_value_histogram(p, colour)))
+            figure = p_value_histogram(p, colour, evaluation.metrics["calibration"].get("grid"))
+            panels.append(panel(f"p{i}", label, note, figure))
     return panels
 
 
@@ -216,9 +218,11 @@ def _rocs(evaluation: Evaluation) -> list[Panel]:
     return panels
 
 
-def _selection(evaluation: Evaluation) -> Panel:
+def _selection(evaluation: Evaluation) -> Panel | None:
     clean = evaluation.records.clean()
     wrong = evaluation.column("wrong", clean)
+    if not wrong.any():
+        return None
     errors = evaluation.metrics["sources"].get("errors", {})
     softmax = errors.get("baselines", {}).get(BASELINE, {})
     note = "; ".join(
@@ -226,8 +230,6 @@ def _selection(evaluation: Evaluation) -> Panel:
         for name in ("aurc", "augrc")
         if errors.get(name) is not None
     )
-    if not wrong.any():
-        note = "no test image is misclassified: every curve is zero"
     figure = risk_coverage(evaluation.column("score", clean), evaluation.column("max_softmax", clean), wrong)
     return panel("risk", "Risk against coverage", note, figure)
 

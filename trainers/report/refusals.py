@@ -41,6 +41,7 @@ def write_refusals(
     path: Path | str,
     *,
     alpha: float,
+    grid: int | None,
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
@@ -54,6 +55,7 @@ def write_refusals(
         explanations: of these.
         path: of the page; written to a temporary name first, then moved.
         alpha: of the detector.
+        grid: of its p-values, see `Calibration.grid`.
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
@@ -67,7 +69,8 @@ def write_refusals(
         headline=f"{summary.n_refused:,} of {summary.n:,} images refused",
         sentences=[_expected(summary, alpha), *remarks],
         alpha=f"{alpha:g}",
-        histogram=_histogram(summary, alpha),
+        histogram=_histogram(summary, alpha, grid),
+        band=grid is not None,
         over_time=_over_time(change) if change else None,
         grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
@@ -104,8 +107,8 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
 def _expected(summary: VerdictSummary, alpha: float) -> str:
     n = len(summary.p_values)
     return (
-        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused: "
-        f"{100 * alpha:g}\u00a0% of them."
+        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused at most: "
+        f"{100 * alpha:g}\u00a0% of them, on average over calibration sets."
     )
 
 
@@ -115,8 +118,10 @@ def _order(summary: VerdictSummary) -> str:
     return f"The {shown:,} least typical of {n:,}" if shown < n else f"All {n:,}, the least typical first"
 
 
-def _histogram(summary: VerdictSummary, alpha: float) -> Panel:
-    p = np.asarray(summary.p_values)
+def _histogram(summary: VerdictSummary, alpha: float, grid: int | None) -> Panel | None:
+    """None where no image can be read."""
+    if not len(p := np.asarray(summary.p_values)):
+        return None
     refused = summary.n_refused - summary.n_unreadable
-    note = f"n = {len(p):,}; {100 * refused / max(1, len(p)):.1f} % at or below {alpha:g}"
-    return panel("p", "All images", note, p_value_histogram(p, OURS))
+    note = f"n = {len(p):,}; {percent(refused / len(p))} % at or below {alpha:g}"
+    return panel("p", "All images", note, p_value_histogram(p, OURS, grid))

@@ -1,7 +1,7 @@
 """What judges new images: a classifier and its detector, for whose loading the data need not be there."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,16 @@ from omegaconf import DictConfig
 from torch import nn
 
 from gmm_torch.detection import FailureDetector
+from gmm_torch.detection.files.storage import read_detector
+from gmm_torch.errors import FileFormatError
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
-from trainers.data.resize import Resize
+from trainers.data.resize import DEFAULT_RESIZE, Resize, resize_of
+from trainers.run.preprocessing import MOMENTS, in_another_way, preprocessing_of
 from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
+
+log = logging.getLogger(__name__)
 
 
 class Model(NamedTuple):
@@ -33,12 +38,21 @@ class Model(NamedTuple):
 
 
 def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[int]) -> FailureDetector:
-    """The detector of `checkpoint`, for images of this shape (C, H, W).
+    """The detector of `checkpoint`, for images of this shape (C, H, W); says where they are prepared in another way.
 
     Raises:
-        ValueError: it was fitted to images of another, or for another classifier.
+        ValueError: it was fitted to images of another, or normalised in another way, or for another classifier.
     """
-    detector = FailureDetector.load(cfg.checkpoint, classifier)
+    now = preprocessing_of(classifier, resize_of(cfg.data.get("source")) or DEFAULT_RESIZE)
+    try:
+        detector = FailureDetector.load(cfg.checkpoint, classifier)
+    except FileFormatError:
+        raise
+    except ValueError as error:  # the normalisation is among the weights
+        moments = {name: now[name] for name in MOMENTS}
+        if reason := in_another_way(read_detector(cfg.checkpoint).spec["preprocessing"], moments):
+            raise ValueError(reason) from error
+        raise
     fitted = detector.extractor.input_shape
     if fitted is not None and tuple(image_shape) != fitted:
         expected, got = ("[" + ",".join(map(str, shape)) + "]" for shape in (fitted, image_shape))
@@ -46,6 +60,8 @@ def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[
             f"data.image_shape: expected {expected}, of the images that the detector {cfg.checkpoint} was fitted to; "
             f"got {got}: set data.image_shape={expected}"
         )
+    if warning := in_another_way(detector.preprocessing, now):
+        log.warning("%s", warning)
     return detector
 
 
@@ -75,6 +91,4 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         image_shape = tuple(cfg.data.image_shape)
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
     detector = load_detector(cfg, classifier.to(run.device), image_shape)
-    source = cfg.data.get("source") or {}
-    resize = Resize(**{field.name: source[field.name] for field in fields(Resize) if field.name in source})
-    return Model(detector, names, image_shape, resize)
+    return Model(detector, names, image_shape, resize_of(cfg.data.get("source")) or DEFAULT_RESIZE)

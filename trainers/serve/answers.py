@@ -58,7 +58,7 @@ class Answer(BaseModel):
     probability: float | None = Field(description="the classifier's own, of its prediction")
     score: float | None = Field(description="higher is more typical; null where it is not finite")
     p_value: float | None = Field(description="conformal; null where the classifier's outputs are not finite")
-    alpha: float = Field(description="share of good images that is refused")
+    alpha: float = Field(description="at most this share of good images is refused, on average over calibration sets")
     accept: bool = Field(description="p_value > alpha and outputs that are finite; decided by rank")
     verdict: Literal["accepted", "refused"]
     reason: Literal["typical", "not typical", "outputs not finite"]
@@ -91,6 +91,7 @@ class CalibrationAnswer(BaseModel):
     highest: float
     edges: list[float] = Field(description="of the bins, one more than counts; scores beyond are in the outer bins")
     counts: list[int]
+    counted: bool = Field(description="whether p is (1 + the number of scores up to the image's) / (n + 1)")
 
 
 class DriftWindow(BaseModel):

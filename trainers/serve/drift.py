@@ -36,7 +36,7 @@ class Drift:
 
     Args:
         watch: the bets, their windows, and how many of these to keep; see `TimeWindows` for what they promise.
-        alpha: share of such images that is refused.
+        alpha: of such images at most this share is refused, on average over calibration sets.
         clock: seconds since 1970.
     """
 

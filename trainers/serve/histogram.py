@@ -8,14 +8,18 @@ from gmm_torch.detection import FailureDetector
 from trainers.serve.answers import CalibrationAnswer
 
 N_BINS = 40
-TAIL = 0.005  # share of the scores at each end that the outer bins gather, so that a few don't squeeze the others
+BULK = (
+    0.05,
+    0.95,
+)  # quantiles; outer bins gather what is further than two widths of the bulk, lest it squeeze the others
 
 
 def histogram(detector: FailureDetector, prediction: int) -> CalibrationAnswer:
     """The calibration scores among which an image of that predicted class is ranked."""
     scores, threshold = _compared(detector, prediction)
-    ends = torch.quantile(scores, torch.tensor([TAIL, 1 - TAIL], dtype=scores.dtype))
-    low, high = float(torch.minimum(ends[0], threshold)), float(ends[1])
+    left, right = torch.quantile(scores, torch.tensor(BULK, dtype=scores.dtype))
+    low = float(torch.minimum(torch.maximum(scores.min(), left - 2 * (right - left)), threshold))
+    high = float(torch.minimum(scores.max(), right + 2 * (right - left)))
     edges = torch.linspace(low, high if high > low else low + 1, N_BINS + 1, dtype=scores.dtype)
     place = torch.bucketize(scores, edges[1:-1], right=True)
     return CalibrationAnswer(
@@ -26,6 +30,7 @@ def histogram(detector: FailureDetector, prediction: int) -> CalibrationAnswer:
         highest=float(scores.max()),
         edges=edges.tolist(),
         counts=torch.bincount(place, minlength=N_BINS).tolist(),
+        counted=detector.calibration.grid is not None or isinstance(detector.calibration, MondrianCalibration),
     )
 
 

@@ -18,8 +18,10 @@ from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import DETECTOR, begin_stage
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
+from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import split_outputs, split_sample
+from trainers.run.preprocessing import preprocessing_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
 from trainers.run.strategies import without_gradients
@@ -45,6 +47,7 @@ def fit_detector(run: Run) -> FailureDetector:
     """Fit the score on the mixture split, calibrate on the calibration split, write `detector.safetensors`."""
     begin_stage(run.folder, "fit")
     detector = run.new_detector()
+    detector.preprocessing = preprocessing_of(detector.classifier, resize_of(run.cfg.data.get("source")))
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)

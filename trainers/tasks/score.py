@@ -28,6 +28,7 @@ from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
 from trainers.report.refusals import Change, write_refusals
 from trainers.run.model import Model, load_model
+from trainers.run.preprocessing import in_another_way, preprocessing_of
 from trainers.run.requirements import is_weighted, require
 from trainers.run.run import Run
 
@@ -88,13 +89,17 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     summary = summarize_verdicts(path, cfg.page or 0)
     counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
     together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model.detector)}
+    fitted, now = model.detector.preprocessing, preprocessing_of(model.detector.classifier, model.resize)
+    warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
+    together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
     drift = drift_of(monitor, model.detector, path) if monitor else None
     if monitor and drift:
         said += drift_in_words(drift, monitor, batches.paths)
         together["drift"] = drift_facts(drift, monitor, batches.paths)
     write_json(together, facts)
     if cfg.page is not None:
-        _write_page(model, summary, batches, page, said, drift, title=str(cfg.input))
+        remarks = [f"{warning}.", *said] if warning else said
+        _write_page(model, summary, batches, page, remarks, drift, title=str(cfg.input))
     _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, said)
 
 
@@ -111,7 +116,7 @@ def _write_page(
     summary: VerdictSummary,
     batches: FileBatches,
     page: Path,
-    said: list[str],
+    remarks: list[str],
     drift: Drift | None,
     *,
     title: str,
@@ -129,9 +134,10 @@ def _write_page(
         explanations,
         page,
         alpha=detector.alpha,
+        grid=detector.calibration.grid,
         class_names=model.class_names,
         title=title,
-        remarks=said,
+        remarks=remarks,
         change=_change(drift, batches) if drift else None,
     )
 

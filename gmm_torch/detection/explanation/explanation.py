@@ -17,7 +17,7 @@ from gmm_torch.detection.verdict import Verdict
 from gmm_torch.testing.binomial import interval
 
 N_SHOWN = 3  # features and classes in a sentence
-LEAST, MOST = 0.001, 0.05  # p-values: no share of images is stated below, no part is unusual above
+MOST = 0.05  # p-value above which no part is unusual
 RESIDUAL = "distance to the principal subspace"
 
 
@@ -107,6 +107,8 @@ class InputExplanation:
         prediction, score, p_value, accept: the verdict.
         views: probability of the predicted class in each view.
         part_p_values: of each part of a combined score; empty for a single score.
+        n_reference: among how many inputs, held out from what the parts were fitted to, these rank; 0 for a single
+            score.
         dominant: the part that lowers the score most; None for a single score.
         mixtures: the facts of each mixture of the score; empty for a score without one.
         class_names: index -> name, None for numbers.
@@ -118,6 +120,7 @@ class InputExplanation:
     accept: bool
     views: dict[str, float]
     part_p_values: dict[str, float]
+    n_reference: int
     dominant: str | None
     mixtures: dict[str, ComponentFacts]
     class_names: Sequence[str] | None = None
@@ -145,9 +148,11 @@ class InputExplanation:
 
     def _unusual(self, name: str) -> str:
         p, facts = self.part_p_values[name], self.mixtures.get(name)
-        share = f"{100 * (1 - p):.1f}" if p >= LEAST else f"more than {100 * (1 - LEAST):.1f}"
+        n = self.n_reference
+        above = n + 1 - round(p * (n + 1))
+        those = f"all {n:,}" if above == n else f"{above:,} of {n:,}"
         where = f", most of all at {facts.layer}" if facts is not None and facts.layer is not None else ""
-        return f"{in_words(name)}: {share} % of calibration inputs are more typical{where}"
+        return f"{in_words(name)}: {those} held-out inputs are more typical{where}"
 
     def __str__(self) -> str:
         return ". ".join(self._sentences()) + "."
@@ -217,6 +222,7 @@ class Explanation:
         views: (N, V), probability of the predicted class in each view, 0 where the logits are not finite.
         view_names: the V views.
         part_p_values: of each part of a combined score, (N,); {} for a single score.
+        n_reference: see `InputExplanation`.
         dominant: (N,) int64, index of the part that lowers the score most; None for a single score.
         mixtures: what each mixture of the score says; {} for a score without one.
     """
@@ -225,6 +231,7 @@ class Explanation:
     views: Tensor
     view_names: tuple[str, ...]
     part_p_values: dict[str, Tensor]
+    n_reference: int
     dominant: Tensor | None
     mixtures: dict[str, MixtureExplanation]
     class_names: Sequence[str] | None = None
@@ -243,6 +250,7 @@ class Explanation:
             accept=bool(self.verdict.accept[i]),
             views=dict(zip(self.view_names, self.views[i].tolist(), strict=True)),
             part_p_values={name: float(p[i]) for name, p in self.part_p_values.items()},
+            n_reference=self.n_reference,
             dominant=None if self.dominant is None else names[int(self.dominant[i])],
             mixtures={name: _facts(mixture, i, self.class_names) for name, mixture in self.mixtures.items()},
             class_names=self.class_names,
@@ -275,6 +283,7 @@ def explain(
         views=torch.where(torch.isnan(of_predicted_class), 0, of_predicted_class),
         view_names=extractor.views,
         part_p_values=breakdown.p_values,
+        n_reference=breakdown.n_reference,
         dominant=torch.stack(influence).argmax(0) if influence else None,
         mixtures=mixtures,
         class_names=class_names,

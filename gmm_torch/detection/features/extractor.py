@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any, Self
 
 import torch
@@ -141,7 +142,7 @@ class FeatureExtractor(nn.Module):
                 f"views: expected images (N, C, H, W) for {', '.join(views[1:])}; got {got}: "
                 "use views=1 for other inputs"
             )
-        caught = Activations()
+        caught = Activations(None if torch.compiler.is_compiling() else get_ident())
         logits: list[Tensor] = []
         precision = ""
         with ExitStack() as stack:
@@ -240,12 +241,16 @@ def pooled(values: Tensor, names: tuple[str, ...], kept: Tensor | None = None) -
 class Activations:
     """Activations of layers, as the modules give them, with hooks that bring them.
 
+    Args:
+        thread: `get_ident()` of the one whose passes count, lest another's be taken for them; None for all.
+
     Attributes:
         values: by layer, (N, ...).
         modules: by layer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, thread: int | None = None) -> None:
+        self.thread = thread
         self.values: dict[str, Tensor] = {}
         self.modules: dict[str, nn.Module] = {}
         self.runs: Counter[str] = Counter()
@@ -263,6 +268,8 @@ class Activations:
         Raises:
             ValueError: the layer gives no tensor of shape (N, ...).
         """
+        if self.thread is not None and self.thread != get_ident():
+            return
         if place.call:
             self.runs[layer] += 1
             if self.runs[layer] != place.call:

@@ -30,6 +30,11 @@ def _is_shape(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(_is_whole(side) and side >= 0 for side in value))
 
 
+def _are_plain(value: dict[str, Any]) -> bool:
+    parts = [part for each in value.values() for part in (each if isinstance(each, list) else [each])]
+    return all(isinstance(part, str | int | float) for part in parts)
+
+
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(part), str) for part in ("structure", "weights"))
 
@@ -51,6 +56,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "alpha": lambda value: type(value) is float and 0 < value < 1,
     "seed": _is_whole,
     "precision": lambda value: isinstance(value, str),
+    "preprocessing": lambda value: isinstance(value, dict) and _are_plain(value),
     "n_fitted": lambda value: _is_whole(value) and value >= 0,
     "n_kept": lambda value: _is_whole(value) and value >= 0,
     "classifier": _are_hashes,
@@ -71,6 +77,7 @@ class Description:
         n_classes: C.
         score, calibration: each a registered "name" and the constructor's "options"; never a class or a path to one.
         precision: of the classifier on the calibration inputs; see `gmm_torch.detection.features.precision`.
+        preprocessing: of inputs, as `DetectorParts` has it.
         n_fitted: how many inputs the score was fitted to, or to a random sample of which.
         n_kept: how many of them were kept for that.
         classifier: `fingerprint` of the classifier.
@@ -89,6 +96,7 @@ class Description:
     alpha: float
     seed: int
     precision: str
+    preprocessing: dict[str, Any]
     n_fitted: int
     n_kept: int
     classifier: dict[str, str]

@@ -69,7 +69,14 @@ not part of this repository.
 | fitted to | {detector.n_fitted:,} inputs |
 | calibrated on | {len(detector.calibration):,} inputs |
 | layers looked at | {len(detector.extractor.layers)} |
-| false alarm rate asked for | {detector.alpha:g} |"""
+| false alarm rate asked for | {detector.alpha:g} |{_prepared(detector)}"""
+
+
+def _prepared(detector: "FailureDetector") -> str:
+    if not detector.preprocessing:
+        return ""
+    how = ", ".join(f"{name} {value}" for name, value in detector.preprocessing.items())
+    return f"\n| preprocessing | {how.replace('|', '&#124;')} |"
 
 
 def _load() -> str:

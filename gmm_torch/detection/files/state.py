@@ -28,6 +28,7 @@ def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
         "n_fitted": detector.n_fitted,
         "n_kept": detector.n_kept,
         "precision": detector.precision,
+        "preprocessing": detector.preprocessing,
     }
 
 
@@ -38,6 +39,7 @@ def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dic
     extractor.know(str(sizes["found_by"]), sizes["statistics"], sizes["input_shape"])
     detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
     detector.calibrated_in(str(sizes["precision"]))
+    detector.preprocessing = dict(sizes["preprocessing"])
     if not sizes["widths"]:
         return
     stored = {name: part_of(tensors, name) for name in sized_parts(detector)}

@@ -43,11 +43,13 @@ class Breakdown(NamedTuple):
         score: (N,).
         p_values: where a score combines others, the p-value (N,) of each among the reference inputs.
         influence: by how much (N,) each lowers the score; the largest part dominates.
+        n_reference: how many reference inputs there are.
     """
 
     score: Tensor
     p_values: dict[str, Tensor]
     influence: dict[str, Tensor]
+    n_reference: int = 0
 
 
 SCORES: dict[str, type["Score"]] = {}  # by name; a subclass that has one is here as soon as it is defined

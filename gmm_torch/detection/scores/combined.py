@@ -262,7 +262,7 @@ class Combined(Score):
             p_values[name] = conformal_p_value(score, reference)
             silent = torch.cat([log_p[:, :j], torch.full_like(log_p[:, :1], math.log(0.5)), log_p[:, j + 1 :]], dim=1)
             influence[name] = self.join(silent) - whole
-        return Breakdown(whole, p_values, influence)
+        return Breakdown(whole, p_values, influence, self.references.shape[1])
 
     def _log_tails(self, table: Tensor) -> Tensor:
         pairs = zip(table.unbind(-1), self.references, strict=True)

@@ -96,3 +96,12 @@ def test_bad_arguments_are_refused_in_words():
         ConditionalCalibration().fit(SCORES, 0.1).p_value(X, uniform=torch.ones(len(X)))
     with pytest.raises(ValueError, match="2 of 3 are not"):
         Calibration().fit(torch.tensor([torch.nan, torch.inf, 0.0]), 0.5)
+
+
+def test_the_grid_is_that_of_the_p_values():
+    plain = Calibration().fit(SCORES, 0.05)
+    places = plain.grid * plain.p_value(X)
+    torch.testing.assert_close(places, places.round())
+    classes = torch.arange(200) % 3
+    for other in (ConditionalCalibration(), MondrianCalibration(3)):
+        assert other.fit(SCORES, 0.05, predictions=classes).grid is None

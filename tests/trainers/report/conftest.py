@@ -35,6 +35,7 @@ def explain(row, prediction, accept, p_value):
         accept=accept,
         views={"identity": 0.6, "mirror": 0.2},
         part_p_values={"mean_log_probability": 0.1, "moment_likelihood": 0.001},
+        n_reference=999,
         dominant="moment_likelihood",
         mixtures={"moment_likelihood": facts},
     )

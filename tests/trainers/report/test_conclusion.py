@@ -45,7 +45,9 @@ def test_it_says_where_softmax_is_the_better_choice():
     found = conclude(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
     assert "on 1 of 2 sources (mean AUROC 92.3 against 90.1)" in found.sentences[0]
     assert "Softmax is the better choice on test errors (90.2 against our 85.6)." in found.sentences[0]
-    assert found.sentences[1] == "Asked to refuse 5 % of clean images, it refused 4.7 % of the clean test images."
+    assert (
+        found.sentences[1] == "Asked to refuse at most 5 % of clean images, it refused 4.7 % of the clean test images."
+    )
 
 
 def test_it_does_not_boast_where_it_is_never_worse():
@@ -77,6 +79,8 @@ def test_sources_without_failures_are_named():
 def test_long_lists_are_cut_short():
     found = conclude(metrics(**{f"ood/{letter}": source(0.95, 0.9) for letter in "abcdef"}))
     assert found.headline == "The detector catches a images, b images, c images and 3 more."
+    more = conclude(metrics(**{f"ood/{letter}": source(0.99, 0.9) for letter in "abcd"}) | corrupted())
+    assert more.headline == "The detector catches a images, errors on corrupted images, b images and 2 more."
 
 
 def test_the_rate_that_is_usual_with_so_few_calibration_images_stands_beside_the_realised_one():
@@ -84,3 +88,61 @@ def test_the_rate_that_is_usual_with_so_few_calibration_images_stands_beside_the
     found["calibration"] |= {"n": 240, "realised_rate": {"0.05": [0.026, 0.081]}}
     said = " ".join(conclude(found).sentences)
     assert "it refused 4.7 % of the clean test images; 2.6 to 8.1\u00a0% are usual with 240 calibration images." in said
+
+
+def corrupted(accepted=0.1, n=200, error_rate=0.5, auroc=0.8):
+    """Two corruptions in two severities, and the images as they are."""
+    point = {
+        "n": n, "error_rate": error_rate, "coverage": 0.6, "risk": 0.25, "auroc": auroc,
+        "fpr_at_95_clean_tpr": accepted if error_rate else None, "baselines": {"max_softmax": {"auroc": 0.9}},
+    }  # fmt: skip
+    clean = {**point, "error_rate": 0.05, "risk": 0.02}
+    return {"corruptions": {"clean": clean, "kinds": {"fog": [point] * 2, "snow": [point] * 2}}}
+
+
+def test_corrupted_images_are_spoken_of_in_the_headline_and_in_numbers():
+    found = metrics(**{"errors": source(0.8, 0.9), "ood/mnist": source(0.99, 0.9)})
+    caught = conclude(found | corrupted(accepted=0.1))
+    assert caught.headline == (
+        "The detector catches mnist images and errors on corrupted images, but only part of the test errors."
+    )
+    assert "on 1 of 2 sources" in caught.sentences[0]  # those of the table
+    assert caught.sentences[1] == (
+        "Of the predictions on corrupted images (2 kinds) 50.0 % are wrong, of the 60.0 % that are accepted 25.0 %; on "
+        "the same images as they are 5.0 and 2.0 %. Errors among them are ranked with an AUROC of 80.0, by softmax "
+        "with 90.0."
+    )
+    missed = conclude(found | corrupted(accepted=0.9)).headline
+    assert missed.endswith("and misses most errors on corrupted images.")
+    assert (
+        conclude({**found, "sources": {}} | corrupted()).headline == "The detector catches errors on corrupted images."
+    )
+
+
+def test_few_errors_on_corrupted_images_are_no_evidence_and_none_are_no_source():
+    few = conclude(metrics(errors=source(0.8, 0.9)) | corrupted(n=20))
+    assert few.headline == "The detector catches only part of the test errors."
+    assert "Too few failures for a conclusion: errors on corrupted images (n = 10)." in few.sentences
+    none = conclude(metrics(errors=source(None, None)) | corrupted(error_rate=0, auroc=None))
+    assert none.headline == "There were no failures to catch."
+    assert "Not measured, for want of failures: test errors and errors on corrupted images." in none.sentences
+    all_wrong = conclude(metrics() | corrupted(error_rate=1, auroc=None))  # no right one to rank them against
+    assert all_wrong.headline == "The detector catches errors on corrupted images."
+
+
+def test_images_from_elsewhere_and_growing_budgets_are_spoken_of():
+    plain, weighted = ({"false_alarm_rate": rate} for rate in (0.25, 0.04))
+    rows = [{"plain": plain, "weighted": weighted}] * 2 + [{"plain": {"false_alarm_rate": 0.5}, "weighted": {}}]
+    more = {
+        "shifts": {"alpha": 0.1, "rows": rows},
+        "sweeps": {"pgd_sweep": [{"evasion_rate": rate, "epsilon": rate / 2.55} for rate in (0.01, 0.02)]},
+    }
+    said = conclude(metrics(errors=source(0.8, 0.9)) | more).sentences
+    assert (
+        "On images from elsewhere (2 sets) 25.0 to 50.0 % are refused where at most 10 % would be here; with weights "
+        "4.0 %; for 1 of them weights can promise nothing." in said
+    )
+    assert (
+        "Of images attacked at growing budgets up to 2.0 % end up wrong and accepted (pgd sweep attack at 2/255)."
+        in said
+    )

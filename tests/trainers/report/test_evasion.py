@@ -89,4 +89,5 @@ def test_the_figure_draws_each_curve_in_per_cent_over_budgets():
     assert list(x) == pytest.approx([1, 2, 8])
     assert list(y) == pytest.approx([10, 50, 100])
     assert len(axes.collections) == 1  # the interval of the adaptive curve alone
+    assert all(line.get_marker() == "o" for line in axes.lines)  # a curve of one budget is a point
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "8"]

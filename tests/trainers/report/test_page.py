@@ -99,7 +99,7 @@ def test_sweeps_corruptions_shifts_and_doubts_are_shown_where_there_are_some(eva
     }  # fmt: skip
     severity = {
         "severity": 0, "n": 60, "coverage": 1.0, "error_rate": 0.1, "risk": 0.05, "refusal_rate": 0.5, "auroc": 0.875,
-        "baselines": {},
+        "fpr_at_95_clean_tpr": 0.25, "baselines": {},
     }  # fmt: skip
     rates = {
         "false_alarm_rate": 0.0625, "false_alarm_interval": [0.04, 0.1], "refusal_rate": 0.5,
@@ -209,6 +209,13 @@ def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, t
     page = render(make_evaluation(**changes), tmp_path)
     assert "nan" not in re.sub(r"data:image/[^\"]*", "", page.text).lower().replace("unanswered", "")
     assert ("images" in page.sections) == changes.get("images", True)
+
+
+def test_where_nothing_is_wrong_no_empty_frame_of_risk_is_drawn(make_evaluation, page, tmp_path):
+    assert "Risk against coverage" in page.text
+    text = render(make_evaluation(n_errors=0), tmp_path).text
+    assert "Risk against coverage" not in text
+    assert "No clean test image is misclassified" in text
 
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration
 from gmm_torch.detection.scores import make_score
@@ -33,6 +34,7 @@ from tests.trainers.serve.test_images import png_header
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.records.verdict_file import VerdictFile, read_csv
 from trainers.serve import Limits, create_app, docs_page
+from trainers.serve.histogram import histogram
 from trainers.serve.page import PAGE, content_security_policy
 from trainers.serve.predictor import Predictor, Question
 from trainers.serve.served import Served, version_of
@@ -291,7 +293,26 @@ def test_the_histogram_holds_all_scores_and_places_the_threshold(client, detecto
     assert found["threshold"] == pytest.approx(float(detector.calibration.threshold(0.05)))
     middle = found["edges"][20]
     assert sum(found["counts"][:20]) == int((scores < middle).sum())
+    assert found["counted"]
     assert client.get("/calibration", params={"prediction": 10}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("calibration", "by_count"),
+    [(Calibration(), True), (MondrianCalibration(10), True), (ConditionalCalibration(), False)],
+)
+def test_outliers_do_not_squeeze_the_histogram_and_a_count_is_told_where_p_values_count(
+    detector, calibration, by_count
+):
+    scores = torch.cat([torch.linspace(0, 1, 385), torch.full((15,), -1e6)])
+    detector = copy.deepcopy(detector)
+    detector.calibration = calibration.fit(scores, 0.1, predictions=torch.zeros(400).long())
+    detector.alpha = 0.1
+    found = histogram(detector, 0)
+    assert found.counted == by_count
+    assert found.edges[-1] - found.edges[0] <= 4
+    assert found.counts[0] >= 15
+    assert sum(found.counts) == 400
 
 
 def test_by_class_the_histogram_is_that_of_the_class(detector):

@@ -38,7 +38,16 @@ def evasion(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             continue
         budget = [255 * point["epsilon"] for point in points]
         middle, below, above = rate_bars([point["rate"] for point in points], [point["interval"] for point in points])
-        axes.plot(budget, middle, color=kind.colour, linestyle=kind.line, label=kind.label, clip_on=False)
+        axes.plot(
+            budget,
+            middle,
+            color=kind.colour,
+            linestyle=kind.line,
+            label=kind.label,
+            marker="o",
+            markersize=2.5,
+            clip_on=False,
+        )
         if kind.line == "solid":
             axes.fill_between(budget, middle - below, middle + above, color=kind.colour, alpha=0.15, linewidth=0)
     budgets = np.unique([255 * point["epsilon"] for points in curves.values() for point in points])

@@ -6,27 +6,59 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy import stats
 
-from trainers.report.figures.style import INK, SMALL, new_axes
+from trainers.report.figures.style import INK, MUTED, SMALL, new_axes
 
 BINS = 20
+USUAL = 0.95  # share of the bars that the band holds
+MANY = 100_000  # images, more of which change the band by less than a pixel
 
 
-def p_value_histogram(p_values: NDArray[Any], colour: str) -> Figure:
-    """Share of the images per twentieth of [0, 1]; the dashed line is the uniform distribution's 5 %.
+def p_value_histogram(p_values: NDArray[Any], colour: str, grid: int | None = None) -> Figure:
+    """Images, in per cent, for every twentieth of [0, 1]; the dashed line is the uniform distribution's 5 %.
+
+    P-values of few calibration images are few numbers, of which twentieths would hold now more, now fewer. So a bar
+    ends at the last of them that its twentieth holds, and its height is for its width. Where images are like the
+    calibration images, `USUAL` of the bars end in the band.
 
     Args:
         p_values: (N,) in [0, 1].
         colour: of the bars.
+        grid: see `Calibration.grid`; None for twentieths.
     """
     figure, axes = new_axes(SMALL)
-    counts, edges = np.histogram(p_values, BINS, (0, 1))
-    axes.stairs(100 * counts / max(1, len(p_values)), edges, fill=True, color=colour, alpha=0.75)
+    steps = BINS if grid is None else grid  # of the axis; a bar ends at one of them
+    bins = min(BINS, steps)
+    ends = np.arange(bins + 1) * steps // bins
+    place = np.asarray(p_values, dtype=float) * steps
+    place = np.maximum(1, np.ceil(place) if grid is None else np.round(place))
+    counts = np.histogram(place, ends + 0.5)[0]  # a bar holds its upper end, as what is refused does
+    widths = np.diff(ends)
+    per_cent = 100 * (steps / BINS) / widths  # of a share
+    axes.stairs(per_cent * counts / max(1, len(p_values)), ends / steps, fill=True, color=colour, alpha=0.75)
+    if grid is not None and len(p_values):
+        low, high = per_cent * _usual(len(p_values), widths, grid)
+        axes.stairs(high, ends / steps, baseline=low, fill=True, color=MUTED, alpha=0.2)
     axes.axhline(100 / BINS, color=INK, linewidth=1, linestyle=(0, (3, 2)))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(False, axis="x")
     axes.set_xlabel("p-value")
-    axes.set_ylabel("images (%)")
+    axes.set_ylabel("images (%) per 0.05")
     return figure
+
+
+def _usual(n: int, widths: NDArray[Any], grid: int) -> NDArray[Any]:
+    """Shares (2, bars) between which a bar's share of n images like the calibration images lies, with chance `USUAL`.
+
+    The number of them among so many of the ranks is beta-binomial, exactly, by Polya's urn.
+    """
+    n = min(n, MANY)
+    ends = (1 - USUAL) / 2, (1 + USUAL) / 2
+    of_width = {
+        width: np.searchsorted(stats.betabinom.pmf(np.arange(n + 1), n, width, grid - width).cumsum(), ends) / n
+        for width in np.unique(widths)
+    }
+    return np.array([of_width[width] for width in widths]).T

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from trainers.report.figures.style import INK, MUTED, WIDE, new_axes
 
 BINS = 60
+BULK = (5, 95)  # percentiles of the first group
+REACH = 2, 1  # widths of its bulk that the axis goes on to the left of it at most, and to the right
 
 
 class Group(NamedTuple):
@@ -22,10 +24,13 @@ class Group(NamedTuple):
 
 
 def score_histograms(groups: Sequence[Group], threshold: float | None = None, alpha: float = 0.05) -> Figure:
-    """One row per group, each scaled to its own highest bin; scores beyond the axis count in its end bins.
+    """One row per group, each scaled to its own highest bin.
+
+    The bulk of the first group fills a quarter of the axis at least, however far outliers lie: those beyond the axis
+    count in its end bins, and how many they are stands beside n.
 
     Args:
-        groups: the first sets the range of the axis together with the bulk of the others.
+        groups: the first, and how far the others reach, set the range of the axis.
         threshold: the score below which an image is refused; None leaves the line out.
         alpha: the false alarm rate that the threshold belongs to.
     """
@@ -34,13 +39,14 @@ def score_histograms(groups: Sequence[Group], threshold: float | None = None, al
     for row, group in enumerate(groups):
         base = len(groups) - 1 - row
         counts = np.histogram(np.clip(group.scores, edges[0], edges[-1]), edges)[0]
+        beyond = int(((group.scores < edges[0]) | (group.scores > edges[-1])).sum())
         height = base + 0.86 * counts / max(1, counts.max())
         axes.stairs(height, edges, baseline=base, fill=True, color=group.colour, alpha=0.28)
         axes.stairs(height, edges, baseline=None, color=group.colour, linewidth=1.1)
         axes.text(
             1.015,  # right of the axes, outside the data
             base + 0.2,
-            f"n = {len(group.scores)}",
+            f"n = {len(group.scores)}" + (f", {beyond} beyond" if beyond else ""),
             transform=blended_transform_factory(axes.transAxes, axes.transData),
             fontsize=6.5,
             color=MUTED,
@@ -63,9 +69,8 @@ def _range(groups: Sequence[Group]) -> tuple[float, float]:
     finite = [scores for scores in finite if len(scores)]
     if not finite:
         return 0.0, 1.0
-    low, median, high = np.percentile(finite[0], [0.5, 50, 99.5])
-    reach = max(4 * (high - low), 1e-6)  # far groups would squeeze the first into one bin
-    left = min(np.percentile(scores, 2) for scores in finite)
-    right = max(np.percentile(scores, 99.5) for scores in finite)
-    left, right = max(min(low, left), median - reach), min(max(high, right), median + reach)
+    low, high = np.percentile(finite[0], BULK)
+    width = max(high - low, 1e-6)
+    left = max(min(scores.min() for scores in finite), low - REACH[0] * width)
+    right = min(max(scores.max() for scores in finite), high + REACH[1] * width)
     return (float(left), float(right)) if right > left else (float(left) - 0.5, float(left) + 0.5)

@@ -59,7 +59,7 @@ class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, float] = Field(description="alpha: the share of good images that is refused")
+    parameters: dict[str, float] = Field(description="alpha: at most this share of good images is refused, on average")
     outputs: list[ResponseOutput]
 
 

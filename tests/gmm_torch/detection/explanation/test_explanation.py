@@ -260,11 +260,19 @@ def test_words_never_contradict_the_verdict(detector):
     for each in refused:
         words = str(each)
         assert words.startswith("Refused, predicted ")
-        share = 100 * (1 - each.part_p_values[each.dominant])
-        said = f"{share:.1f}" if share <= 99.9 else "more than 99.9"
+        n = each.n_reference
+        above = round(n - (each.part_p_values[each.dominant] * (n + 1) - 1))
+        said = f"all {n}" if above == n else f"{above} of {n}"
         of = SCORES[each.dominant].in_words
-        assert f"Most unusual in {of}: {said} % of calibration inputs are more typical" in words
+        assert f"Most unusual in {of}: {said} held-out inputs are more typical" in words
         assert not re.search("distance|_", words)
+
+
+def test_of_few_reference_inputs_as_many_are_said_to_be_more_typical_as_there_are(detector):
+    each = dataclasses.replace(detector.explain(images(1, 3))[0], accept=False, n_reference=40)
+    for k, said in ((1, "all 40"), (2, "39 of 40"), (3, "38 of 40")):
+        found = dataclasses.replace(each, dominant="moment_likelihood", part_p_values={"moment_likelihood": k / 41})
+        assert f": {said} held-out inputs are more typical" in str(found)
 
 
 def test_a_layer_is_named_where_the_features_are_unusual(detector):

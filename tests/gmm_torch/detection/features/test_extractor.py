@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -244,3 +246,19 @@ def test_no_images_give_no_rows(net):
     outputs = FeatureExtractor(net, ["conv"], views=("identity", "mirror"))(images(0, 0))
     assert outputs.logits.shape == (0, 2, 3)
     assert outputs.features["conv"].shape == (0, 2, 6)
+
+
+def test_what_another_thread_runs_meanwhile_is_not_taken_for_the_batch(net):
+    x, other = images(4, 0), images(4, 1)
+    expected = FeatureExtractor(net, ["norm"])(x).features["norm"]
+    extractor = FeatureExtractor(net, ["norm"])
+    extractor(x)
+
+    def run_elsewhere(module, args):
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=net, args=(other,))
+            thread.start()
+            thread.join()
+
+    with net.head.register_forward_pre_hook(run_elsewhere):  # once the layer has run
+        assert torch.equal(extractor(x).features["norm"], expected)

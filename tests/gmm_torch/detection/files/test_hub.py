@@ -46,8 +46,12 @@ def unreachable(monkeypatch):
 
 
 def test_a_folder_holds_the_same_detector_and_no_pickle(detector, tmp_path):
+    detector.preprocessing = {"mean": [0.5, 0.25], "interpolation": "bicubic", "keep_ratio": True}
     detector.save_pretrained(tmp_path / "shared")
     again = FailureDetector.from_pretrained(tmp_path / "shared", detector.classifier)
+    assert again.preprocessing == detector.preprocessing
+    told = "| preprocessing | mean [0.5, 0.25], interpolation bicubic, keep_ratio True |"
+    assert told in (tmp_path / "shared" / "README.md").read_text()
     x = torch.randn(20, 6)
     assert torch.equal(again(x).p_value, detector(x).p_value)
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {

@@ -83,7 +83,30 @@ def test_a_risk_coverage_curve_is_that_by_hand():
 def test_p_values_are_shown_as_shares():
     figure = p_value_histogram(np.array([0.01, 0.02, 0.5, 1.0]), OURS)
     values = figure.axes[0].patches[0].get_data().values
-    assert (values[0], values[10], values[19], values.sum()) == (50, 25, 25, 100)
+    assert (values[0], values[9], values[19], values.sum()) == pytest.approx((50, 25, 25, 100))  # a bar has its end
+
+
+@pytest.mark.parametrize("n", [9, 19, 40, 57, 240])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_p_values_that_are_equally_frequent_have_bars_of_one_height_whatever_n(n, dtype):
+    p = (np.arange(1, n + 2) / (n + 1)).astype(dtype)
+    bars = p_value_histogram(p, OURS, n + 1).axes[0].patches[0].get_data()
+    assert bars.values == pytest.approx(5)
+    assert bars.edges == pytest.approx(np.unique(np.floor(np.linspace(0, n + 1, min(20, n + 1) + 1) + 1e-9)) / (n + 1))
+    assert bars.edges[1] <= max(0.05, 1 / (n + 1))  # what the first bar holds is refused at 0.05, if anything is
+
+
+@pytest.mark.parametrize("n", [9, 40, 240])
+def test_the_band_holds_95_of_100_bars_of_images_like_the_calibration_images(n):
+    """40,000 bars of 2,000 sets, whose mean has a standard deviation of a fifth of a point."""
+    random = np.random.default_rng(0)
+    bars, band = (patch.get_data() for patch in p_value_histogram(random.random(150), OURS, n + 1).axes[0].patches)
+    inside = []
+    for _ in range(2000):
+        ranks = 1 + np.searchsorted(np.sort(random.random(n)), random.random(150))
+        share = 100 * np.histogram(ranks / (n + 1), bars.edges + 0.5 / (n + 1))[0] / 150 / np.diff(bars.edges) / 20
+        inside.append((band.baseline - 1e-9 <= share) & (share <= band.values + 1e-9))
+    assert 0.94 <= np.mean(inside) <= 0.985  # a discrete count may hold more than it must
 
 
 def test_far_scores_do_not_squeeze_the_first_group():
@@ -91,6 +114,18 @@ def test_far_scores_do_not_squeeze_the_first_group():
     left, right = figure.axes[0].get_xlim()
     assert left < SCORES.min() < SCORES.max() < right + 1
     assert right - left < 100
+
+
+def test_outliers_of_the_first_group_do_not_squeeze_it_and_are_counted():
+    scores = np.concatenate([np.linspace(0, 1, 960), [-1e6] * 35, [np.inf] * 5])
+    figure = score_histograms([Group("good", scores, OURS), Group("bad", scores[:10] - 50, ERRORS)])
+    left, right = figure.axes[0].get_xlim()
+    assert left < 0
+    assert right >= 1
+    assert right - left <= 4
+    assert {"n = 1000, 40 beyond", "n = 10, 10 beyond"} <= {text.get_text() for text in figure.axes[0].texts}
+    bars = figure.axes[0].patches[0].get_data()
+    assert (bars.values > 1).sum() >= 15  # of the 60, with something in them
 
 
 @pytest.mark.parametrize("scores", [np.zeros(5), np.array([-np.inf, np.inf]), np.array([3.0])])
