@@ -41,6 +41,7 @@ def write_refusals(
     path: Path | str,
     *,
     alpha: float,
+    weighted: bool,
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
@@ -54,6 +55,7 @@ def write_refusals(
         explanations: of these.
         path: of the page; written to a temporary name first, then moved.
         alpha: of the detector.
+        weighted: whether its calibration images have weights.
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
@@ -65,7 +67,7 @@ def write_refusals(
         path,
         title=title,
         headline=f"{summary.n_refused:,} of {summary.n:,} images refused",
-        sentences=[_expected(summary, alpha), *remarks],
+        sentences=[_expected(summary, alpha, weighted), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha),
         over_time=_over_time(change) if change else None,
@@ -101,11 +103,10 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def _expected(summary: VerdictSummary, alpha: float) -> str:
-    n = len(summary.p_values)
+def _expected(summary: VerdictSummary, alpha: float, weighted: bool) -> str:
+    n, like = len(summary.p_values), "the weighted calibration images" if weighted else "the calibration images"
     return (
-        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused: "
-        f"{100 * alpha:g}\u00a0% of them."
+        f"Of {n:,} images like {like} at most about {alpha * n:,.0f} would be refused: {100 * alpha:g}\u00a0% of them."
     )
 
 

@@ -68,7 +68,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     if is_weighted(cfg):
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
-        said = [weights_in_words(model.detector)]
+        said = [weights_in_words(model)]
     times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -87,7 +87,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
-    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model.detector)}
+    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model)}
     drift = drift_of(monitor, model.detector, path) if monitor else None
     if monitor and drift:
         said += drift_in_words(drift, monitor, batches.paths)
@@ -129,6 +129,7 @@ def _write_page(
         explanations,
         page,
         alpha=detector.alpha,
+        weighted=detector.calibration.is_weighted,
         class_names=model.class_names,
         title=title,
         remarks=said,
