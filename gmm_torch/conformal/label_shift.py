@@ -94,7 +94,9 @@ class LabelShiftCalibration(WeightedScores):
         """See `Calibration`; numbers where there are no names."""
         if not self.is_adapted:
             return "no weights yet, promises nothing: adapt(deployment, reference)"
-        names = range(self.n_classes) if class_names is None else class_names
+        names = [str(i) for i in range(self.n_classes)] if class_names is None else class_names
+        if len(names) != self.n_classes:
+            raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(names)}")
         spans = zip(names, self.weights.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
         words = ", ".join(f"{name}: {weight:.2g} ({low:.2g} to {high:.2g})" for name, weight, low, high in spans)
         rate = f"the rate may exceed alpha by {float(self.error):.2g}, with confidence {self.confidence:g}"
