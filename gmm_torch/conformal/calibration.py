@@ -1,6 +1,7 @@
 """From scores to p-values, by rank among the scores of held-out inputs."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -36,6 +37,7 @@ class Calibration(nn.Module):
     name: ClassVar[str] = "marginal"
     sized: ClassVar[tuple[str, ...]] = ("scores",)  # buffers with a number for each calibration input
     is_weighted: ClassVar[bool] = False  # whether it is for images from elsewhere, by weights
+    eased_by: ClassVar[str] = "a larger alpha"  # what takes fewer calibration inputs
     scores: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -92,8 +94,12 @@ class Calibration(nn.Module):
             options = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
             raise ValueError(
                 f"calibration set: alpha={alpha:g}{f' with {options}' if options else ''} needs at least "
-                f"{self.smallest(alpha)} inputs; got {n}: give more, or choose a larger alpha"
+                f"{self.smallest(alpha)} inputs; got {n}: give more, or choose {self.eased_by}"
             )
+
+    def describe(self, class_names: Sequence[str] | None = None) -> str:
+        """What can be promised, in words: that of `repr`, with names of the classes where there are some."""
+        return self.extra_repr()
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""

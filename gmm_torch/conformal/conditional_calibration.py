@@ -25,6 +25,7 @@ class ConditionalCalibration(Calibration):
     """
 
     name = "conditional"
+    eased_by = "a larger alpha or delta"
     bounds: Tensor
 
     def __init__(self, delta: float = 0.1, method: str = "berk_jones") -> None:

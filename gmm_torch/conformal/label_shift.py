@@ -1,5 +1,6 @@
 """P-values where classes come in other proportions: calibration inputs count as their class does there."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -87,10 +88,17 @@ class LabelShiftCalibration(WeightedScores):
 
     def extra_repr(self) -> str:
         """What can be promised."""
+        return self.describe()
+
+    def describe(self, class_names: Sequence[str] | None = None) -> str:
+        """See `Calibration`; numbers where there are no names."""
         if not self.is_adapted:
             return "no weights yet, promises nothing: adapt(deployment, reference)"
-        spans = zip(self.weights.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
-        words = ", ".join(f"{weight:.2g} ({low:.2g} to {high:.2g})" for weight, low, high in spans)
+        names = [str(i) for i in range(self.n_classes)] if class_names is None else class_names
+        if len(names) != self.n_classes:
+            raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(names)}")
+        spans = zip(names, self.weights.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
+        words = ", ".join(f"{name}: {weight:.2g} ({low:.2g} to {high:.2g})" for name, weight, low, high in spans)
         rate = f"the rate may exceed alpha by {float(self.error):.2g}, with confidence {self.confidence:g}"
         return f"weights by class {words}; {rate}; {self.in_words}"
 

@@ -33,6 +33,7 @@ class WeightedCalibration(WeightedScores):
 
     name = "weighted"
     subject = "the deployment inputs"
+    eased_by = "a larger alpha or a smaller max_weight, to which more weights are cut"
 
     def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
         super().__init__()

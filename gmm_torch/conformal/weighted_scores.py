@@ -183,7 +183,7 @@ class WeightedScores(Calibration):
                 f"{calibration_size(alpha)} times the largest weight; got {float(log_weight.exp().sum()):.3g} from "
                 f"{len(log_weight)} inputs, whose effective sample size is {effective_sample_size(log_weight):.1f}: "
                 f"{self.subject} lie where too few calibration inputs do; calibrate on good inputs from there, give "
-                "more calibration inputs, or choose a larger alpha"
+                f"more calibration inputs, or choose {self.eased_by}"
             )
 
     @property

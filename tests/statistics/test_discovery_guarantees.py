@@ -15,8 +15,9 @@ from gmm_torch.conformal.e_values import e_discoveries, soft_rank_e_values
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.online_discovery import OnlineDiscoveries
 from gmm_torch.conformal.p_values import conformal_p_value
+from gmm_torch.conformal.weighted_selection import weighted_conformal_selection, weighted_discoveries
 
-N_TESTS = 20
+N_TESTS = 25
 FALSE_ALARM = 1e-3 / N_TESTS
 
 
@@ -119,6 +120,42 @@ def test_e_values_keep_the_rate_under_a_dependence_that_breaks_benjamini_and_hoc
         by_e.append(float(e_discoveries(soft_rank_e_values(-((1 - p).log()), -((1 - calibration).log())), q).any()))
     assert mean_at_most(by_e, q)
     assert not mean_at_most(by_p, q)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_in_a_batch_from_elsewhere_a_share_q_of_the_named_is_good_at_most_with_weights_alone(discrete):
+    # a covariate, even here and of density 3 (1 - x)^2 there, and a score that depends on it
+    g, n, m, q, repetitions = generator(9 + discrete), 300, 40, 0.2, 250
+    good = torch.arange(m) >= 4
+    weighted, plain, n_found = [], [], 0
+    for seed in range(repetitions):
+        x, there = torch.rand(n, generator=g).double(), 1 - torch.rand(m, generator=g).double() ** (1 / 3)
+        calibration = x + torch.randn(n, generator=g) / 5
+        scores = there + torch.randn(m, generator=g) / 5 - 1.5 * ~good
+        if discrete:
+            calibration, scores = calibration.mul(20).round(), scores.mul(20).round()
+        data = scores, 2 * torch.log1p(-there), calibration, 2 * torch.log1p(-x), q
+        found = weighted_discoveries(*data, seed=seed if discrete else None)
+        weighted.append(proportion(found, good))
+        plain.append(proportion(discoveries(conformal_p_value(scores, calibration.sort().values), q), good))
+        n_found += int((found & ~good).sum())
+    assert mean_at_most(weighted, q)
+    assert n_found > repetitions
+    assert not mean_at_most(plain, q)
+
+
+def test_of_predictions_that_go_out_unseen_elsewhere_a_share_q_is_wrong_at_most_with_weights_alone():
+    g, n, m, q, repetitions = generator(11), 200, 40, 0.1, 800
+    weighted, plain = [], []
+    for _ in range(repetitions):
+        x, there = torch.rand(n, generator=g).double(), torch.rand(m, generator=g).double() ** (1 / 3)  # 3 x^2
+        wrong, wrong_there = (torch.rand(len(each), generator=g) < 0.9 * (1 - each) for each in (x, there))
+        out = weighted_conformal_selection(there, 2 * there.log(), x, 2 * x.log(), wrong, q)
+        weighted.append(proportion(out, wrong_there))
+        plain.append(proportion(conformal_selection(there, x, wrong, q), wrong_there))
+    assert mean_at_most(weighted, q)
+    assert sum(weighted) / repetitions > 0.5 * q
+    assert not mean_at_most(plain, q)
 
 
 @pytest.mark.parametrize(("method", "conditional"), [("lond", False), ("lord", True), ("saffron", True)])

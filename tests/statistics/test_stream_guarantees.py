@@ -16,10 +16,11 @@ from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.risk_monitor import payoffs
 from gmm_torch.conformal.selective import UnattainableRiskError, select_threshold
 from gmm_torch.conformal.thinning import thinned
+from gmm_torch.conformal.time_windows import TimeWindows
 from gmm_torch.conformal.weighted_selective import select_weighted_threshold
 from gmm_torch.testing.betting import rate_interval
 
-N_TESTS = 20
+N_TESTS = 22
 FALSE_ALARM = 1e-3 / N_TESTS
 SHIFT = -1.0  # of inputs: N(SHIFT, 1) in place of N(0, 1)
 MAX_WEIGHT = 8.0
@@ -65,6 +66,23 @@ def test_a_bet_against_a_reference_alarms_as_rarely_as_promised_and_on_plain_p_v
     p = [smoothed_p_value(x, r.sort().values, draw) for (r, x), draw in zip(streams, u, strict=True)]
     naive = int((bet(torch.stack(p)).log_path >= math.log(threshold)).any(1).sum())
     assert not at_most(naive, repetitions, 1 / threshold)
+
+
+def test_a_window_of_time_has_an_alarm_as_rarely_as_promised_and_on_plain_p_values_more_often():
+    g, n, earlier, length, threshold, repetitions = generator(10), 40, 20, 250, 5, 200
+    times = torch.arange(length - earlier, 2 * length, dtype=torch.float64)
+    found, naive = [], []
+    for seed in range(repetitions):
+        scores = torch.randn(n + earlier + length, generator=g)
+        watch = TimeWindows(ReferenceMartingale(scores[:n], threshold, seed=seed), seconds=length)
+        watch.update(scores[n:], times)
+        assert [window.n for window in watch.windows] == [earlier, length]
+        found.append(watch.windows[1].alarm_at is not None)
+        p = smoothed_p_value(scores[n + earlier :], scores[:n].sort().values, 1 - torch.rand(length, generator=g))
+        naive.append(bool((bet(p).log_path >= math.log(threshold)).any()))
+    assert at_most(sum(found), repetitions, 1 / threshold)
+    assert sum(found) > 0.2 * repetitions / threshold
+    assert not at_most(sum(naive), repetitions, 1 / threshold)
 
 
 def test_given_the_set_alarms_are_rare_even_for_an_unlucky_reference():

@@ -107,7 +107,9 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(
     told = capsys.readouterr().out + caplog.text + "".join(str(each.message) for each in recwarn)
     assert told.count("effective sample size") == 1
     assert f"{said}, so little that the rate may be several times alpha" in told
-    assert said in (tmp_path / "weighted" / "verdicts.html").read_text()
+    page = (tmp_path / "weighted" / "verdicts.html").read_text()
+    assert said in page
+    assert "Of 120 images like the weighted calibration images at most about 6 would be refused" in page
     again = f"checkpoint={tmp_path / 'weighted' / 'weighted.safetensors'}"
     run_task(configure(*judging(place, "task=score", where, again)), tmp_path / "again")
     assert (tmp_path / "again" / "verdicts.csv").read_bytes() == (tmp_path / "weighted" / "verdicts.csv").read_bytes()
@@ -119,7 +121,8 @@ def test_other_proportions_of_classes_are_weighted_by_labels_of_the_data(place, 
     facts = json.loads((tmp_path / "verdicts.facts.json").read_text())["calibration"]
     assert facts["name"] == "label_shift"
     assert 19 < facts["effective_size"] < facts["n"] == 480
-    assert "Calibration label_shift, from these images: " in capsys.readouterr().out
+    assert "Calibration label_shift, from these images: weights by class 0: " in capsys.readouterr().out
+    assert ", 9: " in facts["in_words"]
 
 
 def test_images_of_which_nothing_can_be_said_are_an_error(place, tmp_path):

@@ -60,7 +60,7 @@ def _compared(run: Run, detector: FailureDetector, here: Here, images: LabelledI
     except WeightsError as error:
         return {**found, "weighted": {"reason": str(error)}}
     again = predict(run, weighted, shown, "the same images, with weights", labels)
-    worth = {"effective_size": calibration.effective_size, "in_words": calibration.extra_repr()}
+    worth = {"effective_size": calibration.effective_size, "in_words": calibration.describe(run.data.class_names)}
     return {**found, "weighted": {**rates(again, detector.alpha), **worth}}
 
 

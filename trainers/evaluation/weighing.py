@@ -110,17 +110,18 @@ def weighted_by_files(run: Run, model: Model, batches: FileBatches, path: Path) 
     return model._replace(detector=detector)
 
 
-def weights_in_words(detector: FailureDetector) -> str:
+def weights_in_words(model: Model) -> str:
     """What the weights are worth, in a sentence."""
-    calibration = detector.calibration
-    return f"Calibration {calibration.name}, from these images: {calibration.extra_repr()}."
+    calibration = model.detector.calibration
+    return f"Calibration {calibration.name}, from these images: {calibration.describe(model.class_names)}."
 
 
-def weights_facts(detector: FailureDetector) -> dict[str, Any]:
+def weights_facts(model: Model) -> dict[str, Any]:
     """The same for JSON, of any calibration."""
-    calibration = detector.calibration
+    calibration = model.detector.calibration
+    words = f"{type(calibration).__name__}({calibration.describe(model.class_names)})"
     size = calibration.effective_size if isinstance(calibration, WeightedScores) else float(len(calibration))
-    return {"name": calibration.name, "n": len(calibration), "effective_size": size, "in_words": repr(calibration)}
+    return {"name": calibration.name, "n": len(calibration), "effective_size": size, "in_words": words}
 
 
 def _sample(paths: Sequence[str], seed: int) -> list[str]:

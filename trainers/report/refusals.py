@@ -42,6 +42,7 @@ def write_refusals(
     *,
     alpha: float,
     grid: int | None,
+    weighted: bool,
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
@@ -56,6 +57,7 @@ def write_refusals(
         path: of the page; written to a temporary name first, then moved.
         alpha: of the detector.
         grid: of its p-values, see `Calibration.grid`.
+        weighted: whether its calibration images have weights.
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
@@ -67,7 +69,7 @@ def write_refusals(
         path,
         title=title,
         headline=f"{summary.n_refused:,} of {summary.n:,} images refused",
-        sentences=[_expected(summary, alpha), *remarks],
+        sentences=[_expected(summary, alpha, weighted), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
         band=grid is not None,
@@ -104,11 +106,11 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def _expected(summary: VerdictSummary, alpha: float) -> str:
-    n = len(summary.p_values)
+def _expected(summary: VerdictSummary, alpha: float, weighted: bool) -> str:
+    n, like = len(summary.p_values), "the weighted calibration images" if weighted else "the calibration images"
     return (
-        f"Of {n:,} images like the calibration images about {alpha * n:,.0f} would be refused at most: "
-        f"{100 * alpha:g}\u00a0% of them, on average over calibration sets."
+        f"Of {n:,} images like {like} at most about {alpha * n:,.0f} would be refused: {100 * alpha:g}\u00a0% of them, "
+        "on average over calibration sets."
     )
 
 

@@ -69,7 +69,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     if is_weighted(cfg):
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
-        said = [weights_in_words(model.detector)]
+        said = [weights_in_words(model)]
     times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -88,7 +88,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
-    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model.detector)}
+    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model)}
     fitted, now = model.detector.preprocessing, preprocessing_of(model.detector.classifier, model.resize)
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
     together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
@@ -135,6 +135,7 @@ def _write_page(
         page,
         alpha=detector.alpha,
         grid=detector.calibration.grid,
+        weighted=detector.calibration.is_weighted,
         class_names=model.class_names,
         title=title,
         remarks=remarks,

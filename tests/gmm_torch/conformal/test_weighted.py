@@ -118,6 +118,14 @@ def test_weights_that_can_promise_nothing_at_alpha_are_refused():
         near.fit(statistics[:94, 0], 0.05, log_weight=log_weight[:94])
     near.fit(statistics[:, 0], 0.05, log_weight=log_weight)
     assert near.effective_size >= 19
+    for calibration, n in ((near, 94), (adapted(mean=2.5), 400)):  # too few; enough that weigh too little
+        log_weight = calibration.log_weights(statistics[:n], NO_CLASS[:n])
+        with pytest.raises(ValueError, match="or choose a larger alpha or a smaller max_weight"):
+            calibration.fit(statistics[:n, 0], 0.05, log_weight=log_weight)
+        smaller = adapted(mean=0.1 if n == 94 else 2.5, max_weight=2.0)
+        with warnings.catch_warnings(action="ignore", category=WeightsWarning):
+            own = smaller.log_weights(statistics[:n], NO_CLASS[:n])
+            smaller.fit(statistics[:n, 0], 0.05, log_weight=own)  # as the message says
     with pytest.raises(ValueError, match=r"alpha=0\.001"):
         near.target(0.001)
 

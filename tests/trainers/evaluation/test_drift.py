@@ -77,11 +77,12 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
 
     examples = {grown: [(PATHS[i], np.zeros((4, 4, 1), np.uint8)) for i in grown.examples]}
     change = Change(drift.alarm_at, drift.changed.stretches, examples)
-    common = {"alpha": 0.05, "grid": None, "class_names": ["a"], "title": "t", "remarks": [said]}
+    common = {"alpha": 0.05, "grid": None, "weighted": False, "class_names": ["a"], "title": "t", "remarks": [said]}
     write_refusals(summarize_verdicts(verdicts), [], [], tmp_path / "page.html", **common, change=change)
     page = (tmp_path / "page.html").read_text()
     assert "alarm at image 126 of 200" in page
     assert "Component 1: 50.0 % of the images before" in page
+    assert re.search(r"Of \d+ images like the calibration images at most about 10 would be refused", page)
     assert f"<figcaption>{PATHS[grown.examples[0]]}</figcaption>" in page
 
 
