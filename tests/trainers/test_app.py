@@ -269,11 +269,11 @@ def test_a_mistake_is_told_before_any_work(overrides, message, tmp_path):
 
 
 def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
-    done = app("experiment=demo", "task=evaluate", cwd=tmp_path)
+    done = app("experiment=demo", "seed=abc", cwd=tmp_path)
     assert done.returncode == 2
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert len(said) == 1
-    assert "set classifier.checkpoint=" in said[0]
+    assert "seed: expected a whole number; got 'abc'" in said[0]
 
 
 REFUSED = "expected no settings of a detector beside checkpoint="

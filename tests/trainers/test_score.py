@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gmm_torch.lightning.drift import DriftError, DriftWarning
+from gmm_torch.errors import DriftError
+from gmm_torch.lightning.drift import DriftWarning
 from tests.contracts.test_configs import configure
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import DataNotFoundError
