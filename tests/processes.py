@@ -2,13 +2,16 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-multiprocessing.set_forkserver_preload(["gmm_torch.lightning", "pytest"])
+multiprocessing.set_forkserver_preload(["pytest", "trainers.main", "trainers.tasks.run", "trainers.tasks.score"])
 
 
 def run_processes(work: Callable[..., None], arguments: tuple[object, ...], n: int) -> None:
@@ -27,4 +30,29 @@ def run_trainers(work: Callable[..., None], arguments: tuple[object, ...], n: in
 def _as_one_of(rank: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    work(*arguments)
+
+
+def started(work: Callable[..., None], arguments: tuple[object, ...], folder: Path, said: Path) -> BaseProcess:
+    """A process that runs `work(*arguments)` in a folder, and writes what it says to a file."""
+    process = multiprocessing.get_context("forkserver").Process(target=_speaking, args=(work, arguments, folder, said))
+    process.start()
+    return process
+
+
+def application(*words: str) -> None:
+    """What `gmm-torch` does with these words behind it."""
+    from trainers.main import main
+
+    sys.argv = ["gmm-torch", *words]
+    main()
+
+
+def _speaking(work: Callable[..., None], arguments: tuple[object, ...], folder: Path, said: Path) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    with open(said, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     work(*arguments)
