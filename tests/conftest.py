@@ -3,7 +3,7 @@
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -34,6 +34,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)
     if not EXPORT and item.get_closest_marker("export"):
         pytest.skip("needs torch 2.8")
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Leaves the figures of reports empty."""
+    from tests.drawing import figures_left_empty  # Matplotlib is slow to import
+
+    with figures_left_empty():
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.contracts.test_configs import configure
 from trainers.run.job import run_task
 
@@ -20,6 +22,7 @@ def command(block: str) -> None:
     run_task(configure(*overrides), Path(place[0] if place else "runs/unnamed"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_block_runs_in_its_turn(tmp_path, monkeypatch, run_python_blocks, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

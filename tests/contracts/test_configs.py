@@ -165,7 +165,9 @@ def test_callbacks_and_loggers_watch_a_training(tmp_path):
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
-def test_every_experiment_runs_in_fast_mode(option, tmp_path):
+def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
+    if option != "demo":
+        request.getfixturevalue("undrawn")
     overrides = [f"experiment={option}", "debug=fast"]
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images

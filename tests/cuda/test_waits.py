@@ -56,7 +56,7 @@ def test_a_whole_fit_waits_in_places_that_are_listed_and_as_often_for_any_number
     monkeypatch, covariance_type
 ):
     seen = []
-    for n in (N, 50 * N):
+    for n in (N, 20 * N):
         with card(monkeypatch, n) as watch:
             mixture = GaussianMixture(K, D, covariance_type, device=CARD)
             x = torch.randn(n, D, device=CARD)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from gmm_torch.detection.files.storage import read_detector
 from gmm_torch.detection.streaming import sample
 from tests.contracts.test_configs import configure
+from tests.drawing import figures_left_empty
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.run import run
@@ -48,7 +49,7 @@ def finished(tmp_path_factory) -> Path:
         TRAINERS.append(changes)
         return make_trainer(*arguments, **changes)
 
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, figures_left_empty():
         patched.setattr(run, "make_trainer", counted)
         run_task(configure(*FAST), folder)
     return folder
@@ -179,6 +180,7 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(finished, tmp_path):
     files = (
         f"classifier.checkpoint={finished / 'classifier.safetensors'}",

@@ -30,6 +30,7 @@ def files(cache: Path, kind: str) -> set[str]:
     return {path.name for path in (cache / kind).glob("*.safetensors")}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_jobs_that_differ_by_the_mixture_share_classifier_features_and_attacks(tmp_path):
     alone = run_task(configure(*TINY, "mixture.n_components=2"), tmp_path / "alone")
     cache = tmp_path / "cache"
@@ -177,6 +178,7 @@ def test_a_run_that_is_refused_leaves_the_config_of_the_results_that_stay(tmp_pa
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_of_another_run_do_not_stay_beside_a_new_detector(tmp_path):
     run_task(configure(*TINY), tmp_path)
     weights = f"classifier.checkpoint={tmp_path / 'classifier.safetensors'}"

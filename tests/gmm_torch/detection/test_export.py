@@ -27,11 +27,13 @@ def check(detector, program, inputs):
 def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name, net):
     score = make_score(name)
     detector = FailureDetector(net, score=score).fit(batches(300, 1)).calibrate(batches(200, 2))
-    check(detector, exported(detector, images(4, 0)), [images(7, 3), images(33, 4) * 3])
+    check(
+        detector, exported(detector, images(4, 0)), [images(2, 3), images(7, 3), images(33, 4) * 3, images(33, 4) * 10]
+    )
 
 
-@pytest.mark.parametrize("views", [1, None, ("identity", "shift")])
-def test_the_default_is_exported_with_any_views_and_goes_through_a_file(views, net, tmp_path):
+@pytest.mark.parametrize("views", [1, ("identity", "shift")])
+def test_the_default_is_exported_with_other_views_and_goes_through_a_file(views, net, tmp_path):
     detector = FailureDetector(net, n_components=3, views=views).fit(batches(300, 1)).calibrate(batches(300, 2))
     program = exported(detector, images(4, 0))
     torch.export.save(program, tmp_path / "detector.pt2")

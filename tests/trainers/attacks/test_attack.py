@@ -5,6 +5,7 @@ import torch
 from foolbox import attacks as foolbox_attacks
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,8 +22,13 @@ def _compose(group):
         return compose(overrides=[f"+attack=[{group}]"]).attack
 
 
-# a group with `defaults` puts together attacks that have a file of their own; budget curves have budgets of their own
-SINGLE = [group for group in GROUPS if list(_compose(group)) == [group] and "epsilon" in _compose(group)[group]]
+def _is_single(group):
+    """A group with `defaults` puts together attacks that have a file of their own; budget curves have their budgets."""
+    found = OmegaConf.load(CONF / "attack" / f"{group}.yaml")
+    return list(found) == [group] and "epsilon" in found[group]
+
+
+SINGLE = [group for group in GROUPS if _is_single(group)]
 
 
 BUDGETS = {"linf": 0.2, "l2": 2.0}  # digits of 8x8 pixels need more than photographs
