@@ -1,5 +1,6 @@
 """Settings of every test process."""
 
+import gc
 import os
 import random
 import re
@@ -25,6 +26,12 @@ settings.load_profile("project")
 
 TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
 EXPORT = TorchVersion(torch.__version__) >= "2.8"
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays, so no collection of garbage has to walk it.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

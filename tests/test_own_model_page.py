@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.run.job import run_task
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own_model.md").read_text()

@@ -30,7 +30,7 @@ from safetensors import safe_open
 from gmm_torch import GaussianMixture
 from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.run.checkpoint_io import AtomicCheckpointIO

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gmm_torch import FailureDetector
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.faults.parsers import make_detector, net
 from trainers.classifiers.checkpoint import read_weights, save_weights
 from trainers.run.checkpoint_io import AtomicCheckpointIO

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from gmm_torch.detection.files.storage import read_detector
 from gmm_torch.detection.streaming import sample
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.drawing import figures_left_empty
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times

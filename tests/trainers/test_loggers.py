@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.drawing import figures_left_empty
 from trainers.run.job import run_task
 from trainers.run.loggers import CSVLogger

@@ -15,7 +15,7 @@ from PIL import Image
 from gmm_torch.__main__ import find_application
 from gmm_torch.errors import DriftError
 from gmm_torch.lightning.drift import DriftWarning
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.processes import application, started
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import DataNotFoundError

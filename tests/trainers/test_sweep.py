@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.processes import application, started
 from trainers.data.errors import MissingSetsError
 from trainers.run.job import run_task

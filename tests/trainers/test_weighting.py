@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from gmm_torch.errors import WeightsError
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.trainers.evaluation.records import made_up
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray

@@ -1,25 +1,22 @@
-from pathlib import Path
-
 import pytest
 import torch
 from foolbox import attacks as foolbox_attacks
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.configuration import configure
 from trainers.attacks import Attack
 from trainers.attacks.diagnostics import AttackWarning
 from trainers.classifiers.small_cnn import SmallCNN
+from trainers.main import CONF
 
-CONF = Path(__file__).parents[3] / "conf"
 GROUPS = sorted(path.stem for path in (CONF / "attack").glob("[!_]*.yaml"))
 
 
 def _compose(group):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose(overrides=[f"+attack=[{group}]"]).attack
+    return configure(f"attack=[{group}]").attack
 
 
 def _is_single(group):

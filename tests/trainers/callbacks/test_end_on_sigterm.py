@@ -7,7 +7,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.processes import started
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.run.run import Run

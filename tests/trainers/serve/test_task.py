@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from gmm_torch import FailureDetector
 from tests import processes
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.trainers.serve.conftest import digit_images, png
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import save_weights
