@@ -28,10 +28,14 @@ TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
 EXPORT = TorchVersion(torch.__version__) >= "2.8"
 
 
+gc.disable()  # nothing that is imported goes away again
+
+
 def pytest_collection_finish() -> None:
-    # What is imported by now stays, so no collection of garbage has to walk it.
+    # What is there by now stays, so no collection of garbage has to walk it.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
