@@ -33,13 +33,14 @@ def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name, n
 
 
 @pytest.mark.parametrize("views", [1, ("identity", "shift")])
-def test_the_default_is_exported_with_other_views_and_goes_through_a_file(views, net, tmp_path):
+def test_the_default_is_exported_with_other_views_and_with_one_goes_through_a_file(views, net, tmp_path):
     detector = FailureDetector(net, n_components=3, views=views).fit(batches(300, 1)).calibrate(batches(300, 2))
     program = exported(detector, images(4, 0))
-    torch.export.save(program, tmp_path / "detector.pt2")
-    loaded = torch.export.load(tmp_path / "detector.pt2")
-    check(detector, loaded, [images(2, 3), images(50, 4), images(50, 4) * 10])
-    assert not loaded.module()(images(5, 4) * 10).accept.any()
+    if views == 1:
+        torch.export.save(program, tmp_path / "detector.pt2")
+        program = torch.export.load(tmp_path / "detector.pt2")
+    check(detector, program, [images(2, 3), images(50, 4), images(50, 4) * 10])
+    assert not program.module()(images(5, 4) * 10).accept.any()
 
 
 def test_an_exported_detector_of_a_network_with_stages(tmp_path):
