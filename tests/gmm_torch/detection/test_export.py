@@ -17,8 +17,9 @@ def exported(detector, x):
 
 
 def check(detector, program, inputs):
+    module = program.module()
     for x in inputs:
-        for eager, other in zip(detector(x), program.module()(x), strict=True):
+        for eager, other in zip(detector(x), module(x), strict=True):
             assert eager.dtype == other.dtype
             torch.testing.assert_close(other, eager, rtol=1e-5, atol=1e-5)
 
