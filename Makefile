@@ -17,8 +17,9 @@ install: $(READY)  ## create .venv and install the project in it
 demo: $(READY)  ## train, fit, calibrate, evaluate on scikit-learn's digits; prints a table and the report's path
 	OMP_NUM_THREADS=1 $(BIN)/gmm-torch experiment=demo
 
+# Threads that wait do not spin: they would take the other worker's core.
 test: $(READY)  ## run the whole test suite
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-oldest:  ## the suite on the oldest versions that pyproject.toml admits; needs uv, and some 7 GB for .venv-oldest
 	uv venv --quiet --allow-existing --seed --python 3.11 .venv-oldest

@@ -9,6 +9,10 @@ class SolverError(RuntimeError):
     """An iteration did not settle where its result was needed."""
 
 
+class DriftError(RuntimeError):
+    """The inputs no longer look like the calibration set, and the run was to stop then."""
+
+
 class FileFormatError(ValueError):
     """A file is truncated, of another version, or not what it was taken for."""
 

@@ -1,9 +1,10 @@
 """Settings of every test process."""
 
+import gc
 import os
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -27,6 +28,16 @@ TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
 EXPORT = TorchVersion(torch.__version__) >= "2.8"
 
 
+gc.disable()  # nothing that is imported goes away again
+
+
+def pytest_collection_finish() -> None:
+    # What is there by now stays, so no collection of garbage has to walk it.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # What a test draws without a generator of its own is the same in every run, alone or in any order.
     random.seed(0)
@@ -34,6 +45,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)
     if not EXPORT and item.get_closest_marker("export"):
         pytest.skip("needs torch 2.8")
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Leaves the figures of reports empty."""
+    from tests.drawing import figures_left_empty  # Matplotlib is slow to import
+
+    with figures_left_empty():
+        yield
 
 
 @pytest.fixture

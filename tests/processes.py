@@ -1,13 +1,58 @@
 """Processes of a test: forks of a server that has imported what they need, once for all tests of a worker."""
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
+import torch
 import torch.multiprocessing as mp
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-multiprocessing.set_forkserver_preload(["gmm_torch", "torchmetrics", "pytest"])
+multiprocessing.set_forkserver_preload(["pytest", "trainers.main", "trainers.tasks.run", "trainers.tasks.score"])
 
 
 def run_processes(work: Callable[..., None], arguments: tuple[object, ...], n: int) -> None:
     """Run `work(rank, *arguments)` in n processes, and wait for them; pass no tensor, whose memory they would share."""
     mp.start_processes(work, arguments, nprocs=n, start_method="forkserver")
+
+
+def run_trainers(work: Callable[..., None], arguments: tuple[object, ...], n: int = 2) -> None:
+    """Run `work(*arguments)` in n processes, in each of which a Trainer with `strategy="ddp"` finds the others.
+
+    For Lightning they are processes that somebody else has started, as torchrun does.
+    """
+    run_processes(_as_one_of, (find_free_network_port(), work, arguments), n)
+
+
+def _as_one_of(rank: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def started(work: Callable[..., None], arguments: tuple[object, ...], folder: Path, said: Path) -> BaseProcess:
+    """A process that runs `work(*arguments)` in a folder, and writes what it says to a file."""
+    process = multiprocessing.get_context("forkserver").Process(target=_speaking, args=(work, arguments, folder, said))
+    process.start()
+    return process
+
+
+def application(*words: str) -> None:
+    """What `gmm-torch` does with these words behind it."""
+    from trainers.main import main
+
+    sys.argv = ["gmm-torch", *words]
+    main()
+
+
+def _speaking(work: Callable[..., None], arguments: tuple[object, ...], folder: Path, said: Path) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    with open(said, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    work(*arguments)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.pages import ROOT
 from tests.trainers.serve.conftest import SHAPE, detector, digit_images, png  # noqa: F401 - a fixture
 from trainers.serve import create_app

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gmm_torch import GaussianMixture
+from tests.configuration import configure
 from tests.pages import PAGES, ROOT, blocks, commands
-from trainers.main import CONF
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 # Pages whose blocks leave something behind that is looked at, in a test of their own.
@@ -52,9 +51,8 @@ def test_every_command_of_the_application_composes(name, words):
     if any(word.startswith("hydra/launcher=ray") for word in words):
         pytest.importorskip("hydra_plugins.hydra_ray_launcher")  # an extra that is no part of `dev`
     overrides = [word for word in words if word not in ("...", "-m", "--multirun") and not word.startswith("--")]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for job in jobs(overrides):
-            assert "task" in compose("config", job), name
+    for job in jobs(overrides):
+        assert "task" in configure(*job), name
 
 
 def test_commands_are_found():

@@ -4,7 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.contracts.test_configs import configure
+import pytest
+
+from tests.configuration import configure
 from trainers.run.job import run_task
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own_model.md").read_text()
@@ -20,6 +22,7 @@ def command(block: str) -> None:
     run_task(configure(*overrides), Path(place[0] if place else "runs/unnamed"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_block_runs_in_its_turn(tmp_path, monkeypatch, run_python_blocks, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gmm_torch.detection.scores import make_score
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.pages import ROOT, blocks
 from tests.trainers.serve.conftest import SHAPE, counted, detector, listening, serving  # noqa: F401 - a fixture
 from trainers.serve import Limits, create_app

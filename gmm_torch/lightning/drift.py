@@ -11,11 +11,8 @@ from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import Promise, ReferenceMartingale
 from gmm_torch.conformal.time_windows import TimeWindows, alarm_in_words, seconds_of
+from gmm_torch.errors import DriftError
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
-
-
-class DriftError(RuntimeError):
-    """The inputs no longer look like the calibration set, and the run was to stop then."""
 
 
 class DriftWarning(UserWarning):

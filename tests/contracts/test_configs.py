@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from gmm_torch import FailureDetector
+from tests.configuration import configure
 from trainers.main import CONF
 from trainers.run.job import run_task
 from trainers.run.run import Run
@@ -26,11 +27,6 @@ LISTS = {"ood", "attack", "adaptive", "corruption", "shift"}
 OF_TASK = {"adaptive": "adaptive", "drift": "score", "engine": "score"}  # groups that one task alone has
 PRESETS = {"debug", "experiment", "study", "supervision"}  # choose options of other groups
 APART = LISTS | PRESETS | OF_TASK.keys()
-
-
-def configure(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
 
 
 def write_images(root: Path) -> None:
@@ -165,7 +161,9 @@ def test_callbacks_and_loggers_watch_a_training(tmp_path):
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
-def test_every_experiment_runs_in_fast_mode(option, tmp_path):
+def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
+    if option != "demo":
+        request.getfixturevalue("undrawn")
     overrides = [f"experiment={option}", "debug=fast"]
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images

@@ -56,7 +56,7 @@ def test_a_whole_fit_waits_in_places_that_are_listed_and_as_often_for_any_number
     monkeypatch, covariance_type
 ):
     seen = []
-    for n in (N, 50 * N):
+    for n in (N, 20 * N):
         with card(monkeypatch, n) as watch:
             mixture = GaussianMixture(K, D, covariance_type, device=CARD)
             x = torch.randn(n, D, device=CARD)
@@ -115,7 +115,7 @@ def test_densities_never_wait(monkeypatch, covariance_type):
             assert len(found) == N
 
 
-@each_type
+@pytest.mark.parametrize("covariance_type", [*TYPES[:2], *TYPES[3:]], ids=str)  # `diag` has what `spherical` has
 def test_nothing_grows_with_the_number_of_points_but_what_is_returned(monkeypatch, covariance_type):
     largest = []
     for n in (2**22, 2**24):

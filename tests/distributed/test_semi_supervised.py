@@ -3,11 +3,11 @@
 from functools import partial
 
 import lightning
-import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from tests.processes import run_trainers
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.digits import digits
 from trainers.data.unlabelled import Unlabelled
@@ -36,16 +36,20 @@ class Agreement(Callback):
         assert not torch.equal(seen[0].sort().values, seen[1].sort().values)
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_images_and_keep_one_teacher(tmp_path):
+def train(folder: str) -> None:
+    torch.manual_seed(0)
     unlabelled = Unlabelled(ratio=3, views=["weak", "weak"])
     data = ImageDataModule(digits, root=None, n_labelled=50, mixture_every=None, batch_size=41, unlabelled=unlabelled)
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
     before = classifier[-1].weight.detach().clone()
     module = MeanTeacher(classifier, 10, partial(torch.optim.SGD, lr=0.1), decay=0.9)
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp_spawn", max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, callbacks=[Agreement()],
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, callbacks=[Agreement()],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     assert not torch.equal(module.classifier[-1].weight, before)
+
+
+def test_two_processes_share_the_images_and_keep_one_teacher(tmp_path):
+    run_trainers(train, (str(tmp_path),))

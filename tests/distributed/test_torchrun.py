@@ -7,7 +7,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.pages import ROOT
 from trainers.run.job import run_task
 from trainers.run.requirements import check_torchrun

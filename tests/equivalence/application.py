@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmm_torch import FailureDetector
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.equivalence.detector import small
 from tests.equivalence.digits import images as digit_images
 from tests.equivalence.rows import Row, Way, asked, near

@@ -41,7 +41,7 @@ def asked_about() -> Tensor:
     """(N, 1, 8, 8): test images, some too bright, noise, and images that are absurd."""
     noise = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     odd = torch.stack([torch.full((1, 8, 8), value) for value in (0.0, 1.0, 1e6, float("inf"), float("nan"))])
-    return torch.cat([split("test"), 1.5 * split("test")[:20], noise, odd])
+    return torch.cat([split("test")[:60], 1.5 * split("test")[:20], noise, odd])
 
 
 class Network(nn.Sequential):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from safetensors import safe_open
 from gmm_torch import GaussianMixture
 from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.run.checkpoint_io import AtomicCheckpointIO
@@ -262,13 +262,13 @@ PROBLEMS = (
 )
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Kill each problem's work."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)
     quieten()
     for problem in PROBLEMS:

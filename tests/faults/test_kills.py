@@ -1,18 +1,19 @@
 """Work that is killed goes on when it is begun again, and ends with the result of an undisturbed run."""
 
 import json
-import os
-import subprocess
-import sys
+
+from tests.faults.kills import main
+from tests.processes import started
 
 
-def test_killed_work_ends_with_the_result_of_an_undisturbed_run():
-    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.kills", "--kills", "2", "--only", "training", "EM"]
-    command += ["--seed", "23"]  # all four come in the second half of the work, when there is something to go on from
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # forks want one thread
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+def test_killed_work_ends_with_the_result_of_an_undisturbed_run(tmp_path):
+    # All four kills come in the second half of the work, when there is something to go on from.
+    words = ["--kills", "2", "--only", "training", "EM", "--seed", "23"]
+    process = started(main, (words,), tmp_path, tmp_path / "said")
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 0, said[-3000:]
+    rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert [row["problem"] for row in rows] == ["classifier training", "EM"]
     for row in rows:
         assert row["wrong"] == []

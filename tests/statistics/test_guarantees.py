@@ -84,7 +84,7 @@ def test_a_level_fixed_beforehand_fails_for_at_most_a_share_delta_of_calibration
 @pytest.mark.parametrize("storey", [False, True])
 @pytest.mark.parametrize("n_failures", [0, 15])
 def test_the_false_discovery_rate_is_at_most_q(storey, n_failures):
-    n_batches, n, m, q = 2500, 499, 50, 0.2
+    n_batches, n, m, q = 1000, 499, 50, 0.2
     g = generator()
     calibration = torch.randn(n_batches, n, generator=g).sort(1).values
     batch = torch.randn(n_batches, m, generator=g)
@@ -140,7 +140,7 @@ def test_fishers_combination_needs_its_correction():
 @pytest.mark.parametrize("discrete", [False, True])
 def test_the_error_rate_among_accepted_exceeds_the_target_for_at_most_a_share_delta_of_labelled_sets(select, discrete):
     # P(wrong | p) = 0.4 (1 - p) has the error rate 0.2 (1 - t) above t; the target is that of t = 1/2
-    n_sets, n, target, delta, steps = 500, 1500, 0.1, 0.2, 20
+    n_sets, n, target, delta, steps = 250, 1500, 0.1, 0.2, 20
     g = generator()
     failed = refused = 0
     for _ in range(n_sets):

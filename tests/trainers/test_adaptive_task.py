@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
+from tests.drawing import figures_left_empty
 from trainers.run.job import run_task
 
 COMMON = ("experiment=demo", "debug=fast", "trainer.enable_progress_bar=false")
@@ -27,7 +28,8 @@ def folder(tmp_path_factory) -> Path:
     classifier = f"classifier.checkpoint={folder / 'train' / 'classifier.safetensors'}"
     run_task(configure(*COMMON, classifier, "task=fit"), folder / "fit")
     detector = f"checkpoint={folder / 'fit' / 'detector.safetensors'}"
-    run_task(configure(*COMMON, classifier, detector, *QUICK, "task=adaptive"), folder / "adaptive")
+    with figures_left_empty():
+        run_task(configure(*COMMON, classifier, detector, *QUICK, "task=adaptive"), folder / "adaptive")
     return folder / "adaptive"
 
 

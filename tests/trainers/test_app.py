@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from gmm_torch.detection.files.storage import read_detector
 from gmm_torch.detection.streaming import sample
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
+from tests.drawing import figures_left_empty
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.run import run
@@ -48,7 +49,7 @@ def finished(tmp_path_factory) -> Path:
         TRAINERS.append(changes)
         return make_trainer(*arguments, **changes)
 
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, figures_left_empty():
         patched.setattr(run, "make_trainer", counted)
         run_task(configure(*FAST), folder)
     return folder
@@ -158,7 +159,9 @@ def test_fit_and_evaluate_from_files_repeat_the_run(finished, tmp_path):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     run_task(configure(*FAST, "task=fit", weights), tmp_path / "fit")
     detector = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
-    run_task(configure(*FAST, "task=evaluate", weights, detector), tmp_path / "evaluate")
+    sources = [override for override in FAST if not re.match(r"attack=|attack\.pgd_sweep|corruption", override)]
+    sources += ["attack=[digits]", "corruption=[]"]
+    run_task(configure(*sources, "task=evaluate", weights, detector), tmp_path / "evaluate")
     again = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     once = json.loads((finished / "metrics.json").read_text())
     assert again["sources"]["ood/patches"] == once["sources"]["ood/patches"]
@@ -179,6 +182,7 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(finished, tmp_path):
     files = (
         f"classifier.checkpoint={finished / 'classifier.safetensors'}",
@@ -186,8 +190,9 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
     )
     for seed, shown in ((0, True), (1, False)):  # the seed chooses the images that keep their labels
         folder = tmp_path / str(seed)
-        others = [override for override in FAST if not override.startswith("attack")]
-        run_task(configure(*others, "task=evaluate", "attack=[]", f"seed={seed}", *files), folder)
+        others = [override for override in FAST if not override.startswith(("attack", "corruption"))]
+        less = ("attack=[]", "corruption=[]")
+        run_task(configure(*others, "task=evaluate", *less, f"seed={seed}", *files), folder)
         page = (folder / "report.html").read_text()
         assert 'class="reason"' in page
         assert ('class="near"' in page) == shown
@@ -269,11 +274,11 @@ def test_a_mistake_is_told_before_any_work(overrides, message, tmp_path):
 
 
 def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
-    done = app("experiment=demo", "task=evaluate", cwd=tmp_path)
+    done = app("experiment=demo", "seed=abc", cwd=tmp_path)
     assert done.returncode == 2
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert len(said) == 1
-    assert "set classifier.checkpoint=" in said[0]
+    assert "seed: expected a whole number; got 'abc'" in said[0]
 
 
 REFUSED = "expected no settings of a detector beside checkpoint="

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
+from tests.drawing import figures_left_empty
 from trainers.run.job import run_task
 from trainers.run.loggers import CSVLogger
 
@@ -24,7 +25,7 @@ def logged(tmp_path_factory) -> Iterator[Path]:
     loggers = [name for name, module in INSTALLED.items() if installed(module)]
     fast = ("debug=fast", "trainer.enable_progress_bar=false", "attack=fgsm", "ood=uniform_noise", "detector.views=1")
     fast += ("trainer.log_every_n_steps=1", "corruption=fog")
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, figures_left_empty():
         for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
             patched.setenv(name, str(tmp_path_factory.mktemp("wandb")))
         patched.setenv("WANDB_MODE", "offline")  # Lightning sets it; so it is reset

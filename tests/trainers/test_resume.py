@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.modules.classifier_module import ClassifierModule
 from trainers.run.job import run_task
 

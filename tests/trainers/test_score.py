@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gmm_torch.lightning.drift import DriftError, DriftWarning
-from tests.contracts.test_configs import configure
+from gmm_torch.__main__ import find_application
+from gmm_torch.errors import DriftError
+from gmm_torch.lightning.drift import DriftWarning
+from tests.configuration import configure
+from tests.processes import application, started
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import DataNotFoundError
 from trainers.data.file_times import file_times
@@ -245,17 +247,25 @@ def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_pa
     assert (tmp_path / "v.csv").read_bytes() != first
 
 
-def test_the_command_finds_a_network_in_the_folder_where_it_runs(once, place):
-    command = [Path(sys.executable).with_name("gmm-torch"), *scoring(place, "input=new/bright/001.png", "page=3")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "of 1 images refused at alpha=0.05" in done.stdout
+def test_the_command_finds_a_network_in_the_folder_where_it_runs(once, place, tmp_path):
+    words = scoring(place, "input=new/bright/001.png", "page=3")
+    process = started(as_installed, (str(place), *words), place, tmp_path / "said")
+    process.join(300)
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 0, said
+    assert "of 1 images refused at alpha=0.05" in said
     (written,) = (place / "runs").rglob("verdicts.csv")
     (row,) = rows(written)
     (same,) = (other for other in rows(once / "verdicts.csv") if other["path"].endswith("bright/001.png"))
     assert row["prediction"] == same["prediction"]
     assert float(row["p_value"]) == pytest.approx(float(same["p_value"]), abs=0.02)
+
+
+def as_installed(place: str, *words: str) -> None:
+    """The command where nothing but the application itself finds the folder."""
+    sys.path[:] = [each for each in sys.path if each not in ("", place)]
+    find_application()
+    application(*words)
 
 
 def test_every_file_of_a_folder_has_a_row_and_a_row_for_itself_has_none(place, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.trainers.test_score import once, place, rows, scoring  # noqa: F401 - fixtures
 from trainers.run.job import run_task
 from trainers.scoring import ray_data

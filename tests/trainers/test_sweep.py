@@ -1,20 +1,19 @@
 """Jobs that share a cache: nothing is done twice, a killed sweep goes on, and results are those without a cache."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
+from tests.processes import application, started
 from trainers.data.errors import MissingSetsError
 from trainers.run.job import run_task
 from trainers.run.run import Run
-from trainers.tasks import fit
+from trainers.tasks import evaluate, fit
 from trainers.tasks import run as run_module
 
 TINY = (
@@ -31,6 +30,7 @@ def files(cache: Path, kind: str) -> set[str]:
     return {path.name for path in (cache / kind).glob("*.safetensors")}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_jobs_that_differ_by_the_mixture_share_classifier_features_and_attacks(tmp_path):
     alone = run_task(configure(*TINY, "mixture.n_components=2"), tmp_path / "alone")
     cache = tmp_path / "cache"
@@ -67,13 +67,15 @@ def test_one_error_names_missing_data_in_distribution_and_out_of_it(tmp_path):
     assert set(caught.value.errors) == {"data", "ood.folder"}
 
 
-def sweep(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "trainers.main", "-m", *TINY, "mixture.n_components=2,3", "seed=0,1"]
-    command += [f"paths.cache={folder / 'cache'}", f"hydra.sweep.dir={folder / 'sweep'}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def sweep(folder: Path) -> BaseProcess:
+    words = ("-m", *TINY, "mixture.n_components=2,3", "seed=0,1")
+    words += (f"paths.cache={folder / 'cache'}", f"hydra.sweep.dir={folder / 'sweep'}")
+    return started(without_a_report, words, folder, folder / "said")
+
+
+def without_a_report(*words: str) -> None:
+    evaluate.write_report = lambda *_: []
+    application(*words)
 
 
 def test_a_killed_sweep_goes_on_and_does_nothing_twice(tmp_path):
@@ -82,16 +84,19 @@ def test_a_killed_sweep_goes_on_and_does_nothing_twice(tmp_path):
 
     killed, deadline = sweep(tmp_path), time.monotonic() + 240
     while len(jobs()) < 2:
-        assert killed.poll() is None, killed.communicate()[0]
+        assert killed.is_alive(), (tmp_path / "said").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     done = {job["key"] for job in jobs()}
     assert 2 <= len(done) < 4
+    (tmp_path / "said").unlink()
     resumed = sweep(tmp_path)
-    said = resumed.communicate(timeout=240)[0]
-    assert resumed.returncode == 0, said
+    resumed.join(240)
+    said = (tmp_path / "said").read_text()
+    assert resumed.exitcode == 0, said
     assert {job["key"] for job in jobs() if job["reused"]} == done
     assert len(jobs()) == len({job["key"] for job in jobs()}) == 4
     assert said.count("nothing runs again") == len(done)
@@ -173,6 +178,7 @@ def test_a_run_that_is_refused_leaves_the_config_of_the_results_that_stay(tmp_pa
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_of_another_run_do_not_stay_beside_a_new_detector(tmp_path):
     run_task(configure(*TINY), tmp_path)
     weights = f"classifier.checkpoint={tmp_path / 'classifier.safetensors'}"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gmm_torch.conformal import weighted_scores
 from gmm_torch.errors import WeightsError
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from tests.trainers.evaluation.records import made_up
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray

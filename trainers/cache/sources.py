@@ -26,15 +26,15 @@ def code_version(modules: Sequence[str] | None = None) -> str:
         modules: of our packages; with them counts all that they import from there. None for all files, style sheets
             and pages too.
     """
-    found = frozenset().union(*map(sources, modules)) if modules is not None else _everything()
+    found = sources(*modules) if modules is not None else _everything()
     digest = hashlib.sha256(repr([(name, _version(name)) for name in REQUIREMENTS]).encode())
     for name, path in sorted((_name_of(path), path) for path in found):
         digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def sources(module: str) -> frozenset[Path]:
-    """The file of one of our modules, and of those that it imports, directly or through others.
+def sources(*modules: str) -> frozenset[Path]:
+    """The files of some of our modules, and of those that they import, directly or through others.
 
     Importing a module runs the `__init__` of the rooms around it, so these count too; those of the two packages only
     where a name is taken from them. A module that looks for others by `pkgutil` imports its whole folder. What serves
@@ -43,10 +43,13 @@ def sources(module: str) -> frozenset[Path]:
     Raises:
         ValueError: no such module.
     """
-    first = file_of(module)
-    if first is None:
-        raise ValueError(f"expected a module of {' or '.join(PACKAGES)}; got {module!r}")
-    found, left = {first}, [first]
+    left: list[Path] = []
+    for module in modules:
+        file = file_of(module)
+        if file is None:
+            raise ValueError(f"expected a module of {' or '.join(PACKAGES)}; got {module!r}")
+        left.append(file)
+    found = set(left)
     while left:
         for path in _imported(left.pop()):
             if path not in found:

@@ -45,6 +45,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         ValueError: if an image that the galleries show is missing.
     """
     conclusion = conclude(evaluation.metrics)
+    shown = galleries(evaluation)  # before the figures, which take long, and are not drawn for a mistake
     content = {
         "title": evaluation.title,
         "headline": conclusion.headline,
@@ -70,7 +71,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "planes": _planes(evaluation),
         "kinds": {name.partition("/")[0] for name in evaluation.sources if evaluation.records.failures(name).any()},
         "components": sections(evaluation),
-        "galleries": galleries(evaluation),
+        "galleries": shown,
         "reasons": reasons(evaluation),
         "facts": _facts(evaluation),
     }

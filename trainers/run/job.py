@@ -8,8 +8,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gmm_torch.errors import FileFormatError, NotFittedError
-from gmm_torch.lightning.drift import DriftError
+from gmm_torch.errors import DriftError, FileFormatError, NotFittedError
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
 from trainers.classifiers.preprocessing import describe

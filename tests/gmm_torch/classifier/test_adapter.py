@@ -10,7 +10,7 @@ from torch import nn
 from gmm_torch import Adapter, FailureDetector
 from gmm_torch.detection.scores import make_score
 from gmm_torch.metrics import evaluate
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.classifiers.build import build_classifier
 
 

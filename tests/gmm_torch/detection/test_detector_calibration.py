@@ -7,6 +7,7 @@ from torch import nn
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration, FailureDetector
+from gmm_torch.detection.scores import make_score
 from gmm_torch.errors import FileFormatError, NotFittedError
 from tests.gmm_torch.detection.conftest import PValues
 
@@ -68,7 +69,9 @@ def test_fitting_again_forgets_its_scores_and_keeps_its_options(net, make):
 @pytest.mark.export
 @every
 def test_it_exports_with_a_dynamic_batch(net, make):
-    module = PValues(fitted(net, make())).eval()
+    score = make_score("log_likelihood", n_components=2)
+    detector = FailureDetector(net, score=score, calibration=make(), alpha=0.1).fit([FIT]).calibrate([CALIBRATE])
+    module = PValues(detector).eval()
     program = torch.export.export(module, (NEW[:5],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]))
 

@@ -17,8 +17,9 @@ def exported(detector, x):
 
 
 def check(detector, program, inputs):
+    module = program.module()
     for x in inputs:
-        for eager, other in zip(detector(x), program.module()(x), strict=True):
+        for eager, other in zip(detector(x), module(x), strict=True):
             assert eager.dtype == other.dtype
             torch.testing.assert_close(other, eager, rtol=1e-5, atol=1e-5)
 
@@ -27,17 +28,20 @@ def check(detector, program, inputs):
 def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name, net):
     score = make_score(name)
     detector = FailureDetector(net, score=score).fit(batches(300, 1)).calibrate(batches(200, 2))
-    check(detector, exported(detector, images(4, 0)), [images(7, 3), images(33, 4) * 3])
+    check(
+        detector, exported(detector, images(4, 0)), [images(2, 3), images(7, 3), images(33, 4) * 3, images(33, 4) * 10]
+    )
 
 
-@pytest.mark.parametrize("views", [1, None, ("identity", "shift")])
-def test_the_default_is_exported_with_any_views_and_goes_through_a_file(views, net, tmp_path):
+@pytest.mark.parametrize("views", [1, ("identity", "shift")])
+def test_the_default_is_exported_with_other_views_and_with_one_goes_through_a_file(views, net, tmp_path):
     detector = FailureDetector(net, n_components=3, views=views).fit(batches(300, 1)).calibrate(batches(300, 2))
     program = exported(detector, images(4, 0))
-    torch.export.save(program, tmp_path / "detector.pt2")
-    loaded = torch.export.load(tmp_path / "detector.pt2")
-    check(detector, loaded, [images(2, 3), images(50, 4), images(50, 4) * 10])
-    assert not loaded.module()(images(5, 4) * 10).accept.any()
+    if views == 1:
+        torch.export.save(program, tmp_path / "detector.pt2")
+        program = torch.export.load(tmp_path / "detector.pt2")
+    check(detector, program, [images(2, 3), images(50, 4), images(50, 4) * 10])
+    assert not program.module()(images(5, 4) * 10).accept.any()
 
 
 def test_an_exported_detector_of_a_network_with_stages(tmp_path):

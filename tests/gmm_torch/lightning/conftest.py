@@ -1,6 +1,7 @@
 """A network, data and a Trainer of a user's own, so small that training takes a moment."""
 
 from functools import partial
+from pathlib import Path
 
 import lightning
 import pytest
@@ -74,13 +75,14 @@ class UserData(lightning.LightningDataModule):
         return noise()
 
 
+def make_trainer(folder: Path, *callbacks: lightning.Callback, **options: object) -> lightning.Trainer:
+    """A quiet Trainer with callbacks."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **quiet, **options}
+    return lightning.Trainer(accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), **options)
+
+
 @pytest.fixture
 def trainer(tmp_path):
     """Makes a Trainer with a callback."""
-
-    def make(*callbacks: lightning.Callback, **options: object) -> lightning.Trainer:
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
-        options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **quiet, **options}
-        return lightning.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=list(callbacks), **options)
-
-    return make
+    return partial(make_trainer, tmp_path)

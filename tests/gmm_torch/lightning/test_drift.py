@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from gmm_torch.conformal.martingale import bet, first_alarm, online_p_values
 from gmm_torch.conformal.p_values import stream_uniforms
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.lightning.drift import DriftError, DriftMonitor, DriftWarning
+from gmm_torch.errors import DriftError
+from gmm_torch.lightning.drift import DriftMonitor, DriftWarning
 
 
 class Result(NamedTuple):

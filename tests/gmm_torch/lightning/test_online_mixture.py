@@ -13,14 +13,19 @@ from torchmetrics.functional.classification import binary_auroc
 from gmm_torch import GaussianMixture
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
+from tests.processes import run_trainers
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.classifier_module import ClassifierModule
 
 OPTIONS = {"n_components": 3, "covariance_type": "diag", "window": 300}
 
 
-@pytest.fixture(scope="module")
-def digits():
+@pytest.fixture(scope="module", name="digits")
+def load():
+    return shuffled_digits()
+
+
+def shuffled_digits():
     bunch = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -173,11 +178,14 @@ def test_exact_passes_leave_a_mixture_as_good_as_one_fitted_afterwards(keeps, di
     assert classifier.classifier.training == classifier.training
 
 
-def test_two_processes_follow_the_points_of_both(digits, tmp_path):
-    train, val = loaders(digits)
-    monitor = OnlineMixtureMonitor(**OPTIONS)
-    app = trainer(tmp_path, 2, Handed(tmp_path), monitor, strategy="ddp_spawn", devices=2)
+def follow(folder):
+    train, val = loaders(shuffled_digits())
+    app = trainer(folder, 2, Handed(folder), OnlineMixtureMonitor(**OPTIONS), strategy="ddp", devices=2)
     app.fit(module(), train, val)
+
+
+def test_two_processes_follow_the_points_of_both(tmp_path):
+    run_trainers(follow, (tmp_path,))
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     # 150 points of each were renewed after the first epoch, and each took 160 more
     assert states[0]["follower"]["n_seen"] == states[1]["follower"]["n_seen"] == 300 + 320

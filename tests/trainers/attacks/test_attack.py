@@ -1,28 +1,31 @@
-from pathlib import Path
-
 import pytest
 import torch
 from foolbox import attacks as foolbox_attacks
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.configuration import configure
 from trainers.attacks import Attack
 from trainers.attacks.diagnostics import AttackWarning
 from trainers.classifiers.small_cnn import SmallCNN
+from trainers.main import CONF
 
-CONF = Path(__file__).parents[3] / "conf"
 GROUPS = sorted(path.stem for path in (CONF / "attack").glob("[!_]*.yaml"))
 
 
 def _compose(group):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose(overrides=[f"+attack=[{group}]"]).attack
+    return configure(f"attack=[{group}]").attack
 
 
-# a group with `defaults` puts together attacks that have a file of their own; budget curves have budgets of their own
-SINGLE = [group for group in GROUPS if list(_compose(group)) == [group] and "epsilon" in _compose(group)[group]]
+def _is_single(group):
+    """A group with `defaults` puts together attacks that have a file of their own; budget curves have their budgets."""
+    found = OmegaConf.load(CONF / "attack" / f"{group}.yaml")
+    return list(found) == [group] and "epsilon" in found[group]
+
+
+SINGLE = [group for group in GROUPS if _is_single(group)]
 
 
 BUDGETS = {"linf": 0.2, "l2": 2.0}  # digits of 8x8 pixels need more than photographs

@@ -1,31 +1,16 @@
 """SIGTERM while Lightning works. The fit in two processes is in tests/faults."""
 
+import os
 import signal
-import subprocess
-import sys
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
+from tests.processes import started
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.run.run import Run
-
-ENDS_ITSELF = """
-import os, signal, sys
-import torch
-from torch.utils.data import DataLoader
-from tests.trainers.callbacks.test_end_on_sigterm import Handler, trainer
-
-class Ends(Handler):
-    def predict_step(self, batch, batch_idx):
-        print("batch", batch_idx, flush=True)
-        if batch_idx == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-trainer(sys.argv[1]).predict(Ends(), DataLoader(torch.zeros(8, 1)))
-"""
 
 
 class Handler(lightning.LightningModule):
@@ -48,6 +33,13 @@ class Handler(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+class Ends(Handler):
+    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        print("batch", batch_idx, flush=True)  # noqa: T201 - to whoever started it
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def trainer(folder: object) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False,
@@ -56,12 +48,16 @@ def trainer(folder: object) -> lightning.Trainer:
     )  # fmt: skip
 
 
+def predict(folder: object) -> None:
+    trainer(folder).predict(Ends(), DataLoader(torch.zeros(8, 1)))
+
+
 def test_a_prediction_ends_at_once(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", ENDS_ITSELF, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False, timeout=120
-    )
-    assert done.returncode == -signal.SIGTERM
-    assert [line for line in done.stdout.splitlines() if line.startswith("batch")] == ["batch 0", "batch 1", "batch 2"]
+    process = started(predict, (tmp_path,), tmp_path, tmp_path / "said")
+    process.join(120)
+    assert process.exitcode == -signal.SIGTERM
+    said = (tmp_path / "said").read_text().splitlines()
+    assert [line for line in said if line.startswith("batch")] == ["batch 0", "batch 1", "batch 2"]
 
 
 def test_what_handled_it_before_does_so_afterwards(tmp_path):

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from torch import nn
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.classifiers.arguments import filled, from_data
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.preprocessing import brings_weights, declared, describe

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.classifiers.preprocessing import known_classes
 from trainers.data.class_names import label_by_name
 from trainers.data.errors import DataError

@@ -10,7 +10,7 @@ import torch
 
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.lightning.drift import DriftMonitor
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.records.record import Record
 from trainers.records.verdict_file import VerdictFile

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.modules.adversarial_training import AdversarialTraining
 from trainers.modules.classifier_module import ClassifierModule

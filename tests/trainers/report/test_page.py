@@ -92,6 +92,7 @@ def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_w
     test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(full)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sweeps_corruptions_shifts_and_doubts_are_shown_where_there_are_some(evaluation, make_evaluation, tmp_path):
     budget = {
         "norm": "linf", "epsilon": 0.1, "n_attacked": 40, "success_rate": 0.5, "median_linf": 0.1, "median_l2": 0.4,
@@ -136,6 +137,7 @@ def test_sweeps_corruptions_shifts_and_doubts_are_shown_where_there_are_some(eva
     assert "usps: its images" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_images_the_components_keep_their_table(make_evaluation, tmp_path):
     page = render(make_evaluation(explained=True, images=False), tmp_path)
     assert "components" in page.sections
@@ -196,12 +198,9 @@ def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
         {"attacks": (), "oods": ()},
         {"n_errors": 0},
         {"n_errors": 0, "attacks": (), "oods": ()},
-        {"n_errors": 1, "n_attack": 1},
-        {"n_attack": 0},
-        {"n_errors": 200, "attacks": ()},
-        {"images": False},
-        {"history": []},
-        {"history": [-1.5]},
+        {"n_errors": 1, "n_attack": 1, "images": False},
+        {"n_attack": 0, "history": [-1.5]},
+        {"n_errors": 200, "attacks": (), "history": []},
     ],
     ids=str,
 )
@@ -248,6 +247,7 @@ def test_tables_that_do_not_fit_are_refused_in_words(make_evaluation, evaluation
         make_evaluation(**change(evaluation))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_findings_are_listed_with_the_section_that_says_what_to_do(evaluation, tmp_path):
     metrics = dict(evaluation.metrics) | {"findings": [{"section": "low-accuracy", "text": "the classifier is <so>"}]}
     write_report(replace(evaluation, metrics=metrics), tmp_path / "r.html")

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.classifiers.build import build_classifier
 from trainers.main import CONF
 from trainers.modules.averaged_module import AveragedClassifierModule

@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,8 @@ import torch
 from fastapi import FastAPI
 
 from gmm_torch import FailureDetector
-from tests.contracts.test_configs import configure
+from tests import processes
+from tests.configuration import configure
 from tests.trainers.serve.conftest import digit_images, png
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import save_weights
@@ -43,19 +42,16 @@ def files(tmp_path_factory) -> tuple[str, str]:
 @contextmanager
 def application(*arguments: str, cwd: Path):
     """The application in a process of its own; yields it and the address that it prints."""
-    command = [sys.executable, "-m", "trainers.main", "task=serve", "task.port=0", *NETWORK, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            said = ""
-            while not (found := re.search(r"listening on (\S+)", said)) and (line := process.stdout.readline()):
-                said += line
-            assert found, said
-            yield process, found[1]
-        finally:
-            process.kill()
+    said = cwd / "said"
+    words = ("task=serve", "task.port=0", *NETWORK, *arguments)
+    process = processes.started(processes.application, words, cwd, said)
+    try:
+        while not (said.exists() and (found := re.search(r"listening on (\S+) ", said.read_text()))):
+            assert process.is_alive(), said.read_text()
+            time.sleep(0.05)
+        yield process, found[1]
+    finally:
+        process.kill()
 
 
 def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
@@ -82,26 +78,26 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(files, tmp_path):
         other = FailureDetector.load(path, build_classifier(configure(*NETWORK, files[0]).classifier, 10, (1, 8, 8)))
         other.alpha = 0.2
         other.save(path)
-        process.send_signal(signal.SIGHUP)
+        os.kill(process.pid, signal.SIGHUP)
         while predict()["detector"] == before["detector"]:
             time.sleep(0.1)
         assert predict()["alpha"] == 0.2
         path.write_bytes(good[:1000])
-        process.send_signal(signal.SIGHUP)
+        os.kill(process.pid, signal.SIGHUP)
         while 'reloads_total{result="failed"} 1.0' not in httpx2.get(f"{address}/metrics", timeout=30).text:
             time.sleep(0.1)
         assert predict()["alpha"] == 0.2
         # SIGTERM: not ready, but there; SIGINT: gone
-        process.send_signal(signal.SIGTERM)
+        os.kill(process.pid, signal.SIGTERM)
         while httpx2.get(f"{address}/v2/health/ready", timeout=30).status_code == 200:
             time.sleep(0.1)
         assert httpx2.get(f"{address}/v2/health/live", timeout=30).status_code == 200
         assert "accept" in predict()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-        rest = process.stdout.read()
+        os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+        assert process.exitcode == 0
     assert '"event": "decision"' in log.read_text()
-    assert "truncated or no safetensors file" in rest
+    assert "truncated or no safetensors file" in (tmp_path / "said").read_text()
 
 
 def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from foolbox.attacks import LinfPGD
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.contracts.test_configs import configure
+from tests.configuration import configure
 from trainers.attacks import Attack
 from trainers.attacks.adaptive import AdaptiveAttack, Imitation, Joint, Targeted
 from trainers.attacks.adaptive.joint import without
