@@ -65,23 +65,27 @@ def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) ->
     return total.sub_(centres @ x.mT, alpha=2).clamp_min_(0)
 
 
-def assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def assign(x: Tensor, centres: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Squared distance (..., m) of each x (m, D) to the nearest of the centres (..., K, D), and its share of each.
 
-    The shares (..., m, K) are one and zeros, but for points that are as far from several centres up to rounding, as
-    round numbers often are: those are divided, since last digits must not decide.
+    The shares (..., m, K) are the weight (m,), or one, and zeros, but for points that are as far from several centres
+    up to rounding, as round numbers often are: those are divided, since last digits must not decide.
     """
     relative, norm = relative_distances(x, centres), x.square().sum(-1)
     closest = relative.amin(-1)
     bound = closest + TIE * (closest + 2 * norm)
-    share = (relative <= bound[..., None]).to(x.dtype)
-    return (closest + norm).clamp_min_(0), share.div_(share.sum(-1, keepdim=True))
+    share = relative.le_(bound[..., None])  # in place of the distances: memory is what a step waits for
+    per_centre = share.sum(-1).reciprocal_() if weight is None else weight / share.sum(-1)
+    return (closest + norm).clamp_min_(0), share.mul_(per_centre[..., None])
 
 
 def relative_distances(x: Tensor, centres: Tensor) -> Tensor:
     """Squared distances (..., m, K) of x (m, D) to centres (..., K, D), less the squared norm of x."""
     # Point by point: a minimum over numbers that lie side by side is several times faster.
-    return torch.sub(centres.square().sum(-1)[..., None, :], x @ centres.mT, alpha=2)
+    norm = centres.square().sum(-1)[..., None, :]
+    if centres.dim() == 2:
+        return torch.addmm(norm, x, centres.mT, alpha=-2)
+    return torch.baddbmm(norm, x.expand(len(centres), -1, -1), centres.mT, alpha=-2)
 
 
 class Draws:
