@@ -28,7 +28,6 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/speed.md", "em_roofline"): ("em_roofline", lambda b: b.markdown(read("em_roofline"))),
     ("docs/speed.md", "em_compiled"): ("em_compiled", lambda b: b.markdown(read("em_compiled"))),
     ("docs/speed.md", "em_converged"): ("em_converged", lambda b: b.markdown(read("em_converged"))),
-    ("docs/speed.md", "log_prob_speed"): ("log_prob_speed", lambda b: b.markdown(read("log_prob_speed"))),
     ("docs/speed.md", "kmeans_speed"): ("kmeans_speed", lambda b: b.markdown(read("kmeans_speed"))),
     ("docs/speed.md", "em_memory"): ("em_memory", lambda b: b.markdown(read("em_memory"))),
     ("docs/speed.md", "em_scaling"): ("em_scaling", lambda b: b.markdown(read("em_scaling"))),
