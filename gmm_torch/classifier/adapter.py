@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gmm_torch.classifier.hooks import of_this_thread
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -39,7 +41,7 @@ def understood(classifier: nn.Module, adapter: Adapter) -> Iterator[None]:
         yield
         return
     logits = adapter.logits
-    handle = classifier.register_forward_hook(lambda module, args, output: logits(output))
+    handle = classifier.register_forward_hook(of_this_thread(lambda module, args, output: logits(output)))
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.classifier.hooks import of_this_thread
+
 UNIT = 1e-2  # by which probabilities in half precision may miss a sum of one
 
 
@@ -29,7 +31,7 @@ def watched(classifier: nn.Module) -> Iterator[Callable[[Tensor], None]]:
             squashed.append(output)
 
     hooks = [
-        module.register_forward_hook(note)
+        module.register_forward_hook(of_this_thread(note))
         for module in classifier.modules()
         if isinstance(module, nn.Sigmoid | nn.Softmax)
     ]

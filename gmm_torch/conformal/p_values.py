@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
 
@@ -90,6 +90,7 @@ def stream_uniforms(n: int, seed: int, start: int = 0) -> Tensor:
         >>> bool((stream_uniforms(5, seed=0)[3:] == stream_uniforms(2, seed=0, start=3)).all())
         True
     """
+    check_count("seed", seed, at_least=0)  # the generator would cut a fraction off
     generator = np.random.Generator(np.random.Philox(key=seed).advance(start))
     return torch.from_numpy(1 - generator.random((n, 4))[:, 0].copy())  # one step of the counter gives four draws
 

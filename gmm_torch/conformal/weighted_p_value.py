@@ -81,7 +81,9 @@ def ordered_weights(calibration: Tensor, log_weights: Tensor) -> tuple[Tensor, T
 
 def check_log_weight(log_weight: Tensor, score: Tensor) -> None:
     """Raise unless there is a log-weight for each score (N,)."""
-    if log_weight.shape != score.shape or score.dim() != 1 or not log_weight.is_floating_point():
+    if score.dim() != 1:
+        raise ValueError(f"scores: expected shape (N,); got {tuple(score.shape)}")
+    if log_weight.shape != score.shape or not log_weight.is_floating_point():
         raise ValueError(
             f"log-weights: expected one number per score, shape {tuple(score.shape)}; got {tuple(log_weight.shape)} of "
             f"{log_weight.dtype}"

@@ -469,7 +469,7 @@ class FailureDetector(OnHub, DetectorParts):
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
-            ValueError: the classifier's weights have changed since `calibrate`.
+            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing`.
         """
         self.check_fitted()
         self.check_weights(exact=True)

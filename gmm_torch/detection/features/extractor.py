@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import get_ident
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import NONE, Adapter, understood
+from gmm_torch.classifier.hooks import of_this_thread
 from gmm_torch.classifier.inputs import (
     Inputs,
     check_inputs,
@@ -142,7 +142,7 @@ class FeatureExtractor(nn.Module):
                 f"views: expected images (N, C, H, W) for {', '.join(views[1:])}; got {got}: "
                 "use views=1 for other inputs"
             )
-        caught = Activations(None if torch.compiler.is_compiling() else get_ident())
+        caught = Activations(of_this_thread)
         logits: list[Tensor] = []
         precision = ""
         with ExitStack() as stack:
@@ -242,15 +242,15 @@ class Activations:
     """Activations of layers, as the modules give them, with hooks that bring them.
 
     Args:
-        thread: `get_ident()` of the one whose passes count, lest another's be taken for them; None for all.
+        heard: which passes a hook hears of: `of_this_thread`, lest another's be taken for the batch; None for all.
 
     Attributes:
         values: by layer, (N, ...).
         modules: by layer.
     """
 
-    def __init__(self, thread: int | None = None) -> None:
-        self.thread = thread
+    def __init__(self, heard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None) -> None:
+        self.heard = heard
         self.values: dict[str, Tensor] = {}
         self.modules: dict[str, nn.Module] = {}
         self.runs: Counter[str] = Counter()
@@ -259,7 +259,8 @@ class Activations:
     def listen(self, stack: ExitStack, classifier: nn.Module, layer: str) -> None:
         """Catch what a layer takes or gives until the stack is left."""
         self.modules[layer] = module = module_at(classifier, layer)
-        hook = partial(self.catch, layer, parse(layer))
+        catch = partial(self.catch, layer, parse(layer))
+        hook = self.heard(catch) if self.heard else catch
         stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
     def catch(self, layer: str, place: Place, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -268,8 +269,6 @@ class Activations:
         Raises:
             ValueError: the layer gives no tensor of shape (N, ...).
         """
-        if self.thread is not None and self.thread != get_ident():
-            return
         if place.call:
             self.runs[layer] += 1
             if self.runs[layer] != place.call:

@@ -55,7 +55,7 @@ class FeatureHook:
         self._mask: Tensor | None = None
         self._logits: Any = None
         if layer == PENULTIMATE:
-            self._stack.callback(classifier.register_forward_pre_hook(self._find, with_kwargs=True).remove)
+            self._look()
         else:
             check_names(classifier, [layer])
             self._listen(layer)
@@ -88,11 +88,18 @@ class FeatureHook:
     def __exit__(self, *error: object) -> None:
         self.remove()
 
+    def _look(self) -> None:
+        self._stack.callback(self.classifier.register_forward_pre_hook(self._find, with_kwargs=True).remove)
+
     def _find(self, classifier: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.remove()  # this hook, before the classifier runs in it
-        x = inputs_taken(args, kwargs)
-        with evaluating(classifier):
-            (layer,) = find_penultimate(unwrapped(classifier), x).layers
+        try:
+            x = inputs_taken(args, kwargs)
+            with evaluating(classifier):
+                (layer,) = find_penultimate(unwrapped(classifier), x).layers
+        except Exception:
+            self._look()  # the next batch may be a better one to find it by
+            raise
         self._listen(layer)
         self._expect(classifier, args, kwargs)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.classifier.hooks import of_this_thread
 from gmm_torch.classifier.inputs import Inputs, changed, mask_of, run, sole
 from gmm_torch.detection.features.places import in_slice, module_at, one_row_each, order_among, parse
 from gmm_torch.detection.features.pooling import stretched
@@ -124,8 +125,8 @@ def _change(
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         return None if place.is_input or place.call not in (0, calls) else altered(output)
 
-    stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-    stack.callback(module.register_forward_hook(after).remove)
+    stack.callback(module.register_forward_pre_hook(of_this_thread(before), with_kwargs=True).remove)
+    stack.callback(module.register_forward_hook(of_this_thread(after)).remove)
 
 
 def _altered(tokens: Tensor, at: slice, kept: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def _constant(classifier: nn.Module, x: Inputs, block: str) -> int:
     with ExitStack() as stack:
         stack.enter_context(as_written(classifier))
         module = module_at(classifier, block)
-        stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.callback(module.register_forward_pre_hook(of_this_thread(note), with_kwargs=True).remove)
         run(classifier, changed(x, lambda _: noise))
     if not entered:
         return 0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.classifier.hooks import of_this_thread
 from gmm_torch.classifier.inputs import Inputs, changed, n_inputs, run
 from gmm_torch.detection.features.places import one_row_each, tensors
 from gmm_torch.detection.features.pooling import channels_axis
@@ -186,7 +187,7 @@ def _watched(classifier: nn.Module, x: Inputs, note: Callable[..., None]) -> Any
         for path, module in named_networks(classifier):
             if path and id(module) not in seen:
                 seen.add(id(module))
-                hook = partial(note, path)
+                hook = of_this_thread(partial(note, path))
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         return run(classifier, x)
 

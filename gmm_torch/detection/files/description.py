@@ -30,9 +30,20 @@ def _is_shape(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(_is_whole(side) and side >= 0 for side in value))
 
 
-def _are_plain(value: dict[str, Any]) -> bool:
-    parts = [part for each in value.values() for part in (each if isinstance(each, list) else [each])]
-    return all(isinstance(part, str | int | float) for part in parts)
+def _are_plain(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    parts = [part for each in value.values() for part in (each if isinstance(each, list | tuple) else [each])]
+    return all(isinstance(name, str) for name in value) and all(isinstance(part, str | int | float) for part in parts)
+
+
+def check_preprocessing(value: Any) -> None:
+    """Raise ValueError unless a file can hold it: names, and words, numbers or lists of these."""
+    if not _are_plain(value):
+        raise ValueError(
+            f"preprocessing: expected a dict of names, and words, numbers or lists of these; got {value!r}: set "
+            "detector.preprocessing to such a one"
+        )
 
 
 def _are_hashes(value: Any) -> bool:
@@ -56,7 +67,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "alpha": lambda value: type(value) is float and 0 < value < 1,
     "seed": _is_whole,
     "precision": lambda value: isinstance(value, str),
-    "preprocessing": lambda value: isinstance(value, dict) and _are_plain(value),
+    "preprocessing": _are_plain,
     "n_fitted": lambda value: _is_whole(value) and value >= 0,
     "n_kept": lambda value: _is_whole(value) and value >= 0,
     "classifier": _are_hashes,

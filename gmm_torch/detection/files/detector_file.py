@@ -11,7 +11,7 @@ from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.detection.features.precision import leave_inference_mode
 from gmm_torch.detection.features.wrappers import check_network
-from gmm_torch.detection.files.description import Description
+from gmm_torch.detection.files.description import Description, check_preprocessing
 from gmm_torch.detection.files.nesting import found_nested
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
@@ -36,6 +36,7 @@ D = TypeVar("D", bound="FailureDetector")
 def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> None:
     """See `FailureDetector.save`; the detector is fitted."""
     _check_calibrated(detector)
+    check_preprocessing(detector.preprocessing)
     description = Description(
         **found_sizes(detector),
         score={"name": detector.score.name, "options": detector.score.options()},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.features.precision import match_types
 from gmm_torch.detection.files.storage import part_of
 from gmm_torch.detection.scores.base import at_most
+from gmm_torch.errors import FileFormatError
 
 if TYPE_CHECKING:
     from gmm_torch.detection.parts import DetectorParts
@@ -63,10 +64,19 @@ def extra_state(detector: "DetectorParts") -> Tensor:
 
 
 def make_room_for_state(detector: "DetectorParts", state_dict: Mapping[str, Any], prefix: str) -> None:
-    """Make room for the tensors of a state dict, where it has an `extra_state`."""
+    """Make room for the tensors of a state dict, where it has an `extra_state`.
+
+    Raises:
+        FileFormatError: it is of another version.
+    """
     state = state_dict.get(f"{prefix}_extra_state")
     if state is not None:
         sizes = json.loads(bytes(state.tolist()))
+        if missing := found_sizes(detector).keys() - sizes.keys():
+            raise FileFormatError(
+                f"detector state: expected {', '.join(sorted(missing))}, too; got none, as of another version: "
+                "fit and calibrate the detector again"
+            )
         take_sizes(detector, sizes, part_of(dict(state_dict), prefix.removesuffix(".")))
         detector.to(detector.device)
 

@@ -84,6 +84,12 @@ def test_the_draws_of_a_stream_do_not_depend_on_its_batches():
     assert stream_uniforms(0, 3).shape == (0,)
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_a_seed_of_draws_is_a_whole_number_from_zero_on(seed):
+    with pytest.raises(ValueError, match="seed: expected"):
+        stream_uniforms(1, seed)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_compiler_takes_the_level_as_the_constant_that_it_is():
     def constant():

@@ -89,6 +89,10 @@ def test_bad_arguments_are_refused_in_words():
     wrong = torch.zeros(len(calibration), dtype=torch.bool)
     with pytest.raises(ValueError, match="log-weights: expected one number per score"):
         weighted_discoveries(scores, own[:3], calibration, log_weights, 0.3)
+    with pytest.raises(ValueError, match=r"scores: expected shape \(N,\); got \(1, 25\)"):
+        weighted_discoveries(scores[None], own[None], calibration, log_weights, 0.3)
+    with pytest.raises(ValueError, match="seed: expected at least 0; got -1"):
+        weighted_discoveries(scores, own, calibration, log_weights, 0.3, seed=-1)
     with pytest.raises(ValueError, match="expected one of each per input"):
         weighted_discoveries(scores, own, calibration, log_weights[:3], 0.3)
     with pytest.raises(ValueError, match="number of scores: expected at least 1; got 0"):

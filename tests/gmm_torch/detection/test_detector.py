@@ -219,6 +219,23 @@ def test_a_saved_detector_gives_the_same_verdicts(net, detector, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["detector.safetensors"]
 
 
+@pytest.mark.parametrize("value", [{"std": None}, {"size": {"height": 8}}, {"mean": torch.ones(1)}, {1: 2}, [0.5]])
+def test_no_file_is_written_that_would_be_refused(detector, value, tmp_path):
+    detector.preprocessing = value
+    with pytest.raises(ValueError, match="preprocessing: expected a dict of names, and words, numbers"):
+        detector.save(tmp_path / "d.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_another_version_says_so(net, detector):
+    state = detector.state_dict()
+    sizes = json.loads(bytes(state["_extra_state"].tolist()))
+    del sizes["preprocessing"]
+    state["_extra_state"] = torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
+    with pytest.raises(FileFormatError, match=r"expected preprocessing, too; got none, .* another version"):
+        FailureDetector(net, n_components=2).load_state_dict(state)
+
+
 def test_a_file_for_another_classifier_is_refused(net, detector, tmp_path):
     detector.save(tmp_path / "d.safetensors")
     with pytest.raises(ValueError, match="layers or shapes are not those"):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.features.augmentations import VIEWS
 from gmm_torch.detection.features.pooling import channels_axis, channels_first, pool, statistics
@@ -262,3 +263,23 @@ def test_what_another_thread_runs_meanwhile_is_not_taken_for_the_batch(net):
 
     with net.head.register_forward_pre_hook(run_elsewhere):  # once the layer has run
         assert torch.equal(extractor(x).features["norm"], expected)
+
+
+@pytest.mark.parametrize("rule", ["penultimate", "stages", "depths"])
+def test_what_another_thread_runs_meanwhile_neither_moves_the_layers_nor_is_changed_by_the_adapter(net, rule):
+    x = images(4, 0)
+    expected, found = net.eval()(x), FeatureExtractor(net, rule)
+    found(x)
+    extractor, elsewhere = FeatureExtractor(net, rule, adapter=Adapter(logits=lambda output: 2 * output)), []
+
+    def run_elsewhere(module, args):
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=lambda: elsewhere.append(net(x)))
+            thread.start()
+            thread.join()
+
+    with net.head.register_forward_pre_hook(run_elsewhere):
+        torch.testing.assert_close(extractor(x).logits[:, 0], 2 * expected)
+    assert extractor.layers == found.layers
+    for each in elsewhere:
+        torch.testing.assert_close(each, expected)

@@ -53,6 +53,17 @@ def test_a_training_step_is_caught_with_its_gradient_and_left_as_it_is():
     assert torch.equal(networks[0].norm.running_mean, networks[1].norm.running_mean)
 
 
+def test_a_batch_that_no_layer_is_found_by_leaves_it_to_the_next():
+    network = Network()
+    hook = FeatureHook(network)
+    with pytest.raises(ValueError, match="got an empty batch"):
+        network(X[:0])
+    network(X)
+    assert hook.take().features.shape == (6, 5)
+    hook.remove()
+    assert not any(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in network.modules())
+
+
 def test_nothing_is_taken_twice_nor_after_the_hooks_are_gone():
     network = Network()
     hook = FeatureHook(network, "conv")
