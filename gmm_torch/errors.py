@@ -18,7 +18,7 @@ class FileFormatError(ValueError):
 
 
 class WeightsError(ValueError):
-    """Weights leave so little of a calibration set that nothing can be promised."""
+    """Too few inputs to learn weights from, or weights that leave too little of a calibration set for a promise."""
 
 
 class ConvergenceWarning(UserWarning):

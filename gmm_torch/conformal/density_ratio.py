@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gmm_torch.conformal.logistic_ratio import logistic_log_ratio
 from gmm_torch.devices import widest
+from gmm_torch.errors import WeightsError
 from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
 
@@ -62,7 +63,8 @@ class DensityRatio(nn.Module):
         """Learn the ratio from statistics of reference inputs (n, S) and of deployment inputs (m, S), finite.
 
         Raises:
-            ValueError: shapes, numbers that are not finite, fewer than 20 of either.
+            WeightsError: fewer than 20 of either.
+            ValueError: shapes, numbers that are not finite.
         """
         if reference.dim() != 2 or deployment.dim() != 2 or reference.shape[1] != deployment.shape[1]:
             raise ValueError(
@@ -72,7 +74,7 @@ class DensityRatio(nn.Module):
         both = {"reference": reference, "deployment": deployment}
         for name, value in both.items():
             if len(value) < MIN_INPUTS:
-                raise ValueError(f"{name} inputs: expected at least {MIN_INPUTS}; got {len(value)}: give more")
+                raise WeightsError(f"{name} inputs: expected at least {MIN_INPUTS}; got {len(value)}: give more")
             if not bool(value.isfinite().all()):
                 raise ValueError(f"{name} statistics: expected finite numbers; got NaN or infinity: leave such out")
         n_components = max(1, min(self.n_components, len(reference) // MIN_INPUTS, len(deployment) // MIN_INPUTS))

@@ -33,8 +33,8 @@ class DetectorParts(nn.Module):
         valid_range: of logits and features; no score is trusted beyond.
         seed: of the mixtures' initialisation.
         widths: layer -> D; nothing before a fit.
-        preprocessing: how inputs became what the network takes, for whoever prepares others: names, and words, numbers
-            or lists of these. Nothing here depends on it, and it is empty unless it was set.
+        preprocessing: how inputs became what the network takes, and which of them it saw, for whoever prepares others:
+            names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
     """

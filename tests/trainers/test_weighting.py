@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from trainers.data.images import ImageArray
 from trainers.data.shifts import other_images, other_moments
 from trainers.evaluation import weighing
 from trainers.evaluation.shifts import rates
+from trainers.evaluation.weighing import weighted_detector
 from trainers.records.record import Records
 from trainers.run.job import run_task
 from trainers.run.requirements import refuse_ignored
@@ -145,6 +147,10 @@ def test_images_of_which_nothing_can_be_said_are_an_error(place, tmp_path):
         (("task=evaluate", "shift=[preprocessing]", "limit.shift=5"), "limit.shift"),
         (("task=score", "calibration=weighted", "task.class_names=[a,b]", "input=x"), "leave the names out"),
         (
+            ("task=score", "calibration=weighted", "data.calibration_every=2", "data.mixture_every=null", "input=x"),
+            "data.calibration_every: expected 3, .* split; got 2, .*set data.calibration_every=3 data.mixture_every=3$",
+        ),
+        (
             ("task=score", "calibration=weighted", "detector.calibration.max_weight=50", "input=x"),
             "alpha=0.05 with .*max_weight=50.* needs at least 950 inputs; got 480",
         ),
@@ -157,6 +163,14 @@ def test_what_can_not_be_weighted_is_told_in_words(place, tmp_path, overrides, m
     cfg = configure(*(fitting if "task=run" in given else judging(place, *given)))
     with pytest.raises(ValueError, match=message):
         run_task(cfg, tmp_path / "out")
+
+
+def test_too_few_images_to_compare_others_with_are_told_with_their_option():
+    reference = SimpleNamespace(prediction=torch.zeros(19, dtype=torch.long))
+    here = SimpleNamespace(reference=reference)
+    said = r"at least 20 images in the validation split.*got 19.*data.validation_every"
+    with pytest.raises(WeightsError, match=said):
+        weighted_detector(None, None, None, here, None)
 
 
 def test_a_calibration_with_weights_may_stand_beside_a_fitted_detector_where_it_is_used():

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader
 
+from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
-from gmm_torch.errors import WeightsWarning
+from gmm_torch.errors import WeightsError, WeightsWarning
 from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import split_outputs
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.model import Model
+from trainers.run.preprocessing import check_split
 from trainers.run.run import Run
 
 MAX_FILES = 10_000  # of those to be judged, that weights are learnt from
@@ -48,7 +50,12 @@ class Here(NamedTuple):
 
 
 def images_here(run: Run, detector: FailureDetector) -> Here:
-    """Read both splits."""
+    """Read both splits.
+
+    Raises:
+        ValueError: the data are split in another way than at the fit.
+    """
+    check_split(detector.preprocessing, run.cfg.data)
     return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
 
 
@@ -65,8 +72,13 @@ def weighted_detector(
         deployment: batches x or (x, ...) of images as they come there.
 
     Raises:
-        ValueError: too few images of any kind, or calibration images that weigh too little; see `WeightedCalibration`.
+        WeightsError: too few images of any kind, or calibration images that weigh too little.
     """
+    if (n := len(here.reference.prediction)) < MIN_INPUTS:
+        raise WeightsError(
+            f"weights: expected at least {MIN_INPUTS} images in the validation split, with which those from elsewhere "
+            f"are compared; got {n}: fit with a smaller data.validation_every or more images, and say the same here"
+        )
     weighted = copy.deepcopy(detector, {id(detector.classifier): detector.classifier})
     weighted.calibration = calibration.to(run.device)
     there = _reduced(weighted, lambda take: _outputs(run, weighted, deployment, take))

@@ -68,7 +68,7 @@ def write_refusals(
         "refusals.html.j2",
         path,
         title=title,
-        headline=f"{summary.n_refused:,} of {summary.n:,} images refused",
+        headline=_headline(summary),
         sentences=[_expected(summary, alpha, weighted), *remarks],
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
@@ -104,6 +104,12 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
         )
         for each, examples in change.examples.items()
     ]
+
+
+def _headline(summary: VerdictSummary) -> str:
+    n = summary.n_unreadable
+    headline = f"{summary.n_refused - n:,} of {summary.n - n:,} images refused"
+    return f"{headline}; {n:,} more can't be read" if n else headline
 
 
 def _expected(summary: VerdictSummary, alpha: float, weighted: bool) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from trainers.data.resize import Resize
 
 MOMENTS = ("mean", "std")
+SPLIT = ("calibration_every", "validation_every", "mixture_every")
 
 
 def preprocessing_of(classifier: nn.Module, resize: Resize | None) -> dict[str, Any]:
@@ -35,3 +36,20 @@ def in_another_way(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         "Images are prepared in another way than those that the detector was fitted to, so that its p-values would "
         f"promise nothing of them: {differences}: set {settings}"
     )
+
+
+def split_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """By which options the images of a config's `data` were split, in words that a detector's file can hold."""
+    return {name: str(data[name]) for name in SPLIT if name in data}
+
+
+def check_split(fitted: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Raise ValueError where images are split in another way than at the fit, and some that it saw would calibrate."""
+    now = split_of(data)
+    if other := {name: fitted[name] for name in now if fitted.get(name, now[name]) != now[name]}:
+        name, value = next(iter(other.items()))
+        settings = " ".join(f"data.{name}={value}".replace("None", "null") for name, value in other.items())
+        raise ValueError(
+            f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
+            f"which calibrates on images that it was fitted to: set {settings}"
+        )
