@@ -64,12 +64,14 @@ def write_refusals(
         change: after an alarm.
     """
     shown = zip(summary.refused, images, explanations, strict=True)
+    like = "the weighted calibration images" if weighted else "the calibration images"
     write_page(
         "refusals.html.j2",
         path,
         title=title,
         headline=_headline(summary),
-        sentences=[_expected(summary, alpha, weighted), *remarks],
+        sentences=[_expected(summary, alpha, like), *remarks],
+        like=like,
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
         band=grid is not None,
@@ -112,8 +114,8 @@ def _headline(summary: VerdictSummary) -> str:
     return f"{headline}; {n:,} more can't be read" if n else headline
 
 
-def _expected(summary: VerdictSummary, alpha: float, weighted: bool) -> str:
-    n, like = len(summary.p_values), "the weighted calibration images" if weighted else "the calibration images"
+def _expected(summary: VerdictSummary, alpha: float, like: str) -> str:
+    n = len(summary.p_values)
     return (
         f"Of {n:,} images like {like} at most about {alpha * n:,.0f} would be refused: {100 * alpha:g}\u00a0% of them, "
         "on average over calibration sets."
