@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from configuration import composed
-from pages import RESULTS, ROOT, filled, save, table
+from pages import RESULTS, ROOT, filled, save, table, versions_text
 
 from gmm_torch.files import atomic_path
 from trainers.report.tables.evasion import (
@@ -170,7 +170,7 @@ def circumstances(rows: Mapping[str, Mapping[str, Any]]) -> str:
         f"{name.replace('_', ' ')} {each['steps']} steps, {each['restarts']} restarts"
         for name, each in first["evasion"]["attacks"].items()
     )
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    versions = versions_text(first["versions"])
     where = f"alpha {first['alpha']:g}, seed {first['seed']}, {first['device']}"
     missing = [name for name in ROWS if name not in rows]
     where += f". Not measured yet: {'; '.join(missing)}" if missing else ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pages import table
+from pages import table, versions_text
 
 SOFTMAX = "MaxSoftmax"
 ONE_PASS = "views=1"
@@ -199,7 +199,7 @@ def document(results: Mapping[str, Any]) -> str:
     if not results:
         return "Nothing was measured yet."
     first = next(iter(results.values()))
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    versions = versions_text(first["versions"])
     seeds = ", ".join(map(str, first["seeds"]))
     parts = [
         f"AUROC in %, means over seeds {seeds} of the split of the test inputs; {first['device']}; {versions}.",

@@ -30,7 +30,7 @@ import torch
 from configuration import composed
 from detection import ERRORS, FOOLBOX_STEP, VIEWS, Attacks, Scorer, Split, Workbench, area, judged, ood_sets
 from hydra.utils import instantiate
-from pages import RESULTS, fill, save, table
+from pages import RESULTS, fill, save, table, versions_text
 from problems import facts
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -279,9 +279,7 @@ def document(result: Mapping[str, Any]) -> str:
     machine, versions = result["facts"], result["facts"]["versions"]
     text.append(
         "Mean AUROC in % over all columns (errors in brackets), means over the seeds; the lowest column is that of the "
-        f"row's worst cell. {machine['device']}; "
-        + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + "."
+        f"row's worst cell. {machine['device']}; " + versions_text(versions) + "."
     )
     return "\n\n".join(text)
 

@@ -38,7 +38,7 @@ from configuration import composed
 from detection_peers import MIXED, JointLayers, MixtureOfScores, together
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pages import fill, save
+from pages import fill, save, versions_text
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -703,7 +703,7 @@ def document(result: Mapping[str, Any]) -> str:
         f"others. Failures a seed: {counts}. "
         + beside
         + f"{result['device']}; "
-        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        + versions_text(result["versions"])
         + "."
     ]
     for group, title in GROUPS.items():

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from configuration import composed
 from hydra.utils import instantiate
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from problems import Problem, facts
 from sklearn.mixture import GaussianMixture as Reference
 from timings import NOTHING, REPEATS, median_seconds
@@ -137,7 +137,7 @@ def markdown(result: dict[str, Any]) -> str:
             ]
         )
     about = result["facts"]
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    versions = versions_text(about["versions"])
     repeats = ", ".join(str(len(row["all_seconds"]["ours"])) for row in result["rows"])
     return (
         table(head, lines)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from problems import facts
 from torch import Tensor
 
@@ -163,7 +163,7 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{gain('part'):+.3f}",
             ]
         )
-    versions = ", ".join(f"{name} {number}" for name, number in result["facts"]["versions"].items())
+    versions = versions_text(result["facts"]["versions"])
     return (
         table(head, lines)
         + f"\n\nMedians of {STARTS} starts, K = {K}, until an iteration gains less than {TOL:g} nats a point; "

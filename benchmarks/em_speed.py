@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import em_peers
 import torch
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from problems import Problem, facts, gemm_rate
 from timings import NOTHING, REPEATS, NoisyTimingError, median_seconds
 
@@ -167,7 +167,7 @@ def markdown(result: dict[str, Any]) -> str:
             ]
         )
     about = result["facts"]
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    versions = versions_text(about["versions"])
     rates = ", ".join(f"{row['gemm_gflops']:.0f}" for row in result["rows"])
     counts = ", ".join(str(len(row["all_seconds"]["gmm_torch"])) for row in result["rows"])
     return (

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from problems import facts
 from timings import NOTHING, REPEATS, median_seconds
 from torch import Tensor
@@ -78,9 +78,7 @@ def scikit_learn_start(x: Tensor, k: int, seed: int) -> tuple[float, Tensor]:
 def _faiss(x: np.ndarray[Any, Any], k: int, n_iter: int, seed: int = 0) -> Any:
     import faiss
 
-    model = faiss.Kmeans(x.shape[1], k, niter=n_iter, seed=seed, max_points_per_centroid=len(x))
-    assert not model.cp.verbose
-    return model
+    return faiss.Kmeans(x.shape[1], k, niter=n_iter, seed=seed, max_points_per_centroid=len(x))
 
 
 def faiss_iterations(x: Tensor, centres: Tensor, n_iter: int) -> float:
@@ -148,11 +146,12 @@ def markdown(result: dict[str, Any]) -> str:
         }
         ours = times["gmm_torch"]
         for name, each in row["peers"].items():
-            cells = [f"{mine:.3f} | {mine / base:.1f}" for mine, base in zip(times[name], ours, strict=True)]
+            pairs = zip(times[name], ours, strict=True)
+            cells = [cell for mine, base in pairs for cell in (f"{mine:.3f}", f"{mine / base:.1f}")]
             size = f"{row['n'] // 1000}k x {row['d']}, {row['k']}" if name == "gmm_torch" else ""
-            lines.append([size, name, *" | ".join(cells).split(" | "), f"{np.median(each['inertia']):.2f}"])
+            lines.append([size, name, *cells, f"{np.median(each['inertia']):.2f}"])
     about = result["facts"]
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    versions = versions_text(about["versions"])
     counts = ", ".join(str(len(row["peers"]["gmm_torch"]["start_seconds"])) for row in result["rows"])
     return (
         table(head, lines)

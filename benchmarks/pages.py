@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ def filled(page: str, name: str, text: str) -> str:
 def fill(path: Path, name: str, text: str) -> None:
     """`filled`, for a file, which is replaced whole."""
     write_text(path, filled(path.read_text(encoding="utf-8"), name, text))
+
+
+def versions_text(versions: Mapping[str, str]) -> str:
+    """Packages with their versions, as they stand below a table."""
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def save(path: Path, result: Any, indent: int | None = 1) -> None:

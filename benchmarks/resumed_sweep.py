@@ -143,7 +143,7 @@ def markdown(result: dict) -> str:
         "jobs_that_differ": "jobs of which any number differs",
     }
     text = pages.table(("3 x 3 x 3 jobs", "count"), [(words, str(result[name])) for name, words in names.items()])
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    versions = pages.versions_text(result["versions"])
     return text + f"\n\nSeeds 0, 1, 2; one process, CPU; {versions}."
 
 

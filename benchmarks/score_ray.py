@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from configuration import composed
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from PIL import Image
 from problems import facts
 from sklearn.datasets import load_digits
@@ -123,7 +123,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     about, loads = result["facts"], [row["load"] for row in result["rows"]]
     same = "the same bytes" if len({row["rows"] for row in result["rows"]}) == 1 else "rows that differ"
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    versions = versions_text(about["versions"])
     return (
         table(head, lines)
         + f"\n\n{n:,} PNG images of 8 x 8 pixels as bytes in Parquet, batches of {result['batch_size']}, one thread a "

@@ -225,9 +225,7 @@ def document(result: Mapping[str, Any], data: str) -> str:
             + ", ".join(f"{name} {min(n):,} to {max(n):,}" for name, n in ranges.items())
             + "."
         )
-    machines = {
-        f"{row['device']}; {', '.join(f'{name} {number}' for name, number in row['versions'].items())}" for row in rows
-    }
+    machines = {f"{row['device']}; {pages.versions_text(row['versions'])}" for row in rows}
     return f"{pages.table(head, lines)}\n\n{about} {'; '.join(sorted(machines))}."
 
 

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 
 from trainers.report.tables.shifts import where
 from trainers.report.tables.text import MISSING, percent, percent_range
@@ -34,7 +34,7 @@ def markdown(run: dict[str, Any]) -> str:
         rows.append([where(row), percent(row["error_rate"]), *rates, MISSING if size is None else f"{size:.0f}"])
     head = ["images from", "wrong", "plain", "weighted", "effective sample size"]
     n = ", ".join(sorted({f"{row['n']:,}" for row in run["shifts"]["rows"]}))
-    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    versions = versions_text(run["versions"])
     return (
         f"{table(head, rows)}\n\n{run['title']}; false alarms in % (95 % interval) at alpha = "
         f"{run['shifts']['alpha']:g}, of {n} images a row, as many others of which taught the weights, without labels; "

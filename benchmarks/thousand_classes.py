@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pages import RESULTS, ROOT, fill, save, table
+from pages import RESULTS, ROOT, fill, save, table, versions_text
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_B0_Weights
@@ -130,7 +130,7 @@ def document(found: dict[str, Any]) -> str:
     first = next(iter(views.values()))
     about = (
         f"Fitted to {found['n']['fit']:,} photographs, {found['n']['calibration']:,} to calibrate; {found['device']}; "
-        + ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+        + versions_text(found["versions"])
         + "."
     )
     told = f"The photograph of the lowest score:\n\n```\n{first['explanation']}\n```"
