@@ -237,7 +237,7 @@ def _selection(evaluation: Evaluation) -> Panel | None:
 
 def _error_rate(evaluation: Evaluation) -> Panel | None:
     found = evaluation.metrics["sources"].get("errors", {}).get("error_rate")
-    if not found or not any(each["n"] for each in found["bins"]):
+    if not found or not evaluation.column("wrong", evaluation.records.clean()).any():
         return None
     note = f"with {percent(found['confidence'], 0)} % intervals"
     if found.get("trend_p_holm") is not None:

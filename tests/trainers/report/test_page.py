@@ -210,10 +210,12 @@ def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, t
     assert ("images" in page.sections) == changes.get("images", True)
 
 
-def test_where_nothing_is_wrong_no_empty_frame_of_risk_is_drawn(make_evaluation, page, tmp_path):
-    assert "Risk against coverage" in page.text
+def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_evaluation, page, tmp_path):
+    figures = "Risk against coverage", "Error rate by p-value"
     text = render(make_evaluation(n_errors=0), tmp_path).text
-    assert "Risk against coverage" not in text
+    for figure in figures:
+        assert figure in page.text
+        assert figure not in text
     assert "No clean test image is misclassified" in text
 
 
