@@ -35,7 +35,7 @@ class ComponentAnswer(BaseModel):
     n_labelled: int = Field(description="labelled calibration images of the component")
     n_errors: int = Field(description="how many of these are predicted wrongly")
     squared_distance: float | None = Field(description="from the component's mean")
-    n_features: int = Field(description="the squared distance that the mixture expects")
+    n_features: int = Field(description="of the mixture")
     features: list[FeatureShare] = Field(description="those that contribute most to the distance")
 
 
