@@ -12,7 +12,7 @@ from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.lightning.drift import DriftMonitor
 from tests.configuration import configure
 from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of
-from trainers.records.record import Record
+from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import VerdictFile
 from trainers.records.verdict_summary import summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
@@ -39,14 +39,16 @@ def verdicts(tmp_path_factory):
         file.keep(PATHS, 10)
         file.append(
             [
-                Record(
+                unreadable(name, "torn")
+                if i == 150
+                else Record(
                     name,
-                    "" if i == 150 else "a",
+                    "a",
                     0.0,
                     p[i] if i < 120 else p[i] / 50,
                     p[i] > 0.05 and i < 120,
-                    -1 if i == 150 else int(i >= 120) or i % 2,
-                    "torn" if i == 150 else "",
+                    int(i >= 120) or i % 2,
+                    "",
                 )
                 for i, name in enumerate(PATHS)
             ]
@@ -122,7 +124,7 @@ def test_where_no_image_after_the_beginning_can_be_read_that_is_said(tmp_path):
     path = tmp_path / "verdicts.csv"
     with VerdictFile(path, "job") as file:
         file.keep(PATHS[:4], 10)
-        file.append([Record(name, "", 0.0, 0.01, False, -1, "torn") for name in PATHS[:4]])
+        file.append([unreadable(name, "torn") for name in PATHS[:4]])
         file.finish(4)
     monitor = DriftMonitor()
     monitor.alarms = [3]
