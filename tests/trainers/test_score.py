@@ -131,6 +131,17 @@ def test_the_page_shows_the_refused_images_and_why(once):
     assert "<svg" in page
 
 
+def test_the_terminal_names_and_counts_the_files_that_cannot_be_read(place, tmp_path, capsys):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    shutil.copy(place / "new" / "dark" / "001.png", folder / "a.png")
+    for i in range(5):
+        (folder / f"torn{i}.png").write_bytes(b"torn")
+    run_task(configure(*scoring(place, f"input={folder}")), tmp_path / "run")
+    named = ", ".join(str(folder / f"torn{i}.png") for i in range(3))
+    assert f"5 of them because they can't be read ({named} and 2 more)" in capsys.readouterr().out
+
+
 def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_and_facts(
     once, place, tmp_path, caplog, capsys
 ):

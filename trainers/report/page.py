@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmm_torch.detection.diagnosis import PAGE
+from trainers.data.errors import first_few
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
@@ -294,6 +295,9 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Calibration images", str(calibration["n"])),
     ]
     facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]
+    for name, found in metrics.get("left_out", {}).items():
+        text = f"{found['n']:,} that can't be read: {first_few(found['files'], len(found['files']), found['n'])}"
+        facts.append((f"Left out of {source_label(name)}", text))
     intervals = calibration.get("false_alarm_interval", {})
     for alpha, rate in calibration["false_alarm_rate"].items():
         interval = f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""

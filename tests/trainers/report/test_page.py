@@ -178,6 +178,18 @@ def test_the_numbers_of_the_table_and_the_facts_are_there(page, evaluation):
     assert text.count('class="tile ') == 12 + 12 + 4 * 6
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_files_that_were_left_out_are_counted_and_the_first_named(evaluation, make_evaluation, tmp_path):
+    left_out = {"train": {"n": 1204, "files": ["a.jpg", "<b>.jpg"]}, "ood/sky": {"n": 1, "files": ["c.jpg"]}}
+    page = render(make_evaluation(metrics=evaluation.metrics | {"left_out": left_out}), tmp_path)
+    assert (
+        "<dt>Left out of train</dt><dd>1,204 that can&#39;t be read: a.jpg, &lt;b&gt;.jpg and 1202 more</dd>"
+        in page.text
+    )
+    assert "<dt>Left out of sky (OOD)</dt><dd>1 that can&#39;t be read: c.jpg</dd>" in page.text
+    assert "Left out" not in render(evaluation, tmp_path).text
+
+
 def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
     assert render(make_evaluation(), tmp_path).text == page.text
 
