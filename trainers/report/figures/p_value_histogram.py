@@ -15,7 +15,9 @@ USUAL = 0.95  # share of the bars that the band holds
 MANY = 100_000  # images, more of which change the band by less than a pixel
 
 
-def p_value_histogram(p_values: NDArray[Any], colour: str, grid: int | None = None) -> Figure:
+def p_value_histogram(
+    p_values: NDArray[Any], colour: str, grid: int | None = None, size: tuple[float, float] = SMALL
+) -> Figure:
     """Share of the images in each twentieth of [0, 1], in per cent; the dashed steps are the shares of valid p-values.
 
     P-values of few calibration images are few numbers, and a twentieth holds now more, now fewer of them. So a bar
@@ -26,8 +28,9 @@ def p_value_histogram(p_values: NDArray[Any], colour: str, grid: int | None = No
         p_values: (N,) in [0, 1].
         colour: of the bars.
         grid: see `Calibration.grid`; None for twentieths.
+        size: of the figure, in inches.
     """
-    figure, axes = new_axes(SMALL)
+    figure, axes = new_axes(size)
     steps = BINS if grid is None else grid  # of the axis; a bar ends at one of them
     bins = min(BINS, steps)
     ends = np.arange(bins + 1) * steps // bins
