@@ -98,8 +98,8 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) ->
         f"{alarm_in_words(monitor.threshold, monitor.seconds)}."
     )
     grown = [
-        f"component {each.component}, {100 * each.share_now:.1f} % of them and {100 * each.share_before:.1f} % of "
-        f"held-out images (for example {paths[each.examples[0]]})"
+        f"component {each.component} ({100 * each.share_now:.1f} %, of held-out images {100 * each.share_before:.1f} %"
+        f"; for example {paths[each.examples[0]]})"
         for each in drift.grown
     ]
     changed = "No component of the mixture has more images than chance explains."

@@ -70,7 +70,7 @@ def write_refusals(
         path,
         title=title,
         headline=_headline(summary, change),
-        sentences=[_expected(summary, alpha, like), *remarks],
+        sentences=[each.replace(" %", "\u00a0%") for each in (_expected(summary, alpha, like), *remarks)],
         like=like,
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),

@@ -70,8 +70,8 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     said = " ".join(drift_in_words(drift, monitor, PATHS))
     assert "Drift at image 126, 125.png: the bet against the calibration inputs reached 100 times its stake; on" in said
     assert (
-        f"fall to component 1, {100 * grown.share_now:.1f} % of them and 50.0 % of held-out images "
-        f"(for example {PATHS[grown.examples[0]]})." in said
+        f"fall to component 1 ({100 * grown.share_now:.1f} %, of held-out images 50.0 %; "
+        f"for example {PATHS[grown.examples[0]]})." in said
     )
     assert f"most likely began at image {drift.began_at + 1}, {PATHS[drift.began_at]} (an estimate)." in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
