@@ -33,10 +33,10 @@ def seconds_of(length: str | float | None) -> float | None:
 
 def alarm_in_words(threshold: float, seconds: float | None) -> str:
     """What an alarm says, in a window of time or, with None, of the whole stream."""
-    ever = "ever do" if seconds is None else f"do in a window of {seconds:g} s"
+    ever = "ever does so" if seconds is None else f"does so in a window of {seconds:g} s"
     return (
-        f"the capital reached {threshold:g}, which inputs like the calibration set {ever} with probability at most "
-        f"{1 / threshold:.2g}"
+        f"the bet against the calibration inputs reached {threshold:g} times its stake; on inputs like them it {ever} "
+        f"with probability at most {1 / threshold:.2g}"
     )
 
 

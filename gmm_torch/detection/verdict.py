@@ -5,6 +5,10 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils import _pytree
 
+from gmm_torch.density import is_traced
+
+N_SHOWN = 5  # inputs that `print` shows
+
 
 class Verdict(NamedTuple):
     """What a detector says about N inputs; without a graph, unless the inputs ask for a gradient.
@@ -25,6 +29,35 @@ class Verdict(NamedTuple):
     p_value: Tensor
     accept: Tensor
 
+    def __repr__(self) -> str:
+        """Counts, the range of the p-values and the first inputs; shapes where values can't be read."""
+        there = all(type(each) is Tensor and not each.is_meta for each in self)
+        if is_traced() or not there or self.p_value.dim() != 1:
+            return f"Verdict({', '.join(f'{name}={_shape(each)}' for name, each in self._asdict().items())})"
+        return _in_a_few_lines(self)
+
 
 # So that `torch.export.save` can write what an exported detector returns; there is no public call for named tuples.
 _pytree._register_namedtuple(Verdict, serialized_type_name="gmm_torch.detection.verdict.Verdict")
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else repr(value)
+
+
+def _in_a_few_lines(verdict: Verdict) -> str:
+    n, n_accepted = len(verdict.accept), int(verdict.accept.sum())
+    if not n:
+        return "Verdict on no inputs"
+    columns = (each[:N_SHOWN].tolist() for each in verdict[1:])
+    shown = [
+        (str(i), str(prediction), f"{score:.4g}", f"{p:.3g}", "accepted" if accept else "refused")
+        for i, (prediction, score, p, accept) in enumerate(zip(*columns, strict=True))
+    ]
+    rows = [("input", "prediction", "score", "p-value", ""), *shown]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    more = [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []
+    low, high = verdict.p_value.min().item(), verdict.p_value.max().item()
+    counted = f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
+    return "\n".join([f"Verdict on {counted}; p-values {low:.3g} to {high:.3g}", *lines, *more])

@@ -105,7 +105,8 @@ def test_every_image_has_a_verdict_and_what_cannot_be_read_is_refused(once):
     assert len(found) == 22
     assert [Path(row["path"]).name for row in found[:3]] == ["red.png", "torn.png", "000.jpg"]
     assert [row["prediction"] in ("bright", "dark") for row in found] == [i != 1 for i in range(22)]
-    assert all((row["accept"] == "True") == (float(row["p_value"]) > 0.05) for row in found)
+    assert {found[1][name] for name in ("prediction", "score", "p_value", "component")} == {""}
+    assert all((row["accept"] == "True") == (float(row["p_value"]) > 0.05) for row in found if not row["error"])
     assert sum(row["accept"] == "True" for row in found[2:]) >= 15
     assert found[0]["accept"] == found[1]["accept"] == "False"
     assert [bool(row["error"]) for row in found] == [i == 1 for i in range(22)]
@@ -128,6 +129,17 @@ def test_the_page_shows_the_refused_images_and_why(once):
     assert "In the mixture of" in page
     assert "torn.png" in page
     assert "<svg" in page
+
+
+def test_the_terminal_names_and_counts_the_files_that_cannot_be_read(place, tmp_path, capsys):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    shutil.copy(place / "new" / "dark" / "001.png", folder / "a.png")
+    for i in range(5):
+        (folder / f"torn{i}.png").write_bytes(b"torn")
+    run_task(configure(*scoring(place, f"input={folder}")), tmp_path / "run")
+    named = ", ".join(str(folder / f"torn{i}.png") for i in range(3))
+    assert f"5 of them because they can't be read ({named} and 2 more)" in capsys.readouterr().out
 
 
 def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_and_facts(

@@ -1,6 +1,6 @@
 """Errors about data on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class DataError(RuntimeError):
@@ -35,13 +35,25 @@ class UnreadableImagesError(DataError):
     """
 
     def __init__(self, folder: str, reasons: Mapping[str, str], n_files: int) -> None:
-        self.paths = paths = list(reasons)
-        shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+        self.paths = list(reasons)
         super().__init__(
-            f"{len(paths)} of {n_files} image files in {folder} can't be read: {shown}. "
+            f"{len(reasons)} of {n_files} image files in {folder} can't be read: {first_few(self.paths, 10)}. "
             "Repair or remove them, or set data.source.skip_unreadable=true to leave them out. "
             f"The first: {next(iter(reasons.values()))}"
         )
+
+
+def first_few(names: Sequence[str], shown: int, n: int | None = None) -> str:
+    """The first names, and how many more there are.
+
+    Args:
+        names: at least the first.
+        shown: how many to name.
+        n: of all; None where `names` has all.
+    """
+    named = names[:shown]
+    rest = (len(names) if n is None else n) - len(named)
+    return ", ".join(named) + (f" and {rest} more" if rest else "")
 
 
 class OverlapError(DataError):

@@ -1,5 +1,6 @@
 """Image files as labelled images: decoded when read, or once; checked before any is used."""
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from trainers.data.errors import DataError, UnreadableImagesError
+from trainers.data.errors import DataError, UnreadableImagesError, first_few
 from trainers.data.formats import FORMATS
 from trainers.data.images import ImageArray, ImageShape, LabelledImages
 from trainers.data.packed import content
@@ -22,8 +23,12 @@ Sample = tuple[str, int]
 """The path of an image file and its label."""
 
 MAX_PIXELS = 2**27  # a few bytes can declare any size: larger images are not decoded
+SHOWN = 3  # files that are named, of those left out
 _MANY_FILES = 1000
 _HEIC = "" if "HEIF" in FORMATS else "; pip install pillow-heif reads HEIC"
+
+
+log = logging.getLogger(__name__)
 
 
 class ImageFiles(LabelledImages):
@@ -81,6 +86,11 @@ def read_files(
         # The other split may be damaged too: one error names all there is to repair.
         others = [sample for name, listed in lists.items() if name != split for sample in listed]
         raise UnreadableImagesError(where, damaged | _damaged(others), len(samples) + len(others))
+    if damaged:
+        log.warning(
+            "%s: %d of %d image files can't be read and are left out: %s. The first: %s",
+            where, len(damaged), len(samples), first_few(list(damaged), SHOWN), next(iter(damaged.values())),
+        )  # fmt: skip
     samples = [sample for sample in samples if sample[0] not in damaged]
     found: LabelledImages
     if images is None:
@@ -90,6 +100,7 @@ def read_files(
     if held_out:
         apart = set(held_out)
         found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
+    found.left_out = damaged
     return found
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -52,12 +53,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
         class_names: one name for each class, in the order of the labels.
         image_shape: (C, H, W) of every image.
         held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
+        left_out: path of each file that can't be read and is left out -> why.
     """
 
     targets: Tensor
     class_names: list[str]
     image_shape: ImageShape
     held_out: Tensor | None = None
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -73,7 +73,9 @@ def _build(name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limi
     if limit is not None and limit < n:
         indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
     targets = torch.full((len(indices),), UNKNOWN_LABEL)
-    return MappedImages(dataset, indices, partial(_to_shape, image_shape=shape), targets, shape)
+    images = MappedImages(dataset, indices, partial(_to_shape, image_shape=shape), targets, shape)
+    images.left_out = getattr(dataset, "left_out", images.left_out)
+    return images
 
 
 def _made(cfg: Mapping[str, Any], shape: ImageShape, seed: int) -> Dataset[Any]:

@@ -18,6 +18,7 @@ from gmm_torch.conformal.class_rates import class_rates
 from gmm_torch.conformal.p_values import refused
 from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.metrics.ranks import unit_ranks
+from gmm_torch.testing.auroc_difference import auroc_difference
 from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.testing.homogeneity import homogeneity
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
@@ -79,7 +80,8 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
 
     Returns:
         n (= M), n_good, the keys of `DETECTION` and `TESTS`, effect_size (probability of superiority, interval,
-        confidence), baselines (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them None and a `reason`.
+        confidence), auroc_difference (ours minus that of the softmax: difference, interval, confidence), baselines
+        (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them None and a `reason`.
 
     Raises:
         ValueError: a score is NaN.
@@ -90,17 +92,19 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
         return {
             **counts,
             "reason": f"there are no {missing}",
-            **dict.fromkeys((*DETECTION, *TESTS, "effect_size")),
+            **dict.fromkeys((*DETECTION, *TESTS, "effect_size", "auroc_difference")),
             "baselines": {BASELINE: dict.fromkeys(DETECTION)},
         }
     tests = compare(good.score, failures.score, confidence)
     effect = {"superiority": tests.superiority, "interval": list(tests.interval), "confidence": tests.confidence}
+    difference = auroc_difference((good.score, good.max_softmax), (failures.score, failures.max_softmax), confidence)
     return {
         **counts,
         **detection_metrics(good.score, failures.score),
         "mann_whitney_p": tests.mann_whitney_p,
         "ks_p": tests.ks_p,
         "effect_size": effect,
+        "auroc_difference": {**difference._asdict(), "interval": list(difference.interval)},
         "baselines": {BASELINE: detection_metrics(good.max_softmax, failures.max_softmax)},
     }
 

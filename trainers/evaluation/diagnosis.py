@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmm_torch.detection.diagnosis import Finding
-from trainers.report.tables.text import of_softmax, percent, source_label, winner
+from trainers.report.tables.text import of_softmax, percent, source_label, told_apart
 
 
 def softmax_wins(sources: Mapping[str, Any]) -> list[Finding]:
-    """A finding where the largest softmax probability has the higher AUROC on some of the sources of metrics.json."""
+    """A finding where the largest softmax probability has an AUROC for sure higher on sources of metrics.json."""
     lost = [
         f"{source_label(name)} ({percent(softmax)} % against {percent(source['auroc'])} %)"
         for name, source in sources.items()
-        if source["auroc"] is not None
-        and (softmax := of_softmax(source)) is not None
-        and winner(source["auroc"], softmax) < 0
+        if (softmax := of_softmax(source)) is not None and told_apart(source) < 0
     ]
     if not lost:
         return []

@@ -59,7 +59,7 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     alarm_at = monitor.alarms[0]
     p_values, components = array("f"), array("i")
     for row in read_verdicts(path):
-        p_values.append(row.p_value)
+        p_values.append(0.0 if row.error else row.p_value)  # the least typical, as in the bet
         components.append(row.component)
     p, component = torch.tensor(p_values, dtype=torch.float32), torch.tensor(components, dtype=torch.int64)
     began_at = onset(p[: alarm_at + 1])
@@ -88,24 +88,27 @@ def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
 def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> list[str]:
     """Sentences for the terminal and the page."""
     if drift.alarm_at is None or drift.began_at is None:
-        return [f"No drift: the capital did not reach {monitor.threshold:g}."]
+        return [
+            "No alarm of drift: the bet against the calibration inputs did not reach "
+            f"{monitor.threshold:g} times its stake."
+        ]
     others = len(monitor.alarms) - 1
     alarm = (
         f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}: "
         f"{alarm_in_words(monitor.threshold, monitor.seconds)}."
     )
     grown = [
-        f"component {each.component} from {100 * each.share_before:.1f} to {100 * each.share_now:.1f} % "
-        f"(for example {paths[each.examples[0]]})"
+        f"component {each.component} ({100 * each.share_now:.1f} %, of held-out images {100 * each.share_before:.1f} %"
+        f"; for example {paths[each.examples[0]]})"
         for each in drift.grown
     ]
     changed = "No component of the mixture has more images than chance explains."
     if grown:
-        changed = f"More images than before fall to {'; '.join(grown)}."
+        changed = f"Of the images from there on more than usual fall to {'; '.join(grown)}."
     if drift.unnamed:
         changed = f"Components are not compared: {drift.unnamed}."
     began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]} (an estimate)."
-    return [alarm, *([f"{others} more windows had an alarm."] if others else []), began, changed]
+    return [alarm, *([f"{others} more window{'s' * (others > 1)} had an alarm."] if others else []), began, changed]
 
 
 def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> dict[str, Any]:

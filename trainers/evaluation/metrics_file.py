@@ -15,6 +15,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
 from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import write_text
+from trainers.data.image_files import SHOWN
 from trainers.evaluation.attacks import verdict_facts
 from trainers.evaluation.detection_metrics import (
     class_false_alarms,
@@ -69,6 +70,7 @@ def metrics_of(
         "sources": holm_correct(sources),
         "findings": [finding._asdict() for finding in [*softmax_wins(sources), *diagnose(detector)]],
         "splits": {name: len(index) for name, index in run.data.indices.items()},
+        "left_out": _left_out(run),
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
         "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
@@ -76,6 +78,17 @@ def metrics_of(
         "seed": run.cfg.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": device_name(detector.device),
+    }
+
+
+def _left_out(run: Run) -> dict[str, dict[str, Any]]:
+    """Of each data set with files that can't be read: n, how many, and files, the first of them."""
+    sets = {"train": run.data.training_images, "test": run.data.test_images}
+    sets |= {f"ood/{name}": images for name, images in run.ood.items()}
+    return {
+        name: {"n": len(images.left_out), "files": list(images.left_out)[:SHOWN]}
+        for name, images in sets.items()
+        if images.left_out
     }
 
 

@@ -1,5 +1,6 @@
 """Records of evaluated inputs: the one table behind score files, metrics, report, service and files of verdicts."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
@@ -22,6 +23,7 @@ class Record(NamedTuple):
 
     Attributes:
         class_name: of the prediction; empty where the input can't be read.
+        score, p_value: NaN there.
     """
 
     path: str
@@ -36,6 +38,11 @@ class Record(NamedTuple):
     finite: bool = True
 
 
+def unreadable(path: str, error: str) -> Record:
+    """The row of a file that can't be read."""
+    return Record(path, "", math.nan, math.nan, False, -1, error)
+
+
 @dataclass(eq=False)  # not frozen, or Lightning could not take it to the CPU
 class Records:
     """N inputs and the verdicts on them, on the CPU, one row an input.
@@ -47,8 +54,8 @@ class Records:
         index: (N,) int64, position in its data set.
         label: (N,) int64, the true class; -1 where it is unknown, or none of the classes.
         prediction: (N,) int64.
-        score: (N,), higher = more typical; -inf where an output is not finite.
-        p_value: (N,).
+        score: (N,), higher = more typical; -inf where an output is not finite, NaN where the file can't be read.
+        p_value: (N,); NaN where the file can't be read.
         accept: (N,) bool; never where an output is not finite.
         finite: (N,) bool, whether logits, features and score are finite numbers.
         max_softmax: (N,), the baseline: the largest softmax probability.
@@ -156,7 +163,8 @@ def records_of(
 ) -> Records:
     """Records of a batch of N inputs, from what the classifier and the detector say about them.
 
-    An input whose logits, features or score are not finite is refused, whatever the calibration makes of it.
+    An input whose logits, features or score are not finite is refused, whatever the calibration makes of it, and so is
+    a file that can't be read.
 
     Args:
         outputs: of the classifier.
@@ -169,13 +177,14 @@ def records_of(
     parts = (outputs.logits, *outputs.features.values(), verdict.score[:, None])
     finite = torch.stack([part.isfinite().flatten(1).all(1) for part in parts]).all(0)
     nothing = verdict.score.new_zeros(n, 0)
+    damaged = torch.tensor([bool(each) for each in error or [""] * n], dtype=torch.bool, device=finite.device)
     columns = {
         "label": torch.full((n,), -1) if label is None else label,
         "index": torch.arange(n) if index is None else index,
         "prediction": verdict.prediction,
-        "score": verdict.score.masked_fill(~finite, -torch.inf),
-        "p_value": verdict.p_value,
-        "accept": verdict.accept & finite,
+        "score": verdict.score.masked_fill(~finite, -torch.inf).masked_fill(damaged, torch.nan),
+        "p_value": verdict.p_value.masked_fill(damaged, torch.nan),
+        "accept": verdict.accept & finite & ~damaged,
         "finite": finite,
         "max_softmax": make_score("max_softmax")(outputs),
         "components": nothing.long() if components is None else components,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from trainers.records.partial import Partial
-from trainers.records.record import Record
+from trainers.records.record import Record, unreadable
 
-# `prediction` is the name of the class; empty where the image can't be read
+# `prediction` is the name of the class; it, score, p_value and component are empty where the image can't be read
 COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "error")
 
 
@@ -95,10 +95,7 @@ class VerdictFile(Partial):
     def append(self, rows: Sequence[Record]) -> None:
         """Write the rows of a batch at once."""
         self._n_rows += len(rows)
-        self._write(
-            (row.path, row.class_name, f"{row.score:.9g}", repr(row.p_value), row.accept, row.component, row.error)
-            for row in rows
-        )
+        self._write(map(_cells, rows))
 
     def finish(self, n_rows: int) -> None:
         """Move the rows to `path`.
@@ -137,8 +134,16 @@ def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
         yield row, place
 
 
+def _cells(row: Record) -> tuple[object, ...]:
+    if row.error:
+        return row.path, "", "", "", row.accept, "", row.error
+    return row.path, row.class_name, f"{row.score:.9g}", repr(row.p_value), row.accept, row.component, row.error
+
+
 def _parsed(row: list[str]) -> Record:
     if len(row) != len(COLUMNS) or row[4] not in ("True", "False"):
         raise ValueError(f"verdicts: expected rows of {','.join(COLUMNS)}; got {row}")
     path, class_name, score, p_value, accept, component, error = row
+    if error:
+        return unreadable(path, error)
     return Record(path, class_name, float(score), float(p_value), accept == "True", int(component), error)

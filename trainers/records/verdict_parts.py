@@ -1,5 +1,6 @@
 """A folder of Parquet files with verdicts: one row an image, each file complete or not there."""
 
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 from gmm_torch.files import atomic_path
 from trainers.records.partial import Partial
-from trainers.records.record import Record
+from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import COLUMNS
 
 ROWS = 2**16
@@ -76,7 +77,7 @@ class VerdictParts(Partial):
                 for later in parts[i:]:
                     later.unlink()
                 break
-            scores.extend(table["score"].to_pylist())
+            scores.extend(math.nan if score is None else score for score in table["score"].to_pylist())
         self._n_rows = len(scores)
         return scores
 
@@ -109,11 +110,11 @@ class VerdictParts(Partial):
         rows, self._waiting = self._waiting[: self.rows_a_part], self._waiting[self.rows_a_part :]
         columns = [
             pa.array([_text(row.path) for row in rows], pa.string()),
-            pa.array([row.class_name for row in rows], pa.string()),
-            pa.array([row.score for row in rows], pa.float64()),
-            pa.array([row.p_value for row in rows], pa.float64()),
+            pa.array([None if row.error else row.class_name for row in rows], pa.string()),
+            pa.array([None if row.error else row.score for row in rows], pa.float64()),
+            pa.array([None if row.error else row.p_value for row in rows], pa.float64()),
             pa.array([row.accept for row in rows], pa.bool_()),
-            pa.array([row.component for row in rows], pa.int64()),
+            pa.array([None if row.error else row.component for row in rows], pa.int64()),
             pa.array([_text(row.error) for row in rows], pa.string()),
         ]
         with atomic_path(self._part(self._n_rows // self.rows_a_part)) as temporary:
@@ -135,7 +136,8 @@ def read_parts(path: str | os.PathLike[str]) -> Iterator[Record]:
                 raise ValueError(f"verdicts: expected {part} to have the columns {','.join(COLUMNS)}")
             for batch in file.iter_batches():
                 columns: list[list[Any]] = [column.to_pylist() for column in batch.columns]
-                yield from map(Record, *columns)
+                for row in map(Record, *columns):
+                    yield unreadable(row.path, row.error) if row.error else row
 
 
 def _parts(folder: Path) -> list[Path]:

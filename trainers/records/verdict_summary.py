@@ -9,6 +9,8 @@ from typing import NamedTuple
 from trainers.records.record import Record
 from trainers.records.verdicts import read_verdicts
 
+N_NAMED = 3  # files that can't be read, whose names are told in any case
+
 
 class VerdictSummary(NamedTuple):
     """What verdicts on disk come to; 4 bytes an image.
@@ -19,7 +21,7 @@ class VerdictSummary(NamedTuple):
         n_unreadable: of these.
         p_values: of the images that can be read.
         refused: the readable ones that are refused, the least typical first; as many as were asked for.
-        unreadable: the first ones; as many as were asked for.
+        unreadable: the first ones; as many as were asked for, and `N_NAMED` at least.
     """
 
     n: int
@@ -35,7 +37,7 @@ def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> Verdic
 
     Args:
         path: see `read_verdicts`.
-        n_shown: how many refused rows to keep, and how many unreadable ones.
+        n_shown: how many refused rows to keep, and how many unreadable ones, of which `N_NAMED` are kept at least.
     """
     n = n_refused = n_unreadable = 0
     p_values: array[float] = array("f")
@@ -48,7 +50,7 @@ def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> Verdic
             n_refused += not row.accept
             if row.error:
                 n_unreadable += 1
-                if len(unreadable) < n_shown:
+                if len(unreadable) < max(n_shown, N_NAMED):
                     unreadable.append(row)
             else:
                 p_values.append(row.p_value)

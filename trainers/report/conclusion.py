@@ -12,7 +12,7 @@ from trainers.report.tables.text import (
     percent,
     percent_range,
     source_label,
-    winner,
+    told_apart,
 )
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
@@ -149,22 +149,26 @@ def _comparison(measured: Mapping[str, Any]) -> str:
     compared = list(softmax)
     if not compared:
         return ""
-    worse = [name for name in compared if winner(measured[name]["auroc"], softmax[name]) < 0]
-    better = [name for name in compared if winner(measured[name]["auroc"], softmax[name]) > 0]
-    number = f"{len(better)} of {_number(len(compared), 'source')}"
-    count = f"It ranks failures better than plain softmax confidence on {number}"
+    worse = [name for name in compared if told_apart(measured[name]) < 0]
+    better = [name for name in compared if told_apart(measured[name]) > 0]
+    count = (
+        f"It ranks failures better than plain softmax confidence on {len(better)} of "
+        f"{_number(len(compared), 'source')} and worse on {len(worse) or 'none'}"
+    )
+    if open_ := len(compared) - len(better) - len(worse):
+        count += f"; on {open_} the two can't be told apart"
     ours = sum(measured[name]["auroc"] for name in compared) / len(compared)
     base = sum(softmax[name] for name in compared) / len(compared)
-    mean = f" (mean AUROC {percent(ours)} against {percent(base)})"
+    count += f" (mean AUROC {percent(ours)} against {percent(base)})."
     if not worse:
-        return f"{count}{mean} and worse on none."
+        return count
     where = _join(
         [
             f"{source_label(name)} ({percent(softmax[name])} against our {percent(measured[name]['auroc'])})"
             for name in worse
         ]
     )
-    return f"{count}{mean}. Softmax is the better choice on {where}."
+    return f"{count} Softmax is the better choice on {where}."
 
 
 def _false_alarms(metrics: Mapping[str, Any]) -> str:

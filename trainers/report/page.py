@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmm_torch.detection.diagnosis import PAGE
+from trainers.data.errors import first_few
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
@@ -237,7 +238,7 @@ def _selection(evaluation: Evaluation) -> Panel | None:
 
 def _error_rate(evaluation: Evaluation) -> Panel | None:
     found = evaluation.metrics["sources"].get("errors", {}).get("error_rate")
-    if not found or not any(each["n"] for each in found["bins"]):
+    if not found or not evaluation.column("wrong", evaluation.records.clean()).any():
         return None
     note = f"with {percent(found['confidence'], 0)} % intervals"
     if found.get("trend_p_holm") is not None:
@@ -294,6 +295,9 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Calibration images", str(calibration["n"])),
     ]
     facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]
+    for name, found in metrics.get("left_out", {}).items():
+        text = f"{found['n']:,} that can't be read: {first_few(found['files'], len(found['files']), found['n'])}"
+        facts.append((f"Left out of {source_label(name)}", text))
     intervals = calibration.get("false_alarm_interval", {})
     for alpha, rate in calibration["false_alarm_rate"].items():
         interval = f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""

@@ -150,7 +150,7 @@ def _component(facts: ComponentFacts, names: Sequence[str]) -> str:
 
 def _of(share: float, facts: ComponentFacts) -> str:
     """Of the distance to the component, how much comes from one feature."""
-    return f"{percent(share / facts.squared_distance, 0)} %" if facts.squared_distance else MISSING
+    return f"{percent(share / facts.squared_distance, 0)}\u00a0%" if facts.squared_distance else MISSING
 
 
 def _neighbours(

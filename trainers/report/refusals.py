@@ -12,7 +12,7 @@ from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.records.verdict_summary import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.p_values_over_time import p_values_over_time
-from trainers.report.figures.style import OURS
+from trainers.report.figures.style import OURS, WIDE
 from trainers.report.gallery import Tile, data_uri
 from trainers.report.reasons import Reason, reason_of
 from trainers.report.svg import Panel, panel
@@ -69,8 +69,8 @@ def write_refusals(
         "refusals.html.j2",
         path,
         title=title,
-        headline=_headline(summary),
-        sentences=[_expected(summary, alpha, like), *remarks],
+        headline=_headline(summary, change),
+        sentences=[each.replace(" %", "\u00a0%") for each in (_expected(summary, alpha, like), *remarks)],
         like=like,
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
@@ -79,7 +79,7 @@ def write_refusals(
         grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
         order=_order(summary),
-        unreadable=[(row.path, row.error) for row in summary.unreadable],
+        unreadable=[(row.path, row.error.removeprefix(row.path).lstrip(": ")) for row in summary.unreadable],
         n_unreadable=summary.n_unreadable,
     )
 
@@ -100,17 +100,18 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
     """Of each component a heading, and its examples: name of the file and image."""
     return [
         (
-            f"Component {each.component}: {percent(each.share_before)} % of the images before, "
-            f"{percent(each.share_now)} % now ({percent_range((each.low, each.high))})",
+            f"Component {each.component}: {percent(each.share_now)} % ({percent_range((each.low, each.high))}) of the "
+            f"images, {percent(each.share_before)} % of held-out ones",
             [(Path(path).name, data_uri(image)) for path, image in examples],
         )
         for each, examples in change.examples.items()
     ]
 
 
-def _headline(summary: VerdictSummary) -> str:
+def _headline(summary: VerdictSummary, change: Change | None) -> str:
     n = summary.n_unreadable
-    headline = f"{summary.n_refused - n:,} of {summary.n - n:,} images refused"
+    drift = f"Drift at image {change.alarm_at + 1:,}; " if change else ""
+    headline = f"{drift}{summary.n_refused - n:,} of {summary.n - n:,} images refused"
     return f"{headline}; {n:,} more can't be read" if n else headline
 
 
@@ -134,4 +135,4 @@ def _histogram(summary: VerdictSummary, alpha: float, grid: int | None) -> Panel
         return None
     refused = summary.n_refused - summary.n_unreadable
     note = f"n = {len(p):,}; {percent(refused / len(p))} % at or below {alpha:g}"
-    return panel("p", "All images", note, p_value_histogram(p, OURS, grid))
+    return panel("p", "All images", note, p_value_histogram(p, OURS, grid, WIDE))

@@ -35,7 +35,7 @@ class ComponentAnswer(BaseModel):
     n_labelled: int = Field(description="labelled calibration images of the component")
     n_errors: int = Field(description="how many of these are predicted wrongly")
     squared_distance: float | None = Field(description="from the component's mean")
-    n_features: int = Field(description="the squared distance that the mixture expects")
+    n_features: int = Field(description="of the mixture")
     features: list[FeatureShare] = Field(description="those that contribute most to the distance")
 
 
@@ -86,11 +86,12 @@ class CalibrationAnswer(BaseModel):
 
     n: int
     alpha: float
-    threshold: float = Field(description="the smallest score that is accepted")
+    threshold: float = Field(description="images that score less are refused")
     lowest: float
     highest: float
     edges: list[float] = Field(description="of the bins, one more than counts; scores beyond are in the outer bins")
     counts: list[int]
+    weighted: bool = Field(description="whether p-values count the scores by weight; counts are of scores")
     counted: bool = Field(description="whether p is (1 + the number of scores up to the image's) / (n + 1)")
 
 
@@ -104,7 +105,7 @@ class DriftWindow(BaseModel):
     refused: int = Field(description="those whose outputs are not finite among them")
     not_finite: int
     refusal_rate: float | None = Field(description="null before the first image")
-    alpha: float = Field(description="the rate on images like the calibration images")
+    alpha: float = Field(description="the rate on images that the detector is calibrated for")
     log10_capital: float = Field(description="the highest that the bet against the calibration images reached")
     alarms: int
 
@@ -132,6 +133,7 @@ class Health(BaseModel):
     detector: str = Field(description="version of the detector: a hash of it, its calibration and the classifier")
     alpha: float
     n_calibration: int
+    weighted: bool = Field(description="whether the calibration images have weights, for images from elsewhere")
     n_classes: int
     image_shape: list[int] = Field(description="channels, height, width that images are brought to")
     waiting: int = Field(description="images in work")

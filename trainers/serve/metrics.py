@@ -35,12 +35,14 @@ class Metrics:
             "verdicts", "Verdicts; refused counts those whose outputs are not finite too.", "verdict"
         )
         self.not_finite = self._counter("not_finite", "Images refused because outputs were not finite.")
-        self.p_values = self._histogram("p_value", "P-values; uniform on images like the calibration images.", P_VALUES)
+        self.p_values = self._histogram(
+            "p_value", "P-values; uniform on images that the detector is calibrated for.", P_VALUES
+        )
         self.alarms = self._counter("drift_alarms", "Windows that raised an alarm.")
         self.reloads = self._counter("reloads", "Reloads of the detector.", "result")
         self.detector = self._gauge("detector_info", "1 for the version of the detector in force.", "version")
         for name, about, value in (
-            ("alpha", "Refusal rate on images like the calibration images.", lambda: served().detector.alpha),
+            ("alpha", "Refusal rate on images that the detector is calibrated for.", lambda: served().detector.alpha),
             (
                 "drift_log10_capital",
                 "Evidence against images like the calibration images, in the current window.",

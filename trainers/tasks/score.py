@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from trainers.callbacks.verdict_writer import VerdictWriter
+from trainers.data.errors import first_few
 from trainers.data.file_batches import FileBatches
 from trainers.data.file_times import arrival_times
 from trainers.data.paths import image_paths
@@ -24,7 +25,7 @@ from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
-from trainers.records.verdict_summary import VerdictSummary, summarize_verdicts
+from trainers.records.verdict_summary import N_NAMED, VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
 from trainers.report.refusals import Change, write_refusals
 from trainers.run.model import Model, load_model
@@ -164,7 +165,10 @@ def _change(drift: Drift, batches: FileBatches) -> Change | None:
 
 def _tell(summary: VerdictSummary, alpha: float, path: Path, page: Path | None, said: list[str]) -> None:
     console = Console(soft_wrap=True)
-    unreadable = f", {summary.n_unreadable} of them because they can't be read" if summary.n_unreadable else ""
+    unreadable = ""
+    if n := summary.n_unreadable:
+        named = first_few([row.path for row in summary.unreadable], N_NAMED, n)
+        unreadable = f", {n} of them because they can't be read ({named})"
     console.print(f"{summary.n_refused} of {summary.n} images refused at alpha={alpha:g}{unreadable}: {path}")
     for sentence in said:
         console.print(sentence)

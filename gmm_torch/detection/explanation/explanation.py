@@ -30,8 +30,8 @@ class MixtureExplanation:
     Attributes:
         component: (N,) int64, the most probable one.
         posterior: (N, K), responsibilities of all components.
-        squared_distance: (N,) float64, squared Mahalanobis distance to the component's mean; the mixture expects D.
-        contributions: (N, S) float64, each feature's share of it, 1 on average; see `FeatureMixture.contributions`.
+        squared_distance: (N,) float64, squared Mahalanobis distance to the component's mean.
+        contributions: (N, S) float64, each feature's share of it; see `FeatureMixture.contributions`.
         features: (N, T) int64, the columns of the largest contributions, the largest first.
         nearest: (N, J) int64, positions among the fitting inputs of the nearest ones that were kept, nearest first.
         distance: (N, J), how far they are, in standard deviations of the component.
@@ -78,7 +78,7 @@ class ComponentFacts:
         error_rate: n_errors / n_labelled, None where there are none.
         error_interval: its Clopper-Pearson interval at 95 %.
         squared_distance: to the component's mean.
-        n_features: D of the mixture, the squared distance it expects; new inputs are further off where it overfits.
+        n_features: D of the mixture.
         features: those that contribute most, with their shares of the squared distance, the largest first.
         layer: to which most of these shares belong; None where there are none, or of no layer alone.
         nearest: (position among fitting inputs, distance, predicted class) of the nearest kept ones.
@@ -139,20 +139,24 @@ class InputExplanation:
 
     @property
     def unusual(self) -> list[str]:
-        """What is unusual, in sentences without their stops, the most first; nothing of an input that is accepted."""
+        """What lowered the score most, then what else is unusual, in sentences without their stops.
+
+        Nothing of an input that is accepted.
+        """
         if self.accept:
             return []
         rest = sorted((p, name) for name, p in self.part_p_values.items() if name != self.dominant and p <= MOST)
-        parts = ([] if self.dominant is None else [self.dominant]) + [name for _, name in rest]
-        return [f"{'Also' if i else 'Most'} unusual in {self._unusual(name)}" for i, name in enumerate(parts)]
+        found = [] if self.dominant is None else [f"The score was lowered most by {self._rank(self.dominant)}"]
+        return found + [f"{'Also unusual' if found else 'Unusual'}: {self._rank(name)}" for _, name in rest]
 
-    def _unusual(self, name: str) -> str:
-        p, facts = self.part_p_values[name], self.mixtures.get(name)
-        n = self.n_reference
+    def _rank(self, name: str) -> str:
+        """A part, how many held-out inputs are more typical there, and the layer that deviates most."""
+        p, n = self.part_p_values[name], self.n_reference
+        layer = self.mixtures[name].layer if name in self.mixtures else None
         above = n + 1 - round(p * (n + 1))
         those = f"all {n:,}" if above == n else f"{above:,} of {n:,}"
-        where = f", most of all at {facts.layer}" if facts is not None and facts.layer is not None else ""
-        return f"{in_words(name)}: {those} held-out inputs are more typical{where}"
+        where = "" if layer is None else f"; the largest deviations are at {layer}"
+        return f"{in_words(name)} ({those} held-out inputs are more typical there{where})"
 
     def __str__(self) -> str:
         return ". ".join(self._sentences()) + "."
@@ -169,7 +173,7 @@ class InputExplanation:
             return [*sentences, "Its features are not finite"]
         sentences += self.unusual
         if not (self.accept or self.part_p_values or facts is None or facts.layer is None):
-            sentences.append(f"Most unusual at {facts.layer}")
+            sentences.append(f"The largest deviations are at {facts.layer}")
         if len(self.views) > 1:
             shares = ", ".join(f"{view} {p:.0%}" for view, p in self.views.items())
             sentences.append(f"Probability of {self.name(self.prediction)} by view: {shares}")
@@ -184,7 +188,10 @@ class InputExplanation:
         return [*sentences, about]
 
     def numbers(self) -> str:
-        """The same in numbers, a line each: p-values of the parts, and of each mixture what its distance is made of."""
+        """The same in numbers, a line each: p-values of the parts, and of each mixture what its distance is made of.
+
+        What a distance means is in the p-value of its part: distances of other components and mixtures differ in size.
+        """
         lines = [f"p-value {self.p_value:.3g}, score {self.score:.4g}"]
         lines += [f"p-value of {name} {p:.3g}" for name, p in self.part_p_values.items()]
         for name, facts in self.mixtures.items():
@@ -196,8 +203,8 @@ class InputExplanation:
             top = ", ".join(f"{feature} {in_figures(share)}" for feature, share in facts.features[:N_SHOWN])
             lines += [
                 f"{name}: component {facts.component}, probability {facts.responsibility:.2f}{errors}",
-                f"{name}: squared Mahalanobis distance {in_figures(facts.squared_distance)} in variances of the "
-                f"component, where its own inputs have {facts.n_features:,} on average, new ones more; most from {top}",
+                f"{name}: squared Mahalanobis distance {in_figures(facts.squared_distance)} to its mean; "
+                f"its largest shares: {top}",
             ]
         return "\n".join(lines)
 

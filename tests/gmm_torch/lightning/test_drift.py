@@ -137,7 +137,7 @@ def test_in_windows_of_time_each_has_its_alarm_and_earlier_inputs_count(tmp_path
         watch = monitor()
         if first:
             watch.earlier, watch.earlier_times = stream[:120], torch.arange(120).double()
-        with pytest.warns(DriftWarning, match="do in a window of 50 s"):
+        with pytest.warns(DriftWarning, match="does so in a window of 50 s"):
             trainer(watch, tmp_path).predict(Scores(calibration), DataLoader(stream[10 * first :], batch_size=10))
         found.append(watch.alarms)
         assert [window.start for window in watch.windows.windows] == [0, 50, 100, 150]

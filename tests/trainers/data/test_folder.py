@@ -76,7 +76,7 @@ def test_images_at_any_depth_serve_without_classes(tmp_path: Path, write_folder:
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("ext", ["png", "jpg", "bmp"])
 def test_unreadable_files_of_both_splits_are_named_and_counted_in_one_error(
-    tmp_path: Path, write_folder: WriteFolder, cache: bool, ext: str
+    tmp_path: Path, write_folder: WriteFolder, cache: bool, ext: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     train = write_folder(tmp_path / "train", ext=ext)
     test = write_folder(tmp_path / "test", n=2, ext=ext)
@@ -92,6 +92,9 @@ def test_unreadable_files_of_both_splits_are_named_and_counted_in_one_error(
     dataset = image_folder(tmp_path, "train", image_shape=SHAPE, cache=cache, skip_unreadable=True)
     assert dataset.targets.tolist() == [0] * 9 + [1] * 9
     assert len(stacked(dataset)) == 18
+    assert list(dataset.left_out) == [str(train[3]), str(train[12])]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"2 of 20 image files can't be read and are left out: {train[3]}, {train[12]}. The first: " in said
     assert len(image_folder(tmp_path, "test", image_shape=SHAPE, cache=cache, skip_unreadable=True)) == 3
 
 

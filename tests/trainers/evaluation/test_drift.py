@@ -12,7 +12,7 @@ from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.lightning.drift import DriftMonitor
 from tests.configuration import configure
 from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of
-from trainers.records.record import Record
+from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import VerdictFile
 from trainers.records.verdict_summary import summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
@@ -39,14 +39,16 @@ def verdicts(tmp_path_factory):
         file.keep(PATHS, 10)
         file.append(
             [
-                Record(
+                unreadable(name, "torn")
+                if i == 150
+                else Record(
                     name,
-                    "" if i == 150 else "a",
+                    "a",
                     0.0,
                     p[i] if i < 120 else p[i] / 50,
                     p[i] > 0.05 and i < 120,
-                    -1 if i == 150 else int(i >= 120) or i % 2,
-                    "torn" if i == 150 else "",
+                    int(i >= 120) or i % 2,
+                    "",
                 )
                 for i, name in enumerate(PATHS)
             ]
@@ -66,8 +68,11 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     assert min(grown.examples) >= 120
     assert 150 not in grown.examples
     said = " ".join(drift_in_words(drift, monitor, PATHS))
-    assert "Drift at image 126, 125.png: the capital reached 100, which inputs like the calibration set ever" in said
-    assert f"component 1 from 50.0 to {100 * grown.share_now:.1f} % (for example {PATHS[grown.examples[0]]})" in said
+    assert "Drift at image 126, 125.png: the bet against the calibration inputs reached 100 times its stake; on" in said
+    assert (
+        f"fall to component 1 ({100 * grown.share_now:.1f} %, of held-out images 50.0 %; "
+        f"for example {PATHS[grown.examples[0]]})." in said
+    )
     assert f"most likely began at image {drift.began_at + 1}, {PATHS[drift.began_at]} (an estimate)." in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
     assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
@@ -81,7 +86,8 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     write_refusals(summarize_verdicts(verdicts), [], [], tmp_path / "page.html", **common, change=change)
     page = (tmp_path / "page.html").read_text()
     assert "alarm at image 126 of 200" in page
-    assert "Component 1: 50.0 % of the images before" in page
+    assert ") of the images, 50.0 % of held-out ones" in page
+    assert "<h1>Drift at image 126; " in page
     assert re.search(r"Of \d+ images like the calibration images at most about 10 would be refused", page)
     assert f"<figcaption>{PATHS[grown.examples[0]]}</figcaption>" in page
 
@@ -89,7 +95,9 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
 def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):
     monitor = DriftMonitor(threshold=50)
     drift = drift_of(monitor, detector(), verdicts)
-    assert drift_in_words(drift, monitor, PATHS) == ["No drift: the capital did not reach 50."]
+    assert drift_in_words(drift, monitor, PATHS) == [
+        "No alarm of drift: the bet against the calibration inputs did not reach 50 times its stake."
+    ]
     assert drift_facts(drift, monitor, PATHS) == {"against": "stream", "threshold": 50, "alarms": []}
     assert drift.grown == []
 
@@ -112,7 +120,7 @@ def test_without_inputs_that_the_mixture_was_not_fitted_to_no_component_is_named
     drift = drift_of(monitor, watched, verdicts)
     assert drift.changed.components == ()
     said = drift_in_words(drift, monitor, PATHS)
-    assert "1 more windows had an alarm." in said
+    assert "1 more window had an alarm." in said
     assert re.fullmatch(f"Components are not compared: {reason}", said[-1])
     facts = drift_facts(drift, monitor, PATHS)
     assert (facts["components"], facts["not_compared"]) == ([], drift.unnamed)
@@ -122,7 +130,7 @@ def test_where_no_image_after_the_beginning_can_be_read_that_is_said(tmp_path):
     path = tmp_path / "verdicts.csv"
     with VerdictFile(path, "job") as file:
         file.keep(PATHS[:4], 10)
-        file.append([Record(name, "", 0.0, 0.01, False, -1, "torn") for name in PATHS[:4]])
+        file.append([unreadable(name, "torn") for name in PATHS[:4]])
         file.finish(4)
     monitor = DriftMonitor()
     monitor.alarms = [3]

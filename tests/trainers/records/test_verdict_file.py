@@ -2,13 +2,15 @@ import math
 
 import pytest
 
-from trainers.records.record import Record
+from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import COLUMNS, VerdictFile, read_csv
 from trainers.records.verdict_summary import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
 ROWS = [
-    Record(path, "" if i == 4 else "cat", -math.inf if i == 4 else -1 / 3 * i, 0.01 * i, i > 2, i, "bad" * (i == 4))
+    unreadable(path, "bad")
+    if i == 4
+    else Record(path, "cat", -math.inf if i == 0 else -1 / 3 * i, 0.01 * i, i > 2, i, "")
     for i, path in enumerate(PATHS)
 ]
 BATCH = 2
@@ -29,7 +31,9 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     rows = list(read_csv(tmp_path / "v.csv"))
     assert [row.path for row in rows] == PATHS
     assert [row.accept for row in rows] == [row.accept for row in ROWS]
-    assert rows[4] == ROWS[4]
+    assert [repr(rows[i]) for i in (0, 4)] == [repr(ROWS[i]) for i in (0, 4)]  # NaN equals nothing, itself included
+    cells = (tmp_path / "v.csv").read_bytes().split(b"\r\n")
+    assert cells[5] == b"\xff.png,,,,False,,bad"
     assert rows[6].score == pytest.approx(ROWS[6].score, rel=1e-8)
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv"}
 
@@ -92,9 +96,9 @@ def test_another_csv_is_refused(tmp_path):
 def test_the_summary_counts_and_ranks(n_shown, tmp_path):
     write(tmp_path / "v.csv")
     summary = summarize_verdicts(tmp_path / "v.csv", n_shown)
-    assert (summary.n, summary.n_refused, summary.n_unreadable) == (7, 3, 1)
+    assert (summary.n, summary.n_refused, summary.n_unreadable) == (7, 4, 1)
     assert [row.path for row in summary.refused] == PATHS[:3][:n_shown]
-    assert [row.path for row in summary.unreadable] == [PATHS[4]][:n_shown]
+    assert [row.path for row in summary.unreadable] == [PATHS[4]]  # whose names are told in any case
     assert len(summary.p_values) == 6
 
 

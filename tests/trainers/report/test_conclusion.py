@@ -2,13 +2,16 @@ from trainers.report.conclusion import conclude
 
 
 def source(auroc, softmax, width=0.02, refused=None):
-    effect = None if auroc is None else {"interval": [auroc - width / 2, auroc + width / 2]}
+    def around(value):
+        return None if auroc is None else {"interval": [value() - width / 2, value() + width / 2]}
+
     fpr = None if auroc is None else 2 - 2 * auroc if refused is None else 1 - refused
     return {
         "auroc": auroc,
         "n": 9,
         "fpr_at_95_tpr": fpr,
-        "effect_size": effect,
+        "effect_size": around(lambda: auroc),
+        "auroc_difference": around(lambda: auroc - softmax),
         "baselines": {"max_softmax": {"auroc": softmax}},
     }
 
@@ -43,7 +46,7 @@ def test_what_is_ranked_well_but_accepted_is_not_caught():
 
 def test_it_says_where_softmax_is_the_better_choice():
     found = conclude(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
-    assert "on 1 of 2 sources (mean AUROC 92.3 against 90.1)" in found.sentences[0]
+    assert "on 1 of 2 sources and worse on 1 (mean AUROC 92.3 against 90.1)." in found.sentences[0]
     assert "Softmax is the better choice on test errors (90.2 against our 85.6)." in found.sentences[0]
     assert (
         found.sentences[1] == "Asked to refuse at most 5 % of clean images, it refused 4.7 % of the clean test images."
@@ -53,7 +56,18 @@ def test_it_says_where_softmax_is_the_better_choice():
 def test_it_does_not_boast_where_it_is_never_worse():
     found = conclude(metrics(**{"ood/mnist": source(0.99, 0.9)}))
     assert found.headline == "The detector catches mnist images."
-    assert found.sentences[0].endswith("on 1 of 1 source (mean AUROC 99.0 against 90.0) and worse on none.")
+    assert found.sentences[0].endswith("on 1 of 1 source and worse on none (mean AUROC 99.0 against 90.0).")
+
+
+def test_a_difference_that_may_be_chance_counts_for_neither():
+    found = conclude(
+        metrics(**{"errors": source(0.955, 0.961), "ood/a": source(0.965, 0.961), "ood/b": source(1, 0.9)})
+    )
+    assert (
+        "better than plain softmax confidence on 1 of 3 sources and worse on none; on 2 the two can't be told apart"
+        in found.sentences[0]
+    )
+    assert "better choice" not in found.sentences[0]
 
 
 def test_a_detector_that_catches_nothing_is_said_to():

@@ -178,6 +178,18 @@ def test_the_numbers_of_the_table_and_the_facts_are_there(page, evaluation):
     assert text.count('class="tile ') == 12 + 12 + 4 * 6
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_files_that_were_left_out_are_counted_and_the_first_named(evaluation, make_evaluation, tmp_path):
+    left_out = {"train": {"n": 1204, "files": ["a.jpg", "<b>.jpg"]}, "ood/sky": {"n": 1, "files": ["c.jpg"]}}
+    page = render(make_evaluation(metrics=evaluation.metrics | {"left_out": left_out}), tmp_path)
+    assert (
+        "<dt>Left out of train</dt><dd>1,204 that can&#39;t be read: a.jpg, &lt;b&gt;.jpg and 1202 more</dd>"
+        in page.text
+    )
+    assert "<dt>Left out of sky (OOD)</dt><dd>1 that can&#39;t be read: c.jpg</dd>" in page.text
+    assert "Left out" not in render(evaluation, tmp_path).text
+
+
 def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
     assert render(make_evaluation(), tmp_path).text == page.text
 
@@ -210,10 +222,12 @@ def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, t
     assert ("images" in page.sections) == changes.get("images", True)
 
 
-def test_where_nothing_is_wrong_no_empty_frame_of_risk_is_drawn(make_evaluation, page, tmp_path):
-    assert "Risk against coverage" in page.text
+def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_evaluation, page, tmp_path):
+    figures = "Risk against coverage", "Error rate by p-value"
     text = render(make_evaluation(n_errors=0), tmp_path).text
-    assert "Risk against coverage" not in text
+    for figure in figures:
+        assert figure in page.text
+        assert figure not in text
     assert "No clean test image is misclassified" in text
 
 

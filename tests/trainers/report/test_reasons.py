@@ -53,9 +53,10 @@ def test_a_reason_holds_parts_views_component_features_and_neighbours(explained)
     assert reason.component.startswith(f"Component {row % 3}, fitting images predicted ")
     assert reason.component.endswith(f"{row % 7} of 40 calibration images wrong")
     assert reason.unusual == (
-        "Most unusual in the features of the layers: all 999 held-out inputs are more typical, most of all at stage"
+        "The score was lowered most by the features of the layers (all 999 held-out inputs are more typical there; the "
+        "largest deviations are at stage)"
     )
-    assert reason.features == [("stage mean[3]", "1 %"), ("stage deviation[1]", "0 %")]
+    assert reason.features == [("stage mean[3]", "1\u00a0%"), ("stage deviation[1]", "0\u00a0%")]
     assert [each.distance for each in reason.neighbours] == ["4.5", "5.5"]
     assert all(each.source.startswith("data:image/png") for each in reason.neighbours)
 

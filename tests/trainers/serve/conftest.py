@@ -1,3 +1,4 @@
+import copy
 import io
 import socket
 import threading
@@ -14,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
+from gmm_torch.conformal.weighted import WeightedCalibration
 from trainers.serve import Limits, create_app
 
 SHAPE = (1, 8, 8)
@@ -119,6 +121,15 @@ def detector():
         optimizer.step()
     detector = FailureDetector(classifier, n_components=3)
     return detector.fit(x[900:1200].split(100)).calibrate(x[1200:1500].split(100))
+
+
+@pytest.fixture(scope="session")
+def weighted(detector):
+    """The same with a calibration whose weights are for digits of a weaker contrast."""
+    x = digit_images()[0].float() / 255
+    weighted = copy.deepcopy(detector)
+    weighted.calibration = WeightedCalibration()
+    return weighted.adapt((0.9 * x[900:1200]).split(50), x[1200:1350].split(50)).calibrate(x[1350:1500].split(50))
 
 
 @pytest.fixture(scope="session")

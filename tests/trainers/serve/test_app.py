@@ -281,8 +281,17 @@ def test_health_says_what_the_service_is(client, detector):
     assert health.status_code == 200
     assert health.json() == {
         "status": "ready", "detector": version_of(detector), "alpha": 0.05,
-        "n_calibration": len(detector.calibration), "n_classes": 10, "image_shape": [1, 8, 8], "waiting": 0,
+        "n_calibration": len(detector.calibration), "weighted": False, "n_classes": 10, "image_shape": [1, 8, 8],
+        "waiting": 0,
     }  # fmt: skip
+
+
+def test_of_a_weighted_detector_it_is_told_that_it_is_weighted(weighted):
+    with serving(weighted) as client:
+        assert client.get("/health").json()["weighted"]
+        found = client.get("/calibration", params={"prediction": 3}).json()
+        assert (found["weighted"], found["counted"]) == (True, False)
+        assert "like the calibration images" not in client.get("/metrics").text.split("drift_log10_capital")[0]
 
 
 def test_the_histogram_holds_all_scores_and_places_the_threshold(client, detector):
@@ -294,6 +303,7 @@ def test_the_histogram_holds_all_scores_and_places_the_threshold(client, detecto
     middle = found["edges"][20]
     assert sum(found["counts"][:20]) == int((scores < middle).sum())
     assert found["counted"]
+    assert not found["weighted"]
     assert client.get("/calibration", params={"prediction": 10}).status_code == 422
 
 

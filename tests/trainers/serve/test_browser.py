@@ -83,6 +83,16 @@ def test_a_chosen_image_is_predicted_and_explained(browser, address, held_out, t
     assert not complaints(browser)  # nor a word of the content security policy
 
 
+def test_of_a_weighted_detector_the_page_speaks_of_weights(browser, weighted, held_out):
+    with listening(create_app(weighted, (1, 8, 8))) as port:
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait_for(browser, lambda: "weighted for images from elsewhere" in text(browser, "about"))
+        browser.execute_script(DROP, base64.b64encode(png(held_out[0])).decode())
+        wait_for(browser, lambda: text(browser, "verdict"))
+        assert "weighted calibration images" in text(browser, "because")
+        assert "the p-value counts them by weight" in text(browser, "standing")
+
+
 def test_dropped_noise_is_refused_and_stands_left_of_the_threshold(browser, address):
     noise = torch.randint(0, 250, (1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     browser.get(address)

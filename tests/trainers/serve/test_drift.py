@@ -142,4 +142,5 @@ def test_an_alarm_is_told_with_its_promise(detector, held_out, caplog):
         for image in held_out[:8]:
             client.post("/predict?explain=false", content=png(image))
         assert counted(client)["gmm_torch_drift_alarms_total",] >= 1
-    assert "drift: the capital reached 100, which inputs like the calibration set do in a window of 60 s" in caplog.text
+    assert "drift: the bet against the calibration inputs reached 100 times its stake" in caplog.text
+    assert "it does so in a window of 60 s" in caplog.text

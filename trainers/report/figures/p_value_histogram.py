@@ -15,19 +15,22 @@ USUAL = 0.95  # share of the bars that the band holds
 MANY = 100_000  # images, more of which change the band by less than a pixel
 
 
-def p_value_histogram(p_values: NDArray[Any], colour: str, grid: int | None = None) -> Figure:
-    """Images, in per cent, for every twentieth of [0, 1]; the dashed line is the uniform distribution's 5 %.
+def p_value_histogram(
+    p_values: NDArray[Any], colour: str, grid: int | None = None, size: tuple[float, float] = SMALL
+) -> Figure:
+    """Share of the images in each twentieth of [0, 1], in per cent; the dashed steps are the shares of valid p-values.
 
-    P-values of few calibration images are few numbers, of which twentieths would hold now more, now fewer. So a bar
-    ends at the last of them that its twentieth holds, and its height is for its width. Where images are like the
-    calibration images, `USUAL` of the bars end in the band.
+    P-values of few calibration images are few numbers, and a twentieth holds now more, now fewer of them. So a bar
+    ends at the last that its twentieth holds, and the step above it is the share of all these numbers in the bar.
+    Where images are like the calibration images, `USUAL` of the bars end in the band.
 
     Args:
         p_values: (N,) in [0, 1].
         colour: of the bars.
         grid: see `Calibration.grid`; None for twentieths.
+        size: of the figure, in inches.
     """
-    figure, axes = new_axes(SMALL)
+    figure, axes = new_axes(size)
     steps = BINS if grid is None else grid  # of the axis; a bar ends at one of them
     bins = min(BINS, steps)
     ends = np.arange(bins + 1) * steps // bins
@@ -35,18 +38,17 @@ def p_value_histogram(p_values: NDArray[Any], colour: str, grid: int | None = No
     place = np.maximum(1, np.ceil(place) if grid is None else np.round(place))
     counts = np.histogram(place, ends + 0.5)[0]  # a bar holds its upper end, as what is refused does
     widths = np.diff(ends)
-    per_cent = 100 * (steps / BINS) / widths  # of a share
-    axes.stairs(per_cent * counts / max(1, len(p_values)), ends / steps, fill=True, color=colour, alpha=0.75)
+    axes.stairs(100 * counts / max(1, len(p_values)), ends / steps, fill=True, color=colour, alpha=0.75)
     if grid is not None and len(p_values):
-        low, high = per_cent * _usual(len(p_values), widths, grid)
+        low, high = 100 * _usual(len(p_values), widths, grid)
         axes.stairs(high, ends / steps, baseline=low, fill=True, color=MUTED, alpha=0.2)
-    axes.axhline(100 / BINS, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+    axes.stairs(100 * widths / steps, ends / steps, baseline=None, color=INK, linewidth=1, linestyle=(0, (3, 2)))
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
+    axes.set_ylim(0, np.clip(axes.get_ylim()[1], 10, 100))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(False, axis="x")
     axes.set_xlabel("p-value")
-    axes.set_ylabel("images (%) per 0.05")
+    axes.set_ylabel("images (%)")
     return figure
 
 

@@ -54,6 +54,14 @@ def of_softmax(found: Mapping[str, Any], name: str = "auroc") -> float | None:
     return value
 
 
+def told_apart(source: Mapping[str, Any]) -> int:
+    """1 where the interval of a source's AUROC minus that of the softmax is above 0, -1 where it is below, else 0."""
+    if source.get("auroc_difference") is None:
+        return 0
+    low, high = source["auroc_difference"]["interval"]
+    return int(low > 0) - int(high < 0)
+
+
 def winner(ours: float | None, baseline: float | None) -> int:
     """1 where ours is the higher, -1 where the baseline is, 0 where they agree to a tenth of a per cent."""
     if ours is None or baseline is None:

@@ -264,7 +264,7 @@ def test_words_never_contradict_the_verdict(detector):
         above = round(n - (each.part_p_values[each.dominant] * (n + 1) - 1))
         said = f"all {n}" if above == n else f"{above} of {n}"
         of = SCORES[each.dominant].in_words
-        assert f"Most unusual in {of}: {said} held-out inputs are more typical" in words
+        assert f"The score was lowered most by {of} ({said} held-out inputs are more typical there" in words
         assert not re.search("distance|_", words)
 
 
@@ -272,25 +272,35 @@ def test_of_few_reference_inputs_as_many_are_said_to_be_more_typical_as_there_ar
     each = dataclasses.replace(detector.explain(images(1, 3))[0], accept=False, n_reference=40)
     for k, said in ((1, "all 40"), (2, "39 of 40"), (3, "38 of 40")):
         found = dataclasses.replace(each, dominant="moment_likelihood", part_p_values={"moment_likelihood": k / 41})
-        assert f": {said} held-out inputs are more typical" in str(found)
+        assert f" ({said} held-out inputs are more typical there" in str(found)
+
+
+def test_the_part_that_lowered_the_score_most_is_not_said_to_be_the_rarest(detector):
+    each = dataclasses.replace(detector.explain(images(1, 3))[0], accept=False, n_reference=40)
+    p = {"mean_log_probability": 2 / 41, "logit_likelihood": 1 / 41, "augmentation_consistency": 0.9}
+    found = dataclasses.replace(each, dominant="mean_log_probability", part_p_values=p, mixtures={})
+    assert found.unusual == [
+        "The score was lowered most by the classifier's certainty (39 of 40 held-out inputs are more typical there)",
+        "Also unusual: the classifier's outputs (all 40 held-out inputs are more typical there)",
+    ]
 
 
 def test_a_layer_is_named_where_the_features_are_unusual(detector):
     found = detector.explain(4 * images(5, 4))[0]
     found = dataclasses.replace(found, accept=False, dominant="moment_likelihood")
     assert found.mixtures["moment_likelihood"].layer == "norm"
-    assert "more typical, most of all at norm" in str(found)
+    assert "more typical there; the largest deviations are at norm)" in str(found)
     alone = dataclasses.replace(found, part_p_values={}, dominant=None)
-    assert "Most unusual at norm" in str(alone)
+    assert ". The largest deviations are at norm." in str(alone)
 
 
-def test_numbers_are_there_on_request_with_what_is_usual_beside_them(detector):
+def test_numbers_are_there_on_request(detector):
     each = detector.explain(images(20, 3))[0]
     text = each.numbers()
     facts = each.mixtures["moment_likelihood"]
     assert f"p-value of moment_likelihood {each.part_p_values['moment_likelihood']:.3g}" in text
-    assert f"squared Mahalanobis distance {in_figures(facts.squared_distance)} in variances of the component" in text
-    assert f"its own inputs have {facts.n_features} on average" in text
+    said = f"squared Mahalanobis distance {in_figures(facts.squared_distance)} to its mean; its largest shares: "
+    assert said + facts.features[0][0] in text
 
 
 def test_every_part_of_the_default_says_what_it_looks_at():

@@ -56,6 +56,12 @@ def line(figure, colour):
     return next(line for line in figure.axes[0].lines if line.get_color() == colour)
 
 
+def parts(figure):
+    """The bars of a histogram of p-values, and its steps."""
+    patches = figure.axes[0].patches
+    return patches[0].get_data(), patches[-1].get_data()
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_names_its_axes(name):
     figure = FIGURES[name]()
@@ -88,23 +94,37 @@ def test_p_values_are_shown_as_shares():
 
 @pytest.mark.parametrize("n", [9, 19, 40, 57, 240])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_p_values_that_are_equally_frequent_have_bars_of_one_height_whatever_n(n, dtype):
+def test_p_values_that_are_equally_frequent_have_bars_that_end_at_the_steps_whatever_n(n, dtype):
     p = (np.arange(1, n + 2) / (n + 1)).astype(dtype)
-    bars = p_value_histogram(p, OURS, n + 1).axes[0].patches[0].get_data()
-    assert bars.values == pytest.approx(5)
+    bars, steps = parts(p_value_histogram(p, OURS, n + 1))
+    assert bars.values == pytest.approx(steps.values)
+    assert bars.values.sum() == pytest.approx(100)
     assert bars.edges == pytest.approx(np.unique(np.floor(np.linspace(0, n + 1, min(20, n + 1) + 1) + 1e-9)) / (n + 1))
+    assert steps.edges == pytest.approx(bars.edges)
     assert bars.edges[1] <= max(0.05, 1 / (n + 1))  # what the first bar holds is refused at 0.05, if anything is
+
+
+@pytest.mark.parametrize("grid", [None, 10, 24, 241])
+def test_a_bar_that_holds_every_image_is_100_per_cent_high(grid):
+    figure = p_value_histogram(np.full(30, 1 / (grid or 100)), OURS, grid)
+    bars, steps = parts(figure)
+    assert bars.values[0] == bars.values.sum() == 100
+    assert figure.axes[0].get_ylim() == (0, 100)
+    assert steps.values == pytest.approx(100 * np.diff(steps.edges))
 
 
 @pytest.mark.parametrize("n", [9, 40, 240])
 def test_the_band_holds_95_of_100_bars_of_images_like_the_calibration_images(n):
     """40,000 bars of 2,000 sets, whose mean has a standard deviation of a fifth of a point."""
     random = np.random.default_rng(0)
-    bars, band = (patch.get_data() for patch in p_value_histogram(random.random(150), OURS, n + 1).axes[0].patches)
+    figure = p_value_histogram(random.random(150), OURS, n + 1)
+    bars, band, steps = (patch.get_data() for patch in figure.axes[0].patches)
+    assert (band.baseline <= steps.values).all()
+    assert (steps.values <= band.values).all()
     inside = []
     for _ in range(2000):
         ranks = 1 + np.searchsorted(np.sort(random.random(n)), random.random(150))
-        share = 100 * np.histogram(ranks / (n + 1), bars.edges + 0.5 / (n + 1))[0] / 150 / np.diff(bars.edges) / 20
+        share = 100 * np.histogram(ranks / (n + 1), bars.edges + 0.5 / (n + 1))[0] / 150
         inside.append((band.baseline - 1e-9 <= share) & (share <= band.values + 1e-9))
     assert 0.94 <= np.mean(inside) <= 0.985  # a discrete count may hold more than it must
 
