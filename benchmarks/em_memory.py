@@ -1,10 +1,11 @@
-"""Peak memory of fitting, scoring and predicting, beyond the data, against the number of points.
+"""Peak memory of fitting, scoring and predicting, beyond the data, and their time, against the number of points.
 
-    python benchmarks/em_memory.py
+    OMP_NUM_THREADS=1 python benchmarks/em_memory.py   # ten minutes
 
 Each measurement runs in a process of its own. The points are in a NumPy memory map of float32 whose pages are the
 operating system's; the peak is that of the process's anonymous memory (a thread reads it fifty times a second), less
-what it held before the call. Also fits 10^7 points of 64 features from the memory map and reports the whole process.
+what it held before the call. The time is of the same call (`problems.clock`), so it includes what reading the map takes
+the processor. Also fits 10^7 points of 64 features from the memory map and reports the whole process.
 Writes `benchmarks/results/em_memory.json` and the table of docs/speed.md.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from pages import RESULTS, ROOT, fill, save, table
-from problems import facts
+from problems import clock, clock_text, facts
 
 from gmm_torch import GaussianMixture
 
@@ -82,13 +83,15 @@ def child(task: str, path: Path, n: int) -> None:
     mixture_again = GaussianMixture(K, D, kind).fit(points[:2000], max_iter=1)  # libraries allocate once
     del mixture_again
     with Peak() as peak:
+        begin = clock()
         if task.startswith("fit"):
             mixture.fit(points, max_iter=3)
         elif task == "log_prob":
             mixture.log_prob(whole)
         else:
             mixture.predict(whole)
-    print(json.dumps({"beyond": peak.largest - peak.before, "process": peak.largest}))
+        seconds = clock() - begin
+    print(json.dumps({"beyond": peak.largest - peak.before, "process": peak.largest, "seconds": seconds}))
 
 
 def measure(task: str, path: Path, n: int) -> dict[str, Any]:
@@ -96,7 +99,9 @@ def measure(task: str, path: Path, n: int) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--child", task, str(path), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     result: dict[str, Any] = json.loads(done.stdout)
-    print(f"{task}, {n:,} points: {result['beyond'] / 1e6:.0f} MB beyond the data", flush=True)
+    print(
+        f"{task}, {n:,} points: {result['beyond'] / 1e6:.0f} MB beyond the data, {result['seconds']:.1f} s", flush=True
+    )
     return result
 
 
@@ -137,13 +142,18 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['n'] * D * 4 / 1e6:,.0f}",
             f"{row['beyond'] / 1e6:,.0f}",
             f"{row['process'] / 1e6:,.0f}",
+            f"{row['seconds']:.1f}",
+            f"{row['seconds'] / row['n'] * 1e6:.1f}",
         ]
         for row in result["rows"]
     ]
-    head = ["", "points", "data, MB", "peak beyond the data, MB", "whole process, MB"]
+    head = ["", "points", "data, MB", "peak beyond the data, MB", "whole process, MB", "s", "µs a point"]
     about = result["facts"]
-    note = f"D = {D}, K = {K}, three iterations; a fit reads a memory map, scoring and predicting read a tensor. "
-    return table(head, lines) + f"\n\n{note}{about['device']}, torch {about['versions']['torch']}."
+    note = (
+        f"D = {D}, K = {K}, three iterations; a fit reads a memory map, scoring and predicting read a tensor. "
+        f"{about['device']}, {clock_text(about['threads'])}, torch {about['versions']['torch']}."
+    )
+    return f"{table(head, lines)}\n\n{note}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import em_peers
 import torch
 from pages import RESULTS, ROOT, fill, save, table, versions_text
-from problems import Problem, facts, gemm_rate
+from problems import Problem, clock_text, facts, gemm_rate
 from timings import NOTHING, REPEATS, NoisyTimingError, median_seconds
 
 
@@ -173,7 +173,7 @@ def markdown(result: dict[str, Any]) -> str:
     return (
         table(head, lines)
         + f"\n\nSeconds per iteration, float32 unless stated; medians of {counts} repeats. {about['device']}, "
-        + f"{about['threads']} threads; its matrix products ran at {rates} GFLOP/s (float32, row by row). "
+        + f"{clock_text(about['threads'])}; its matrix products ran at {rates} GFLOP/s (float32, row by row). "
         + "The initialisation is k-means++ and k-means, with the passes before it. The last column is the relative "
         + "difference of the final mean log-likelihood from scikit-learn's in "
         + "float64. A peer without a number was not measured, or its repeats disagree and each is slower than the "

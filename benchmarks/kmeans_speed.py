@@ -13,14 +13,13 @@ disagree (`timings.py`) are an error. Writes `benchmarks/results/kmeans_speed.js
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from pages import RESULTS, ROOT, fill, save, table, versions_text
-from problems import facts
+from problems import clock, clock_text, facts
 from timings import NOTHING, REPEATS, median_seconds
 from torch import Tensor
 
@@ -39,17 +38,17 @@ KINDS = ("iteration_seconds", "start_seconds")
 def our_iterations(x: Tensor, centres: Tensor, n_iter: int) -> float:
     """gmm_torch."""
     weight, centres = x.new_ones(len(x)), centres[None]
-    begin = time.process_time()
+    begin = clock()
     for _ in range(n_iter):
         centres, _ = lloyd_step(x, weight, centres)
-    return time.process_time() - begin
+    return clock() - begin
 
 
 def our_start(x: Tensor, k: int, seed: int) -> tuple[float, Tensor]:
     """gmm_torch."""
-    begin = time.process_time()
+    begin = clock()
     centres = KMeans().means(x, x.new_ones(len(x)), k, 1, torch.Generator().manual_seed(seed))
-    return time.process_time() - begin, centres[0]
+    return clock() - begin, centres[0]
 
 
 def scikit_learn_iterations(x: Tensor, centres: Tensor, n_iter: int) -> float:
@@ -58,9 +57,9 @@ def scikit_learn_iterations(x: Tensor, centres: Tensor, n_iter: int) -> float:
 
     points, init = x.numpy(), centres.numpy()
     model = Reference(len(init), init=init, n_init=1, max_iter=n_iter, tol=0.0, algorithm="lloyd")
-    begin = time.process_time()
+    begin = clock()
     model.fit(points)
-    seconds = time.process_time() - begin
+    seconds = clock() - begin
     assert model.n_iter_ == n_iter, "it ends early where no point changes its centre"
     return seconds
 
@@ -70,9 +69,9 @@ def scikit_learn_start(x: Tensor, k: int, seed: int) -> tuple[float, Tensor]:
     from sklearn.cluster import KMeans as Reference
 
     points, model = x.numpy(), Reference(k, n_init=1, max_iter=MAX_ITER, random_state=seed, algorithm="lloyd")
-    begin = time.process_time()
+    begin = clock()
     model.fit(points)
-    return time.process_time() - begin, torch.from_numpy(model.cluster_centers_)
+    return clock() - begin, torch.from_numpy(model.cluster_centers_)
 
 
 def _faiss(x: np.ndarray[Any, Any], k: int, n_iter: int, seed: int = 0) -> Any:
@@ -85,18 +84,18 @@ def faiss_iterations(x: Tensor, centres: Tensor, n_iter: int) -> float:
     """FAISS."""
     points = x.numpy()
     model = _faiss(points, len(centres), n_iter)
-    begin = time.process_time()
+    begin = clock()
     model.train(points, init_centroids=centres.numpy())
-    return time.process_time() - begin
+    return clock() - begin
 
 
 def faiss_start(x: Tensor, k: int, seed: int) -> tuple[float, Tensor]:
     """FAISS."""
     points = x.numpy()
     model = _faiss(points, k, MAX_ITER, seed)
-    begin = time.process_time()
+    begin = clock()
     model.train(points)
-    return time.process_time() - begin, torch.from_numpy(model.centroids)
+    return clock() - begin, torch.from_numpy(model.centroids)
 
 
 WHO: dict[str, tuple[Iterations, Start]] = {
@@ -156,7 +155,7 @@ def markdown(result: dict[str, Any]) -> str:
     return (
         table(head, lines)
         + f"\n\nfloat32, points of a normal distribution; medians of {counts} repeats, starts of seeds from 0. "
-        + f"{about['device']}, {about['threads']} thread, seconds of its processor; {versions}."
+        + f"{about['device']}, {clock_text(about['threads'])}; {versions}."
     )
 
 

@@ -69,22 +69,37 @@ class Problem:
         return {"weights_init": weights, "means_init": x[rows].double(), "precisions_init": precisions}
 
 
-def wall(function: Callable[[], Any], device: torch.device | None = None) -> float:
-    """Seconds that a call takes, until the device has finished."""
+def clock(device: torch.device | None = None) -> float:
+    """Seconds of the clock that a comparison is timed by.
+
+    The processor's where the host computes in one thread, which other work on the machine hardly touches; else those on
+    the wall.
+    """
+    host = device is None or device.type == "cpu"
+    return time.process_time() if host and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def clock_text(threads: int) -> str:
+    """Which `clock` it was, for a caption."""
+    return "1 thread, seconds of its processor" if threads == 1 else f"{threads} threads, seconds on the wall"
+
+
+def seconds_of(function: Callable[[], Any], device: torch.device | None = None) -> float:
+    """Seconds (`clock`) that a call takes, until the device has finished."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
-    begin = time.perf_counter()
+    begin = clock(device)
     function()
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    return clock(device) - begin
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 5) -> float:
     """FLOP/s of a square matrix product: the best of several, after warm-up."""
     a = torch.randn(size, size, device=device, dtype=dtype)
-    wall(lambda: a @ a, device)
-    return 2 * size**3 / min(wall(lambda: a @ a, device) for _ in range(repeats))
+    seconds_of(lambda: a @ a, device)
+    return 2 * size**3 / min(seconds_of(lambda: a @ a, device) for _ in range(repeats))
 
 
 def facts(device: torch.device, *packages: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/speed.md", "em_speed_flushed"): ("em_speed", lambda b: b.markdown(read("em_speed_flushed"))),
     ("docs/speed.md", "em_operations"): ("em_operations", lambda b: b.markdown(read("em_operations"))),
     ("docs/speed.md", "em_roofline"): ("em_roofline", lambda b: b.markdown(read("em_roofline"))),
+    ("docs/speed.md", "em_profile"): ("em_profile", lambda b: b.markdown(read("em_profile"))),
     ("docs/speed.md", "em_compiled"): ("em_compiled", lambda b: b.markdown(read("em_compiled"))),
     ("docs/speed.md", "em_converged"): ("em_converged", lambda b: b.markdown(read("em_converged"))),
     ("docs/speed.md", "em_relaxation"): ("em_relaxation", lambda b: b.markdown(read("em_relaxation"))),

@@ -217,10 +217,7 @@ class CovarianceFamily(ABC):
                 and go cost a CPU as much as computing with them: fresh pages.
         """
         natural = prepared["natural"]
-        if features.stride(-1) == 1:
-            return natural @ features
-        # Point by point in memory, as the features are.
-        result: Tensor = (features.mT @ natural.flatten(0, -2).mT).mT.unflatten(0, natural.shape[:-1])
+        result: Tensor = (natural.flatten(0, -2) @ features).unflatten(0, natural.shape[:-1])
         return result
 
     def moments(

@@ -35,7 +35,11 @@ class Spherical(Variances):
 
     def products(self, columns: Tensor, out: Tensor | None = None) -> Tensor:
         """(1, n) squared norms."""
-        return torch.sum(columns.square(), dim=0, keepdim=True, out=out)
+        if out is None:
+            return columns.square().sum(0, keepdim=True)
+        # Without writing the squares: fresh pages. Not differentiated, so the root's slope at zero does not matter.
+        norm: Tensor = torch.linalg.vector_norm(columns, dim=0, keepdim=True, out=out)
+        return norm.square_()
 
     def n_products(self, n_features: int) -> int:
         """One."""
