@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gmm_torch.__main__ import find_application
 from gmm_torch.errors import DriftError
 from gmm_torch.lightning.drift import DriftWarning
+from gmm_torch_command import find_application
 from tests.configuration import configure
 from tests.processes import application, started
 from trainers.callbacks.verdict_writer import VerdictWriter
