@@ -35,6 +35,7 @@ ROOMS = [
     "gmm_torch.detection.mixtures",
     "gmm_torch.detection.scores",
     "gmm_torch.detection.explanation",
+    "gmm_torch.detection.inputs_in_words",
     "gmm_torch.detection.files",
     "gmm_torch.detection.summary",
     "gmm_torch.detection.parts",
