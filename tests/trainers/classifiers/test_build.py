@@ -68,7 +68,7 @@ def test_half_a_normalisation_is_refused():
 
 
 def test_a_wrong_number_of_logits_is_refused():
-    with pytest.raises(ValueError, match=r"logits \(N, 10\).*gave \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"logits \(N, 10\).*got \(2, 4\)"):
         build_classifier(SMALL | {"num_classes": 4}, 10, (1, 8, 8))
 
 
