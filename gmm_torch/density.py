@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
@@ -11,7 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from gmm_torch.covariance import CovarianceType, get_family
 from gmm_torch.devices import budget, full_precision, summing_device, widest
 from gmm_torch.em import missing as missing_features
-from gmm_torch.em.batches import as_tensor, check_points, check_weight
+from gmm_torch.em.batches import ROWS, Array, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.stepwise import OnlineEM
 from gmm_torch.errors import NotFittedError
 from gmm_torch.functional.checks import check_count, check_tensor
@@ -174,18 +175,18 @@ class MixtureDensity(nn.Module):
 
     # ---- densities
 
-    def log_joint(self, x: Tensor) -> Tensor:
+    def log_joint(self, x: Array) -> Tensor:
         """log w_k + log N(x | mean_k, covariance_k): (N, K), in nats, differentiable in x and the parameters."""
         return self._in_chunks(x, lambda joint: joint)
 
-    def log_prob(self, x: Tensor, *, missing: bool = False) -> Tensor:
+    def log_prob(self, x: Array, *, missing: bool = False) -> Tensor:
         """Log-density log p(x) in nats, of x (N, D): (N,).
 
         Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
         gradient is asked for. Autocast does not reach it; a backward pass belongs outside of autocast, as torch asks.
 
         Args:
-            x: (N, D).
+            x: (N, D), for this and every verb a tensor on the mixture's device, or an array, which is brought there.
             missing: NaN stands for a feature that was not observed: the density of the others, (N,) float64 without
                 gradient, 0 where nothing was observed. Else the log-density of a point with NaN is NaN.
 
@@ -196,7 +197,7 @@ class MixtureDensity(nn.Module):
             return self._with_missing(missing_features.log_prob, x)
         return self._in_chunks(x, lambda joint: joint.logsumexp(-1))
 
-    def impute(self, x: Tensor) -> Tensor:
+    def impute(self, x: Array) -> Tensor:
         """x (N, D) with NaN, which stands for what was not observed, replaced by its expectation given the rest.
 
         Raises:
@@ -204,11 +205,11 @@ class MixtureDensity(nn.Module):
         """
         return self._with_missing(missing_features.impute, x)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Array) -> Tensor:
         """`log_prob`."""
         return self.log_prob(x)
 
-    def score(self, x: Tensor, sample_weight: Tensor | None = None) -> float:
+    def score(self, x: Array, sample_weight: Array | None = None) -> float:
         """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better.
 
         Args:
@@ -218,37 +219,39 @@ class MixtureDensity(nn.Module):
         Raises:
             ValueError: no points, or weights that are negative, not finite, all zero or of another length.
         """
-        if len(x) == 0:
-            raise ValueError("x: expected at least one point; got none")
         with torch.no_grad():
             log_prob = self.log_prob(x).double()
+        if len(log_prob) == 0:
+            raise ValueError("x: expected at least one point; got none")
         if sample_weight is None:
             return float(log_prob.mean())
-        weight = check_weight(sample_weight, len(x)).to(log_prob)
+        weight = check_weight(sample_weight, len(log_prob)).to(log_prob)
         return float(log_prob @ (weight / weight.sum()))
 
-    def predict_proba(self, x: Tensor) -> Tensor:
+    def predict_proba(self, x: Array) -> Tensor:
         """Posterior probabilities of the components (responsibilities), (N, K)."""
         return self.log_joint(x).softmax(-1)
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Array) -> Tensor:
         """Most probable component of each point, (N,) int64."""
         with torch.no_grad():
             return self._in_chunks(x, lambda joint: joint.argmax(-1))
 
-    def _in_chunks(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _in_chunks(self, x: Array, function: Callable[[Tensor], Tensor]) -> Tensor:
         """`function` of the log-joint densities (n, K) of all points, a chunk at a time where memory is to be saved."""
+        x = readable(x)
+        if isinstance(x, np.ndarray) and x.ndim and len(x) > ROWS:  # perhaps a memory map of more than fits
+            return torch.cat([self._in_chunks(x[start : start + ROWS], function) for start in range(0, len(x), ROWS)])
         x = self._points(x)
         parameters = self.parameters_about_location(x.dtype)
         parts = [x] if self._in_one_piece(x) else x.split(self._chunk(x))
         results = [function(self._log_joint(part, parameters)) for part in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _with_missing(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    def _with_missing(self, function: Callable[..., Tensor], x: Array) -> Tensor:
         """`function(family, parameters, location, x)` in float64, where the device has none on the host."""
         self.require_fitted()
-        check_points(x, self.n_features)
-        x = as_tensor(x)
+        x = self._given(x)
         device = summing_device(self.location.device)
         with full_precision(self.location.device), torch.no_grad():
             wide = self.parameters_about_location(widest(self.location.device))
@@ -285,18 +288,22 @@ class MixtureDensity(nn.Module):
         self._online = None
         super()._load_from_state_dict(*args)
 
-    def _points(self, x: Tensor) -> Tensor:
+    def _given(self, x: Array) -> Tensor:
+        """x checked, as a tensor: as in a fit an array, which is on no device, comes to the mixture's."""
+        x = readable(x)
+        check_points(x, self.n_features)
+        return x if isinstance(x, Tensor) else as_tensor(x).to(self.location.device)
+
+    def _points(self, x: Array) -> Tensor:
         """x checked, in the computing type: the widest of x's, the parameters' and float32."""
         self.require_fitted()
-        if not torch.compiler.is_compiling():
-            if not isinstance(x, Tensor):
-                raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
-            check_points(x, self.n_features)
-            if x.device != self.location.device:
-                raise ValueError(
-                    f"x: expected on the mixture's device {self.location.device}; got {x.device}: move one of them"
-                )
-        return x.to(torch.promote_types(torch.promote_types(x.dtype, self.location.dtype), torch.float32))
+        traced = torch.compiler.is_compiling()
+        given = x if traced and isinstance(x, Tensor) else self._given(x)
+        if not traced and given.device != self.location.device:
+            raise ValueError(
+                f"x: expected on the mixture's device {self.location.device}; got {given.device}: move one of them"
+            )
+        return given.to(torch.promote_types(torch.promote_types(given.dtype, self.location.dtype), torch.float32))
 
     def _in_one_piece(self, x: Tensor) -> bool:
         if is_traced():
@@ -356,10 +363,12 @@ class MixtureDensity(nn.Module):
         k, d = self.n_components, self.n_features
         return k - 1 + k * d + self.family.n_parameters(k, d)
 
-    def bic(self, x: Tensor) -> float:
+    def bic(self, x: Array) -> float:
         """Bayesian information criterion on x; lower is better (Schwarz 1978)."""
+        x = readable(x)
         return -2 * self.score(x) * len(x) + self.n_parameters() * math.log(len(x))
 
-    def aic(self, x: Tensor) -> float:
+    def aic(self, x: Array) -> float:
         """Akaike information criterion on x; lower is better (Akaike 1974)."""
+        x = readable(x)
         return -2 * self.score(x) * len(x) + 2 * self.n_parameters()

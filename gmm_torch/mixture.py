@@ -11,7 +11,7 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceType
 from gmm_torch.density import MixtureDensity
 from gmm_torch.devices import full_precision, summing_device
-from gmm_torch.em.batches import Batches, Points, as_tensor, check_points, check_weight
+from gmm_torch.em.batches import Array, Batches, Points, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.engine import EM
 from gmm_torch.em.implicit import EMStep, Fitted, implicit, unrolled
 from gmm_torch.em.missing import fit_observed
@@ -77,7 +77,7 @@ class GaussianMixture(MixtureDensity):
         self,
         x: Points,
         *,
-        sample_weight: Tensor | np.ndarray | None = None,
+        sample_weight: Array | None = None,
         missing: bool = False,
         on_iteration: Callable[[int, Tensor], None] | None = None,
         **options: Any,
@@ -114,6 +114,7 @@ class GaussianMixture(MixtureDensity):
         """
         em = self.start_em(EMOptions.of(options))
         if missing:
+            x = readable(x)
             if not isinstance(x, Tensor | np.ndarray):
                 raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}")
             check_points(x, self.n_features)
@@ -148,7 +149,7 @@ class GaussianMixture(MixtureDensity):
         return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first)
 
     @torch.inference_mode(False)
-    def partial_fit(self, x: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Self:
+    def partial_fit(self, x: Array, sample_weight: Array | None = None, **options: Any) -> Self:
         """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.
 
         Has parameters as soon as enough points have come to start from (`n_first`), or before, if it had some.
@@ -239,7 +240,7 @@ class GaussianMixture(MixtureDensity):
         weights, means, covariances = self._dense()
         return self._full(weights, means[:, kept], covariances[:, kept][:, :, kept])
 
-    def condition(self, features: Sequence[int], values: Tensor) -> Self:
+    def condition(self, features: Sequence[int], values: Array) -> Self:
         """The distribution of the other features, given the values of some.
 
         Args:
@@ -257,6 +258,7 @@ class GaussianMixture(MixtureDensity):
         rest = [i for i in range(self.n_features) if i not in known]
         if not rest:
             raise ValueError("features: expected some to be left unknown; got all of them")
+        values = as_tensor(values) if isinstance(values := readable(values), np.ndarray) else values
         check_tensor("values", values, (len(known),))
         weights, means, covariances = self._dense()
         index = (torch.tensor(each, device=means.device) for each in (known, rest))
@@ -350,7 +352,7 @@ class GaussianMixture(MixtureDensity):
     @classmethod
     def select(
         cls,
-        x: Tensor,
+        x: Array,
         n_components: Iterable[int],
         covariance_types: Iterable[CovarianceType] = ("full", "tied", "diag", "spherical"),
         *,
@@ -372,6 +374,9 @@ class GaussianMixture(MixtureDensity):
         Raises:
             ValueError: nothing to try, another criterion, or what `fit` raises.
         """
+        x = readable(x)
+        check_points(x, None)
+        x = as_tensor(x)
         dtype = x.dtype if x.element_size() == 8 else None
         return select(
             lambda k, kind: cls(k, x.shape[1], kind, device=x.device, dtype=dtype).fit(x, **options),
@@ -384,7 +389,7 @@ class GaussianMixture(MixtureDensity):
     # ---- gradients of a fit in the points that it is fitted to
 
     def unrolled_fit(
-        self, x: Tensor, n_iter: int, sample_weight: Tensor | None = None, reg_covar: float = 1e-6
+        self, x: Array, n_iter: int, sample_weight: Array | None = None, reg_covar: float = 1e-6
     ) -> Fitted:
         """Parameters after `n_iter` more iterations of EM, with the gradient through all of them.
 
@@ -407,8 +412,8 @@ class GaussianMixture(MixtureDensity):
 
     def implicit_fit(
         self,
-        x: Tensor,
-        sample_weight: Tensor | None = None,
+        x: Array,
+        sample_weight: Array | None = None,
         reg_covar: float = 1e-6,
         *,
         tol: float = 1e-9,
@@ -439,13 +444,12 @@ class GaussianMixture(MixtureDensity):
         with full_precision(self.location.device):
             return implicit(self._em_step(x, sample_weight, reg_covar), tol, max_iter)
 
-    def _em_step(self, x: Tensor, sample_weight: Tensor | None, reg_covar: float) -> EMStep:
+    def _em_step(self, x: Array, sample_weight: Array | None, reg_covar: float) -> EMStep:
         self.require_fitted()
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x: expected a tensor; got {type(x).__name__}: convert it with torch.as_tensor(x)")
-        check_points(x, self.n_features)
+        x = self._given(x)
         if sample_weight is not None:
-            check_weight(sample_weight.detach(), len(x))
+            checked = check_weight(sample_weight, len(x))
+            sample_weight = sample_weight if isinstance(sample_weight, Tensor) else checked.to(x.device)
         sizes = self.n_components, self.n_features
         em = EM(self.family, *sizes, EMOptions(reg_covar=reg_covar), torch.float64, self.location.device)
         return EMStep(em, (self.parameters_about_location(), self.location), x, sample_weight)

@@ -65,7 +65,7 @@ def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path
     assert (place / "runs" / "demo" / "report.html").is_file()
     look = "from importlib.util import find_spec; print(find_spec('trainers').origin)"
     (place / "child.py").write_text(look)  # with `-m` in the user's folder, as workers of a sweep start
-    start = "import subprocess as s, sys; from gmm_torch.__main__ import find_application as f; f(); f();"
+    start = "import subprocess as s, sys; from gmm_torch_command import find_application as f; f(); f();"
     found = run(sys.executable, "-c", start + "s.run([sys.executable, '-m', 'child'])")
     assert found.stdout.split() == [str(site / "trainers" / "__init__.py")], found.stderr
 

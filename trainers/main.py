@@ -1,4 +1,4 @@
-"""The application, as `gmm_torch/__main__.py` starts it; in a checkout also `python -m trainers.main`."""
+"""The application, as `gmm_torch_command.py` starts it; in a checkout also `python -m trainers.main`."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from trainers.run import help  # noqa: F401 - what --help lists
 from trainers.run.standard_output import end_with_the_reader
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.

@@ -98,8 +98,15 @@ class Calibration(nn.Module):
             )
 
     def describe(self, class_names: Sequence[str] | None = None) -> str:
-        """What can be promised, in words: that of `repr`, with names of the classes where there are some."""
-        return self.extra_repr()
+        """How many scores there are and what they promise, in words; with names of the classes where there are some."""
+        if not len(self):
+            return "no scores yet, promises nothing"
+        return "; ".join(filter(None, (f"scores of {len(self):,} calibration inputs", self.promise, self.extra_repr())))
+
+    @property
+    def promise(self) -> str:
+        """What p-values hold, as a clause."""
+        return "of inputs like these at most a share alpha is refused, on average over calibration sets"
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""

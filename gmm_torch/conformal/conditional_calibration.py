@@ -38,6 +38,12 @@ class ConditionalCalibration(Calibration):
         # They follow from the size of the set, the method and delta.
         self.register_buffer("bounds", torch.empty(0), persistent=False)  # (n + 1,) ascending
 
+    @property
+    def promise(self) -> str:
+        """See `Calibration`."""
+        sets = f"for at least {100 * (1 - self.delta):.4g} of 100 calibration sets"
+        return f"of inputs like these at most a share alpha is refused, {sets}"
+
     def smallest(self, alpha: float) -> int:
         """See `Calibration`."""
         return simultaneous_calibration_size(alpha, self.delta, BOUNDS[self.method])

@@ -40,7 +40,8 @@ def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: 
 
     Benjamini and Hochberg's procedure on `selection_p_values` (Jin, Candes 2023, theorem 2.6): for labelled and new
     inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where q is the error rate of
-    all, all may. For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
+    all, all may. Where no labelled prediction is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none.
+    For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
 
     Args:
         scores, calibration, errors: see `selection_p_values`.

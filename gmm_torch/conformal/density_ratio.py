@@ -3,6 +3,7 @@
 import math
 from typing import Any, Self
 
+import scipy
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from gmm_torch.devices import widest
 from gmm_torch.errors import WeightsError
 from gmm_torch.functional.checks import check_count
 from gmm_torch.mixture import GaussianMixture
+from gmm_torch.testing.hypothesis_tests import holm
 
 MIN_INPUTS = 20  # on either side, and for each component
 MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
@@ -28,8 +30,9 @@ class DensityRatio(nn.Module):
     A ratio above `max_weight` is cut to it, one below 1e-9 is raised to that. `clipped` says for what share of the
     deployment inputs the former happens, and `disagreement` how far the weights are from those of a logistic regression
     that tells the two apart: the total variation distance of the two distributions of deployment inputs that the
-    weights stand for, so the two promise rates that differ by that at most. Both are of the inputs that the ratio was
-    fitted to.
+    weights stand for, so the two promise rates that differ by that at most. `p_of_no_shift` is the p-value of "no
+    statistic has another distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
+    All three are of the inputs that the ratio was fitted to.
 
     Args:
         n_components: K of either mixture; fewer where there are few inputs, one for every twenty.
@@ -40,6 +43,7 @@ class DensityRatio(nn.Module):
     scale: Tensor
     clipped: Tensor
     disagreement: Tensor
+    p_of_no_shift: Tensor
 
     def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class DensityRatio(nn.Module):
         self.n_components = n_components
         self.max_weight = float(max_weight)
         self._make_room(1, 1)
-        for name in ("clipped", "disagreement"):
+        for name in ("clipped", "disagreement", "p_of_no_shift"):
             self.register_buffer(name, torch.zeros((), dtype=widest(torch.get_default_device())))
 
     @property
@@ -102,6 +106,7 @@ class DensityRatio(nn.Module):
         ours, other = self(reference), logistic_log_ratio(old, new)(old)
         weights = [value.clamp_max(math.log(self.max_weight)).softmax(0) for value in (ours, other)]
         self.disagreement = (weights[0] - weights[1]).abs().sum() / 2
+        self.p_of_no_shift = self.clipped.new_tensor(_p_of_no_shift(old, new))
         return self
 
     def forward(self, statistics: Tensor) -> Tensor:
@@ -136,3 +141,8 @@ class DensityRatio(nn.Module):
             self._make_room(n_components, width)
             self.to(device, means.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _p_of_no_shift(reference: Tensor, deployment: Tensor) -> float:
+    columns = zip(reference.mT.double().cpu().numpy(), deployment.mT.double().cpu().numpy(), strict=True)
+    return min(holm([float(scipy.stats.ks_2samp(*pair, method="asymp").pvalue) for pair in columns]))

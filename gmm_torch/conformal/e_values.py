@@ -24,6 +24,12 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
     are those of all n + 1, the new one included, so they favour none. It is at most n + 1, which a score that is far
     below all others gets; a p-value of 1 / (n + 1) says no more.
 
+    It looks at one input by itself. So inputs of a batch may depend on each other in any way, be ranked among different
+    calibration sets, or be near duplicates, and it asks of each alone to be exchangeable with its calibration inputs.
+    Where all inputs and all calibration inputs are exchangeable together, e-values that look at the whole batch find
+    more, such as nonconform's: their threshold follows from how many inputs lie below it. The table of promises in
+    `docs/guarantees.md` has both. Benjamini and Hochberg's `discoveries` is then the simplest choice.
+
     Args:
         scores: (m,), higher = more typical; NaN counts as the least typical of all.
         calibration: (n,), finite, in any order.

@@ -100,7 +100,9 @@ class LabelShiftCalibration(WeightedScores):
         spans = zip(names, self.weights.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
         words = ", ".join(f"{name}: {weight:.2g} ({low:.2g} to {high:.2g})" for name, weight, low, high in spans)
         rate = f"the rate may exceed alpha by {float(self.error):.2g}, with confidence {self.confidence:g}"
-        return f"weights by class {words}; {rate}; {self.in_words}"
+        same = bool(((self.low <= 1) & (self.high >= 1)).all())
+        plain = "; no class has surely another share: try plain calibration first" if same else ""
+        return f"weights by class {words}; {rate}{plain}; {self.in_words}"
 
     def _take(self, found: ClassWeights) -> None:
         device = self.weights.device

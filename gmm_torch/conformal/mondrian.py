@@ -74,6 +74,11 @@ class MondrianCalibration(Calibration):
             f"calibration inputs: {names}"
         )
 
+    @property
+    def promise(self) -> str:
+        """See `Calibration`."""
+        return f"{super().promise}, in every predicted class that is not pooled"
+
     def smallest(self, alpha: float) -> int:
         """See `Calibration`."""
         return max(calibration_size(alpha), self.min_size or 0)

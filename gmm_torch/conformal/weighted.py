@@ -1,12 +1,17 @@
 """P-values for another camera: calibration inputs count as they would where the new inputs come from."""
 
 import math
+import warnings
 from typing import Self
 
 from torch import Tensor
 
 from gmm_torch.conformal.density_ratio import DensityRatio
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
+from gmm_torch.errors import WeightsWarning
+
+MANY_CUT = 2 / 3  # of the deployment inputs: the ceiling, and not the shift, then sets most weights
+UNSHIFTED = 0.05  # a p-value of "no shift" above it leaves nothing that weights would have to mend
 
 
 class WeightedCalibration(WeightedScores):
@@ -58,7 +63,20 @@ class WeightedCalibration(WeightedScores):
         """See `WeightedScores`; reads the statistics alone."""
         self.ratio.fit(reference[0], deployment[0])
         self.forget()
+        if self._cuts_most:
+            warnings.warn(
+                f"weights: {float(self.ratio.clipped):.1%} of the deployment inputs were cut to max_weight="
+                f"{self.max_weight:g}: most lie where calibration inputs hardly do, and good ones among them may be "
+                "refused far more often than alpha: calibrate on good inputs from deployment, or choose a larger "
+                "max_weight with more calibration inputs",
+                WeightsWarning,
+                stacklevel=2,
+            )
         return self
+
+    @property
+    def _cuts_most(self) -> bool:
+        return float(self.ratio.clipped) > MANY_CUT
 
     def log_weights(self, statistics: Tensor, predictions: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `WeightedScores`; of the statistics (N, S)."""
@@ -69,8 +87,11 @@ class WeightedCalibration(WeightedScores):
         """What can be promised."""
         if not self.is_adapted:
             return "no weights yet, promises nothing: adapt(deployment, reference)"
+        p = float(self.ratio.p_of_no_shift)
+        doubt = ", so many that the rate may be far above alpha: check it on good inputs" if self._cuts_most else ""
         found = (
             f"weights up to {self.max_weight:g}, to which {float(self.ratio.clipped):.1%} of the deployment inputs "
-            f"were cut; {float(self.ratio.disagreement):.2g} from those of a classifier in total variation"
+            f"were cut{doubt}; {float(self.ratio.disagreement):.2g} from those of a classifier in total variation"
         )
-        return f"{found}; {self.in_words}"
+        plain = f"; no shift was found (p = {p:.2g}): try plain calibration first" if p > UNSHIFTED else ""
+        return f"{found}{plain}; {self.in_words}"

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -98,6 +99,10 @@ class WeightedScores(Calibration):
             NotFittedError: before `adapt`.
         """
         raise NotImplementedError
+
+    def describe(self, class_names: Sequence[str] | None = None) -> str:
+        """See `Calibration`: what the weights are, and what they are worth."""
+        return self.extra_repr()
 
     @property
     def effective_size(self) -> float:

@@ -96,6 +96,9 @@ def weighted_conformal_selection(
     `conformal_selection` with weights: whether a prediction is wrong must depend on the input alone, not on where it
     comes from (covariate shift). Otherwise as for `weighted_discoveries`, for labelled inputs in place of good ones.
 
+    Where no labelled prediction is wrong, scores decide nothing: an input of weight w can go out where w is at most a
+    share q of w + the sum of all calibration weights. With equal weights all go out then if n >= 1 / q - 1, else none.
+
     Args:
         scores, log_weight: (m,), of new inputs; higher scores = more typical, NaN the least typical of all.
         calibration, calibration_log_weights: (n,), of labelled inputs that took part in no fitting.

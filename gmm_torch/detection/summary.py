@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.inputs_in_words import preprocessing_in_words, shape_in_words
 
 if TYPE_CHECKING:
     from gmm_torch.detection.parts import DetectorParts
@@ -43,16 +44,19 @@ def summary(detector: "DetectorParts") -> str:
     classifier, score = detector.classifier, detector.score
     parts = ", ".join(f"{name} {share:.2g}" for name, share in score.shares().items())
     drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
+    shape = shape_in_words(detector.extractor.input_shape)
     lines = {
         "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",
         "score": score.name + (f" of {parts}" if parts else ""),
         **looked_at(detector.extractor, detector.widths, detector.n_classes),
-        "fitted": f"to {detector.n_fitted:,} inputs{drawn}" if detector.n_fitted else "not yet",
+        "fitted": f"to {detector.n_fitted:,} inputs{shape}{drawn}" if detector.n_fitted else "not yet",
         "calibrated": f"on {n:,} inputs" if (n := len(detector.calibration)) else "not yet",
         "alpha": f"{detector.alpha:g}",
     }
     if n and (rate := detector.calibration.realised_rate(detector.alpha)):
         lines["alpha"] += f", in 95 of 100 calibration sets {rate[0]:.1%} to {rate[1]:.1%} of good inputs refused"
+    if detector.preprocessing:
+        lines["prepared"] = preprocessing_in_words(detector.preprocessing)
     if promised := detector.calibration.extra_repr():
         lines[detector.calibration.name] = promised
     return "\n".join([f"{type(detector).__name__}(", *(f"  {name}: {line}" for name, line in lines.items()), ")"])

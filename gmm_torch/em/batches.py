@@ -12,7 +12,8 @@ ROWS = 2**16
 # Sums of weights that float64 divides by, and sums over processes, without losing digits.
 TOTAL_WEIGHT = (1e-290, 1e300)
 
-Points = Tensor | np.ndarray | Iterable[Any]
+Array = Tensor | np.ndarray
+Points = Array | Iterable[Any]
 
 
 class Batches:
@@ -38,8 +39,7 @@ class Batches:
         device: torch.device,
         sample_weight: Tensor | np.ndarray | None = None,
     ) -> None:
-        if not isinstance(source, Tensor | np.ndarray) and hasattr(source, "__array__"):
-            source = np.asarray(source)
+        source = readable(source)
         self.source = source
         self.n_features = n_features
         self.device = device
@@ -84,7 +84,12 @@ def first_of(batch: Any) -> Tensor:
     return result
 
 
-def as_tensor(x: Tensor | np.ndarray, name: str = "x") -> Tensor:
+def readable(x: Any) -> Any:
+    """A table of pandas, or whatever else can be read as an array, as one; anything else as it is."""
+    return np.asarray(x) if not isinstance(x, Tensor | np.ndarray) and hasattr(x, "__array__") else x
+
+
+def as_tensor(x: Array, name: str = "x") -> Tensor:
     """A tensor as it is; of an array of any byte order, strides and width a copy.
 
     A memory map is read-only, and only the part of it that is asked for is copied.
@@ -102,8 +107,8 @@ def as_tensor(x: Tensor | np.ndarray, name: str = "x") -> Tensor:
     return torch.from_numpy(np.array(x, dtype=np.float64 if native == np.longdouble else native, order="C"))
 
 
-def check_points(x: Any, n_features: int, name: str = "x") -> None:
-    """Raise unless x is dense floating point, of 16 bits or more, of shape (N, n_features)."""
+def check_points(x: Any, n_features: int | None, name: str = "x") -> None:
+    """Raise unless x is dense floating point, of 16 bits or more, of shape (N, n_features); None for any width."""
     if not isinstance(x, Tensor | np.ndarray):
         raise TypeError(
             f"{name}: expected a tensor or an array; got {type(x).__name__}: convert it, for instance with torch.tensor"
@@ -116,8 +121,9 @@ def check_points(x: Any, n_features: int, name: str = "x") -> None:
         floating = np.issubdtype(x.dtype, np.floating)
     if not floating:
         raise TypeError(f"{name}: expected floating point; got {x.dtype}: convert it, for instance with .float()")
-    if x.ndim != 2 or x.shape[1] != n_features:
-        raise ValueError(f"{name}: expected shape (N, {n_features}); got {tuple(x.shape)}")
+    if x.ndim != 2 or n_features not in (None, x.shape[1]):
+        width = "D" if n_features is None else n_features
+        raise ValueError(f"{name}: expected shape (N, {width}); got {tuple(x.shape)}")
 
 
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:

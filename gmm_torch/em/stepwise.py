@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map_only
 
 from gmm_torch.devices import full_precision, look
 from gmm_torch.distributed import all_reduce_sum, sum_of_all
-from gmm_torch.em.batches import as_tensor, check_points, check_weight
+from gmm_torch.em.batches import Array, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep, are_ill_conditioned, flagged
 from gmm_torch.em.statistics import Statistics
@@ -88,7 +88,7 @@ class OnlineEM:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def update(self, x: Tensor, sample_weight: Tensor | None = None) -> Self:
+    def update(self, x: Array, sample_weight: Array | None = None) -> Self:
         """Take in a batch.
 
         Args:
@@ -98,6 +98,7 @@ class OnlineEM:
         Raises:
             ValueError, TypeError: wrong shape or type.
         """
+        x = readable(x)
         check_points(x, self.em.n_features)
         x = as_tensor(x).detach().to(self.em.device)
         weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(x.device)

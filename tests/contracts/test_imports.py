@@ -27,7 +27,11 @@ HEAVY = {
 TELL = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
 COMMANDS = {
     "the library": (["import gmm_torch"], HEAVY, {"torch", "gmm_torch.conformal.mondrian"}),
-    "help": (["from trainers.main import main; main()", "--help"], HEAVY | {"numpy", "torch"}, {"hydra", "trainers"}),
+    "help": (
+        ["from gmm_torch_command import main; main()", "--help"],
+        HEAVY | {"numpy", "torch"},
+        {"hydra", "trainers"},
+    ),
     "a mistake": (["from trainers.main import main; main()", "seed=abc"], HEAVY, {"torch", "trainers.run.job"}),
 }
 

@@ -35,6 +35,7 @@ ROOMS = [
     "gmm_torch.detection.mixtures",
     "gmm_torch.detection.scores",
     "gmm_torch.detection.explanation",
+    "gmm_torch.detection.inputs_in_words",
     "gmm_torch.detection.files",
     "gmm_torch.detection.summary",
     "gmm_torch.detection.parts",
@@ -64,6 +65,7 @@ ROOMS = [
     "trainers.tasks",
     "trainers.main",
     "trainers",
+    "gmm_torch_command",
     "gmm_torch.__main__",
 ]
 ONLY = {
@@ -73,7 +75,11 @@ ONLY = {
 }
 """Package -> the rooms that may import it."""
 
-FILES = [path.relative_to(ROOT) for name in ("gmm_torch", "trainers") for path in sorted((ROOT / name).rglob("*.py"))]
+ROOTS = ("gmm_torch", "trainers")
+FILES = [
+    *(path.relative_to(ROOT) for name in ROOTS for path in sorted((ROOT / name).rglob("*.py"))),
+    Path("gmm_torch_command.py"),
+]
 
 
 def module_of(path: Path) -> str:

@@ -136,7 +136,7 @@ def _write_idx(folder: Path, shape: tuple[int, ...], pixels: bytes, labels: byte
 @pytest.mark.parametrize("shape", [(2**31, 28, 28), (2**32 - 1, 1, 1), (2**31, 2**31, 4), (2, 2**16, 2**16)])
 def test_a_header_that_declares_what_is_not_there_is_refused(tmp_path, shape):
     _write_idx(tmp_path, shape, b"\0" * 64, b"\0\1")
-    with pytest.raises(DataError, match="not a readable IDX file"):
+    with pytest.raises(DataError, match="expected an IDX file; got a damaged one"):
         idx_images("MNIST", tmp_path, "test", download=False)
 
 
@@ -149,13 +149,13 @@ def test_a_gzip_bomb_is_left_after_its_bound(tmp_path, monkeypatch):
 
 def test_labels_that_are_no_classes_are_refused(tmp_path):
     _write_idx(tmp_path, (2, 2, 2), bytes(8), b"\0\x0a")
-    with pytest.raises(DataError, match="holds labels of classes 0 to 10, but MNIST has 10"):
+    with pytest.raises(DataError, match="expected labels of the 10 classes of MNIST, from 0; got 0 to 10: fetch"):
         idx_images("MNIST", tmp_path, "test", download=False)
 
 
 def test_images_without_pixels_are_refused(tmp_path):
     _write_idx(tmp_path, (2, 0, 0), b"", b"\0\1")
-    with pytest.raises(DataError, match="not a readable IDX file"):
+    with pytest.raises(DataError, match="expected an IDX file; got a damaged one"):
         idx_images("MNIST", tmp_path, "test", download=False)
 
 
@@ -178,12 +178,12 @@ def test_overrides_that_hydra_does_not_write_are_refused(tmp_path, overrides):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     (tmp_path / ".hydra" / "overrides.yaml").write_text(overrides)
-    with no_code(), pytest.raises(ValueError, match="is not what Hydra writes"):
+    with no_code(), pytest.raises(ValueError, match="expected what Hydra writes; got another file"):
         summarize(tmp_path)
 
 
 @pytest.mark.parametrize("text", [deep(), json.dumps(METRICS | {"sources": 3}), '{"classifier": {"test_accuracy": 7}}'])
 def test_metrics_that_no_run_writes_are_refused(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(ValueError, match="is not what a run writes"):
+    with pytest.raises(ValueError, match="expected what a run writes; got another file"):
         summarize(tmp_path)

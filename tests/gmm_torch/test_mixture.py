@@ -293,7 +293,10 @@ def test_an_unfitted_mixture_says_what_to_do(x):
         (torch.zeros(3), ValueError, r"expected shape \(N, 3\)"),
         (torch.zeros(4, 2), ValueError, r"expected shape \(N, 3\)"),
         (torch.zeros(4, 3, dtype=torch.int32), TypeError, "floating point"),
-        (np.zeros((4, 3)), TypeError, "expected a tensor; got ndarray"),
+        (np.zeros((4, 2)), ValueError, r"expected shape \(N, 3\)"),
+        (np.zeros((4, 3), dtype=int), TypeError, "floating point"),
+        ([[0.0, 0.0, 0.0]], TypeError, r"expected a tensor or an array; got list: convert it, .* with torch\.tensor"),
+        (np.ma.masked_less(np.zeros((4, 3)), 1), ValueError, "without masked values"),
     ],
 )
 def test_densities_refuse_what_is_not_points(x, bad, error, message):

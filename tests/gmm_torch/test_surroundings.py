@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch import GaussianMixture
+from gmm_torch import GaussianMixture, density
 from gmm_torch.covariance import CovarianceType
+from gmm_torch.em.batches import as_tensor
 from gmm_torch.em.options import EMOptions
 from gmm_torch.online_mixture import OnlineMixture
 from gmm_torch.parameters import Parameters
@@ -252,6 +253,64 @@ def test_streams_and_missing_features_take_arrays_too():
     filled = [GaussianMixture(2, 3).fit(form, missing=True) for form in (x, points())]
     torch.testing.assert_close(filled[0].means, filled[1].means, rtol=0, atol=0)
     torch.testing.assert_close(filled[0].log_prob(x, missing=True), filled[0].log_prob(points(), missing=True))
+
+
+READERS: dict[str, Callable[[GaussianMixture, object], object]] = {
+    **{
+        name: lambda mixture, x, name=name: getattr(mixture, name)(x)  # type: ignore[misc]
+        for name in ("log_joint", "log_prob", "score", "predict_proba", "predict", "bic", "aic", "impute", "forward")
+    },
+    "log_prob, missing": lambda mixture, x: mixture.log_prob(x, missing=True),  # type: ignore[arg-type]
+    "partial_fit": lambda mixture, x: copy.deepcopy(mixture).partial_fit(x).means,  # type: ignore[arg-type]
+    "fit, missing": lambda mixture, x: copy.deepcopy(mixture).fit(x, missing=True, max_iter=2).means,
+    "unrolled_fit": lambda mixture, x: mixture.unrolled_fit(x, 2).means,  # type: ignore[arg-type]
+    "implicit_fit": lambda mixture, x: mixture.implicit_fit(x).means,  # type: ignore[arg-type]
+    "select": lambda mixture, x: GaussianMixture.select(x, [1], ["diag"]).best.means,  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("form", [*(form for form in FORMS if form != "batches of arrays"), "table"])
+@pytest.mark.parametrize("verb", READERS)
+def test_every_verb_takes_the_forms_of_points_that_a_fit_takes_and_returns_tensors(verb, form):
+    x = points().numpy()
+    mixture = GaussianMixture(2, 3).fit(x, max_iter=4)
+    if form == "tuples":
+        with pytest.raises(TypeError, match=r"x: expected a tensor or an array.*got list"):
+            READERS[verb](mixture, FORMS[form](x))
+        return
+    expected, actual = (READERS[verb](mixture, given) for given in (points(), FORMS.get(form, Table)(x)))
+    assert type(actual) is type(expected)
+    torch.testing.assert_close(actual, expected, check_dtype=False, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_points_may_be_arrays_for_every_verb_that_takes_them():
+    mixture, weight = GaussianMixture(2, 3).fit(points(), max_iter=4), np.arange(150.0) + 1
+    for verb in (
+        mixture.score,
+        lambda x, w: copy.deepcopy(mixture).partial_fit(x, w).means,
+        lambda x, w: mixture.unrolled_fit(x, 2, w).means,
+    ):
+        expected, actual = (verb(points(), w) for w in (torch.from_numpy(weight), weight))
+        torch.testing.assert_close(actual, expected)
+
+
+def test_known_values_of_a_condition_may_be_an_array():
+    mixture = GaussianMixture(2, 3).fit(points(), max_iter=4)
+    expected, actual = (mixture.condition([0], value) for value in (torch.tensor([0.5]), np.array([0.5])))
+    torch.testing.assert_close(actual.means, expected.means)
+
+
+def test_a_memory_map_is_read_in_parts(tmp_path, monkeypatch):
+    """What is on its way to the device at once is bounded, whatever the map holds."""
+    x = points().numpy()
+    mixture = GaussianMixture(2, 3).fit(x, max_iter=4)
+    expected = mixture.log_prob(points())
+    np.save(tmp_path / "x.npy", x)
+    brought: list[int] = []
+    monkeypatch.setattr(density, "ROWS", 40)
+    monkeypatch.setattr(density, "as_tensor", lambda part: brought.append(len(part)) or as_tensor(part))
+    torch.testing.assert_close(mixture.log_prob(np.load(tmp_path / "x.npy", mmap_mode="r")), expected)
+    assert brought == [40, 40, 40, 30]
 
 
 # ---- modes and defaults

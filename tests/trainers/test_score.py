@@ -12,15 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from gmm_torch.__main__ import find_application
 from gmm_torch.errors import DriftError
 from gmm_torch.lightning.drift import DriftWarning
+from gmm_torch_command import find_application
 from tests.configuration import configure
 from tests.processes import application, started
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import DataNotFoundError
 from trainers.data.file_times import file_times
+from trainers.data.resize import Resize
 from trainers.run.job import run_task
+from trainers.run.model import load_model
+from trainers.run.run import Run
 
 NETWORK = """
 from torch import nn
@@ -148,20 +151,40 @@ def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_
     asked = scoring(place, f"input={place / 'new' / 'bright'}", "page=1")
     run_task(configure(*asked, "data.source.crop_share=0.5", "data.source.keep_ratio=false"), tmp_path)
     said = (
-        "nothing of them: crop_share 0.5 and not 1.0, keep_ratio False and not True: "
-        "set data.source.crop_share=1.0 data.source.keep_ratio=True"
+        "preprocessing: expected crop_share 1.0, keep_ratio True, as the detector was fitted; got crop_share 0.5, "
+        "keep_ratio False. The same image then has another p-value, and any share of good images may be refused, not "
+        "alpha of them: set data.source.crop_share=1.0 data.source.keep_ratio=True, or fit a detector with what is set "
+        "now"
     )
     assert (capsys.readouterr().out + caplog.text).count(said) == 1
     assert (tmp_path / "verdicts.html").read_text().count(f"{said}.") == 1
-    found = json.loads((tmp_path / "verdicts.facts.json").read_text())["preprocessing"]
+    facts = json.loads((tmp_path / "verdicts.facts.json").read_text())
+    assert facts["image_shape"] == [3, 12, 12]
+    assert facts["calibration"]["in_words"].endswith(
+        "at most a share alpha is refused, on average over calibration sets"
+    )
+    found = facts["preprocessing"]
     moments = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert found["fitted"] == {**moments, "crop_share": 1.0, "interpolation": "bilinear", "keep_ratio": True}
     assert found["now"] == {**moments, "crop_share": 0.5, "interpolation": "bilinear", "keep_ratio": False}
     assert said in found["warning"]
     alike = json.loads((once / "verdicts.facts.json").read_text())["preprocessing"]
     assert (alike["now"], alike["warning"]) == (alike["fitted"], "")
-    with pytest.raises(ValueError, match=r"mean \[0.5, 0.5, 0.5\] and not .*: set data.mean=\[0.485,0.456,0.406\]"):
+    with pytest.raises(ValueError, match=r"got mean \[0.5, 0.5, 0.5\].*: set data.mean=\[0.485,0.456,0.406\]"):
         run_task(configure(*asked, "data.mean=[0.5,0.5,0.5]"), tmp_path / "other")
+
+
+def test_data_that_nothing_resizes_leave_image_files_to_the_detectors_own_preprocessing(place, tmp_path, caplog):
+    """CIFAR-10's arrays have one size; their configuration has no `data.source.crop_share` to set."""
+    asked = scoring(place, "data=cifar10", "data.image_shape=[3,12,12]", "data.mean=[0.485,0.456,0.406]")
+    asked += ["data.std=[0.229,0.224,0.225]", "task.class_names=[bright,dark]", "input=x"]
+    cfg = configure(*[each for each in asked if not each.startswith("data.root=")])
+    detector = load_model(Run(cfg, tmp_path), "score", ["bright", "dark"]).detector
+    detector.preprocessing |= {"crop_share": 0.5, "interpolation": "bicubic"}
+    cfg.checkpoint = str(tmp_path / "detector.safetensors")
+    detector.save(cfg.checkpoint)
+    assert load_model(Run(cfg, tmp_path), "score", ["bright", "dark"]).resize == Resize(0.5, "bicubic")
+    assert "preprocessing: expected" not in caplog.text
 
 
 @pytest.mark.parametrize("names", ["['hell','d\u00fcster']", "names.txt"])
@@ -300,7 +323,8 @@ def test_every_file_of_a_folder_has_a_row_and_a_row_for_itself_has_none(place, t
         verdicts = {name: (row["prediction"], row["accept"], row["error"]) for name, row in found.items()}
         assert verdicts["a.png"] == verdicts["b.png"] == verdicts["c.tif"] == verdicts["e.gif"] == verdicts["f"]
         assert "floating point pixels" in found["d.tif"]["error"]
-        assert all("expected JPEG, PNG" in found[name]["error"] for name in ('g,\n"h".txt', "i.jpg"))
+        assert "got a file that is not an image" in found['g,\n"h".txt']["error"]
+        assert "got an empty file" in found["i.jpg"]["error"]
 
 
 def test_in_windows_of_time_a_clock_that_runs_backwards_is_told_before_an_image_is_judged(place, tmp_path):

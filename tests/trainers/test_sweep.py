@@ -54,7 +54,7 @@ def test_jobs_that_differ_by_the_mixture_share_classifier_features_and_attacks(t
 
 def test_a_job_with_missing_data_is_skipped_if_asked_and_not_remembered(tmp_path):
     overrides = (*TINY, "data=image_folder", f"data.root={tmp_path / 'none'}", f"paths.cache={tmp_path / 'cache'}")
-    with pytest.raises(MissingSetsError, match="data: image folder: there is no folder"):
+    with pytest.raises(MissingSetsError, match=r"data: image folder: expected a folder; got .* does not exist"):
         run_task(configure(*overrides), tmp_path / "error")
     assert run_task(configure(*overrides, "missing_data=skip"), tmp_path / "skipped") is None
     assert not list((tmp_path / "cache" / "jobs").glob("*/job.json"))

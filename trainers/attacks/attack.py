@@ -66,7 +66,9 @@ class Attack:
         if _norm(method) is None:
             raise ValueError(f"attack {name}: expected a method in the L1, L2 or Linf norm; got {method.distance}")
         if epsilon is None and isinstance(_single(method), FixedEpsilonAttack):
-            raise ValueError(f"attack {name}: {type(method).__name__} needs a budget; set epsilon, to 8/255 say")
+            raise ValueError(
+                f"attack {name}: expected a budget for {type(method).__name__}; got none: set epsilon, to 8/255 say"
+            )
         if n_images is not None and n_images < 1:
             raise ValueError(f"attack {name}: n_images: expected at least 1, or null for all; got {n_images}")
         if batch_size < 1:

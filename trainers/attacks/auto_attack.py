@@ -88,7 +88,9 @@ class AutoAttack(FixedEpsilonAttack):
 
         fewest = _FEWEST_CLASSES.get(part, 2)
         if n_classes < fewest:
-            raise ValueError(f"{part} needs at least {fewest} classes, the classifier has {n_classes}: leave it out")
+            raise ValueError(
+                f"{part}: expected at least {fewest} classes; got {n_classes} of the classifier: leave it out"
+            )
         targets = min(_MOST_TARGETS, n_classes - 1)
         common: dict[str, Any] = {
             "norm": _NORMS[self.norm][0],

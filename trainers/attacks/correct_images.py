@@ -75,12 +75,12 @@ def draw_correct(
     """
     if not isinstance(loader.sampler, SequentialSampler):
         raise ValueError(
-            f"attacks report positions in the data set, so they need a loader in its order (shuffle=False), "
-            f"got one with a {type(loader.sampler).__name__}"
+            "attacks: expected a loader in the data set's order (shuffle=False), as they report positions in it; got "
+            f"one with a {type(loader.sampler).__name__}: leave it out"
         )
     size = len(cast(Sized, loader.dataset))
     if not size:
-        raise ValueError("expected a data set with images to attack, got an empty one")
+        raise ValueError("attacks: expected images to attack; got an empty data set: give some")
     wanted = size if n_images is None else n_images
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     drawn = DataLoader(
@@ -107,6 +107,6 @@ def draw_correct(
 def _check_pixels(images: Tensor) -> None:
     if not ((images >= 0) & (images <= 1)).all():  # false for NaN, too
         raise ValueError(
-            f"attacks need pixel values in [0, 1], got values from {images.min():.4g} to {images.max():.4g}; "
-            "leave the normalisation to the classifier"
+            f"attacks: expected pixels in [0, 1]; got some from {images.min():.4g} to {images.max():.4g}: leave the "
+            "normalisation to the classifier"
         )

@@ -99,8 +99,8 @@ def check_differentiable(name: str, classifier: nn.Module, images: Tensor) -> No
     with torch.enable_grad():
         if not classifier(images.detach().requires_grad_()).requires_grad:
             raise ValueError(
-                f"attack {name}: it follows gradients, but no gradient reaches the image through this classifier "
-                "(detach or no_grad in its forward?); take an attack that needs none, such as hop_skip_jump"
+                f"attack {name}: expected a gradient to follow; got none, for no gradient reaches the image through "
+                "this classifier (detach or no_grad in its forward?): take an attack that needs none, as hop_skip_jump"
             )
 
 

@@ -57,7 +57,8 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
         )
     if OmegaConf.is_missing(cfg, "_target_") or "_target_" not in cfg:
         raise ValueError(
-            "the classifier config needs the import path of a network: classifier._target_=package.module.Class"
+            "classifier._target_: expected the import path of a network; got none: set "
+            "classifier._target_=package.module.Class"
         )
     normalize = _normalize(cfg.get("normalize"), image_shape[0])
     network = _network(cfg, num_classes, len(normalize.mean), image_shape)
@@ -88,7 +89,8 @@ def _network(cfg: DictConfig, num_classes: int, n_channels: int, image_shape: Se
         raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"classifier._target_={cfg['_target_']} must give a torch.nn.Module, it gave {type(network).__name__}"
+            f"classifier._target_={cfg['_target_']}: expected what gives a torch.nn.Module; got one that gives "
+            f"{type(network).__name__}: name the network's class, or a function that makes one"
         )
     kind = None if library is None else library.kind_of_output(network)
     if kind is not None:
@@ -102,7 +104,10 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
     if mean is None and std is None:
         return Normalize([0.0] * channels, [1.0] * channels)
     if mean is None or std is None:
-        raise ValueError(f"classifier.normalize needs both mean and std or neither, got mean={mean}, std={std}")
+        raise ValueError(
+            f"classifier.normalize: expected both mean and std, or neither; got mean={mean}, std={std}: set the other, "
+            "or leave both out"
+        )
     return Normalize(mean, std)
 
 
@@ -114,9 +119,10 @@ def _check_logits(classifier: NormalizedClassifier, target: str, num_classes: in
         with torch.no_grad(), watched(classifier) as check:
             output = classifier.output(torch.zeros(2, *image_shape))
     except (RuntimeError, ValueError, TypeError) as error:
+        shape = ", ".join(map(str, image_shape))
         raise ValueError(
-            f"the classifier {target} does not take images of shape (N, {', '.join(map(str, image_shape))}): {error}; "
-            "data.image_shape=[channels,height,width] is the shape that it takes"
+            f"the classifier {target}: expected one that takes images of shape (N, {shape}); "
+            f"got an error ({error}): set data.image_shape=[channels,height,width] to the shape that it takes"
         ) from error
     finally:
         classifier.train(was_training)
@@ -126,9 +132,9 @@ def _check_logits(classifier: NormalizedClassifier, target: str, num_classes: in
         raise ValueError(f"the classifier {target}: {error}") from error
     if logits.shape != (2, num_classes):
         raise ValueError(
-            f"the classifier {target} must give logits (N, {num_classes}) for {num_classes} classes, for N = 2 it gave "
-            f"{tuple(logits.shape)}; check classifier.num_classes, or the argument by which the network knows it: a "
-            "trained one answers those classes alone that it was trained on, in their order"
+            f"the classifier {target}: expected logits (N, {num_classes}), for {num_classes} classes of the data; got "
+            f"{tuple(logits.shape)} for N = 2: set classifier.num_classes, or the argument by which the network knows "
+            "it; a trained one answers those classes alone that it was trained on, in their order"
         )
     check(logits)
 

@@ -124,7 +124,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
     undefined = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
     if undefined:
         raise CheckpointError(
-            f"{source}: {_problem('with NaN', undefined)}; the training that wrote it diverged, take an earlier one"
+            f"{source}: expected finite weights; got {_problem('with NaN', undefined)}: the training that wrote it "
+            "diverged, give an earlier file"
         )
     module.load_state_dict(state)
 
@@ -172,7 +173,9 @@ def _read_pickled(path: Path) -> object:
 
 def _state_dict(content: object, path: Path, key: str | None) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: expected a state dict (names to tensors), got {type(content).__name__}")
+        raise CheckpointError(
+            f"{path}: expected a state dict (names to tensors); got {type(content).__name__}: save network.state_dict()"
+        )
     found = {str(name): value for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)}
     if key is not None:
         if key not in found:
@@ -193,13 +196,13 @@ def _state_dict(content: object, path: Path, key: str | None) -> dict[str, Tenso
         isinstance(value, Tensor) and value.is_quantized for value in content.values()
     ):
         raise CheckpointError(
-            f"{path}: holds a quantised network, whose weights are no longer those that it was trained with: give the "
-            "floating point weights"
+            f"{path}: expected floating point weights; got a quantised network, whose weights are no longer those that "
+            "it was trained with: give the file from before"
         )
     if others:
         raise CheckpointError(
             f"{path}: expected a state dict (names to tensors), plain or under a key such as `state_dict`; "
-            f"no tensors: {_listed(others)}"
+            f"got what are no tensors: {_listed(others)}: save network.state_dict()"
         )
     return {str(name): value for name, value in content.items()}
 

@@ -26,7 +26,9 @@ class LeNet(nn.Module):
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width) < 4:
-            raise ValueError(f"LeNet needs images of at least 4x4 pixels, got image_size=({height}, {width})")
+            raise ValueError(
+                f"LeNet: expected images of at least 4 x 4 pixels; got {height} x {width}: choose another classifier"
+            )
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 6, kernel_size=5, padding=2),
             nn.ReLU(),

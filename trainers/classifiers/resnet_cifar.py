@@ -74,7 +74,7 @@ class ResNetCifar(nn.Module):
     def __init__(self, depth: int, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"depth must be 6n + 2 (20, 32, 44, 56, ...), got {depth}")
+            raise ValueError(f"depth: expected 6n + 2 (20, 32, 44, 56, ...); got {depth}")
         n_blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)

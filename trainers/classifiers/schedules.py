@@ -28,11 +28,11 @@ def warmup_cosine(
         ValueError: if an argument is out of its range.
     """
     if total_steps < 1:
-        raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+        raise ValueError(f"total_steps: expected at least 1; got {total_steps}")
     if not 0 <= warmup_share < 1:
-        raise ValueError(f"warmup_share must be in [0, 1), got {warmup_share}")
+        raise ValueError(f"warmup_share: expected a share in [0, 1); got {warmup_share}")
     if not 0 < start_factor <= 1:
-        raise ValueError(f"start_factor must be in (0, 1], got {start_factor}")
+        raise ValueError(f"start_factor: expected a factor in (0, 1]; got {start_factor}")
     peak = warmup_share * total_steps
 
     def factor(step: int) -> float:

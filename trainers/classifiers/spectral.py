@@ -25,7 +25,8 @@ def normalise_spectra(network: nn.Module) -> nn.Module:
     layers = [module for module in network.modules() if isinstance(module, LAYERS)]
     if not layers:
         raise ValueError(
-            f"classifier.spectral_norm: {type(network).__name__} has no convolution or linear layer to normalise"
+            f"classifier.spectral_norm: expected a network with a convolution or a linear layer; got "
+            f"{type(network).__name__} without: leave spectral_norm out"
         )
     for layer in layers:
         spectral_norm(layer)

@@ -24,7 +24,10 @@ def label_by_name(images: LabelledImages, classes: Sequence[Sequence[str]]) -> L
     labels = [_label(folder, classes) for folder in images.class_names]
     if len(set(labels)) < len(labels):
         twice = [folder for folder, label in zip(images.class_names, labels, strict=True) if labels.count(label) > 1]
-        raise DataError(f"class folders: expected one for a class of the model; got {' and '.join(twice)} for one")
+        raise DataError(
+            f"class folders: expected one for a class of the model; got {' and '.join(twice)} for one: merge them, or "
+            "say data.label_by=order if the folders, sorted by name, are the classes in their order"
+        )
     names = [names[0] for names in classes]
     for folder, label in zip(images.class_names, labels, strict=True):
         names[label] = folder

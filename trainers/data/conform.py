@@ -26,7 +26,7 @@ def conform(image: Tensor, image_shape: ImageShape) -> Tensor:
         ValueError: ``image`` has another rank or number of channels.
     """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"expected an image (C, H, W) with 1 or 3 channels, got the shape {tuple(image.shape)}")
+        raise ValueError(f"image: expected (C, H, W) with 1 or 3 channels; got {tuple(image.shape)}: convert it")
     channels, height, width = image_shape
     if image.shape[0] != channels:
         image = image.expand(3, -1, -1) if channels == 3 else transforms.rgb_to_grayscale(image)

@@ -131,10 +131,14 @@ class ImageDataModule(LightningDataModule):
                 "A classifier of one class has nothing to decide: set data.root to a folder of class folders"
             )
         if self.declared_classes not in (None, n_classes):
-            raise DataError(f"data.num_classes is {self.declared_classes}, but the data has {n_classes} classes")
+            raise DataError(
+                f"data.num_classes: expected {n_classes}, as the data have them; got {self.declared_classes}: set "
+                f"data.num_classes={n_classes}, or give other data"
+            )
         if self.declared_shape not in (None, images.image_shape):
             raise DataError(
-                f"data.image_shape is {list(self.declared_shape or ())}, but the images are {list(images.image_shape)}"
+                f"data.image_shape: expected {_shape(images.image_shape)}, of the images of the data; got "
+                f"{_shape(self.declared_shape or ())}: set data.image_shape={_shape(images.image_shape)}"
             )
         return images
 
@@ -144,7 +148,8 @@ class ImageDataModule(LightningDataModule):
         images = self._load("test")
         if images.image_shape != self.training_images.image_shape:
             raise DataError(
-                f"test images are {list(images.image_shape)}, training images {list(self.training_images.image_shape)}"
+                f"test images: expected {_shape(self.training_images.image_shape)}, as the training images; got "
+                f"{_shape(images.image_shape)}: give images of one shape"
             )
         return images
 
@@ -259,7 +264,8 @@ class ImageDataModule(LightningDataModule):
         if distributed.is_available() and distributed.is_initialized():
             if len(dataset) < distributed.get_world_size():
                 raise DataError(
-                    f"{len(dataset)} mixture images are too few for {distributed.get_world_size()} processes"
+                    f"mixture images: expected at least one for each of {distributed.get_world_size()} processes; got "
+                    f"{len(dataset)}: start fewer processes, or choose a smaller data.mixture_every"
                 )
             sampler = UnrepeatedDistributedSampler(dataset, shuffle=False)
         return DataLoader(dataset, sampler=sampler, **self._loader_options)
@@ -317,6 +323,10 @@ class ImageDataModule(LightningDataModule):
 
     def _ordered(self, split: str) -> Batches:
         return DataLoader(self._subset(split), shuffle=False, **self._loader_options)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"  # as on a command line
 
 
 def _channel_values(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:

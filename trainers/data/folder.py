@@ -73,7 +73,9 @@ def image_folder(
     folder = Path(root).expanduser()
     if not folder.is_dir():
         if download is None:
-            raise DataNotFoundError(f"image folder: there is no folder {os.path.abspath(folder)}. {remedy}")
+            raise DataNotFoundError(
+                f"image folder: expected a folder; got {os.path.abspath(folder)}, which does not exist. {remedy}"
+            )
         reason = download_into(Path(download_root).expanduser(), download) or "the download holds no such folder"
         if not folder.is_dir():
             raise not_found("image folder", [folder], reason, remedy)
@@ -91,8 +93,8 @@ def image_folder(
     samples = lists[split]
     if not samples:
         raise DataNotFoundError(
-            f"image folder: no images ({split} split) in {os.path.abspath(folder)}. Set root to a folder "
-            f"with files that end in {', '.join(EXTENSIONS)}."
+            f"image folder: expected files that end in {', '.join(EXTENSIONS)} ({split} split); got none in "
+            f"{os.path.abspath(folder)}: set root to a folder with images"
         )
     return read_files(
         lists,
@@ -135,14 +137,14 @@ def _list_splits(
     present = [name for name in places.values() if (folder / name).is_dir()]
     if len(present) == 1:
         raise DataError(
-            f"{folder} holds {present[0]}/ alone: expected train/ and {test_folder}/, or one folder of class folders; "
-            "data.source.test_folder=... is the name of another folder for the test"
+            f"{folder}: expected train/ and {test_folder}/, or one folder of class folders; got {present[0]}/ alone: "
+            "add the other, or name another folder for the test by data.source.test_folder=..."
         )
     if not present:
         names, labels = _classes(folder)
         if {name.lower() for name in names} <= _SPLIT_WORDS:
             raise DataError(
-                f"expected {folder} to hold train/ and {test_folder}/, or a folder for each class; got "
+                f"{folder}: expected train/ and {test_folder}/, or a folder for each class; got "
                 f"{', '.join(f'{name}/' for name in names)}: rename them"
             )
         samples = make_dataset(folder, labels, extensions=EXTENSIONS, allow_empty=True)
@@ -154,14 +156,17 @@ def _list_splits(
     for name in (test_folder, *apart):
         unknown = sorted(set(_classes(folder / name)[0]) - set(names))
         if unknown:
-            raise DataError(f"{folder / name} holds classes that {folder / 'train'} lacks: {', '.join(unknown)}")
+            raise DataError(
+                f"{folder / name}: expected classes of {folder / 'train'}; got {', '.join(unknown)} as well: rename or "
+                "remove these folders"
+            )
 
     def listed(name: str) -> list[Sample]:
         return make_dataset(folder / name, labels, extensions=EXTENSIONS, allow_empty=True)
 
     held_out = [sample for name in apart for sample in listed(name)]
     if apart and not held_out:
-        raise DataError(f"{folder / apart[0]} holds no images: fill it, or remove it")
+        raise DataError(f"{folder / apart[0]}: expected images; got none: fill it, or remove it")
     return {split: listed(name) for split, name in places.items()}, held_out, names
 
 
@@ -186,14 +191,19 @@ def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
     except FileNotFoundError:
         names = []
     if not names:
-        raise DataError(f"{folder} holds no class folders: expected one folder of images for each class")
+        raise DataError(
+            f"{folder}: expected one folder of images for each class; got none: set data.root to such a folder"
+        )
     return names, {name: label for label, name in enumerate(names)}
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:
     n_test = round(len(samples) * test_share)
     if not 0 < n_test < len(samples):
-        raise DataError(f"{len(samples)} images are too few to split with test_share={test_share}")
+        raise DataError(
+            f"test_share={test_share}: expected images on both sides; got {n_test} for the test of {len(samples)}: "
+            "give more, or another test_share"
+        )
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     chosen = {"train": order[n_test:], "test": order[:n_test]}
     return {name: [samples[i] for i in indices.sort().values.tolist()] for name, indices in chosen.items()}

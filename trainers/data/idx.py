@@ -80,13 +80,19 @@ def idx_images(
     images = _read(files[0], read_image_file)
     targets = _read(files[1], read_label_file)
     if len(images) != len(targets):
-        raise DataError(f"{files[0]} holds {len(images)} images, but {files[1]} holds {len(targets)} labels")
+        raise DataError(
+            f"{files[1]}: expected {len(images)} labels, one for each image of {files[0]}; got {len(targets)}: fetch "
+            "both again"
+        )
     names = dataset_class.classes if subset is None else dataset_class.classes_split_dict[subset]
     if names[0] == "N/A":  # the labels of EMNIST's letters begin at one
         names, targets = names[1:], targets - 1
     lowest, highest = int(targets.min()), int(targets.max())
     if lowest < 0 or highest >= len(names):
-        raise DataError(f"{files[1]} holds labels of classes {lowest} to {highest}, but {name} has {len(names)}")
+        raise DataError(
+            f"{files[1]}: expected labels of the {len(names)} classes of {name}, from 0; got {lowest} to {highest}: "
+            "fetch it again"
+        )
     upright = images if subset is None else images.transpose(1, 2)  # EMNIST keeps images on their side
     return ImageArray(upright[:, None], targets, names)
 
@@ -146,5 +152,5 @@ def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
     # torchvision asserts on the header and lets the reshape of a short file fail.
     except (AssertionError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError, zlib.error) as error:
         raise DataError(
-            f"{path} is not a readable IDX file ({type(error).__name__}: {error}). Fetch it again."
+            f"{path}: expected an IDX file; got a damaged one ({type(error).__name__}: {error}): fetch it again"
         ) from error

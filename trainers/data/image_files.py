@@ -25,7 +25,7 @@ Sample = tuple[str, int]
 MAX_PIXELS = 2**27  # a few bytes can declare any size: larger images are not decoded
 SHOWN = 3  # files that are named, of those left out
 _MANY_FILES = 1000
-_HEIC = "" if "HEIF" in FORMATS else "; pip install pillow-heif reads HEIC"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,10 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
         DataError: another format or too many pixels; or the block found the file damaged.
     """
     name = source if isinstance(source, str) else "the image"
+    opened: str | BinaryIO = source
     try:
-        with Image.open(content(source) if isinstance(source, str) else source, formats=FORMATS) as image:
+        opened = content(source) if isinstance(source, str) else source
+        with Image.open(opened, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise TooManyPixelsError(
@@ -129,11 +131,25 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
     except PixelError as error:
         raise DataError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{name} can't be decoded: expected {', '.join(FORMATS)}; got none of these. Convert or remove it{_HEIC}."
-        ) from error
+        expected = f"expected an image, {', '.join(FORMATS)}"
+        raise DataError(f"{name} can't be decoded: {expected}; got {_what_else(opened)}.") from error
     except Exception as error:  # what Pillow's readers trip over in a damaged file can be anything
         raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
+
+
+def _what_else(opened: str | BinaryIO) -> str:
+    """What is there in place of an image that can be read, and what to do."""
+    if isinstance(opened, str):
+        with open(opened, "rb") as file:
+            start = file.read(12)
+    else:
+        opened.seek(0)
+        start = opened.read(12)
+    if not start:
+        return "an empty file: replace or remove it"
+    if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS and "HEIF" not in FORMATS:
+        return "HEIC: pip install pillow-heif, or convert it"
+    return "a file that is not an image, is damaged, or is of another format: remove, repair or convert it"
 
 
 def decode(

@@ -98,7 +98,7 @@ def _read_list(root: Path, name: str, folder: str, remedy: str, labelled: bool =
             raise DataError(f"{path}, line {number}: expected a path, a blank and a label >= 0; got {line!r}")
         samples.append((str(images / relative), int(label) if labelled else -1))
     if not samples:
-        raise DataError(f"{path} names no images")
+        raise DataError(f"{path}: expected a line for each image; got none: fetch it again")
     if not Path(samples[0][0]).exists():
         raise not_found(f"images of {Path(name).name}", [Path(samples[0][0]).parent], "there is no download", remedy)
     return samples
@@ -109,7 +109,10 @@ def _woven(training: list[Sample], held_out: list[Sample], every: int) -> list[S
     between = every - 1
     n_blocks = min(len(held_out), len(training) // between)
     if n_blocks == 0:
-        raise DataError(f"{len(training)} training images are too few to stand between every {every}-th image")
+        raise DataError(
+            f"held_out_every={every}: expected at least {between} training images and one held-out image; got "
+            f"{len(training)} and {len(held_out)}: choose a smaller held_out_every, or null for none"
+        )
     chosen = torch.linspace(0, len(training) - 1, n_blocks * between, dtype=torch.float64).round().long().tolist()
     blocks = ([held_out[i], *(training[j] for j in chosen[i * between : (i + 1) * between])] for i in range(n_blocks))
     return [sample for block in blocks for sample in block]

@@ -68,7 +68,7 @@ def _build(name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limi
     dataset = _made(cfg, shape, seed)
     n = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     if n == 0:
-        raise ValueError(f"ood.{name} holds no images")
+        raise ValueError(f"ood.{name}: expected at least one image; got none: leave the set out, or give its images")
     indices = torch.arange(n)
     if limit is not None and limit < n:
         indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values

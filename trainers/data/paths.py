@@ -68,7 +68,9 @@ def image_paths(
     paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each), own, column))
     if not paths:
         where = ", ".join(os.path.abspath(each) for each in sources)
-        raise DataNotFoundError(f"input: no images in {where}: expected files, or lines that name them")
+        raise DataNotFoundError(
+            f"input: expected files, or lines that name them; got none in {where}: set another input"
+        )
     return paths
 
 
@@ -81,7 +83,9 @@ def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:
         else:
             yield from _below(source, set(), own)
     elif not os.path.exists(source):
-        raise DataNotFoundError(f"input: there is no file or folder {os.path.abspath(source)}")
+        raise DataNotFoundError(
+            f"input: expected a file or a folder; got {os.path.abspath(source)}, which does not exist: check the path"
+        )
     elif is_packed(source):
         yield from packed_paths(source, column)
     elif has_file_allowed_extension(source, UNREAD):

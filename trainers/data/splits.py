@@ -64,7 +64,10 @@ def split_indices(
     indices.setdefault("mixture", rest)
     empty = [name for name, values in indices.items() if len(values) == 0]
     if empty:
-        raise ValueError(f"{n} training images are too few: nothing is left for {', '.join(empty)}")
+        raise ValueError(
+            f"data: expected training images enough for each split; got {n}, of which none is left for "
+            f"{', '.join(empty)}: give more, or other data.*_every"
+        )
     return indices
 
 
@@ -90,9 +93,8 @@ def balanced_subset(targets: Tensor, n_labelled: int, num_classes: int, seed: in
     fewest = int(counts.min())
     if fewest < per_class:
         raise ValueError(
-            f"n_labelled={n_labelled} needs {per_class} labels of each class, but class "
-            f"{int(counts.argmin())} has {fewest} training images: at most "
-            f"n_labelled={fewest * num_classes} is possible"
+            f"n_labelled={n_labelled}: expected {per_class} training images of each class; got {fewest} of class "
+            f"{int(counts.argmin())}: choose at most n_labelled={fewest * num_classes}"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
@@ -112,8 +114,11 @@ def check_disjoint(indices: Mapping[str, Tensor], *, may_overlap: frozenset[str]
     """
     for name, values in indices.items():
         if len(values.unique()) != len(values):
-            raise OverlapError(f"the {name} split holds {len(values) - len(values.unique())} images twice")
+            twice = len(values) - len(values.unique())
+            raise OverlapError(f"{name} split: expected each image once; got {twice} images twice: leave them out")
     for first, second in combinations(indices, 2):
         shared = int(torch.isin(indices[first], indices[second]).sum())
         if shared and {first, second} != may_overlap:
-            raise OverlapError(f"the {first} and {second} splits must be disjoint, but share {shared} images")
+            raise OverlapError(
+                f"{first} and {second} splits: expected no image in both; got {shared}: give each images of its own"
+            )

@@ -23,7 +23,7 @@ from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import split_outputs
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.model import Model
-from trainers.run.preprocessing import check_split
+from trainers.run.preprocessing import check_split, split_of
 from trainers.run.run import Run
 
 MAX_FILES = 10_000  # of those to be judged, that weights are learnt from
@@ -55,7 +55,7 @@ def images_here(run: Run, detector: FailureDetector) -> Here:
     Raises:
         ValueError: the data are split in another way than at the fit.
     """
-    check_split(detector.preprocessing, run.cfg.data)
+    check_split(detector.preprocessing, split_of(run.cfg.data, run.data.training_images.held_out is not None))
     return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
 
 
@@ -131,8 +131,8 @@ def weights_in_words(model: Model) -> str:
 def weights_facts(model: Model) -> dict[str, Any]:
     """The same for JSON, of any calibration."""
     calibration = model.detector.calibration
-    words = f"{type(calibration).__name__}({calibration.describe(model.class_names)})"
     size = calibration.effective_size if isinstance(calibration, WeightedScores) else float(len(calibration))
+    words = calibration.describe(model.class_names)
     return {"name": calibration.name, "n": len(calibration), "effective_size": size, "in_words": words}
 
 

@@ -52,7 +52,7 @@ class AveragedClassifierModule(ClassifierModule):
     def __init__(self, *args: Any, decay: float = 0.999, **options: Any) -> None:
         super().__init__(*args, **options)
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
+            raise ValueError(f"decay: expected a number in [0, 1); got {decay}")
         # The longer name of the two: of equal parts of a checkpoint, the one under the shortest prefix is loaded.
         self.student_classifier = deepcopy(self.classifier)
         self.classifier.requires_grad_(False)

@@ -47,7 +47,7 @@ class ClassifierModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+            raise ValueError(f"label_smoothing: expected a share in [0, 1); got {label_smoothing}")
         self.classifier = classifier
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -93,9 +93,8 @@ class ClassifierModule(lightning.LightningModule):
         due = (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
         if due and bool(self.non_finite):
             raise FloatingPointError(
-                f"the training loss is not finite (epoch {self.current_epoch}, at or before batch "
-                f"{batch_idx}); "
-                "lower optimizer.lr, or look for non-finite pixels in the data"
+                f"training loss: expected a finite number; got none (epoch {self.current_epoch}, at or before batch "
+                f"{batch_idx}): lower optimizer.lr, or look for non-finite pixels in the data"
             )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -117,7 +116,9 @@ class ClassifierModule(lightning.LightningModule):
             return optimizer
         total_steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(total_steps):
-            raise ValueError("a schedule needs to know the length of the training: set trainer.max_epochs")
+            raise ValueError(
+                "training.scheduler: expected a training of known length; got one without end: set trainer.max_epochs"
+            )
         scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -51,9 +51,9 @@ class FixMatch(AveragedClassifierModule):
     def __init__(self, *args: Any, threshold: float = 0.95, weight: float = 1.0, **options: Any) -> None:
         super().__init__(*args, **options)
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be a probability in [0, 1], got {threshold}")
+            raise ValueError(f"threshold: expected a probability in [0, 1]; got {threshold}")
         if weight < 0:
-            raise ValueError(f"weight must be >= 0, got {weight}")
+            raise ValueError(f"weight: expected a number >= 0; got {weight}")
         self.threshold = threshold
         self.weight = weight
 

@@ -80,7 +80,10 @@ class LikelihoodTerm(nn.Module):
         """
         heads = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
         if not heads:
-            raise ValueError("likelihood: expected a classifier with a linear layer, whose input are the features")
+            raise ValueError(
+                "likelihood: expected a classifier with a linear layer, whose input are the features; got none: choose "
+                "another training"
+            )
         if self.mode == "gradient":
             online = self.online
             mixture = GaussianMixture(online.n_components, heads[-1].in_features, online.covariance_type)

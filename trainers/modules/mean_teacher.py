@@ -53,9 +53,9 @@ class MeanTeacher(AveragedClassifierModule):
     ) -> None:
         super().__init__(*args, **options)
         if weight < 0 or noise < 0:
-            raise ValueError(f"weight and noise must be >= 0, got {weight} and {noise}")
+            raise ValueError(f"weight and noise: expected numbers >= 0; got {weight} and {noise}")
         if not 0 <= ramp_up <= 1:
-            raise ValueError(f"ramp_up must be a share of the steps in [0, 1], got {ramp_up}")
+            raise ValueError(f"ramp_up: expected a share of the steps in [0, 1]; got {ramp_up}")
         self.weight = weight
         self.ramp_up = ramp_up
         self.noise = noise
@@ -69,7 +69,9 @@ class MeanTeacher(AveragedClassifierModule):
         """
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise ValueError("the ramp-up needs to know the length of the training: set trainer.max_epochs")
+            raise ValueError(
+                "ramp_up: expected a training of known length; got one without end: set trainer.max_epochs"
+            )
         self._ramp_steps = self.ramp_up * steps
 
     def loss(self, batch: dict[str, Any]) -> Tensor:

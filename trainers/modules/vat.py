@@ -125,12 +125,12 @@ class VAT(ClassifierModule):
     ) -> None:
         super().__init__(*args, **options)
         if xi <= 0:
-            raise ValueError(f"xi must be > 0, got {xi}")
+            raise ValueError(f"xi: expected a number > 0; got {xi}")
         if iterations < 1:
-            raise ValueError(f"iterations must be an integer >= 1, got {iterations}")
+            raise ValueError(f"iterations: expected an integer >= 1; got {iterations}")
         for name, value in (("eps", eps), ("weight", weight), ("entropy_weight", entropy_weight)):
             if value < 0:
-                raise ValueError(f"{name} must be >= 0, got {value}")
+                raise ValueError(f"{name}: expected a number >= 0; got {value}")
         self.search: dict[str, Any] = {"xi": xi, "eps": eps, "iterations": iterations}
         self.weight = weight
         self.entropy_weight = entropy_weight

@@ -43,7 +43,7 @@ def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[
     Raises:
         ValueError: it was fitted to images of another, or normalised in another way, or for another classifier.
     """
-    now = preprocessing_of(classifier, resize_of(cfg.data.get("source")) or DEFAULT_RESIZE)
+    now = preprocessing_of(classifier, resize_of(cfg.data.get("source")))
     try:
         detector = FailureDetector.load(cfg.checkpoint, classifier)
     except FileFormatError:
@@ -91,4 +91,6 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
         image_shape = tuple(cfg.data.image_shape)
         classifier = build_classifier(cfg.classifier, len(names), image_shape)
     detector = load_detector(cfg, classifier.to(run.device), image_shape)
-    return Model(detector, names, image_shape, resize_of(cfg.data.get("source")) or DEFAULT_RESIZE)
+    # Data of one size say nothing of image files of any size; the detector's file does if it was fitted to such files.
+    resize = resize_of(cfg.data.get("source")) or resize_of(detector.preprocessing) or DEFAULT_RESIZE
+    return Model(detector, names, image_shape, resize)

@@ -9,7 +9,8 @@ from torch import nn
 from trainers.data.resize import Resize
 
 MOMENTS = ("mean", "std")
-SPLIT = ("calibration_every", "validation_every", "mixture_every")
+SPLIT = ("calibration_every", "validation_every")  # who is left for the mixture follows
+HELD_OUT = "held_out"
 
 
 def preprocessing_of(classifier: nn.Module, resize: Resize | None) -> dict[str, Any]:
@@ -25,31 +26,52 @@ def preprocessing_of(classifier: nn.Module, resize: Resize | None) -> dict[str, 
 
 
 def in_another_way(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What to say where images are prepared in another way than those of a fit; nothing where they are not."""
+    """What to say where images are prepared in another way than those of a fit; nothing where they are not.
+
+    What only one of both knows is not compared: images of one size are not resized.
+    """
     other = {name: value for name, value in fitted.items() if now.get(name, value) != value}
     if not other:
         return ""
-    differences = ", ".join(f"{name} {now[name]} and not {value}" for name, value in other.items())
+    expected, got = (", ".join(f"{name} {values[name]}" for name in other) for values in (fitted, now))
     keys = {name: f"data.{name}" if name in MOMENTS else f"data.source.{name}" for name in other}
     settings = " ".join(f"{keys[name]}={value}".replace(" ", "") for name, value in other.items())
     return (
-        "Images are prepared in another way than those that the detector was fitted to, so that its p-values would "
-        f"promise nothing of them: {differences}: set {settings}"
+        f"preprocessing: expected {expected}, as the detector was fitted; got {got}. The same image then has another "
+        "p-value, and any share of good images may be refused, not alpha of them: "
+        f"set {settings}, or fit a detector with what is set now"
     )
 
 
-def split_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """By which options the images of a config's `data` were split, in words that a detector's file can hold."""
-    return {name: str(data[name]) for name in SPLIT if name in data}
+def split_of(data: Mapping[str, Any], held_out: bool) -> dict[str, Any]:
+    """Which images are not fitted to, in words that a detector's file can hold.
+
+    Args:
+        data: of a config.
+        held_out: whether the data have images of their own for calibration and validation, see `LabelledImages`.
+    """
+    return {HELD_OUT: "calibration, validation"} if held_out else {name: str(data[name]) for name in SPLIT}
 
 
-def check_split(fitted: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Raise ValueError where images are split in another way than at the fit, and some that it saw would calibrate."""
-    now = split_of(data)
-    if other := {name: fitted[name] for name in now if fitted.get(name, now[name]) != now[name]}:
+def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise where images that a fit saw would calibrate or be compared with.
+
+    Args:
+        fitted: with the entries of `split_of` at the fit.
+        now: `split_of`. What no fit sees, because it is held out, asks for nothing.
+
+    Raises:
+        ValueError: now other images are left out of the fit than then.
+    """
+    if HELD_OUT in fitted and HELD_OUT not in now:
+        raise ValueError(
+            "data: expected images that are held out (a folder val/, or a list), as at the detector's fit; got none, "
+            "so that images which it was fitted to would calibrate: give the data of the fit"
+        )
+    if other := {name: fitted[name] for name in SPLIT if name in fitted and name in now and fitted[name] != now[name]}:
         name, value = next(iter(other.items()))
-        settings = " ".join(f"data.{name}={value}".replace("None", "null") for name, value in other.items())
+        settings = " ".join(f"data.{name}={value}" for name, value in other.items())
         raise ValueError(
             f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
-            f"which calibrates on images that it was fitted to: set {settings}"
+            f"so that images which it was fitted to would calibrate: set {settings}"
         )

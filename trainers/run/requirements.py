@@ -69,7 +69,7 @@ def require_all(cfg: DictConfig) -> None:
     names_are_given = OmegaConf.select(cfg, "task.class_names") is not None
     missing = sorted(key for key in OmegaConf.missing_keys(cfg) if not (names_are_given and key.startswith("data.")))
     if missing:
-        raise ValueError(f"{missing[0]}: expected a value; there is none: set {missing[0]}=...")
+        raise ValueError(f"{missing[0]}: expected a value; got none: set {missing[0]}=...")
 
 
 def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -176,7 +176,7 @@ class Run:
         alpha = self.cfg.detector.alpha
         check_probability("detector.alpha", alpha)
         if self.cfg.missing_data not in MISSING_DATA:
-            raise ValueError(f"missing_data must be one of {', '.join(MISSING_DATA)}, got {self.cfg.missing_data!r}")
+            raise ValueError(f"missing_data: expected one of {', '.join(MISSING_DATA)}; got {self.cfg.missing_data!r}")
         if self.cfg.get("benchmark") is not None:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
         if self.cfg.training:
@@ -192,7 +192,7 @@ class Run:
         needed, given = calibration_size(alpha), len(self.data.indices["calibration"])
         if given < needed:
             raise ValueError(
-                f"calibration set: alpha={alpha:g} needs at least {needed} images; the split has {given}: "
+                f"calibration set: expected at least {needed} images for alpha={alpha:g}; got {given}: "
                 "lower data.calibration_every, or choose a larger detector.alpha"
             )
         self.new_detector()

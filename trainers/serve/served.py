@@ -91,7 +91,8 @@ def _check(detector: FailureDetector, shape: ImageShape, class_names: Sequence[s
         raise
     except RuntimeError as error:
         raise ValueError(
-            f"the classifier does not take images of shape (N, {', '.join(map(str, shape))}): {error}"
+            f"the classifier: expected one that takes images of shape (N, {', '.join(map(str, shape))}); got an error "
+            f"({error}): set data.image_shape to the shape that it takes"
         ) from error
     if class_names is not None and len(class_names) < n_classes:
         raise ValueError(f"class_names: expected {n_classes}, one a class; got {len(class_names)}")

@@ -89,7 +89,9 @@ def adaptive(
     with frozen(detector.classifier):
         clean = draw_correct(detector.classifier, test, n_images, device, data.batch_size, cfg.seed)
     if not len(clean.images):
-        raise ValueError("task=adaptive: the classifier gets no test image right, so there is nothing to attack")
+        raise ValueError(
+            "task=adaptive: expected test images that are classified rightly; got none to attack: train longer"
+        )
     truth = data.test_images.targets
     scored = {name: {TEST: predict(run, each, test.dataset, TEST, truth)} for name, each in detectors.items()}
     about: dict[str, dict[str, Any]] = {}
@@ -167,7 +169,10 @@ def _threat_model(
     drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(run.cfg.seed))
     chosen = candidates[drawn[:n_others]]
     if not len(chosen):
-        raise ValueError(f"task=adaptive: {detector.score.name} accepts no test image that is classified rightly")
+        raise ValueError(
+            f"task=adaptive: expected test images that are classified rightly and accepted by {detector.score.name}; "
+            "got none: calibrate on images like the test images"
+        )
     others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])
     images, device = clean.images.to(detector.device), detector.device
     size = run.data.batch_size

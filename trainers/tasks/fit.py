@@ -48,7 +48,7 @@ def fit_detector(run: Run) -> FailureDetector:
     begin_stage(run.folder, "fit")
     detector = run.new_detector()
     detector.preprocessing = preprocessing_of(detector.classifier, resize_of(run.cfg.data.get("source")))
-    detector.preprocessing |= split_of(run.cfg.data)
+    detector.preprocessing |= split_of(run.cfg.data, run.data.training_images.held_out is not None)
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
@@ -89,8 +89,7 @@ def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     split_outputs(run, detector, "calibration", found.add)
     reduced = Reduced.cat(found.end())
     detector.calibrate_reduced(reduced)
-    if promised := detector.calibration.extra_repr():
-        log.info("calibration, %s: %s", detector.calibration.name, promised)
+    log.info("calibration, %s: %s", detector.calibration.name, detector.calibration.describe(run.data.class_names))
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
     detector.report_reduced(reduced._replace(labels=labels))

@@ -89,7 +89,12 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
-    together = {**counts, "alpha": model.detector.alpha, "calibration": weights_facts(model)}
+    together = {
+        **counts,
+        "alpha": model.detector.alpha,
+        "image_shape": list(model.image_shape),
+        "calibration": weights_facts(model),
+    }
     now = preprocessing_of(model.detector.classifier, model.resize)
     fitted = {name: value for name, value in model.detector.preprocessing.items() if name in now}
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded

@@ -60,7 +60,10 @@ def serve(
     def load() -> FailureDetector:
         again = load_model(Run(cfg, folder), "serve", class_names)
         if again.image_shape != model.image_shape or list(again.class_names) != list(model.class_names):
-            raise ValueError("reload: the images' shape or the classes' names have changed: start the service anew")
+            raise ValueError(
+                "reload: expected images of the same shape and classes of the same names; got others: start the "
+                "service anew"
+            )
         return again.detector
 
     app = create_app(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gmm_torch.detection.inputs_in_words import preprocessing_in_words, shape_in_words
+
 if TYPE_CHECKING:
     from gmm_torch.detection.detector import FailureDetector
 
@@ -66,7 +68,7 @@ not part of this repository.
 | | |
 | --- | --- |
 | score | {detector.score.name} |
-| fitted to | {detector.n_fitted:,} inputs |
+| fitted to | {detector.n_fitted:,} inputs{shape_in_words(detector.extractor.input_shape)} |
 | calibrated on | {len(detector.calibration):,} inputs |
 | layers looked at | {len(detector.extractor.layers)} |
 | false alarm rate asked for | {detector.alpha:g} |{_prepared(detector)}"""
@@ -75,8 +77,7 @@ not part of this repository.
 def _prepared(detector: "FailureDetector") -> str:
     if not detector.preprocessing:
         return ""
-    how = ", ".join(f"{name} {value}" for name, value in detector.preprocessing.items())
-    return f"\n| preprocessing | {how.replace('|', '&#124;')} |"
+    return f"\n| preprocessing | {preprocessing_in_words(detector.preprocessing).replace('|', '&#124;')} |"
 
 
 def _load() -> str:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -105,3 +107,21 @@ def test_the_grid_is_that_of_the_p_values():
     classes = torch.arange(200) % 3
     for other in (ConditionalCalibration(), MondrianCalibration(3)):
         assert other.fit(SCORES, 0.05, predictions=classes).grid is None
+
+
+@pytest.mark.parametrize(
+    ("calibration", "promise"),
+    [
+        (Calibration(), "of inputs like .* at most a share alpha is refused, on average over calibration sets$"),
+        (ConditionalCalibration(0.2), "at most a share alpha is refused, for at least 80 of 100 calibration sets$"),
+        (
+            MondrianCalibration(3),
+            "calibration sets, in every predicted class that is not pooled; 3 classes, each by",
+        ),
+    ],
+    ids=["marginal", "conditional", "mondrian"],
+)
+def test_what_a_calibration_promises_is_said_in_words(calibration, promise):
+    assert calibration.describe() == "no scores yet, promises nothing"
+    calibration.fit(SCORES, 0.05, predictions=torch.arange(200) % 3)
+    assert re.search(f"^scores of 200 calibration inputs; .*{promise}", calibration.describe())

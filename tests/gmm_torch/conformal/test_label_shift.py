@@ -74,6 +74,10 @@ def test_calibration_inputs_weigh_as_their_class_and_new_ones_as_the_heaviest():
         calibration.log_weights(torch.zeros(3, 1), torch.arange(3))
     calibration.adapt(sample(world(5000, OLD, 0)), sample(world(5000, NEW, 1)))
     assert re.search(r"class cat: 0\.\d+ .*, dog: 0\.\d+ .*, owl: \d", calibration.describe(["cat", "dog", "owl"]))
+    plain = "no class has surely another share: try plain calibration first"
+    assert plain not in repr(calibration)
+    same = LabelShiftCalibration(3).adapt(sample(world(5000, OLD, 0)), sample(world(5000, OLD, 1)))
+    assert plain in repr(same)
     with pytest.raises(ValueError, match="class_names: expected 3, one a class; got 2"):
         calibration.describe(["cat", "dog"])
     assert re.search(r"class 0: 0\.\d+ .*, 1: 0\.\d+ .*, 2: \d", repr(calibration))

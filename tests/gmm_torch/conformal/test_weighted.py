@@ -66,6 +66,30 @@ def test_a_ratio_has_no_nan_whatever_it_is_fitted_to_or_asked():
         assert bool(torch.isfinite(ratio.disagreement))
 
 
+def test_weights_that_are_mostly_cut_are_warned_of():
+    with pytest.warns(WeightsWarning, match=r"100\.0% .* were cut to max_weight=5: .* choose a larger max_weight"):
+        calibration = adapted(6.0)
+    assert "so many that the rate may be far above alpha: check it on good inputs" in repr(calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "so many" not in repr(adapted(0.5))
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.0, True), (0.5, False)])
+def test_where_no_shift_is_found_plain_calibration_is_advised(mean, said):
+    calibration = adapted(mean)
+    assert ("no shift was found (p = 0." in repr(calibration)) == said
+    assert ("try plain calibration first" in repr(calibration)) == said
+    again = WeightedCalibration()
+    again.load_state_dict(calibration.state_dict())
+    assert repr(again) == repr(calibration)
+
+
+def test_the_p_value_of_no_shift_is_small_for_few_draws_of_none():
+    draws = [DensityRatio().fit(draw(200, i), draw(200, 1000 + i)) for i in range(60)]
+    assert sum(float(ratio.p_of_no_shift) <= 0.1 for ratio in draws) <= 14  # of 60 at 0.1: more once in 1,500 times
+
+
 def test_what_no_ratio_can_be_learnt_from_is_refused_in_words():
     with pytest.raises(ValueError, match="deployment inputs: expected at least 20; got 19: give more"):
         DensityRatio().fit(draw(50, 0), draw(19, 1))

@@ -84,6 +84,21 @@ def test_inputs_of_which_nothing_can_be_said_are_not_named():
     assert not weighted_discoveries(scores, own, calibration, nothing, 0.3).any()
 
 
+@pytest.mark.parametrize(("n", "everything"), [(3, False), (4, True), (60, True)])
+def test_where_no_labelled_prediction_is_wrong_the_number_of_them_decides_alone(n, everything):
+    """q = 0.2, so that it takes 1 / q - 1 = 4."""
+    scores, own, calibration, log_weights = world(0, n)
+    none = torch.zeros(n, dtype=torch.bool)
+    even = torch.zeros_like(own), torch.zeros_like(log_weights)
+    assert torch.equal(conformal_selection(scores, calibration, none, 0.2), torch.full((len(scores),), everything))
+    unseen = weighted_conformal_selection(scores, even[0], calibration, even[1], none, 0.2)
+    assert torch.equal(unseen, torch.full((len(scores),), everything))
+    own[0], total = 5.0, log_weights.double().exp().sum()
+    heavy = own.double().exp() / (own.double().exp() + total) > 0.2
+    assert bool(heavy[0])
+    assert not weighted_conformal_selection(scores, own, calibration, log_weights, none, 0.2, seed=1)[heavy].any()
+
+
 def test_bad_arguments_are_refused_in_words():
     scores, own, calibration, log_weights = world(0)
     wrong = torch.zeros(len(calibration), dtype=torch.bool)

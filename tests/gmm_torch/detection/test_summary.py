@@ -1,5 +1,7 @@
 """What a detector looks at, said in a few lines, before a fit, after it and out of a file."""
 
+import torch
+
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection.scores import make_score
@@ -23,7 +25,7 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
         f"pooled: mean and deviation ({n_layers})",
         f"features: {width} numbers, and 3 logits in each view: {4 * (2 * width + 9) / 1000:.1f} kB for each input",
         "passes: 3 for each input (identity, mirror, blur)",
-        "fitted: to 80 inputs",
+        f"fitted: to 80 inputs of shape {tuple(images(1, 0).shape[1:])}",
         f"calibrated: on {len(detector.calibration)} inputs",
         "alpha: 0.05",
     ):
@@ -42,3 +44,9 @@ def test_one_look_at_rows_is_said_as_that(net):
     assert "found by: named" in text
     assert "passes: 1 for each input (identity)" in text
     assert "in each view" not in text
+
+
+def test_how_inputs_are_prepared_is_said_without_the_noise_of_float32(net):
+    detector = FailureDetector(net, n_components=1)
+    detector.preprocessing = {"mean": torch.tensor([0.05, 0.5]).tolist(), "keep_ratio": True}
+    assert "prepared: mean [0.05, 0.5], keep_ratio True\n" in str(detector)

@@ -40,6 +40,6 @@ def test_two_classes_are_too_few_for_the_targeted_ratio():
     images = torch.rand(8, 1, 2, 2)
     with torch.no_grad():
         loader = DataLoader(TensorDataset(images, classifier(images).argmax(1)))
-    with pytest.raises(ValueError, match="apgd_t needs at least 4 classes, the classifier has 2"):
+    with pytest.raises(ValueError, match="apgd_t: expected at least 4 classes; got 2 of"):
         Attack("t", AutoAttack(["apgd_t"]), 0.1).run(classifier, loader)
     assert Attack("fab", AutoAttack(["fab_t"], steps=10), 0.5).run(classifier, loader).n_success > 0

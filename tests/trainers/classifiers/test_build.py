@@ -68,17 +68,17 @@ def test_half_a_normalisation_is_refused():
 
 
 def test_a_wrong_number_of_logits_is_refused():
-    with pytest.raises(ValueError, match=r"logits \(N, 10\).*gave \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"logits \(N, 10\).*got \(2, 4\)"):
         build_classifier(SMALL | {"num_classes": 4}, 10, (1, 8, 8))
 
 
 def test_images_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"does not take images of shape \(N, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected one that takes images of shape \(N, 1, 8, 8\); got an error"):
         build_classifier(SMALL | {"in_channels": 2}, 10, (1, 8, 8))
 
 
 def test_a_target_that_is_no_network_is_refused():
-    with pytest.raises(ValueError, match=r"must give a torch\.nn\.Module, it gave Fraction"):
+    with pytest.raises(ValueError, match=r"expected what gives a torch\.nn\.Module; got one that gives Fraction"):
         build_classifier({"_target_": "fractions.Fraction"}, 10, (1, 8, 8))
 
 
@@ -123,7 +123,7 @@ def test_spectral_norm_is_off_unless_asked_for_and_needs_layers(tmp_path):
     save_weights(plain, tmp_path / "c.safetensors")
     with pytest.raises(CheckpointError, match="parametrizations"):
         build_classifier(SMALL | {"spectral_norm": True, "checkpoint": str(tmp_path / "c.safetensors")}, 10, (1, 8, 8))
-    with pytest.raises(ValueError, match="Flatten has no convolution or linear layer"):
+    with pytest.raises(ValueError, match="a convolution or a linear layer; got Flatten without: leave"):
         build_classifier({"_target_": "torch.nn.Flatten", "spectral_norm": True}, 64, (1, 8, 8))
 
 

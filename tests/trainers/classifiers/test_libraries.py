@@ -151,7 +151,9 @@ def test_a_folder_of_transformers_brings_weights_and_preprocessing(tmp_path):
     images = torch.rand(2, 3, 48, 48)
     expected = network(classifier.normalize(images)).logits
     torch.testing.assert_close(classifier(images), expected)
-    with pytest.raises(ValueError, match=r"must give logits \(N, 4\) for 4 classes, for N = 2 it gave \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"expected logits \(N, 4\), for 4 classes of the data; got \(2, 3\) for N = 2: set"
+    ):
         build_classifier(cfg.classifier, 4, (3, 48, 48))
 
 

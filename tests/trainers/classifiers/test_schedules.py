@@ -39,5 +39,5 @@ def test_a_single_step_is_possible():
     [(0, {}), (10, {"warmup_share": 1.0}), (10, {"warmup_share": -0.1}), (10, {"start_factor": 0.0})],
 )
 def test_arguments_out_of_range_are_refused(total_steps, options):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="expected"):
         _rates(total_steps, **options)

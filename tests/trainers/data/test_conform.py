@@ -41,7 +41,7 @@ def test_the_centre_is_kept_with_its_aspect_ratio() -> None:
 
 
 def test_two_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"1 or 3 channels, got the shape \(2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"1 or 3 channels; got \(2, 8, 8\)"):
         conform(torch.rand(2, 8, 8), (3, 8, 8))
 
 

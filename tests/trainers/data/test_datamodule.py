@@ -183,7 +183,7 @@ def test_processes_share_the_mixture_images_without_padding_or_repetition(
 def test_fewer_mixture_images_than_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 1000)
-    with pytest.raises(DataError, match="246 mixture images are too few for 1000 processes"):
+    with pytest.raises(DataError, match="at least one for each of 1000 processes; got 246: start fewer"):
         module().mixture_dataloader()
 
 
@@ -208,9 +208,9 @@ def test_options_out_of_range_are_told_before_data_is_read(options: dict[str, An
 
 
 def test_a_config_that_contradicts_the_data_is_an_error() -> None:
-    with pytest.raises(DataError, match="num_classes is 7, but the data has 10"):
+    with pytest.raises(DataError, match=r"num_classes: expected 10, .*; got 7: set data\.num_classes=10, or"):
         module(num_classes=7).setup()
-    with pytest.raises(DataError, match=r"image_shape is \[1, 28, 28\], but the images are \[1, 8, 8\]"):
+    with pytest.raises(DataError, match=r"expected \[1,8,8\], .* got \[1,28,28\]: set data.image_shape=\[1,8,8\]$"):
         module(image_shape=[1, 28, 28]).setup()
 
 

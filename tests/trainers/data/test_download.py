@@ -52,7 +52,7 @@ def test_an_archive_cannot_write_outside_its_folder(served: Path, tmp_path: Path
 
 
 def test_the_error_gives_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFoundError, match=r"there is no folder .*none\. Ask the librarian"):
+    with pytest.raises(DataNotFoundError, match=r"expected a folder; got .*none, which does not exist\. Ask"):
         image_folder(tmp_path / "none", "all", image_shape=(3, 8, 8), remedy="Ask the librarian.")
 
 

@@ -21,7 +21,7 @@ def test_files_come_in_order_and_what_cannot_be_read_is_not_a_number(paths, work
     assert [path for batch in batches for path in batch.paths] == paths
     errors = [error for batch in batches for error in batch.errors]
     assert [bool(error) for error in errors] == [i == 3 for i in range(7)]
-    assert "expected JPEG, PNG" in errors[3]
+    assert "expected an image, JPEG, PNG" in errors[3]
     images = torch.cat([batch.images for batch in batches])
     assert torch.isnan(images[3]).all()
     expected = torch.tensor([30.0 * i for i in range(7)])[:, None, None, None].expand(-1, 1, 8, 8) / 255

@@ -108,7 +108,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, write_idx: WriteIdx, damage: st
     write_idx(tmp_path, packed=packed)
     path = tmp_path / ("t10k-images-idx3-ubyte" + (".gz" if packed else ""))
     path.write_bytes({"truncated": path.read_bytes()[:-5], "empty": b"", "not gzip": b"nothing"}[damage])
-    with pytest.raises(DataError, match=f"{path.name} is not a readable IDX file"):
+    with pytest.raises(DataError, match=f"{path.name}: expected an IDX file; got a damaged one"):
         idx_images("MNIST", tmp_path, "test")
 
 
@@ -116,7 +116,7 @@ def test_images_and_labels_of_different_number_are_refused(tmp_path: Path, write
     write_idx(tmp_path, n=30)
     write_idx(tmp_path / "other", n=20)
     os.replace(tmp_path / "other" / "t10k-labels-idx1-ubyte", tmp_path / "t10k-labels-idx1-ubyte")
-    with pytest.raises(DataError, match=r"holds 30 images, but .* holds 20 labels"):
+    with pytest.raises(DataError, match=r"expected 30 labels, .*; got 20: fetch both"):
         idx_images("MNIST", tmp_path, "test")
 
 

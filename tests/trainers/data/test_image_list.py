@@ -68,5 +68,5 @@ def test_what_is_missing_is_named_with_its_remedy(benchmark: Path) -> None:
 @pytest.mark.parametrize("text", ["pets/cat/000.png", "pets/cat/000.png cat", ""])
 def test_a_list_of_something_else_is_refused(benchmark: Path, text: str) -> None:
     (benchmark / "lists/train.txt").write_text(text)
-    with pytest.raises(DataError, match=r"line 1: expected a path|names no images"):
+    with pytest.raises(DataError, match=r"line 1: expected a path|a line for each image; got none"):
         image_list(benchmark, "train", lists=lists("train", "test"), folder="images", image_shape=SHAPE)

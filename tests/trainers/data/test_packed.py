@@ -95,7 +95,7 @@ def test_what_is_wrong_with_one_image_is_said_in_its_row(tmp_path):
     paths = [*image_paths([str(tmp_path / "a.tar"), str(tmp_path / "a.parquet")]), f"{tmp_path / 'a.tar'}::none.png"]
     batch = FileBatches(paths, (1, 4, 4), 5)[0]
     assert [bool(error) for error in batch.errors] == [False, True, False, True, True]
-    assert "a.tar::cat/1.png can't be decoded: expected JPEG" in batch.errors[1]
+    assert "a.tar::cat/1.png can't be decoded: expected an image, JPEG" in batch.errors[1]
     assert "the row has none" in batch.errors[3]
     assert "there is none" in batch.errors[4]
     assert torch.isnan(batch.images[1]).all()

@@ -67,8 +67,8 @@ def test_every_file_counts_but_hidden_ones_and_the_run_s_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (None, DataNotFoundError, "there is no file or folder"),
-        (b"\n\n", DataNotFoundError, "no images in"),
+        (None, DataNotFoundError, "expected a file or a folder; got .* does not exist"),
+        (b"\n\n", DataNotFoundError, "got none in .*: set another input"),
     ],
 )
 def test_what_holds_no_images_is_told(content, error, message, tmp_path):

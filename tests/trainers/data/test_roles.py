@@ -79,7 +79,7 @@ def test_what_cannot_serve_is_told(tmp_path):
     write(tmp_path / "train", 0, 20)
     write(tmp_path / "test", 1, 5)
     write(tmp_path / "val", 2, 5, ("cat", "cow"))
-    with pytest.raises(DataError, match=r"val holds classes that .* lacks: cow"):
+    with pytest.raises(DataError, match=r"val: expected classes of .*; got cow as well"):
         _ = data_of(tmp_path).indices
     write(tmp_path / "valid", 2, 5)
     with pytest.raises(DataError, match="one folder of held-out images; got val and valid"):

@@ -51,5 +51,5 @@ def test_of_a_checkpoint_the_average_is_loaded(tmp_path):
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"decay: expected a number in \[0, 1\)"):
         AveragedClassifierModule(SmallCNN(10, in_channels=1), 10, SGD, decay=decay)

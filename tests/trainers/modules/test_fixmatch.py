@@ -37,7 +37,7 @@ def test_where_nothing_is_sure_the_loss_is_zero():
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [({"threshold": 1.1}, r"threshold must be a probability"), ({"weight": -1.0}, "weight must be >= 0")],
+    [({"threshold": 1.1}, r"threshold: expected a probability"), ({"weight": -1.0}, "weight: expected a number >= 0")],
 )
 def test_options_out_of_range_are_refused(option, message):
     with pytest.raises(ValueError, match=message):

@@ -22,9 +22,9 @@ def test_the_loss_is_the_squared_distance_of_the_predictions():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"weight": -1.0}, "weight and noise must be >= 0"),
-        ({"noise": -0.1}, "weight and noise must be >= 0"),
-        ({"ramp_up": 1.5}, r"ramp_up must be a share of the steps in \[0, 1\]"),
+        ({"weight": -1.0}, "weight and noise: expected numbers >= 0"),
+        ({"noise": -0.1}, "weight and noise: expected numbers >= 0"),
+        ({"ramp_up": 1.5}, r"ramp_up: expected a share of the steps in \[0, 1\]"),
     ],
 )
 def test_options_out_of_range_are_refused(option, message):

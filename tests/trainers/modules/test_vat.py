@@ -133,11 +133,11 @@ def test_running_statistics_stay_while_perturbed_images_pass():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"xi": 0.0}, "xi must be > 0"),
-        ({"iterations": 0}, "iterations must be an integer >= 1"),
-        ({"eps": -1.0}, "eps must be >= 0"),
-        ({"weight": -1.0}, "weight must be >= 0"),
-        ({"entropy_weight": -1.0}, "entropy_weight must be >= 0"),
+        ({"xi": 0.0}, "xi: expected a number > 0"),
+        ({"iterations": 0}, "iterations: expected an integer >= 1"),
+        ({"eps": -1.0}, "eps: expected a number >= 0"),
+        ({"weight": -1.0}, "weight: expected a number >= 0"),
+        ({"entropy_weight": -1.0}, "entropy_weight: expected a number >= 0"),
     ],
 )
 def test_options_out_of_range_are_refused(option, message):

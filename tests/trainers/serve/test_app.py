@@ -260,7 +260,7 @@ def test_no_limit_lets_more_pixels_through_than_are_ever_decoded():
 def test_a_detector_without_calibration_is_refused_at_once(detector):
     with pytest.raises(NotFittedError):
         create_app(FailureDetector(detector.classifier), SHAPE)
-    with pytest.raises(ValueError, match="does not take images of shape"):
+    with pytest.raises(ValueError, match="expected one that takes images of shape"):
         create_app(detector, (1, 9, 9))
     with pytest.raises(ValueError, match="expected 10, one a class; got 3"):
         create_app(detector, SHAPE, ["a", "b", "c"])

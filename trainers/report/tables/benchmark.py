@@ -46,8 +46,8 @@ def check_benchmark(benchmark: Mapping[str, Any], ood: Sequence[str]) -> None:
     unknown = [name for group in GROUPS for name in benchmark[group] if name not in ood]
     if unknown:
         raise ValueError(
-            f"benchmark {benchmark['name']} averages over the sets {', '.join(unknown)}, which ood does not name: take "
-            "the experiment of that benchmark, or set benchmark=null"
+            f"expected {', '.join(unknown)} among the sets of ood, as {benchmark['name']} averages over them; "
+            "got other sets: take the experiment of that benchmark, or set benchmark=null"
         )
 
 

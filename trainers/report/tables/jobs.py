@@ -184,8 +184,8 @@ def summarize(folder: Path | str) -> Summary:
     found = sorted(path.parent for path in folder.rglob(METRICS))
     if not found:
         raise FileNotFoundError(
-            f"no {METRICS} below {folder}: expected the folder of a sweep, such as runs/multirun/<date>/<time>, "
-            "with at least one job that has finished its evaluation."
+            f"input: expected the folder of a sweep, such as runs/multirun/<date>/<time>, with at least one job that "
+            f"has finished its evaluation; got {folder}, with no {METRICS} below: give another, or wait for a job"
         )
     started = {path.parent.parent for path in folder.rglob(str(OVERRIDES))}
     unfinished = sorted(str(path.relative_to(folder)) for path in started - set(found))
@@ -215,8 +215,8 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
         _facts([metrics])
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path / METRICS} is not what a run writes ({type(error).__name__}: {error}). Repeat that job "
-            "or move its folder away."
+            f"{path / METRICS}: expected what a run writes; got another file ({type(error).__name__}: {error}): repeat "
+            "that job or move its folder away"
         ) from error
     overrides = {key: value for key, value in _overrides(path / OVERRIDES).items() if key != "seed"}
     return Job(str(path.relative_to(folder)), overrides, seed, numbers, baselines), metrics
@@ -257,7 +257,7 @@ def _overrides(path: Path) -> dict[str, str]:
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise ValueError("expected a list of key=value")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not what Hydra writes ({error}). Move it away.") from error
+        raise ValueError(f"{path}: expected what Hydra writes; got another file ({error}): move it away") from error
     pairs = (line.partition("=") for line in lines)
     return {key.lstrip("+~"): value for key, _, value in pairs}
 

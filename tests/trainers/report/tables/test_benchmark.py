@@ -58,5 +58,7 @@ def test_published_numbers_stand_below_ours_best_first():
 
 def test_a_benchmark_of_sets_that_are_not_there_is_refused():
     check_benchmark(BENCHMARK, ["a", "b", "c", "d"])
-    with pytest.raises(ValueError, match="Bench averages over the sets b, which ood does not name"):
+    with pytest.raises(
+        ValueError, match="expected b among the sets of ood, as Bench averages over them; got other sets: take"
+    ):
         check_benchmark(BENCHMARK, ["a", "c"])

@@ -116,7 +116,7 @@ def test_a_folder_without_jobs_is_refused_in_words(tmp_path):
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
 def test_a_broken_file_is_named_and_nothing_is_written(sweep, text):
     (sweep / "3" / "metrics.json").write_text(text)
-    with pytest.raises(ValueError, match=r"3/metrics\.json is not what a run writes"):
+    with pytest.raises(ValueError, match=r"3/metrics\.json: expected what a run writes"):
         summarize(sweep)
     assert not (sweep / "summary.csv").exists()
 

@@ -1,0 +1,41 @@
+"""What is said where images are prepared, or split, in another way than those of a detector's fit."""
+
+import pytest
+
+from trainers.run.preprocessing import check_split, in_another_way, split_of
+
+MOMENTS = {"mean": [0.5], "std": [0.25]}
+FITTED = {**MOMENTS, "crop_share": 0.875, "keep_ratio": True, "calibration_every": "10"}
+SHARES = {"calibration_every": 10, "validation_every": 20, "mixture_every": 5}
+
+
+def test_a_difference_is_told_with_what_follows_and_what_to_do():
+    said = in_another_way(FITTED, {"mean": [0.1, 0.2], "std": [0.25], "crop_share": 1.0, "keep_ratio": True})
+    assert said == (
+        "preprocessing: expected mean [0.5], crop_share 0.875, as the detector was fitted; got mean [0.1, 0.2], "
+        "crop_share 1.0. The same image then has another p-value, and any share of good images may be refused, not "
+        "alpha of them: set data.mean=[0.5] data.source.crop_share=0.875, or fit a detector with what is set now"
+    )
+
+
+def test_images_that_nothing_resizes_are_compared_by_their_normalisation_alone():
+    assert in_another_way(FITTED, MOMENTS) == ""
+    assert in_another_way(MOMENTS, {**MOMENTS, "crop_share": 1.0}) == ""
+    assert "crop_share" not in in_another_way(FITTED, {**MOMENTS, "std": [1.0]})
+
+
+def test_only_the_shares_that_decide_who_calibrates_are_asked_for():
+    fitted = FITTED | split_of(SHARES, held_out=False)
+    check_split(fitted, split_of(SHARES | {"mixture_every": None}, held_out=False))
+    check_split(MOMENTS, split_of(SHARES, held_out=False))  # a detector that was fitted in Python
+    other = split_of(SHARES | {"calibration_every": 5, "validation_every": 4}, held_out=False)
+    with pytest.raises(ValueError, match=r"set data\.calibration_every=10 data\.validation_every=20$"):
+        check_split(fitted, other)
+
+
+def test_images_that_are_held_out_ask_for_no_share_and_are_asked_for():
+    held_out = split_of(SHARES, held_out=True)
+    check_split(FITTED | held_out, split_of(SHARES | {"calibration_every": 3}, held_out=True))
+    check_split(FITTED, held_out)
+    with pytest.raises(ValueError, match=r"expected images that are held out .* got none, .*: give the data of"):
+        check_split(MOMENTS | held_out, split_of(SHARES, held_out=False))
