@@ -4,14 +4,33 @@ import copy
 from functools import cache
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from trainers.main import CONF
 
 
 def configure(*overrides: str) -> DictConfig:
-    """A configuration of the caller's own; the same words are composed once."""
-    return copy.deepcopy(_composed(overrides))
+    """A configuration of the caller's own.
+
+    The same choices of groups are composed once; single values are then set in a copy, which is how Hydra sets them.
+    """
+    values = [each for each in overrides if _sets_a_value(each)]
+    cfg = copy.deepcopy(_composed(tuple(each for each in overrides if each not in values)))
+    ConfigLoaderImpl._apply_overrides_to_config([_parsed(each) for each in values], cfg)
+    return cfg
+
+
+def _sets_a_value(override: str) -> bool:
+    key = override.partition("=")[0].lstrip("+~")
+    return not (key.startswith("hydra") or {"/", "@"} & set(key) or (CONF / key).is_dir())
+
+
+@cache
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 @cache

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import gmm_torch
 import trainers
+from tests.wheels import built_wheel
 from trainers.cache.foreign import code_of
 from trainers.classifiers.build import build_classifier
 from trainers.run.complaint import complaint
@@ -45,12 +46,13 @@ def place(tmp_path):
 
 
 def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path, place):
+    (source := tmp_path / "source").mkdir()
+    wheel = built_wheel(source)  # of what the image copies, which is therefore enough
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
-    assert (site / "gmm_torch" / "py.typed").is_file()
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--target", str(site), str(wheel)], check=True)
+    for needed in ("gmm_torch/py.typed", "trainers/conf/task/serve.yaml", "trainers/serve/page.html"):
+        assert (site / needed).is_file()
     assert list(site.glob("gmm_torch-*.dist-info/licenses/LICENSE"))
     # The user's project comes first: `trainers` is theirs for every process that does not ask for ours.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(place), str(site)]), "OMP_NUM_THREADS": "1"}

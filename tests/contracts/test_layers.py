@@ -267,7 +267,12 @@ class Padded(nn.Module):
 PLAIN = ["13", "16:input", "19:input", "20", "23:input", "26:input", "27"]
 OTHERS = {
     # convolutions alone: the last before each pooling; what comes after the last pooling is the same again
-    "vgg11_bn": (models.vgg11_bn, (3, 64, 64), [f"features.{each}" for each in PLAIN], "the last at each resolution"),
+    "vgg11_bn": (
+        lambda: models.vgg11_bn(init_weights=False),  # a second time, that is
+        (3, 64, 64),
+        [f"features.{each}" for each in PLAIN],
+        "the last at each resolution",
+    ),
     "padded": (
         Padded,
         (3, 32, 32),

@@ -9,6 +9,7 @@ import ctypes
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ WAITING = {
     aten.repeat_interleave,
     aten._linalg_check_errors,
 }
+COPIES = {aten._to_copy, aten.copy_}
+BY_INDEX = {aten.index, aten.index_put, aten.index_put_}
+WATCHED = WAITING | COPIES | BY_INDEX
 # What waits in the middle of a fit, and why.
 ALLOWED = {
     ("gmm_torch/devices.py", "read"): "the looks, which `LOOKS` lists with their reasons",
@@ -94,8 +98,8 @@ class Watch(TorchDispatchMode):
         elif func is aten._local_scalar_dense.default and isinstance(args[0], torch._subclasses.FakeTensor):
             return 1 if not args[0].dtype.is_floating_point else 1.0  # of the host's own: any number will do
         made = func(*args, **kwargs)
-        if not any(value.alias_info for value in func._schema.returns):
-            for value in tree_leaves(made):
+        if makes_new(func):
+            for value in [made] if isinstance(made, Tensor) else tree_leaves(made):
                 if isinstance(value, Tensor) and value.device.type != "cpu":
                     size = value.numel() * value.element_size()
                     self.largest = max(self.largest, size)
@@ -104,10 +108,18 @@ class Watch(TorchDispatchMode):
         return made
 
 
+@cache
+def makes_new(func: Any) -> bool:
+    """Whether an operation returns no view of what it is given."""
+    return not any(value.alias_info for value in func._schema.returns)
+
+
 def reason_to_wait(func: Any, args: Any, kwargs: Any) -> str | None:
     """Why the host would wait for the device in this operation, None where it would not."""
+    if func.overloadpacket not in WATCHED:
+        return None
     tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-    if func.overloadpacket in (aten._to_copy, aten.copy_):
+    if func.overloadpacket in COPIES:
         target = kwargs.get("device") or (args[0].device if func.overloadpacket is aten.copy_ else None)
         source = tensors[-1].device
         if target is not None and torch.device(target).type != source.type:
@@ -117,7 +129,7 @@ def reason_to_wait(func: Any, args: Any, kwargs: Any) -> str | None:
         return None
     if func.overloadpacket in WAITING:
         return str(func)
-    if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
+    if func.overloadpacket in BY_INDEX:
         masks = [value for value in tree_leaves(args[1]) if isinstance(value, Tensor)]
         if any(value.dtype in (torch.bool, torch.uint8) for value in masks):
             return f"{func} by a mask"

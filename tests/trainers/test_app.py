@@ -3,10 +3,7 @@
 import csv
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from gmm_torch.detection.files.storage import read_detector
 from gmm_torch.detection.streaming import sample
 from tests.configuration import configure
 from tests.drawing import figures_left_empty
+from tests.processes import application, started
 from trainers.evaluation import split_outputs
 from trainers.evaluation.metrics_file import read_metrics, without_times
 from trainers.run import run
@@ -55,10 +53,11 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def app(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "trainers.main", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+def app(*words: str, folder: Path) -> tuple[int | None, str]:
+    """The exit code of a command in an empty folder, and what it says."""
+    process = started(application, words, folder, folder / "said")
+    process.join()
+    return process.exitcode, (folder / "said").read_text()
 
 
 def test_metrics_hold_what_outside_readers_look_for(finished):
@@ -274,11 +273,10 @@ def test_a_mistake_is_told_before_any_work(overrides, message, tmp_path):
 
 
 def test_the_command_ends_a_mistake_with_one_line_and_a_code(tmp_path):
-    done = app("experiment=demo", "seed=abc", cwd=tmp_path)
-    assert done.returncode == 2
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    assert len(said) == 1
-    assert "seed: expected a whole number; got 'abc'" in said[0]
+    code, said = app("experiment=demo", "seed=abc", folder=tmp_path)
+    assert code == 2
+    (line,) = (line for line in said.splitlines() if line.strip())
+    assert "seed: expected a whole number; got 'abc'" in line
 
 
 REFUSED = "expected no settings of a detector beside checkpoint="
@@ -292,21 +290,22 @@ def test_settings_of_a_detector_are_refused_beside_one_that_is_fitted(override):
 
 
 def test_the_command_refuses_settings_of_a_detector_beside_one_that_is_fitted(tmp_path):
-    done = app("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", "detector.alpha=0.3", cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"detector.alpha=0.3: {REFUSED}" in done.stdout + done.stderr
+    words = ("task=evaluate", "classifier.checkpoint=x", "checkpoint=y", "detector.alpha=0.3")
+    code, said = app(*words, folder=tmp_path)
+    assert code == 2
+    assert f"detector.alpha=0.3: {REFUSED}" in said
 
 
 def test_the_command_lists_the_options_when_one_is_unknown(tmp_path):
-    done = app("data=nothing", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Could not find 'data/nothing'" in done.stderr
-    assert "fashion_mnist" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, said = app("data=nothing", folder=tmp_path)
+    assert code == 1
+    assert "Could not find 'data/nothing'" in said
+    assert "fashion_mnist" in said
+    assert "Traceback" not in said
 
 
 def test_the_command_refuses_an_unknown_key(tmp_path):
-    done = app("mixture.n_component=3", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "n_component" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, said = app("mixture.n_component=3", folder=tmp_path)
+    assert code == 1
+    assert "n_component" in said
+    assert "Traceback" not in said

@@ -27,14 +27,18 @@ class PValues(nn.Module):
         return self.detector(x).p_value
 
 
-@pytest.fixture
-def net() -> TinyNet:
+def new_net() -> TinyNet:
     """Untrained, but each class is predicted for a part of the images."""
     torch.manual_seed(0)
     net = TinyNet().eval()
     with torch.no_grad():
         net.head.bias -= net(images(200, 9)).mean(0)
     return net.train()
+
+
+@pytest.fixture
+def net() -> TinyNet:
+    return new_net()
 
 
 def images(n: int, seed: int) -> torch.Tensor:

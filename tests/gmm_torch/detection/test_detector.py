@@ -12,12 +12,29 @@ from gmm_torch.detection import FeatureExtractor
 from gmm_torch.detection.files import known_weights
 from gmm_torch.detection.files.storage import DetectorFile, fingerprint, read_detector, write_detector
 from gmm_torch.detection.scores import SCORES, make_score
-from tests.gmm_torch.detection.conftest import TinyNet, batches, images
+from tests.gmm_torch.detection.conftest import TinyNet, batches, images, new_net
+
+
+@pytest.fixture(scope="module")
+def fitted_once():
+    return FailureDetector(new_net(), n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
 
 
 @pytest.fixture
-def detector(net):
-    return FailureDetector(net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
+def detector(fitted_once):
+    return copy.deepcopy(fitted_once)
+
+
+@pytest.fixture
+def net(detector):
+    torch.manual_seed(1)  # a network that a test makes has other weights
+    return detector.classifier
+
+
+@pytest.fixture
+def calibrated_here(net):
+    """Knows the tensors of its classifier, which a copy does not."""
+    return FailureDetector(net, score=make_score("max_softmax")).fit(batches(300, 1)).calibrate(batches(99, 2))
 
 
 def test_the_papers_score_is_the_log_likelihood_of_the_penultimate_features(net):
@@ -109,25 +126,25 @@ def through_data(net):
 @pytest.mark.parametrize(
     "change", [step, lambda net: net.load_state_dict(TinyNet().state_dict()), lambda net: net.norm.running_mean.add_(1)]
 )
-def test_weights_that_changed_after_calibration_are_noticed(detector, net, change, tmp_path):
+def test_weights_that_changed_after_calibration_are_noticed(calibrated_here, net, change, tmp_path):
     before = copy.deepcopy(net.state_dict())
     change(net)
-    for use in (lambda: detector(images(2, 0)), lambda: detector.save(tmp_path / "d.safetensors")):
+    for use in (lambda: calibrated_here(images(2, 0)), lambda: calibrated_here.save(tmp_path / "d.safetensors")):
         with pytest.raises(ValueError, match=r"expected the weights on which .*; got others.*calibrate again"):
             use()
-    copied = pickle.loads(pickle.dumps(detector))
+    copied = pickle.loads(pickle.dumps(calibrated_here))
     net.load_state_dict(before)
-    detector(images(2, 0))
+    calibrated_here(images(2, 0))
     with pytest.raises(ValueError, match="got others"):
         copied(images(2, 0))
     copied.calibrate(batches(100, 2))(images(2, 0))
 
 
-def test_what_writes_to_data_is_noticed_when_saving(detector, net, tmp_path):
-    detector(images(2, 0))
+def test_what_writes_to_data_is_noticed_when_saving(calibrated_here, net, tmp_path):
+    calibrated_here(images(2, 0))
     through_data(net)
     with pytest.raises(ValueError, match="got others"):
-        detector.save(tmp_path / "d.safetensors")
+        calibrated_here.save(tmp_path / "d.safetensors")
 
 
 def test_a_quantised_network_is_known_by_its_weights():
@@ -141,15 +158,15 @@ def test_a_quantised_network_is_known_by_its_weights():
     assert first["weights"] != other["weights"]
 
 
-def test_weights_are_hashed_only_where_a_tensor_was_written_to(detector, net, monkeypatch):
+def test_weights_are_hashed_only_where_a_tensor_was_written_to(calibrated_here, net, monkeypatch):
     looked = []
     monkeypatch.setattr(known_weights, "fingerprint", lambda module: looked.append(1) or fingerprint(module))
-    detector(images(2, 0))
-    detector(images(2, 0))
+    calibrated_here(images(2, 0))
+    calibrated_here(images(2, 0))
     assert not looked
     net.load_state_dict(copy.deepcopy(net.state_dict()))
-    detector(images(2, 0))
-    detector(images(2, 0))
+    calibrated_here(images(2, 0))
+    calibrated_here(images(2, 0))
     assert len(looked) == 1
 
 

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import re
 
@@ -8,7 +9,7 @@ from torch import nn
 from gmm_torch import FailureDetector, NotFittedError
 from gmm_torch.detection.explanation.explanation import in_figures
 from gmm_torch.detection.scores import SCORES, make_score
-from tests.gmm_torch.detection.conftest import batches, images
+from tests.gmm_torch.detection.conftest import batches, images, new_net
 
 N_FIT = 300
 NAMES = ("ant", "bee", "cat")
@@ -20,9 +21,20 @@ def fitted(net, **options):
     return FailureDetector(net, **options).fit(batches(N_FIT, 1)).calibrate(batches(200, 2))
 
 
+@pytest.fixture(scope="module")
+def fitted_once():
+    return fitted(new_net())
+
+
 @pytest.fixture
-def detector(net):
-    return fitted(net)
+def detector(fitted_once):
+    return copy.deepcopy(fitted_once)
+
+
+@pytest.fixture
+def net(detector):
+    torch.manual_seed(1)  # a network that a test makes has other weights
+    return detector.classifier
 
 
 @pytest.fixture
