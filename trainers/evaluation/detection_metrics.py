@@ -79,9 +79,9 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
         confidence: of the interval of the effect size.
 
     Returns:
-        n (= M), n_good, the keys of `DETECTION` and `TESTS`, effect_size (probability of superiority, interval,
-        confidence), auroc_difference (ours minus that of the softmax: difference, interval, confidence), baselines
-        (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them None and a `reason`.
+        n (= M), n_good, refused (share of the failures), the keys of `DETECTION` and `TESTS`, effect_size (probability
+        of superiority, interval, confidence), auroc_difference (ours minus that of the softmax: difference, interval,
+        confidence), baselines (name -> the keys of `DETECTION`); with N = 0 or M = 0 all of them None and a `reason`.
 
     Raises:
         ValueError: a score is NaN.
@@ -92,7 +92,7 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
         return {
             **counts,
             "reason": f"there are no {missing}",
-            **dict.fromkeys((*DETECTION, *TESTS, "effect_size", "auroc_difference")),
+            **dict.fromkeys(("refused", *DETECTION, *TESTS, "effect_size", "auroc_difference")),
             "baselines": {BASELINE: dict.fromkeys(DETECTION)},
         }
     tests = compare(good.score, failures.score, confidence)
@@ -100,6 +100,7 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
     difference = auroc_difference((good.score, good.max_softmax), (failures.score, failures.max_softmax), confidence)
     return {
         **counts,
+        "refused": float((~failures.accept).double().mean()),
         **detection_metrics(good.score, failures.score),
         "mann_whitney_p": tests.mann_whitney_p,
         "ks_p": tests.ks_p,

@@ -54,7 +54,7 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "cards": _cards(evaluation),
         "findings": _findings(evaluation),
         "alpha": f"{evaluation.alpha:g}",
-        "results": _results(evaluation),
+        "results": evaluation.metrics["sources"].items(),
         "every_attack": every_attack_line(evaluation.metrics),
         "caption": caption(evaluation.metrics),
         "scores": _scores(evaluation),
@@ -89,15 +89,6 @@ def _panels(content: Iterable[Any]) -> Iterator[Panel]:
             yield from each.panels
         elif isinstance(each, list):
             yield from _panels(each)
-
-
-def _results(evaluation: Evaluation) -> list[tuple[str, Mapping[str, Any], float | None]]:
-    """Of each source: its name, its metrics, and the share of its failures that is refused."""
-    rows = []
-    for name, source in evaluation.metrics["sources"].items():
-        accept = evaluation.column("accept", evaluation.records.failures(name))
-        rows.append((name, source, 1 - float(accept.mean()) if len(accept) else None))
-    return rows
 
 
 def _findings(evaluation: Evaluation) -> list[Mapping[str, str]]:

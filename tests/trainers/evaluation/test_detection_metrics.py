@@ -41,8 +41,10 @@ def test_log_likelihoods_far_below_zero_keep_their_order():
 
 def test_a_source_has_every_key_and_every_baseline():
     good, failures = samples()
-    found = source_metrics(made_up(good, max_softmax=-good), made_up(failures, max_softmax=-failures))
-    assert set(found) == {"n", "n_good", *DETECTION, *TESTS, "effect_size", "auroc_difference", "baselines"}
+    accept = torch.arange(70) >= 7
+    found = source_metrics(made_up(good, max_softmax=-good), made_up(failures, max_softmax=-failures, accept=accept))
+    assert found["refused"] == pytest.approx(0.1)
+    assert set(found) == {"n", "n_good", "refused", *DETECTION, *TESTS, "effect_size", "auroc_difference", "baselines"}
     assert (found["n"], found["n_good"]) == (70, 300)
     assert found["baselines"]["max_softmax"]["auroc"] == pytest.approx(1 - found["auroc"])
     low, high = found["effect_size"]["interval"]
@@ -59,7 +61,7 @@ def test_an_empty_side_is_null_with_a_reason_never_nan(n, m, reason):
     good, failures = torch.zeros(n), torch.zeros(m)
     found = source_metrics(made_up(good), made_up(failures))
     assert reason in found["reason"]
-    assert all(found[key] is None for key in (*DETECTION, *TESTS, "effect_size", "auroc_difference"))
+    assert all(found[key] is None for key in ("refused", *DETECTION, *TESTS, "effect_size", "auroc_difference"))
     assert found["baselines"]["max_softmax"] == dict.fromkeys(DETECTION)
     assert "NaN" not in json.dumps(found, allow_nan=False)
 

@@ -6,11 +6,9 @@ from typing import Any
 from trainers.report.tables.format import TextTable
 from trainers.report.tables.text import of_softmax, p_value_text, percent, percent_range, source_label, winner
 
-COLUMNS = ("source", "n", "AUROC", "softmax AUROC", "FPR at 95 % TPR", "p (Holm)")
-
 
 def results_table(metrics: Mapping[str, Any]) -> TextTable:
-    """A row a source, the better AUROC in bold; AUROC and FPR in per cent."""
+    """A row a source, the better AUROC in bold; AUROC, FPR and failures refused in per cent."""
     rows, bold = [], set()
     for i, (name, source) in enumerate(metrics["sources"].items()):
         rows.append(
@@ -20,12 +18,15 @@ def results_table(metrics: Mapping[str, Any]) -> TextTable:
                 percent(source["auroc"]),
                 percent(of_softmax(source)),
                 percent(source["fpr_at_95_tpr"]),
+                percent(source["refused"]),
                 p_value_text(source.get("mann_whitney_p_holm")),
             )
         )
         if better := winner(source["auroc"], of_softmax(source)):
             bold.add((i, 2 if better > 0 else 3))
-    return TextTable(COLUMNS, rows, caption(metrics), bold=bold)
+    refused = f"refused at {metrics['alpha']:g}, %"
+    columns = ("source", "n", "AUROC", "softmax AUROC", "FPR at 95 % TPR", refused, "p (Holm)")
+    return TextTable(columns, rows, caption(metrics), bold=bold)
 
 
 def caption(metrics: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ METRICS = {
             "n_good": 900,
             "auroc": 0.8,
             "fpr_at_95_tpr": 0.61,
+            "refused": 0.31,
             "mann_whitney_p_holm": 3e-20,
             "baselines": {"max_softmax": {"auroc": 0.902}},
         },
@@ -25,6 +26,7 @@ METRICS = {
             "n_good": 900,
             "auroc": 0.991,
             "fpr_at_95_tpr": 0.0,
+            "refused": 1.0,
             "mann_whitney_p_holm": 0.0123,
             "baselines": {"max_softmax": {"auroc": 0.5}},
         },
@@ -34,10 +36,12 @@ METRICS = {
             "reason": "there are no failures of this kind",
             "auroc": None,
             "fpr_at_95_tpr": None,
+            "refused": None,
             "mann_whitney_p_holm": None,
             "baselines": {"max_softmax": {"auroc": None}},
         },
     },
+    "alpha": 0.1,
     "seed": 3,
     "versions": {},
     "device": "cpu",
@@ -46,9 +50,10 @@ METRICS = {
 
 def test_markdown_marks_the_better_auroc_and_escapes_pipes():
     lines = results_table(METRICS).markdown().splitlines()
-    assert lines[2] == "| test errors | 100 | 80.0 | **90.2** | 61.0 | 3e-20 |"
-    assert lines[3] == "| fgsm attack | 7 | **99.1** | 50.0 | 0.0 | 0.012 |"
-    assert lines[4] == "| a&#124;b (OOD) | 0 | – | – | – | – |"
+    assert "| refused at 0.1, % |" in lines[0]
+    assert lines[2] == "| test errors | 100 | 80.0 | **90.2** | 61.0 | 31.0 | 3e-20 |"
+    assert lines[3] == "| fgsm attack | 7 | **99.1** | 50.0 | 0.0 | 100.0 | 0.012 |"
+    assert lines[4] == "| a&#124;b (OOD) | 0 | – | – | – | – | – |"
 
 
 def test_the_caption_says_what_the_numbers_rest_on():
