@@ -32,7 +32,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert [repr(row[1:]) for row in found] == [repr(row[1:]) for row in ROWS]  # NaN equals nothing, itself included
     row = pq.read_table(tmp_path / "v.parquet").to_pylist()[4]
     nothing = dict.fromkeys(("prediction", "score", "p_value", "component"))
-    assert row == {"path": "\\xff.png", "accept": False, "error": "bad", **nothing}
+    assert row == {"path": "\\xff.png", "accept": False, "error": "\\xff.png can't be decoded\nat all", **nothing}
     assert [row.path for row in found] == [path.replace("\udcff", "\\xff") for path in PATHS]
     assert sorted(part.name for part in (tmp_path / "v.parquet").iterdir()) == [
         "part-00000.parquet",
