@@ -239,24 +239,37 @@ class MixtureDensity(nn.Module):
 
     def _in_chunks(self, x: Array, function: Callable[[Tensor], Tensor]) -> Tensor:
         """`function` of the log-joint densities (n, K) of all points, a chunk at a time where memory is to be saved."""
+
+        def of_some(x: Array) -> Tensor:
+            points = self._points(x)
+            parameters = self.parameters_about_location(points.dtype)
+            parts = [points] if self._in_one_piece(points) else points.split(self._chunk(points))
+            results = [function(self._log_joint(part, parameters)) for part in parts]
+            return results[0] if len(results) == 1 else torch.cat(results)
+
+        return self._by_rows(of_some, x)
+
+    def _by_rows(self, function: Callable[[Array], Tensor], x: Array) -> Tensor:
+        """`function` of the points; of an array, perhaps a memory map of more than fits, some rows at a time."""
+        self.require_fitted()
         x = readable(x)
-        if isinstance(x, np.ndarray) and x.ndim and len(x) > ROWS:  # perhaps a memory map of more than fits
-            return torch.cat([self._in_chunks(x[start : start + ROWS], function) for start in range(0, len(x), ROWS)])
-        x = self._points(x)
-        parameters = self.parameters_about_location(x.dtype)
-        parts = [x] if self._in_one_piece(x) else x.split(self._chunk(x))
-        results = [function(self._log_joint(part, parameters)) for part in parts]
-        return results[0] if len(results) == 1 else torch.cat(results)
+        if not isinstance(x, np.ndarray) or not x.ndim or len(x) <= ROWS:
+            return function(x)
+        check_points(x, self.n_features)
+        return torch.cat([function(x[start : start + ROWS]) for start in range(0, len(x), ROWS)])
 
     def _with_missing(self, function: Callable[..., Tensor], x: Array) -> Tensor:
         """`function(family, parameters, location, x)` in float64, where the device has none on the host."""
-        self.require_fitted()
-        x = self._given(x)
         device = summing_device(self.location.device)
-        with full_precision(self.location.device), torch.no_grad():
+
+        def of_some(x: Array) -> Tensor:
+            points = self._given(x)
             wide = self.parameters_about_location(widest(self.location.device))
             parameters = wide.map(lambda value: value.to(device).double())
-            return function(self.family, parameters, self.location.to(device), x.to(device)).to(x.device)
+            return function(self.family, parameters, self.location.to(device), points.to(device)).to(points.device)
+
+        with full_precision(self.location.device), torch.no_grad():
+            return self._by_rows(of_some, x)
 
     def _log_joint(self, x: Tensor, parameters: Parameters) -> Tensor:
         with full_precision(x.device):
@@ -296,7 +309,6 @@ class MixtureDensity(nn.Module):
 
     def _points(self, x: Array) -> Tensor:
         """x checked, in the computing type: the widest of x's, the parameters' and float32."""
-        self.require_fitted()
         traced = torch.compiler.is_compiling()
         given = x if traced and isinstance(x, Tensor) else self._given(x)
         if not traced and given.device != self.location.device:

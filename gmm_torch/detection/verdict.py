@@ -1,5 +1,6 @@
 """The verdict on a batch."""
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -58,6 +59,7 @@ def _in_a_few_lines(verdict: Verdict) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     more = [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []
-    low, high = verdict.p_value.min().item(), verdict.p_value.max().item()
+    numbers = verdict.p_value[~verdict.p_value.isnan()]
+    low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (math.nan, math.nan)
     counted = f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
     return "\n".join([f"Verdict on {counted}; p-values {low:.3g} to {high:.3g}", *lines, *more])

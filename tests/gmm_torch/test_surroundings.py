@@ -309,8 +309,14 @@ def test_a_memory_map_is_read_in_parts(tmp_path, monkeypatch):
     brought: list[int] = []
     monkeypatch.setattr(density, "ROWS", 40)
     monkeypatch.setattr(density, "as_tensor", lambda part: brought.append(len(part)) or as_tensor(part))
-    torch.testing.assert_close(mixture.log_prob(np.load(tmp_path / "x.npy", mmap_mode="r")), expected)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    torch.testing.assert_close(mixture.log_prob(mapped), expected)
     assert brought == [40, 40, 40, 30]
+    torch.testing.assert_close(mixture.log_prob(mapped, missing=True), expected.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mixture.impute(mapped), points())
+    assert max(brought) == 40
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, 3\); got \(150, 2\)"):  # of the map, not of a part
+        mixture.log_prob(mapped[:, :2])
 
 
 # ---- modes and defaults

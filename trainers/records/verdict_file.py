@@ -5,6 +5,7 @@ import io
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -73,7 +74,7 @@ class VerdictFile(Partial):
         """
         scores: array[float] = array("d")
         self._file.seek(0)
-        rows = _whole_rows(self._file)
+        rows = _until_damaged(_whole_rows(self._file))
         header, end = next(rows, ([], 0))
         if tuple(header) != COLUMNS:
             self._file.truncate(0)
@@ -119,7 +120,11 @@ def _start(path: Path, n_bytes: int) -> bytes:
 
 
 def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
-    """Rows, each with the place where it ends; a last line without its end is no row."""
+    """Rows, each with the place where it ends; a last line without its end is no row.
+
+    Raises:
+        ValueError: quotes are not those of a CSV, or not closed, as where a file was cut behind a line break in a cell.
+    """
     place = 0
 
     def lines() -> Iterator[str]:
@@ -130,8 +135,18 @@ def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:
             place += len(line)
             yield os.fsdecode(line)
 
-    for row in csv.reader(lines()):
-        yield row, place
+    try:
+        for row in csv.reader(lines(), strict=True):
+            yield row, place
+    except csv.Error as error:
+        raise ValueError(
+            f"verdicts: expected rows of a CSV; got damaged ones ({error}): score the images again"
+        ) from error
+
+
+def _until_damaged(rows: Iterator[tuple[list[str], int]]) -> Iterator[tuple[list[str], int]]:
+    with suppress(ValueError):
+        yield from rows
 
 
 def _cells(row: Record) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from trainers.data.resize import Resize
 
 MOMENTS = ("mean", "std")
 SPLIT = ("calibration_every", "validation_every")  # who is left for the mixture follows
+TRAINING = ("seed", "test_share", "held_out_every")  # of a source: which images there are to split, in what order
 HELD_OUT = "held_out"
 
 
@@ -50,7 +51,11 @@ def split_of(data: Mapping[str, Any], held_out: bool) -> dict[str, Any]:
         data: of a config.
         held_out: whether the data have images of their own for calibration and validation, see `LabelledImages`.
     """
-    return {HELD_OUT: "calibration, validation"} if held_out else {name: str(data[name]) for name in SPLIT}
+    if held_out:
+        return {HELD_OUT: "calibration, validation"}
+    source = data.get("source") or {}
+    of_source = {f"source.{name}": source[name] for name in TRAINING if name in source}
+    return {name: _set(value) for name, value in ({name: data[name] for name in SPLIT} | of_source).items()}
 
 
 def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -68,10 +73,14 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             "data: expected images that are held out (a folder val/, or a list), as at the detector's fit; got none, "
             "so that images which it was fitted to would calibrate: give the data of the fit"
         )
-    if other := {name: fitted[name] for name in SPLIT if name in fitted and name in now and fitted[name] != now[name]}:
+    if other := {name: fitted[name] for name in now if name in fitted and fitted[name] != now[name]}:
         name, value = next(iter(other.items()))
         settings = " ".join(f"data.{name}={value}" for name, value in other.items())
         raise ValueError(
             f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
             f"so that images which it was fitted to would calibrate: set {settings}"
         )
+
+
+def _set(value: object) -> str:
+    return "null" if value is None else str(value)  # as on a command line

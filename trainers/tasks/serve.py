@@ -14,7 +14,7 @@ from gmm_torch.conformal.time_windows import TimeWindows
 from gmm_torch.detection import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.evaluation.drift import drift_monitor
-from trainers.run.model import load_model
+from trainers.run.model import Model, load_model
 from trainers.run.run import Run
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
@@ -59,10 +59,10 @@ def serve(
 
     def load() -> FailureDetector:
         again = load_model(Run(cfg, folder), "serve", class_names)
-        if again.image_shape != model.image_shape or list(again.class_names) != list(model.class_names):
+        if _takes(again) != _takes(model):
             raise ValueError(
-                "reload: expected images of the same shape and classes of the same names; got others: start the "
-                "service anew"
+                "reload: expected images of the same shape, resized in the same way, and classes of the same names; "
+                "got others: start the service anew"
             )
         return again.detector
 
@@ -73,6 +73,11 @@ def serve(
     if key is None and host not in LOOPBACK:
         logger.warning("%s is not set: whoever reaches %s may ask", ENVIRONMENT, host)
     run_app(app, host, port, drain)
+
+
+def _takes(model: Model) -> tuple[object, ...]:
+    """What the service is told once, for whatever detectors come after."""
+    return tuple(model.image_shape), model.resize, list(model.class_names)
 
 
 def _watch(monitor: DriftMonitor | None) -> Callable[[Tensor], TimeWindows]:

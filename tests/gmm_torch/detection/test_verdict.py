@@ -24,6 +24,8 @@ def test_few_inputs_are_all_shown():
     assert repr(verdict_on(0)) == "Verdict on no inputs"
     odd = verdict_on(2)._replace(p_value=torch.tensor([torch.nan, 0.5]), score=torch.tensor([-torch.inf, 1.0]))
     assert "-inf" in repr(odd)
+    assert "p-values 0.5 to 0.5" in repr(odd)  # of those that are numbers
+    assert "p-values nan to nan" in repr(odd._replace(p_value=odd.p_value * torch.nan))
 
 
 def test_where_values_cannot_be_read_shapes_are_shown():

@@ -1,4 +1,5 @@
 import itertools
+import math
 import warnings
 
 import pytest
@@ -13,6 +14,7 @@ from gmm_torch.testing.hypothesis_tests import (
     mann_whitney,
     permutation,
     probability_of_superiority,
+    same_distribution,
     superiority_interval,
 )
 
@@ -152,3 +154,25 @@ def test_one_input_in_a_sample_is_compared_with_every_exchange(sizes):
         others = [i for i in range(n + m) if i not in chosen]
         below += ranks[list(chosen)].mean() - ranks[others].mean() <= observed + 1e-9
     assert permutation(good, failures, 99) == pytest.approx(below / len(exchanges))
+
+
+def test_that_two_samples_follow_one_distribution_has_the_p_value_of_all_exchanges():
+    values, n = torch.tensor([0.1, 0.4, 0.5, 1.2, 1.9, 2.0, 3.3]), 3
+    splits = [list(chosen) for chosen in itertools.combinations(range(7), n)]
+
+    def distance(chosen: list[int]) -> float:
+        inside = torch.zeros(7).index_fill(0, torch.tensor(chosen), 1.0)
+        return float((inside.cumsum(0) / n - (1 - inside).cumsum(0) / (7 - n)).abs().max())
+
+    for chosen in splits:
+        rest = [i for i in range(7) if i not in chosen]
+        share = sum(distance(each) >= distance(chosen) - 1e-6 for each in splits) / len(splits)
+        assert same_distribution(values[chosen], values[rest]) == pytest.approx(share)
+
+
+def test_that_two_samples_of_twenty_follow_one_distribution_has_no_p_value_of_the_limit():
+    """Gnedenko and Korolyuk 1951: P(D >= k / n) of samples of n each, where 2 k > n."""
+    first = torch.arange(20.0)
+    exact = 2 * math.comb(40, 20 - 12) / math.comb(40, 20)
+    assert same_distribution(first, first + 11.5) == pytest.approx(exact)
+    assert stats.ks_2samp(first, first + 11.5, method="asymp").pvalue < 0.6 * exact

@@ -8,8 +8,8 @@ from trainers.records.verdict_summary import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
 ROWS = [
-    unreadable(path, "bad")
-    if i == 4
+    unreadable(path, "torn\nat all")  # a cell that may be cut behind a whole line
+    if i in (3, 4)
     else Record(path, "cat", -math.inf if i == 0 else -1 / 3 * i, 0.01 * i, i > 2, i, "")
     for i, path in enumerate(PATHS)
 ]
@@ -33,7 +33,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert [row.accept for row in rows] == [row.accept for row in ROWS]
     assert [repr(rows[i]) for i in (0, 4)] == [repr(ROWS[i]) for i in (0, 4)]  # NaN equals nothing, itself included
     cells = (tmp_path / "v.csv").read_bytes().split(b"\r\n")
-    assert cells[5] == b"\xff.png,,,,False,,bad"
+    assert cells[5] == b'\xff.png,,,,False,,"torn\nat all"'
     assert rows[6].score == pytest.approx(ROWS[6].score, rel=1e-8)
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv"}
 
@@ -92,14 +92,22 @@ def test_another_csv_is_refused(tmp_path):
         list(read_csv(tmp_path / "v.csv"))
 
 
+def test_a_damaged_csv_is_not_read_as_a_shorter_one(tmp_path):
+    write(tmp_path / "v.csv")
+    whole = (tmp_path / "v.csv").read_bytes()
+    (tmp_path / "v.csv").write_bytes(whole[: whole.index(b"at all")])
+    with pytest.raises(ValueError, match="expected rows of a CSV; got damaged ones"):
+        list(read_csv(tmp_path / "v.csv"))
+
+
 @pytest.mark.parametrize("n_shown", [0, 1, 5])
 def test_the_summary_counts_and_ranks(n_shown, tmp_path):
     write(tmp_path / "v.csv")
     summary = summarize_verdicts(tmp_path / "v.csv", n_shown)
-    assert (summary.n, summary.n_refused, summary.n_unreadable) == (7, 4, 1)
+    assert (summary.n, summary.n_refused, summary.n_unreadable) == (7, 5, 2)
     assert [row.path for row in summary.refused] == PATHS[:3][:n_shown]
-    assert [row.path for row in summary.unreadable] == [PATHS[4]]  # whose names are told in any case
-    assert len(summary.p_values) == 6
+    assert [row.path for row in summary.unreadable] == PATHS[3:5]  # whose names are told in any case
+    assert len(summary.p_values) == 5
 
 
 def test_a_file_of_another_kind_is_not_replaced(tmp_path):

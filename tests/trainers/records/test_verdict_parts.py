@@ -32,14 +32,14 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert [repr(row[1:]) for row in found] == [repr(row[1:]) for row in ROWS]  # NaN equals nothing, itself included
     row = pq.read_table(tmp_path / "v.parquet").to_pylist()[4]
     nothing = dict.fromkeys(("prediction", "score", "p_value", "component"))
-    assert row == {"path": "\\xff.png", "accept": False, "error": "bad", **nothing}
+    assert row == {"path": "\\xff.png", "accept": False, "error": "torn\nat all", **nothing}
     assert [row.path for row in found] == [path.replace("\udcff", "\\xff") for path in PATHS]
     assert sorted(part.name for part in (tmp_path / "v.parquet").iterdir()) == [
         "part-00000.parquet",
         "part-00001.parquet",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"v.parquet"}
-    assert summarize_verdicts(tmp_path / "v.parquet", 2).n_refused == 4
+    assert summarize_verdicts(tmp_path / "v.parquet", 2).n_refused == 5
 
 
 def test_a_job_begun_again_skips_whole_files_and_removes_half_written_ones(tmp_path):

@@ -33,6 +33,20 @@ def test_only_the_shares_that_decide_who_calibrates_are_asked_for():
         check_split(fitted, other)
 
 
+@pytest.mark.parametrize(("name", "other"), [("seed", 1), ("test_share", 0.5), ("held_out_every", None)])
+def test_a_source_that_takes_other_images_for_training_is_told(name, other):
+    """They are then split by the same shares, and images of the fit calibrate all the same."""
+    source = {"seed": 0, "test_share": 0.2, "held_out_every": 10}
+    fitted = FITTED | split_of(SHARES | {"source": source}, held_out=False)
+    check_split(fitted, split_of(SHARES | {"source": source}, held_out=False))
+    check_split(fitted, split_of(SHARES, held_out=False))  # data of one size, say, whose source knows none of them
+    now = split_of(SHARES | {"source": source | {name: other}}, held_out=False)
+    with pytest.raises(ValueError, match=rf"set data\.source\.{name}={source[name]}$"):
+        check_split(fitted, now)
+    with pytest.raises(ValueError, match="null" if other is None else str(other)):
+        check_split(now, fitted)
+
+
 def test_images_that_are_held_out_ask_for_no_share_and_are_asked_for():
     held_out = split_of(SHARES, held_out=True)
     check_split(FITTED | held_out, split_of(SHARES | {"calibration_every": 3}, held_out=True))

@@ -113,6 +113,21 @@ def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_pa
     assert caught["at"] == ("::1", 8000, 0.0)
 
 
+def test_a_detector_for_images_resized_in_another_way_does_not_take_over(files, tmp_path, monkeypatch):
+    """The service decodes images as the first detector's file says, where data of one size say nothing."""
+    caught = {}
+    monkeypatch.setattr("trainers.serve.server.run_app", lambda app, *at: caught.update(app=app))
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(Path(files[1].removeprefix("checkpoint=")).read_bytes())
+    run_task(configure("task=serve", *NETWORK, files[0], f"checkpoint={path}"), tmp_path)
+    load = caught["app"].state.service.load
+    other = load()
+    other.preprocessing |= {"crop_share": 0.5}
+    other.save(path)
+    with pytest.raises(ValueError, match=r"reload: expected images .* resized in the same way"):
+        load()
+
+
 def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
     monkeypatch.setattr("trainers.serve.server.run_app", lambda *_: pytest.fail("opened"))
     for overrides, message in (

@@ -12,6 +12,7 @@ from trainers.report.figures.style import INK, MUTED, SMALL, new_axes
 
 BINS = 20
 USUAL = 0.95  # share of the bars that the band holds
+ROUNDING = 1e-5  # of a twentieth, for p-values in float32: 1/20 is at most 0.05
 MANY = 100_000  # images, more of which change the band by less than a pixel
 
 
@@ -35,7 +36,7 @@ def p_value_histogram(
     bins = min(BINS, steps)
     ends = np.arange(bins + 1) * steps // bins
     place = np.asarray(p_values, dtype=float) * steps
-    place = np.maximum(1, np.ceil(place) if grid is None else np.round(place))
+    place = np.maximum(1, np.ceil(place - ROUNDING) if grid is None else np.round(place))
     counts = np.histogram(place, ends + 0.5)[0]  # a bar holds its upper end, as what is refused does
     widths = np.diff(ends)
     axes.stairs(100 * counts / max(1, len(p_values)), ends / steps, fill=True, color=colour, alpha=0.75)

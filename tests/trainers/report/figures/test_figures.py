@@ -92,6 +92,13 @@ def test_p_values_are_shown_as_shares():
     assert (values[0], values[9], values[19], values.sum()) == pytest.approx((50, 25, 25, 100))  # a bar has its end
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_p_value_at_the_end_of_a_twentieth_is_in_its_bar_without_a_grid_too(dtype):
+    """So are those of classes by themselves, which are counted in their own calibration images."""
+    bars, _ = parts(p_value_histogram((np.arange(1, 21) / 20).astype(dtype), OURS))
+    assert bars.values == pytest.approx(np.full(20, 5.0))
+
+
 @pytest.mark.parametrize("n", [9, 19, 40, 57, 240])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_p_values_that_are_equally_frequent_have_bars_that_end_at_the_steps_whatever_n(n, dtype):
