@@ -35,7 +35,9 @@ def test_every_block_runs_in_its_turn(tmp_path, monkeypatch, run_python_blocks, 
     assert [language for language, _ in BLOCKS].count("sh") == 4
     assert (tmp_path / "verdicts.html").stat().st_size > 10_000
     said = capsys.readouterr().out
-    assert "of 42 images refused at alpha=0.05, 1 of them because they can't be read: verdicts.csv" in said
+    assert (
+        "of 42 images refused at alpha=0.05, 1 of them because they can't be read (new/torn.jpg): verdicts.csv" in said
+    )
     assert "rift" in said
 
 

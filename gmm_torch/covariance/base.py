@@ -37,7 +37,7 @@ class CovarianceFamily(ABC):
         averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
             own, can be averaged.
         by_point: whether EM stores the features of a chunk point by point, which suits products with few components,
-            and not feature by feature, which suits work on single features.
+            and not feature by feature, which suits work on single features and keeps more digits of small products.
         shrinks: whether there is something for `shrink` to do.
         splits_components: whether single components can be evaluated in float64 beside others in float32.
     """

@@ -160,14 +160,13 @@ def add_few(columns: Tensor, responsibilities: Tensor, kept: Tensor, sizes: list
         sizes: how many of them belong to each component.
         second: in place; all of it, not a triangle alone.
     """
-    # Point by point, so that a point is one piece of memory: (M, D).
-    chosen = columns.mT.contiguous().index_select(0, kept % columns.shape[1])
-    weighted = chosen * responsibilities.flatten().index_select(0, kept)[:, None]
+    chosen = columns.index_select(1, kept % columns.shape[1])
+    weighted = chosen * responsibilities.flatten().index_select(0, kept)
     flat, end = second.flatten(0, -3), 0
     for k, size in enumerate(sizes):
         start, end = end, end + size
         if size:
-            flat[k].addmm_(weighted[start:end].mT, chosen[start:end])
+            flat[k].addmm_(weighted[:, start:end], chosen[:, start:end].mT)
 
 
 def white_rows(rows: Tensor, features: Tensor, scratch: Tensor | None = None) -> Iterator[Tensor]:

@@ -18,7 +18,6 @@ class Tied(Triangular):
 
     name = "tied"
     splits_components = False
-    by_point = True
 
     def squared_distance(self, x: Tensor, means: Tensor, factors: Factors) -> Tensor:
         """See `CovarianceFamily`; O(N K D) memory."""
@@ -85,8 +84,9 @@ class Tied(Triangular):
         """{"moments": (..., K, 1 + D), "scatter": (..., D, D)}, the latter of all points about the origin."""
         columns = features[1:]
         weight = responsibilities.sum(-2, keepdim=True)
-        view = workspace_view(scratch, *weight.shape[:-2], *columns.mT.shape)
-        weighted = torch.mul(columns.mT, weight.mT, out=view).mT  # (..., D, n), point by point in memory as the columns
+        weighted = torch.mul(
+            columns, weight, out=workspace_view(scratch, *weight.shape[:-2], *columns.shape)
+        )  # (..., D, n)
         scatter = weighted_sums(weighted, columns)
         result = super().moments(prepared, features, responsibilities, out)
         if out is None:

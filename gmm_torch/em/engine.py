@@ -54,8 +54,12 @@ def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: 
         if gain is None
         else f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
     )
+    # Shrinkage is no maximisation: more of it need not raise anything.
+    remedy = (
+        "raise max_iter or tol" if gain is None or gain > 0 else "it can fall where covariances are shrunk: raise tol"
+    )
     warnings.warn(
-        f"EM stopped after max_iter={n_iter} iterations, {known} (tol={tol:g}); raise max_iter or tol",
+        f"EM stopped after max_iter={n_iter} iterations, {known} (tol={tol:g}); {remedy}",
         ConvergenceWarning,
         stacklevel=stacklevel + 1,
     )

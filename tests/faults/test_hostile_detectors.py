@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.detection.files.storage import DetectorFile, read_detector, write_detector
+from gmm_torch.detection.files.storage import VERSION, DetectorFile, read_detector, write_detector
 from tests.faults.mutate import deep
 from tests.faults.parsers import PICKLES, make_detector, net, sealed
 from tests.faults.watch import bounded_memory, no_code, no_hang
@@ -151,6 +151,8 @@ def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name
 
 def test_a_file_of_the_version_before_is_refused(path):
     spec = json.dumps(read_detector(path).spec)
-    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "8", "spec": spec})
-    with pytest.raises(FileFormatError, match="version 8, this library reads 9"):
+    save_file(
+        load_file(path), path, metadata={"format": "gmm_torch.detector", "version": str(VERSION - 1), "spec": spec}
+    )
+    with pytest.raises(FileFormatError, match=f"version {VERSION - 1}, this library reads {VERSION}"):
         load(path)

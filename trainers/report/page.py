@@ -241,6 +241,8 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
     panels = []
     if len(evaluation.history):
         note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
+        if evaluation.history[-1] < max(evaluation.history):
+            note += "; it falls where covariances are shrunk, for the sake of new images"
         panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.records.clean()
     if clean.any():

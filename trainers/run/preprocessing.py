@@ -82,5 +82,23 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
 
 
+def fitted_images_in_test(fitted: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
+    """What to say where a source may count images as test images that the fit saw; None where it does not.
+
+    Args:
+        fitted: with the entries of `split_of` at the fit.
+        data: of a config.
+    """
+    now = split_of(data, held_out=False)
+    names = [f"source.{name}" for name in TRAINING]
+    if other := {name: fitted[name] for name in names if name in now and fitted.get(name, now[name]) != now[name]}:
+        settings = " ".join(f"data.{name}={value}" for name, value in other.items())
+        return (
+            "test images: expected those that the detector's fit left out; got others, among which images that it was "
+            f"fitted to may be, if the data are those of the fit: then set {settings}"
+        )
+    return None
+
+
 def _set(value: object) -> str:
     return "null" if value is None else str(value)  # as on a command line

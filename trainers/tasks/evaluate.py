@@ -35,6 +35,7 @@ from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
 from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
+from trainers.run.preprocessing import fitted_images_in_test
 from trainers.run.requirements import is_weighted, require, require_weights
 from trainers.run.run import Run
 
@@ -48,7 +49,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if is_weighted(cfg):
         require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)
-    evaluate_detector(this, load_detector(cfg, this.classifier, this.data.image_shape))
+    detector = load_detector(cfg, this.classifier, this.data.image_shape)
+    if doubt := fitted_images_in_test(detector.preprocessing, cfg.data):
+        log.warning("%s", doubt)
+    evaluate_detector(this, detector)
 
 
 def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.covariance import FAMILIES, get_family
-from gmm_torch.em.engine import EM
+from gmm_torch.em.engine import EM, warn_not_converged
 from gmm_torch.em.options import EMOptions
+from gmm_torch.errors import ConvergenceWarning
 
 N, D, K = 150, 3, 3
 
@@ -138,3 +139,9 @@ def test_components_brought_back_are_logged(x, caplog):
     with caplog.at_level(logging.INFO, logger="gmm_torch.em.engine"):
         GaussianMixture(K, D).fit(x, means_init=means, max_iter=30)
     assert "without points to the worst explained points" in caplog.text
+
+
+@pytest.mark.parametrize(("gain", "remedy"), [(0.1, "raise max_iter or tol$"), (-0.1, "shrunk: raise tol$")])
+def test_a_likelihood_that_falls_is_not_answered_by_more_iterations(gain, remedy):
+    with pytest.warns(ConvergenceWarning, match=remedy):
+        warn_not_converged(3, gain, 1e-3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.run.preprocessing import check_split, in_another_way, split_of
+from trainers.run.preprocessing import check_split, fitted_images_in_test, in_another_way, split_of
 
 MOMENTS = {"mean": [0.5], "std": [0.25]}
 FITTED = {**MOMENTS, "crop_share": 0.875, "keep_ratio": True, "calibration_every": "10"}
@@ -53,3 +53,17 @@ def test_images_that_are_held_out_ask_for_no_share_and_are_asked_for():
     check_split(FITTED, held_out)
     with pytest.raises(ValueError, match=r"expected images that are held out .* got none, .*: give the data of"):
         check_split(MOMENTS | held_out, split_of(SHARES, held_out=False))
+
+
+def test_test_images_of_another_split_than_the_fits_are_doubted():
+    data = SHARES | {"source": {"seed": 0, "test_share": 0.2}}
+    fitted = split_of(data, held_out=False)
+    assert fitted_images_in_test(fitted, data) is None
+    assert (
+        fitted_images_in_test(fitted, SHARES | data | {"calibration_every": 5}) is None
+    )  # no matter of the test images
+    assert fitted_images_in_test(fitted, SHARES) is None
+    assert fitted_images_in_test(MOMENTS, data) is None  # a detector that was fitted in Python
+    doubt = fitted_images_in_test(fitted, data | {"source": {"seed": 1, "test_share": 0.2}})
+    assert doubt is not None
+    assert doubt.endswith("then set data.source.seed=0")

@@ -81,7 +81,8 @@ def test_a_detector_says_how_much_it_kept_and_so_does_its_file(net, monkeypatch,
     monkeypatch.setattr(sample_module, "MAX_INPUTS", 150)
     assert "fitted: not yet" in repr(FailureDetector(net))
     detector = FailureDetector(net, n_components=2).fit(batches(600, 1)).calibrate(batches(100, 2))
-    assert "fitted: to 600 inputs, of which 150 were kept" in repr(detector)
+    assert "fitted: to 600 inputs of shape" in repr(detector)
+    assert "of which 150 were kept" in repr(detector)
     detector.save(tmp_path / "d.safetensors")
     assert "of which 150 were kept" in repr(FailureDetector.load(tmp_path / "d.safetensors", net))
 
