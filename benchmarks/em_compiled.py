@@ -12,13 +12,12 @@ Writes `benchmarks/results/em_compiled.json` and the line of docs/speed.md.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from pages import RESULTS, ROOT, fill, save
-from problems import Problem, facts
+from problems import Problem, facts, seconds_of
 from timings import REPEATS, NoisyTimingError, median_seconds
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -65,19 +64,12 @@ def compiled(step: EStep, x: Tensor, size: int) -> Callable[[], Any]:
     return run
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Processor time."""
-    begin = time.process_time()
-    function()
-    return time.process_time() - begin
-
-
 def measure(problem: Problem, size: int) -> dict[str, Any]:
     """Ratios of one problem, above 1 where compiled is faster."""
     x = problem.points()
     step = step_of(problem, x)
     run = compiled(step, x, size)
-    pairs = [(seconds(lambda: step(x)), seconds(run)) for _ in range(REPEATS + 1)][1:]
+    pairs = [(seconds_of(lambda: step(x)), seconds_of(run)) for _ in range(REPEATS + 1)][1:]
     return {
         "problem": problem.name,
         "chunk": size,
