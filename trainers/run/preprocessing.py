@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from trainers.data.images import LabelledImages, content_digest
 from trainers.data.resize import Resize
 
 MOMENTS = ("mean", "std")
 SPLIT = ("calibration_every", "validation_every")  # who is left for the mixture follows
 TRAINING = ("seed", "test_share", "held_out_every")  # of a source: which images there are to split, in what order
 HELD_OUT = "held_out"
+IMAGES = "training_images"
 
 
 def preprocessing_of(classifier: nn.Module, resize: Resize | None) -> dict[str, Any]:
@@ -82,20 +84,51 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
 
 
-def fitted_images_in_test(fitted: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
+def digest_of(images: LabelledImages) -> dict[str, Any]:
+    """Which training images there are, those of calibration among them, in words that a detector's file can hold."""
+    return {IMAGES: f"{len(images)} images, digest {content_digest(images)[:12]}"}
+
+
+def other_images(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What to say where the training images are not those of a fit; None where they are, or nobody knows.
+
+    A folder that lost or gained images is divided by position like any other: the same options then put images into
+    other parts.
+
+    Args:
+        fitted: with the entry of `digest_of` at the fit.
+        now: `digest_of`.
+    """
+    if IMAGES not in fitted or fitted[IMAGES] == now[IMAGES]:
+        return None
+    return (
+        f"training images: expected those of the detector's fit ({fitted[IMAGES]}); got others ({now[IMAGES]}). If "
+        "images came or went, those that it was fitted to are now among the images for calibration and comparison, and "
+        "more than alpha of good images may be refused: give the data of the fit, fit again, or hold images out in a "
+        "folder val/. If these are other images altogether, nothing is wrong"
+    )
+
+
+def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What to say where a source may count images as test images that the fit saw; None where it does not.
 
     Args:
-        fitted: with the entries of `split_of` at the fit.
-        data: of a config.
+        fitted: with the entries of `split_of` and `digest_of` at the fit.
+        now: both, of the images to be evaluated on.
     """
-    now = split_of(data, held_out=False)
     names = [f"source.{name}" for name in TRAINING]
     if other := {name: fitted[name] for name in names if name in now and fitted.get(name, now[name]) != now[name]}:
         settings = " ".join(f"data.{name}={value}" for name, value in other.items())
         return (
             "test images: expected those that the detector's fit left out; got others, among which images that it was "
             f"fitted to may be, if the data are those of the fit: then set {settings}"
+        )
+    if "source.test_share" in now and fitted.get(IMAGES, now[IMAGES]) != now[IMAGES]:
+        return (
+            "test images: expected a share of the images that the detector's fit divided; got a share of others "
+            f"(training images then: {fitted[IMAGES]}; now: {now[IMAGES]}). If images came or went in one and the same "
+            "folder, images that the detector was fitted to are among the test images: give the data of the fit, fit "
+            "again, or keep test images in a folder test/"
         )
     return None
 

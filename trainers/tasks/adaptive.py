@@ -37,7 +37,7 @@ from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.text import BASELINE
 from trainers.run.model import load_detector
-from trainers.run.preprocessing import fitted_images_in_test
+from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
 from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
@@ -81,7 +81,9 @@ def adaptive(
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
     detector = load_detector(cfg, run.classifier.to(device), data.image_shape)
-    if doubt := fitted_images_in_test(detector.preprocessing, cfg.data):
+    if doubt := fitted_images_in_test(
+        detector.preprocessing, split_of(cfg.data, held_out=False) | digest_of(data.training_images)
+    ):
         log.warning("%s", doubt)
     begin_stage(folder, "evaluate")
     own = detector.score.name

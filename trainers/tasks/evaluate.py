@@ -35,7 +35,7 @@ from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
 from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
-from trainers.run.preprocessing import fitted_images_in_test
+from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
 from trainers.run.requirements import is_weighted, require, require_weights
 from trainers.run.run import Run
 
@@ -50,7 +50,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)
     detector = load_detector(cfg, this.classifier, this.data.image_shape)
-    if doubt := fitted_images_in_test(detector.preprocessing, cfg.data):
+    if doubt := fitted_images_in_test(
+        detector.preprocessing, split_of(cfg.data, held_out=False) | digest_of(this.data.training_images)
+    ):
         log.warning("%s", doubt)
     evaluate_detector(this, detector)
 

@@ -21,7 +21,7 @@ from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import split_outputs, split_sample
-from trainers.run.preprocessing import preprocessing_of, split_of
+from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
 from trainers.run.strategies import without_gradients
@@ -48,7 +48,8 @@ def fit_detector(run: Run) -> FailureDetector:
     begin_stage(run.folder, "fit")
     detector = run.new_detector()
     detector.preprocessing = preprocessing_of(detector.classifier, resize_of(run.cfg.data.get("source")))
-    detector.preprocessing |= split_of(run.cfg.data, run.data.training_images.held_out is not None)
+    images = run.data.training_images
+    detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)

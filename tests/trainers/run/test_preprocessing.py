@@ -1,8 +1,17 @@
 """What is said where images are prepared, or split, in another way than those of a detector's fit."""
 
 import pytest
+import torch
 
-from trainers.run.preprocessing import check_split, fitted_images_in_test, in_another_way, split_of
+from trainers.data.images import ImageArray
+from trainers.run.preprocessing import (
+    check_split,
+    digest_of,
+    fitted_images_in_test,
+    in_another_way,
+    other_images,
+    split_of,
+)
 
 MOMENTS = {"mean": [0.5], "std": [0.25]}
 FITTED = {**MOMENTS, "crop_share": 0.875, "keep_ratio": True, "calibration_every": "10"}
@@ -57,13 +66,37 @@ def test_images_that_are_held_out_ask_for_no_share_and_are_asked_for():
 
 def test_test_images_of_another_split_than_the_fits_are_doubted():
     data = SHARES | {"source": {"seed": 0, "test_share": 0.2}}
-    fitted = split_of(data, held_out=False)
-    assert fitted_images_in_test(fitted, data) is None
-    assert (
-        fitted_images_in_test(fitted, SHARES | data | {"calibration_every": 5}) is None
-    )  # no matter of the test images
-    assert fitted_images_in_test(fitted, SHARES) is None
-    assert fitted_images_in_test(MOMENTS, data) is None  # a detector that was fitted in Python
-    doubt = fitted_images_in_test(fitted, data | {"source": {"seed": 1, "test_share": 0.2}})
+
+    def split(data):
+        return split_of(data, held_out=False) | {"training_images": "80 images, digest 12"}
+
+    fitted = split(data)
+    assert fitted_images_in_test(fitted, split(data)) is None
+    no_matter = split(SHARES | data | {"calibration_every": 5})
+    assert fitted_images_in_test(fitted, no_matter) is None
+    assert fitted_images_in_test(fitted, split(SHARES)) is None
+    assert fitted_images_in_test(MOMENTS, split(data)) is None  # a detector that was fitted in Python
+    doubt = fitted_images_in_test(fitted, split(data | {"source": {"seed": 1, "test_share": 0.2}}))
     assert doubt is not None
     assert doubt.endswith("then set data.source.seed=0")
+
+
+def images(n: int) -> ImageArray:
+    pixels = torch.arange(n * 4, dtype=torch.uint8).view(n, 1, 2, 2)
+    return ImageArray(pixels, torch.arange(n) % 2, ["a", "b"])
+
+
+def test_a_folder_that_gained_an_image_since_the_fit_is_doubted():
+    """Its images are divided by position: the same options then make calibration and test images of fitted ones."""
+    data = SHARES | {"source": {"seed": 0, "test_share": 0.2}}
+    fitted = split_of(data, held_out=False) | digest_of(images(80))
+    same, grown = (split_of(data, held_out=False) | digest_of(images(n)) for n in (80, 81))
+    assert other_images(fitted, same) is None
+    assert other_images(MOMENTS, grown) is None  # a detector that was fitted in Python
+    assert fitted_images_in_test(fitted, same) is None
+    for doubt in (other_images(fitted, grown), fitted_images_in_test(fitted, grown)):
+        assert doubt is not None
+        assert "80 images, digest" in doubt
+        assert "81 images, digest" in doubt
+    official = split_of(SHARES, held_out=False) | digest_of(images(81))  # test images come with it
+    assert fitted_images_in_test(fitted, official) is None
