@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import em_captured
 import em_peers
 import scoring_overhead
 import torch
@@ -40,6 +41,7 @@ SHAPES = [
     Problem(1_000_000, 128, 1024, "spherical"),
     Problem(65_536, 32, 64, "full"),
 ]
+CHUNKS = [Problem(1_000_000, 64, 50, name) for name in ("full", "tied", "diag", "spherical")]
 TINY = [Problem(2_000, 8, 3, name) for name in ("full", "tied", "diag", "spherical")]
 
 
@@ -64,6 +66,11 @@ def em(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
         parts = iteration(problem)
         rows.append(row | {"operations": parts.n_chunks * parts.chunk.started.total() + parts.update.started.total()})
     return rows
+
+
+def chunks(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
+    """The chunk of an E-step as it is, compiled, and as a CUDA graph."""
+    return [em_captured.measure(problem, device) for problem in (TINY if rehearse else CHUNKS)]
 
 
 def detector(device: torch.device, rehearse: bool) -> dict[str, Any]:
@@ -116,6 +123,8 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append([row["problem"], *cells, f"{row['gemm_gflops']:.0f}", str(row["operations"])])
     head = ["N x D, K, type", *(f"{name}, ms" for name in ("gmm_torch", *PEERS)), "GFLOP/s of a product", "operations"]
     parts = [table(head, lines)]
+    for row in result["chunk"] if isinstance(result["chunk"], list) else []:
+        parts.append(_chunk_in_words(row))
     for name, found in result["detector"].get("detectors", {}).items():
         parts.append(f"A verdict, {name}: {found['ratio']:.2f} times the classifier.")
     if "ratio" in result["training"]:
@@ -127,6 +136,16 @@ def markdown(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
     parts.append(f"Tests: {result['tests'].get('summary', 'broken')}. {about['device']}, {versions}; seed 0.")
     return "\n\n".join(parts)
+
+
+def _chunk_in_words(row: dict[str, Any]) -> str:
+    cells = []
+    for name, seconds in row["all_seconds"].items():
+        try:
+            cells.append(f"{name} {1e3 * median_seconds(name, seconds):.3f} ms")
+        except NoisyTimingError:
+            cells.append(f"{name} not stated, its repeats disagree")
+    return f"A chunk of {row['points']:,} points ({row['problem']}): {', '.join(cells)}."
 
 
 def main() -> int:
@@ -141,6 +160,7 @@ def main() -> int:
     steps: dict[str, Callable[[], Any]] = {
         "tests": cuda_tests,
         "EM": lambda: em(device, rehearse),
+        "chunk": lambda: chunks(device, rehearse),
         "detector": lambda: detector(device, rehearse),
         "training": lambda: training(device, rehearse),
     }

@@ -32,11 +32,11 @@ CHUNKS = (1_024, 4_096, 16_384)
 
 
 def step_of(problem: Problem, x: Tensor) -> EStep:
-    """Of covariances like the data's variances about some of the points, in float32."""
+    """Of covariances like the data's variances about some of the points x (N, D), in float32, on their device."""
     family = get_family(problem.covariance_type)
-    factors = {name: value.double()[None] for name, value in family.unit(problem.k, problem.d).items()}
-    log_weights = torch.full((1, problem.k), 1 / problem.k, dtype=torch.float64).log()
-    one = torch.ones(problem.d, dtype=torch.float64)
+    factors = {name: value.double()[None].to(x.device) for name, value in family.unit(problem.k, problem.d).items()}
+    log_weights = torch.full((1, problem.k), 1 / problem.k, dtype=torch.float64, device=x.device).log()
+    one = torch.ones(problem.d, dtype=torch.float64, device=x.device)
     standardisation = Standardisation(x.double().mean(0), x.double().std(0), one)
     means = standardisation.apply(x[: problem.k], torch.float64)[None]
     return EStep(family, Parameters(log_weights, means, factors), 1e-6 * one, standardisation, torch.float32)
