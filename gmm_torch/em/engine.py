@@ -121,6 +121,11 @@ class EM:
         """Whether the fit is over."""
         return self.phase == "done"
 
+    @property
+    def n_points(self) -> int:
+        """How many points of positive weight the data summary has counted."""
+        return int(self._total_weight)
+
     # ---- one pass
 
     def zero(self) -> DataSummary | Statistics:
@@ -416,7 +421,8 @@ class EM:
         if self.converged or is_last:
             self.phase = "done"
             if n_reseeded:
-                logger.info("moved %d components without points to the worst explained points", n_reseeded)
+                moved = "1 component" if n_reseeded == 1 else f"{n_reseeded} components"
+                logger.info("moved %s without points to the worst explained points", moved)
 
     def warn_unless_converged(self, stacklevel: int = 2) -> None:
         """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
