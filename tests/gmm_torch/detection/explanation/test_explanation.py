@@ -51,6 +51,26 @@ def tensors_of(explanation):
     return found
 
 
+def test_it_prints_as_a_short_table_of_the_first_inputs(detector, explanation):
+    lines = repr(explanation).splitlines()
+    accepted = int(explanation.verdict.accept.sum())
+    assert lines[0] == f"Explanation of 20 inputs: {accepted} accepted, {20 - accepted} refused"
+    assert re.split("  +", lines[1].strip()) == [
+        "input", "prediction", "p-value", "lowers the score most", "component of moment_likelihood",
+    ]  # fmt: skip
+    for i, line in enumerate(lines[2:7]):
+        found = explanation[i]
+        verdict = "accepted" if found.accept else "refused"
+        component = found.mixtures["moment_likelihood"].component
+        expected = [i, found.prediction, f"{found.p_value:.3g}", verdict, found.dominant, component]
+        assert line.split() == list(map(str, expected))
+    assert lines[7] == "and 15 more"
+    assert lines[8].startswith("explanation[i] is one input, in words; fields: verdict, views, view_names, part_p")
+    assert len(lines) == 9
+    assert len(repr(explanation.mixtures)) < 800
+    assert repr(detector.explain(images(20, 3)[:0])) == "Explanation of no inputs"
+
+
 def test_it_holds_the_verdict_and_what_each_part_and_view_says(detector, explanation):
     x = images(20, 3)
     outputs = detector.extractor(x)
