@@ -71,6 +71,7 @@ def metrics_of(
         "findings": [finding._asdict() for finding in [*softmax_wins(sources), *diagnose(detector)]],
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "left_out": _left_out(run),
+        "component_of": detector.score.component_of,  # the mixture that scores.csv names components of
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
         "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),

@@ -240,9 +240,13 @@ def _error_rate(evaluation: Evaluation) -> Panel | None:
 def _mixture(evaluation: Evaluation) -> list[Panel]:
     panels = []
     if len(evaluation.history):
-        note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
+        of = f"{evaluation.mixture}; " if evaluation.mixture else ""
+        note = f"{of}{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
         if evaluation.history[-1] < max(evaluation.history):
             note += "; it falls where covariances are shrunk, for the sake of new images"
+        if not evaluation.converged:
+            rises = evaluation.history[-1] >= max(evaluation.history)
+            note += f"; not converged: raise {'mixture.em.max_iter or ' if rises else ''}mixture.em.tol"
         panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.records.clean()
     if clean.any():
@@ -261,7 +265,7 @@ def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
         return "", evaluation.column("component", evaluation.records.clean()).astype(int)
     used = {name: len(np.unique(each.component)) for name, each in evaluation.components.items()}
     name = max(used, key=lambda name: used[name])
-    return name.replace("_", " "), evaluation.components[name].component
+    return name, evaluation.components[name].component
 
 
 def _planes(evaluation: Evaluation) -> list[Panel]:

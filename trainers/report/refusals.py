@@ -26,11 +26,13 @@ class Change(NamedTuple):
     Attributes:
         alarm_at: index of the image that raised it.
         stretches: p-values over the stream.
+        mixture: the name of the one whose components are compared.
         examples: of each component that grew, the least typical images, path and (H, W, 1 or 3).
     """
 
     alarm_at: int
     stretches: Sequence[Stretch]
+    mixture: str
     examples: Mapping[ComponentChange, Sequence[tuple[str, NDArray[np.uint8]]]]
 
 
@@ -76,6 +78,7 @@ def write_refusals(
         histogram=_histogram(summary, alpha, grid),
         band=grid is not None,
         over_time=_over_time(change) if change else None,
+        mixture=change.mixture if change else "",
         grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
         order=_order(summary),
@@ -100,8 +103,8 @@ def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
     """Of each component a heading, and its examples: name of the file and image."""
     return [
         (
-            f"Component {each.component}: {percent(each.share_now)} % ({percent_range((each.low, each.high))}) of the "
-            f"images, {percent(each.share_before)} % of held-out ones",
+            f"Component {each.component} of {change.mixture}: {percent(each.share_now)} % "
+            f"({percent_range((each.low, each.high))}) of the images, {percent(each.share_before)} % of held-out ones",
             [(Path(path).name, data_uri(image)) for path, image in examples],
         )
         for each, examples in change.examples.items()

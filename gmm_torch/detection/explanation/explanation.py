@@ -185,7 +185,7 @@ class InputExplanation:
             sentences.append(f"Probability of {self.name(self.prediction)} by view: {shares}")
         if facts is None:
             return [*sentences, "The score has no mixture, so no component and no features to name"]
-        about = f"It belongs to component {facts.component} of {in_words(str(self.leading))}"
+        about = f"It belongs to component {facts.component} of the mixture {self.leading}"
         if facts.predictions:
             made_of = [f"{self.name(c)} ({share:.0%})" for c, share in facts.predictions[:N_SHOWN]]
             about += f", mostly predicted {', '.join(made_of)}"
@@ -219,6 +219,12 @@ def in_words(part: str) -> str:
     """What a part of the score looks at."""
     found = SCORES.get(part)
     return (found.in_words if found else "") or part.replace("_", " ")
+
+
+def mixture_in_words(name: str) -> str:
+    """The name of a mixture, with what it is over where its name does not say it."""
+    found = SCORES.get(name)
+    return f"{name}, over {found.in_words}" if found and found.in_words else name
 
 
 def percent(p: float) -> str:

@@ -231,6 +231,14 @@ def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_
     assert "No clean test image is misclassified" in text
 
 
+def test_the_fit_names_its_mixture_and_says_where_it_did_not_converge(make_evaluation, tmp_path):
+    whole = make_evaluation(explained=True)
+    assert "<span>moment_likelihood; 3 iterations, -301.25 nats at the end</span>" in render(whole, tmp_path).text
+    for history, remedy in (([-3.0, -2.0], "mixture.em.max_iter or mixture.em.tol"), ([-2.0, -3.0], "mixture.em.tol")):
+        changed = replace(whole, history=history, converged=False)
+        assert f"; not converged: raise {remedy}</span>" in render(changed, tmp_path).text
+
+
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
     evaluation = make_evaluation(images=False)
     evaluation.records.score[evaluation.records.failures("ood/noise")] = -np.inf
