@@ -163,6 +163,15 @@ def test_a_fit_that_does_not_converge_is_told_once_with_the_options_of_a_run(fin
     assert not [each for each in recwarn if "EM stopped" in str(each.message)]
 
 
+def test_a_count_of_a_part_of_a_split_says_which_part_it_is(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    split, fitted, ranked = metrics["splits"], metrics["n_kept"] - metrics["n_held_out"], metrics["calibration"]["n"]
+    assert metrics["n_kept"] == split["mixture"] > fitted > 0
+    page = (finished / "report.html").read_text()
+    assert f"<dt>Mixtures fitted to</dt><dd>{fitted} of {split['mixture']}; the other" in page
+    assert f"<dt>Calibrated on</dt><dd>{ranked} of {split['calibration']}; the other" in page
+
+
 def test_files_hold_no_pickle(finished):
     for name in ("classifier.safetensors", "detector.safetensors"):
         with safe_open(finished / name, framework="pt") as file:
@@ -202,6 +211,8 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
         run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
         spec = read_detector(tmp_path / name / "detector.safetensors").spec
         assert spec["n_kept"] == 100 < spec["n_fitted"]
+        assert "fit: mixtures to 80 of 100 images; the other 20 are a reference of the score" in caplog.text
+        assert re.search(r"calibration: \d+ of 360 images; the other \d+ are a reference of the score", caplog.text)
         assert re.search(r"fit mixture 2, of logit_likelihood: 3 components of type full, \d+ points", caplog.text)
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 

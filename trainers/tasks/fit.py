@@ -55,6 +55,9 @@ def fit_detector(run: Run) -> FailureDetector:
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
+    n = len(drawn.outputs.logits)
+    if rest := detector.held_out_of(n):
+        log.info("fit: mixtures to %d of %d images; the other %d are a reference of the score", n - rest, n, rest)
     options = run.em_options
 
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
@@ -97,6 +100,9 @@ def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     split_outputs(run, detector, "calibration", found.add)
     reduced = Reduced.cat(found.end())
     detector.calibrate_reduced(reduced)
+    n, n_ranked = len(reduced.prediction), len(detector.calibration)
+    if n_ranked < n:
+        log.info("calibration: %d of %d images; the other %d are a reference of the score", n_ranked, n, n - n_ranked)
     log.info("calibration, %s: %s", detector.calibration.name, detector.calibration.describe(run.data.class_names))
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
