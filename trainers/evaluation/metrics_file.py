@@ -13,6 +13,7 @@ import torch
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
+from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import write_text
 from trainers.data.image_files import SHOWN
@@ -59,7 +60,10 @@ def metrics_of(
     return {
         "title": run.cfg.title,
         "alpha": detector.alpha,
-        "classifier": {"test_accuracy": float((~clean.wrong).double().mean())},
+        "classifier": {
+            "test_accuracy": float((~clean.wrong).double().mean()),
+            "fingerprint": fingerprint(detector.classifier),
+        },
         "calibration": {
             "n": len(detector.calibration),
             "grid": detector.calibration.grid,
