@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader
 
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
@@ -126,6 +127,17 @@ def weights_in_words(model: Model) -> str:
     """What the weights are worth, in a sentence."""
     calibration = model.detector.calibration
     return f"Calibration {calibration.name}, from these images: {calibration.describe(model.class_names)}."
+
+
+def weighted_bars(calibration: Calibration) -> str:
+    """What a histogram of p-values with weights shows; empty where calibration scores have none."""
+    if not isinstance(calibration, WeightedScores):
+        return ""
+    return (
+        "A bar is the share of the images here, of which each counts once. P-values gather where one calibration image "
+        f"weighs much: of {len(calibration):,}, the {calibration.n_carrying(0.5):,} heaviest carry half of the weight. "
+        "So bars may stand out by chance, by how much is not known, and no band is drawn."
+    )
 
 
 def weights_facts(model: Model) -> dict[str, Any]:

@@ -35,13 +35,18 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
         table=summary.settings_table(),
         sources=summary.sources_table(),
         mismatch=summary.mismatch,
-        figures=[(key, _figure(key, i, found[:MOST])) for i, key in enumerate(columns) if key not in NOT_OF_A_SOURCE],
+        figures=[(key, _figure(key, i, found[:MOST])) for i, key in enumerate(columns) if _is_drawn(key, found)],
         left_out=max(0, len(found) - MOST),
         runs=[
             (job.name, " ".join(f"{key}={value}" for key, value in job.overrides.items()), job.seed)
             for job in summary.jobs
         ],
     )
+
+
+def _is_drawn(column: str, found: list[Setting]) -> bool:
+    known = (setting.numbers[column].mean for setting in found[:MOST])
+    return column not in NOT_OF_A_SOURCE and any(mean is not None for mean in known)
 
 
 def _figure(column: str, number: int, found: list[Setting]) -> Markup:

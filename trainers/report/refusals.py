@@ -44,7 +44,7 @@ def write_refusals(
     *,
     alpha: float,
     grid: int | None,
-    weighted: bool,
+    weighted_bars: str,
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
@@ -59,14 +59,14 @@ def write_refusals(
         path: of the page; written to a temporary name first, then moved.
         alpha: of the detector.
         grid: of its p-values, see `Calibration.grid`.
-        weighted: whether its calibration images have weights.
+        weighted_bars: where its calibration images have weights, sentences on what the histogram shows; else empty.
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
         change: after an alarm.
     """
     shown = zip(summary.refused, images, explanations, strict=True)
-    like = "the weighted calibration images" if weighted else "the calibration images"
+    like = "the weighted calibration images" if weighted_bars else "the calibration images"
     write_page(
         "refusals.html.j2",
         path,
@@ -77,6 +77,7 @@ def write_refusals(
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
         band=grid is not None,
+        weighted_bars=weighted_bars,
         over_time=_over_time(change) if change else None,
         mixture=change.mixture if change else "",
         grown=_grown(change) if change else [],

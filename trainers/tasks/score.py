@@ -23,7 +23,7 @@ from trainers.data.paths import image_paths
 from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
-from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
+from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
 from trainers.records.verdict_summary import N_NAMED, VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
@@ -145,7 +145,7 @@ def _write_page(
         page,
         alpha=detector.alpha,
         grid=detector.calibration.grid,
-        weighted=detector.calibration.is_weighted,
+        weighted_bars=weighted_bars(detector.calibration),
         class_names=model.class_names,
         title=title,
         remarks=remarks,

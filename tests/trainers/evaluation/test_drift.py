@@ -84,7 +84,7 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
 
     examples = {grown: [(PATHS[i], np.zeros((4, 4, 1), np.uint8)) for i in grown.examples]}
     change = Change(drift.alarm_at, drift.changed.stretches, drift.mixture, examples)
-    common = {"alpha": 0.05, "grid": None, "weighted": False, "class_names": ["a"], "title": "t", "remarks": [said]}
+    common = {"alpha": 0.05, "grid": None, "weighted_bars": "", "class_names": ["a"], "title": "t", "remarks": [said]}
     write_refusals(summarize_verdicts(verdicts), [], [], tmp_path / "page.html", **common, change=change)
     page = (tmp_path / "page.html").read_text()
     assert "alarm at image 126 of 200" in page
@@ -93,7 +93,7 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     assert ") of the images, 50.0 % of held-out ones" in page
     assert "<h1>Drift at image 126; " in page
     assert re.search(r"Of \d+ images like the calibration images at most about 10 would be refused", page)
-    assert f"<figcaption>{PATHS[grown.examples[0]]}</figcaption>" in page
+    assert f"<figcaption>{PATHS[grown.examples[0]].replace('.', '.<wbr>')}</figcaption>" in page
 
 
 def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):

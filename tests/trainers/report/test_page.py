@@ -9,6 +9,7 @@ import torch
 from gmm_torch.detection.explanation.component_report import component_report
 from trainers.evaluation.components import Components
 from trainers.report import write_report
+from trainers.report.template import breakable
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -237,6 +238,12 @@ def test_the_fit_names_its_mixture_and_says_where_it_did_not_converge(make_evalu
     for history, remedy in (([-3.0, -2.0], "mixture.em.max_iter or mixture.em.tol"), ([-2.0, -3.0], "mixture.em.tol")):
         changed = replace(whole, history=history, converged=False)
         assert f"; not converged: raise {remedy}</span>" in render(changed, tmp_path).text
+
+
+def test_names_of_files_are_broken_between_their_words():
+    assert breakable("003_left-door.cam 2.png") == "003_<wbr>left-<wbr>door.<wbr>cam <wbr>2.<wbr>png"
+    assert breakable("<i>.png") == "&lt;i&gt;.<wbr>png"
+    assert breakable("") == ""
 
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):

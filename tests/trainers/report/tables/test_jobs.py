@@ -75,7 +75,8 @@ def test_a_setting_has_for_each_source_what_the_table_of_a_run_has(sweep):
         complete(sweep / str(job))
     table = summarize(sweep).sources_table()
     assert table.columns == [
-        "setting", "source", "AUROC", "softmax AUROC", "refused at 0.1", "seeds", "test accuracy", "false alarms at 0.05",
+        "setting", "source", "AUROC", "softmax AUROC", "refused at 0.1", "seeds", "test accuracy",
+        "false alarms at 0.05",
     ]  # fmt: skip
     assert len(table.rows) == 6
     each = ["2 seeds", "90.0 ± 0.0", "4.0 ± 0.0"]
@@ -109,8 +110,8 @@ def test_jobs_of_several_sweeps_are_told_and_every_column_is_seen_in_a_narrow_te
     write_job(sweep / "7", options, 0.9, 0)
     summary = summarize(sweep)
     assert summary.mismatch[0] == (
-        "the jobs do not have the same columns: false alarms at 0.05 (not in 5 of 7), mnist (OOD) (not in 1 of 7), "
-        "svhn (OOD) (not in 6 of 7)"
+        "the jobs do not have the same columns: false alarms at 0.05 (not in 5 of 7), "
+        "mnist (OOD) (not in 1 of 7), svhn (OOD) (not in 6 of 7)"
     )
     assert "do not set the same options: mixture.n_components, option_with_a_long_name_0, " in summary.mismatch[1]
     assert summary.mismatch[2] == "the jobs do not refuse at the same alpha: 0.1, 0.2"
@@ -231,6 +232,15 @@ def test_the_softmax_and_the_averages_of_a_benchmark_have_columns(tmp_path):
     (row,) = rows(tmp_path)
     assert (row["test errors"], row["test errors, softmax"]) == ("0.9", "0.8")
     assert (row["near-OOD"], row["far-OOD, softmax"]) == ("0.7", "0.6")
+
+
+def test_a_source_without_a_number_has_a_row_and_no_empty_figure(sweep):
+    for job in range(6):
+        complete(sweep / str(job), sources={"errors": {"auroc": 0.9}, "adversarial/fgsm": {"auroc": None}})
+    write_comparison(summarize(sweep), "A sweep", sweep / "compare.html")
+    page = (sweep / "compare.html").read_text()
+    assert page.count("<svg") == 1
+    assert '<td class="text">fgsm attack</td>' in page
 
 
 def test_the_page_compares_the_settings_and_needs_nothing_beside_it(sweep):
