@@ -147,10 +147,9 @@ class Summary:
                 name,
                 setting.overrides,
                 setting.seeds_in_words,
-                *(
-                    {key: spread[i] for key, spread in each.items()}
-                    for each in (setting.numbers, setting.baselines, setting.refused)
-                ),
+                {key: spread[i] for key, spread in setting.numbers.items()},
+                {key: spread[i] for key, spread in setting.baselines.items()},
+                {key: spread[i] for key, spread in setting.refused.items()},
             )
             for setting in self.settings
             if len(set(setting.seeds)) > 1
@@ -184,7 +183,8 @@ class Summary:
 
     def sources_table(self) -> TextTable:
         """A row a setting and source, as a run's own table has them; mean and standard deviation in per cent."""
-        rows, bold, ends = [], set(), []
+        rows: list[list[str]] = []
+        bold, ends = set(), []
         for setting in self.settings:
             of_setting = [setting.seeds_in_words, *(_text(setting.numbers, key) for key in NOT_OF_A_SOURCE)]
             name = setting.name
