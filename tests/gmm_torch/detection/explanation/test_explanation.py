@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import re
 
@@ -24,17 +23,6 @@ def fitted(net, **options):
 @pytest.fixture(scope="module")
 def fitted_once():
     return fitted(new_net())
-
-
-@pytest.fixture
-def detector(fitted_once):
-    return copy.deepcopy(fitted_once)
-
-
-@pytest.fixture
-def net(detector):
-    torch.manual_seed(1)  # a network that a test makes has other weights
-    return detector.classifier
 
 
 @pytest.fixture
@@ -159,10 +147,10 @@ def test_the_make_up_of_components_is_that_of_a_recount(detector, explanation):
         assert facts.error_rate is None
 
 
-def test_it_is_the_same_after_saving_and_loading(net, detector, tmp_path):
+def test_it_is_the_same_after_saving_and_loading(its_net, detector, tmp_path):
     detector.component_report([(images(90, 5), torch.arange(90) % 3)])
     detector.save(tmp_path / "d.safetensors")
-    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
     before, after = tensors_of(detector.explain(images(20, 3))), tensors_of(loaded.explain(images(20, 3)))
     assert before.keys() == after.keys()
     assert any("wrong" in key for key in before)
@@ -172,8 +160,8 @@ def test_it_is_the_same_after_saving_and_loading(net, detector, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_input_that_is_not_finite_is_explained_and_not_raised(name, net):
-    detector = fitted(net, score=make_score(name))
+def test_input_that_is_not_finite_is_explained_and_not_raised(name, its_net):
+    detector = fitted(its_net, score=make_score(name))
     x = images(3, 3)
     x[0, 0, 0, 0], x[1] = torch.nan, torch.inf
     explanation = detector.explain(x)
@@ -193,8 +181,8 @@ def test_input_that_is_not_finite_is_explained_and_not_raised(name, net):
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if "likelihood" not in name and name != "combined"])
-def test_a_score_without_mixtures_says_so(name, net):
-    detector = fitted(net, score=make_score(name))
+def test_a_score_without_mixtures_says_so(name, its_net):
+    detector = fitted(its_net, score=make_score(name))
     explanation = detector.explain(images(3, 3))
     if not detector.score.models():
         assert explanation.mixtures == {}
@@ -205,14 +193,14 @@ def test_a_score_without_mixtures_says_so(name, net):
     )
 
 
-def test_in_one_pass_there_is_one_view_and_no_view_in_the_names(net):
-    explanation = fitted(net, views=1).explain(images(3, 3), NAMES)
+def test_in_one_pass_there_is_one_view_and_no_view_in_the_names(its_net):
+    explanation = fitted(its_net, views=1).explain(images(3, 3), NAMES)
     assert explanation.view_names == ("identity",)
     assert explanation.views.shape == (3, 1)
     assert "view" not in str(explanation[0])
 
 
-def test_words_name_classes_layers_statistics_and_views(net, detector):
+def test_words_name_classes_layers_statistics_and_views(its_net, detector):
     explanation = detector.explain(images(20, 3), NAMES)
     moments, logits = (explanation.mixtures[name] for name in ("moment_likelihood", "logit_likelihood"))
     names = [moments.name_of(i, NAMES) for i in range(moments.contributions.shape[1])]
@@ -253,11 +241,11 @@ def test_how_many_features_and_neighbours_is_the_callers_choice(detector):
     assert torch.equal(none.mixtures["moment_likelihood"].contributions, all_of_them.contributions)
 
 
-def test_it_needs_a_fitted_and_calibrated_detector_and_enough_names(net, detector):
+def test_it_needs_a_fitted_and_calibrated_detector_and_enough_names(its_net, detector):
     with pytest.raises(NotFittedError, match="call fit"):
-        FailureDetector(net).explain(images(1, 0))
+        FailureDetector(its_net).explain(images(1, 0))
     with pytest.raises(NotFittedError, match="calibrate"):
-        FailureDetector(net, n_components=3).fit(batches(100, 0)).explain(images(1, 0))
+        FailureDetector(its_net, n_components=3).fit(batches(100, 0)).explain(images(1, 0))
     with pytest.raises(ValueError, match="class_names: expected 3, one a class; got 2"):
         detector.explain(images(1, 0), NAMES[:2])
 
