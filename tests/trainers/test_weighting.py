@@ -112,8 +112,8 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(
     assert f"{said}, so little that the rate may be several times alpha" in told
     page = (tmp_path / "weighted" / "verdicts.html").read_text()
     assert said in page
-    assert re.search(r"of 480, the \d+ heaviest carry half of the weight", page)
-    assert "no band is drawn" in page
+    assert re.search(r"Of 480 calibration images the \d+ heaviest carry half of the weight", page)
+    assert "so no band is drawn." in page
     assert "no band is drawn" not in (tmp_path / "plain" / "verdicts.html").read_text()
     assert "Of 120 images like the weighted calibration images at most about 6 would be refused" in page
     again = f"checkpoint={tmp_path / 'weighted' / 'weighted.safetensors'}"

@@ -134,9 +134,9 @@ def weighted_bars(calibration: Calibration) -> str:
     if not isinstance(calibration, WeightedScores):
         return ""
     return (
-        "A bar is the share of the images here, of which each counts once. P-values gather where one calibration image "
-        f"weighs much: of {len(calibration):,}, the {calibration.n_carrying(0.5):,} heaviest carry half of the weight. "
-        "So bars may stand out by chance, by how much is not known, and no band is drawn."
+        f"A bar is a share of the images, each counted once. Of {len(calibration):,} calibration images the "
+        f"{calibration.n_carrying(0.5):,} heaviest carry half of the weight; p-values gather beside heavy ones, how "
+        "much by chance is not known, so no band is drawn."
     )
 
 
