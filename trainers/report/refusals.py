@@ -1,10 +1,12 @@
 """The page of refused images."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gmm_torch.conformal.what_changed import ComponentChange, Stretch
@@ -100,16 +102,21 @@ def _over_time(change: Change) -> Panel:
     return panel("time", "P-values in the order of the images", note, figure)
 
 
-def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of each component a heading, and its examples: name of the file and image."""
+def _grown(change: Change) -> list[tuple[str, list[tuple[str, Markup, str]]]]:
+    """Of each component a heading, and its examples: name of the file, the same with its breaks, and image."""
     return [
         (
             f"Component {each.component} of {change.mixture}: {percent(each.share_now)} % "
             f"({percent_range((each.low, each.high))}) of the images, {percent(each.share_before)} % of held-out ones",
-            [(Path(path).name, data_uri(image)) for path, image in examples],
+            [(Path(path).name, breakable(Path(path).name), data_uri(image)) for path, image in examples],
         )
         for each, examples in change.examples.items()
     ]
+
+
+def breakable(name: str) -> Markup:
+    """The name of a file, which may be broken behind what separates its words."""
+    return Markup("<wbr>").join(re.findall(r"[^-_.\s]*[-_.\s]*", name)[:-1])
 
 
 def _headline(summary: VerdictSummary, change: Change | None) -> str:

@@ -1,6 +1,5 @@
 """Rendering of a page from its template."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,6 @@ from gmm_torch.files import write_text
 from trainers.report.tables.text import of_softmax, p_value_text, percent, source_label, winner
 
 HERE = Path(__file__).parent
-
-
-def breakable(name: str) -> Markup:
-    """The name of a file, which may be broken behind what separates its words."""
-    return Markup("<wbr>").join(re.findall(r"[^-_.\s]*[-_.\s]*", name)[:-1])
 
 
 def write_page(template: str, path: Path | str, **content: Any) -> None:
@@ -33,7 +27,7 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {each.__name__: each for each in (breakable, percent, p_value_text, source_label)}
+    environment.filters |= {each.__name__: each for each in (percent, p_value_text, source_label)}
     environment.globals |= {"winner": winner, "of_softmax": of_softmax}
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     page = environment.get_template(template).render(css=css, **content)

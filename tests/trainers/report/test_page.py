@@ -9,7 +9,7 @@ import torch
 from gmm_torch.detection.explanation.component_report import component_report
 from trainers.evaluation.components import Components
 from trainers.report import write_report
-from trainers.report.template import breakable
+from trainers.report.refusals import breakable
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3
 VOID = {"meta", "link", "img", "br", "hr", "input"}
