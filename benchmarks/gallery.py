@@ -22,7 +22,7 @@ SHOWN = {
     ("classes", "False alarms by predicted class"): "Who bears them.",
     ("components", "Features by component"): "Clean images; no label was used.",
     ("plane", "pgd attack"): "Attacked images among clean ones, in two directions of many.",
-    ("em", "Fit of the mixture"): "It rises and flattens.",
+    ("em", "Fit of the mixture"): "It flattens; it falls at first where covariances are shrunk.",
 }
 PALETTE = {name: colour for colour, name in CSS_NAMES.items()}
 

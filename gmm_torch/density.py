@@ -70,6 +70,7 @@ class MixtureDensity(nn.Module):
         self._seen_fitted = False
         self._online: OnlineEM | None = None
         self._online_options: dict[str, Any] = {}
+        self.n_points = 0
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf
@@ -77,8 +78,15 @@ class MixtureDensity(nn.Module):
         self.jitter = torch.zeros(n_components, dtype=torch.float64, device="cpu")
 
     def extra_repr(self) -> str:
-        """Sizes and type, for `repr`."""
-        return f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}"
+        """Sizes, type and what is known of the fit, for `repr`."""
+        sizes = f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}"
+        return f"{sizes}; {self._fit_in_words()}"
+
+    def _fit_in_words(self) -> str:
+        if self.n_points:
+            how = "converged in" if self.converged else "not converged after"
+            return f"fitted to {self.n_points:,} points, {how} {self.n_iter} iteration{'s' * (self.n_iter != 1)}"
+        return "not fitted" if self.fitted.is_meta or not self.is_fitted else "parameters not of a fit here"
 
     # ---- parameters
 
@@ -146,6 +154,7 @@ class MixtureDensity(nn.Module):
         self.centred_means.copy_((parameters.means + lost).to(self.centred_means.dtype))
         self.fitted.fill_(True)
         self._seen_fitted = True
+        self.n_points = 0  # of a fit, which sets it when it has assigned
         self._online = None  # it follows other parameters
         return self
 
@@ -298,6 +307,7 @@ class MixtureDensity(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._seen_fitted = False
+        self.n_points = 0
         self._online = None
         super()._load_from_state_dict(*args)
 

@@ -50,9 +50,14 @@ class GaussianMixture(MixtureDensity):
         n_features: D >= 1.
         covariance_type: "full", "tied", "diag", "spherical" or "low_rank", or a mapping of a name and options of that
             family, {"name": "low_rank", "rank": 20}; see `gmm_torch.covariance`.
-        device, dtype: of the parameters; densities are computed in the wider of `dtype`, float32 and the input's type.
+        device, dtype: of the parameters, float32 unless torch's default is another; densities are computed in the wider
+            of `dtype`, float32 and the input's type. A fit computes in float64 where `dtype` is that, else in float32
+            with sums in float64, whatever the points' type: for float64 points with digits beyond float32 give
+            dtype=torch.float64, or call `.double()` before `fit`.
 
     Attributes:
+        n_points: how many points of positive weight the last fit had; 0 where the parameters are not of a fit in this
+            process.
         converged: whether the last fit met its tolerance.
         n_iter: its number of iterations.
         lower_bound: its last objective per point, in nats: the mean log-likelihood less a term of the size of the
@@ -93,6 +98,7 @@ class GaussianMixture(MixtureDensity):
 
         Args:
             x: (N, D) tensor or array, or an iterable of batches that can be read again at every pass; see `Batches`.
+                Computed with in the mixture's type, not in that of x.
             sample_weight: (N,), >= 0. A weight of two, others having one, is the point twice, of zero the point left
                 out. A constant that all are multiplied by does not change the fit, priors included.
             missing: NaN stands for a feature that was not observed, and is integrated out (values missing at random);
@@ -116,7 +122,7 @@ class GaussianMixture(MixtureDensity):
         if missing:
             x = readable(x)
             if not isinstance(x, Tensor | np.ndarray):
-                raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}")
+                raise TypeError(f"x: expected a tensor or an array with missing=True; got {type(x).__name__}: give one")
             check_points(x, self.n_features)
             weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(em.device)
             fit_observed(em, as_tensor(x).detach().to(em.device), weight, on_iteration)
@@ -214,6 +220,7 @@ class GaussianMixture(MixtureDensity):
         """Take over the result of a finished `em`; a `ConvergenceWarning` where it did not converge."""
         em.warn_unless_converged(stacklevel=3)
         self.assign(*em.result())
+        self.n_points = em.n_points
         self.converged = em.converged
         self.n_iter = em.n_iter
         self.history = em.lower_bounds().cpu()

@@ -42,6 +42,11 @@ def main(cfg: DictConfig) -> float | None:
 
 def command() -> None:
     """`main`, as a process of its own."""
+    if "--version" in sys.argv[1:]:  # of which Hydra would give its own
+        from gmm_torch import __version__
+
+        sys.stdout.write(f"gmm_torch {__version__}\n")
+        return
     end_with_the_reader()
     try:
         main()

@@ -91,7 +91,8 @@ class WeightedCalibration(WeightedScores):
         doubt = ", so many that the rate may be far above alpha: check it on good inputs" if self._cuts_most else ""
         found = (
             f"weights up to {self.max_weight:g}, to which {float(self.ratio.clipped):.1%} of the deployment inputs "
-            f"were cut{doubt}; {float(self.ratio.disagreement):.2g} from those of a classifier in total variation"
+            f"were cut{doubt}; weights learnt by logistic regression would lay {float(self.ratio.disagreement):.0%} of "
+            "their sum on other inputs"
         )
         plain = f"; no shift was found (p = {p:.2g}): try plain calibration first" if p > UNSHIFTED else ""
         return f"{found}{plain}; {self.in_words}"

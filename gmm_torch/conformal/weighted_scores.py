@@ -109,6 +109,11 @@ class WeightedScores(Calibration):
         """Effective sample size of the calibration scores: (sum w)^2 / sum w^2."""
         return effective_sample_size(self.log_weights_of_scores)
 
+    def n_carrying(self, share: float) -> int:
+        """How many of the calibration scores, the heaviest first, carry a share of all the weight."""
+        shares = self.log_weights_of_scores.double().softmax(0).sort(descending=True).values.cumsum(0)
+        return int((shares < share * (1 - 1e-9)).sum()) + 1
+
     @property
     def in_words(self) -> str:
         """How much the scores are worth, for `repr`."""

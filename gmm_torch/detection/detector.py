@@ -34,7 +34,7 @@ from gmm_torch.devices import full_precision
 from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
-HELD_OUT_SHARE, REFERENCE_SHARE, MAX_REFERENCE = 1 / 5, 1 / 3, 10_000
+REFERENCE_SHARE, MAX_REFERENCE = 1 / 3, 10_000
 # Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
 SEEN_SHARE = 0.9
 
@@ -180,7 +180,7 @@ class FailureDetector(OnHub, DetectorParts):
             views = self._chosen_views[: None if n_views > 1 else 1]
         widths = {layer: value.shape[-1] for layer, value in outputs.features.items()}
         check_sizes(outputs, widths, len(views), n_classes)
-        n_held_out = min(self.score.n_reference, max(2, int(n * HELD_OUT_SHARE)))
+        n_held_out = self.held_out_of(n)
         if n <= n_held_out:
             raise ValueError(f"fitting inputs: expected at least {n_held_out + 1}; got {n}: give more")
         self.extractor.views = views

@@ -21,6 +21,8 @@ from gmm_torch.detection.scores import Score
 from gmm_torch.detection.summary import summary
 from gmm_torch.errors import NotFittedError, PrecisionWarning
 
+HELD_OUT_SHARE = 1 / 5  # of the fitting inputs, at most, that a score ranks its parts among
+
 
 class DetectorParts(nn.Module):
     """The parts of a `FailureDetector`, and what holds them together.
@@ -65,6 +67,10 @@ class DetectorParts(nn.Module):
         self._n_classes = 0
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
+
+    def held_out_of(self, n: int) -> int:
+        """How many of n fitting inputs the mixtures are not fitted to: what the score ranks its parts among."""
+        return min(self.score.n_reference, max(2, int(n * HELD_OUT_SHARE)))
 
     @property
     def alpha(self) -> float:

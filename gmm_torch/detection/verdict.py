@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from gmm_torch.density import is_traced
-
-N_SHOWN = 5  # inputs that `print` shows
+from gmm_torch.detection.columns import N_SHOWN, and_more, counted, in_columns
 
 
 class Verdict(NamedTuple):
@@ -55,11 +54,7 @@ def _in_a_few_lines(verdict: Verdict) -> str:
         (str(i), str(prediction), f"{score:.4g}", f"{p:.3g}", "accepted" if accept else "refused")
         for i, (prediction, score, p, accept) in enumerate(zip(*columns, strict=True))
     ]
-    rows = [("input", "prediction", "score", "p-value", ""), *shown]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    more = [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []
+    lines = in_columns([("input", "prediction", "score", "p-value", ""), *shown])
     numbers = verdict.p_value[~verdict.p_value.isnan()]
     low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (math.nan, math.nan)
-    counted = f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
-    return "\n".join([f"Verdict on {counted}; p-values {low:.3g} to {high:.3g}", *lines, *more])
+    return "\n".join([f"Verdict on {counted(n, n_accepted)}; p-values {low:.3g} to {high:.3g}", *lines, *and_more(n)])

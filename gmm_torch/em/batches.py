@@ -1,5 +1,6 @@
 """Whatever a fit may be given, as batches of points on one device."""
 
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -54,7 +55,12 @@ class Batches:
                 f"iterator of type {type(source).__name__}: pass what it was made from"
             )
         elif not isinstance(source, Iterable):
-            raise TypeError(f"expected a tensor, an array or an iterable of batches; got {type(source).__name__}")
+            raise TypeError(f"x: expected a tensor, an array or an iterable of batches; got {type(source).__name__}")
+        elif _is_of_numbers(source):
+            raise TypeError(
+                f"x: expected a tensor, an array or an iterable of batches; got a {type(source).__name__} of numbers: "
+                "give torch.tensor(x)"
+            )
         elif sample_weight is not None:
             raise ValueError("sample_weight: expected with a tensor or an array only; got an iterable of batches")
 
@@ -84,6 +90,12 @@ def first_of(batch: Any) -> Tensor:
     return result
 
 
+def _is_of_numbers(source: Iterable[Any]) -> bool:
+    while isinstance(source, list | tuple) and source:
+        source = source[0]
+    return isinstance(source, numbers.Number)
+
+
 def readable(x: Any) -> Any:
     """A table of pandas, or whatever else can be read as an array, as one; anything else as it is."""
     return np.asarray(x) if not isinstance(x, Tensor | np.ndarray) and hasattr(x, "__array__") else x
@@ -111,7 +123,7 @@ def check_points(x: Any, n_features: int | None, name: str = "x") -> None:
     """Raise unless x is dense floating point, of 16 bits or more, of shape (N, n_features); None for any width."""
     if not isinstance(x, Tensor | np.ndarray):
         raise TypeError(
-            f"{name}: expected a tensor or an array; got {type(x).__name__}: convert it, for instance with torch.tensor"
+            f"{name}: expected a tensor or an array; got {type(x).__name__}: give torch.tensor({name}) or an array"
         )
     if isinstance(x, Tensor):
         if x.layout != torch.strided:
@@ -120,7 +132,8 @@ def check_points(x: Any, n_features: int | None, name: str = "x") -> None:
     else:
         floating = np.issubdtype(x.dtype, np.floating)
     if not floating:
-        raise TypeError(f"{name}: expected floating point; got {x.dtype}: convert it, for instance with .float()")
+        conversion = ".float()" if isinstance(x, Tensor) else ".astype('float32')"
+        raise TypeError(f"{name}: expected floating point; got {x.dtype}: convert it, for instance with {conversion}")
     if x.ndim != 2 or n_features not in (None, x.shape[1]):
         width = "D" if n_features is None else n_features
         raise ValueError(f"{name}: expected shape (N, {width}); got {tuple(x.shape)}")

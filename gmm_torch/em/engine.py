@@ -47,24 +47,6 @@ REG_COVAR_FLOOR = 1e-10
 SUMMARY_ELEMENTS = {"host": 2**18, "accelerator": 2**24}
 
 
-def warn_not_converged(n_iter: int, gain: float | None, tol: float, stacklevel: int = 2) -> None:
-    """Issue a `ConvergenceWarning`; gain is the last change of the mean log-likelihood, None if there was but one."""
-    known = (
-        "before two log-likelihoods could be compared"
-        if gain is None
-        else f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
-    )
-    # Shrinkage is no maximisation: more of it need not raise anything.
-    remedy = (
-        "raise max_iter or tol" if gain is None or gain > 0 else "it can fall where covariances are shrunk: raise tol"
-    )
-    warnings.warn(
-        f"EM stopped after max_iter={n_iter} iterations, {known} (tol={tol:g}); {remedy}",
-        ConvergenceWarning,
-        stacklevel=stacklevel + 1,
-    )
-
-
 @dataclass
 class EM:
     """EM for one covariance family, advanced pass by pass; see the first lines of the module.
@@ -120,6 +102,11 @@ class EM:
     def done(self) -> bool:
         """Whether the fit is over."""
         return self.phase == "done"
+
+    @property
+    def n_points(self) -> int:
+        """How many points of positive weight the data summary has counted."""
+        return int(self._total_weight)
 
     # ---- one pass
 
@@ -416,13 +403,29 @@ class EM:
         if self.converged or is_last:
             self.phase = "done"
             if n_reseeded:
-                logger.info("moved %d components without points to the worst explained points", n_reseeded)
+                moved = "1 component" if n_reseeded == 1 else f"{n_reseeded} components"
+                logger.info("moved %s without points to the worst explained points", moved)
 
     def warn_unless_converged(self, stacklevel: int = 2) -> None:
         """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
-        if self.converged:
-            return
-        warn_not_converged(self.n_iter, self.gain if len(self.history) > 1 else None, self.options.tol, stacklevel + 1)
+        if not self.converged:
+            warnings.warn(self.shortfall(), ConvergenceWarning, stacklevel=stacklevel + 1)
+
+    def shortfall(self, prefix: str = "") -> str:
+        """By how much EM fell short where it stopped before it converged, and what helps.
+
+        Args:
+            prefix: of the options' names where they are set, "mixture.em." say.
+        """
+        gain, n, most = self.gain, self.n_iter, self.options.max_iter
+        known = f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
+        remedy = f"raise {prefix}max_iter or {prefix}tol"
+        if len(self.history) < 2:
+            known = "before two log-likelihoods could be compared"
+        elif gain <= 0:  # shrinkage is no maximisation: more of it need not raise anything
+            remedy = f"it can fall where covariances are shrunk: raise {prefix}tol"
+        after = f"{prefix}max_iter={n}" if n == most else f"{n} of {prefix}max_iter={most}"
+        return f"EM stopped after {after} iterations, {known} (tol={self.options.tol:g}); {remedy}"
 
     # ---- the result
 

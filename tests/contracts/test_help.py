@@ -6,9 +6,10 @@ import shlex
 import pytest
 from hydra import compose, initialize_config_dir
 
+from gmm_torch import __version__
 from gmm_torch_command import HOME
 from tests.configuration import configure
-from trainers.main import CONF
+from trainers.main import CONF, command
 
 OURS = {"hydra", "paths", "detector", "task"}  # nothing to choose, or listed as tasks
 
@@ -61,3 +62,9 @@ def test_choices_of_a_users_own_are_listed_too(tmp_path):
     (tmp_path / "task" / "count.yaml").write_text("# @package _global_\n# Count the images\ntask: null\n")
     said = shown(f"hydra.searchpath=[file://{tmp_path}]")
     assert re.search(r"^count +Count the images$", section(said, "Tasks"), re.MULTILINE)
+
+
+def test_the_version_is_that_of_gmm_torch(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gmm-torch", "--version"])
+    command()
+    assert capsys.readouterr().out == f"gmm_torch {__version__}\n"

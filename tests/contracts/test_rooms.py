@@ -28,6 +28,7 @@ ROOMS = [
     "gmm_torch.sklearn",
     "gmm_torch.testing",
     "gmm_torch.conformal",
+    "gmm_torch.detection.columns",
     "gmm_torch.detection.verdict",
     "gmm_torch.classifier",
     "gmm_torch.detection.features",

@@ -128,6 +128,7 @@ def test_bad_numbers_are_named_by_their_row(x, value, message, streamed):
         (torch.zeros(0, 3), ValueError, r"got 0: give more data or fewer components"),
         ([], ValueError, r"got 0: give more data or fewer components"),
         ([torch.zeros(4, 3), torch.zeros(4, 2)], ValueError, r"x: expected shape \(N, 3\); got \(4, 2\)"),
+        ([1.0, 2.0], TypeError, r"x: expected a tensor, .*; got a list of numbers: give torch\.tensor\(x\)"),
         (["text"], TypeError, r"x: expected a tensor or an array; got str"),
         (7, TypeError, r"expected a tensor, an array or an iterable of batches; got int"),
     ],
@@ -245,6 +246,20 @@ def test_converged_says_so_without_a_warning(x):
     assert mixture.score(x) == pytest.approx(mixture.lower_bound, abs=1e-4)
 
 
+def test_a_mixture_says_in_print_whether_and_how_it_was_fitted(x):
+    mixture = GaussianMixture(K, D)
+    assert "covariance_type='full'; not fitted\n" in repr(mixture)
+    assert f"; fitted to 120 points, converged in {mixture.fit(x).n_iter} iterations\n" in repr(mixture)
+    with pytest.warns(ConvergenceWarning):
+        mixture.fit(x, max_iter=1)
+    assert "; fitted to 120 points, not converged after 1 iteration\n" in repr(mixture)
+    other = GaussianMixture(K, D).fit(x[:50])
+    other.load_state_dict(mixture.state_dict())
+    assert "; parameters not of a fit here\n" in repr(other)
+    assert "; parameters not of a fit here\n" in repr(mixture.partial_fit(x))
+    assert "; not fitted\n" in repr(GaussianMixture(K, D, device="meta"))
+
+
 def test_on_iteration_is_called_once_an_iteration(x):
     seen = []
     mixture = fitted(x, n_init=3, on_iteration=lambda n, value: seen.append((n, value.shape)))
@@ -295,7 +310,7 @@ def test_an_unfitted_mixture_says_what_to_do(x):
         (torch.zeros(4, 3, dtype=torch.int32), TypeError, "floating point"),
         (np.zeros((4, 2)), ValueError, r"expected shape \(N, 3\)"),
         (np.zeros((4, 3), dtype=int), TypeError, "floating point"),
-        ([[0.0, 0.0, 0.0]], TypeError, r"expected a tensor or an array; got list: convert it, .* with torch\.tensor"),
+        ([[0.0, 0.0, 0.0]], TypeError, r"expected a tensor or an array; got list: give torch\.tensor\(x\)"),
         (np.ma.masked_less(np.zeros((4, 3)), 1), ValueError, "without masked values"),
     ],
 )

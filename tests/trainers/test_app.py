@@ -138,6 +138,40 @@ def test_the_report_shows_the_components_and_why_images_were_refused(finished):
     assert "on the calibration images p = " in page
 
 
+def test_a_mixture_has_the_name_of_its_part_in_the_report_and_in_files(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    page = (finished / "report.html").read_text()
+    assert metrics["component_of"] == "moment_likelihood"
+    mixtures = {"moment_likelihood": "the features of the layers", "logit_likelihood": "the classifier&#39;s outputs"}
+    for name, over in mixtures.items():
+        section = page.split(f"<h3>Mixture {name}, over {over}</h3>")[1].split("<h3>")[0]
+        assert f">component of<br>{name}</th>" in section
+        assert ("The column component of scores.csv" in section) == (name == metrics["component_of"])
+    assert re.search(r"clean test images by component of \w+_likelihood; ", page)
+    assert "moment likelihood" not in page
+    assert "logit likelihood" not in page
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_fit_that_does_not_converge_is_told_once_with_the_options_of_a_run(finished, tmp_path, caplog, recwarn):
+    weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
+    run_task(configure(*FAST, "task=fit", weights, "mixture.em.max_iter=2", "mixture.em.tol=1e-9"), tmp_path)
+    said = [line for line in caplog.messages if "EM stopped" in line]
+    parts = ("moment_likelihood", "logit_likelihood", "augmentation_consistency")
+    assert [line.partition(": ")[0] for line in said] == [f"mixture of {part}" for part in parts]
+    assert all("after mixture.em.max_iter=2 iterations" in line and "raise mixture.em." in line for line in said)
+    assert not [each for each in recwarn if "EM stopped" in str(each.message)]
+
+
+def test_a_count_of_a_part_of_a_split_says_which_part_it_is(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    split, fitted, ranked = metrics["splits"], metrics["n_kept"] - metrics["n_held_out"], metrics["calibration"]["n"]
+    assert metrics["n_kept"] == split["mixture"] > fitted > 0
+    page = (finished / "report.html").read_text()
+    assert f"<dt>Mixtures fitted to</dt><dd>{fitted} of {split['mixture']}; the other" in page
+    assert f"<dt>Calibrated on</dt><dd>{ranked} of {split['calibration']}; the other" in page
+
+
 def test_files_hold_no_pickle(finished):
     for name in ("classifier.safetensors", "detector.safetensors"):
         with safe_open(finished / name, framework="pt") as file:
@@ -177,7 +211,9 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
         run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
         spec = read_detector(tmp_path / name / "detector.safetensors").spec
         assert spec["n_kept"] == 100 < spec["n_fitted"]
-        assert re.search(r"fit mixture 2: 3 components of type full, \d+ points of \d+ features", caplog.text)
+        assert "fit: mixtures to 80 of 100 images; the other 20 are a reference of the score" in caplog.text
+        assert re.search(r"calibration: \d+ of 360 images; the other \d+ are a reference of the score", caplog.text)
+        assert re.search(r"fit mixture 2, of logit_likelihood: 3 components of type full, \d+ points", caplog.text)
     assert len(list((tmp_path / "cache" / "outputs").glob("*.safetensors"))) == 1
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,7 +96,7 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(
     monkeypatch.setattr(weighted_scores, "DOUBTFUL", 480)  # what is doubtful is told once, too
     caplog.set_level("INFO")
     where = f"input={place / 'brighter'}"
-    run_task(configure(*judging(place, "task=score", where)), tmp_path / "plain")
+    run_task(configure(*judging(place, "task=score", where, "page=2")), tmp_path / "plain")
     run_task(configure(*judging(place, "task=score", where, "calibration=weighted", "page=2")), tmp_path / "weighted")
     refused = {
         name: sum(row["accept"] == "False" for row in rows(tmp_path / name / "verdicts.csv"))
@@ -111,6 +112,9 @@ def test_files_are_weighted_by_themselves_and_the_detector_is_left_behind(
     assert f"{said}, so little that the rate may be several times alpha" in told
     page = (tmp_path / "weighted" / "verdicts.html").read_text()
     assert said in page
+    assert re.search(r"Of 480 calibration images the \d+ heaviest carry half of the weight", page)
+    assert "so no band is drawn." in page
+    assert "no band is drawn" not in (tmp_path / "plain" / "verdicts.html").read_text()
     assert "Of 120 images like the weighted calibration images at most about 6 would be refused" in page
     again = f"checkpoint={tmp_path / 'weighted' / 'weighted.safetensors'}"
     run_task(configure(*judging(place, "task=score", where, again)), tmp_path / "again")

@@ -133,8 +133,18 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
     except UnidentifiedImageError as error:
         expected = f"expected an image, {', '.join(FORMATS)}"
         raise DataError(f"{name} can't be decoded: {expected}; got {_what_else(opened)}.") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{name} can't be read: {_what_is_missing(name)}.") from error
     except Exception as error:  # what Pillow's readers trip over in a damaged file can be anything
         raise DataError(f"{name} can't be decoded: {error or type(error).__name__}. Repair or remove it.") from error
+
+
+def _what_is_missing(name: str) -> str:
+    """Of a file that is not there, what to do."""
+    if os.path.islink(name):
+        target = os.readlink(name)
+        return f"expected a file; got a link to {target}, which does not exist: remove the link, or put the file there"
+    return "expected a file; got none of this name: remove it from what is read, or put the file there"
 
 
 def _what_else(opened: str | BinaryIO) -> str:

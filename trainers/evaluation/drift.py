@@ -28,12 +28,14 @@ class Drift(NamedTuple):
         began_at: the image with which the change most likely began, an estimate.
         changed: p-values of the whole stream, and the components that explain more images than before, with examples
             by index; None without an alarm.
+        mixture: the name of the one whose components are compared, the score's first; empty where it has none.
         unnamed: why no components are compared; empty where they are, and without an alarm.
     """
 
     alarm_at: int | None
     began_at: int | None = None
     changed: WhatChanged | None = None
+    mixture: str = ""
     unnamed: str = ""
 
     @property
@@ -66,12 +68,13 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     over_time = stretches(p, alpha=detector.alpha)
     reference = detector.examples.reference_components()
     read = (component[began_at : began_at + WINDOW] >= 0).nonzero()[:, 0] + began_at  # no image, no component
+    mixture = detector.score.component_of or ""
     unnamed = _unnamed(detector, len(reference), len(read))
     if unnamed:
-        return Drift(alarm_at, began_at, WhatChanged((), over_time), unnamed)
+        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed)
     found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
-    return Drift(alarm_at, began_at, WhatChanged(named, over_time))
+    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture)
 
 
 def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
@@ -85,24 +88,22 @@ def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
     return "" if n_read else "no image from there on can be read"
 
 
-def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> list[str]:
-    """Sentences for the terminal and the page."""
+def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str], *, warned: bool = False) -> list[str]:
+    """Sentences for the terminal and the page; where the monitor has `warned`, without what an alarm means."""
     if drift.alarm_at is None or drift.began_at is None:
         return [
             "No alarm of drift: the bet against the calibration inputs did not reach "
             f"{monitor.threshold:g} times its stake."
         ]
     others = len(monitor.alarms) - 1
-    alarm = (
-        f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}: "
-        f"{alarm_in_words(monitor.threshold, monitor.seconds)}."
-    )
+    means = "" if warned else f": {alarm_in_words(monitor.threshold, monitor.seconds)}"
+    alarm = f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}{means}."
     grown = [
-        f"component {each.component} ({100 * each.share_now:.1f} %, of held-out images {100 * each.share_before:.1f} %"
-        f"; for example {paths[each.examples[0]]})"
+        f"component {each.component} of {drift.mixture} ({100 * each.share_now:.1f} %, of held-out images "
+        f"{100 * each.share_before:.1f} %; for example {paths[each.examples[0]]})"
         for each in drift.grown
     ]
-    changed = "No component of the mixture has more images than chance explains."
+    changed = f"No component of the mixture {drift.mixture} has more images than chance explains."
     if grown:
         changed = f"Of the images from there on more than usual fall to {'; '.join(grown)}."
     if drift.unnamed:
@@ -125,6 +126,7 @@ def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> di
         ]
     if drift.changed is not None and drift.began_at is not None:
         facts["began"] = {"index": drift.began_at, "path": paths[drift.began_at]}
+        facts["component_of"] = drift.mixture or None
         facts["components"] = [
             {**each._asdict(), "examples": [paths[i] for i in each.examples]} for each in drift.changed.components
         ]

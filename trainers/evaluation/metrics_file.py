@@ -13,6 +13,7 @@ import torch
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
+from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.summary import looked_at
 from gmm_torch.files import write_text
 from trainers.data.image_files import SHOWN
@@ -59,7 +60,10 @@ def metrics_of(
     return {
         "title": run.cfg.title,
         "alpha": detector.alpha,
-        "classifier": {"test_accuracy": float((~clean.wrong).double().mean())},
+        "classifier": {
+            "test_accuracy": float((~clean.wrong).double().mean()),
+            "fingerprint": fingerprint(detector.classifier),
+        },
         "calibration": {
             "n": len(detector.calibration),
             "grid": detector.calibration.grid,
@@ -71,8 +75,11 @@ def metrics_of(
         "findings": [finding._asdict() for finding in [*softmax_wins(sources), *diagnose(detector)]],
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "left_out": _left_out(run),
+        "component_of": detector.score.component_of,  # the mixture that scores.csv names components of
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
+        "n_kept": detector.n_kept,
+        "n_held_out": detector.held_out_of(detector.n_kept),
         "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
         "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader
 
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
@@ -129,6 +130,17 @@ def weights_in_words(model: Model) -> str:
     """What the weights are worth, in a sentence."""
     calibration = model.detector.calibration
     return f"Calibration {calibration.name}, from these images: {calibration.describe(model.class_names)}."
+
+
+def weighted_bars(calibration: Calibration) -> str:
+    """What a histogram of p-values with weights shows; empty where calibration scores have none."""
+    if not isinstance(calibration, WeightedScores):
+        return ""
+    return (
+        f"A bar is a share of the images, each counted once. Of {len(calibration):,} calibration images the "
+        f"{calibration.n_carrying(0.5):,} heaviest carry half of the weight; p-values gather beside heavy ones, how "
+        "much by chance is not known, so no band is drawn."
+    )
 
 
 def weights_facts(model: Model) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from markupsafe import Markup
 
 from trainers.report.figures.settings import settings
 from trainers.report.svg import inline_svg
-from trainers.report.tables.jobs import Setting, Summary
+from trainers.report.tables.jobs import NOT_OF_A_SOURCE, Setting, Summary
 from trainers.report.template import write_page
 
-ACCURACY = "test accuracy"
 LEAD = (
     "Every number is a mean over the seeds of a setting, with the standard deviation where there are several. The "
     "AUROC tells how well the score separates failures of a kind from good inputs."
@@ -34,13 +33,20 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
         sentences=[LEAD],
         headline=f"{len(summary.jobs)} runs, {len(found)} settings",
         table=summary.settings_table(),
-        figures=[(column, _figure(column, i, found[:MOST])) for i, column in enumerate(columns) if column != ACCURACY],
+        sources=summary.sources_table(),
+        mismatch=summary.mismatch,
+        figures=[(key, _figure(key, i, found[:MOST])) for i, key in enumerate(columns) if _is_drawn(key, found)],
         left_out=max(0, len(found) - MOST),
         runs=[
             (job.name, " ".join(f"{key}={value}" for key, value in job.overrides.items()), job.seed)
             for job in summary.jobs
         ],
     )
+
+
+def _is_drawn(column: str, found: list[Setting]) -> bool:
+    known = (setting.numbers[column].mean for setting in found[:MOST])
+    return column not in NOT_OF_A_SOURCE and any(mean is not None for mean in known)
 
 
 def _figure(column: str, number: int, found: list[Setting]) -> Markup:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from gmm_torch.detection.explanation.component_report import ComponentSummary
+from gmm_torch.detection.explanation.explanation import mixture_in_words
 from gmm_torch.testing.homogeneity import homogeneity
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
@@ -47,6 +48,7 @@ class Section(NamedTuple):
     """One mixture: what its components say, in words, as a table and as sheets."""
 
     name: str
+    title: str
     summary: str
     lines: list[ComponentLine]
     n_left_out: int
@@ -95,10 +97,12 @@ def sections(evaluation: Evaluation) -> list[Section]:
 def _section(evaluation: Evaluation, name: str, components: Components) -> Section:
     occupied = [each for each in components.found.components if each.n]
     rows = sheet_rows(evaluation.records, components) if evaluation.images and len(occupied) > 1 else {}
-    sheets = [_sheet(evaluation, each, rows[each.component]) for each in occupied if each.component in rows]
+    sheets = [_sheet(evaluation, name, each, rows[each.component]) for each in occupied if each.component in rows]
+    in_files = " The column component of scores.csv and of files of verdicts is of this mixture."
     return Section(
-        name.replace("_", " "),
-        component_summary(components),
+        name,
+        mixture_in_words(name),
+        component_summary(components) + in_files * (name == evaluation.mixture),
         [_line(evaluation, each, components.held_out) for each in occupied[:N_ROWS]],
         max(0, len(occupied) - N_ROWS),
         sheets,
@@ -163,11 +167,11 @@ def _line(evaluation: Evaluation, each: ComponentSummary, held_out: NDArray[Any]
     )
 
 
-def _sheet(evaluation: Evaluation, each: ComponentSummary, rows: Mapping[str, list[int]]) -> Sheet:
+def _sheet(evaluation: Evaluation, name: str, each: ComponentSummary, rows: Mapping[str, list[int]]) -> Sheet:
     low, high = each.interval
     interval = f"95 % interval {percent(low)} to {percent(high)} %"
     return Sheet(
-        f"Component {each.component}: {percent(each.error_rate)} % wrong",
+        f"Component {each.component} of {name}: {percent(each.error_rate)} % wrong",
         f"{each.n_errors} of {each.n} test images ({interval}). Predicted: {evaluation.made_of(each.predictions)}.",
         [tile(evaluation, row) for row in rows["wrong"]],
         [tile(evaluation, row) for row in rows["right"]],

@@ -26,8 +26,9 @@ class Evaluation:
         images: row -> (H, W, 1 or 3) uint8, for the rows that `shown_rows(records, components)` asks for.
         class_names: index -> name.
         title: of the page.
-        history: mean log-likelihood per image after each EM iteration, nats.
-        components: of each mixture by name.
+        history: mean log-likelihood per image after each EM iteration of the first mixture, nats.
+        converged: whether that fit met its tolerance.
+        components: of each mixture by name, in the order of the score.
         explanations: row -> why it was refused, for the rows of `reason_rows(records)`.
         neighbours: position among the fitting images -> (H, W, 1 or 3) uint8, for those that explanations name.
 
@@ -42,6 +43,7 @@ class Evaluation:
     class_names: Sequence[str]
     title: str
     history: Sequence[float]
+    converged: bool = True
     components: Mapping[str, Components] = field(default_factory=dict)
     explanations: Mapping[int, InputExplanation] = field(default_factory=dict)
     neighbours: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
@@ -56,6 +58,11 @@ class Evaluation:
                 )
         if self.projection.shape != (n, 2):
             raise ValueError(f"projection: expected one point a record, ({n}, 2); got {self.projection.shape}")
+
+    @property
+    def mixture(self) -> str:
+        """The name of the score's first mixture, whose components the records name; empty where it has none."""
+        return next(iter(self.components), "")
 
     @property
     def alpha(self) -> float:

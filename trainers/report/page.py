@@ -240,9 +240,13 @@ def _error_rate(evaluation: Evaluation) -> Panel | None:
 def _mixture(evaluation: Evaluation) -> list[Panel]:
     panels = []
     if len(evaluation.history):
-        note = f"{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
+        of = f"{evaluation.mixture}; " if evaluation.mixture else ""
+        note = f"{of}{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
         if evaluation.history[-1] < max(evaluation.history):
             note += "; it falls where covariances are shrunk, for the sake of new images"
+        if not evaluation.converged:
+            rises = evaluation.history[-1] >= max(evaluation.history)
+            note += f"; not converged: raise {'mixture.em.max_iter or ' if rises else ''}mixture.em.tol"
         panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.records.clean()
     if clean.any():
@@ -261,7 +265,7 @@ def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
         return "", evaluation.column("component", evaluation.records.clean()).astype(int)
     used = {name: len(np.unique(each.component)) for name, each in evaluation.components.items()}
     name = max(used, key=lambda name: used[name])
-    return name.replace("_", " "), evaluation.components[name].component
+    return name, evaluation.components[name].component
 
 
 def _planes(evaluation: Evaluation) -> list[Panel]:
@@ -285,7 +289,8 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("Device", str(metrics["device"])),
         ("Test accuracy", f"{percent(metrics['classifier']['test_accuracy'], 2)} %"),
         ("Clean test images", str(int(evaluation.records.clean().sum()))),
-        ("Calibration images", str(calibration["n"])),
+        ("Mixtures fitted to", _fitted_to(metrics)),
+        ("Calibrated on", _with_reference(calibration["n"], metrics.get("splits", {}).get("calibration"))),
     ]
     facts += [(f"Split: {name}", f"{size} images") for name, size in metrics.get("splits", {}).items()]
     for name, found in metrics.get("left_out", {}).items():
@@ -301,3 +306,17 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     facts += [(f"Looked at: {name}", line) for name, line in metrics.get("looked_at", {}).items()]
     facts += [(f"Version of {name}", str(version)) for name, version in metrics["versions"].items()]
     return [(name, value or MISSING) for name, value in facts]
+
+
+def _fitted_to(metrics: Mapping[str, Any]) -> str:
+    """Which of the images of the mixture split, in words; empty where the run does not say."""
+    if (kept := metrics.get("n_kept")) is None:
+        return ""
+    drawn = f" drawn from {metrics['n_fitted']}" if kept < metrics["n_fitted"] else ""
+    return _with_reference(kept - metrics["n_held_out"], kept) + drawn
+
+
+def _with_reference(n: int, n_all: int | None) -> str:
+    """How many images of a split serve, and what the others are for."""
+    others = f" of {n_all}; the other {n_all - n} are a reference of the score" if n_all and n < n_all else ""
+    return f"{n}{others}" if others else f"{n} images"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, mixture_in_words
 from gmm_torch.detection.explanation.explanation import in_words as part_in_words
 from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
@@ -114,7 +114,7 @@ def reason_of(
             for part, p in explanation.part_p_values.items()
         ],
         _views(explanation),
-        "" if name is None else part_in_words(name),
+        "" if name is None else mixture_in_words(name),
         "" if facts is None else _component(facts, names),
         ". ".join(explanation.unusual),
         [] if facts is None else [(feature, _of(share, facts)) for feature, share in facts.features],

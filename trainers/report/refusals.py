@@ -1,10 +1,12 @@
 """The page of refused images."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gmm_torch.conformal.what_changed import ComponentChange, Stretch
@@ -26,11 +28,13 @@ class Change(NamedTuple):
     Attributes:
         alarm_at: index of the image that raised it.
         stretches: p-values over the stream.
+        mixture: the name of the one whose components are compared.
         examples: of each component that grew, the least typical images, path and (H, W, 1 or 3).
     """
 
     alarm_at: int
     stretches: Sequence[Stretch]
+    mixture: str
     examples: Mapping[ComponentChange, Sequence[tuple[str, NDArray[np.uint8]]]]
 
 
@@ -42,7 +46,7 @@ def write_refusals(
     *,
     alpha: float,
     grid: int | None,
-    weighted: bool,
+    weighted_bars: str,
     class_names: Sequence[str],
     title: str,
     remarks: Sequence[str] = (),
@@ -57,14 +61,14 @@ def write_refusals(
         path: of the page; written to a temporary name first, then moved.
         alpha: of the detector.
         grid: of its p-values, see `Calibration.grid`.
-        weighted: whether its calibration images have weights.
+        weighted_bars: where its calibration images have weights, sentences on what the histogram shows; else empty.
         class_names: in the order of the labels.
         title: the line above the headline.
         remarks: sentences below it.
         change: after an alarm.
     """
     shown = zip(summary.refused, images, explanations, strict=True)
-    like = "the weighted calibration images" if weighted else "the calibration images"
+    like = "the weighted calibration images" if weighted_bars else "the calibration images"
     write_page(
         "refusals.html.j2",
         path,
@@ -75,7 +79,9 @@ def write_refusals(
         alpha=f"{alpha:g}",
         histogram=_histogram(summary, alpha, grid),
         band=grid is not None,
+        weighted_bars=weighted_bars,
         over_time=_over_time(change) if change else None,
+        mixture=change.mixture if change else "",
         grown=_grown(change) if change else [],
         refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
         order=_order(summary),
@@ -96,16 +102,21 @@ def _over_time(change: Change) -> Panel:
     return panel("time", "P-values in the order of the images", note, figure)
 
 
-def _grown(change: Change) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of each component a heading, and its examples: name of the file and image."""
+def _grown(change: Change) -> list[tuple[str, list[tuple[str, Markup, str]]]]:
+    """Of each component a heading, and its examples: name of the file, the same with its breaks, and image."""
     return [
         (
-            f"Component {each.component}: {percent(each.share_now)} % ({percent_range((each.low, each.high))}) of the "
-            f"images, {percent(each.share_before)} % of held-out ones",
-            [(Path(path).name, data_uri(image)) for path, image in examples],
+            f"Component {each.component} of {change.mixture}: {percent(each.share_now)} % "
+            f"({percent_range((each.low, each.high))}) of the images, {percent(each.share_before)} % of held-out ones",
+            [(Path(path).name, breakable(Path(path).name), data_uri(image)) for path, image in examples],
         )
         for each, examples in change.examples.items()
     ]
+
+
+def breakable(name: str) -> Markup:
+    """The name of a file, which may be broken behind what separates its words."""
+    return Markup("<wbr>").join(re.findall(r"[^-_.\s]*[-_.\s]*", name)[:-1])
 
 
 def _headline(summary: VerdictSummary, change: Change | None) -> str:

@@ -12,18 +12,20 @@ from trainers.records.record import Record
 N_CLASSES = 5  # of a component's make-up
 
 
-class FeatureShare(BaseModel):
-    """A feature and its share of the squared distance."""
+class FeatureContribution(BaseModel):
+    """A feature and what it adds to the squared distance."""
 
     name: str
-    share: float | None
+    contribution: float | None = Field(
+        description="in units of squared_distance; those of all features sum to it, and some may be below zero"
+    )
 
 
 class ClassShare(BaseModel):
     """How much of a component is predicted as a class."""
 
     class_name: str
-    share: float
+    share: float = Field(description="of the component's fitting images, from 0 to 1")
 
 
 class ComponentAnswer(BaseModel):
@@ -36,7 +38,7 @@ class ComponentAnswer(BaseModel):
     n_errors: int = Field(description="how many of these are predicted wrongly")
     squared_distance: float | None = Field(description="from the component's mean")
     n_features: int = Field(description="of the mixture")
-    features: list[FeatureShare] = Field(description="those that contribute most to the distance")
+    features: list[FeatureContribution] = Field(description="those that contribute most to the distance")
 
 
 class ExplanationAnswer(BaseModel):
@@ -193,5 +195,5 @@ def _component(found: InputExplanation, facts: ComponentFacts) -> ComponentAnswe
         n_errors=facts.n_errors,
         squared_distance=finite(facts.squared_distance),
         n_features=facts.n_features,
-        features=[FeatureShare(name=name, share=finite(share)) for name, share in facts.features],
+        features=[FeatureContribution(name=name, contribution=finite(part)) for name, part in facts.features],
     )

@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, TensorDataset
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import write_text
-from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import begin_stage
 from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
 from trainers.evaluation.budgets import budget_curve_metrics
@@ -92,7 +91,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     components = components_of(detector, clean)
     explained = [row for rows in reason_rows(every).values() for row in rows]
     explanations = explain(run, detector, images, explained)
-    mixtures = [module for module in detector.score.modules() if isinstance(module, GaussianMixture)]
+    first = next(iter(detector.score.models().values()), None)
     evaluation = Evaluation(
         metrics=metrics,
         records=every,
@@ -100,7 +99,8 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
         images=pictures(images, shown_rows(every, components)),
         class_names=data.class_names,
         title=cfg.title,
-        history=mixtures[0].history.tolist() if mixtures else [],
+        history=first.mixture.history.tolist() if first else [],
+        converged=first is None or first.mixture.converged,
         components=components,
         explanations=explanations,
         neighbours=neighbours(run, detector, explanations.values()),

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+import warnings
 from itertools import count
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
+from gmm_torch.detection.scores import Score
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
+from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import DETECTOR, begin_stage
@@ -53,6 +56,9 @@ def fit_detector(run: Run) -> FailureDetector:
     drawn = split_sample(run, detector, "mixture")
     if len(drawn.outputs.logits) < drawn.n_given:
         log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
+    n = len(drawn.outputs.logits)
+    if rest := detector.held_out_of(n):
+        log.info("fit: mixtures to %d of %d images; the other %d are a reference of the score", n - rest, n, rest)
     options = run.em_options
 
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
@@ -61,7 +67,8 @@ def fit_detector(run: Run) -> FailureDetector:
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
         sizes = mixture.n_components, mixture.covariance_type, *features.shape
         number = next(numbers)
-        log.info("fit mixture %d: %d components of type %s, %d points of %d features", number, *sizes)
+        name = _part_of(mixture, detector.score)
+        log.info("fit mixture %d, of %s: %d components of type %s, %d points of %d features", number, name, *sizes)
         module = MixtureModule(mixture, features, options, logged_as=f"em/{number}/log_likelihood")
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
@@ -70,8 +77,12 @@ def fit_detector(run: Run) -> FailureDetector:
             use_distributed_sampler=False,
             strategy=without_gradients(run.cfg.trainer.get("strategy", "auto")),
         )
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-        mixture.adopt(module.em)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # told once, below, by the names of a run's options
+            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+            mixture.adopt(module.em)
+        if not mixture.converged:
+            log.warning("mixture of %s: %s", name, module.em.shortfall("mixture.em."))
 
     detector.fit_outputs(drawn.outputs, fitter, drawn.n_given)
     del drawn
@@ -90,10 +101,19 @@ def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     split_outputs(run, detector, "calibration", found.add)
     reduced = Reduced.cat(found.end())
     detector.calibrate_reduced(reduced)
+    n, n_ranked = len(reduced.prediction), len(detector.calibration)
+    if n_ranked < n:
+        log.info("calibration: %d of %d images; the other %d are a reference of the score", n_ranked, n, n - n_ranked)
     log.info("calibration, %s: %s", detector.calibration.name, detector.calibration.describe(run.data.class_names))
     # The labels serve explanations alone: no verdict depends on them.
     labels = run.data.training_images.targets[run.data.indices["calibration"]]
     detector.report_reduced(reduced._replace(labels=labels))
+
+
+def _part_of(mixture: GaussianMixture, score: Score) -> str:
+    """The name of the innermost part of a score that a mixture is of; that of the score where none has it yet."""
+    parts = [part for part in score.modules() if isinstance(part, Score)]
+    return [score, *(part for part in parts if any(each is mixture for each in part.modules()))][-1].name
 
 
 def _digits_of(module: MixtureModule) -> str:

@@ -23,7 +23,7 @@ from trainers.data.paths import image_paths
 from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
-from trainers.evaluation.weighing import weighted_by_files, weights_facts, weights_in_words
+from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
 from trainers.records.verdict_summary import N_NAMED, VerdictSummary, summarize_verdicts
 from trainers.records.verdicts import output_of
@@ -66,7 +66,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     paths = image_paths(cfg.input, without=[folder, path, page, facts, *unfinished_files(path)], column=cfg.column)
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
-    said = []
+    said: list[str] = []
     if is_weighted(cfg):
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
@@ -92,6 +92,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     together = {
         **counts,
         "alpha": model.detector.alpha,
+        "component_of": model.detector.score.component_of,  # the mixture that rows name components of
         "image_shape": list(model.image_shape),
         "calibration": weights_facts(model),
     }
@@ -100,14 +101,16 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
     together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
     drift = drift_of(monitor, model.detector, path) if monitor else None
+    told = list(said)  # in the terminal, which has the monitor's warning
     if monitor and drift:
         said += drift_in_words(drift, monitor, batches.paths)
+        told += drift_in_words(drift, monitor, batches.paths, warned=True)
         together["drift"] = drift_facts(drift, monitor, batches.paths)
     write_json(together, facts)
     if cfg.page is not None:
         remarks = [f"{warning}.", *said] if warning else said
         _write_page(model, summary, batches, page, remarks, drift, title=str(cfg.input))
-    _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, said)
+    _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, told)
 
 
 def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
@@ -142,7 +145,7 @@ def _write_page(
         page,
         alpha=detector.alpha,
         grid=detector.calibration.grid,
-        weighted=detector.calibration.is_weighted,
+        weighted_bars=weighted_bars(detector.calibration),
         class_names=model.class_names,
         title=title,
         remarks=remarks,
@@ -165,7 +168,7 @@ def _change(drift: Drift, batches: FileBatches) -> Change | None:
         files = [batches.paths[i] for i in each.examples]
         images = [picture(torch.nan_to_num(image)) for part in _images(files, batches) for image in part]
         examples[each] = list(zip(files, images, strict=True))
-    return Change(drift.alarm_at, drift.changed.stretches, examples)
+    return Change(drift.alarm_at, drift.changed.stretches, drift.mixture, examples)
 
 
 def _tell(summary: VerdictSummary, alpha: float, path: Path, page: Path | None, said: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Gathering the runs of a sweep."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from trainers.report.compare_page import write_comparison
 from trainers.report.tables.jobs import summarize as gather_runs
 from trainers.run.requirements import require
 
+log = logging.getLogger(__name__)
+
 
 def summarize(cfg: DictConfig, folder: Path) -> None:
     """Gather every run below `input` into one table and one page."""
@@ -17,7 +20,15 @@ def summarize(cfg: DictConfig, folder: Path) -> None:
     # A file or a pipe has room for every column.
     console = Console(width=None if sys.stdout.isatty() else 220)
     summary = gather_runs(cfg.input)
-    console.print(summary.table().terminal())
+    jobs, sources = summary.table(), summary.sources_table()
+    if jobs.narrowest <= console.width:
+        console.print(jobs.terminal())
+    else:
+        where = Path(cfg.input) / "summary.md"
+        console.print(f"a row a job: {where}, since it is wider than this terminal", soft_wrap=True)
+    console.print(sources.terminal())
+    for sentence in summary.mismatch:
+        log.warning("%s: one sweep at a time compares like with like", sentence)
     page = Path(cfg.input) / "compare.html"
     write_comparison(summary, cfg.title, page)
     console.print(f"page: {page}", soft_wrap=True)

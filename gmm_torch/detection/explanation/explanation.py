@@ -1,11 +1,13 @@
 """Why an input was refused or accepted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.columns import N_SHOWN as N_ROWS
+from gmm_torch.detection.columns import and_more, counted, in_columns
 from gmm_torch.detection.explanation.component_report import Share, shares
 from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
@@ -21,7 +23,7 @@ MOST = 0.05  # p-value above which no part is unusual
 RESIDUAL = "distance to the principal subspace"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MixtureExplanation:
     """What one mixture says about N inputs.
 
@@ -63,6 +65,10 @@ class MixtureExplanation:
     def responsibility(self) -> Tensor:
         """(N,), of the component itself."""
         return self.posterior.amax(-1)
+
+    def __repr__(self) -> str:
+        n, k = self.posterior.shape
+        return f"MixtureExplanation({n:,} inputs, {k} components, {self.n_features} features; {_names_of(self)})"
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ class InputExplanation:
             sentences.append(f"Probability of {self.name(self.prediction)} by view: {shares}")
         if facts is None:
             return [*sentences, "The score has no mixture, so no component and no features to name"]
-        about = f"It belongs to component {facts.component} of {in_words(str(self.leading))}"
+        about = f"It belongs to component {facts.component} of the mixture {self.leading}"
         if facts.predictions:
             made_of = [f"{self.name(c)} ({share:.0%})" for c, share in facts.predictions[:N_SHOWN]]
             about += f", mostly predicted {', '.join(made_of)}"
@@ -215,14 +221,22 @@ def in_words(part: str) -> str:
     return (found.in_words if found else "") or part.replace("_", " ")
 
 
+def mixture_in_words(name: str) -> str:
+    """The name of a mixture, with what it is over where its name does not say it."""
+    found = SCORES.get(name)
+    return f"{name}, over {found.in_words}" if found and found.in_words else name
+
+
 def percent(p: float) -> str:
     """A share in per cent, two significant figures."""
     return f"{100 * p:.2g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Why N inputs were refused or accepted; `explanation[i]` is one of them in plain numbers, and prints as words.
+
+    Prints as a table of the first inputs.
 
     Attributes:
         verdict: the detector's.
@@ -262,6 +276,33 @@ class Explanation:
             mixtures={name: _facts(mixture, i, self.class_names) for name, mixture in self.mixtures.items()},
             class_names=self.class_names,
         )
+
+    def __repr__(self) -> str:
+        n = len(self)
+        if not n:
+            return "Explanation of no inputs"
+        head = ["input", "prediction", "p-value", ""]
+        head += ["lowers the score most"] * (self.dominant is not None)
+        head += [f"component of {name}" for name in list(self.mixtures)[:1]]
+        rows = [self._row(i) for i in range(min(n, N_ROWS))]
+        return "\n".join(
+            [
+                f"Explanation of {counted(n, int(self.verdict.accept.sum()))}",
+                *in_columns([head, *rows]),
+                *and_more(n),
+                f"explanation[i] is one input, in words; {_names_of(self)}",
+            ]
+        )
+
+    def _row(self, i: int) -> list[str]:
+        found = self[i]
+        row = [str(i), found.name(found.prediction), f"{found.p_value:.3g}", "accepted" if found.accept else "refused"]
+        row += [found.dominant] * (found.dominant is not None)  # type: ignore[list-item]
+        return row + [str(facts.component) for facts in list(found.mixtures.values())[:1]]
+
+
+def _names_of(explanation: "Explanation | MixtureExplanation") -> str:
+    return f"fields: {', '.join(each.name for each in fields(explanation))}"
 
 
 @torch.no_grad()

@@ -196,8 +196,13 @@ class Score(nn.Module):
     # ---- what a score can say about its reasons
 
     def models(self) -> dict[str, FeatureMixture]:
-        """Its mixtures by name; none where it has none."""
+        """Its mixtures by name, that of the part or the layer that each is of; none where it has none."""
         return {}
+
+    @property
+    def component_of(self) -> str | None:
+        """The name of the mixture that one component of an input is of, where one is told: the first."""
+        return next(iter(self.models()), None)
 
     def shares(self) -> dict[str, float]:
         """Weights of the scores that it combines, by name; none where it combines none."""

@@ -10,7 +10,7 @@ WRONG = torch.tensor([True, True, False, True, False, False, False])
 
 def test_by_hand_wrong_ones_at_or_above_a_score_count():
     p = selection_p_values(torch.tensor([0.0, 2.0, 4.5, torch.nan, torch.inf]), CALIBRATION, WRONG)
-    assert p.tolist() == pytest.approx([4 / 8, 3 / 8, 1 / 8, 4 / 8, 1 / 8])
+    assert p.tolist() == pytest.approx([4 / 8, 3 / 8, 1 / 8, 1.0, 1 / 8])
 
 
 def test_a_selection_is_benjamini_and_hochbergs():
@@ -24,6 +24,12 @@ def test_where_all_may_be_wrong_at_the_rate_of_all_all_go_out():
     scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
     wrong = torch.arange(50) % 10 == 0
     assert conformal_selection(scores, scores, wrong, 0.2).all()
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(7, dtype=torch.bool), WRONG])
+def test_an_input_without_a_score_never_goes_out(wrong):
+    scores = torch.tensor([torch.nan, 6.0, 8.0, torch.nan])
+    assert conformal_selection(scores, CALIBRATION, wrong, 0.9).tolist() == [False, True, True, False]
 
 
 def test_bad_arguments_are_refused_in_words():

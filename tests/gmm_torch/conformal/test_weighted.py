@@ -70,6 +70,8 @@ def test_weights_that_are_mostly_cut_are_warned_of():
     with pytest.warns(WeightsWarning, match=r"100\.0% .* were cut to max_weight=5: .* choose a larger max_weight"):
         calibration = adapted(6.0)
     assert "so many that the rate may be far above alpha: check it on good inputs" in repr(calibration)
+    moved = f"{float(calibration.ratio.disagreement):.0%} of their sum on other inputs"
+    assert f"; weights learnt by logistic regression would lay {moved}" in repr(calibration)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "so many" not in repr(adapted(0.5))
@@ -215,6 +217,13 @@ def test_the_effective_size_falls_with_the_shift():
     sizes = [effective_sample_size(adapted(mean).log_weights(statistics, NO_CLASS)) for mean in (0.0, 0.5, 1.0)]
     assert 900 < sizes[0] <= 1000
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_heaviest_carry_a_share_of_the_weight_by_hand():
+    calibration = adapted(mean=0.5)
+    weights = torch.tensor([1.0, 4.0, 2.0, 1.0]).repeat(50)
+    calibration.fit(torch.arange(200.0), 0.2, log_weight=weights.log())
+    assert [calibration.n_carrying(share) for share in (0.0025, 0.25, 0.5, 0.75, 1.0)] == [1, 25, 50, 100, 200]
 
 
 def test_weights_that_are_worth_few_inputs_are_doubted_aloud():

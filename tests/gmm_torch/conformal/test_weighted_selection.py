@@ -93,6 +93,9 @@ def test_where_no_labelled_prediction_is_wrong_the_number_of_them_decides_alone(
     assert torch.equal(conformal_selection(scores, calibration, none, 0.2), torch.full((len(scores),), everything))
     unseen = weighted_conformal_selection(scores, even[0], calibration, even[1], none, 0.2)
     assert torch.equal(unseen, torch.full((len(scores),), everything))
+    scores[1] = torch.nan  # never goes out, and counts in m, so that four no longer suffice
+    unseen = weighted_conformal_selection(scores, even[0], calibration, even[1], none, 0.2)
+    assert unseen.tolist() == [i != 1 and n > 4 for i in range(len(scores))]
     own[0], total = 5.0, log_weights.double().exp().sum()
     heavy = own.double().exp() / (own.double().exp() + total) > 0.2
     assert bool(heavy[0])

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,19 @@ def new_net() -> TinyNet:
 @pytest.fixture
 def net() -> TinyNet:
     return new_net()
+
+
+@pytest.fixture
+def detector(fitted_once):
+    """A copy, which a test may change, of the detector that its module fits once."""
+    return copy.deepcopy(fitted_once)
+
+
+@pytest.fixture
+def its_net(detector):
+    """The network of `detector`."""
+    torch.manual_seed(1)  # a network that a test makes has other weights
+    return detector.classifier
 
 
 def images(n: int, seed: int) -> torch.Tensor:

@@ -21,41 +21,30 @@ def fitted_once():
 
 
 @pytest.fixture
-def detector(fitted_once):
-    return copy.deepcopy(fitted_once)
-
-
-@pytest.fixture
-def net(detector):
-    torch.manual_seed(1)  # a network that a test makes has other weights
-    return detector.classifier
-
-
-@pytest.fixture
-def calibrated_here(net):
+def calibrated_here(its_net):
     """Knows the tensors of its classifier, which a copy does not."""
-    return FailureDetector(net, score=make_score("max_softmax")).fit(batches(300, 1)).calibrate(batches(99, 2))
+    return FailureDetector(its_net, score=make_score("max_softmax")).fit(batches(300, 1)).calibrate(batches(99, 2))
 
 
-def test_the_papers_score_is_the_log_likelihood_of_the_penultimate_features(net):
+def test_the_papers_score_is_the_log_likelihood_of_the_penultimate_features(its_net):
     x = images(20, 3)
-    detector = FailureDetector(net, score=make_score("log_likelihood", n_components=3))
+    detector = FailureDetector(its_net, score=make_score("log_likelihood", n_components=3))
     detector.fit(batches(300, 1)).calibrate(batches(99, 2))
-    features = FeatureExtractor(net)(x).features["head:input"][:, 0]
+    features = FeatureExtractor(its_net)(x).features["head:input"][:, 0]
     mixture = GaussianMixture(3, 6).fit(
-        FeatureExtractor(net)(torch.cat([b[0] for b in batches(300, 1)])).features["head:input"][:, 0],
+        FeatureExtractor(its_net)(torch.cat([b[0] for b in batches(300, 1)])).features["head:input"][:, 0],
         reg_covar=1e-2,
         shrinkage="oas",
     )
     torch.testing.assert_close(detector(x).score, mixture.log_prob(features), rtol=1e-4, atol=1e-4)
 
 
-def test_a_verdict_is_the_classifiers_answer_with_a_rank_among_calibration_scores(net, detector):
+def test_a_verdict_is_the_classifiers_answer_with_a_rank_among_calibration_scores(its_net, detector):
     x = images(50, 3)
     verdict = detector(x)
-    net.eval()
-    torch.testing.assert_close(verdict.logits, net(x))
-    assert torch.equal(verdict.prediction, net(x).argmax(1))
+    its_net.eval()
+    torch.testing.assert_close(verdict.logits, its_net(x))
+    assert torch.equal(verdict.prediction, its_net(x).argmax(1))
     of_all = detector(torch.cat([b[0] for b in batches(99, 2)])).score
     calibration = detector.calibration.scores
     assert bool(torch.isclose(of_all, calibration[:, None], rtol=1e-4, atol=1e-4).any(1).all())
@@ -68,8 +57,8 @@ def test_images_from_elsewhere_are_refused(detector):
     assert not detector(images(50, 3) * 10).accept.any()
 
 
-def test_labels_make_no_difference(net, detector):
-    unlabelled = FailureDetector(net, n_components=3)
+def test_labels_make_no_difference(its_net, detector):
+    unlabelled = FailureDetector(its_net, n_components=3)
     unlabelled.fit([b[0] for b in batches(300, 1)]).calibrate([b[0] for b in batches(99, 2)])
     assert torch.equal(unlabelled(images(9, 3)).score, detector(images(9, 3)).score)
 
@@ -126,23 +115,23 @@ def through_data(net):
 @pytest.mark.parametrize(
     "change", [step, lambda net: net.load_state_dict(TinyNet().state_dict()), lambda net: net.norm.running_mean.add_(1)]
 )
-def test_weights_that_changed_after_calibration_are_noticed(calibrated_here, net, change, tmp_path):
-    before = copy.deepcopy(net.state_dict())
-    change(net)
+def test_weights_that_changed_after_calibration_are_noticed(calibrated_here, its_net, change, tmp_path):
+    before = copy.deepcopy(its_net.state_dict())
+    change(its_net)
     for use in (lambda: calibrated_here(images(2, 0)), lambda: calibrated_here.save(tmp_path / "d.safetensors")):
         with pytest.raises(ValueError, match=r"expected the weights on which .*; got others.*calibrate again"):
             use()
     copied = pickle.loads(pickle.dumps(calibrated_here))
-    net.load_state_dict(before)
+    its_net.load_state_dict(before)
     calibrated_here(images(2, 0))
     with pytest.raises(ValueError, match="got others"):
         copied(images(2, 0))
     copied.calibrate(batches(100, 2))(images(2, 0))
 
 
-def test_what_writes_to_data_is_noticed_when_saving(calibrated_here, net, tmp_path):
+def test_what_writes_to_data_is_noticed_when_saving(calibrated_here, its_net, tmp_path):
     calibrated_here(images(2, 0))
-    through_data(net)
+    through_data(its_net)
     with pytest.raises(ValueError, match="got others"):
         calibrated_here.save(tmp_path / "d.safetensors")
 
@@ -158,13 +147,13 @@ def test_a_quantised_network_is_known_by_its_weights():
     assert first["weights"] != other["weights"]
 
 
-def test_weights_are_hashed_only_where_a_tensor_was_written_to(calibrated_here, net, monkeypatch):
+def test_weights_are_hashed_only_where_a_tensor_was_written_to(calibrated_here, its_net, monkeypatch):
     looked = []
     monkeypatch.setattr(known_weights, "fingerprint", lambda module: looked.append(1) or fingerprint(module))
     calibrated_here(images(2, 0))
     calibrated_here(images(2, 0))
     assert not looked
-    net.load_state_dict(copy.deepcopy(net.state_dict()))
+    its_net.load_state_dict(copy.deepcopy(its_net.state_dict()))
     calibrated_here(images(2, 0))
     calibrated_here(images(2, 0))
     assert len(looked) == 1
@@ -176,61 +165,61 @@ def test_fitting_again_forgets_the_calibration(detector):
         detector(images(2, 0))
 
 
-def test_use_before_fit_is_one_clear_error(net):
+def test_use_before_fit_is_one_clear_error(its_net):
     for use in (lambda d: d(images(2, 0)), lambda d: d.calibrate(batches(30, 0)), lambda d: d.save("x")):
         with pytest.raises(NotFittedError, match="call fit"):
-            use(FailureDetector(net))
+            use(FailureDetector(its_net))
 
 
-def test_an_empty_loader_is_one_clear_error(net):
+def test_an_empty_loader_is_one_clear_error(its_net):
     with pytest.raises(ValueError, match="expected at least one batch; got none"):
-        FailureDetector(net).fit([])
+        FailureDetector(its_net).fit([])
 
 
-def test_fewer_images_than_components_make_fewer_components(net):
-    detector = FailureDetector(net, n_components=10).fit(batches(100, 0))
+def test_fewer_images_than_components_make_fewer_components(its_net):
+    detector = FailureDetector(its_net, n_components=10).fit(batches(100, 0))
     assert {model.mixture.n_components for model in detector.score.models().values()} == {80 // 20}
 
 
-def test_what_is_no_tensor_and_inputs_in_place_of_batches_are_told(net, detector):
+def test_what_is_no_tensor_and_inputs_in_place_of_batches_are_told(its_net, detector):
     x = images(60, 1)
     for batch in (["a"], ("a", 0), (0, x)):
         with pytest.raises(TypeError, match=r"inputs: expected a tensor \(N, ...\), .*; got (int|str)"):
-            FailureDetector(net).fit([batch])
+            FailureDetector(its_net).fit([batch])
     with pytest.raises(TypeError, match="got str"):
         detector("a")
     with pytest.raises(ValueError, match=r"loader: expected batches .*got one tensor \(60, 1, 6, 6\)"):
-        FailureDetector(net).fit(x)
+        FailureDetector(its_net).fit(x)
 
 
-def test_hardly_any_images_is_one_clear_error(net):
+def test_hardly_any_images_is_one_clear_error(its_net):
     with pytest.raises(ValueError, match="expected at least 3; got 2"):
-        FailureDetector(net).fit(batches(2, 0))
+        FailureDetector(its_net).fit(batches(2, 0))
 
 
-def test_a_calibration_set_too_small_says_how_many_it_needs(net):
-    detector = FailureDetector(net, n_components=2, alpha=0.01).fit(batches(100, 0))
+def test_a_calibration_set_too_small_says_how_many_it_needs(its_net):
+    detector = FailureDetector(its_net, n_components=2, alpha=0.01).fit(batches(100, 0))
     with pytest.raises(ValueError, match=r"alpha=0\.01 needs at least 99 inputs; got 98"):
         detector.calibrate(batches(98, 1))
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan")])
-def test_alpha_must_lie_between_zero_and_one(net, alpha):
+def test_alpha_must_lie_between_zero_and_one(its_net, alpha):
     with pytest.raises(ValueError, match="alpha"):
-        FailureDetector(net, alpha=alpha)
+        FailureDetector(its_net, alpha=alpha)
 
 
-def test_features_that_are_not_finite_are_counted(net):
+def test_features_that_are_not_finite_are_counted(its_net):
     bad = batches(100, 0)
     bad[0][0][3] = torch.inf
     with pytest.raises(ValueError, match="1 of 100 inputs give NaN or infinity"):
-        FailureDetector(net, n_components=2).fit(bad)
+        FailureDetector(its_net, n_components=2).fit(bad)
 
 
-def test_a_saved_detector_gives_the_same_verdicts(net, detector, tmp_path):
+def test_a_saved_detector_gives_the_same_verdicts(its_net, detector, tmp_path):
     path = tmp_path / "sub" / "detector.safetensors"
     detector.save(path)
-    loaded = FailureDetector.load(path, net)
+    loaded = FailureDetector.load(path, its_net)
     for mine, theirs in zip(detector(images(40, 3)), loaded(images(40, 3)), strict=True):
         assert torch.equal(mine, theirs)
     assert [p.name for p in path.parent.iterdir()] == ["detector.safetensors"]
@@ -244,16 +233,16 @@ def test_no_file_is_written_that_would_be_refused(detector, value, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_state_of_another_version_says_so(net, detector):
+def test_a_state_of_another_version_says_so(its_net, detector):
     state = detector.state_dict()
     sizes = json.loads(bytes(state["_extra_state"].tolist()))
     del sizes["preprocessing"]
     state["_extra_state"] = torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
     with pytest.raises(FileFormatError, match=r"expected preprocessing, too; got none, .* another version"):
-        FailureDetector(net, n_components=2).load_state_dict(state)
+        FailureDetector(its_net, n_components=2).load_state_dict(state)
 
 
-def test_a_file_for_another_classifier_is_refused(net, detector, tmp_path):
+def test_a_file_for_another_classifier_is_refused(its_net, detector, tmp_path):
     detector.save(tmp_path / "d.safetensors")
     with pytest.raises(ValueError, match="layers or shapes are not those"):
         FailureDetector.load(tmp_path / "d.safetensors", TinyNet(n_features=7))
@@ -263,82 +252,83 @@ def test_a_file_for_another_classifier_is_refused(net, detector, tmp_path):
     FailureDetector.load(tmp_path / "d.safetensors", TinyNet(), strict=False)
 
 
-def test_a_file_for_the_module_that_holds_a_classifier_says_so(net, detector, tmp_path):
+def test_a_file_for_the_module_that_holds_a_classifier_says_so(its_net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
-    holder = nn.ModuleDict({"model": nn.ModuleDict({"net": net})})
-    name = next(iter(sorted(net.state_dict())))
+    holder = nn.ModuleDict({"model": nn.ModuleDict({"net": its_net})})
+    name = next(iter(sorted(its_net.state_dict())))
     detector.save(path)
     with pytest.raises(
         ValueError, match=rf"stored is '{name}' and here 'model.net.{name}': give its module 'model.net'"
     ):
         FailureDetector.load(path, holder)
-    holder.forward = net.forward
+    holder.forward = its_net.forward
     held = FailureDetector(holder, n_components=2, views=1).fit(batches(100, 0)).calibrate(batches(100, 1))
     held.save(path)
-    for inner, prefix in ((net, "model.net"), (holder["model"], "model")):
-        own = name if inner is net else f"net.{name}"
+    for inner, prefix in ((its_net, "model.net"), (holder["model"], "model")):
+        own = name if inner is its_net else f"net.{name}"
         expected = f"stored is 'model.net.{name}' and here '{own}': give the module that holds this one as '{prefix}'"
         with pytest.raises(ValueError, match=expected):
             FailureDetector.load(path, inner)
 
 
-def test_a_truncated_file_is_refused(net, detector, tmp_path):
+def test_a_truncated_file_is_refused(its_net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)
     content = path.read_bytes()
     for length in (0, 7, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(FileFormatError, match="truncated or no safetensors file"):
-            FailureDetector.load(path, net)
+            FailureDetector.load(path, its_net)
 
 
-def test_a_pickle_is_refused(net, tmp_path):
+def test_a_pickle_is_refused(its_net, tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "d.safetensors")
     with pytest.raises(FileFormatError, match="no safetensors file"):
-        FailureDetector.load(tmp_path / "d.safetensors", net)
+        FailureDetector.load(tmp_path / "d.safetensors", its_net)
 
 
-def test_a_file_of_another_version_is_refused(net, detector, tmp_path):
+def test_a_file_of_another_version_is_refused(its_net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)
     spec = json.dumps(read_detector(path).spec)
     save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "99", "spec": spec})
     with pytest.raises(FileFormatError, match="version 99, this library reads"):
-        FailureDetector.load(path, net)
+        FailureDetector.load(path, its_net)
     save_file(load_file(path), path)
     with pytest.raises(FileFormatError, match="holds no detector"):
-        FailureDetector.load(path, net)
+        FailureDetector.load(path, its_net)
 
 
-def test_a_missing_file_is_named(net, tmp_path):
+def test_a_missing_file_is_named(its_net, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing at .*none\.safetensors"):
-        FailureDetector.load(tmp_path / "none.safetensors", net)
+        FailureDetector.load(tmp_path / "none.safetensors", its_net)
 
 
-def test_tensors_that_do_not_fit_or_are_not_finite_are_named(net, detector, tmp_path):
+def test_tensors_that_do_not_fit_or_are_not_finite_are_named(its_net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)
     spec, tensors = read_detector(path).spec, load_file(path)
     name = next(key for key in tensors if key.endswith("centred_means"))
     write_detector(path, DetectorFile(spec, {k: v for k, v in tensors.items() if k != name}))
     with pytest.raises(FileFormatError, match="centred_means"):
-        FailureDetector.load(path, net)
+        FailureDetector.load(path, its_net)
     write_detector(path, DetectorFile(spec, tensors | {name: torch.full_like(tensors[name], torch.nan)}))
     with pytest.raises(FileFormatError, match="NaN or infinity"):
-        FailureDetector.load(path, net)
+        FailureDetector.load(path, its_net)
 
 
-def test_the_detector_is_a_module_on_the_classifiers_device(net, detector):
-    assert set(dict(detector.named_parameters())) >= {f"extractor.classifier.{n}" for n, _ in net.named_parameters()}
+def test_the_detector_is_a_module_on_the_classifiers_device(its_net, detector):
+    own = {f"extractor.classifier.{name}" for name, _ in its_net.named_parameters()}
+    assert set(dict(detector.named_parameters())) >= own
     moved = detector.double()
     assert moved(images(3, 0).double()).score.dtype == torch.float64
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_verdicts_on_a_gpu_are_those_on_a_cpu(net):
-    cpu = FailureDetector(net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))(images(40, 3))
-    gpu = FailureDetector(net.cuda(), n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
+def test_verdicts_on_a_gpu_are_those_on_a_cpu(its_net):
+    cpu = FailureDetector(its_net, n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))(images(40, 3))
+    gpu = FailureDetector(its_net.cuda(), n_components=3).fit(batches(300, 1)).calibrate(batches(99, 2))
     verdict = gpu(images(40, 3).cuda())
     assert verdict.score.is_cuda
     torch.testing.assert_close(verdict.score.cpu(), cpu.score, rtol=1e-3, atol=1e-3)
@@ -353,32 +343,32 @@ def test_a_classifier_of_vectors_works_as_one_of_images():
     assert not detector(torch.full((1, 5), 50.0)).accept.any()
 
 
-def test_views_cost_one_pass_each_and_one_is_the_image_alone(net):
-    assert FailureDetector(net).extractor.views == ("identity", "mirror", "blur")
-    assert FailureDetector(net, views=1).extractor.views == ("identity",)
-    assert FailureDetector(net, views=["identity", "shift"]).extractor.views == ("identity", "shift")
+def test_views_cost_one_pass_each_and_one_is_the_image_alone(its_net):
+    assert FailureDetector(its_net).extractor.views == ("identity", "mirror", "blur")
+    assert FailureDetector(its_net, views=1).extractor.views == ("identity",)
+    assert FailureDetector(its_net, views=["identity", "shift"]).extractor.views == ("identity", "shift")
     with pytest.raises(ValueError, match="expected 1 to 3 for the score"):
-        FailureDetector(net, views=4)
+        FailureDetector(its_net, views=4)
 
 
-def test_options_that_a_score_would_ignore_are_refused(net):
+def test_options_that_a_score_would_ignore_are_refused(its_net):
     score = make_score("log_likelihood")
     for options in ({"n_components": 3}, {"covariance_type": "full"}, {"n_components": 3, "covariance_type": "banana"}):
         with pytest.raises(ValueError, match=" and ".join(options) + ": expected none beside a score"):
-            FailureDetector(net, score=score, **options)
+            FailureDetector(its_net, score=score, **options)
     with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
-        FailureDetector(net, covariance_type="banana")
+        FailureDetector(its_net, covariance_type="banana")
     for name in SCORES:
         if "covariance_type" in make_score(name).options():
             with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
                 make_score(name, covariance_type="banana")
     with pytest.raises(ValueError, match="n_components"):
-        FailureDetector(net, n_components=0)
+        FailureDetector(its_net, n_components=0)
 
 
 @pytest.mark.parametrize(("n", "left", "reference"), [(900, 600, 300), (300, 200, 160), (30, 20, 70), (19, 19, 60)])
 def test_a_third_of_the_calibration_set_at_most_becomes_reference_with_fitting_images_where_it_is_small(
-    net, detector, n, left, reference
+    its_net, detector, n, left, reference
 ):
     detector.calibrate(batches(n, 2))
     assert len(detector.calibration) == left
@@ -386,9 +376,9 @@ def test_a_third_of_the_calibration_set_at_most_becomes_reference_with_fitting_i
     assert detector.score.references.shape == (4, reference)
 
 
-def test_calibrating_again_leaves_nothing_of_the_earlier_calibration(net):
+def test_calibrating_again_leaves_nothing_of_the_earlier_calibration(its_net):
     def calibrated(*sizes):
-        detector = FailureDetector(net, n_components=3).fit(batches(300, 1))
+        detector = FailureDetector(its_net, n_components=3).fit(batches(300, 1))
         for n in sizes:
             detector.calibrate(batches(n, n))
         return detector(images(50, 3))
@@ -397,7 +387,7 @@ def test_calibrating_again_leaves_nothing_of_the_earlier_calibration(net):
         assert torch.equal(again, once)
 
 
-def test_a_calibration_that_fails_leaves_the_earlier_one(net, detector):
+def test_a_calibration_that_fails_leaves_the_earlier_one(its_net, detector):
     before = detector(images(50, 3))
     for bad in (images(60, 4), images(18, 4)):
         bad[7] *= 1e7 if len(bad) == 60 else 1
@@ -408,24 +398,24 @@ def test_a_calibration_that_fails_leaves_the_earlier_one(net, detector):
 
 @pytest.mark.parametrize("n", [12, 60, 450])
 @pytest.mark.parametrize("name", SCORES)
-def test_files_of_every_score_are_read_however_few_images_it_was_fitted_to(name, n, net, tmp_path):
-    detector = FailureDetector(net, score=make_score(name), alpha=0.1)
+def test_files_of_every_score_are_read_however_few_images_it_was_fitted_to(name, n, its_net, tmp_path):
+    detector = FailureDetector(its_net, score=make_score(name), alpha=0.1)
     if name == "component_margin" and n < 40:
         with pytest.raises(ValueError, match="expected at least 40 fitting inputs"):
             detector.fit(batches(n, 1))
         return
     detector.fit(batches(n, 1)).calibrate(batches(60, 2))
     detector.save(tmp_path / "d.safetensors")
-    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
     assert torch.equal(loaded(images(9, 3)).p_value, detector(images(9, 3)).p_value)
 
 
-def test_the_order_of_images_changes_nothing(net):
+def test_the_order_of_images_changes_nothing(its_net):
     def verdict(order):
         fitting, calibration = images(300, 1), images(300, 2)
         if order == "by class":
-            fitting, calibration = (x[net.eval()(x).argmax(1).argsort(stable=True)] for x in (fitting, calibration))
-        detector = FailureDetector(net, n_components=3).fit(fitting.split(60)).calibrate(calibration.split(60))
+            fitting, calibration = (x[its_net.eval()(x).argmax(1).argsort(stable=True)] for x in (fitting, calibration))
+        detector = FailureDetector(its_net, n_components=3).fit(fitting.split(60)).calibrate(calibration.split(60))
         return detector(images(200, 3))
 
     mixed, sorted_by_class = verdict("mixed"), verdict("by class")
@@ -433,9 +423,9 @@ def test_the_order_of_images_changes_nothing(net):
     assert (sorted_by_class.p_value - mixed.p_value).abs().max() <= 1.01 / 201
 
 
-def test_the_parts_rank_among_images_that_the_mixtures_have_not_learned_from(net):
+def test_the_parts_rank_among_images_that_the_mixtures_have_not_learned_from(its_net):
     x = images(300, 1)
-    detector = FailureDetector(net, n_components=3).fit(x.split(64))
+    detector = FailureDetector(its_net, n_components=3).fit(x.split(64))
     assert detector.n_fitted == 300
     scores = torch.stack([part(detector.extractor(x)) for part in detector.score.parts.values()])
     learned = torch.ones(300, dtype=torch.bool)
@@ -443,11 +433,11 @@ def test_the_parts_rank_among_images_that_the_mixtures_have_not_learned_from(net
     torch.testing.assert_close(detector.score.references, scores[:, ~learned].sort().values, rtol=1e-4, atol=1e-4)
 
 
-def test_files_keep_fewer_components_and_the_images_held_out(net, tmp_path):
-    detector = FailureDetector(net).fit(batches(70, 0)).calibrate(batches(40, 1))
+def test_files_keep_fewer_components_and_the_images_held_out(its_net, tmp_path):
+    detector = FailureDetector(its_net).fit(batches(70, 0)).calibrate(batches(40, 1))
     detector.save(tmp_path / "d.safetensors")
-    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
-    other = FailureDetector(net)
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
+    other = FailureDetector(its_net)
     other.load_state_dict(detector.state_dict())
     for again in (loaded, other):
         assert again.score.models()["moment_likelihood"].mixture.n_components == 2
@@ -460,8 +450,8 @@ OF_VIEWS = [(name, views) for name in SCORES for views in (1, None) if (name, vi
 
 
 @pytest.mark.parametrize(("name", "views"), OF_VIEWS)
-def test_every_score_keeps_the_contract(name, views, net, tmp_path):
-    detector = FailureDetector(net, score=make_score(name), views=views).fit(batches(300, 1))
+def test_every_score_keeps_the_contract(name, views, its_net, tmp_path):
+    detector = FailureDetector(its_net, score=make_score(name), views=views).fit(batches(300, 1))
     detector.calibrate(batches(300, 2))
     x = images(40, 3).requires_grad_()
     verdict = detector(x)
@@ -473,7 +463,7 @@ def test_every_score_keeps_the_contract(name, views, net, tmp_path):
         assert torch.isfinite(x.grad).all()
         assert (x.grad != 0).any()
     detector.save(tmp_path / "d.safetensors")
-    loaded = FailureDetector.load(tmp_path / "d.safetensors", net)
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
     assert torch.equal(loaded(x).p_value, verdict.p_value)
     components = detector.score.components(detector.extractor(x))
     assert components.shape == (40, len(detector.score.models()))
@@ -481,8 +471,8 @@ def test_every_score_keeps_the_contract(name, views, net, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_clean_images_are_typical_and_broken_ones_refused_whatever_the_score(name, net):
-    detector = FailureDetector(net, score=make_score(name)).fit(batches(300, 1)).calibrate(batches(300, 2))
+def test_clean_images_are_typical_and_broken_ones_refused_whatever_the_score(name, its_net):
+    detector = FailureDetector(its_net, score=make_score(name)).fit(batches(300, 1)).calibrate(batches(300, 2))
     assert detector(images(400, 3)).accept.float().mean() > 0.85
     broken = images(2, 3)
     broken[0, 0, 0, 0] = torch.nan

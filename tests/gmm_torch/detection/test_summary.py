@@ -25,8 +25,8 @@ def test_print_says_in_a_few_lines_what_is_looked_at(net, tmp_path):
         f"pooled: mean and deviation ({n_layers})",
         f"features: {width} numbers, and 3 logits in each view: {4 * (2 * width + 9) / 1000:.1f} kB for each input",
         "passes: 3 for each input (identity, mirror, blur)",
-        f"fitted: to 80 inputs of shape {tuple(images(1, 0).shape[1:])}",
-        f"calibrated: on {len(detector.calibration)} inputs",
+        f"fitted: to 80 inputs of shape {tuple(images(1, 0).shape[1:])}; 16 of them held out of the mixtures, as a",
+        f"calibrated: on {len(detector.calibration)} inputs, beside those that became a reference of the score",
         "alpha: 0.05",
     ):
         assert line in text
@@ -43,6 +43,7 @@ def test_one_look_at_rows_is_said_as_that(net):
     assert "pooled: taken as they are (1)" in text
     assert "found by: named" in text
     assert "passes: 1 for each input (identity)" in text
+    assert "held out" not in text  # of a score of one part
     assert "in each view" not in text
 
 

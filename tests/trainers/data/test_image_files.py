@@ -36,3 +36,12 @@ def test_pillow_heif_is_advised_for_heic_alone(content, said, packed, tmp_path, 
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     assert why_unreadable(path) == f"{path} can't be decoded: expected an image, JPEG, PNG; {said}"
+
+
+def test_a_file_that_is_not_there_is_told_and_a_link_by_what_it_leads_to(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert why_unreadable(str(tmp_path / "gone.png")) == (
+        f"{tmp_path}/gone.png can't be read: expected a file; got a link to {tmp_path}/nowhere.png, which does not "
+        "exist: remove the link, or put the file there."
+    )
+    assert "got none of this name" in why_unreadable(str(tmp_path / "none.png"))

@@ -27,7 +27,7 @@ def detector(labelled=True):
     kept.predicted[2] = 7
     if labelled:
         kept.labelled[:2] = 25
-    return SimpleNamespace(alpha=0.05, examples=examples)
+    return SimpleNamespace(alpha=0.05, examples=examples, score=SimpleNamespace(component_of="first"))
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +70,30 @@ def test_the_component_that_grew_is_named_with_its_least_typical_images(verdicts
     said = " ".join(drift_in_words(drift, monitor, PATHS))
     assert "Drift at image 126, 125.png: the bet against the calibration inputs reached 100 times its stake; on" in said
     assert (
-        f"fall to component 1 ({100 * grown.share_now:.1f} %, of held-out images 50.0 %; "
+        f"fall to component 1 of first ({100 * grown.share_now:.1f} %, of held-out images 50.0 %; "
         f"for example {PATHS[grown.examples[0]]})." in said
     )
     assert f"most likely began at image {drift.began_at + 1}, {PATHS[drift.began_at]} (an estimate)." in said
     facts = json.loads(json.dumps(drift_facts(drift, monitor, PATHS), allow_nan=False))
     assert facts["alarms"] == [{"index": 125, "path": "125.png"}]
     assert facts["components"][0]["examples"] == [PATHS[i] for i in grown.examples]
+    assert facts["component_of"] == "first"
     assert facts["not_compared"] == ""
+    assert drift_in_words(drift, monitor, PATHS, warned=True)[0] == "Drift at image 126, 125.png."
     assert sum(each["n"] for each in facts["p_values"]) == 200
 
     examples = {grown: [(PATHS[i], np.zeros((4, 4, 1), np.uint8)) for i in grown.examples]}
-    change = Change(drift.alarm_at, drift.changed.stretches, examples)
-    common = {"alpha": 0.05, "grid": None, "weighted": False, "class_names": ["a"], "title": "t", "remarks": [said]}
+    change = Change(drift.alarm_at, drift.changed.stretches, drift.mixture, examples)
+    common = {"alpha": 0.05, "grid": None, "weighted_bars": "", "class_names": ["a"], "title": "t", "remarks": [said]}
     write_refusals(summarize_verdicts(verdicts), [], [], tmp_path / "page.html", **common, change=change)
     page = (tmp_path / "page.html").read_text()
     assert "alarm at image 126 of 200" in page
+    assert "<h3>Component 1 of first: " in page
+    assert "Each component below, of the mixture first, has more of the images" in page
     assert ") of the images, 50.0 % of held-out ones" in page
     assert "<h1>Drift at image 126; " in page
     assert re.search(r"Of \d+ images like the calibration images at most about 10 would be refused", page)
-    assert f"<figcaption>{PATHS[grown.examples[0]]}</figcaption>" in page
+    assert f"<figcaption>{PATHS[grown.examples[0]].replace('.', '.<wbr>')}</figcaption>" in page
 
 
 def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):
@@ -105,7 +109,10 @@ def test_without_an_alarm_nothing_is_said_to_have_changed(verdicts):
 @pytest.mark.parametrize(
     ("watched", "reason"),
     [
-        (SimpleNamespace(alpha=0.05, examples=Examples()), "the score has no mixture."),
+        (
+            SimpleNamespace(alpha=0.05, examples=Examples(), score=SimpleNamespace(component_of=None)),
+            "the score has no mixture.",
+        ),
         (
             detector(labelled=False),
             "the detector has seen no labelled inputs but those .*`component_report`, or .*fit.",

@@ -22,7 +22,8 @@ def made_up(component, wrong, n_components, held_out=None):
 
 def test_lines_are_the_components_with_test_images_by_error_rate(explained):
     (section,) = sections(explained)
-    assert section.name == "moment likelihood"
+    assert section.name == "moment_likelihood"
+    assert section.title == "moment_likelihood, over the features of the layers"
     wrong = explained.column("wrong", explained.records.clean())
     component = np.arange(200) % 4
     assert {line.component for line in section.lines} == {0, 1, 2, 3}

@@ -9,6 +9,7 @@ import torch
 from gmm_torch.detection.explanation.component_report import component_report
 from trainers.evaluation.components import Components
 from trainers.report import write_report
+from trainers.report.refusals import breakable
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -229,6 +230,20 @@ def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_
         assert figure in page.text
         assert figure not in text
     assert "No clean test image is misclassified" in text
+
+
+def test_the_fit_names_its_mixture_and_says_where_it_did_not_converge(make_evaluation, tmp_path):
+    whole = make_evaluation(explained=True)
+    assert "<span>moment_likelihood; 3 iterations, -301.25 nats at the end</span>" in render(whole, tmp_path).text
+    for history, remedy in (([-3.0, -2.0], "mixture.em.max_iter or mixture.em.tol"), ([-2.0, -3.0], "mixture.em.tol")):
+        changed = replace(whole, history=history, converged=False)
+        assert f"; not converged: raise {remedy}</span>" in render(changed, tmp_path).text
+
+
+def test_names_of_files_are_broken_between_their_words():
+    assert breakable("003_left-door.cam 2.png") == "003_<wbr>left-<wbr>door.<wbr>cam <wbr>2.<wbr>png"
+    assert breakable("<i>.png") == "&lt;i&gt;.<wbr>png"
+    assert breakable("") == ""
 
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):

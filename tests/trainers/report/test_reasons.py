@@ -50,6 +50,7 @@ def test_a_reason_holds_parts_views_component_features_and_neighbours(explained)
     assert certainty.width == pytest.approx(100 / 3, abs=0.1)  # one of three decades
     assert (moments.width, moments.marked) == (100, True)
     assert [(view.name, view.value) for view in reason.views] == [("the image itself", "60 %"), ("mirror", "20 %")]
+    assert reason.mixture == "moment_likelihood, over the features of the layers"
     assert reason.component.startswith(f"Component {row % 3}, fitting images predicted ")
     assert reason.component.endswith(f"{row % 7} of 40 calibration images wrong")
     assert reason.unusual == (

@@ -62,7 +62,12 @@ def test_the_explanation_is_the_detectors_and_can_be_left_out(client, detector, 
     assert found["text"] == str(expected)
     assert found["parts"] == pytest.approx(expected.part_p_values)
     assert found["leading"] == expected.leading
-    assert found["mixtures"][found["leading"]]["component"] == expected.mixtures[expected.leading].component
+    component, facts = found["mixtures"][found["leading"]], expected.mixtures[expected.leading]
+    assert component["component"] == facts.component
+    parts = {each["name"]: each["contribution"] for each in component["features"]}  # of the distance, in its unit
+    assert parts == pytest.approx(dict(facts.features))
+    assert component["predictions"][0]["share"] == pytest.approx(facts.predictions[0].share)  # of one
+    assert component["features"][0].keys() == {"name", "contribution"}
     assert client.post("/predict?explain=false", content=png(image)).json()["explanation"] is None
 
 

@@ -22,6 +22,7 @@ class TextTable:
         bold: (row, column) of the cells that stand out.
         sections: rows below which there is a line.
         wraps: whether the columns of numbers may be broken where the terminal is narrow.
+        folds: whether those of words may be.
         padding: blanks beside each cell in the terminal.
     """
 
@@ -32,18 +33,31 @@ class TextTable:
     bold: Collection[tuple[int, int]] = field(default_factory=frozenset)
     sections: Collection[int] = ()
     wraps: bool = True
+    folds: bool = False
     padding: int = 1
 
     def terminal(self) -> Table:
         """For rich to print."""
         table = Table(caption=self.caption, caption_justify="left", padding=(0, self.padding))
         for j, column in enumerate(self.columns):
-            words = j < self.left
-            table.add_column(column, justify="left" if words else "right", no_wrap=words or not self.wraps)
+            side, broken = "left" if j < self.left else "right", self._is_broken(j)
+            table.add_column(column, justify=side, no_wrap=not broken, overflow="fold" if broken else "ellipsis")  # type: ignore[arg-type]
         for i, row in enumerate(self.rows):
             cells = (Text(cell, style="bold" if (i, j) in self.bold else "") for j, cell in enumerate(row))
             table.add_row(*cells, end_section=i in self.sections)
         return table
+
+    def _is_broken(self, j: int) -> bool:
+        return self.folds if j < self.left else self.wraps
+
+    @property
+    def narrowest(self) -> int:
+        """The width of a terminal below which something would not be seen."""
+        width = 1
+        for j, cells in enumerate(zip(self.columns, *self.rows, strict=True)):
+            pieces = [piece for cell in cells for piece in (cell.split() if self._is_broken(j) else [cell])]
+            width += max(map(len, pieces), default=0) + 2 * self.padding + 1
+        return width
 
     def markdown(self) -> str:
         """With the caption below."""

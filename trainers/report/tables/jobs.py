@@ -15,8 +15,11 @@ from gmm_torch.files import write_text
 from trainers.report.tables.benchmark import GROUPS
 from trainers.report.tables.format import TextTable
 from trainers.report.tables.results import n_test_images
-from trainers.report.tables.text import BASELINE, MISSING, percent, source_label
+from trainers.report.tables.text import BASELINE, MISSING, percent, source_label, winner
 
+ACCURACY = "test accuracy"
+FALSE_ALARMS = "false alarms at 0.05"
+NOT_OF_A_SOURCE = (ACCURACY, FALSE_ALARMS)  # columns
 METRICS = "metrics.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -30,6 +33,8 @@ class Job:
     seed: str
     numbers: Mapping[str, float | None]  # column -> share in [0, 1]
     baselines: Mapping[str, float | None] = field(default_factory=dict)  # likewise, of the largest softmax probability
+    refused: Mapping[str, float | None] = field(default_factory=dict)  # likewise, failures refused at the run's alpha
+    network: str = ""  # digits that stand for the classifier's weights; empty where the run does not say
 
 
 class Spread(NamedTuple):
@@ -51,6 +56,14 @@ class Setting(NamedTuple):
     overrides: Mapping[str, str]
     numbers: Mapping[str, Spread]
     baselines: Mapping[str, Spread]
+    refused: Mapping[str, Spread]
+    one_network: bool
+
+    @property
+    def seeds_in_words(self) -> str:
+        """How many there are, and whether they changed what was trained."""
+        n = len(self.seeds)
+        return f"{n} seed{'s' * (n > 1)}" + ", one network" * self.one_network
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class Summary:
     jobs: list[Job]
     unfinished: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
 
     @property
     def header(self) -> list[str]:
@@ -87,6 +101,26 @@ class Summary:
         return list(dict.fromkeys(key for job in self.jobs for key in job.baselines))
 
     @property
+    def _refused(self) -> list[str]:
+        return list(dict.fromkeys(key for job in self.jobs for key in job.refused))
+
+    @property
+    def mismatch(self) -> list[str]:
+        """In which ways the jobs are not those of one sweep, in sentences without their stops; none where they are."""
+        n, found = len(self.jobs), []
+        missing = {key: n - sum(key in job.numbers for job in self.jobs) for key in self._numbers}
+        if lacking := [f"{key} (not in {count} of {n})" for key, count in missing.items() if count]:
+            found.append(f"the jobs do not have the same columns: {', '.join(lacking)}")
+        keys = {frozenset(job.overrides) for job in self.jobs}
+        if len(keys) > 1:
+            some = sorted(frozenset.union(*keys) - frozenset.intersection(*keys))
+            found.append(f"the jobs do not set the same options: {', '.join(some)} in some of them only")
+        if len(self.alphas) > 1:
+            alphas = ", ".join(f"{alpha:g}" for alpha in self.alphas)
+            found.append(f"the jobs do not refuse at the same alpha: {alphas}")
+        return found
+
+    @property
     def settings(self) -> list[Setting]:
         """Jobs that differ by their seed alone, taken together, in the order of the first of each."""
         groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
@@ -99,6 +133,8 @@ class Summary:
                 group[0].overrides,
                 {key: _spread([job.numbers.get(key) for job in group]) for key in self._numbers},
                 {key: _spread([job.baselines.get(key) for job in group]) for key in self._baselines},
+                {key: _spread([job.refused.get(key) for job in group]) for key in self._refused},
+                len(group) > 1 and len({job.network for job in group}) == 1 and bool(group[0].network),
             )
             for group in groups.values()
         ]
@@ -110,8 +146,10 @@ class Summary:
             Job(
                 name,
                 setting.overrides,
-                f"{len(setting.seeds)} seeds",
-                *({key: spread[i] for key, spread in each.items()} for each in (setting.numbers, setting.baselines)),
+                setting.seeds_in_words,
+                {key: spread[i] for key, spread in setting.numbers.items()},
+                {key: spread[i] for key, spread in setting.baselines.items()},
+                {key: spread[i] for key, spread in setting.refused.items()},
             )
             for setting in self.settings
             if len(set(setting.seeds)) > 1
@@ -122,10 +160,12 @@ class Summary:
         """All rows, numbers as shares in full precision, empty where there is none."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*self.header, *(f"{key}, softmax" for key in self._baselines)])
+        more = [f"{key}, softmax" for key in self._baselines] + [f"{key}, refused" for key in self._refused]
+        writer.writerow([*self.header, *more])
         for job in [*self.jobs, *self.statistics]:
             numbers = [job.numbers.get(key) for key in self._numbers]
             numbers += [job.baselines.get(key) for key in self._baselines]
+            numbers += [job.refused.get(key) for key in self._refused]
             writer.writerow([*self._words(job), *("" if value is None else value for value in numbers)])
         return stream.getvalue()
 
@@ -141,6 +181,31 @@ class Summary:
         left = width - len(self._numbers)
         return TextTable(self.header, cells, self.caption, left=left, bold=bold, sections=(n - 1,))
 
+    def sources_table(self) -> TextTable:
+        """A row a setting and source, as a run's own table has them; mean and standard deviation in per cent."""
+        rows: list[list[str]] = []
+        bold, ends = set(), []
+        for setting in self.settings:
+            of_setting = [setting.seeds_in_words, *(_text(setting.numbers, key) for key in NOT_OF_A_SOURCE)]
+            name = setting.name
+            for key, ours in setting.numbers.items():
+                if key in NOT_OF_A_SOURCE or not self._has(setting, key):
+                    continue
+                known = setting.baselines.get(key)
+                if better := winner(ours.mean, known.mean if known else None):
+                    bold.add((len(rows), 2 if better > 0 else 3))
+                of_source = [ours.text(), _text(setting.baselines, key), _text(setting.refused, key)]
+                rows.append([name, key, *of_source, *of_setting])
+                name, of_setting = "", ["" for _ in of_setting]
+            ends.append(len(rows) - 1)
+        alpha = f" at {self.alphas[0]:g}" if len(self.alphas) == 1 else ""
+        columns = ["setting", "source", "AUROC", "softmax AUROC", f"refused{alpha}", "seeds", *NOT_OF_A_SOURCE]
+        return TextTable(columns, rows, self.caption, left=2, bold=bold, sections=ends[:-1], folds=True)
+
+    def _has(self, setting: Setting, key: str) -> bool:
+        """Whether a job of the setting has the source."""
+        return any(key in job.numbers for job in self.jobs if job.overrides == setting.overrides)
+
     def settings_table(self) -> TextTable:
         """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
         settings = self.settings
@@ -151,24 +216,38 @@ class Summary:
         bold = set()
         for j, key in enumerate(self._numbers, 2):
             means = [setting.numbers[key].mean for setting in settings]
-            best = max((mean for mean in means if mean is not None), default=None)
+            best = max((mean for mean in means if mean is not None), default=None) if key != FALSE_ALARMS else None
             bold |= {(i, j) for i, mean in enumerate(means) if mean is not None and mean == best and len(means) > 1}
         return TextTable(["setting", "seeds", *self._numbers], rows, self.caption, bold=bold)
 
     @property
     def caption(self) -> str:
         """What the numbers are, and which jobs left none."""
-        words = "; ".join([f"{len(self.jobs)} jobs", "test accuracy and AUROC per source, in %", *self.facts])
+        words = "; ".join([f"{len(self.jobs)} jobs", *self._in_per_cent, *self._deviation, *self.facts])
         if self.unfinished:
             words += f"; without a {METRICS}: {', '.join(self.unfinished)}"
         return words
+
+    @property
+    def _in_per_cent(self) -> list[str]:
+        first = [key for key in NOT_OF_A_SOURCE if key in self._numbers]
+        return [f"{', '.join(first)} and AUROC per source, in %"]
+
+    @property
+    def _deviation(self) -> list[str]:
+        """What the standard deviation over seeds is of, where there is one."""
+        several = [setting for setting in self.settings if len(set(setting.seeds)) > 1]
+        if not several:
+            return []
+        fixed = "; of seeds with one network: of mixtures and attacks alone"
+        return [f"± and std: over seeds{fixed * any(setting.one_network for setting in several)}"]
 
     def _words(self, job: Job) -> list[str]:
         return [job.name, *(job.overrides.get(key, "") for key in self._overrides), job.seed]
 
 
 def summarize(folder: Path | str) -> Summary:
-    """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex and compare.html into it.
+    """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex into it.
 
     Args:
         folder: of a sweep (runs/multirun/<date>/<time>) or of single runs.
@@ -190,8 +269,10 @@ def summarize(folder: Path | str) -> Summary:
     started = {path.parent.parent for path in folder.rglob(str(OVERRIDES))}
     unfinished = sorted(str(path.relative_to(folder)) for path in started - set(found))
     jobs, metrics = zip(*(_job(path, folder) for path in found), strict=True)
-    summary = Summary(sorted(jobs, key=lambda job: _natural(job.name)), unfinished, _facts(metrics))
-    texts = {"summary.csv": summary.csv(), "summary.md": summary.table().markdown()}
+    alphas = sorted({float(each["alpha"]) for each in metrics if "alpha" in each})
+    summary = Summary(sorted(jobs, key=lambda job: _natural(job.name)), unfinished, _facts(metrics), alphas)
+    tables = summary.table(), summary.sources_table()
+    texts = {"summary.csv": summary.csv(), "summary.md": "\n".join(table.markdown() for table in tables)}
     texts["summary.tex"] = summary.settings_table().latex()
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -202,16 +283,22 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
     """What a job says, checked: in short, and whole."""
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        numbers = {"test accuracy": _share(metrics["classifier"]["test_accuracy"])}
-        baselines = {}
+        numbers = {ACCURACY: _share(metrics["classifier"]["test_accuracy"])}
+        if (rates := metrics.get("calibration", {}).get("false_alarm_rate")) is not None:
+            numbers[FALSE_ALARMS] = _share(rates.get("0.05"))
+        baselines, refused = {}, {}
         for name, source in metrics["sources"].items():
             numbers[source_label(name)] = _share(source["auroc"])
             if BASELINE in source.get("baselines", {}):
                 baselines[source_label(name)] = _share(source["baselines"][BASELINE]["auroc"])
+            if "refused" in source:
+                refused[source_label(name)] = _share(source["refused"])
         for group in GROUPS if "benchmark" in metrics else ():
             average = metrics["benchmark"][group]
             numbers[f"{group}-OOD"], baselines[f"{group}-OOD"] = _share(average["auroc"]), _share(average[BASELINE])
         seed = str(metrics["seed"])
+        network = "".join(map(str, metrics["classifier"].get("fingerprint", {}).values()))
+        float(metrics.get("alpha", 0))
         _facts([metrics])
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -219,7 +306,7 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
             "that job or move its folder away"
         ) from error
     overrides = {key: value for key, value in _overrides(path / OVERRIDES).items() if key != "seed"}
-    return Job(str(path.relative_to(folder)), overrides, seed, numbers, baselines), metrics
+    return Job(str(path.relative_to(folder)), overrides, seed, numbers, baselines, refused, network), metrics
 
 
 def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -239,6 +326,10 @@ def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
 def _span(values: Sequence[int | None]) -> str:
     known = sorted({value for value in values if value is not None})
     return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+
+
+def _text(spreads: Mapping[str, Spread], key: str) -> str:
+    return spreads[key].text() if key in spreads else MISSING
 
 
 def _share(value: Any) -> float | None:

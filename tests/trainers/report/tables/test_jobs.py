@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import re
 import statistics
@@ -34,6 +35,17 @@ def sweep(tmp_path):
     return tmp_path
 
 
+def complete(folder, **changes):
+    """Let the file of a job have what a run writes of each source beside its AUROC."""
+    path = folder / "metrics.json"
+    calibration = {"false_alarm_rate": {"0.05": 0.04}}
+    metrics = json.loads(path.read_text()) | {"alpha": 0.1, "calibration": calibration} | changes
+    for source in metrics["sources"].values():
+        source |= {"refused": 0.25, "baselines": {"max_softmax": {"auroc": 0.6}}}
+    metrics["classifier"]["fingerprint"] = {"weights": folder.name if int(folder.name) < 2 else "given"}
+    path.write_text(json.dumps(metrics))
+
+
 def rows(folder):
     with open(folder / "summary.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -56,6 +68,65 @@ def test_six_jobs_give_six_rows_and_the_mean_and_std_over_seeds(sweep):
     assert float(mean["test errors"]) == pytest.approx(statistics.mean([0.705, 0.725]))
     assert float(std["test errors"]) == pytest.approx(statistics.stdev([0.705, 0.725]))
     assert mean["seed"] == "2 seeds"
+
+
+def test_a_setting_has_for_each_source_what_the_table_of_a_run_has(sweep):
+    for job in range(6):
+        complete(sweep / str(job))
+    table = summarize(sweep).sources_table()
+    assert table.columns == [
+        "setting", "source", "AUROC", "softmax AUROC", "refused at 0.1", "seeds", "test accuracy",
+        "false alarms at 0.05",
+    ]  # fmt: skip
+    assert len(table.rows) == 6
+    each = ["2 seeds", "90.0 ± 0.0", "4.0 ± 0.0"]
+    assert table.rows[0] == ["5", "test errors", "71.5 ± 1.4", "60.0 ± 0.0", "25.0 ± 0.0", *each]
+    assert table.rows[1] == ["", "mnist (OOD)", "50.0 ± 0.0", "60.0 ± 0.0", "25.0 ± 0.0", "", "", ""]
+    assert table.bold == {(0, 2), (2, 2), (4, 2), (1, 3), (3, 3), (5, 3)}
+    found = rows(sweep)
+    assert (found[0]["false alarms at 0.05"], found[0]["mnist (OOD), refused"]) == ("0.04", "0.25")
+    assert "| 5 | test errors | **71.5 ± 1.4** | 60.0 ± 0.0 |" in (sweep / "summary.md").read_text()
+
+
+def test_a_deviation_over_seeds_of_one_network_is_said_to_be_that(sweep):
+    for job in range(6):
+        complete(sweep / str(job))
+    summary = summarize(sweep)
+    assert [setting.one_network for setting in summary.settings] == [False, True, True]
+    assert [setting.seeds_in_words for setting in summary.settings[:2]] == ["2 seeds", "2 seeds, one network"]
+    assert "± and std: over seeds; of seeds with one network: of mixtures and attacks alone" in summary.caption
+    write_job(sweep / "trained" / "0", ["seed=0"], 0.9, 0)
+    write_job(sweep / "trained" / "1", ["seed=1"], 0.8, 1)
+    trained = summarize(sweep / "trained")
+    assert not trained.settings[0].one_network  # what a run does not say is not claimed
+    assert "over seeds" in trained.caption
+    assert "one network" not in trained.caption
+
+
+def test_jobs_of_several_sweeps_are_told_and_every_column_is_seen_in_a_narrow_terminal(sweep):
+    complete(sweep / "0", alpha=0.2)
+    complete(sweep / "1", sources={"errors": {"auroc": 0.9}, "ood/svhn": {"auroc": 0.7}})
+    options = [f"option_with_a_long_name_{i}=value_of_it_{i}" for i in range(9)]
+    write_job(sweep / "7", options, 0.9, 0)
+    summary = summarize(sweep)
+    assert summary.mismatch[0] == (
+        "the jobs do not have the same columns: false alarms at 0.05 (not in 5 of 7), "
+        "mnist (OOD) (not in 1 of 7), svhn (OOD) (not in 6 of 7)"
+    )
+    assert "do not set the same options: mixture.n_components, option_with_a_long_name_0, " in summary.mismatch[1]
+    assert summary.mismatch[2] == "the jobs do not refuse at the same alpha: 0.1, 0.2"
+    assert summary.table().narrowest > 220
+    table = summary.sources_table()
+    console = Console(width=table.narrowest, record=True, file=io.StringIO())
+    console.print(table.terminal())
+    text = console.export_text()
+    assert all(text.count(word) for name in table.columns for word in name.split())
+    assert "…" not in text
+    assert table.narrowest <= 100
+
+
+def test_jobs_of_one_sweep_match(sweep):
+    assert summarize(sweep).mismatch == []
 
 
 def test_the_markdown_is_in_per_cent(sweep):
@@ -161,6 +232,15 @@ def test_the_softmax_and_the_averages_of_a_benchmark_have_columns(tmp_path):
     (row,) = rows(tmp_path)
     assert (row["test errors"], row["test errors, softmax"]) == ("0.9", "0.8")
     assert (row["near-OOD"], row["far-OOD, softmax"]) == ("0.7", "0.6")
+
+
+def test_a_source_without_a_number_has_a_row_and_no_empty_figure(sweep):
+    for job in range(6):
+        complete(sweep / str(job), sources={"errors": {"auroc": 0.9}, "adversarial/fgsm": {"auroc": None}})
+    write_comparison(summarize(sweep), "A sweep", sweep / "compare.html")
+    page = (sweep / "compare.html").read_text()
+    assert page.count("<svg") == 1
+    assert '<td class="text">fgsm attack</td>' in page
 
 
 def test_the_page_compares_the_settings_and_needs_nothing_beside_it(sweep):
