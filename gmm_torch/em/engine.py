@@ -162,6 +162,14 @@ class EM:
             total = total + self.accumulate(x, weight)  # type: ignore[operator]
         return total
 
+    @property
+    def n_passes(self) -> int:
+        """Passes within which a fit ends: the data summary, the assignment, and iterations that are taken twice.
+
+        An iteration is taken again where a component turns out to need float64.
+        """
+        return 2 + 2 * self.options.max_iter
+
     @torch.no_grad()
     def advance(self, total: DataSummary | Statistics) -> None:
         """End a pass with the statistics of all points of this process, which are summed over the processes first.

@@ -188,11 +188,11 @@ def _em(folder: Path, shared: Path, begun: int) -> None:
     x = torch.randn(4_000, 8, generator=generator) + 3 * torch.randint(0, 4, (4_000, 1), generator=generator)
     mixture, options = GaussianMixture(8, 8), EMOptions(max_iter=30, tol=0.0, seed=3)
     last = folder / "last.ckpt"
+    module = MixtureModule(mixture, x, options)
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=options.max_iter + 2, logger=False, callbacks=[PassCheckpoint(last, 0)],
+        accelerator="cpu", max_epochs=module.em.n_passes, logger=False, callbacks=[PassCheckpoint(last, 0)],
         enable_progress_bar=False, enable_model_summary=False, plugins=[AtomicCheckpointIO()], default_root_dir=folder,
     )  # fmt: skip
-    module = MixtureModule(mixture, x, options)
     trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     state = mixture.adopt(module.em).state_dict()
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()

@@ -42,7 +42,7 @@ def fit(folder: Path, callbacks: list[lightning.Callback], **trainer: object) ->
     module = MixtureModule(GaussianMixture(3, 4), features(), OPTIONS)
     resumed = folder / "last.ckpt"
     lightning.Trainer(
-        accelerator="cpu", max_epochs=OPTIONS.max_iter + 2, logger=False, enable_progress_bar=False,
+        accelerator="cpu", max_epochs=module.em.n_passes, logger=False, enable_progress_bar=False,
         callbacks=[PassCheckpoint(resumed, 0), *callbacks], enable_model_summary=False, use_distributed_sampler=False,
         default_root_dir=folder, plugins=[AtomicCheckpointIO()], **trainer,
     ).fit(module, ckpt_path=resumed if resumed.exists() else None, weights_only=True)  # fmt: skip

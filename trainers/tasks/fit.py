@@ -72,7 +72,7 @@ def fit_detector(run: Run) -> FailureDetector:
         module = MixtureModule(mixture, features, options, logged_as=f"em/{number}/log_likelihood")
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
-            max_epochs=options.max_iter + 2,  # the data summary and the assignment come before the iterations
+            max_epochs=module.em.n_passes,
             callbacks=[PassCheckpoint(checkpoint)],
             use_distributed_sampler=False,
             strategy=without_gradients(run.cfg.trainer.get("strategy", "auto")),
