@@ -158,7 +158,7 @@ def pomegranate(problem: Problem, x: Tensor, start: Start, n_iter: int) -> Run:
 
 
 # name -> the peer, and the covariance types that the benchmark asks of it: pomegranate has no tied; its `sphere`, and
-# tgmm's tied and spherical, are not in the comparison that the goals come from.
+# tgmm's tied and spherical, are not in the comparison.
 ALL = ("full", "diag", "tied", "spherical")
 PEERS: dict[str, tuple[Peer, tuple[str, ...]]] = {
     "scikit-learn float64": (scikit_learn(np.float64), ALL),

@@ -86,7 +86,11 @@ class MixtureDensity(nn.Module):
         if self.n_points:
             how = "converged in" if self.converged else "not converged after"
             return f"fitted to {self.n_points:,} points, {how} {self.n_iter} iteration{'s' * (self.n_iter != 1)}"
-        return "not fitted" if self.fitted.is_meta or not self.is_fitted else "parameters not of a fit here"
+        return (
+            "not fitted"
+            if self.fitted.is_meta or not self.is_fitted
+            else "parameters set, loaded or learnt from a stream"
+        )
 
     # ---- parameters
 

@@ -255,8 +255,8 @@ def test_a_mixture_says_in_print_whether_and_how_it_was_fitted(x):
     assert "; fitted to 120 points, not converged after 1 iteration\n" in repr(mixture)
     other = GaussianMixture(K, D).fit(x[:50])
     other.load_state_dict(mixture.state_dict())
-    assert "; parameters not of a fit here\n" in repr(other)
-    assert "; parameters not of a fit here\n" in repr(mixture.partial_fit(x))
+    assert "; parameters set, loaded or learnt from a stream\n" in repr(other)
+    assert "; parameters set, loaded or learnt from a stream\n" in repr(mixture.partial_fit(x))
     assert "; not fitted\n" in repr(GaussianMixture(K, D, device="meta"))
 
 
