@@ -2,11 +2,14 @@
 
 import copy
 from functools import cache
+from unittest.mock import patch
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 from trainers.main import CONF
@@ -35,5 +38,19 @@ def _parsed(override: str) -> Override:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"), patch.object(ConfigRepository, "load_config", _read):
         return compose("config", list(overrides))
+
+
+_READ: dict[tuple[str, ...], ConfigResult] = {}
+_load = ConfigRepository.load_config
+
+
+def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """A file of the configuration, read once for all that is composed; Hydra changes what it gets."""
+    key = (config_path, *(source.full_path() for source in repository.sources))
+    if key not in _READ:
+        if (result := _load(repository, config_path)) is None:
+            return None
+        _READ[key] = result
+    return copy.deepcopy(_READ[key])
