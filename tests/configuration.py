@@ -4,15 +4,19 @@ import copy
 from functools import cache
 from unittest.mock import patch
 
+import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, grammar_parser
 
 from trainers.main import CONF
+
+# An expression of a configuration is parsed once: that takes a good part of the time, and trees stay as they are.
+omegaconf.base.parse = omegaconf._utils.parse = cache(grammar_parser.parse)
 
 
 def configure(*overrides: str) -> DictConfig:

@@ -174,6 +174,7 @@ def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
         overrides += [f"paths.data={tmp_path / 'lists'}", "data.num_classes=3", "data.calibration_every=8"]
         overrides += ["data.image_shape=[3,8,8]", "classifier.num_classes=3", "data.num_workers=0", "detector.views=1"]
         overrides += ["classifier.weights=null"] if "weights" in cfg.classifier else []
+    overrides += [f"attack.{name}.method.steps=5" for name in ("deepfool", "cw_l2") if name in cfg.get("attack", ())]
     if cfg.paths.cache is not None:
         overrides.append(f"paths.cache={tmp_path / 'cache'}")
     run_task(configure(*overrides), tmp_path / "run")
