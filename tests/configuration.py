@@ -6,12 +6,13 @@ from unittest.mock import patch
 
 import omegaconf
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, grammar_parser
+from omegaconf import DictConfig, OmegaConf, grammar_parser
 
 from trainers.main import CONF
 
@@ -43,7 +44,11 @@ def _parsed(override: str) -> Override:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> bytes:
-    with initialize_config_dir(str(CONF), version_base="1.3"), patch.object(ConfigRepository, "load_config", _read):
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        patch.object(ConfigRepository, "load_config", _read),
+        patch.object(defaults_list, "_create_interpolation_map", _no_choices),
+    ):
         return pickle.dumps(compose("config", list(overrides)))
 
 
@@ -60,3 +65,8 @@ def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None
         _READ[key] = pickle.dumps(result)
     found: ConfigResult = pickle.loads(_READ[key])
     return found
+
+
+def _no_choices(*_: object) -> DictConfig:
+    """What names in a defaults list are interpolated from: none of ours is, and it is made anew for every name."""
+    return OmegaConf.create({})
