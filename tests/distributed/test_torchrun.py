@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tests.configuration import configure
-from tests.processes import application, started
+from tests.processes import application, fork_server, started
 from trainers.run.job import run_task
 from trainers.run.requirements import check_torchrun
 
@@ -17,6 +17,7 @@ DIGITS = ("data=digits", "trainer.enable_progress_bar=false")
 
 def torchrun(*words):
     """What `torchrun --standalone --nproc-per-node 2` does, with forks for processes."""
+    fork_server()  # that of the worker is not known here
     alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "two", "max_restarts": 0}
     elastic_launch(LaunchConfig(1, 1, 2, start_method="forkserver", **alone), started_by_torchrun)(*words)
 
