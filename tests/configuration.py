@@ -1,24 +1,33 @@
 """The application's configuration, as a command composes it."""
 
-import copy
+import pickle
 from functools import cache
+from unittest.mock import patch
 
+import omegaconf
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf, grammar_parser
 
 from trainers.main import CONF
+
+# An expression of a configuration is parsed once: that takes a good part of the time, and trees stay as they are.
+omegaconf.base.parse = omegaconf._utils.parse = cache(grammar_parser.parse)
 
 
 def configure(*overrides: str) -> DictConfig:
     """A configuration of the caller's own.
 
     The same choices of groups are composed once; single values are then set in a copy, which is how Hydra sets them.
+    Copies are unpickled, in a fifth of the time of `copy.deepcopy`.
     """
     values = [each for each in overrides if _sets_a_value(each)]
-    cfg = copy.deepcopy(_composed(tuple(each for each in overrides if each not in values)))
+    cfg: DictConfig = pickle.loads(_composed(tuple(each for each in overrides if each not in values)))
     ConfigLoaderImpl._apply_overrides_to_config([_parsed(each) for each in values], cfg)
     return cfg
 
@@ -34,6 +43,30 @@ def _parsed(override: str) -> Override:
 
 
 @cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+def _composed(overrides: tuple[str, ...]) -> bytes:
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        patch.object(ConfigRepository, "load_config", _read),
+        patch.object(defaults_list, "_create_interpolation_map", _no_choices),
+    ):
+        return pickle.dumps(compose("config", list(overrides)))
+
+
+_READ: dict[tuple[str, ...], bytes] = {}
+_load = ConfigRepository.load_config
+
+
+def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """A file of the configuration, read once for all that is composed; Hydra changes what it gets."""
+    key = (config_path, *(source.full_path() for source in repository.sources))
+    if key not in _READ:
+        if (result := _load(repository, config_path)) is None:
+            return None
+        _READ[key] = pickle.dumps(result)
+    found: ConfigResult = pickle.loads(_READ[key])
+    return found
+
+
+def _no_choices(*_: object) -> DictConfig:
+    """What names in a defaults list are interpolated from: none of ours is, and it is made anew for every name."""
+    return OmegaConf.create({})

@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -36,6 +37,9 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    gc.set_threshold(10_000, 20, 50)  # graphs that are traced make objects by the million, and few of them are garbage
+    if "tests.processes" in sys.modules:
+        sys.modules["tests.processes"].fork_server()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -53,6 +57,15 @@ def undrawn() -> Iterator[None]:
     from tests.drawing import figures_left_empty  # Matplotlib is slow to import
 
     with figures_left_empty():
+        yield
+
+
+@pytest.fixture
+def unarranged() -> Iterator[None]:
+    """Draws the figures of reports without arranging them."""
+    from tests.drawing import figures_left_as_placed  # Matplotlib is slow to import
+
+    with figures_left_as_placed():
         yield
 
 

@@ -21,3 +21,16 @@ def figures_left_empty() -> Iterator[None]:
 
     with patch.object(Figure, "savefig", savefig):
         yield
+
+
+@contextmanager
+def figures_left_as_placed() -> Iterator[None]:
+    """Within, figures are drawn with their axes where they were placed: to arrange them takes most of the time."""
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, to: Any, **options: Any) -> None:
+        figure.set_layout_engine(None)
+        draw(figure, to, **options)
+
+    with patch.object(Figure, "savefig", savefig):
+        yield

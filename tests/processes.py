@@ -1,17 +1,45 @@
 """Processes of a test: forks of a server that has imported what they need, once for all tests of a worker."""
 
+import inspect
 import multiprocessing
 import os
+import socket
 import sys
 from collections.abc import Callable
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 multiprocessing.set_forkserver_preload(["pytest", "trainers.main", "trainers.tasks.run", "trainers.tasks.score"])
+
+
+def fork_server() -> None:
+    """Make the server a fork of this process, where everything is imported already.
+
+    Threads of OpenMP would not come along, so there may be none; a server that has not begun by now begins by itself.
+    """
+    if torch.get_num_threads() > 1 or "authkey_r" in inspect.signature(forkserver.main).parameters:
+        return
+    server, address = forkserver._forkserver, connection.arbitrary_address("AF_UNIX")
+    resource_tracker.ensure_running()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        alive, ours = os.pipe()
+        server._forkserver_pid = os.fork() or None
+        if server._forkserver_pid is None:
+            os.close(ours)  # the server ends when nobody holds it
+            try:
+                forkserver.main(listener.fileno(), alive, [])
+            finally:
+                os._exit(0)
+        os.close(alive)
+    server._forkserver_address, server._forkserver_alive_fd = address, ours
 
 
 def run_processes(work: Callable[..., None], arguments: tuple[object, ...], n: int) -> None:
@@ -46,6 +74,15 @@ def application(*words: str) -> None:
 
     sys.argv = ["gmm-torch", *words]
     main()
+
+
+def pytest_in(folder: str, *words: str) -> None:
+    """What `pytest` does where a folder is searched first, with this project's modules imported anew."""
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("gmm_torch", "tests")]:
+        del sys.modules[name]
+    sys.exit(pytest.main(list(words)))
 
 
 def _speaking(work: Callable[..., None], arguments: tuple[object, ...], folder: Path, said: Path) -> None:

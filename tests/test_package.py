@@ -61,7 +61,7 @@ def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path
         return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True)
 
     command = str(site / "bin" / "gmm-torch")
-    options = ["experiment=demo", "debug=fast", "ood=[uniform_noise]", "attack=[fgsm]"]
+    options = ["experiment=demo", "debug=fast", "score=log_likelihood", "ood=[uniform_noise]", "attack=[]"]
     done = run(command, *options, "classifier._target_=my_pkg.MyNet")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (place / "runs" / "demo" / "report.html").is_file()

@@ -28,14 +28,14 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     about the score: bounded, and zero only further above the largest reference than half the window.
 
     Args:
-        score: (N,).
-        reference: (n,), ascending, n >= 2.
+        score: (..., N).
+        reference: (..., n), ascending, n >= 2.
 
     Returns:
-        (N,), at most 0, differentiable in the score.
+        (..., N), at most 0, differentiable in the score.
     """
     score, reference = score.to(_wider(score, reference)), reference.to(_wider(score, reference))
-    spread = reference.std(correction=0)
+    spread = reference.std(-1, correction=0, keepdim=True)
     spread = torch.where(spread > 0, spread, 1)  # a reference that is constant has no scale: a nat
     if not (torch.is_grad_enabled() and score.requires_grad):
         return _interpolated(score, reference, spread)
@@ -52,19 +52,21 @@ def _wider(*values: Tensor) -> torch.dtype:
 
 def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
     """The value of `log_tail`."""
-    n = len(reference)
+    n = reference.shape[-1]
     up_to = torch.searchsorted(reference, score.detach().contiguous(), right=True).clamp(1, n)
-    low, high = reference[up_to - 1], reference[up_to.clamp_max(n - 1)]
+    low, high = reference.gather(-1, up_to - 1), reference.gather(-1, up_to.clamp_max(n - 1))
     up_to_high = torch.searchsorted(reference, high.contiguous(), right=True)
-    lowest = torch.searchsorted(reference, reference[:1], right=True)  # how many are tied there
+    first = reference[..., :1].contiguous()
+    lowest = torch.searchsorted(reference, first, right=True)  # how many are tied there
     gap = high - low
     share = torch.where(gap > 0, (score - low) / torch.where(gap > 0, gap, 1), 0).clamp(0, 1)
     ends = torch.log(up_to.to(score)), torch.log(up_to_high.to(score))
     inside = torch.minimum(ends[0] + (ends[1] - ends[0]) * share, ends[1])  # rounding never makes it fall
     n_tail = max(min(MIN_TAIL, n), n // 10)
-    excess = torch.maximum((reference[n_tail - 1] - reference[:n_tail]).mean(), MIN_EXCESS * spread)
-    beyond = (reference[0] - score).clamp_min(0) / excess
-    rank = torch.where(score < reference[0], torch.log(lowest.to(score)), inside)
+    tail = reference[..., n_tail - 1, None] - reference[..., :n_tail]
+    excess = torch.maximum(tail.mean(-1, keepdim=True), MIN_EXCESS * spread)
+    beyond = (first - score).clamp_min(0) / excess
+    rank = torch.where(score < first, torch.log(lowest.to(score)), inside)
     return rank - math.log(n + 1) - beyond
 
 

@@ -1,10 +1,9 @@
 """A covariance family or an initialisation is one new file: registry, mixture and contract tests find it themselves."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.processes import pytest_in, started
 
 TESTS = Path(__file__).parents[1]
 
@@ -60,21 +59,17 @@ class HalfWay(RandomFromData):
 
 
 def test_a_family_and_an_initialisation_are_one_file_each_and_keep_the_contracts(tmp_path):
-    (tmp_path / "new_family.py").write_text(FAMILY)
-    (tmp_path / "new_initialisation.py").write_text(INITIALISATION)
+    (folder := tmp_path / "new").mkdir()
+    (folder / "new_family.py").write_text(FAMILY)
+    (folder / "new_initialisation.py").write_text(INITIALISATION)
     tests = [TESTS / "contracts/test_covariance.py", TESTS / "gmm_torch/init/test_init.py"]
     options = ["--noconftest", "-p", "no:cacheprovider", "-p", "new_family", "-p", "new_initialisation"]
     chosen = ["-rA", "-k", "shared_variances or half_way"]
-    path = os.pathsep.join([str(tmp_path), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *chosen, *map(str, tests)],
-        cwd=TESTS.parent,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"PASSED .*shared_variances", done.stdout)) > 20
-    assert len(re.findall(r"PASSED .*half_way", done.stdout)) > 5
-    assert {path.name for path in tmp_path.iterdir()} == {"new_family.py", "new_initialisation.py"}
+    words = (str(folder), *options, *chosen, *map(str, tests))
+    process = started(pytest_in, words, TESTS.parent, tmp_path / "said")
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 0, said
+    assert len(re.findall(r"PASSED .*shared_variances", said)) > 20
+    assert len(re.findall(r"PASSED .*half_way", said)) > 5
+    assert {path.name for path in folder.iterdir()} == {"new_family.py", "new_initialisation.py"}

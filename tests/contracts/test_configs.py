@@ -162,9 +162,10 @@ def test_callbacks_and_loggers_watch_a_training(tmp_path):
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
 def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
+    overrides = [f"experiment={option}", "debug=fast"]
     if option != "demo":
         request.getfixturevalue("undrawn")
-    overrides = [f"experiment={option}", "debug=fast"]
+        overrides += ["trainer.enable_progress_bar=false", "detector.views=1"]
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images
         write_images(tmp_path / "images")
@@ -172,8 +173,9 @@ def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
     if option.startswith("openood"):  # images of a benchmark, here smaller, of fewer classes, with random weights
         write_lists(tmp_path / "lists", cfg)
         overrides += [f"paths.data={tmp_path / 'lists'}", "data.num_classes=3", "data.calibration_every=8"]
-        overrides += ["data.image_shape=[3,8,8]", "classifier.num_classes=3", "data.num_workers=0", "detector.views=1"]
+        overrides += ["data.image_shape=[3,8,8]", "classifier.num_classes=3", "data.num_workers=0"]
         overrides += ["classifier.weights=null"] if "weights" in cfg.classifier else []
+    overrides += [f"attack.{name}.method.steps=5" for name in ("deepfool", "cw_l2") if name in cfg.get("attack", ())]
     if cfg.paths.cache is not None:
         overrides.append(f"paths.cache={tmp_path / 'cache'}")
     run_task(configure(*overrides), tmp_path / "run")

@@ -1,31 +1,41 @@
 """`task=fit` under torchrun: the detector of one process, and an error where the processes would not work together."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tests.configuration import configure
-from tests.pages import ROOT
+from tests.processes import application, fork_server, started
 from trainers.run.job import run_task
 from trainers.run.requirements import check_torchrun
 
 DIGITS = ("data=digits", "trainer.enable_progress_bar=false")
 
 
-@pytest.mark.slow
+def torchrun(*words):
+    """What `torchrun --standalone --nproc-per-node 2` does, with forks for processes."""
+    fork_server()  # that of the worker is not known here
+    alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "two", "max_restarts": 0}
+    elastic_launch(LaunchConfig(1, 1, 2, start_method="forkserver", **alone), started_by_torchrun)(*words)
+
+
+def started_by_torchrun(*words):
+    rank_zero_only.rank = int(os.environ["RANK"])  # which Lightning reads when it is imported, and it is already
+    application(*words)
+
+
 def test_two_processes_of_torchrun_end_with_the_detector_of_one(tmp_path):
     run_task(configure(*DIGITS, "trainer=cpu", "task=train", "trainer.max_epochs=1"), tmp_path / "trained")
     fitting = (*DIGITS, "task=fit", "score=log_likelihood", "mixture.n_components=3", "mixture.em.max_iter=5")
     fitting += (f"classifier.checkpoint={tmp_path / 'trained' / 'classifier.safetensors'}",)
     run_task(configure(*fitting, "trainer=cpu"), tmp_path / "one")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainers.main"]
-    command += [*fitting, "trainer=torchrun", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'two'}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = (*fitting, "trainer=torchrun", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'two'}")
+    process = started(torchrun, words, tmp_path, tmp_path / "said")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-2000:]
     one, two = (load_file(tmp_path / name / "detector.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, tensor in one.items():

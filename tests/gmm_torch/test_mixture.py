@@ -46,19 +46,19 @@ def assert_same(a: GaussianMixture, b: GaussianMixture, tolerance: float = 0.0) 
 @each_type
 def test_whatever_holds_the_points_gives_the_same_mixture(x, covariance_type, tmp_path):
     np.save(tmp_path / "x.npy", x.numpy())
-    labelled = DataLoader(TensorDataset(x, torch.zeros(N)), batch_size=7)
+    labelled = DataLoader(TensorDataset(x, torch.zeros(N)), batch_size=17)
     sources = {
         "array": x.numpy(),
         "reversed array": x.numpy()[::-1],
         "memory map": np.load(tmp_path / "x.npy", mmap_mode="r"),
-        "loader of tensors": DataLoader(x, batch_size=7),
+        "loader of tensors": DataLoader(x, batch_size=17),
         "loader of (x, y)": labelled,
-        "shuffled loader": DataLoader(x, batch_size=7, shuffle=True),
+        "shuffled loader": DataLoader(x, batch_size=17, shuffle=True),
         "list of batches": list(x.split(50)),
         "list of tuples": [(part, None) for part in x.split(50)],
     }
     # So many iterations: where the likelihood is flat, rounding decides when a tolerance is met.
-    options = {"tol": 0.0, "max_iter": 20}
+    options = {"tol": 0.0, "max_iter": 10}
     expected = fitted(x, covariance_type, **options)
     for source in sources.values():
         actual = GaussianMixture(K, D, covariance_type).fit(source, **options)

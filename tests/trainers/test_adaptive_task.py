@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
     trained = ("trainer.limit_train_batches=null", "trainer.max_epochs=8")
     run_task(configure(*COMMON, *trained, "task=train"), folder / "train")
     classifier = f"classifier.checkpoint={folder / 'train' / 'classifier.safetensors'}"
-    run_task(configure(*COMMON, classifier, "task=fit"), folder / "fit")
+    run_task(configure(*COMMON, classifier, "task=fit", "detector.views=1"), folder / "fit")
     detector = f"checkpoint={folder / 'fit' / 'detector.safetensors'}"
     with figures_left_empty():
         run_task(configure(*COMMON, classifier, detector, *QUICK, "task=adaptive"), folder / "adaptive")

@@ -31,6 +31,7 @@ FAST = (
     "trainer.enable_progress_bar=false",
     "attack=[digits,pgd_sweep]",
     "attack.fgsm.epsilon=1e-6",  # finds nothing, and says so
+    "attack.cw_l2.method.binary_search_steps=2",
     "attack.pgd_sweep.epsilons=[0.1,0.3]",
     "corruption=[gaussian_noise,fog]",
 )

@@ -1,5 +1,6 @@
 """Rendering of a page from its template."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
         path: of the page; written to a temporary name first, then moved.
         content: what the template asks for; one name less is an error.
     """
+    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    page = _environment().get_template(template).render(css=css, **content)
+    write_text(path, page, errors="backslashreplace")  # the name of a file need not be text
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Compiles each template once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -29,6 +38,4 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
     )
     environment.filters |= {each.__name__: each for each in (percent, p_value_text, source_label)}
     environment.globals |= {"winner": winner, "of_softmax": of_softmax}
-    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
-    page = environment.get_template(template).render(css=css, **content)
-    write_text(path, page, errors="backslashreplace")  # the name of a file need not be text
+    return environment

@@ -265,8 +265,7 @@ class Combined(Score):
         return Breakdown(whole, p_values, influence, self.references.shape[1])
 
     def _log_tails(self, table: Tensor) -> Tensor:
-        pairs = zip(table.unbind(-1), self.references, strict=True)
-        return torch.stack([log_tail(score, reference) for score, reference in pairs], dim=-1)
+        return log_tail(table.mT, self.references).mT
 
     def _scores(self) -> Sequence[Score]:
         return list(self.parts.values())  # type: ignore[arg-type]

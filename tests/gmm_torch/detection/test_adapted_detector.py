@@ -87,8 +87,12 @@ def test_files_and_states_bring_it_back(fitted, net, tmp_path):
 
 
 @pytest.mark.export
-def test_it_exports_with_a_dynamic_batch(fitted):
-    module = PValues(fitted).eval()
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_exports_with_a_dynamic_batch(net, kind):
+    score = make_score("log_likelihood", n_components=2)
+    detector = FailureDetector(net, score=score, calibration=KINDS[kind](), alpha=0.1).fit([FIT])
+    detector.adapt([DEPLOYED], batches(net, REFERENCE)).calibrate(batches(net, CALIBRATE))
+    module = PValues(detector).eval()
     program = torch.export.export(module, (NEW[:5],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]), rtol=1e-5, atol=1e-6)
 

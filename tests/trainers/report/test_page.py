@@ -61,6 +61,7 @@ def test_every_section_is_there(page):
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("unarranged")
 def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_path):
     page = render(make_evaluation(explained=True), tmp_path)
     assert page.sections == [
@@ -73,6 +74,7 @@ def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_
     test_the_page_needs_nothing_beside_it(page)
 
 
+@pytest.mark.usefixtures("unarranged")
 def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_were_measured(
     make_evaluation, page, tmp_path
 ):
@@ -195,6 +197,7 @@ def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
     assert render(make_evaluation(), tmp_path).text == page.text
 
 
+@pytest.mark.usefixtures("unarranged")
 def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
     evil = "<script>alert('$x$')</script>"
     page = render(make_evaluation(oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path)
@@ -203,6 +206,7 @@ def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
     assert "b &amp; c" in page.text
 
 
+@pytest.mark.usefixtures("unarranged")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -223,6 +227,7 @@ def test_a_run_that_lacks_something_still_has_a_page(make_evaluation, changes, t
     assert ("images" in page.sections) == changes.get("images", True)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_evaluation, page, tmp_path):
     figures = "Risk against coverage", "Error rate by p-value"
     text = render(make_evaluation(n_errors=0), tmp_path).text
