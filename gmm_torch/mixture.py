@@ -137,6 +137,7 @@ class GaussianMixture(MixtureDensity):
         offset: float = 2.0,
         window: int | None = None,
         n_first: int | None = None,
+        n_known: int | None = None,
         **options: Any,
     ) -> OnlineEM:
         """A follower of a stream of points, see `OnlineEM`; hand its `result` to `assign` when it is wanted.
@@ -145,6 +146,8 @@ class GaussianMixture(MixtureDensity):
 
         Args:
             power, offset, window, n_first: see `OnlineEM`.
+            n_known: how many points of the stream the mixture's parameters stand for, those of its fit if None; where
+                none are known (0), it is fitted to the first points from there.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 unless given.
         """
         em = self.start_em(EMOptions.of({"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
@@ -152,13 +155,15 @@ class GaussianMixture(MixtureDensity):
         if self.is_fitted:
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
             known = (about, self.location.to(em.device))
-        return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first)
+        n_known = self.n_points if n_known is None else n_known
+        return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first, n_known=n_known)
 
     @torch.inference_mode(False)
     def partial_fit(self, x: Array, sample_weight: Array | None = None, **options: Any) -> Self:
-        """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what earlier calls took in is kept.
+        """Take in a batch of a stream by stepwise EM, see `OnlineEM`; what `fit` or earlier calls took in is kept.
 
-        Has parameters as soon as enough points have come to start from (`n_first`), or before, if it had some.
+        Has parameters as soon as enough points have come to start from (`n_first`), or before, if it had some. Batches
+        should be mixed: of a stream in order, class by class, it describes what came last.
 
         Args:
             x: (n, D).

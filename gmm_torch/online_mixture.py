@@ -172,7 +172,8 @@ class OnlineMixture:
         starts = [empty] if self._mixture is None else [self.mixture, empty]
         followers = []
         for mixture in starts:
-            follower = mixture.start_online(window=self._window(x.shape[1]), n_first=self.n_components, **options)
+            sizes = {"window": self._window(x.shape[1]), "n_first": self.n_components, "n_known": 0}
+            follower = mixture.start_online(**sizes, **options)
             followers.append(follower.update(x))
         # On the same points, so in the same coordinates: the objectives compare.
         best = max(followers, key=lambda follower: float(follower.em.history[-1].max()))

@@ -27,6 +27,7 @@ from gmm_torch.em.estep import Assignment, EStep, are_ill_conditioned, flagged
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.prior import Prior
 from gmm_torch.em.reseed import reseed
+from gmm_torch.em.stand_ins import stand_ins
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.init import get_initialisation
@@ -296,6 +297,22 @@ class EM:
         best = slice(start.best, start.best + 1)
         self.jitter, self.n_reseeded = start.jitter[best], torch.zeros_like(start.n_reseeded[best])
         self.begin(start.parameters.map(lambda value: value[best]))
+
+    def take_over(self, parameters: Parameters, location: Tensor) -> None:
+        """End with known parameters of one mixture, in coordinates that suit them, without any data.
+
+        Args:
+            parameters: in raw units, their means relative to the location.
+            location: (D,) float64.
+        """
+        batches = stand_ins(self.family, parameters.map(lambda value: value.double()))
+        total = self.collect((x + location, weight.sum(0) * self.n_components) for x, weight in batches)
+        assert isinstance(total, DataSummary)
+        self.standardise(total)
+        self.jitter = parameters.means.new_zeros(1, self.n_components, dtype=torch.float64)
+        self.n_reseeded = self.jitter[:, 0]
+        self.begin(self.standardisation.parameters(self.family, parameters, location).map(lambda value: value[None]))
+        self._unit, self.phase = 1.0, "done"
 
     def _broad(self, n_init: int) -> dict[str, Tensor]:
         """Factors of components as wide as the data."""

@@ -11,6 +11,7 @@ from gmm_torch.distributed import all_reduce_sum, sum_of_all
 from gmm_torch.em.batches import Array, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep, are_ill_conditioned, flagged
+from gmm_torch.em.stand_ins import stand_ins
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
 from gmm_torch.parameters import Parameters
@@ -29,6 +30,10 @@ class OnlineEM:
 
     The first points, `n_first` of them, are kept until there are enough for `em`, which fits them; the stream goes on
     from there. Coordinates are standardised once, on these points; the regularisation is relative to their variance.
+    Parameters that are known from `n_known` other points need no first ones: they count as that many points that the
+    stream has had.
+
+    Batches should be mixed. Where each is of one kind, the mixture describes what came last.
 
     With a process group of torch.distributed, every process gives its own batches, in as many calls as the others, and
     all have the same mixture. `n_first` then counts the points of all; until they have come, processes wait for each
@@ -42,6 +47,7 @@ class OnlineEM:
         offset: of the step size, >= 1; large moves slowly at first.
         window: number of points to remember, instead of `power` and `offset`; None to go by those.
         n_first: points to start from; None for 20 a component and at least twice the features.
+        n_known: points that `known` was learnt from; 0 to let `em` go on from there with the first points.
 
     Raises:
         ValueError: an option out of range, or a covariance family whose statistics can't be averaged (low_rank).
@@ -56,6 +62,7 @@ class OnlineEM:
         offset: float = 2.0,
         window: int | None = None,
         n_first: int | None = None,
+        n_known: int = 0,
     ) -> None:
         if not 0.5 < power <= 1:
             raise ValueError(f"power: expected a number above 1/2 and up to 1; got {power}")
@@ -67,6 +74,11 @@ class OnlineEM:
             raise ValueError(
                 f"covariance_type: the statistics of {em.family.name!r} hang on the parameters of their batch, "
                 "so they can't be averaged over batches; choose full, tied, diag or spherical"
+            )
+        if n_known < 0 or (n_known and known is None):
+            raise ValueError(
+                f"n_known: expected how many points the mixture's own parameters stand for, 0 where it has none; got "
+                f"{n_known}"
             )
         if em.options.prior_count or em.options.weight_concentration > 1 or em.options.shrinkage:
             raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
@@ -80,6 +92,9 @@ class OnlineEM:
         self._first: list[tuple[Tensor, Tensor | None]] = []
         self._n_waiting = 0
         self._ill_conditioned: Tensor | None = None
+        self.n_known = n_known
+        if known is not None and n_known:
+            self._go_on(*known)
 
     @property
     def started(self) -> bool:
@@ -154,6 +169,23 @@ class OnlineEM:
         self.moments = {name: value / self.n_seen for name, value in moments.items()}
         self._first, self._n_waiting = [], 0
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _go_on(self, parameters: Parameters, location: Tensor) -> None:
+        """Begin with what parameters, their means relative to a location (D,), say of `n_known` points."""
+        em = self.em
+        with full_precision(em.device):
+            em.take_over(parameters, location)
+            self.parameters = em.parameters
+            self._check_conditioning()
+            prepared = em.family.prepare(self.parameters, em.penalty)
+            parts = [
+                em.family.moments(prepared, em.family.features(x.mT.contiguous()), weight[None])
+                for x, weight in stand_ins(em.family, self.parameters.map(lambda value: value[0]))
+            ]
+            self.moments = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+        self.n_seen = torch.full((), self.n_known, dtype=torch.float64, device=em.device)
+
     def _check_conditioning(self) -> None:
         if self.em.dtype != torch.float64:
             [flags] = look("conditioning", are_ill_conditioned(self.em.family, self.parameters))
@@ -173,6 +205,8 @@ class OnlineEM:
         total_weight, moments = _summed(self._e_step(x, weight))
         self.n_seen = self.n_seen + total_weight
         some = total_weight > 0
+        if not self.n_updates:
+            self.n_updates = self.n_known // max(1, len(x))  # batches like this one
         if self.window is None:
             rate = some.double() * (self.n_updates + 1 + self.offset) ** -self.power
         else:
@@ -188,7 +222,8 @@ class OnlineEM:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the next batch."""
-        state: dict[str, Any] = {"em": self.em.state_dict(), "n_updates": self.n_updates, "first": list(self._first)}
+        state: dict[str, Any] = {"em": self.em.state_dict(), "first": list(self._first)}
+        state |= {"n_updates": self.n_updates, "n_known": self.n_known}
         if self.started:
             moments = dict(self.moments)
             state |= {
@@ -203,7 +238,7 @@ class OnlineEM:
         """Go on from a `state_dict` of an `OnlineEM` with the same family, sizes and options."""
         state = tree_map_only(Tensor, lambda value: value.to(self.em.device), state)
         self.em.load_state_dict(state["em"])
-        self.n_updates, self._first = state["n_updates"], list(state["first"])
+        self.n_updates, self.n_known, self._first = state["n_updates"], state["n_known"], list(state["first"])
         self._n_waiting = sum(len(x) for x, _ in self._first)
         if self.started:
             self.parameters = Parameters.from_state_dict(state["parameters"])

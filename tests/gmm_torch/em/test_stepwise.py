@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from gmm_torch import GaussianMixture, NotFittedError
+from gmm_torch import GaussianMixture, NotFittedError, devices
 from gmm_torch.em.options import EMOptions
+from gmm_torch.em.stand_ins import stand_ins
 from gmm_torch.em.stepwise import OnlineEM
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -75,6 +76,60 @@ def test_a_fitted_mixture_is_where_the_stream_starts():
     known = mixture.means.clone()
     mixture.partial_fit(stream(200, seed=3), n_first=100, max_iter=1)
     assert (mixture.means - known).norm(dim=1).max() < 0.6  # the same components, in the same order
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_fit_counts_as_the_points_it_was_of(covariance_type):
+    """The first batch of a stream holds one of three clusters: the fit to 4,200 points of all outweighs it."""
+    generator = torch.Generator().manual_seed(0)
+    centres = 1e3 + 6 * torch.randn(3, 4, generator=generator)
+    x = (centres[:, None] + torch.randn(3, 1400, 4, generator=generator)).flatten(0, 1)
+    mixture = GaussianMixture(3, 4, covariance_type).fit(x, reg_covar=1e-6)
+    before, means = mixture.score(x), mixture.means.clone()
+    mixture.partial_fit(x[:100], power=1.0, offset=1.0)
+    rate = 1 / (4200 // 100 + 2)
+    first = int((mixture.means - centres[0]).norm(dim=1).argmin())
+    assert mixture.weights[first] == pytest.approx((1 - rate) / 3 + rate, rel=1e-3)
+    others = torch.arange(3) != first
+    torch.testing.assert_close(mixture.means[others], means[others], rtol=1e-6, atol=1e-3)
+    assert mixture.score(x) > before - 0.02
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("chunk", [2**24, 1])
+def test_points_that_stand_for_a_mixture_make_it_again(covariance_type, chunk, monkeypatch):
+    monkeypatch.setitem(devices.CHUNK_BYTES, "host", chunk)
+    mixture = GaussianMixture(3, 4, covariance_type, dtype=torch.float64).fit(stream(500).double())
+    known = mixture.parameters_about_location()
+    family, nothing = mixture.family, torch.zeros(4, dtype=torch.float64)
+    prepared, total = family.prepare(known, nothing), {}
+    for x, weight in stand_ins(family, known):
+        for name, value in family.moments(prepared, family.features(x.mT), weight).items():
+            total[name] = total.get(name, 0) + value
+    found, _ = family.update(total, nothing, known)
+    torch.testing.assert_close(found.log_weights, known.log_weights, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.means, known.means, rtol=1e-9, atol=1e-9)
+    expected, actual = (family.covariances(each.factors, 4) for each in (known, found))
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_not_known_can_not_count():
+    with pytest.raises(ValueError, match=r"n_known: expected how many points .* got 5"):
+        GaussianMixture(3, 4).start_online(n_known=5)
+
+
+def test_a_stream_after_a_fit_is_saved_and_goes_on():
+    mixture = GaussianMixture(3, 4).fit(stream(2000))
+    follower, other = mixture.start_online(), GaussianMixture(3, 4).start_online()
+    other.load_state_dict(follower.state_dict())
+    for each in (follower, other):
+        each.update(stream(100, seed=1))
+    again = GaussianMixture(3, 4).start_online()
+    again.load_state_dict(follower.state_dict())
+    for each in (follower, other, again):
+        each.update(stream(100, seed=2))
+    for each in (other, again):
+        torch.testing.assert_close(vars(each.now()[0]), vars(follower.now()[0]), rtol=0, atol=0)
 
 
 def test_a_fit_forgets_the_stream():
