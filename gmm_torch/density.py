@@ -34,6 +34,7 @@ class MixtureDensity(nn.Module):
 
     location: Tensor
     fitted: Tensor
+    n_points = 0  # of the fit, where that was of this object
 
     @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
     def __init__(

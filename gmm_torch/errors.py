@@ -30,7 +30,7 @@ class PrecisionWarning(UserWarning):
 
 
 class ComponentsWarning(UserWarning):
-    """Nearly all inputs fall to one component of a mixture, so the others say nothing."""
+    """A mixture has fewer components in use than were asked for: too few inputs carry them, or one has nearly all."""
 
 
 class LabelsWarning(UserWarning):

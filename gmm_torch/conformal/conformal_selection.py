@@ -17,7 +17,7 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
     find more where few are wrong.
 
     Args:
-        scores: (m,), higher = more typical; NaN, of which nothing is known, has p = 1.
+        scores: (m,), higher = more typical; NaN and -inf, of which nothing is known, have p = 1.
         calibration: (n,), scores of labelled inputs that took part in no fitting.
         errors: (n,) bool, True where the prediction is wrong.
 
@@ -33,7 +33,8 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
     wrong = comparable(calibration)[errors].to(dtype).sort().values
     below = torch.searchsorted(wrong, comparable(scores).to(dtype).contiguous())
     p = quotient(1 + len(wrong) - below, len(calibration) + 1)
-    return p.masked_fill(scores.isnan(), 1.0)  # below p = 1 where no labelled prediction is wrong, however low it ranks
+    # Where no labelled prediction is wrong, even the lowest score has a p-value below 1.
+    return p.masked_fill(scores.isnan() | scores.isneginf(), 1.0)
 
 
 def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: float) -> Tensor:
@@ -42,7 +43,7 @@ def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: 
     Benjamini and Hochberg's procedure on `selection_p_values` (Jin, Candes 2023, theorem 2.6): for labelled and new
     inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where q is the error rate of
     all, all may. Where no labelled prediction is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none.
-    One whose score is NaN never goes out.
+    One whose score is NaN or -inf never goes out.
     For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
 
     Args:

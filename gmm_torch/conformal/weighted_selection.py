@@ -100,7 +100,7 @@ def weighted_conformal_selection(
     share q of w + the sum of all calibration weights. With equal weights all go out then if n >= 1 / q - 1, else none.
 
     Args:
-        scores, log_weight: (m,), of new inputs; higher scores = more typical; one that is NaN never goes out.
+        scores, log_weight: (m,), of new inputs; higher scores = more typical; one that is NaN or -inf never goes out.
         calibration, calibration_log_weights: (n,), of labelled inputs that took part in no fitting.
         errors: (n,) bool, True where the prediction is wrong.
         q, seed: see `weighted_discoveries`.

@@ -46,7 +46,7 @@ def summary(detector: "DetectorParts") -> str:
     drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
     n_held_out = detector.held_out_of(detector.n_kept)
     held_out = f"; {n_held_out:,} of them held out of the mixtures, as a reference of the score" if n_held_out else ""
-    beside = ", beside those that became a reference of the score" if detector.score.n_reference else ""
+    beside = ", beside any that became a reference of the score" if detector.score.n_reference else ""
     shape = shape_in_words(detector.extractor.input_shape)
     lines = {
         "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",

@@ -165,11 +165,11 @@ class EM:
 
     @property
     def n_passes(self) -> int:
-        """Passes within which a fit ends: the data summary, the assignment, and iterations that are taken twice.
+        """Passes that no fit needs more than: the data summary, the assignment, iterations that are taken again.
 
-        An iteration is taken again where a component turns out to need float64.
+        An iteration is taken again where components turn out to need float64, at most as often as there are components.
         """
-        return 2 + 2 * self.options.max_iter
+        return 2 + self.options.max_iter * (1 + self.options.n_init * self.n_components)
 
     @torch.no_grad()
     def advance(self, total: DataSummary | Statistics) -> None:

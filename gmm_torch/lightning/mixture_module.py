@@ -58,6 +58,10 @@ class MixtureModule(lightning.LightningModule):
         """Bring EM to the Trainer's device."""
         self.em.to(self.device)
 
+    def on_train_start(self) -> None:
+        """Make no pass where a checkpoint has brought EM that is done."""
+        self.trainer.should_stop = self.em.done
+
     def on_train_epoch_start(self) -> None:
         """Begin a pass."""
         self._total = self.em.zero()

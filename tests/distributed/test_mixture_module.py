@@ -7,6 +7,7 @@ import torch
 from gmm_torch import GaussianMixture
 from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
+from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.run.strategies import without_gradients
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)
@@ -22,12 +23,13 @@ def fit(covariance_type: str, tmp_path, **trainer: object) -> GaussianMixture:
     return run(mixture, MixtureModule(mixture, features(), OPTIONS, batch_size=100), tmp_path, **trainer)
 
 
-def run(mixture: GaussianMixture, module: MixtureModule, tmp_path, **trainer: object) -> GaussianMixture:
+def run(mixture: GaussianMixture, module: MixtureModule, tmp_path, ckpt_path=None, **trainer) -> GaussianMixture:
+    checkpointing = {"enable_checkpointing": "callbacks" in trainer}
     lightning.Trainer(
-        accelerator="cpu", max_epochs=module.em.n_passes, logger=False, enable_checkpointing=False,
+        accelerator="cpu", max_epochs=module.em.n_passes, logger=False, **checkpointing,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         default_root_dir=tmp_path, **trainer,
-    ).fit(module)  # fmt: skip
+    ).fit(module, ckpt_path=ckpt_path, weights_only=True)  # fmt: skip
     return mixture.adopt(module.em)
 
 
@@ -38,6 +40,20 @@ def test_a_trainer_gives_the_mixture_that_fit_gives(covariance_type, tmp_path):
     alone = GaussianMixture(3, 4, covariance_type).fit(features(), max_iter=8, tol=0.0, seed=3)
     torch.testing.assert_close(under_trainer.log_prob(features()), alone.log_prob(features()), rtol=1e-5, atol=1e-5)
     assert under_trainer.n_iter == alone.n_iter == 8
+
+
+@pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning", "ignore:.*run with no optimizer.*")
+@pytest.mark.parametrize("options", [OPTIONS, EMOptions(tol=0.1)], ids=["stopped", "converged"])
+def test_a_fit_that_is_done_is_not_gone_on_from_its_checkpoint(options, tmp_path):
+    fits, last = [], tmp_path / "last.ckpt"
+    for _ in range(2):
+        mixture = GaussianMixture(3, 4)
+        module = MixtureModule(mixture, features(), options)
+        ckpt_path = last if last.exists() else None
+        callbacks = [PassCheckpoint(last, 0)]
+        fits.append(run(mixture, module, tmp_path, callbacks=callbacks, ckpt_path=ckpt_path))
+    assert fits[0].n_iter == fits[1].n_iter
+    torch.testing.assert_close(fits[0].means, fits[1].means, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning", "ignore:.*run with no optimizer.*")

@@ -96,7 +96,7 @@ def image_folder(
             f"image folder: expected files that end in {', '.join(EXTENSIONS)} ({split} split); got none in "
             f"{os.path.abspath(folder)}: set root to a folder with images"
         )
-    return read_files(
+    images = read_files(
         lists,
         split,
         str(folder),
@@ -107,6 +107,8 @@ def image_folder(
         skip_unreadable=skip_unreadable,
         held_out=[path for path, _ in held_out] if split == "train" else (),
     )
+    images.divided = split != "all" and not (folder / "train").is_dir()
+    return images
 
 
 def _list_all(folder: Path) -> list[Sample]:

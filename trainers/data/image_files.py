@@ -101,6 +101,8 @@ def read_files(
         apart = set(held_out)
         found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
     found.left_out = damaged
+    folder = os.path.commonpath([os.path.dirname(path) for path, _ in samples])
+    found.names = [os.path.relpath(path, folder) for path, _ in samples]
     return found
 
 

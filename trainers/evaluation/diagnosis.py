@@ -1,10 +1,13 @@
-"""Where the softmax finds failures better than the detector."""
+"""What an evaluation finds that may make its detector, or itself, weak."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import Finding
 from trainers.report.tables.text import of_softmax, percent, source_label, told_apart
+from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
+from trainers.run.run import Run
 
 
 def softmax_wins(sources: Mapping[str, Any]) -> list[Finding]:
@@ -18,3 +21,10 @@ def softmax_wins(sources: Mapping[str, Any]) -> list[Finding]:
         return []
     text = f"the largest softmax probability has the higher AUROC on {len(lost)} of {len(sources)} sources: "
     return [Finding("the-softmax-wins", text + ", ".join(lost))]
+
+
+def fitted_to(run: Run, detector: FailureDetector) -> list[Finding]:
+    """A finding where test images may be images that the detector was fitted to."""
+    now = split_of(run.cfg.data, held_out=False) | digest_of(run.data.training_images)
+    doubt = fitted_images_in_test(detector.preprocessing, now, run.data.test_images.divided)
+    return [] if doubt is None else [Finding("test-images-that-were-fitted-to", doubt)]

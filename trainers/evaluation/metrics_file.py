@@ -25,7 +25,7 @@ from trainers.evaluation.detection_metrics import (
     holm_correct,
     source_metrics,
 )
-from trainers.evaluation.diagnosis import softmax_wins
+from trainers.evaluation.diagnosis import fitted_to, softmax_wins
 from trainers.evaluation.held_out import held_out_log_likelihood
 from trainers.records.record import TEST, Records
 from trainers.run.run import Run
@@ -57,6 +57,7 @@ def metrics_of(
             sources[source] = source_metrics(every.rows(every.good(source)), failures)
             if facts := attacks.get(source):
                 sources[source] |= {**facts, **verdict_facts(failures.accept, facts["n_attacked"])}
+    findings = [*fitted_to(run, detector), *softmax_wins(sources), *diagnose(detector)]
     return {
         "title": run.cfg.title,
         "alpha": detector.alpha,
@@ -72,7 +73,7 @@ def metrics_of(
             "by_class": class_false_alarms(clean.p_value, clean.prediction),
         },
         "sources": holm_correct(sources),
-        "findings": [finding._asdict() for finding in [*softmax_wins(sources), *diagnose(detector)]],
+        "findings": [finding._asdict() for finding in findings],
         "splits": {name: len(index) for name, index in run.data.indices.items()},
         "left_out": _left_out(run),
         "component_of": detector.score.component_of,  # the mixture that scores.csv names components of

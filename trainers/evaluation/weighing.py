@@ -24,7 +24,7 @@ from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import split_outputs
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.model import Model
-from trainers.run.preprocessing import check_split, digest_of, other_images, split_of
+from trainers.run.preprocessing import check_split, digest_of, split_of
 from trainers.run.run import Run
 
 MAX_FILES = 10_000  # of those to be judged, that weights are learnt from
@@ -55,11 +55,10 @@ def images_here(run: Run, detector: FailureDetector) -> Here:
 
     Raises:
         ValueError: the data are split in another way than at the fit.
+        WeightsError: too few images in the validation split.
     """
     images = run.data.training_images
-    check_split(detector.preprocessing, split_of(run.cfg.data, images.held_out is not None))
-    if doubt := other_images(detector.preprocessing, digest_of(images)):
-        log.warning("%s", doubt)
+    check_split(detector.preprocessing, split_of(run.cfg.data, images.held_out is not None) | digest_of(images))
     return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
 
 

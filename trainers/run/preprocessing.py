@@ -1,5 +1,6 @@
 """How images become what a network takes, as a detector's file has it, and where it is done in another way."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -64,8 +65,8 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise where images that a fit saw would calibrate or be compared with.
 
     Args:
-        fitted: with the entries of `split_of` at the fit.
-        now: `split_of`. What no fit sees, because it is held out, asks for nothing.
+        fitted: with the entries of `split_of` and `digest_of` at the fit.
+        now: both. What no fit sees, because it is held out, asks for nothing.
 
     Raises:
         ValueError: now other images are left out of the fit than then.
@@ -75,46 +76,40 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             "data: expected images that are held out (a folder val/, or a list), as at the detector's fit; got none, "
             "so that images which it was fitted to would calibrate: give the data of the fit"
         )
-    if other := {name: fitted[name] for name in now if name in fitted and fitted[name] != now[name]}:
+    options = [name for name in now if name in fitted and name != IMAGES]
+    if other := {name: fitted[name] for name in options if fitted[name] != now[name]}:
         name, value = next(iter(other.items()))
         settings = " ".join(f"data.{name}={value}" for name, value in other.items())
         raise ValueError(
             f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
             f"so that images which it was fitted to would calibrate: set {settings}"
         )
+    if HELD_OUT not in now and _are_others(fitted, now):
+        raise ValueError(
+            f"data: expected the training images of the detector's fit ({fitted[IMAGES]}); got {now[IMAGES]}. They are "
+            "split by position, so where images came or went, some which it was fitted to would calibrate: give the "
+            "data of the fit, fit again, or hold images out in a folder val/"
+        )
 
 
 def digest_of(images: LabelledImages) -> dict[str, Any]:
-    """Which training images there are, those of calibration among them, in words that a detector's file can hold."""
+    """Which training images there are, those of calibration among them, in words that a detector's file can hold.
+
+    By the names and labels of their files, or the content of some of them where they are in none.
+    """
+    if images.names:
+        digest = hashlib.sha256(repr((list(images.names), images.targets.tolist())).encode(errors="surrogateescape"))
+        return {IMAGES: f"{len(images)} images, digest {digest.hexdigest()[:12]}"}
     return {IMAGES: f"{len(images)} images, digest {content_digest(images)[:12]}"}
 
 
-def other_images(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What to say where the training images are not those of a fit; None where they are, or nobody knows.
-
-    A folder that lost or gained images is divided by position like any other: the same options then put images into
-    other parts.
-
-    Args:
-        fitted: with the entry of `digest_of` at the fit.
-        now: `digest_of`.
-    """
-    if IMAGES not in fitted or fitted[IMAGES] == now[IMAGES]:
-        return None
-    return (
-        f"training images: expected those of the detector's fit ({fitted[IMAGES]}); got others ({now[IMAGES]}). If "
-        "images came or went, those that it was fitted to are now among the images for calibration and comparison, and "
-        "more than alpha of good images may be refused: give the data of the fit, fit again, or hold images out in a "
-        "folder val/. If these are other images altogether, nothing is wrong"
-    )
-
-
-def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any], divided: bool) -> str | None:
     """What to say where a source may count images as test images that the fit saw; None where it does not.
 
     Args:
         fitted: with the entries of `split_of` and `digest_of` at the fit.
         now: both, of the images to be evaluated on.
+        divided: whether those are a random share of a folder, see `LabelledImages`.
     """
     names = [f"source.{name}" for name in TRAINING]
     if other := {name: fitted[name] for name in names if name in now and fitted.get(name, now[name]) != now[name]}:
@@ -123,14 +118,18 @@ def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> 
             "test images: expected those that the detector's fit left out; got others, among which images that it was "
             f"fitted to may be, if the data are those of the fit: then set {settings}"
         )
-    if "source.test_share" in now and fitted.get(IMAGES, now[IMAGES]) != now[IMAGES]:
+    if divided and _are_others(fitted, now):
         return (
-            "test images: expected a share of the images that the detector's fit divided; got a share of others "
-            f"(training images then: {fitted[IMAGES]}; now: {now[IMAGES]}). If images came or went in one and the same "
-            "folder, images that the detector was fitted to are among the test images: give the data of the fit, fit "
-            "again, or keep test images in a folder test/"
+            f"test images: the folder has other images than at the detector's fit (for training {fitted[IMAGES]} then; "
+            f"{now[IMAGES]} now). They are divided by chance anew, so images that the detector was fitted to are among "
+            "the test images and make it look better than it is: evaluate on the images of the fit, fit again, or keep "
+            "test images in a folder test/ beside train/"
         )
     return None
+
+
+def _are_others(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return IMAGES in fitted and IMAGES in now and bool(fitted[IMAGES] != now[IMAGES])
 
 
 def _set(value: object) -> str:

@@ -29,6 +29,7 @@ from trainers.attacks.correct_images import CorrectImages, draw_correct
 from trainers.attacks.diagnostics import warn
 from trainers.attacks.frozen import frozen
 from trainers.cache.run_folder import begin_stage
+from trainers.evaluation.diagnosis import fitted_to
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.predict import predict
@@ -37,7 +38,6 @@ from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.text import BASELINE
 from trainers.run.model import load_detector
-from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
 from trainers.run.requirements import require, require_weights
 from trainers.run.run import Run
 
@@ -81,10 +81,8 @@ def adaptive(
     statics = [Attack(STATIC, static, epsilon, n_images) for epsilon in epsilons]
     attacks: list[AdaptiveAttack] = [instantiate(attack) for attack in cfg.adaptive.values()]
     detector = load_detector(cfg, run.classifier.to(device), data.image_shape)
-    if doubt := fitted_images_in_test(
-        detector.preprocessing, split_of(cfg.data, held_out=False) | digest_of(data.training_images)
-    ):
-        log.warning("%s", doubt)
+    for finding in fitted_to(run, detector):
+        log.warning("%s", finding)
     begin_stage(folder, "evaluate")
     own = detector.score.name
     detectors = {own: detector}

@@ -16,6 +16,7 @@ from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attack
 from trainers.evaluation.budgets import budget_curve_metrics
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
+from trainers.evaluation.diagnosis import fitted_to
 from trainers.evaluation.every_attack import every_attack_metrics
 from trainers.evaluation.explanations import explain, neighbours
 from trainers.evaluation.metrics_file import metrics_of, write_metrics
@@ -34,7 +35,6 @@ from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
 from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
-from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
 from trainers.run.requirements import is_weighted, require, require_weights
 from trainers.run.run import Run
 
@@ -49,10 +49,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)
     detector = load_detector(cfg, this.classifier, this.data.image_shape)
-    if doubt := fitted_images_in_test(
-        detector.preprocessing, split_of(cfg.data, held_out=False) | digest_of(this.data.training_images)
-    ):
-        log.warning("%s", doubt)
+    for finding in fitted_to(this, detector):
+        log.warning("%s", finding)
     evaluate_detector(this, detector)
 
 

@@ -68,7 +68,8 @@ class MixtureExplanation:
 
     def __repr__(self) -> str:
         n, k = self.posterior.shape
-        return f"MixtureExplanation({n:,} inputs, {k} components, {self.n_features} features; {_names_of(self)})"
+        sizes = f"{n:,} input{'s' * (n != 1)}, {k} components, {self.n_features} features"
+        return f"MixtureExplanation({sizes}; {_names_of(self)})"
 
 
 @dataclass(frozen=True)

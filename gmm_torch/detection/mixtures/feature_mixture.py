@@ -1,5 +1,6 @@
 """A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.devices import full_precision
+from gmm_torch.errors import ComponentsWarning
 from gmm_torch.functional.attribution import half_gradient
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
@@ -20,8 +22,18 @@ LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the cla
 
 
 def sized(mixture: GaussianMixture, points: Tensor) -> GaussianMixture:
-    """The mixture, or an empty one of its kind with as many features as points (N, D), and components that N carry."""
+    """The mixture, or an empty one of its kind with as many features as points (N, D), and components that N carry.
+
+    Issues a `ComponentsWarning` where these are fewer.
+    """
     carried = max(1, len(points) // POINTS_PER_COMPONENT)
+    if carried < mixture.n_components:
+        warnings.warn(
+            f"n_components={mixture.n_components}: expected {POINTS_PER_COMPONENT} fitting inputs for each; got "
+            f"{len(points)}, so {carried} are fitted: give more inputs, or ask for fewer components",
+            ComponentsWarning,
+            stacklevel=2,
+        )
     return with_size(mixture, min(mixture.n_components, carried), points.shape[1])
 
 

@@ -28,7 +28,7 @@ def test_where_all_may_be_wrong_at_the_rate_of_all_all_go_out():
 
 @pytest.mark.parametrize("wrong", [torch.zeros(7, dtype=torch.bool), WRONG])
 def test_an_input_without_a_score_never_goes_out(wrong):
-    scores = torch.tensor([torch.nan, 6.0, 8.0, torch.nan])
+    scores = torch.tensor([torch.nan, 6.0, 8.0, -torch.inf])
     assert conformal_selection(scores, CALIBRATION, wrong, 0.9).tolist() == [False, True, True, False]
 
 

@@ -62,8 +62,9 @@ class Setting(NamedTuple):
     @property
     def seeds_in_words(self) -> str:
         """How many there are, and whether they changed what was trained."""
-        n = len(self.seeds)
-        return f"{n} seed{'s' * (n > 1)}" + ", one network" * self.one_network
+        n, n_runs = len(set(self.seeds)), len(self.seeds)
+        runs = f"{n_runs} runs of " * (n_runs > n)
+        return f"{runs}{n} seed{'s' * (n > 1)}" + ", one network" * self.one_network
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ class Summary:
         if len(self.alphas) > 1:
             alphas = ", ".join(f"{alpha:g}" for alpha in self.alphas)
             found.append(f"the jobs do not refuse at the same alpha: {alphas}")
+        if again := [setting.name for setting in self.settings if len(set(setting.seeds)) < len(setting.seeds)]:
+            found.append(
+                f"jobs of one setting have the same seed, and means count each of them: {', '.join(again[:3])}"
+            )
         return found
 
     @property
@@ -210,7 +215,7 @@ class Summary:
         """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
         settings = self.settings
         rows = [
-            [setting.name, str(len(setting.seeds)), *(setting.numbers[key].text() for key in self._numbers)]
+            [setting.name, str(len(set(setting.seeds))), *(setting.numbers[key].text() for key in self._numbers)]
             for setting in settings
         ]
         bold = set()
@@ -236,7 +241,7 @@ class Summary:
     @property
     def _deviation(self) -> list[str]:
         """What the standard deviation over seeds is of, where there is one."""
-        several = [setting for setting in self.settings if len(set(setting.seeds)) > 1]
+        several = [setting for setting in self.settings if len(setting.seeds) > 1]
         if not several:
             return []
         fixed = "; of seeds with one network: of mixtures and attacks alone"
