@@ -1,13 +1,21 @@
 """Gaussian mixtures on classifier features: p-values that say when a prediction should be refused."""
 
 from gmm_torch.detection import Adapter, FailureDetector, Verdict
-from gmm_torch.errors import ComponentsWarning, ConvergenceWarning, FileFormatError, NotFittedError, PrecisionWarning
+from gmm_torch.errors import (
+    CalibrationWarning,
+    ComponentsWarning,
+    ConvergenceWarning,
+    FileFormatError,
+    NotFittedError,
+    PrecisionWarning,
+)
 from gmm_torch.mixture import GaussianMixture
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "CalibrationWarning",
     "ComponentsWarning",
     "ConvergenceWarning",
     "FailureDetector",

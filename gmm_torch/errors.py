@@ -33,6 +33,10 @@ class ComponentsWarning(UserWarning):
     """A mixture has fewer components in use than were asked for: too few inputs carry them, or one has nearly all."""
 
 
+class CalibrationWarning(UserWarning):
+    """Some calibration inputs are not new, so more good inputs than alpha may be refused."""
+
+
 class LabelsWarning(UserWarning):
     """Labels were given to learn from, and they teach nothing."""
 

@@ -208,6 +208,10 @@ def mask_of(x: Inputs) -> Tensor | None:
     return None if mask is None or mask.dim() != 2 else mask != 0
 
 
+class _Explained(ValueError):
+    """A network inside another one has failed on inputs, and what mends it is said."""
+
+
 def run(classifier: nn.Module, x: Inputs) -> Any:
     """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
 
@@ -220,13 +224,13 @@ def run(classifier: nn.Module, x: Inputs) -> Any:
             return classifier(x)
         try:
             return classifier(x)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, _Explained):
             raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             mended = _mended(x, classifier)
             if mended is None:
                 raise
-            raise ValueError(
+            raise _Explained(
                 f"inputs: expected what the classifier takes; got {tuple(x.shape)} of {x.dtype} ({error}): {mended}"
             ) from error
     if not isinstance(x, Mapping):

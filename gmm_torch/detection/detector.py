@@ -1,6 +1,7 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -31,12 +32,13 @@ from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.streaming.stream import stream
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
+from gmm_torch.errors import CalibrationWarning
 from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
 REFERENCE_SHARE, MAX_REFERENCE = 1 / 3, 10_000
 # Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
-SEEN_SHARE = 0.9
+SEEN_SHARE, DOUBTFUL_SHARE = 0.9, 0.02
 
 
 class FailureDetector(OnHub, DetectorParts):
@@ -311,6 +313,14 @@ class FailureDetector(OnHub, DetectorParts):
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
                 "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
+            )
+        if known * self.n_fitted > DOUBTFUL_SHARE * n * self.n_kept:
+            warnings.warn(
+                f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that are "
+                "equal to some: leave those out, since their scores are higher than those of new inputs, of which then "
+                "more than alpha are refused",
+                CalibrationWarning,
+                stacklevel=3,
             )
         if isinstance(self.calibration, WeightedScores):
             known = n_known(reduced, self._reference_keys)

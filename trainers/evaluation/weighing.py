@@ -54,11 +54,16 @@ def images_here(run: Run, detector: FailureDetector) -> Here:
     """Read both splits.
 
     Raises:
-        ValueError: the data are split in another way than at the fit.
+        ValueError: the data are split in another way than at the fit; too few images in the calibration split.
         WeightsError: too few images in the validation split.
     """
-    images = run.data.training_images
+    images, indices = run.data.training_images, run.data.indices
     check_split(detector.preprocessing, split_of(run.cfg.data, images.held_out is not None) | digest_of(images))
+    _check_enough(len(indices["validation"]))
+    try:
+        new_weights(run).require_size(detector.alpha, len(indices["calibration"]))
+    except ValueError as error:
+        raise ValueError(f"{error}; or fit with a smaller data.calibration_every, and say the same here") from error
     return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
 
 
@@ -77,16 +82,20 @@ def weighted_detector(
     Raises:
         WeightsError: too few images of any kind, or calibration images that weigh too little.
     """
-    if (n := len(here.reference.prediction)) < MIN_INPUTS:
-        raise WeightsError(
-            f"weights: expected at least {MIN_INPUTS} images in the validation split, with which those from elsewhere "
-            f"are compared; got {n}: fit with a smaller data.validation_every or more images, and say the same here"
-        )
+    _check_enough(len(here.reference.prediction))
     weighted = copy.deepcopy(detector, {id(detector.classifier): detector.classifier})
     weighted.calibration = calibration.to(run.device)
     there = _reduced(weighted, lambda take: _outputs(run, weighted, deployment, take))
     weighted.adapt_reduced(there, here.reference)
     return weighted.calibrate_reduced(here.calibration)
+
+
+def _check_enough(n: int) -> None:
+    if n < MIN_INPUTS:
+        raise WeightsError(
+            f"weights: expected at least {MIN_INPUTS} images in the validation split, with which those from elsewhere "
+            f"are compared; got {n}: fit with a smaller data.validation_every or more images, and say the same here"
+        )
 
 
 def _split(run: Run, detector: FailureDetector, split: str) -> Reduced:
@@ -112,7 +121,6 @@ def weighted_by_files(run: Run, model: Model, batches: FileBatches, path: Path) 
     Files that can't be read count for nothing here.
     """
     calibration, here = new_weights(run), images_here(run, model.detector)
-    calibration.require_size(model.detector.alpha, len(here.calibration.prediction))  # before images are read
     paths = _sample(batches.paths, run.cfg.seed)
     log.info("weights: features of %d of the %d images first", len(paths), len(batches.paths))
     shown = FileBatches(paths, batches.image_shape, batches.batch_size, resize=batches.resize)

@@ -130,7 +130,8 @@ class FeatureExtractor(nn.Module):
 
         Raises:
             ValueError: the classifier did not give logits of shape (N, C), or probabilities for the first batch, or did
-                not run a layer; more views than one of inputs that are no images (N, C, H, W).
+                not run a layer; more views than one of inputs that are no images (N, C, H, W); images of other channels
+                than those of the fit.
             TypeError: x is, or holds, something else than tensors.
         """
         x = check_inputs(x)
@@ -138,10 +139,12 @@ class FeatureExtractor(nn.Module):
         image, n = sole(x), n_inputs(x)
         if len(views) > 1 and (image is None or image.dim() != 4):
             got = ", ".join(str(tuple(value.shape)) for value in tensors_of(x))
+            one = image is not None and image.dim() == 3
             raise ValueError(
                 f"views: expected images (N, C, H, W) for {', '.join(views[1:])}; got {got}: "
-                "use views=1 for other inputs"
+                f"{'give x[None] if this is one image, or ' if one else ''}use views=1 for other inputs"
             )
+        self._check_channels(image)
         caught = Activations(of_this_thread)
         logits: list[Tensor] = []
         precision = ""
@@ -183,6 +186,16 @@ class FeatureExtractor(nn.Module):
                         parts.append(self._row(layer, caught, n_wanted * n, mask_of(x)))
         by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], n)) for layer, parts in rows.items()}
         return Outputs(_by_input(torch.cat(logits), (len(views), n)), by_layer, precision=precision)
+
+    def _check_channels(self, image: Tensor | None) -> None:
+        """Raise where images have other channels than those of the fit, which a normalisation would spread over all."""
+        fitted = self.input_shape
+        if image is None or image.dim() != 4 or fitted is None or len(fitted) != 3 or image.shape[1] == fitted[0]:
+            return
+        gray = ": give x.expand(-1, 3, -1, -1) of gray images" if (image.shape[1], fitted[0]) == (1, 3) else ""
+        raise ValueError(
+            f"inputs: expected images of {fitted[0]} channels, like those of the fit; got {tuple(image.shape)}{gray}"
+        )
 
     def _row(self, layer: str, caught: "Activations", n: int, mask: Tensor | None) -> Tensor:
         """(n, D), of the first n rows.

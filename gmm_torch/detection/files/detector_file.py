@@ -1,8 +1,9 @@
 """A detector to and from a file; see `FailureDetector.save` and `FailureDetector.load`."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,7 @@ def load_detector(
     for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
         if actual[part] != stored[part] and (strict or part == "structure"):
             read = f", which reads {', '.join(description.layers[:3])}" if part == "structure" else ""
+            read += _other_moments(classifier, description.preprocessing)
             raise ValueError(
                 f"classifier: its {meaning} are not those the detector {path} was fitted to{read}; load that "
                 "classifier's checkpoint (`with_normalization` makes that of a detector of the command line), "
@@ -127,3 +129,15 @@ def _check_calibrated(detector: "FailureDetector") -> None:
     """Raise unless there are calibration scores, and enough for alpha."""
     detector.calibration.threshold(detector.alpha)
     detector.calibration.target(detector.alpha)
+
+
+def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> str:
+    """What to say where a `NormalizedClassifier` normalises otherwise than at a detector's fit; nothing elsewhere."""
+    normalize = dict(classifier.named_children()).get("normalize")
+    for name in ("mean", "std"):
+        own, fitted = getattr(normalize, name, None), preprocessing.get(name)
+        if isinstance(own, Tensor) and isinstance(fitted, list):
+            found = [float(f"{value:.6g}") for value in own.flatten().tolist()]
+            if found != fitted:
+                return f" (its {name} is {found}, that of the fit {fitted})"
+    return ""

@@ -1,14 +1,17 @@
 """Every calibration does in a detector what it does alone: verdicts, margins, files, states, export."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+from gmm_torch.classifier.normalized import with_normalization
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detection import Calibration, FailureDetector
 from gmm_torch.detection.scores import make_score
-from gmm_torch.errors import FileFormatError, NotFittedError
+from gmm_torch.errors import CalibrationWarning, FileFormatError, NotFittedError
 from tests.gmm_torch.detection.conftest import PValues
 
 X = torch.rand(1200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -120,3 +123,40 @@ def test_an_unknown_calibration_in_a_file_is_refused(net, tmp_path, monkeypatch)
     monkeypatch.undo()
     with pytest.raises(FileFormatError, match=r"calibration: expected one of .*; got 'exact'"):
         FailureDetector.load(tmp_path / "detector.safetensors", net)
+
+
+def test_calibration_inputs_of_which_some_were_fitted_to_are_doubted(net):
+    detector = FailureDetector(net, 2).fit([FIT])
+    with pytest.warns(CalibrationWarning, match="got 30 of 600 that are equal to some"):
+        detector.calibrate([CALIBRATE[:570], FIT[:30]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        detector.calibrate([CALIBRATE])
+        detector.calibrate([CALIBRATE[:590], FIT[:10]])  # rows of a few columns may be equal by chance
+
+
+def test_images_of_other_channels_are_refused():
+    torch.manual_seed(0)
+    colour = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    classifier = with_normalization(colour, [0.5] * 3, [0.5] * 3)
+    x = X[:, :, :6, :6].expand(-1, 3, -1, -1)
+    detector = FailureDetector(classifier, 2, views=1).fit([x[:400]]).calibrate([x[400:1000]])
+    with pytest.raises(ValueError, match=r"3 channels.*got \(5, 1, 6, 6\): give x.expand\(-1, 3, -1, -1\)"):
+        detector(X[:5, :, :6, :6])
+    assert len(detector(X[:5, :, :8, :8].expand(-1, 3, -1, -1)).accept) == 5  # it takes any height and width
+
+
+def test_another_normalisation_is_told_where_a_file_knows_it(net, tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    classifier = with_normalization(net, [0.5], [0.25])
+    detector = FailureDetector(classifier, 2).fit([FIT]).calibrate([CALIBRATE])
+    detector.preprocessing = {"mean": [0.5], "std": [0.25]}
+    detector.save(tmp_path / "detector.safetensors")
+    with pytest.raises(ValueError, match=r"its mean is \[0\.4\], that of the fit \[0\.5\]"):
+        FailureDetector.load(tmp_path / "detector.safetensors", with_normalization(net, [0.4], [0.25]))
+
+
+def test_one_image_without_its_batch_is_told_what_to_give(net):
+    detector = FailureDetector(net, 2).fit([FIT]).calibrate([CALIBRATE])
+    with pytest.raises(ValueError, match=r"give x\[None\] if this is one image"):
+        detector(NEW[0])
