@@ -71,7 +71,6 @@ class MixtureDensity(nn.Module):
         self._seen_fitted = False
         self._online: OnlineEM | None = None
         self._online_options: dict[str, Any] = {}
-        self.n_points = 0
         self.converged = False
         self.n_iter = 0
         self.lower_bound = -math.inf

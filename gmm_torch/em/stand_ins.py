@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily
-from gmm_torch.devices import CHUNK_BYTES
+from gmm_torch.devices import rows_at_once
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.parameters import Parameters
 
@@ -25,7 +25,7 @@ def stand_ins(family: CovarianceFamily, parameters: Parameters) -> Iterator[tupl
         points (n, D) and weights (K, n), float64: each point counts for its own component alone, all together one.
     """
     k, d = parameters.means.shape
-    at_once = max(1, CHUNK_BYTES["host"] // (2 * d * d * parameters.means.itemsize))
+    at_once = rows_at_once(parameters.means.device, 2 * d * d * parameters.means.itemsize)
     share = parameters.log_weights.softmax(-1) / (2 * d)
     covariances = family.dense(parameters.factors, k, d)
     for some in torch.arange(k, device=share.device).split(at_once):

@@ -16,6 +16,8 @@ from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
 from gmm_torch.parameters import Parameters
 
+TINY = torch.finfo(torch.float64).tiny
+
 
 class OnlineEM:
     """Stepwise EM (Cappe and Moulines 2009, equation 10; Liang and Klein 2009, section 3).
@@ -205,10 +207,10 @@ class OnlineEM:
         total_weight, moments = _summed(self._e_step(x, weight))
         self.n_seen = self.n_seen + total_weight
         some = total_weight > 0
-        if not self.n_updates:
-            self.n_updates = self.n_known // max(1, len(x))  # batches like this one
         if self.window is None:
-            rate = some.double() * (self.n_updates + 1 + self.offset) ** -self.power
+            # What is known counts as so many batches, of the mean size of those of all processes.
+            batches = (self.n_updates + 1) * (self.n_seen / (self.n_seen - self.n_known).clamp_min(TINY))
+            rate = some.double() * (batches + self.offset) ** -self.power
         else:
             rate = (total_weight / self.n_seen.clamp_max(self.window)).clamp_max(1)
         total_weight = torch.where(some, total_weight, torch.ones_like(total_weight))

@@ -48,6 +48,9 @@ def fits(x: Tensor) -> dict[str, dict[str, Tensor]]:
         holes[:, 0] = torch.where(x[:, 1] > x[:, 2], torch.nan, holes[:, 0])
         mixture = GaussianMixture(2, D).fit(holes, missing=True, max_iter=8, tol=0.0, means_init=means[:2])
         state["missing"] = mixture.state_dict() | {"history": mixture.history}
+        # A stream after a fit: batches as uneven as the shares, one for each process.
+        mixture = GaussianMixture(K, D).fit(x, max_iter=8, tol=0.0, means_init=means)
+        state["stream"] = mixture.partial_fit(x).partial_fit(x).state_dict()
     return state
 
 

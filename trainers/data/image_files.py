@@ -41,7 +41,7 @@ class ImageFiles(LabelledImages):
         class_names: Sequence[str] = (),
         resize: Resize = DEFAULT_RESIZE,
     ) -> None:
-        self.paths = [path for path, _ in samples]
+        self.paths: list[str] = [path for path, _ in samples]
         self.targets = torch.tensor([label for _, label in samples], dtype=torch.long)
         self.image_shape = image_shape
         self.class_names = list(class_names)
@@ -101,8 +101,7 @@ def read_files(
         apart = set(held_out)
         found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
     found.left_out = damaged
-    folder = os.path.commonpath([os.path.dirname(path) for path, _ in samples])
-    found.names = [os.path.relpath(path, folder) for path, _ in samples]
+    found.paths = [path for path, _ in samples]
     return found
 
 

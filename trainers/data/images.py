@@ -54,7 +54,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
         image_shape: (C, H, W) of every image.
         held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
         left_out: path of each file that can't be read and is left out -> why.
-        names: of the images' files, without the folders that all of them are in; none where they are in no files.
+        paths: of the images' files; none where they are in no files.
         divided: whether they are a random share of a folder that has no folders for training and test.
     """
 
@@ -63,7 +63,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
     image_shape: ImageShape
     held_out: Tensor | None = None
     left_out: Mapping[str, str] = MappingProxyType({})
-    names: Sequence[str] = ()
+    paths: Sequence[str] = ()
     divided: bool = False
 
     def __len__(self) -> int:

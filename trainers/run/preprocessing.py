@@ -1,6 +1,7 @@
 """How images become what a network takes, as a detector's file has it, and where it is done in another way."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -95,12 +96,17 @@ def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 def digest_of(images: LabelledImages) -> dict[str, Any]:
     """Which training images there are, those of calibration among them, in words that a detector's file can hold.
 
-    By the names and labels of their files, or the content of some of them where they are in none.
+    By their files' labels and names, without the folders that all are in, or by the content of some of them where they
+    are in no files.
     """
-    if images.names:
-        digest = hashlib.sha256(repr((list(images.names), images.targets.tolist())).encode(errors="surrogateescape"))
-        return {IMAGES: f"{len(images)} images, digest {digest.hexdigest()[:12]}"}
-    return {IMAGES: f"{len(images)} images, digest {content_digest(images)[:12]}"}
+    if images.paths:
+        # What the first and the last in their order have in common, those between them have as well.
+        shared = os.path.commonpath([os.path.dirname(path) for path in (min(images.paths), max(images.paths))])
+        names = [path[len(shared) :] for path in images.paths]
+        digest = hashlib.sha256(repr((names, images.targets.tolist())).encode()).hexdigest()
+    else:
+        digest = content_digest(images)
+    return {IMAGES: f"{len(images)} images, digest {digest[:12]}"}
 
 
 def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any], divided: bool) -> str | None:
