@@ -15,10 +15,8 @@ from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
 
-from torchvision.datasets.folder import has_file_allowed_extension
-
 from trainers.data.errors import DataError
-from trainers.data.formats import EXTENSIONS
+from trainers.data.formats import is_image
 
 SEPARATOR = "::"
 MOST_LINKS = 40  # from one to the next, as Linux follows them; those in a circle end nowhere
@@ -33,7 +31,11 @@ _DAMAGE = (OSError, ValueError, tarfile.TarError)  # PyArrow's own errors are of
 
 def is_packed(path: str) -> bool:
     """Whether a file's name says that it holds images or paths of them."""
-    return has_file_allowed_extension(path, PACKED)
+    return path.lower().endswith(PACKED)
+
+
+def _is_tar(path: str) -> bool:
+    return path.lower().endswith(".tar")
 
 
 def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
@@ -48,7 +50,7 @@ def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
         DataError: the file is damaged, or has no such column.
     """
     try:
-        if has_file_allowed_extension(path, (".tar",)):
+        if _is_tar(path):
             yield from (f"{path}{SEPARATOR}{name}" for name in _members(path, _stamp(path)))
             return
         table = _table(path, _stamp(path))
@@ -76,12 +78,11 @@ def content(path: str) -> str | BinaryIO:
     file, name = _split(path)
     if not file or os.path.lexists(path):
         return path
-    if has_file_allowed_extension(file, (".tar",)):
+    if _is_tar(file):
         members = _members(file, _stamp(file))
         if name not in members:
             raise ValueError(f"expected a member {name} of {file}; there is none")
-        place = members[name]
-        if place is None:
+        if (place := members[name]) is None:
             raise ValueError(f"the member {name} of {file} is a link to what is not in it")
         offset, size = place
         with open(file, "rb") as archive:
@@ -123,7 +124,7 @@ def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int] | N
     by_place = {posixpath.normpath(name): member for name, member in by_name.items()}
     places: dict[str, tuple[int, int] | None] = {}
     for name, member in by_name.items():
-        if has_file_allowed_extension(name, EXTENSIONS):
+        if is_image(name):
             found = _followed(member, by_place)
             if found is None or found.isreg():
                 places[name] = None if found is None else (found.offset_data, found.size)
@@ -156,7 +157,7 @@ def _table(path: str, stamp: tuple[int, int]) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if has_file_allowed_extension(path, (".parquet",)):
+    if path.lower().endswith(".parquet"):
         file = pq.ParquetFile(path, memory_map=True)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
