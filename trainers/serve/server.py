@@ -50,7 +50,6 @@ def run_app(app: FastAPI, host: str, port: int, drain: float = 0.0) -> None:
     SIGHUP reloads the detector, where the platform has that signal.
 
     Args:
-        app: of `create_app`.
         host: an address of this machine; "0.0.0.0" or "::" for all of them.
         port: 0 for any free one, which the log tells.
         drain: seconds between SIGTERM and the end, in which the service says that it is not ready.
