@@ -189,10 +189,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def unlabelled_indices(self) -> Tensor:
-        """Sorted int64 indices, into the official training split, of what "train" was before images lost their labels.
-
-        Those that kept them are among them, as in the semi-supervised methods' papers.
-        """
+        """Indices of what "train" was before images lost their labels; those that kept theirs are among them."""
         return self._split()["train"]
 
     def prepare_data(self) -> None:

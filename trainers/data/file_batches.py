@@ -16,34 +16,22 @@ from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 
 class FileBatch(NamedTuple):
-    """A batch of image files.
+    """A batch of image files."""
 
-    Attributes:
-        images: (B, C, H, W) float32 in [0, 1]; NaN where a file can't be read, which a detector refuses.
-        paths: of the files.
-        errors: why a file can't be read; empty where it can.
-    """
-
-    images: Tensor
+    images: Tensor  # (B, C, H, W) float32 in [0, 1]; NaN where a file can't be read, which a detector refuses
     paths: list[str]
-    errors: list[str]
+    errors: list[str]  # why a file can't be read; empty where it can
 
 
 @dataclass(eq=False, repr=False)
 class FileBatches(Dataset[FileBatch]):
-    """Batches of image files; for a DataLoader with `batch_size=None`, which then keeps nothing of each image.
-
-    Attributes:
-        image_shape: (C, H, W) that each is brought to, as `resize` says.
-        batch_size: of all batches but the last.
-        first: how many images to leave out at the beginning.
-    """
+    """Batches of image files; for a DataLoader with `batch_size=None`, which then keeps nothing of each image."""
 
     paths: Sequence[str]
-    image_shape: ImageShape
+    image_shape: ImageShape  # that each is brought to, as `resize` says
     batch_size: int
     _: KW_ONLY
-    first: int = 0
+    first: int = 0  # how many images to leave out at the beginning
     resize: Resize = DEFAULT_RESIZE
 
     def __len__(self) -> int:

@@ -47,7 +47,6 @@ def idx_images(
     Args:
         name: torchvision's class, one of `IDX_DATASETS`.
         root: the folder of datasets, or one that holds the IDX files; downloads go to torchvision's place under it.
-        split: "train" or "test".
         subset: of EMNIST, one of `EMNIST_SUBSETS`; None for the others.
         folders: other folders that may hold the IDX files.
 

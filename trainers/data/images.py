@@ -30,7 +30,7 @@ def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
         raise ValueError(f"split: expected one of {', '.join(allowed)}; got {split!r}")
 
 
-def check_number(n_images: int) -> None:
+def check_n_images(n_images: int) -> None:
     """Raise ValueError unless there is an image."""
     if n_images < 1:
         raise ValueError(f"n_images: expected an integer >= 1; got {n_images}")
@@ -47,25 +47,16 @@ def as_image_shape(shape: Sequence[int]) -> ImageShape:
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
-    """A dataset of ``(image, label)``: float32 (C, H, W) in [0, 1], and an int.
+    """A dataset of ``(image, label)``: float32 (C, H, W) in [0, 1], and an int."""
 
-    Attributes:
-        targets: (N,) int64 labels, ``UNKNOWN_LABEL`` where there is none.
-        class_names: one name for each class, in the order of the labels.
-        image_shape: (C, H, W) of every image.
-        held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
-        left_out: path of each file that can't be read and is left out -> why.
-        paths: of the images' files; none where they are in no files.
-        divided: whether they are a random share of a folder that has no folders for training and test.
-    """
-
-    targets: Tensor
-    class_names: list[str]
+    targets: Tensor  # (N,) int64 labels, `UNKNOWN_LABEL` where there is none
+    class_names: list[str]  # one for each class, in the order of the labels
     image_shape: ImageShape
+    # (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares
     held_out: Tensor | None = None
-    left_out: Mapping[str, str] = MappingProxyType({})
-    paths: Sequence[str] = ()
-    divided: bool = False
+    left_out: Mapping[str, str] = MappingProxyType({})  # path of each file that can't be read -> why
+    paths: Sequence[str] = ()  # of the images' files, where they are in files
+    divided: bool = False  # whether they are a random share of a folder that has no folders for training and test
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -75,7 +66,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return the image, float32 (C, H, W) in [0, 1], and the label at ``index``."""
+        """The image and the label at ``index``."""
 
 
 class ImageArray(LabelledImages):
@@ -108,28 +99,20 @@ class ImageArray(LabelledImages):
         return as_unit(self.images[index]), int(self.targets[index])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        """Return a batch of items; DataLoader prefers this to one call for each item."""
+        """A batch of items; DataLoader prefers this to one call for each item."""
         images = as_unit(self.images[indices])
         return list(zip(images.unbind(), self.targets[indices].tolist(), strict=True))
 
 
 @dataclass(eq=False, repr=False)
 class MappedImages(LabelledImages):
-    """Labelled images with a function applied to each image when it is read.
-
-    Attributes:
-        dataset: where the images are read.
-        indices: (M,) the items of ``dataset`` to show, in order.
-        function: image to image.
-        targets: (M,) labels to show in place of those of ``dataset``.
-        image_shape: (C, H, W) of what ``function`` returns.
-    """
+    """Labelled images with a function applied to each image when it is read."""
 
     dataset: Dataset[tuple[Tensor, int]]
-    indices: Tensor
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
     function: Callable[[Tensor], Tensor]
-    targets: Tensor
-    image_shape: ImageShape
+    targets: Tensor  # (M,) labels to show in place of those of `dataset`
+    image_shape: ImageShape  # of what `function` returns
     class_names: list[str] = field(default_factory=list)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from trainers.data.images import ImageArray, ImageShape, check_number
+from trainers.data.images import ImageArray, ImageShape, check_n_images
 
 
 def uniform_noise(image_shape: ImageShape, seed: int, *, n_images: int = 1000) -> ImageArray:
@@ -11,7 +11,7 @@ def uniform_noise(image_shape: ImageShape, seed: int, *, n_images: int = 1000) -
     Raises:
         ValueError: ``n_images`` < 1.
     """
-    check_number(n_images)
+    check_n_images(n_images)
     generator = torch.Generator().manual_seed(seed)
     return ImageArray(torch.randint(256, (n_images, *image_shape), generator=generator, dtype=torch.uint8))
 
@@ -24,7 +24,7 @@ def gaussian_noise(
     Raises:
         ValueError: ``n_images`` < 1 or ``std`` <= 0.
     """
-    check_number(n_images)
+    check_n_images(n_images)
     if not std > 0:
         raise ValueError(f"std: expected a number > 0; got {std}")
     pixels = torch.randn(n_images, *image_shape, generator=torch.Generator().manual_seed(seed)).mul_(std).add_(mean)

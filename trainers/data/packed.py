@@ -70,11 +70,7 @@ def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
 
 
 def content(path: str) -> str | BinaryIO:
-    """What to decode: the path itself, or the bytes of an image in a packed file.
-
-    Raises:
-        OSError, ValueError: no such file, or no such image in it.
-    """
+    """What to decode: the path itself, or the bytes of an image in a packed file; OSError or ValueError for none."""
     file, name = _split(path)
     if not file or os.path.lexists(path):
         return path
@@ -115,9 +111,9 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)
 def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int] | None]:
-    """Name -> place and size of the images in an archive; no file stays open, which forked processes would share.
+    """Name -> place and size of the images in an archive; None for a link to what is not in it.
 
-    A link stands for what it links to; None where that is not in the archive.
+    No file stays open, which forked processes would share.
     """
     with tarfile.open(path, "r:") as archive:
         by_name = {member.name: member for member in archive}

@@ -5,7 +5,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as transforms
 
 from trainers.data.conform import conform
-from trainers.data.images import ImageArray, ImageShape, check_number
+from trainers.data.images import ImageArray, ImageShape, check_n_images
 
 SMALLEST, LARGEST = 32, 256
 """Bounds of a patch's shorter side, in pixels of the photograph (427 x 640)."""
@@ -17,7 +17,7 @@ def patches(image_shape: ImageShape, seed: int, *, n_images: int = 1000) -> Imag
     Raises:
         ValueError: ``n_images`` < 1.
     """
-    check_number(n_images)
+    check_n_images(n_images)
     photographs = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
     draws = torch.rand(n_images, 4, generator=torch.Generator().manual_seed(seed)).tolist()
     return ImageArray(torch.stack([_patch(photographs, draw, image_shape) for draw in draws]))

@@ -45,7 +45,11 @@ def other_moments(
     other_mean: Sequence[float],
     other_std: Sequence[float],
 ) -> dict[str, LabelledImages]:
-    """The images as a classifier gets them that was trained with `mean` and `std`, and is given others."""
+    """The images as a classifier gets them that was trained with `mean` and `std`, and is given others.
+
+    Raises:
+        ValueError: the right moments are not known.
+    """
     if mean is None or std is None:
         raise ValueError("shift=preprocessing: expected the moments of the data; got none: set data.mean and data.std")
     old, new, scale, others = (torch.tensor(list(each))[:, None, None] for each in (mean, other_mean, std, other_std))
@@ -59,7 +63,7 @@ def other_moments(
 def other_images(
     images: LabelledImages, seed: int, *, dataset: Callable[[], LabelledImages]
 ) -> dict[str, LabelledImages]:
-    """The labelled images of another data set of the same classes, brought to the shape of these."""
+    """The labelled images of another data set, brought to the shape of these; DataError where it has other classes."""
     others = dataset()
     largest = int(others.targets.max())
     if not 0 <= int(others.targets.min()) <= largest < len(images.class_names):

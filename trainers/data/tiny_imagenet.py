@@ -56,8 +56,7 @@ def _annotated(folder: Path, labels: dict[str, int]) -> list[Sample]:
     path = folder / ANNOTATIONS
     samples = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0]
+        name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in labels:
             raise DataError(f"{path}: expected a file, a tab and a class of train/; got {line!r}: unpack it again")
         samples.append((str(path.parent / "images" / name), labels[wnid]))

@@ -25,7 +25,6 @@ def torchvision_images(
     Args:
         name: torchvision's class, one of `TORCHVISION_DATASETS`.
         root: the folder of datasets; what is not found is downloaded into it.
-        split: "train" or "test".
 
     Raises:
         DataNotFoundError: no intact copy and no download.

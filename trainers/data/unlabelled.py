@@ -15,15 +15,10 @@ View = Literal["weak", "strong"]
 
 @dataclass(eq=False, repr=False)
 class ViewedImages(Dataset[tuple[Tensor, ...]]):
-    """Several random views of each image, float32 (C, H, W) each; the labels can't be reached.
-
-    Attributes:
-        indices: (M,) the items of ``dataset`` to show, in order.
-        views: functions of an image, one for each view.
-    """
+    """Several random views of each image, float32 (C, H, W) each; the labels can't be reached."""
 
     dataset: Dataset[tuple[Tensor, int]]
-    indices: Tensor
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
     views: Sequence[Callable[[Tensor], Tensor]]
 
     def __len__(self) -> int:

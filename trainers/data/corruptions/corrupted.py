@@ -24,14 +24,10 @@ class CorruptedImages(LabelledImages):
 
     What is random depends on the seed and on the image's position in the dataset alone: not on the severity, nor on how
     batches are made.
-
-    Attributes:
-        indices: (M,) the items of ``dataset`` to show, in order.
-        severity: one of `SEVERITIES`, or a ValueError is raised.
     """
 
     dataset: LabelledImages
-    indices: Tensor
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
     corruption: Corruption
     severity: int
     seed: int
