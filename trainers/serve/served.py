@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -23,7 +23,6 @@ class Served:
 
     Args:
         detector, image_shape, class_names, drift: see `create_app`, which raises what this does.
-        watch: told the verdicts of each batch, and whether they raised the drift alarm.
 
     Attributes:
         version: names detector, calibration and classifier; see `version_of`.
@@ -32,26 +31,20 @@ class Served:
     """
 
     def __init__(
-        self,
-        detector: FailureDetector,
-        image_shape: ImageShape,
-        class_names: Sequence[str] | None,
-        drift: Watch,
-        watch: Callable[[Sequence[Judged], bool], None],
+        self, detector: FailureDetector, image_shape: ImageShape, class_names: Sequence[str] | None, drift: Watch
     ) -> None:
         self.n_classes = _check(detector, image_shape, class_names)
         self.detector = detector
         self.version = version_of(detector)
         self.drift = Drift(drift(detector.calibration.scores), detector.alpha)
         self.predictor = Predictor(detector, class_names)
-        self.watch = watch
 
     def warm(self, blank: Sequence[Question]) -> None:
         """Judge blank images, uncounted, so that the model allocates what it needs."""
         self.predictor(blank)
 
-    def judge(self, questions: Sequence[Question]) -> list[Judged]:
-        """One verdict a question, in the order of the stream."""
+    def judge(self, questions: Sequence[Question]) -> tuple[list[Judged], bool]:
+        """One verdict a question, in the order of the stream, and whether they raised the drift alarm."""
         judged = self.predictor(questions)
         records = [each.record for each in judged]
         scores = torch.tensor([record.score for record in records], dtype=torch.float64)
@@ -61,8 +54,7 @@ class Served:
         if alarm:
             bets = self.drift.watch
             log.warning("drift: %s", alarm_in_words(bets.martingale.threshold, bets.seconds))
-        self.watch(judged, alarm)
-        return judged
+        return judged, alarm
 
 
 def version_of(detector: FailureDetector) -> str:

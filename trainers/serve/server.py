@@ -78,9 +78,8 @@ def run_app(app: FastAPI, host: str, port: int, drain: float = 0.0) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"can't listen on {host}, port {port} ({error}): choose another with task.host or task.port"

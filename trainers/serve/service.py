@@ -79,13 +79,7 @@ class Service:
         self._reloading = asyncio.Lock()
 
     def _serve(self, detector: FailureDetector) -> Served:
-        return Served(detector, self.image_shape, self.class_names, self.drift, self._watch)
-
-    def _watch(self, judged: Sequence[Judged], alarm: bool) -> None:
-        self.metrics.watch(judged)
-        if alarm:
-            self.metrics.alarms.inc()
-            self.log.write("drift_alarm", detector=self.served.version)
+        return Served(detector, self.image_shape, self.class_names, self.drift)
 
     def _judge(self, work: Sequence[Work]) -> list[Judged]:
         """Every question by its own detector; a batch has several only around a reload."""
@@ -93,7 +87,12 @@ class Service:
             found: dict[int, Judged] = {}
             for served in dict.fromkeys(each.served for each in work):
                 rows = [i for i, each in enumerate(work) if each.served is served]
-                found |= zip(rows, served.judge([work[i].question for i in rows]), strict=True)
+                judged, alarm = served.judge([work[i].question for i in rows])
+                self.metrics.watch(judged)
+                if alarm:
+                    self.metrics.alarms.inc()
+                    self.log.write("drift_alarm", detector=served.version)
+                found |= zip(rows, judged, strict=True)
             return [found[i] for i in range(len(work))]
 
     @asynccontextmanager
@@ -152,8 +151,6 @@ class Service:
         """Decode a file, see `read_image`."""
         image = read_image(body, self.image_shape, self.limits.max_pixels, self.resize)
         return Received(hashlib.sha256(body).hexdigest(), image)
-
-    # ---- another detector
 
     async def reload(self) -> Reloaded:
         """Load the detector anew, check it, let it judge a batch, and put it in force; requests in work keep theirs.
