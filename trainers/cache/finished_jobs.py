@@ -79,7 +79,7 @@ def _link_files(
 ) -> None:
     """The same files under both folders: hard links, which take no space; copies between file systems.
 
-    Neither files that have been `left_out` since other runs left them there, unchanged, nor a folder `without`.
+    Not linked are the files `left_out` that are as they were then, which other runs left, and the folder `without`.
     """
     unchanged = (left_out or {}).items() & _states(source).items()
     others = {source / path for path, _ in unchanged}

@@ -4,6 +4,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -19,9 +20,8 @@ Found = TypeVar("Found")
 def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> DataNotFoundError:
     """The one-line error for a dataset that can't be had: why it was not downloaded, and what the reader can do."""
     folders = ", ".join(os.path.abspath(folder) for folder in dict.fromkeys(searched))
-    reason = " ".join(reason.split())
-    reason = reason if len(reason) <= 200 else reason[:197] + "..."
-    return DataNotFoundError(f"{what}: no local copy in {folders}, and {reason}. {remedy}")
+    in_a_line = textwrap.shorten(reason, 200, placeholder="...")
+    return DataNotFoundError(f"{what}: no local copy in {folders}, and {in_a_line}. {remedy}")
 
 
 def found_or_downloaded(

@@ -133,19 +133,19 @@ def _list_splits(
             "add the other, or name another folder for the test by data.source.test_folder=..."
         )
     if not present:
-        names, labels = _classes(folder)
-        if {name.lower() for name in names} <= _SPLIT_WORDS:
+        labels = _classes(folder)
+        if {name.lower() for name in labels} <= _SPLIT_WORDS:
             raise DataError(
                 f"{folder}: expected train/ and {test_folder}/, or a folder for each class; got "
-                f"{', '.join(f'{name}/' for name in names)}: rename them"
+                f"{', '.join(f'{name}/' for name in labels)}: rename them"
             )
-        return _divide(_listed(folder, labels), test_share, seed), [], names
+        return _divide(_listed(folder, labels), test_share, seed), [], list(labels)
     apart = [name for name in HELD_OUT_FOLDERS if name != test_folder and (folder / name).is_dir()]
     if len(apart) > 1:
         raise DataError(f"{folder}: expected one folder of held-out images; got {' and '.join(apart)}: keep one")
-    names, labels = _classes(folder / "train")
+    labels = _classes(folder / "train")
     for name in (test_folder, *apart):
-        unknown = sorted(set(_classes(folder / name)[0]) - set(names))
+        unknown = sorted(_classes(folder / name).keys() - labels.keys())
         if unknown:
             raise DataError(
                 f"{folder / name}: expected classes of {folder / 'train'}; got {', '.join(unknown)} as well: rename or "
@@ -154,7 +154,7 @@ def _list_splits(
     held_out = [sample for name in apart for sample in _listed(folder / name, labels)]
     if apart and not held_out:
         raise DataError(f"{folder / apart[0]}: expected images; got none: fill it, or remove it")
-    return {split: _listed(folder / name, labels) for split, name in places.items()}, held_out, names
+    return {split: _listed(folder / name, labels) for split, name in places.items()}, held_out, list(labels)
 
 
 def _listed(folder: Path, labels: dict[str, int]) -> list[Sample]:
@@ -175,8 +175,8 @@ def _log_roles(folder: Path, test_folder: str) -> None:
     log.info("%s: %s%s", folder, "; ".join(said), f"; not used: {', '.join(unused)}" if unused else "")
 
 
-def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Names of the class folders, sorted, and their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
+def _classes(folder: Path) -> dict[str, int]:
+    """Names of the class folders, sorted, with their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
     try:
         names = [name for name in find_classes(folder)[0] if not name.startswith(".")]
     except FileNotFoundError:
@@ -185,7 +185,7 @@ def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
         raise DataError(
             f"{folder}: expected one folder of images for each class; got none: set data.root to such a folder"
         )
-    return names, {name: label for label, name in enumerate(names)}
+    return {name: label for label, name in enumerate(names)}
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:

@@ -7,6 +7,7 @@ and `table.parquet::image/17`, the column and the row.
 import io
 import os
 import posixpath
+import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -95,11 +96,9 @@ def content(path: str) -> str | BinaryIO:
 
 def _split(path: str) -> tuple[str, str]:
     """The packed file and what it holds under which name; two empty strings where a path names no packed file."""
-    at = path.find(SEPARATOR)
-    while at >= 0:  # folders may have the separator in their names
-        if is_packed(path[:at]):
-            return path[:at], path[at + len(SEPARATOR) :]
-        at = path.find(SEPARATOR, at + 1)
+    for found in re.finditer(SEPARATOR, path):  # folders may have it in their names
+        if is_packed(path[: found.start()]):
+            return path[: found.start()], path[found.end() :]
     return "", ""
 
 
