@@ -63,7 +63,8 @@ class Attack:
     ) -> None:
         if not isinstance(method, AttackWithDistance):
             raise ValueError(f"attack {name}: method: expected a foolbox attack; got {type(method).__name__}")
-        if _norm(method) is None:
+        norm = _NORMS.get(method.distance.p) if isinstance(method.distance, LpDistance) else None
+        if norm is None:
             raise ValueError(f"attack {name}: expected a method in the L1, L2 or Linf norm; got {method.distance}")
         if epsilon is None and isinstance(_single(method), FixedEpsilonAttack):
             raise ValueError(
@@ -75,18 +76,12 @@ class Attack:
             raise ValueError(f"attack {name}: batch_size: expected at least 1; got {batch_size}")
         self.name = name
         self.method = method
-        largest = 1 if _norm(method) == "linf" else math.inf
+        self.norm = norm  # of the budget or of what is minimised
+        largest = 1 if norm == "linf" else math.inf
         self.epsilon = None if epsilon is None else parse_budget(f"attack {name}: epsilon", epsilon, largest)
         self.n_images = n_images
         self.batch_size = batch_size
         self.black_box = black_box
-
-    @property
-    def norm(self) -> str:
-        """Of the budget or of what is minimised: "l1", "l2" or "linf"."""
-        norm = _norm(self.method)
-        assert norm is not None  # checked at the start
-        return norm
 
     def limit(self, n_images: int) -> None:
         """Attack at most so many images."""
@@ -101,7 +96,6 @@ class Attack:
             classifier: images (N, C, H, W) in [0, 1] to logits (N, classes), its normalisation inside. It is
                 moved to `device`; its modes and its parameters' `requires_grad` are restored afterwards.
             loader: gives batches of images and labels, in the order of its data set.
-            device: where to attack.
             seed: decides which images are attacked and what the attack draws. The global generators of torch
                 are left as they were.
 
@@ -117,7 +111,9 @@ class Attack:
             clean = draw_correct(classifier, loader, self.n_images, device, self.batch_size, seed)
             if not self.black_box and len(clean.images):
                 check_differentiable(self.name, classifier, clean.images[:1].to(device))
-            gradients = self._diagnose(classifier, clean, device)
+            gradients = GradientDiagnostics.cat(
+                [diagnose_gradients(classifier, x.to(device), y.to(device)) for x, y in clean.batches(self.batch_size)]
+            )
             start = time.perf_counter()
             found = self._search(classifier, clean, self.epsilon, device)
             seconds = time.perf_counter() - start
@@ -148,31 +144,17 @@ class Attack:
         warn(self.name, result_diagnostics(result))
         return result
 
-    def _diagnose(self, classifier: nn.Module, clean: CorrectImages, device: torch.device) -> GradientDiagnostics:
-        """What keeps gradients from helping the attack, image by image."""
-        batches = zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True)
-        return GradientDiagnostics.cat(
-            [diagnose_gradients(classifier, x.to(device), y.to(device)) for x, y in batches if len(x)]
-        )
-
     def _search(
         self, classifier: nn.Module, clean: CorrectImages, epsilon: float | None, device: torch.device
     ) -> Tensor:
-        """What the attack makes of the images, (n, C, H, W), NaN where its arithmetic broke down."""
+        """What the attack makes of the images, NaN where its arithmetic broke down."""
         if not len(clean.images):
             return clean.images
         model = PyTorchModel(classifier, bounds=(0, 1), device=device)
-        batches = list(zip(clean.images.split(self.batch_size), clean.label.split(self.batch_size), strict=True))
         found = []
-        console = Console(stderr=True)
-        for images, labels in track(
-            batches,
-            description=f"attack {self.name}",
-            transient=True,
-            console=console,
-            disable=not console.is_terminal,
-        ):
-            _, perturbed, _ = self.method(model, images.to(device), labels.to(device), epsilons=epsilon)
+        batches, console = clean.batches(self.batch_size), Console(stderr=True)
+        for x, y in track(batches, f"attack {self.name}", console=console, transient=True):
+            _, perturbed, _ = self.method(model, x.to(device), y.to(device), epsilons=epsilon)
             found.append(perturbed.detach().clamp(0, 1).cpu())
         return torch.cat(found)
 
@@ -181,7 +163,12 @@ class Attack:
     ) -> tuple[Tensor, Tensor]:
         """Which images are successes, (n,) bool, and what they are classified as, (n,)."""
         prediction = predict(classifier, found, device, self.batch_size)
-        return (prediction != clean.label) & self._allowed(clean.images, found, epsilon), prediction
+        # foolbox's Carlini-Wagner returns an image of zeros where it found nothing, which may well be
+        # misclassified
+        answered = found.isfinite().flatten(1).all(dim=1) & (found != 0).flatten(1).any(dim=1)
+        if epsilon is not None and len(found):
+            answered &= self.method.distance(clean.images, found) <= epsilon * (1 + _TOLERANCE)
+        return (prediction != clean.label) & answered, prediction
 
     def _try_huge_budget(
         self, classifier: nn.Module, clean: CorrectImages, device: torch.device
@@ -195,19 +182,6 @@ class Attack:
         found = self._search(classifier, few, epsilon, device)
         success, _ = self._evaluate(classifier, few, found, epsilon, device)
         return epsilon, _share(success)
-
-    def _allowed(self, clean: Tensor, found: Tensor, epsilon: float | None) -> Tensor:
-        """Tell which images are answers within the budget, (n,) bool."""
-        # foolbox's Carlini-Wagner returns an image of zeros where it found nothing, which may well be
-        # misclassified
-        answered = found.isfinite().flatten(1).all(dim=1) & (found != 0).flatten(1).any(dim=1)
-        if epsilon is None or not len(found):
-            return answered
-        return answered & (self.method.distance(clean, found) <= epsilon * (1 + _TOLERANCE))
-
-
-def _norm(method: AttackWithDistance) -> str | None:
-    return _NORMS.get(method.distance.p) if isinstance(method.distance, LpDistance) else None
 
 
 def _single(method: AttackWithDistance) -> AttackWithDistance:

@@ -1,16 +1,12 @@
 """One attack at several perturbation budgets."""
 
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from foolbox.attacks.base import AttackWithDistance
-from torch import nn
-from torch.utils.data import DataLoader
 
 from trainers.attacks.attack import Attack
-from trainers.attacks.diagnostics import AttackWarning, result_diagnostics, warn
+from trainers.attacks.diagnostics import result_diagnostics
 from trainers.attacks.result import AttackResult
 
 FALL_LIMIT = 0.02
@@ -18,13 +14,10 @@ FALL_LIMIT = 0.02
 
 
 class AttackBudgets:
-    """An attack at several budgets, on the same images.
+    """An attack at several budgets, on the same images: `attacks`, one a budget.
 
     Args:
-        name: what tables call it.
-        method: a foolbox attack.
-        epsilons: budgets, see `Attack`; at least two, rising.
-        n_images, batch_size, black_box: see `Attack`.
+        epsilons: budgets; at least two, rising. For what else there is see `Attack`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -50,29 +43,11 @@ class AttackBudgets:
         for attack in self.attacks:
             attack.limit(n_images)
 
-    def run(
-        self, classifier: nn.Module, loader: DataLoader, device: torch.device | str = "cpu", seed: int = 0
-    ) -> list[AttackResult]:
-        """Attack images of a data set; see `Attack.run`.
-
-        Returns:
-            one result a budget, in their order. Reasons not to trust them are `AttackWarning`s, each given once.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AttackWarning)
-            results = [attack.run(classifier, loader, device, seed) for attack in self.attacks]
-        warn(self.name, budget_diagnostics(results))
-        return results
-
 
 def budget_diagnostics(results: Sequence[AttackResult]) -> list[str]:
-    """Reasons not to trust the results: those at the largest budget, and a success rate that falls as budgets grow.
+    """Reasons not to trust results of rising budgets: those at the largest, and a success rate that falls.
 
-    Args:
-        results: of one attack, in the order of rising budgets.
-
-    Returns:
-        each a sentence without its full stop.
+    Each is a sentence without its full stop.
     """
     found = result_diagnostics(results[-1])
     rates = [result.success_rate for result in results]

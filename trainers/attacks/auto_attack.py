@@ -104,7 +104,5 @@ class AutoAttack(FixedEpsilonAttack):
         if part == "apgd_t":
             return APGDAttack_targeted(model, n_iter=self.steps, n_target_classes=targets, **common).perturb
         if part == "fab_t":
-            fab = FABAttack_PT(model, n_iter=self.steps, targeted=True, n_target_classes=targets, **common)
-            return fab.perturb
-        square = SquareAttack(model, n_queries=self.queries, resc_schedule=False, **common)
-        return square.perturb
+            return FABAttack_PT(model, n_iter=self.steps, targeted=True, n_target_classes=targets, **common).perturb
+        return SquareAttack(model, n_queries=self.queries, resc_schedule=False, **common).perturb

@@ -7,13 +7,8 @@ from fractions import Fraction
 def parse_budget(name: str, value: float | str, largest: float = math.inf) -> float:
     """A budget in pixel values of [0, 1]: a number, or a fraction such as "8/255" or "0.5/255".
 
-    Args:
-        name: of the budget, for errors.
-        value: as a configuration has it.
-        largest: that makes sense; 1 in the maximum norm.
-
     Raises:
-        ValueError: it is neither, not positive, or above the largest.
+        ValueError: it is neither, not positive, or above the largest that makes sense: 1 in the maximum norm.
     """
     try:
         numerator, _, denominator = str(value).partition("/")

@@ -11,36 +11,25 @@ from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 @dataclass(frozen=True)
 class CorrectImages:
-    """Images that a classifier gets right, on the CPU, in the order of the data.
+    """Images that a classifier gets right, on the CPU, in the order of the data."""
 
-    Attributes:
-        images: (n, C, H, W), in [0, 1].
-        label: (n,) int64.
-        index: position of each in the data set, (n,) int64.
-    """
-
-    images: Tensor
-    label: Tensor
-    index: Tensor
+    images: Tensor  # (n, C, H, W), in [0, 1]
+    label: Tensor  # (n,) int64
+    index: Tensor  # (n,) int64, position of each in the data set
 
     def rows(self, which: Tensor) -> "CorrectImages":
         """Some of the images."""
         return CorrectImages(self.images[which], self.label[which], self.index[which])
 
+    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Images and labels; no batch is empty."""
+        pairs = zip(self.images.split(size), self.label.split(size), strict=True)
+        return [pair for pair in pairs if len(pair[0])]
+
 
 @torch.no_grad()
 def predict(classifier: nn.Module, images: Tensor, device: torch.device, batch_size: int) -> Tensor:
-    """Classify images in batches.
-
-    Args:
-        classifier: images to logits, in eval mode, on `device`.
-        images: (N, C, H, W).
-        device: where to classify.
-        batch_size: images at once.
-
-    Returns:
-        Classes on the CPU, (N,) int64.
-    """
+    """The classes, (N,) int64 on the CPU, of images (N, C, H, W) by a classifier in eval mode on `device`."""
     if not len(images):
         return torch.zeros(0, dtype=torch.int64)
     return torch.cat([classifier(x.to(device)).argmax(dim=1).cpu() for x in images.split(batch_size)])
@@ -54,24 +43,15 @@ def draw_correct(
     batch_size: int,
     seed: int,
 ) -> CorrectImages:
-    """Draw images at random until enough of them are classified rightly.
-
-    Only as much of the data set is read as that takes.
+    """Draw images at random until enough of them are classified rightly; no more of the data set is read.
 
     Args:
         classifier: images to logits, in eval mode, on `device`.
         loader: gives batches of images and labels, in the order of its data set.
-        n_images: how many to select; None for all that are classified rightly.
-        device: where to classify.
-        batch_size: images at once.
-        seed: of the draw.
-
-    Returns:
-        At most `n_images` images.
+        n_images: at most so many; None for all that are classified rightly.
 
     Raises:
-        ValueError: if the loader shuffles, its data set is empty or has no length, or images are not in [0,
-            1].
+        ValueError: if the loader shuffles, its data set is empty, or images are not in [0, 1].
     """
     if not isinstance(loader.sampler, SequentialSampler):
         raise ValueError(
@@ -89,19 +69,16 @@ def draw_correct(
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
     )
-    images, labels, positions = [], [], []
+    found = []
     for (x, y, *_), index in zip(drawn, order.split(batch_size), strict=False):
         _check_pixels(x)
         right = predict(classifier, x, device, batch_size) == y
-        images.append(x[right])
-        labels.append(y[right])
-        positions.append(index[right])
+        found.append((x[right], y[right], index[right]))
         wanted -= int(right.sum())
         if wanted <= 0:
             break
-    position = torch.cat(positions)[:n_images]
-    ranks = position.argsort()
-    return CorrectImages(torch.cat(images)[:n_images][ranks], torch.cat(labels)[:n_images][ranks], position[ranks])
+    chosen = CorrectImages(*(torch.cat(parts)[:n_images] for parts in zip(*found, strict=True)))
+    return chosen.rows(chosen.index.argsort())
 
 
 def _check_pixels(images: Tensor) -> None:

@@ -8,14 +8,7 @@ from torch import Tensor
 
 
 def true_labels(criterion: Any) -> Tensor:
-    """The classes (N,) that an untargeted attack leads away from.
-
-    Args:
-        criterion: as foolbox hands it to an attack: `Misclassification`, or the labels.
-
-    Raises:
-        ValueError: if it is another criterion.
-    """
+    """The classes (N,) that an untargeted attack leads away from; ValueError for the criterion of another attack."""
     found = get_criterion(criterion)
     if not isinstance(found, foolbox.Misclassification):
         raise ValueError(f"expected an untargeted attack, by foolbox.Misclassification; got {found!r}")

@@ -37,19 +37,12 @@ class AttackWarning(UserWarning):
 
 
 class GradientDiagnostics(NamedTuple):
-    """What keeps gradients from helping an attack, image by image, on the CPU.
+    """What keeps gradients from helping an attack, image by image: (N,) bool each, on the CPU."""
 
-    Attributes:
-        zero: (N,) bool, where the gradient of the cross entropy by the image is exactly zero.
-        vanishing: (N,) bool, where it is not, but its norm is below `VANISHING_NORM`.
-        non_finite: (N,) bool, where it is infinite or NaN, or the logits are.
-        random: (N,) bool, where two passes give different logits.
-    """
-
-    zero: Tensor
-    vanishing: Tensor
-    non_finite: Tensor
-    random: Tensor
+    zero: Tensor  # where the gradient of the cross entropy by the image is exactly zero
+    vanishing: Tensor  # where it is not, but its norm is below `VANISHING_NORM`
+    non_finite: Tensor  # where it is infinite or NaN, or the logits are
+    random: Tensor  # where two passes give different logits
 
     @staticmethod
     def cat(parts: Sequence["GradientDiagnostics"]) -> "GradientDiagnostics":
@@ -60,13 +53,7 @@ class GradientDiagnostics(NamedTuple):
 
 
 def diagnose_gradients(classifier: nn.Module, images: Tensor, labels: Tensor) -> GradientDiagnostics:
-    """Check the gradients of the cross entropy, and whether two passes give the same logits.
-
-    Args:
-        classifier: images to logits.
-        images: (N, C, H, W).
-        labels: (N,).
-    """
+    """Check the gradients of the cross entropy, and whether two passes give the same logits."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         logits = classifier(images)
@@ -86,16 +73,7 @@ def diagnose_gradients(classifier: nn.Module, images: Tensor, labels: Tensor) ->
 
 
 def check_differentiable(name: str, classifier: nn.Module, images: Tensor) -> None:
-    """Raise unless gradients reach the images.
-
-    Args:
-        name: of the attack.
-        classifier: images to logits.
-        images: (N, C, H, W), one is enough.
-
-    Raises:
-        ValueError: the logits don't depend on them through operations with a gradient.
-    """
+    """Raise ValueError, in the attack's name, unless gradients reach the images, (N, C, H, W), from the logits."""
     with torch.enable_grad():
         if not classifier(images.detach().requires_grad_()).requires_grad:
             raise ValueError(
@@ -105,26 +83,13 @@ def check_differentiable(name: str, classifier: nn.Module, images: Tensor) -> No
 
 
 def huge_budget(norm: str, n_pixels: int) -> float:
-    """The distance within which every image can be made plain grey, whatever it shows.
-
-    Args:
-        norm: "l1", "l2" or "linf".
-        n_pixels: number of values of an image.
-    """
+    """The distance within which every image of so many values can be made plain grey, whatever it shows."""
     return {"linf": 0.5, "l2": 0.5 * math.sqrt(n_pixels), "l1": 0.5 * n_pixels}[norm]
 
 
 def result_diagnostics(result: AttackResult) -> list[str]:
-    """Reasons not to trust a result; none is no proof that it can be trusted.
-
-    Args:
-        result: of one attack.
-
-    Returns:
-        each a sentence without its full stop.
-    """
-    n = result.n_attacked
-    if n == 0:
+    """Reasons not to trust a result, each a sentence without its full stop; none is no proof that it can be trusted."""
+    if result.n_attacked == 0:
         return ["the classifier gets no image right, so there was nothing to attack"]
     found = []
     if result.non_finite_gradient_share > 0:
@@ -142,7 +107,8 @@ def result_diagnostics(result: AttackResult) -> list[str]:
         found += _gradient_diagnostics(result)
     if result.n_success == 0:
         found.append(
-            f"no success on {n} images; raise epsilon or the number of steps, or check that gradients reach the image"
+            f"no success on {result.n_attacked} images; raise epsilon or the number of steps, or check that gradients "
+            "reach the image"
         )
     return found
 
@@ -180,9 +146,6 @@ def comparison_diagnostics(results: Iterable[AttackResult]) -> dict[str, list[st
     Budgets are compared image by image, over those that all of them attacked; attacks that minimise a norm by their
     median perturbation. Additive noise counts as a black-box attack, too.
 
-    Args:
-        results: of one run on one classifier.
-
     Returns:
         name -> sentences like those of `result_diagnostics`, for the gradient attack that did best.
     """
@@ -212,20 +175,16 @@ def _beaten(white: Sequence[AttackResult], black: AttackResult) -> str | None:
             f"gradients changes{budget}: the gradients mislead them"
         )
     medians = [value for each in white if (value := each.median_norm) is not None]
-    if (
-        black.epsilon is None
-        and medians
-        and black.median_norm
-        and black.median_norm < (1 - BLACK_BOX_LIMIT) * min(medians)
-    ):
+    median = black.median_norm
+    if black.epsilon is None and medians and median and median < (1 - BLACK_BOX_LIMIT) * min(medians):
         return (
-            f"the black-box attack {black.name} finds smaller perturbations (median {black.median_norm:.3g} in "
+            f"the black-box attack {black.name} finds smaller perturbations (median {median:.3g} in "
             f"{black.norm}) than the attacks by gradients ({min(medians):.3g}): the gradients mislead them"
         )
     return None
 
 
-def warn(name: str, sentences: Iterable[str], stacklevel: int = 3) -> None:
+def warn(name: str, sentences: Iterable[str]) -> None:
     """Issue an `AttackWarning` for each sentence."""
     for text in sentences:
-        warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=stacklevel)
+        warnings.warn(f"attack {name}: {text}", AttackWarning, stacklevel=3)

@@ -8,11 +8,7 @@ from torch import nn
 
 @contextmanager
 def frozen(classifier: nn.Module) -> Iterator[None]:
-    """Hold a module in eval mode and without gradients by its parameters, then restore both.
-
-    Args:
-        classifier: every submodule gets its own mode back, every parameter its own `requires_grad`.
-    """
+    """Hold a module in eval mode without gradients by its parameters, then restore both for each part of it."""
     modes = {module: module.training for module in classifier.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
     classifier.eval()

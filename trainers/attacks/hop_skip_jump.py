@@ -26,37 +26,18 @@ class HopSkipJump(HopSkipJumpAttack):
         steps: number of iterations.
         initial_gradient_eval_steps: decisions asked for to estimate the first direction; the t-th asks for sqrt(t)
             times as many.
-        constraint: norm to minimise, "l2" or "linf".
-        **options: of foolbox's attack.
+        constraint: norm to minimise, "l2" or "linf"; for other options see foolbox's attack.
     """
 
-    def __init__(
-        self, steps: int = 64, initial_gradient_eval_steps: int = 100, constraint: str = "l2", **options: Any
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            initial_gradient_eval_steps=initial_gradient_eval_steps,
-            constraint=constraint,  # type: ignore[arg-type]
-            **options,
-        )
-
-    def run(
-        self, model: foolbox.Model, inputs: Any, criterion: Any, *, early_stop: float | None = None, **kwargs: Any
-    ) -> Any:
+    def run(self, model: foolbox.Model, inputs: Any, criterion: Any, **kwargs: Any) -> Any:
         """Attack images, (N, C, H, W) in [0, 1]."""
         wrapped, restore = eagerpy.astensor_(inputs)
         images, labels = wrapped.raw, true_labels(criterion)
         start, has_start = starting_points(model, images, labels)
         found = images.clone()
         if has_start.any():
-            found[has_start] = super().run(
-                model,
-                images[has_start],
-                foolbox.Misclassification(labels[has_start]),
-                early_stop=early_stop,
-                starting_points=start[has_start],
-                **kwargs,
-            )
+            away = foolbox.Misclassification(labels[has_start])
+            found[has_start] = super().run(model, images[has_start], away, starting_points=start[has_start], **kwargs)
         return restore(eagerpy.astensor(found))
 
     def approximate_gradients(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,13 +50,7 @@ class HopSkipJump(HopSkipJumpAttack):
 def starting_points(model: foolbox.Model, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """For each image the nearest, among all of them and some noise, that is classified otherwise than it should be.
 
-    Args:
-        model: images to logits.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-
-    Returns:
-        (N, C, H, W), and a Boolean (N,), false where there is none.
+    Images are (N, C, H, W) in [0, 1]; the second result, (N,) bool, is false where there is none.
     """
     candidates = torch.cat([images, torch.rand_like(images[:1].expand(_NOISES, *images.shape[1:]))])
     prediction = model(candidates).argmax(dim=-1)

@@ -10,7 +10,6 @@ class AttackResult:
     """The successes of an attack, on the CPU, in the order of the data.
 
     Attributes:
-        name: name of the attack.
         norm: of the attack: "l1", "l2" or "linf".
         epsilon: budget in pixel values of [0, 1], in that norm; None if the attack minimises it.
         black_box: whether the attack used no gradients.
@@ -19,14 +18,9 @@ class AttackResult:
         label: true class, (n,) int64.
         prediction: class after the attack, (n,) int64; never the label.
         attacked: positions of all attacked images, (n_attacked,) int64; all were classified rightly before.
-        median_l1: median sum of the successful perturbations' absolute values; None if there are none.
-        median_l2: median Euclidean norm of the successful perturbations; None if there are none.
-        median_linf: median largest change of a pixel value; None if there are none.
-        zero_gradient_share: share of the attacked images at which the gradient of the cross entropy is
-            exactly zero.
-        vanishing_gradient_share: share at which it is not, but so small that attacks stand still.
-        non_finite_gradient_share: share at which it, or a logit, is infinite or NaN.
-        random_share: share for which two passes give different logits.
+        median_l1, median_l2, median_linf: median norms of the successful perturbations; None if there are none.
+        zero_gradient_share, vanishing_gradient_share, non_finite_gradient_share, random_share: of the attacked images,
+            see `GradientDiagnostics`.
         huge_epsilon: a budget within which any image can be made any other class's; None where it was not tried.
         huge_success_rate: share of a few of the attacked images that change class within it.
         seconds: wall time of the search, without the selection of images and the checks.

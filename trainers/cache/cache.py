@@ -34,17 +34,13 @@ class Cache:
     def file(
         self, kind: str, parts: Mapping[str, Any], code: Sequence[Any], suffix: str, make: Callable[[Path], object]
     ) -> Path:
-        """The file made from `parts`.
+        """The file made from `parts`; don't write to it.
 
         Args:
             kind: of file; the name of a folder.
             parts: what it depends on, see `key`; written beside it for people to read.
             code: classes and functions of ours that make it; it depends on their modules and what these import.
-            suffix: of its name.
             make: called with a path to write it to, if it is not there.
-
-        Returns:
-            its path. Don't write to it.
         """
         path = self.folder / kind / f"{key(kind, parts, [each.__module__ for each in code])}{suffix}"
         with self.locked(path):

@@ -32,13 +32,9 @@ def remember(cache: Cache, config: Mapping[str, Any], folder: Path, work: Callab
     sets are known by their config alone: put changed images into another folder.
 
     Args:
-        cache: shared by all jobs.
         config: resolved, plain.
         folder: of the job; `job.json` in there says whether the job ran.
-        work: does the job, leaves its files in `folder` and returns the job's value.
-
-    Returns:
-        the value, now or then.
+        work: does the job, leaves its files in `folder` and returns the job's value: what is returned, now or later.
     """
     parts = without(config, *ELSEWHERE)
     kept = cache.folder / "jobs" / key("jobs", parts, None)
@@ -79,25 +75,19 @@ def _states(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _link_files(
-    source: Path,
-    target: Path,
-    left_out: Mapping[Path, tuple[int, int]] | None = None,
-    without: Path | None = None,
+    source: Path, target: Path, left_out: Mapping[Path, tuple[int, int]] | None = None, without: Path | None = None
 ) -> None:
     """The same files under both folders: hard links, which take no space; copies between file systems.
 
-    Args:
-        source, target: the folders.
-        left_out: files of `source` that are not linked unless they have changed since: other runs left them there.
-        without: a folder, the cache itself, that is not linked where it lies in `source`.
+    Not linked are the files `left_out` that are as they were then, which other runs left, and the folder `without`.
     """
-    earlier, states = left_out or {}, _states(source)
+    unchanged = (left_out or {}).items() & _states(source).items()
+    others = {source / path for path, _ in unchanged}
 
     def ignored(place: str, names: list[str]) -> set[str]:
-        inside = {name: Path(place, name).relative_to(source) for name in names}
-        unchanged = {name for name, path in inside.items() if path in earlier and earlier[path] == states.get(path)}
-        unchanged |= {name for name in names if Path(place, name).resolve() == without}
-        return unchanged | set(shutil.ignore_patterns(*OWN)(place, names))
+        paths = {name: Path(place, name) for name in names}
+        found = {name for name, path in paths.items() if path in others or path.resolve() == without}
+        return found | set(shutil.ignore_patterns(*OWN)(place, names))
 
     def link(src: str, dst: str) -> None:
         Path(dst).unlink(missing_ok=True)

@@ -15,16 +15,13 @@ SHOWN = ("enable_progress_bar", "enable_model_summary", "log_every_n_steps", "de
 
 
 def key(kind: str, parts: Mapping[str, Any], code: Sequence[str] | None) -> str:
-    """The name of a piece of work.
+    """The name of a piece of work: hexadecimal digits, other ones when a part or the code changes.
 
     Args:
         kind: what is made.
         parts: what it is made from: plain values, lists and mappings, whose order doesn't matter. A string that is
             the path of a file stands for the file's content, and a `_target_` for its code, too.
         code: our modules that make it, see `code_version`; those of each `_target_` join them. None for all.
-
-    Returns:
-        hexadecimal digits, other ones when a part or the code changes.
     """
     modules = None if code is None else tuple(sorted({*code, *_our_targets(parts)}))
     text = json.dumps([kind, code_version(modules), _with_contents(parts)], sort_keys=True, default=str)
@@ -43,7 +40,7 @@ def _our_targets(value: Any) -> Iterator[str]:
     """The modules of our packages that hold what a `_target_`, however deep, names."""
     if isinstance(value, Mapping):
         target = value.get("_target_")
-        names = str(target).split(".") if isinstance(target, str) else []
+        names = target.split(".") if isinstance(target, str) else []
         modules = (".".join(names[:n]) for n in range(len(names), 0, -1))
         yield from [module for module in modules if file_of(module)][:1]
         value = list(value.values())

@@ -45,14 +45,10 @@ def _settle_config(folder: Path) -> None:
 
 
 def begin_stage(folder: Path, stage: str) -> None:
-    """Remove what an earlier run left of this stage, and of those that follow from it.
+    """Remove what an earlier run left of this stage, one of `STAGES`, and of those that follow from it.
 
     A run that is killed then leaves no numbers of another configuration beside its own `config.yaml`, and a stage that
     has nothing to say leaves no file that says something.
-
-    Args:
-        folder: of the run.
-        stage: one of `STAGES`.
     """
     if not _is_first():  # the first process of several has
         return
@@ -81,11 +77,7 @@ def begin_like(folder: Path, finished: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, whose files another run would mix with its own.
-
-    Raises:
-        ValueError: another run, still at work, holds it.
-    """
+    """Hold a run's folder, whose files another run would mix with its own; ValueError where one, at work, holds it."""
     if not _is_first():  # several processes of one run share its folder
         yield
         return

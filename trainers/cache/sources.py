@@ -43,18 +43,16 @@ def sources(*modules: str) -> frozenset[Path]:
     Raises:
         ValueError: no such module.
     """
-    left: list[Path] = []
+    left: set[Path] = set()
     for module in modules:
         file = file_of(module)
         if file is None:
             raise ValueError(f"expected a module of {' or '.join(PACKAGES)}; got {module!r}")
-        left.append(file)
-    found = set(left)
+        left.add(file)
+    found: set[Path] = set()
     while left:
-        for path in _imported(left.pop()):
-            if path not in found:
-                found.add(path)
-                left.append(path)
+        found |= left
+        left = {each for path in left for each in _imported(path)} - found
     return frozenset(found)
 
 

@@ -2,7 +2,7 @@
 
 import lightning
 
-from trainers.data.seeds import epoch_seed
+from trainers.data.epochs import epoch_seed
 
 
 class EpochSeeds(lightning.Callback):

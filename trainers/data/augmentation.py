@@ -26,7 +26,7 @@ class Augmentation:
             raise ValueError(f"crop_padding: expected a number of pixels >= 0; got {self.crop_padding}")
 
     def transform(self, image_shape: ImageShape) -> Callable[[Tensor], Tensor] | None:
-        """Return the function that changes an image (C, H, W), or None when there is nothing to change."""
+        """The function that changes an image (C, H, W), or None when there is nothing to change."""
         steps: list[Callable[[Tensor], Tensor]] = []
         if self.crop_padding:
             steps.append(v2.RandomCrop(image_shape[1:], padding=self.crop_padding))
@@ -61,7 +61,7 @@ class StrongAugmentation:
             raise ValueError(f"cutout: expected a share of the image in [0, 1); got {self.cutout}")
 
     def transform(self, weak: Augmentation, image_shape: ImageShape) -> Callable[[Tensor], Tensor]:
-        """Return the function that changes an image (C, H, W) by the weak augmentation, and strongly after it."""
+        """The function that changes an image (C, H, W) by the weak augmentation, and strongly after it."""
         first = weak.transform(image_shape)
         steps: list[Callable[[Tensor], Tensor]] = [] if first is None else [first]
         steps.append(v2.RandAugment(self.n_operations, self.magnitude))

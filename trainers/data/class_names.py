@@ -12,10 +12,9 @@ SHOWN = 5
 
 
 def label_by_name(images: LabelledImages, classes: Sequence[Sequence[str]]) -> LabelledImages:
-    """The same images with the labels of a model's classes, each folder by its name.
+    """The same images, whose class names are folders, with the labels of a model's classes, each folder by its name.
 
     Args:
-        images: whose class names are folders.
         classes: of each class of the model the names that it goes by; case, `_` and `-` do not matter.
 
     Raises:

@@ -16,11 +16,8 @@ def conform(image: Tensor, image_shape: ImageShape) -> Tensor:
     antialiasing, until it covers the target, then cropped at the centre, so that its aspect ratio stays.
 
     Args:
-        image: (c, h, w) float in [0, 1] or uint8, c = 1 or 3.
+        image: (c, h, w) float in [0, 1] or uint8, c = 1 or 3; its type stays.
         image_shape: the wanted (C, H, W).
-
-    Returns:
-        (C, H, W) of the same type as ``image``.
 
     Raises:
         ValueError: ``image`` has another rank or number of channels.
@@ -40,11 +37,7 @@ def conform(image: Tensor, image_shape: ImageShape) -> Tensor:
 
 
 def as_image(image: object) -> Tensor:
-    """Convert a PIL image, an array (H, W, C) or a tensor (C, H, W) to float32 (C, H, W) in [0, 1].
-
-    Raises:
-        PixelError: a PIL image whose values have no range of their own.
-    """
+    """Convert a PIL image, an array (H, W, C) or a tensor (C, H, W) to float32 (C, H, W) in [0, 1]."""
     if isinstance(image, Image.Image):
         channels = 1 if is_gray(image) else 3
         return as_unit(to_tensor(standard_mode(image, channels), channels))

@@ -17,10 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from trainers.data.augmentation import Augmentation
 from trainers.data.class_names import label_by_name
 from trainers.data.duplicates import duplicates
-from trainers.data.epoch_sampler import EpochSampler
+from trainers.data.epochs import EpochSampler, LateLoader
 from trainers.data.errors import DataError
 from trainers.data.images import ImageShape, LabelledImages, MappedImages, as_image_shape, content_digest
-from trainers.data.late_loader import LateLoader
 from trainers.data.splits import balanced_subset, check_disjoint, split_indices
 from trainers.data.unlabelled import Unlabelled
 
@@ -62,26 +61,17 @@ class ImageDataModule(LightningDataModule):
         """Take the options; nothing is read yet.
 
         Args:
-            source: called as ``source(root=root, split="train")`` and with ``split="test"``.
-            root: the folder of datasets, handed to ``source``; None for a source that needs none.
-            num_classes: expected number of classes; None takes what the data has.
-            image_shape: expected (C, H, W); None takes what the data has.
-            mean: of each channel, for the classifier's normalisation; not applied here.
-            std: of each channel, likewise.
-            batch_size: images in a batch, of every loader.
-            num_workers: processes that load batches beside the main one.
-            pin_memory: whether batches are put in page-locked memory, which a CUDA device reads faster.
+            source: called as ``source(root=root, split="train")`` and with ``split="test"``; without a root of None.
+            num_classes, image_shape: expected, (C, H, W); None takes what the data has.
+            mean, std: of each channel, for the classifier's normalisation; not applied here.
+            batch_size, num_workers, pin_memory: of every loader, see ``DataLoader``.
             augment: random changes to the images of the train loader, and of no other.
             unlabelled: what the train loader adds of images without their labels; None for nothing.
             label_by: whether a class of the data is the class of ``model_classes`` that has its ``"name"``, or, as
                 where there are none, the label is its place in the ``"order"`` of the data.
             model_classes: of each class that the classifier was trained on, the names that it goes by.
-            calibration_every: see ``split_indices``.
-            validation_every: see ``split_indices``.
-            mixture_every: see ``split_indices``; None fits the mixture on the images the classifier is
-                trained on.
-            n_labelled: size of the class-balanced subset that keeps its labels; the others join the mixture
-                split.
+            calibration_every, validation_every, mixture_every: see ``split_indices``.
+            n_labelled: size of the class-balanced subset that keeps its labels; the others join the mixture split.
             seed: of the choice of labelled images and of the train loader's order.
 
         Raises:
@@ -92,12 +82,8 @@ class ImageDataModule(LightningDataModule):
             if value < least:
                 raise ValueError(f"{name}: expected an integer >= {least}; got {value}")
         self.declared_shape = None if image_shape is None else as_image_shape(image_shape)
-        self.mean, self.std = _channel_values("mean", mean), _channel_values("std", std)
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and self.declared_shape is not None and len(values) != self.declared_shape[0]:
-                raise ValueError(
-                    f"{name}: expected {self.declared_shape[0]} values, one per channel; got {list(values)}"
-                )
+        channels = (1, 3) if self.declared_shape is None else self.declared_shape[:1]
+        self.mean, self.std = _channel_values("mean", mean, channels), _channel_values("std", std, channels)
         if self.std is not None and not all(value > 0 for value in self.std):
             raise ValueError(f"std: expected numbers > 0 in every channel; got {list(self.std)}")
         self.source = source
@@ -175,10 +161,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def indices(self) -> dict[str, Tensor]:
-        """Sorted int64 indices of each split.
-
-        "train", "validation", "mixture", "calibration" are indices into the official training split, "test"
-        into the test split.
+        """Sorted int64 indices of each split: of "test" into the test split, of the others into the training split.
 
         Raises:
             OverlapError: two splits that must be disjoint are not.
@@ -206,10 +189,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def unlabelled_indices(self) -> Tensor:
-        """Sorted int64 indices, into the official training split, of what "train" was before images lost their labels.
-
-        Those that kept them are among them, as in the semi-supervised methods' papers.
-        """
+        """Indices of what "train" was before images lost their labels; those that kept theirs are among them."""
         return self._split()["train"]
 
     def prepare_data(self) -> None:
@@ -233,13 +213,12 @@ class ImageDataModule(LightningDataModule):
 
     def labelled_dataloader(self) -> Batches:
         """Augmented images of the train split with their labels, in an order that ``seed`` decides."""
-        subset: Dataset[tuple[Tensor, int]] = self._subset("train")
+        images, indices = self.training_images, self.indices["train"]
         transform = self.augment.transform(self.image_shape)
-        indices = self.indices["train"]
-        if transform is not None:
-            images = self.training_images
-            subset = MappedImages(images, indices, transform, images.targets[indices], self.image_shape)
-        return self._shuffled(subset, self.batch_size)
+        if transform is None:
+            return self._shuffled(self._subset("train"), self.batch_size)
+        augmented = MappedImages(images, indices, transform, images.targets[indices], self.image_shape)
+        return self._shuffled(augmented, self.batch_size)
 
     def unlabelled_dataloader(self, unlabelled: Unlabelled) -> DataLoader[tuple[Tensor, ...]]:
         """Views of the images of ``unlabelled_indices``, in an order that ``seed`` decides."""
@@ -255,9 +234,6 @@ class ImageDataModule(LightningDataModule):
 
         In a distributed run each process gets its share, without padding or repetition, so that the sum of
         the processes' sufficient statistics is that of one process.
-
-        Raises:
-            DataError: fewer images than processes.
         """
         dataset = self._subset("mixture")
         sampler = None
@@ -279,10 +255,7 @@ class ImageDataModule(LightningDataModule):
         return self._ordered("test")
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits: equal when the same images play the same roles.
-
-        All labels and indices go in, and the pixels of evenly spaced images (``content_digest``).
-        """
+        """16 hexadecimal digits, equal when the same images (``content_digest``) play the same roles."""
         digest = hashlib.sha256()
         for images in (self.training_images, self.test_images):
             digest.update(content_digest(images).encode())
@@ -329,9 +302,10 @@ def _shape(shape: Sequence[int]) -> str:
     return f"[{','.join(map(str, shape))}]"  # as on a command line
 
 
-def _channel_values(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+def _channel_values(name: str, values: Sequence[float] | None, channels: Sequence[int]) -> tuple[float, ...] | None:
     if values is None:
         return None
-    if len(values) not in (1, 3):
-        raise ValueError(f"{name}: expected one or three values, one per channel; got {list(values)}")
+    if len(values) not in channels:
+        expected = "one or three" if len(channels) > 1 else channels[0]
+        raise ValueError(f"{name}: expected {expected} values, one per channel; got {list(values)}")
     return tuple(float(value) for value in values)

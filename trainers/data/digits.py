@@ -9,10 +9,7 @@ from trainers.data.images import ImageArray, check_split
 def digits(split: str = "train") -> ImageArray:
     """Load 1,797 digits, 8x8 and gray, of 17 levels (Alpaydin and Kaynak, UCI 1998, in part).
 
-    They have no official test split; here it is every index with ``index % 5 == 4``.
-
-    Args:
-        split: "train" (1,438 images) or "test" (359).
+    They have no official test split; here it is every index with ``index % 5 == 4``: 359 images.
     """
     check_split(split)
     bunch = load_digits()

@@ -4,6 +4,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -17,18 +18,10 @@ Found = TypeVar("Found")
 
 
 def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> DataNotFoundError:
-    """Compose the one-line error for a dataset that can't be had.
-
-    Args:
-        what: the dataset and split.
-        searched: the folders that were looked into.
-        reason: why it was not downloaded.
-        remedy: what the reader can do.
-    """
+    """The one-line error for a dataset that can't be had: why it was not downloaded, and what the reader can do."""
     folders = ", ".join(os.path.abspath(folder) for folder in dict.fromkeys(searched))
-    reason = " ".join(reason.split())
-    reason = reason if len(reason) <= 200 else reason[:197] + "..."
-    return DataNotFoundError(f"{what}: no local copy in {folders}, and {reason}. {remedy}")
+    in_a_line = textwrap.shorten(reason, 200, placeholder="...")
+    return DataNotFoundError(f"{what}: no local copy in {folders}, and {in_a_line}. {remedy}")
 
 
 def found_or_downloaded(
@@ -44,19 +37,15 @@ def found_or_downloaded(
     Args:
         what: the dataset and split, for the error.
         find: gives None where there is no intact copy.
-        fetch: see `download_into`; None for no download.
-        root: see `download_into`.
+        fetch, root: see `download_into`; None for no download.
         searched: the folders that `find` looks into.
         remedy: what the reader can do.
 
     Raises:
         DataNotFoundError: no intact copy and no download.
     """
-    found = find()
-    if found is not None:
-        return found
-    reason = "download is off"
-    if fetch is not None:
+    found, reason = find(), "download is off"
+    if found is None and fetch is not None:
         reason = download_into(root, fetch) or "it is incomplete or damaged"
         found = find()
     if found is None:
@@ -65,15 +54,9 @@ def found_or_downloaded(
 
 
 def download_into(root: Path, fetch: Callable[[str], object]) -> str | None:
-    """Let ``fetch`` write into a temporary folder, then move what it wrote into ``root``.
+    """Let ``fetch`` write into a temporary folder, then move what it wrote into ``root``; None, or why it failed.
 
-    Args:
-        root: the folder of datasets; created when missing, and removed again when it was and the download
-            fails.
-        fetch: called with the temporary folder.
-
-    Returns:
-        None, or why the download failed.
+    The root is created when missing, and removed again when it was and the download fails.
     """
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -93,13 +76,7 @@ def download_into(root: Path, fetch: Callable[[str], object]) -> str | None:
 
 
 def fetch_archive(folder: str, *, url: str, filename: str, md5: str | None = None) -> None:
-    """Download an archive of images and unpack it.
-
-    Args:
-        folder: where to unpack it.
-        url: of the archive.
-        filename: its name, whose ending says how it is packed (.tar, .tar.gz, .zip).
-        md5: its digest, if its publisher gives one.
+    """Download an archive of images and unpack it as the ending of its name says (.tar, .tar.gz, .zip).
 
     Raises:
         RuntimeError: the digest is another.
@@ -107,8 +84,6 @@ def fetch_archive(folder: str, *, url: str, filename: str, md5: str | None = Non
     """
     download_url(url, folder, filename, md5)
     archive = Path(folder) / filename
-    if archive.suffix == ".zip":  # shutil leaves out members that point out of the folder
-        shutil.unpack_archive(archive, folder)
-    else:
-        shutil.unpack_archive(archive, folder, filter="data")
+    # Of a zip, shutil leaves out members that point out of the folder.
+    shutil.unpack_archive(archive, folder, filter=None if archive.suffix == ".zip" else "data")
     archive.unlink()

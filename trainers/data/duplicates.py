@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,15 +19,11 @@ def duplicates(training: LabelledImages, test: LabelledImages, indices: Mapping[
     """A sentence for each two roles that share images of the same content, which are then not new to the detector.
 
     Images in memory are compared by their pixels, files that are read when needed by their bytes, if they are at most
-    `MAX_FILES`; others are not compared.
-
-    Args:
-        training, test: the two splits.
-        indices: of each role, into `test` for "test", into `training` for all others.
+    `MAX_FILES`; others are not compared. Indices of the role "test" are into `test`, all others into `training`.
     """
-    digests = {"training": _digests(training), "test": _digests(test)}
+    of_training, of_test = _digests(training), _digests(test)
     roles = {
-        role: {digests["test" if role == "test" else "training"].get(i, b"") for i in index.tolist()} - {b""}
+        role: {digest for i in index.tolist() if (digest := (of_test if role == "test" else of_training).get(i))}
         for role, index in indices.items()
     }
     for first, second in combinations(sorted(roles), 2):
@@ -43,10 +40,5 @@ def _digests(images: LabelledImages) -> dict[int, bytes]:
         rows = images.images.flatten(1).contiguous().view(torch.uint8).numpy()
         return {i: hashlib.blake2b(row, digest_size=16).digest() for i, row in enumerate(rows)}
     if isinstance(images, ImageFiles) and len(images) <= MAX_FILES:
-        return {i: _digest_of(path) for i, path in enumerate(images.paths)}
+        return {i: hashlib.blake2b(Path(path).read_bytes()).digest() for i, path in enumerate(images.paths)}
     return {}
-
-
-def _digest_of(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()

@@ -12,11 +12,7 @@ class DataNotFoundError(DataError):
 
 
 class MissingSetsError(DataNotFoundError):
-    """Several sets can't be had.
-
-    Attributes:
-        errors: for each set, by name, what is wrong with it.
-    """
+    """Several sets can't be had; `errors` says what is wrong with each, by name."""
 
     def __init__(self, errors: Mapping[str, DataNotFoundError]) -> None:
         self.errors = dict(errors)
@@ -28,11 +24,7 @@ class MissingSetsError(DataNotFoundError):
 
 
 class UnreadableImagesError(DataError):
-    """Some files of an image folder can't be decoded.
-
-    Attributes:
-        paths: the files.
-    """
+    """Some files of an image folder, `paths`, can't be decoded."""
 
     def __init__(self, folder: str, reasons: Mapping[str, str], n_files: int) -> None:
         self.paths = list(reasons)
@@ -44,13 +36,7 @@ class UnreadableImagesError(DataError):
 
 
 def first_few(names: Sequence[str], shown: int, n: int | None = None) -> str:
-    """The first names, and how many more there are.
-
-    Args:
-        names: at least the first.
-        shown: how many to name.
-        n: of all; None where `names` has all.
-    """
+    """The first names, and how many more there are of `n`; None where `names` has all."""
     named = names[:shown]
     rest = (len(names) if n is None else n) - len(named)
     return ", ".join(named) + (f" and {rest} more" if rest else "")

@@ -1,6 +1,7 @@
 """Image files of any number, decoded batch by batch as they are needed."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,44 +16,23 @@ from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 
 class FileBatch(NamedTuple):
-    """A batch of image files.
+    """A batch of image files."""
 
-    Attributes:
-        images: (B, C, H, W) float32 in [0, 1]; NaN where a file can't be read, which a detector refuses.
-        paths: of the files.
-        errors: why a file can't be read; empty where it can.
-    """
-
-    images: Tensor
+    images: Tensor  # (B, C, H, W) float32 in [0, 1]; NaN where a file can't be read, which a detector refuses
     paths: list[str]
-    errors: list[str]
+    errors: list[str]  # why a file can't be read; empty where it can
 
 
+@dataclass(eq=False, repr=False)
 class FileBatches(Dataset[FileBatch]):
-    """Batches of image files; for a DataLoader with `batch_size=None`, which then keeps nothing of each image.
+    """Batches of image files; for a DataLoader with `batch_size=None`, which then keeps nothing of each image."""
 
-    Args:
-        paths: of the files.
-        image_shape: (C, H, W) that each is brought to.
-        batch_size: of all batches but the last.
-        first: how many images to leave out at the beginning.
-        resize: how.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        image_shape: ImageShape,
-        batch_size: int,
-        *,
-        first: int = 0,
-        resize: Resize = DEFAULT_RESIZE,
-    ) -> None:
-        self.paths = paths
-        self.image_shape = image_shape
-        self.batch_size = batch_size
-        self.first = first
-        self.resize = resize
+    paths: Sequence[str]
+    image_shape: ImageShape  # that each is brought to, as `resize` says
+    batch_size: int
+    _: KW_ONLY
+    first: int = 0  # how many images to leave out at the beginning
+    resize: Resize = DEFAULT_RESIZE
 
     def __len__(self) -> int:
         return -(-(len(self.paths) - self.first) // self.batch_size)

@@ -2,18 +2,12 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainers.data.errors import DataNotFoundError
-
-
-class WithPaths(Protocol):
-    """A batch, or records, of files."""
-
-    path: Iterable[str]
 
 
 def file_times(paths: Iterable[str]) -> Tensor:
@@ -34,17 +28,13 @@ def file_times(paths: Iterable[str]) -> Tensor:
     return torch.tensor(times, dtype=torch.float64)
 
 
-def times_of(records: WithPaths) -> Tensor:
-    """`file_times` of records of files."""
+def times_of(records: Any) -> Tensor:
+    """`file_times` of records of files, whose `path` has theirs."""
     return file_times(records.path)
 
 
 def arrival_times(paths: Sequence[str]) -> Tensor:
-    """`file_times` of files that are in the order of arrival.
-
-    Raises:
-        ValueError: a file was changed before the one that it comes after.
-    """
+    """`file_times`; ValueError where a file was changed before the one that it comes after."""
     times = file_times(paths)
     back = (times.diff() < 0).nonzero()
     if len(back):

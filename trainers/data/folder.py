@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import find_classes, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import find_classes, make_dataset
 
 from trainers.data.download import download_into, not_found
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.data.formats import EXTENSIONS
+from trainers.data.formats import EXTENSIONS, is_image
 from trainers.data.image_files import Sample, read_files
 from trainers.data.images import SPLITS, UNKNOWN_LABEL, LabelledImages, as_image_shape, check_split
 from trainers.data.resize import Resize
@@ -38,24 +38,19 @@ def image_folder(
     download_root: str | os.PathLike[str] = "data",
     remedy: str = "Set root to the folder that holds the images.",
 ) -> LabelledImages:
-    """Load a folder of images.
-
-    The list is sorted by class, then by path, as torchvision's ``ImageFolder`` sorts. All files are
-    checked before any is used.
+    """Load a folder of images, sorted by class, then by path, as torchvision's ``ImageFolder`` sorts.
 
     Args:
         root: a folder with ``train/`` and ``test/``, each of them with one folder for each class, and if there is
             one, ``val/`` (or ``valid/``, ``validation/``), whose images join the split "train" as ``held_out``; or one
             folder of class folders, which is split by ``seed``; or, for the split "all", images at any depth.
         split: "train", "test", or "all" (every image, without classes: the labels are -1).
-        image_shape: (C, H, W) of the images returned; C = 1 reads them as gray.
+        image_shape, cache, skip_unreadable: see ``read_files``.
         test_folder: what ``test/`` is called, ``val`` for ImageNet.
         test_share: share of the images in the test split where the folder has no splits of its own.
         seed: of that split. Keep it when only the run's seed changes, or a trained classifier has seen the
             test images.
         crop_share, interpolation, keep_ratio: see ``Resize``.
-        cache: decode once and keep the bytes in memory.
-        skip_unreadable: leave out files that can't be decoded instead of raising.
         download: called with a folder to fill where there is no ``root``; None downloads nothing.
         download_root: where that folder's content is moved to; ``root`` must come to stand in it.
         remedy: what to do where the folder can't be had, for the error.
@@ -84,12 +79,12 @@ def image_folder(
     class_names: list[str] = []
     held_out: list[Sample] = []
     if split == "all":
-        lists = {split: _list_all(folder)}
+        lists = {split: [(path, UNKNOWN_LABEL) for path in sorted(_files(folder)) if is_image(path)]}
     else:
         lists, held_out, class_names = _list_splits(folder, test_folder, test_share, seed)
         lists["train"] = lists["train"] + held_out
         if split == "train":
-            log_roles(folder, test_folder)
+            _log_roles(folder, test_folder)
     samples = lists[split]
     if not samples:
         raise DataNotFoundError(
@@ -111,24 +106,19 @@ def image_folder(
     return images
 
 
-def _list_all(folder: Path) -> list[Sample]:
-    paths = [os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    return [(path, UNKNOWN_LABEL) for path in sorted(paths) if has_file_allowed_extension(path, EXTENSIONS)]
+def _files(folder: Path) -> Iterator[str]:
+    """At any depth."""
+    return (os.path.join(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def _tell_left_out(folder: Path) -> None:
     """Warn of files that are no images by their ending, which nothing else would tell."""
-    others = [
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".") and not has_file_allowed_extension(name, EXTENSIONS)
-    ]
+    others = sorted(
+        path for path in _files(folder) if not os.path.basename(path).startswith(".") and not is_image(path)
+    )
     if others:
-        shown = ", ".join(sorted(others)[:3])
-        log.warning(
-            "%s: %d files are left out: %s; images end in %s", folder, len(others), shown, ", ".join(EXTENSIONS)
-        )
+        shown, endings = ", ".join(others[:3]), ", ".join(EXTENSIONS)
+        log.warning("%s: %d files are left out: %s; images end in %s", folder, len(others), shown, endings)
 
 
 def _list_splits(
@@ -143,36 +133,35 @@ def _list_splits(
             "add the other, or name another folder for the test by data.source.test_folder=..."
         )
     if not present:
-        names, labels = _classes(folder)
-        if {name.lower() for name in names} <= _SPLIT_WORDS:
+        labels = _classes(folder)
+        if {name.lower() for name in labels} <= _SPLIT_WORDS:
             raise DataError(
                 f"{folder}: expected train/ and {test_folder}/, or a folder for each class; got "
-                f"{', '.join(f'{name}/' for name in names)}: rename them"
+                f"{', '.join(f'{name}/' for name in labels)}: rename them"
             )
-        samples = make_dataset(folder, labels, extensions=EXTENSIONS, allow_empty=True)
-        return _divide(samples, test_share, seed), [], names
+        return _divide(_listed(folder, labels), test_share, seed), [], list(labels)
     apart = [name for name in HELD_OUT_FOLDERS if name != test_folder and (folder / name).is_dir()]
     if len(apart) > 1:
         raise DataError(f"{folder}: expected one folder of held-out images; got {' and '.join(apart)}: keep one")
-    names, labels = _classes(folder / "train")
+    labels = _classes(folder / "train")
     for name in (test_folder, *apart):
-        unknown = sorted(set(_classes(folder / name)[0]) - set(names))
+        unknown = sorted(_classes(folder / name).keys() - labels.keys())
         if unknown:
             raise DataError(
                 f"{folder / name}: expected classes of {folder / 'train'}; got {', '.join(unknown)} as well: rename or "
                 "remove these folders"
             )
-
-    def listed(name: str) -> list[Sample]:
-        return make_dataset(folder / name, labels, extensions=EXTENSIONS, allow_empty=True)
-
-    held_out = [sample for name in apart for sample in listed(name)]
+    held_out = [sample for name in apart for sample in _listed(folder / name, labels)]
     if apart and not held_out:
         raise DataError(f"{folder / apart[0]}: expected images; got none: fill it, or remove it")
-    return {split: listed(name) for split, name in places.items()}, held_out, names
+    return {split: _listed(folder / name, labels) for split, name in places.items()}, held_out, list(labels)
 
 
-def log_roles(folder: Path, test_folder: str) -> None:
+def _listed(folder: Path, labels: dict[str, int]) -> list[Sample]:
+    return make_dataset(folder, labels, extensions=EXTENSIONS, allow_empty=True)
+
+
+def _log_roles(folder: Path, test_folder: str) -> None:
     """Say which folder of a root with splits serves for what; nothing for one folder of class folders."""
     if not (folder / "train").is_dir():
         return
@@ -186,8 +175,8 @@ def log_roles(folder: Path, test_folder: str) -> None:
     log.info("%s: %s%s", folder, "; ".join(said), f"; not used: {', '.join(unused)}" if unused else "")
 
 
-def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Names of the class folders, sorted, and their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
+def _classes(folder: Path) -> dict[str, int]:
+    """Names of the class folders, sorted, with their labels; a hidden folder (`.ipynb_checkpoints`) is no class."""
     try:
         names = [name for name in find_classes(folder)[0] if not name.startswith(".")]
     except FileNotFoundError:
@@ -196,7 +185,7 @@ def _classes(folder: Path) -> tuple[list[str], dict[str, int]]:
         raise DataError(
             f"{folder}: expected one folder of images for each class; got none: set data.root to such a folder"
         )
-    return names, {name: label for label, name in enumerate(names)}
+    return {name: label for label, name in enumerate(names)}
 
 
 def _divide(samples: list[Sample], test_share: float, seed: int) -> dict[str, list[Sample]]:

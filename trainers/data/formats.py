@@ -16,3 +16,8 @@ if find_spec("pillow_heif"):  # the plugin is a package of its own
 
     register_heif_opener()
     FORMATS, EXTENSIONS = (*FORMATS, "HEIF"), (*EXTENSIONS, ".heic", ".heif")
+
+
+def is_image(path: str) -> bool:
+    """Whether a file's name ends as those of images do."""
+    return path.lower().endswith(EXTENSIONS)

@@ -45,12 +45,10 @@ def idx_images(
     to. The relatives name their files alike: those that are known to be another's are passed over.
 
     Args:
-        name: torchvision's class: "MNIST", "FashionMNIST", "KMNIST" or "EMNIST".
-        root: the folder of datasets, or one that holds the IDX files.
-        split: "train" or "test".
-        subset: of EMNIST: "balanced", "byclass", "bymerge", "digits", "letters" or "mnist"; None for the others.
+        name: torchvision's class, one of `IDX_DATASETS`.
+        root: the folder of datasets, or one that holds the IDX files; downloads go to torchvision's place under it.
+        subset: of EMNIST, one of `EMNIST_SUBSETS`; None for the others.
         folders: other folders that may hold the IDX files.
-        download: whether to download what is not found, to torchvision's place under ``root``.
 
     Raises:
         DataNotFoundError: no copy and no download.
@@ -100,17 +98,17 @@ def idx_images(
 def find_idx_files(
     folders: Sequence[Path], split: str, subset: str | None = None, name: str | None = None
 ) -> tuple[Path, Path] | None:
-    """Return the image file and the label file of a split from the first folder that holds both, or None.
+    """The image file and the label file of a split from the first folder that holds both, or None.
 
     With a `name`, files that are known to be another dataset's do not count.
     """
     for folder in folders:
-        found = [
+        images, labels = (
             next((path for path in _spellings(folder, _stem(split, subset), kind) if path.is_file()), None)
             for kind in ("images-idx3", "labels-idx1")
-        ]
-        if found[0] is not None and found[1] is not None and (name is None or published_in(found[1]) in (name, None)):
-            return found[0], found[1]
+        )
+        if images and labels and (name is None or published_in(labels) in (name, None)):
+            return images, labels
     return None
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 import torch
@@ -24,7 +24,7 @@ Sample = tuple[str, int]
 
 MAX_PIXELS = 2**27  # a few bytes can declare any size: larger images are not decoded
 SHOWN = 3  # files that are named, of those left out
-_MANY_FILES = 1000
+_MANY_FILES = 1000  # whose progress is shown
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 
@@ -64,15 +64,14 @@ def read_files(
     skip_unreadable: bool = False,
     held_out: Collection[str] = (),
 ) -> LabelledImages:
-    """Make the images of a split out of its files, all of them checked first.
+    """Make the images of a split out of its files, all of them checked before any is used.
 
     Args:
         lists: for each split its files.
         split: the one wanted.
         where: the folder or list that names the files, for the error.
-        image_shape: (C, H, W) of the images returned.
+        image_shape, resize: see ``decode``.
         class_names: one for each class.
-        resize: see ``decode``.
         cache: decode once and keep the bytes in memory.
         skip_unreadable: leave out files that can't be decoded instead of raising.
         held_out: those of the split that are not for training, see ``LabelledImages``; none leaves it open.
@@ -92,11 +91,9 @@ def read_files(
             where, len(damaged), len(samples), first_few(list(damaged), SHOWN), next(iter(damaged.values())),
         )  # fmt: skip
     samples = [sample for sample in samples if sample[0] not in damaged]
-    found: LabelledImages
-    if images is None:
-        found = ImageFiles(samples, image_shape, class_names, resize)
-    else:
-        found = ImageArray(images, torch.tensor([label for _, label in samples]), class_names)
+    found: LabelledImages = ImageFiles(samples, image_shape, class_names, resize)
+    if images is not None:
+        found = ImageArray(images, found.targets, class_names)
     if held_out:
         apart = set(held_out)
         found.held_out = torch.tensor([i for i, (path, _) in enumerate(samples) if path in apart], dtype=torch.long)
@@ -111,11 +108,7 @@ class TooManyPixelsError(ValueError):
 
 @contextmanager
 def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open an image file, or the content of one, of any of `FORMATS` and up to `max_pixels`.
-
-    Raises:
-        DataError: another format or too many pixels; or the block found the file damaged.
-    """
+    """Open an image file, or the content of one; DataError where it is none of `FORMATS`, too large or damaged."""
     name = source if isinstance(source, str) else "the image"
     opened: str | BinaryIO = source
     try:
@@ -141,7 +134,6 @@ def open_image(source: str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator
 
 
 def _what_is_missing(name: str) -> str:
-    """Of a file that is not there, what to do."""
     if os.path.islink(name):
         target = os.readlink(name)
         return f"expected a file; got a link to {target}, which does not exist: remove the link, or put the file there"
@@ -150,12 +142,9 @@ def _what_is_missing(name: str) -> str:
 
 def _what_else(opened: str | BinaryIO) -> str:
     """What is there in place of an image that can be read, and what to do."""
-    if isinstance(opened, str):
-        with open(opened, "rb") as file:
-            start = file.read(12)
-    else:
-        opened.seek(0)
-        start = opened.read(12)
+    with open(opened, "rb") if isinstance(opened, str) else nullcontext(opened) as file:
+        file.seek(0)
+        start = file.read(12)
     if not start:
         return "an empty file: replace or remove it"
     if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS and "HEIF" not in FORMATS:
@@ -171,7 +160,6 @@ def decode(
     Args:
         source: the file's path, which may lie in a packed file, or its content.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
-        resize: how it gets to (H, W).
         max_pixels: largest width times height; the file's header says so before a pixel is decoded.
 
     Returns:
@@ -210,7 +198,6 @@ def _ends_with(path: str, marker: bytes) -> bool:
 
 
 def _damaged(samples: list[Sample]) -> dict[str, str]:
-    """Path -> why it can't be used, of those that can't."""
     found = {path: why_unreadable(path) for path, _ in _with_progress(samples, "checking images")}
     return {path: reason for path, reason in found.items() if reason}
 

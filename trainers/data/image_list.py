@@ -46,11 +46,9 @@ def image_list(
         split: "train", "test", or "all", whose images have no classes: their labels are -1.
         lists: for each split the path of its list file below ``root``.
         folder: below ``root``, where the paths in the lists begin.
-        image_shape: (C, H, W) of the images returned.
+        image_shape, cache, skip_unreadable: see ``read_files``.
         held_out_every: at least 2, or None.
         crop_share, interpolation, keep_ratio: see ``Resize``.
-        cache: decode once and keep the bytes in memory.
-        skip_unreadable: leave out files that can't be decoded instead of raising.
         seed: as every loader of an out-of-distribution set takes it; a list leaves nothing to chance.
         remedy: what to do where a list or the images can't be found, for the error.
 
@@ -106,6 +104,7 @@ def _read_list(root: Path, name: str, folder: str, remedy: str, labelled: bool =
 
 def _woven(training: list[Sample], held_out: list[Sample], every: int) -> list[Sample]:
     """One held-out image, then ``every`` - 1 training images, and so on."""
+    woven: list[Sample] = []
     between = every - 1
     n_blocks = min(len(held_out), len(training) // between)
     if n_blocks == 0:
@@ -114,8 +113,9 @@ def _woven(training: list[Sample], held_out: list[Sample], every: int) -> list[S
             f"{len(training)} and {len(held_out)}: choose a smaller held_out_every, or null for none"
         )
     chosen = torch.linspace(0, len(training) - 1, n_blocks * between, dtype=torch.float64).round().long().tolist()
-    blocks = ([held_out[i], *(training[j] for j in chosen[i * between : (i + 1) * between])] for i in range(n_blocks))
-    return [sample for block in blocks for sample in block]
+    for i in range(n_blocks):
+        woven += [held_out[i], *(training[j] for j in chosen[i * between : (i + 1) * between])]
+    return woven
 
 
 def _class_names(samples: list[Sample]) -> list[str]:

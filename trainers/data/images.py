@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trainers.data.pixels import as_unit
+
+N_PROBES = 64  # images whose pixels make a digest
 
 UNKNOWN_LABEL = -1
 """The label of an image that belongs to none of the classes."""
@@ -22,21 +25,19 @@ SPLITS = ("train", "test")
 
 
 def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
-    """Raise unless ``split`` is one of ``allowed``.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError unless ``split`` is one of ``allowed``."""
     if split not in allowed:
         raise ValueError(f"split: expected one of {', '.join(allowed)}; got {split!r}")
 
 
-def as_image_shape(shape: Sequence[int]) -> ImageShape:
-    """Check a (C, H, W) triple and return it as a tuple of int.
+def check_n_images(n_images: int) -> None:
+    """Raise ValueError unless there is an image."""
+    if n_images < 1:
+        raise ValueError(f"n_images: expected an integer >= 1; got {n_images}")
 
-    Raises:
-        ValueError: not three positive integers, or neither 1 nor 3 channels.
-    """
+
+def as_image_shape(shape: Sequence[int]) -> ImageShape:
+    """A triple as (C, H, W); ValueError for what is not three positive integers, or neither 1 nor 3 channels."""
     values = tuple(shape)
     if len(values) != 3 or not all(isinstance(v, int) and v > 0 for v in values) or values[0] not in (1, 3):
         raise ValueError(
@@ -46,25 +47,16 @@ def as_image_shape(shape: Sequence[int]) -> ImageShape:
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
-    """A dataset of ``(image, label)``: float32 (C, H, W) in [0, 1], and an int.
+    """A dataset of ``(image, label)``: float32 (C, H, W) in [0, 1], and an int."""
 
-    Attributes:
-        targets: (N,) int64 labels, ``UNKNOWN_LABEL`` where there is none.
-        class_names: one name for each class, in the order of the labels.
-        image_shape: (C, H, W) of every image.
-        held_out: (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares.
-        left_out: path of each file that can't be read and is left out -> why.
-        paths: of the images' files; none where they are in no files.
-        divided: whether they are a random share of a folder that has no folders for training and test.
-    """
-
-    targets: Tensor
-    class_names: list[str]
+    targets: Tensor  # (N,) int64 labels, `UNKNOWN_LABEL` where there is none
+    class_names: list[str]  # one for each class, in the order of the labels
     image_shape: ImageShape
+    # (H,) int64, which of them nobody trains on or fits to; None leaves it to the data module's shares
     held_out: Tensor | None = None
-    left_out: Mapping[str, str] = MappingProxyType({})
-    paths: Sequence[str] = ()
-    divided: bool = False
+    left_out: Mapping[str, str] = MappingProxyType({})  # path of each file that can't be read -> why
+    paths: Sequence[str] = ()  # of the images' files, where they are in files
+    divided: bool = False  # whether they are a random share of a folder that has no folders for training and test
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -74,27 +66,28 @@ class LabelledImages(Dataset[tuple[Tensor, int]], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return the image, float32 (C, H, W) in [0, 1], and the label at ``index``."""
+        """The image and the label at ``index``."""
 
 
 class ImageArray(LabelledImages):
-    """Labelled images in memory: bytes, a quarter of what float32 takes, where they have no more than 8 bits."""
+    """Labelled images in memory: bytes, a quarter of what float32 takes, where they have no more than 8 bits.
 
-    def __init__(self, images: Tensor, targets: Tensor, class_names: Sequence[str] = ()) -> None:
-        """Hold the images.
+    Args:
+        images: (N, C, H, W) uint8, or float32 in [0, 1].
+        targets: (N,) int64; None where the images belong to none of the classes.
+        class_names: one for each class.
 
-        Args:
-            images: (N, C, H, W) uint8, or float32 in [0, 1].
-            targets: (N,) int64.
-            class_names: names of the classes.
+    Raises:
+        ValueError: wrong rank or type, or not one label for each image.
+    """
 
-        Raises:
-            ValueError: wrong rank or type, or not one label for each image.
-        """
+    def __init__(self, images: Tensor, targets: Tensor | None = None, class_names: Sequence[str] = ()) -> None:
         if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
                 f"images: expected uint8 or float32 in [0, 1] (N, C, H, W); got {images.dtype} {tuple(images.shape)}"
             )
+        if targets is None:
+            targets = torch.full((len(images),), UNKNOWN_LABEL)
         if targets.shape != (len(images),):
             raise ValueError(f"targets: expected ({len(images)},) to match the images; got {tuple(targets.shape)}")
         self.images = images.contiguous()
@@ -106,47 +99,29 @@ class ImageArray(LabelledImages):
         return as_unit(self.images[index]), int(self.targets[index])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        """Return a batch of items; DataLoader prefers this to one call for each item."""
+        """A batch of items; DataLoader prefers this to one call for each item."""
         images = as_unit(self.images[indices])
         return list(zip(images.unbind(), self.targets[indices].tolist(), strict=True))
 
 
+@dataclass(eq=False, repr=False)
 class MappedImages(LabelledImages):
     """Labelled images with a function applied to each image when it is read."""
 
-    def __init__(
-        self,
-        dataset: Dataset[tuple[Tensor, int]],
-        indices: Tensor,
-        function: Callable[[Tensor], Tensor],
-        targets: Tensor,
-        image_shape: ImageShape,
-        class_names: Sequence[str] = (),
-    ) -> None:
-        """Wrap ``dataset``.
-
-        Args:
-            dataset: where the images are read.
-            indices: (M,) the items of ``dataset`` to show, in order.
-            function: image to image.
-            targets: (M,) labels to show in place of those of ``dataset``.
-            image_shape: (C, H, W) of what ``function`` returns.
-            class_names: names of the classes.
-        """
-        self.dataset = dataset
-        self.indices = indices
-        self.function = function
-        self.targets = targets
-        self.image_shape = image_shape
-        self.class_names = list(class_names)
+    dataset: Dataset[tuple[Tensor, int]]
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
+    function: Callable[[Tensor], Tensor]
+    targets: Tensor  # (M,) labels to show in place of those of `dataset`
+    image_shape: ImageShape  # of what `function` returns
+    class_names: list[str] = field(default_factory=list)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, _ = self.dataset[int(self.indices[index])]
         return self.function(image), int(self.targets[index])
 
 
-def content_digest(dataset: LabelledImages, n_probes: int = 64) -> str:
-    """Return a hexadecimal digest of a dataset: all labels, all class names, and evenly spaced images.
+def content_digest(dataset: LabelledImages) -> str:
+    """A hexadecimal digest of a dataset: all labels, all class names, and evenly spaced images.
 
     A sample of the images keeps this quick for folders that don't fit in memory; the result doesn't depend on
     how the dataset stores them.
@@ -154,6 +129,6 @@ def content_digest(dataset: LabelledImages, n_probes: int = 64) -> str:
     digest = hashlib.sha256()
     digest.update(repr((len(dataset), dataset.image_shape, dataset.class_names)).encode())
     digest.update(dataset.targets.numpy().tobytes())
-    for index in torch.linspace(0, len(dataset) - 1, min(n_probes, len(dataset))).long().tolist():
+    for index in torch.linspace(0, len(dataset) - 1, min(N_PROBES, len(dataset))).long().tolist():
         digest.update(dataset[index][0].mul(255).round().byte().numpy().tobytes())
     return digest.hexdigest()

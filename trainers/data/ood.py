@@ -33,11 +33,11 @@ def build_ood(
             with ``_partial_: true``, a function of ``image_shape`` and ``seed`` that makes one.
         image_shape: (C, H, W) of the in-distribution images; every image is converted to it.
         seed: of what is random in a set, and of the choice of ``limit`` images.
-        limit: images to keep of each set, chosen at random because folders are sorted; None keeps all.
+        limit: images to keep of each set, chosen at random because folders are sorted; None for all.
         skip_missing: leave out sets that can't be found, with a warning, instead of raising.
 
     Returns:
-        for each name, in order, a dataset of float32 (C, H, W) images in [0, 1] with the label -1.
+        for each name, in order, its images with the label -1.
 
     Raises:
         ValueError: an entry without ``_target_``, an empty set, or ``limit`` < 1.
@@ -47,12 +47,11 @@ def build_ood(
     shape = as_image_shape(image_shape)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected a number of images >= 1 or null for all; got {limit}")
-    for name, cfg in (cfg_ood or {}).items():
-        if not isinstance(cfg, Mapping) or "_target_" not in cfg:
-            raise ValueError(f"ood.{name}: expected a config with _target_; got {cfg!r}")
     sets: dict[str, LabelledImages] = {}
     missing: dict[str, DataNotFoundError] = {}
     for name, cfg in (cfg_ood or {}).items():
+        if not isinstance(cfg, Mapping) or "_target_" not in cfg:
+            raise ValueError(f"ood.{name}: expected a config with _target_; got {cfg!r}")
         try:
             sets[str(name)] = _build(name, cfg, shape, seed, limit)
         except DataNotFoundError as error:

@@ -7,6 +7,7 @@ and `table.parquet::image/17`, the column and the row.
 import io
 import os
 import posixpath
+import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,10 +16,8 @@ from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
 
-from torchvision.datasets.folder import has_file_allowed_extension
-
 from trainers.data.errors import DataError
-from trainers.data.formats import EXTENSIONS
+from trainers.data.formats import is_image
 
 SEPARATOR = "::"
 MOST_LINKS = 40  # from one to the next, as Linux follows them; those in a circle end nowhere
@@ -33,7 +32,11 @@ _DAMAGE = (OSError, ValueError, tarfile.TarError)  # PyArrow's own errors are of
 
 def is_packed(path: str) -> bool:
     """Whether a file's name says that it holds images or paths of them."""
-    return has_file_allowed_extension(path, PACKED)
+    return path.lower().endswith(PACKED)
+
+
+def _is_tar(path: str) -> bool:
+    return path.lower().endswith(".tar")
 
 
 def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
@@ -48,7 +51,7 @@ def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
         DataError: the file is damaged, or has no such column.
     """
     try:
-        if has_file_allowed_extension(path, (".tar",)):
+        if _is_tar(path):
             yield from (f"{path}{SEPARATOR}{name}" for name in _members(path, _stamp(path)))
             return
         table = _table(path, _stamp(path))
@@ -68,20 +71,15 @@ def packed_paths(path: str, column: str | None = None) -> Iterator[str]:
 
 
 def content(path: str) -> str | BinaryIO:
-    """What to decode: the path itself, or the bytes of an image in a packed file.
-
-    Raises:
-        OSError, ValueError: no such file, or no such image in it.
-    """
+    """What to decode: the path itself, or the bytes of an image in a packed file; OSError or ValueError for none."""
     file, name = _split(path)
     if not file or os.path.lexists(path):
         return path
-    if has_file_allowed_extension(file, (".tar",)):
+    if _is_tar(file):
         members = _members(file, _stamp(file))
         if name not in members:
             raise ValueError(f"expected a member {name} of {file}; there is none")
-        place = members[name]
-        if place is None:
+        if (place := members[name]) is None:
             raise ValueError(f"the member {name} of {file} is a link to what is not in it")
         offset, size = place
         with open(file, "rb") as archive:
@@ -98,11 +96,9 @@ def content(path: str) -> str | BinaryIO:
 
 def _split(path: str) -> tuple[str, str]:
     """The packed file and what it holds under which name; two empty strings where a path names no packed file."""
-    at = path.find(SEPARATOR)
-    while at >= 0:  # folders may have the separator in their names
-        if is_packed(path[:at]):
-            return path[:at], path[at + len(SEPARATOR) :]
-        at = path.find(SEPARATOR, at + 1)
+    for found in re.finditer(SEPARATOR, path):  # folders may have it in their names
+        if is_packed(path[: found.start()]):
+            return path[: found.start()], path[found.end() :]
     return "", ""
 
 
@@ -114,16 +110,16 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)
 def _members(path: str, stamp: tuple[int, int]) -> dict[str, tuple[int, int] | None]:
-    """Name -> place and size of the images in an archive; no file stays open, which forked processes would share.
+    """Name -> place and size of the images in an archive; None for a link to what is not in it.
 
-    A link stands for what it links to; None where that is not in the archive.
+    No file stays open, which forked processes would share.
     """
     with tarfile.open(path, "r:") as archive:
         by_name = {member.name: member for member in archive}
     by_place = {posixpath.normpath(name): member for name, member in by_name.items()}
     places: dict[str, tuple[int, int] | None] = {}
     for name, member in by_name.items():
-        if has_file_allowed_extension(name, EXTENSIONS):
+        if is_image(name):
             found = _followed(member, by_place)
             if found is None or found.isreg():
                 places[name] = None if found is None else (found.offset_data, found.size)
@@ -156,7 +152,7 @@ def _table(path: str, stamp: tuple[int, int]) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if has_file_allowed_extension(path, (".parquet",)):
+    if path.lower().endswith(".parquet"):
         file = pq.ParquetFile(path, memory_map=True)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 

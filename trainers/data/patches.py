@@ -5,7 +5,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2 import functional as transforms
 
 from trainers.data.conform import conform
-from trainers.data.images import UNKNOWN_LABEL, ImageArray, ImageShape
+from trainers.data.images import ImageArray, ImageShape, check_n_images
 
 SMALLEST, LARGEST = 32, 256
 """Bounds of a patch's shorter side, in pixels of the photograph (427 x 640)."""
@@ -14,24 +14,13 @@ SMALLEST, LARGEST = 32, 256
 def patches(image_shape: ImageShape, seed: int, *, n_images: int = 1000) -> ImageArray:
     """Cut patches of random place and size, in the aspect ratio of ``image_shape``, and scale them to it.
 
-    Args:
-        image_shape: (C, H, W).
-        seed: of the choice.
-        n_images: how many.
-
-    Returns:
-        images of the label -1; ``class_names`` is empty.
-
     Raises:
         ValueError: ``n_images`` < 1.
     """
-    if n_images < 1:
-        raise ValueError(f"n_images: expected an integer >= 1; got {n_images}")
+    check_n_images(n_images)
     photographs = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(n_images, 4, generator=generator).tolist()
-    images = torch.stack([_patch(photographs, draw, image_shape) for draw in uniform])
-    return ImageArray(images, torch.full((n_images,), UNKNOWN_LABEL))
+    draws = torch.rand(n_images, 4, generator=torch.Generator().manual_seed(seed)).tolist()
+    return ImageArray(torch.stack([_patch(photographs, draw, image_shape) for draw in draws]))
 
 
 def _patch(photographs: list[torch.Tensor], draw: list[float], image_shape: ImageShape) -> torch.Tensor:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import overload
 
 from PIL import Image
-from torchvision.datasets.folder import has_file_allowed_extension
 
 from trainers.data.errors import DataError, DataNotFoundError
-from trainers.data.formats import EXTENSIONS
+from trainers.data.formats import EXTENSIONS, is_image
 from trainers.data.packed import PACKED, UNREAD, is_packed, packed_paths
 
 _PROBE = 4096  # bytes of a file that tell text from anything else
@@ -55,7 +54,7 @@ def image_paths(
     Only hidden files and folders (a name that begins with a dot) do not, unless they end as images do.
 
     Args:
-        source: of the images; several, one after another.
+        source: one, or several, one after another.
         without: files and folders that are left out of the folders, such as those that the run itself writes.
         column: of tables, see `packed_paths`.
 
@@ -76,7 +75,8 @@ def image_paths(
 
 def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:
     if os.path.isdir(source):
-        files = list(_below(source, set(), own)) if _first_is_packed(source, own) else []
+        # Others are worth listing before any is used only where the first is packed.
+        files = list(_below(source, set(), own)) if is_packed(next(_below(source, set(), own), "")) else []
         if files and all(map(is_packed, files)):
             for file in files:
                 yield from packed_paths(file, column)
@@ -88,7 +88,7 @@ def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:
         )
     elif is_packed(source):
         yield from packed_paths(source, column)
-    elif has_file_allowed_extension(source, UNREAD):
+    elif source.lower().endswith(UNREAD):
         raise DataError(
             f"input: expected a folder, an image, a text file with one path a line, or {', '.join(PACKED)}; got "
             f"{source}: unpack it, or pack the images into one of these"
@@ -97,11 +97,6 @@ def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:
         yield from _lines(source)
     else:
         yield source
-
-
-def _first_is_packed(folder: str, own: Set[str]) -> bool:
-    """Whether the first file in a folder is packed: others are then worth listing before any is used."""
-    return is_packed(next(_below(folder, set(), own), ""))
 
 
 def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[str]:
@@ -113,7 +108,7 @@ def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[
     with os.scandir(folder) as listed:
         entries = sorted((entry.name, entry.is_dir()) for entry in listed)
     for name, is_folder in entries:
-        counts = not name.startswith(".") or has_file_allowed_extension(name, EXTENSIONS)
+        counts = not name.startswith(".") or is_image(name)
         if not is_folder and counts and os.path.realpath(path := os.path.join(folder, name)) not in own:
             yield path
     for name, is_folder in entries:
@@ -123,7 +118,7 @@ def _below(folder: str, above: set[tuple[int, int]], own: Set[str]) -> Iterator[
 
 def _is_list(source: str) -> bool:
     """Whether a file holds paths: text, by its content, that does not end as an image does."""
-    if has_file_allowed_extension(source, (*Image.registered_extensions(), *EXTENSIONS)):
+    if source.lower().endswith((*Image.registered_extensions(), *EXTENSIONS)):
         return False
     with open(source, "rb") as file:
         return b"\0" not in file.read(_PROBE)

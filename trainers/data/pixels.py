@@ -29,14 +29,7 @@ class PixelError(ValueError):
 
 
 def standard_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Bring an image to 8 bits where it has them, to float32 in [0, 1] where it has more.
-
-    Args:
-        image: opened, of any mode; its pixels may be loaded.
-        channels: 1 for gray, 3 for colour.
-
-    Returns:
-        an image of mode "L" or "RGB", as `channels` says, or of mode "F", gray, values in [0, 1].
+    """Bring an image of any mode to "L" or "RGB", as `channels` says, or where it has more bits to "F" in [0, 1].
 
     Raises:
         PixelError: its values have no range of their own.
@@ -64,11 +57,7 @@ def standard_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def check_depth(image: Image.Image) -> None:
-    """Raise where Pillow would read channels of more than 8 bits as 8; to be called before pixels are loaded.
-
-    Raises:
-        PixelError: it would.
-    """
+    """Raise PixelError where Pillow would read channels of more than 8 bits as 8, before pixels are loaded."""
     if image.mode not in PLAIN_MODES:
         return
     for _, _, _, arguments in getattr(image, "tile", ()):

@@ -1,6 +1,7 @@
 """The test images as they would come from elsewhere."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,11 +23,7 @@ class Shift(Protocol):
 def corrupted(
     images: LabelledImages, seed: int, *, corruptions: Mapping[str, Corruption] | None
 ) -> dict[str, LabelledImages]:
-    """The images in five severities of every corruption.
-
-    Raises:
-        ValueError: there is no corruption.
-    """
+    """The images in five severities of every corruption; ValueError where there is none."""
     if not corruptions:
         raise ValueError(
             "shift=corruptions: expected corruptions; got none: set corruption=[fog,motion_blur], or [all]"
@@ -60,19 +57,13 @@ def other_moments(
     def change(image: Tensor) -> Tensor:
         return (image - new) / others * scale + old
 
-    every = torch.arange(len(images))
-    mapped = MappedImages(images, every, change, images.targets, images.image_shape, images.class_names)
-    return {"other moments": mapped}
+    return {"other moments": _changed(images, change, images)}
 
 
 def other_images(
     images: LabelledImages, seed: int, *, dataset: Callable[[], LabelledImages]
 ) -> dict[str, LabelledImages]:
-    """The labelled images of another data set, brought to the shape of these.
-
-    Raises:
-        DataError: it has other classes.
-    """
+    """The labelled images of another data set, brought to the shape of these; DataError where it has other classes."""
     others = dataset()
     largest = int(others.targets.max())
     if not 0 <= int(others.targets.min()) <= largest < len(images.class_names):
@@ -80,10 +71,10 @@ def other_images(
             f"shift: expected images of the {len(images.class_names)} classes of the data; got labels up to {largest}: "
             "give another data set of the same classes"
         )
+    return {"its images": _changed(others, partial(conform, image_shape=images.image_shape), images)}
 
-    def change(image: Tensor) -> Tensor:
-        return conform(image, images.image_shape)
 
-    every = torch.arange(len(others))
-    mapped = MappedImages(others, every, change, others.targets, images.image_shape, images.class_names)
-    return {"its images": mapped}
+def _changed(images: LabelledImages, change: Callable[[Tensor], Tensor], like: LabelledImages) -> MappedImages:
+    """All of the images with their labels, changed to what other images are like."""
+    every = torch.arange(len(images))
+    return MappedImages(images, every, change, images.targets, like.image_shape, like.class_names)

@@ -30,10 +30,8 @@ def split_indices(
 
     Args:
         n: number of images in the official training split.
-        calibration_every: at least 2.
-        validation_every: at least 2.
-        mixture_every: at least 2, or None: the mixture is fitted on the images that the classifier was
-            trained on.
+        calibration_every, validation_every: at least 2.
+        mixture_every: at least 2, or None: the mixture is fitted on the images that the classifier was trained on.
         held_out: (H,) int64 indices that are neither for training nor for the mixture: every fourth is for
             validation, the others calibrate, and the first two shares have no part.
 
@@ -72,16 +70,7 @@ def split_indices(
 
 
 def balanced_subset(targets: Tensor, n_labelled: int, num_classes: int, seed: int) -> Tensor:
-    """Choose as many samples of each class, at random.
-
-    Args:
-        targets: (N,) int64 labels in 0 .. num_classes - 1.
-        n_labelled: how many to choose, a multiple of ``num_classes``.
-        num_classes: number of classes.
-        seed: of the choice.
-
-    Returns:
-        sorted positions into ``targets``, (n_labelled,) int64.
+    """Choose as many samples of each class, at random: sorted positions, (n_labelled,) int64, into ``targets``, (N,).
 
     Raises:
         ValueError: not a positive multiple of the number of classes, or a class has too few samples.
@@ -96,25 +85,21 @@ def balanced_subset(targets: Tensor, n_labelled: int, num_classes: int, seed: in
             f"n_labelled={n_labelled}: expected {per_class} training images of each class; got {fewest} of class "
             f"{int(counts.argmin())}: choose at most n_labelled={fewest * num_classes}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(targets), generator=generator)
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     chosen = [order[targets[order] == label][:per_class] for label in range(num_classes)]
     return torch.cat(chosen).sort().values
 
 
 def check_disjoint(indices: Mapping[str, Tensor], *, may_overlap: frozenset[str] = frozenset()) -> None:
-    """Raise when two splits share an image.
+    """Raise OverlapError when two splits but for one pair share an image, or a split holds one twice.
 
     Args:
         indices: for each split its indices into one and the same list of images, (n_split,).
-        may_overlap: the names of the one pair that may.
-
-    Raises:
-        OverlapError: two others do, or a split holds an image twice.
+        may_overlap: the names of that pair.
     """
     for name, values in indices.items():
-        if len(values.unique()) != len(values):
-            twice = len(values) - len(values.unique())
+        twice = len(values) - len(values.unique())
+        if twice:
             raise OverlapError(f"{name} split: expected each image once; got {twice} images twice: leave them out")
     for first, second in combinations(indices, 2):
         shared = int(torch.isin(indices[first], indices[second]).sum())

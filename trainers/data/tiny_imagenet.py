@@ -18,22 +18,12 @@ ANNOTATIONS = Path("val") / "val_annotations.txt"
 
 
 def tiny_imagenet(
-    root: str | os.PathLike[str] = "data",
-    split: str = "train",
-    *,
-    download: bool = True,
-    cache: bool = True,
+    root: str | os.PathLike[str] = "data", split: str = "train", *, download: bool = True, cache: bool = True
 ) -> LabelledImages:
     """Load 100,000 training or 10,000 validation images of 200 classes, 64x64 (Stanford CS231n).
 
     A copy is the publisher's folder at ``<root>/tiny-imagenet-200`` or at ``root``. Its test images have no labels;
     the validation images serve as the test split.
-
-    Args:
-        root: the folder of datasets.
-        split: "train" or "test".
-        download: whether to download what is not found.
-        cache: decode once and keep the bytes in memory.
 
     Raises:
         DataNotFoundError: no copy and no download.
@@ -51,11 +41,10 @@ def tiny_imagenet(
         f"Unpack {URL} there, or set root to its folder.",
     )
     names, labels = find_classes(str(folder / "train"))
-    samples = (
-        make_dataset(str(folder / "train"), labels, extensions=IMG_EXTENSIONS)
-        if split == "train"
-        else _annotated(folder, labels)
-    )
+    if split == "train":
+        samples = make_dataset(str(folder / "train"), labels, extensions=IMG_EXTENSIONS)
+    else:
+        samples = _annotated(folder, labels)
     return read_files({split: samples}, split, str(folder), as_image_shape((3, 64, 64)), names, cache=cache)
 
 
@@ -67,8 +56,7 @@ def _annotated(folder: Path, labels: dict[str, int]) -> list[Sample]:
     path = folder / ANNOTATIONS
     samples = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0]
+        name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in labels:
             raise DataError(f"{path}: expected a file, a tab and a class of train/; got {line!r}: unpack it again")
         samples.append((str(path.parent / "images" / name), labels[wnid]))

@@ -16,21 +16,15 @@ TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "USPS")
 
 
 def torchvision_images(
-    name: str,
-    root: str | os.PathLike[str] = "data",
-    split: str = "train",
-    *,
-    download: bool = True,
+    name: str, root: str | os.PathLike[str] = "data", split: str = "train", *, download: bool = True
 ) -> ImageArray:
     """Load one of torchvision's datasets, from a local copy when there is one.
 
     A copy is torchvision's own layout in ``root`` or in ``<root>/<name>``; torchvision checks its digests.
 
     Args:
-        name: torchvision's class: "CIFAR10", "CIFAR100", "SVHN", "STL10" or "USPS".
-        root: the folder of datasets.
-        split: "train" or "test".
-        download: whether to download into ``root`` what is not found.
+        name: torchvision's class, one of `TORCHVISION_DATASETS`.
+        root: the folder of datasets; what is not found is downloaded into it.
 
     Raises:
         DataNotFoundError: no intact copy and no download.

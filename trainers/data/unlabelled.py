@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from trainers.data.augmentation import Augmentation, StrongAugmentation
@@ -13,25 +13,13 @@ from trainers.data.images import ImageShape
 View = Literal["weak", "strong"]
 
 
+@dataclass(eq=False, repr=False)
 class ViewedImages(Dataset[tuple[Tensor, ...]]):
     """Several random views of each image, float32 (C, H, W) each; the labels can't be reached."""
 
-    def __init__(
-        self,
-        dataset: Dataset[tuple[Tensor, int]],
-        indices: Tensor,
-        views: Sequence[Callable[[Tensor], Tensor]],
-    ) -> None:
-        """Wrap ``dataset``.
-
-        Args:
-            dataset: where the images are read.
-            indices: (M,) the items of ``dataset`` to show, in order.
-            views: functions of an image, one for each view.
-        """
-        self.dataset = dataset
-        self.indices = indices
-        self.views = views
+    dataset: Dataset[tuple[Tensor, int]]
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
+    views: Sequence[Callable[[Tensor], Tensor]]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -70,11 +58,7 @@ class Unlabelled:
     ) -> ViewedImages:
         """The views of the chosen images of a dataset, given the augmentation of the labelled ones."""
         transforms = {
-            "weak": weak.transform(image_shape) or _unchanged,
+            "weak": weak.transform(image_shape) or nn.Identity(),
             "strong": self.strong.transform(weak, image_shape),
         }
         return ViewedImages(dataset, indices, [transforms[view] for view in self.views])
-
-
-def _unchanged(image: Tensor) -> Tensor:
-    return image

@@ -30,7 +30,8 @@ from trainers.serve.answers import (
 from trainers.serve.docs_page import docs_routes
 from trainers.serve.drift import Watch, whole_stream
 from trainers.serve.histogram import histogram
-from trainers.serve.inference.routes import health_routes, infer_schema, inference_routes
+from trainers.serve.inference.protocol import InferRequest
+from trainers.serve.inference.routes import health_routes, inference_routes
 from trainers.serve.keys import RequireKey
 from trainers.serve.limits import Limits
 from trainers.serve.middleware import Watched
@@ -161,7 +162,8 @@ def create_app(
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = FastAPI.openapi(app)
-            message = infer_schema()
+            # Of a request whose body is read piece by piece, no route's signature declares the schema.
+            message = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas = schema["components"]["schemas"]
             schemas |= message.pop("$defs") | {"InferRequest": message}
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no answer has the form of
@@ -194,9 +196,8 @@ def _verdict_routes(service: Service, guard: Guard) -> APIRouter:
 
     async def item(job: Job, upload: Upload, explain: bool, index: int) -> BatchItem:
         try:
-            return BatchItem(
-                file=upload.name, status=200, answer=await verdict(job, upload, explain, index), detail=None
-            )
+            answer = await verdict(job, upload, explain, index)
+            return BatchItem(file=upload.name, status=200, answer=answer, detail=None)
         except HTTPException as error:
             return BatchItem(file=upload.name, status=error.status_code, answer=None, detail=error.detail)
 
@@ -269,18 +270,15 @@ def _operation_routes(service: Service, guard: Guard, metrics_guards: list[Guard
         """Counters in Prometheus' text format."""
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    guarded = APIRouter(dependencies=[guard])
-
-    @guarded.get("/drift", summary="Drift", responses=told({401: PROBLEMS[401]}))
+    @router.get("/drift", summary="Drift", responses=told({401: PROBLEMS[401]}), dependencies=[guard])
     def drift() -> DriftAnswer:
         """Verdicts in windows, and the evidence in each that images are not like the calibration images."""
         return DriftAnswer(windows=service.served.drift.windows())
 
-    @guarded.post("/reload", summary="Reload the detector", responses=told(RELOAD_PROBLEMS))
+    @router.post("/reload", summary="Reload the detector", responses=told(RELOAD_PROBLEMS), dependencies=[guard])
     async def reload() -> Reloaded:
         """Load classifier and detector anew from their files, check them, and put them in force. Requests in work are
         finished by the detector before; where the new one can't serve, it stays."""
         return await service.reload()
 
-    router.include_router(guarded)
     return router

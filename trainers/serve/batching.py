@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,7 +26,6 @@ class Batcher(Generic[Item, Result]):
     Args:
         function: from a list of items to as many results, in their order; called by one thread, one batch at a time.
             Where it raises, each item of the batch is tried alone, so that one bad item does not fail the others.
-        max_batch: most items of a batch.
         max_wait: seconds from an item's arrival after which it waits for no other.
     """
 
@@ -62,11 +61,7 @@ class Batcher(Generic[Item, Result]):
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
     async def submit(self, item: Item) -> Result:
-        """The function's result for an item.
-
-        Raises:
-            Exception: what the function raised for the item alone.
-        """
+        """The function's result for an item; what it raises is what it raised for the item alone."""
         waiting = _Waiting[Item, Result](item, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
         return await waiting.answer
@@ -102,14 +97,15 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._call([waiting.item for waiting in batch])
         except Exception as error:
-            if len(batch) == 1:
-                _settle(batch[0].answer, error=error)
-                return
-            for waiting in batch:
-                await self._answer([waiting])
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._answer([waiting])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
             return
         for waiting, result in zip(batch, results, strict=True):
-            _settle(waiting.answer, result)
+            if not waiting.answer.done():  # or nobody waits any more
+                waiting.answer.set_result(result)
 
     async def _call(self, items: list[Item]) -> Sequence[Result]:
         self._busy_since = time.monotonic()
@@ -120,12 +116,3 @@ class Batcher(Generic[Item, Result]):
         if len(results) != len(items):
             raise RuntimeError(f"batch function: expected {len(items)} results; got {len(results)}")
         return results
-
-
-def _settle(answer: asyncio.Future[Any], result: Any = None, error: Exception | None = None) -> None:
-    if answer.done():  # nobody waits any more
-        return
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)

@@ -45,8 +45,6 @@ def _folder() -> Path:
     """Where the package has its files; 501 where it is not installed."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise HTTPException(
-            501,
-            "this page needs fastapi-offline: pip install -e '.[serve]'; /openapi.json describes the routes as well",
-        )
+        needs = "this page needs fastapi-offline: pip install -e '.[serve]'"
+        raise HTTPException(501, f"{needs}; /openapi.json describes the routes as well")
     return Path(spec.origin).parent / "static"

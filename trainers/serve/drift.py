@@ -14,7 +14,6 @@ from gmm_torch.conformal.time_windows import TimeWindows, Window
 from trainers.serve.answers import DriftWindow
 
 Watch = Callable[[Tensor], TimeWindows]  # bets against calibration scores (n,), which nothing else uses
-
 _AHEAD = time.time() - time.monotonic()
 
 

@@ -8,10 +8,8 @@ from gmm_torch.detection import FailureDetector
 from trainers.serve.answers import CalibrationAnswer
 
 N_BINS = 40
-BULK = (
-    0.05,
-    0.95,
-)  # quantiles; outer bins gather what is further than two widths of the bulk, lest it squeeze the others
+# Quantiles; outer bins gather what is further than two widths of the bulk, lest it squeeze the others.
+BULK = (0.05, 0.95)
 
 
 def histogram(detector: FailureDetector, prediction: int) -> CalibrationAnswer:

@@ -19,11 +19,7 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageRejected(ValueError):
-    """Bytes that are no image, damaged, or too large.
-
-    Attributes:
-        status: the HTTP status that says so.
-    """
+    """Bytes that are no image, damaged, or too large; `status` is HTTP's for it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,16 +27,7 @@ class ImageRejected(ValueError):
 
 
 def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, resize: Resize = DEFAULT_RESIZE) -> Tensor:
-    """Decode an image exactly as `task=score` does, once its header says that it is not too large.
-
-    Args:
-        body: a file in one of `FORMATS`; of several frames the first counts.
-        image_shape: (C, H, W) that the classifier takes.
-        max_pixels: largest width times height.
-        resize: see `decode`.
-
-    Returns:
-        (C, H, W), see `decode`.
+    """Decode the bytes of an image file exactly as `task=score` does, see `decode`.
 
     Raises:
         ImageRejected: 413 too many pixels, 415 no image of a known format, or of pixels without a range; 422 damaged.

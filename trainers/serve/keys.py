@@ -13,21 +13,13 @@ _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="or in a 
 
 
 def key_of_environment() -> str | None:
-    """The key that requests must carry; None where the variable is not set.
-
-    Raises:
-        ValueError: it is set to something that no request can carry.
-    """
+    """The key that requests must carry, see `checked_key`; None where the variable is not set."""
     key = os.environ.get(ENVIRONMENT)
     return None if key is None else checked_key(key)
 
 
 def checked_key(key: str) -> str:
-    """The key, if a header can carry it.
-
-    Raises:
-        ValueError: an empty key, or one with spaces or other than ASCII characters.
-    """
+    """The key, if a header can carry it; ValueError if it is empty, or has spaces or other than ASCII characters."""
     if not (key and key.isascii() and key.isprintable() and " " not in key):
         raise ValueError(
             f"{ENVIRONMENT}: expected printable ASCII characters without spaces; got {len(key)} characters that are "
@@ -37,11 +29,7 @@ def checked_key(key: str) -> str:
 
 
 class RequireKey:
-    """A dependency that lets a request pass if it carries the key, in `Authorization: Bearer` or `X-API-Key`.
-
-    Args:
-        key: None lets every request pass.
-    """
+    """A dependency that lets a request pass if it carries the key, where there is one."""
 
     def __init__(self, key: str | None) -> None:
         self.key = None if key is None else checked_key(key)

@@ -1,6 +1,7 @@
 """Middleware: gives requests ids, counts, times and logs them, sets security headers."""
 
 import time
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,30 +9,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trainers.serve.metrics import Metrics
 from trainers.serve.request_log import MAX_PATH, RequestLog, request_id
 
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 POLICY = "content-security-policy"
 QUIET = {"/health", "/v2/health/live", "/v2/health/ready", "/metrics"}  # asked every few seconds: logged if they fail
 
 
+@dataclass
 class Watched:
     """An ASGI application whose requests are counted by the path of their route and by status, and logged.
 
-    Args:
-        app: the application.
-        metrics: where they are counted; those of no route together, or a stranger could make up any number of paths.
-        log: where they are logged.
-        policy: the content security policy of answers that bring none of their own.
+    Those of no route are counted together, or a stranger could make up any number of paths.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog, policy: str) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.log = log
-        self.policy = policy
+    app: ASGIApp
+    metrics: Metrics
+    log: RequestLog
+    policy: str  # the content security policy of answers that bring none of their own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""

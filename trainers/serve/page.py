@@ -26,12 +26,7 @@ def _policy(scripts: str, styles: str) -> str:
 
 
 def _hashes(page: str, tag: str) -> str:
-    return " ".join(_hash(text) for text in _texts(page, tag))
-
-
-def _texts(page: str, tag: str) -> list[str]:
-    return re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    """Of what stands between the tags, as a policy names it."""
+    texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

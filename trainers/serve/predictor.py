@@ -1,6 +1,7 @@
 """Verdicts on a batch of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,49 +15,26 @@ from trainers.serve.answers import ExplanationAnswer, explanation_of
 
 
 class Question(NamedTuple):
-    """An image to decide on.
+    """An image to decide on, and whether to say why."""
 
-    Attributes:
-        image: (C, H, W) uint8, or float32 in [0, 1].
-        explain: whether to say why.
-    """
-
-    image: Tensor
+    image: Tensor  # (C, H, W) uint8, or float32 in [0, 1]
     explain: bool = True
 
 
 class Judged(NamedTuple):
-    """The verdict on an image.
-
-    Attributes:
-        record: prediction, score, p-value, accepted or not.
-        logits: (n_classes,) of the classifier, on the CPU.
-        explanation: why; None where nobody asked.
-    """
+    """The verdict on an image."""
 
     record: Record
-    logits: Tensor
-    explanation: ExplanationAnswer | None
+    logits: Tensor  # (n_classes,) of the classifier, on the CPU
+    explanation: ExplanationAnswer | None  # None where nobody asked
 
 
+@dataclass
 class Predictor:
-    """Judges batches of questions; one thread calls it.
+    """Judges batches of questions; one thread calls it."""
 
-    Args:
-        detector: fitted and calibrated.
-        class_names: index -> name; numbers where None.
-        watch: told the verdicts of each batch, in the order of the stream.
-    """
-
-    def __init__(
-        self,
-        detector: FailureDetector,
-        class_names: Sequence[str] | None = None,
-        watch: Callable[[Sequence[Judged]], None] | None = None,
-    ) -> None:
-        self.detector = detector
-        self.class_names = class_names
-        self.watch = watch
+    detector: FailureDetector  # fitted and calibrated
+    class_names: Sequence[str] | None = None  # index -> name; numbers where None
 
     @torch.inference_mode()
     def __call__(self, questions: Sequence[Question]) -> list[Judged]:
@@ -66,10 +44,7 @@ class Predictor:
         explained, verdict = self._explain(questions, outputs)
         records = records_of(outputs, verdict).records(self.class_names)
         logits = verdict.logits.detach().cpu()
-        judged = [Judged(record, logits[i], explained.get(i)) for i, record in enumerate(records)]
-        if self.watch is not None:
-            self.watch(judged)
-        return judged
+        return [Judged(record, logits[i], explained.get(i)) for i, record in enumerate(records)]
 
     def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, ExplanationAnswer], Verdict]:
         """The explanations that are asked for, by row, and the verdicts of all rows."""

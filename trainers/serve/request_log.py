@@ -17,8 +17,7 @@ class RequestLog:
     """Writes events as JSON lines.
 
     Args:
-        where: "-" for standard output, the path of a file that lines are added to (one that is moved away is begun
-            anew, as log rotation needs it), None to write nothing.
+        where: see `log` of `create_app`; a file that is moved away is begun anew, as log rotation needs it.
     """
 
     def __init__(self, where: str | None = None) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -22,44 +22,30 @@ class Served:
     """A detector, checked; it judges until another takes its place.
 
     Args:
-        detector: fitted and calibrated.
-        image_shape: (C, H, W) that the classifier takes.
-        class_names: index -> name; numbers where None.
-        drift: bets of the drift alarm.
-        watch: told the verdicts of each batch, and whether they raised the drift alarm.
+        detector, image_shape, class_names, drift: see `create_app`, which raises what this does.
 
     Attributes:
         version: names detector, calibration and classifier; see `version_of`.
         n_classes: that the classifier knows.
-        predictor: judges and is watched.
         drift: of the images that this detector judged.
-
-    Raises:
-        NotFittedError: the detector is not fitted or not calibrated.
-        ValueError: a classifier that does not take such images, fewer class names than classes, or so few calibration
-            images for the detector's alpha that it would accept everything.
     """
 
     def __init__(
-        self,
-        detector: FailureDetector,
-        image_shape: ImageShape,
-        class_names: Sequence[str] | None,
-        drift: Watch,
-        watch: Callable[[Sequence[Judged], bool], None],
+        self, detector: FailureDetector, image_shape: ImageShape, class_names: Sequence[str] | None, drift: Watch
     ) -> None:
         self.n_classes = _check(detector, image_shape, class_names)
         self.detector = detector
         self.version = version_of(detector)
         self.drift = Drift(drift(detector.calibration.scores), detector.alpha)
-        self.predictor = Predictor(detector, class_names, self._watch)
-        self._tell = watch
+        self.predictor = Predictor(detector, class_names)
 
     def warm(self, blank: Sequence[Question]) -> None:
         """Judge blank images, uncounted, so that the model allocates what it needs."""
-        Predictor(self.detector, self.predictor.class_names)(blank)
+        self.predictor(blank)
 
-    def _watch(self, judged: Sequence[Judged]) -> None:
+    def judge(self, questions: Sequence[Question]) -> tuple[list[Judged], bool]:
+        """One verdict a question, in the order of the stream, and whether they raised the drift alarm."""
+        judged = self.predictor(questions)
         records = [each.record for each in judged]
         scores = torch.tensor([record.score for record in records], dtype=torch.float64)
         alarm = self.drift.update(
@@ -68,7 +54,7 @@ class Served:
         if alarm:
             bets = self.drift.watch
             log.warning("drift: %s", alarm_in_words(bets.martingale.threshold, bets.seconds))
-        self._tell(judged, alarm)
+        return judged, alarm
 
 
 def version_of(detector: FailureDetector) -> str:

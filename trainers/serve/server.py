@@ -50,7 +50,6 @@ def run_app(app: FastAPI, host: str, port: int, drain: float = 0.0) -> None:
     SIGHUP reloads the detector, where the platform has that signal.
 
     Args:
-        app: of `create_app`.
         host: an address of this machine; "0.0.0.0" or "::" for all of them.
         port: 0 for any free one, which the log tells.
         drain: seconds between SIGTERM and the end, in which the service says that it is not ready.
@@ -79,9 +78,8 @@ def run_app(app: FastAPI, host: str, port: int, drain: float = 0.0) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"can't listen on {host}, port {port} ({error}): choose another with task.host or task.port"

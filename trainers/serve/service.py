@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -34,15 +35,10 @@ RETRY_AFTER = {"Retry-After": "1"}
 
 
 class Received(NamedTuple):
-    """An image as it arrived.
+    """An image as it arrived."""
 
-    Attributes:
-        sha256: of its bytes: of the file, or of the tensor's own.
-        image: (C, H, W) uint8, or float32 in [0, 1].
-    """
-
-    sha256: str
-    image: Tensor
+    sha256: str  # of the bytes of the file, or of the tensor's own
+    image: Tensor  # (C, H, W) uint8, or float32 in [0, 1]
 
 
 class Work(NamedTuple):
@@ -52,12 +48,9 @@ class Work(NamedTuple):
     question: Question
 
 
+@dataclass(eq=False)
 class Service:
-    """One service; `async with service.running(app):` starts and ends its threads.
-
-    Args:
-        detector, image_shape, class_names, resize, limits, drift, load: as of `create_app`.
-        log: of requests and decisions.
+    """One service, for the arguments of `create_app`; `async with service.running(app):` starts and ends its threads.
 
     Attributes:
         served: the detector in force.
@@ -65,42 +58,28 @@ class Service:
         draining: set when the process is about to end: it is no longer ready, and answers all the same.
     """
 
-    def __init__(
-        self,
-        detector: FailureDetector,
-        image_shape: ImageShape,
-        class_names: Sequence[str] | None,
-        limits: Limits,
-        *,
-        resize: Resize,
-        drift: Watch,
-        load: Callable[[], FailureDetector] | None,
-        log: RequestLog,
-    ) -> None:
-        self.image_shape = image_shape
-        self.class_names = class_names
-        self.limits = limits
-        self.resize = resize
-        self.drift = drift
-        self.load = load
-        self.log = log
+    detector: InitVar[FailureDetector]
+    image_shape: ImageShape
+    class_names: Sequence[str] | None
+    limits: Limits
+    _: KW_ONLY
+    resize: Resize
+    drift: Watch
+    load: Callable[[], FailureDetector] | None
+    log: RequestLog
+
+    def __post_init__(self, detector: FailureDetector) -> None:
         self.metrics = Metrics(lambda: self.served)
         self.served = self._serve(detector)
         self.metrics.in_force(self.served.version)
-        self.batcher = Batcher[Work, Judged](self._judge, limits.max_batch, limits.max_wait)
+        self.batcher = Batcher[Work, Judged](self._judge, self.limits.max_batch, self.limits.max_wait)
         self.warming: asyncio.Future[None] | None = None
         self.waiting = 0
         self.draining = False
         self._reloading = asyncio.Lock()
 
     def _serve(self, detector: FailureDetector) -> Served:
-        return Served(detector, self.image_shape, self.class_names, self.drift, self._watch)
-
-    def _watch(self, judged: Sequence[Judged], alarm: bool) -> None:
-        self.metrics.watch(judged)
-        if alarm:
-            self.metrics.alarms.inc()
-            self.log.write("drift_alarm", detector=self.served.version)
+        return Served(detector, self.image_shape, self.class_names, self.drift)
 
     def _judge(self, work: Sequence[Work]) -> list[Judged]:
         """Every question by its own detector; a batch has several only around a reload."""
@@ -108,7 +87,12 @@ class Service:
             found: dict[int, Judged] = {}
             for served in dict.fromkeys(each.served for each in work):
                 rows = [i for i, each in enumerate(work) if each.served is served]
-                found |= zip(rows, served.predictor([work[i].question for i in rows]), strict=True)
+                judged, alarm = served.judge([work[i].question for i in rows])
+                self.metrics.watch(judged)
+                if alarm:
+                    self.metrics.alarms.inc()
+                    self.log.write("drift_alarm", detector=served.version)
+                found |= zip(rows, judged, strict=True)
             return [found[i] for i in range(len(work))]
 
     @asynccontextmanager
@@ -161,25 +145,12 @@ class Service:
         try:
             yield job
         finally:
-            job.leave()
-
-    def places(self, more: int) -> None:
-        """Change the number of images in work."""
-        if more > 0 and self.waiting + more > self.limits.max_waiting:
-            raise HTTPException(503, f"{self.waiting} images are in work already: try again", RETRY_AFTER)
-        self.waiting += more
-        self.metrics.waiting.set(self.waiting)
+            job.take(0)
 
     def receive(self, body: bytes) -> Received:
-        """Decode a file.
-
-        Raises:
-            ImageRejected: see `read_image`.
-        """
+        """Decode a file, see `read_image`."""
         image = read_image(body, self.image_shape, self.limits.max_pixels, self.resize)
         return Received(hashlib.sha256(body).hexdigest(), image)
-
-    # ---- another detector
 
     async def reload(self) -> Reloaded:
         """Load the detector anew, check it, let it judge a batch, and put it in force; requests in work keep theirs.
@@ -227,12 +198,7 @@ class Service:
 
 
 class Job:
-    """A request in work: the detector in force when it came, and the places that it takes.
-
-    Args:
-        service: that it came to.
-        request_id: under which its decisions are logged.
-    """
+    """A request in work: the detector in force when it came, and the places that it takes."""
 
     def __init__(self, service: Service, request_id: str) -> None:
         self.service = service
@@ -243,12 +209,12 @@ class Job:
 
     def take(self, n: int) -> None:
         """Take `n` places in all; 503 where there are not as many."""
-        self.service.places(n - self.n_places)
+        service, more = self.service, n - self.n_places
+        if more > 0 and service.waiting + more > service.limits.max_waiting:
+            raise HTTPException(503, f"{service.waiting} images are in work already: try again", RETRY_AFTER)
+        service.waiting += more
+        service.metrics.waiting.set(service.waiting)
         self.n_places = n
-
-    def leave(self) -> None:
-        """Give all places back."""
-        self.take(0)
 
     async def read(self, function: Callable[[bytes], Result], body: bytes) -> Result:
         """Have a decoder read a body."""

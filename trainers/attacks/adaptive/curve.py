@@ -20,55 +20,37 @@ UNRESTRICTED = 1.0  # every image is within this budget of every other
 
 @dataclass(frozen=True)
 class Point:
-    """Evasion within one budget.
+    """Evasion within one budget."""
 
-    Attributes:
-        epsilon: largest change of a pixel value, in [0, 1].
-        n: images attacked.
-        n_evaded: of them wrong and accepted within this budget or a smaller one.
-        n_lost: of those how many this budget's own search did not find: a sign of a weak search.
-        rate: n_evaded / n.
-        interval: of the rate (Clopper and Pearson 1934).
-    """
-
-    epsilon: float
-    n: int
-    n_evaded: int
-    n_lost: int
-    rate: float
-    interval: tuple[float, float]
+    epsilon: float  # largest change of a pixel value, in [0, 1]
+    n: int  # images attacked
+    n_evaded: int  # of them wrong and accepted within this budget or a smaller one
+    n_lost: int  # of those how many this budget's own search did not find: a sign of a weak search
+    rate: float  # n_evaded / n
+    interval: tuple[float, float]  # of the rate (Clopper and Pearson 1934)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What one attack achieves against one defence.
+    """What one attack achieves against one defence, or several joined: an image counts if any of them evades."""
 
-    Attributes:
-        defence: "none", or a detector's name.
-        attack: its name; several joined where an image counts if any of them evades.
-        epsilons: budgets, ascending.
-        found: (E, N) bool, the images that each budget's own search found.
-        unrestricted: share of images that evade where every change is allowed; None where that was not tried.
-        seconds: of all searches.
-    """
-
-    defence: str
+    defence: str  # "none", or a detector's name
     attack: str
-    epsilons: tuple[float, ...]
-    found: Tensor
-    unrestricted: float | None = None
-    seconds: float = 0.0
+    epsilons: tuple[float, ...]  # budgets, ascending
+    found: Tensor  # (E, N) bool, the images that each budget's own search found
+    unrestricted: float | None = None  # share that evade where every change is allowed; None where that was not tried
+    seconds: float = 0.0  # of all searches
 
     @cached_property
     def evaded(self) -> Tensor:
         """(E, N) bool: found within this budget or a smaller one, whose images this budget allows too."""
         return self.found.int().cummax(0).values.bool()
 
-    def points(self, confidence: float = 0.95) -> list[Point]:
+    def points(self) -> list[Point]:
         """One a budget."""
         n = self.found.shape[1]
         rows = zip(self.epsilons, self.evaded.sum(1).tolist(), (self.evaded & ~self.found).sum(1).tolist(), strict=True)
-        return [Point(e, n, k, lost, k / n if n else 0.0, interval(k, n, confidence)) for e, k, lost in rows]
+        return [Point(e, n, k, lost, k / n if n else 0.0, interval(k, n)) for e, k, lost in rows]
 
     def summary(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -90,24 +72,19 @@ def trace(
     n_unrestricted: int,
     seed: int,
 ) -> tuple[Curve, Tensor]:
-    """Attack the same images within each budget.
+    """Attack the same images within each budget: the curve, and the images, (E, N, C, H, W) on the CPU.
 
     Args:
         defence: name of the detector.
-        attack: the attack.
-        threat: what the attacker knows; its detector frozen.
+        threat: its detector frozen.
         epsilons: budgets, ascending.
         n_unrestricted: how many of the images, drawn at random, are also attacked without a budget; 0 for none.
         seed: of the random starts and of that draw.
-
-    Returns:
-        The curve, and the images of each budget, (E, N, C, H, W) on the CPU.
     """
     start = time.perf_counter()
     found, images = [], []
-    console = Console(stderr=True)
-    words = f"{attack.name} on {defence}"
-    for epsilon in track(epsilons, words, transient=True, console=console, disable=not console.is_terminal):
+    words, console = f"{attack.name} on {defence}", Console(stderr=True)
+    for epsilon in track(epsilons, words, console=console, transient=True):
         changed = attack.search(threat, epsilon, torch.Generator().manual_seed(seed))
         found.append(_evaded(attack, threat, changed).cpu())
         images.append(changed.cpu())

@@ -21,11 +21,7 @@ class Imitation(Objective):
     uses_score = False
 
     def goals(self, threat: ThreatModel, restart: int) -> Tensor:
-        """Positions among the images to imitate.
-
-        Raises:
-            ValueError: for some image there is none of another class.
-        """
+        """Positions among the images to imitate; ValueError where for some image there is none of another class."""
         distance = torch.cdist(self.points(threat, threat.outputs), self.points(threat, threat.others))  # (N, M)
         predicted = threat.others.own_logits.argmax(1)
         best, position = [], []

@@ -9,13 +9,9 @@ from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
 
 class Objective:
-    """A quantity that rises as an image comes nearer to being wrong and accepted.
+    """A quantity that rises as an image comes nearer to being wrong and accepted."""
 
-    Attributes:
-        uses_score: whether it follows the gradient of the detector's score.
-    """
-
-    uses_score: ClassVar[bool] = True
+    uses_score: ClassVar[bool] = True  # whether it follows the gradient of the detector's score
 
     def goals(self, threat: ThreatModel, restart: int) -> Tensor:
         """What each image aims at in this restart, (N,) int64; what the number means is the objective's own."""
@@ -24,15 +20,7 @@ class Objective:
     def gradient(
         self, threat: ThreatModel, x: Tensor, observation: Observation, labels: Tensor, goals: Tensor
     ) -> Tensor:
-        """Direction to step along, of the shape of x.
-
-        Args:
-            threat: of the attack.
-            x: (n, C, H, W), a leaf that needs gradients.
-            observation: of x, with its graph.
-            labels: (n,) true classes.
-            goals: (n,).
-        """
+        """Direction to step along from x, (n, C, H, W), a leaf of its observation's graph; labels are true classes."""
         (found,) = torch.autograd.grad(self.value(threat, observation, labels, goals).sum(), x)
         return found
 

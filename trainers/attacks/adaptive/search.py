@@ -1,6 +1,7 @@
 """Projected gradient search for images that are wrong and accepted."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from trainers.attacks.adaptive.objective import Objective
 from trainers.attacks.adaptive.threat_model import ThreatModel, observe
 
 
+@dataclass
 class AdaptiveAttack:
     """Looks for images within a maximum-norm budget that classifier and detector both let pass, knowing both.
 
     Every image on the way counts: the first that the real verdict accepts and the classifier gets wrong ends the search
     for it. Gradients lead through all views of the detector.
 
-    Args:
+    Attributes:
         name: what tables call it.
         objective: what rises on the way.
         steps: of each restart.
@@ -30,29 +32,21 @@ class AdaptiveAttack:
         ValueError: a number out of range.
     """
 
-    def __init__(
-        self,
-        name: str,
-        objective: Objective,
-        steps: int = 40,
-        restarts: int = 4,
-        step_sizes: Sequence[float] = (0.25, 0.1),
-        draws: int = 1,
-        batch_size: int = 100,
-    ) -> None:
-        counts = {"steps": steps, "restarts": restarts, "draws": draws, "batch_size": batch_size}
-        for key, value in counts.items():
-            if value < 1:
-                raise ValueError(f"attack {name}: {key}: expected at least 1; got {value}")
-        if not step_sizes or not all(size > 0 for size in step_sizes):
-            raise ValueError(f"attack {name}: step_sizes: expected positive numbers; got {list(step_sizes)}")
-        self.name = name
-        self.objective = objective
-        self.steps = steps
-        self.restarts = restarts
-        self.step_sizes = tuple(step_sizes)
-        self.draws = draws
-        self.batch_size = batch_size
+    name: str
+    objective: Objective
+    steps: int = 40
+    restarts: int = 4
+    step_sizes: Sequence[float] = (0.25, 0.1)
+    draws: int = 1
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "restarts", "draws", "batch_size"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"attack {self.name}: {key}: expected at least 1; got {getattr(self, key)}")
+        self.step_sizes = tuple(self.step_sizes)
+        if not self.step_sizes or not all(size > 0 for size in self.step_sizes):
+            raise ValueError(f"attack {self.name}: step_sizes: expected positive numbers; got {list(self.step_sizes)}")
 
     def settings(self) -> dict[str, Any]:
         """As JSON can hold them."""
@@ -63,7 +57,7 @@ class AdaptiveAttack:
         """Images of the shape of `threat.images`, within the budget and [0, 1]; the clean image where none was found.
 
         Args:
-            threat: what the attacker knows; its detector frozen (see `frozen`), everything on one device.
+            threat: its detector frozen (see `frozen`), everything on one device.
             epsilon: largest change of a pixel value.
             generator: of the random starts, on the CPU.
         """

@@ -18,21 +18,13 @@ BANDWIDTH = 0.2
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What an attacker knows.
+    """What an attacker knows."""
 
-    Attributes:
-        detector: fitted and calibrated, with its classifier.
-        images: to attack, (N, C, H, W) in [0, 1].
-        labels: (N,) int64, true classes.
-        outputs: of the images.
-        others: outputs of clean images that are accepted, M of them, to imitate.
-    """
-
-    detector: FailureDetector
-    images: Tensor
-    labels: Tensor
-    outputs: Outputs
-    others: Outputs
+    detector: FailureDetector  # fitted and calibrated, with its classifier
+    images: Tensor  # to attack, (N, C, H, W) in [0, 1]
+    labels: Tensor  # (N,) int64, true classes
+    outputs: Outputs  # of the images
+    others: Outputs  # of clean images that are accepted, M of them, to imitate
 
     def rows(self, index: Tensor | slice) -> "ThreatModel":
         """Some of the images to attack."""
@@ -41,17 +33,12 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class Observation:
-    """Of n images.
+    """Of n images."""
 
-    Attributes:
-        outputs: of classifier and features, with their graph.
-        verdict: the detector's real one.
-        margin: score less the threshold in units of `unit`, (n,): accepted where it is >= 0. The value is the
-            detector's own, the gradient that of `smooth_score`.
-    """
-
-    outputs: Outputs
-    verdict: Verdict
+    outputs: Outputs  # of classifier and features, with their graph
+    verdict: Verdict  # the detector's real one
+    # (n,), score less the threshold, in standard deviations of the calibration scores: accepted where it is >= 0. The
+    # value is the detector's own, the gradient that of `smooth_score`.
     margin: Tensor
 
     @property
@@ -69,13 +56,9 @@ def observe(detector: FailureDetector, x: Tensor) -> Observation:
     outputs = detector.extractor(x)
     score = smooth_score(detector.score, outputs)
     verdict = detector.verdict(outputs, score)
-    return Observation(outputs, verdict, (score - detector.threshold(**detector.beside(outputs))) / unit(detector))
-
-
-def unit(detector: FailureDetector) -> Tensor:
-    """Standard deviation of the calibration scores, (): what makes margins of different scores comparable."""
     scores = detector.calibration.scores
-    return scores.std(correction=0).clamp_min(torch.finfo(scores.dtype).eps)
+    unit = scores.std(correction=0).clamp_min(torch.finfo(scores.dtype).eps)
+    return Observation(outputs, verdict, (score - detector.threshold(**detector.beside(outputs))) / unit)
 
 
 def smooth_score(score: Score, outputs: Outputs) -> Tensor:

@@ -1,5 +1,6 @@
 """A dataset seen through a corruption."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,36 +18,26 @@ class Corruption(Protocol):
         """Corrupted images (N, C, H, W), see the package."""
 
 
+@dataclass(eq=False, repr=False)
 class CorruptedImages(LabelledImages):
     """Some images of a dataset with their labels, corrupted when they are read.
 
     What is random depends on the seed and on the image's position in the dataset alone: not on the severity, nor on how
     batches are made.
-
-    Args:
-        dataset: where the images are read.
-        indices: (M,) the items to show, in order.
-        corruption: applied to each.
-        severity: one of `SEVERITIES`.
-        seed: of what is random.
-
-    Raises:
-        ValueError: the severity is none of these.
     """
 
-    def __init__(
-        self, dataset: LabelledImages, indices: Tensor, corruption: Corruption, severity: int, seed: int
-    ) -> None:
-        if severity not in SEVERITIES:
-            raise ValueError(f"severity: expected one of {SEVERITIES}; got {severity}")
-        self.dataset = dataset
-        self.indices = indices
-        self.corruption = corruption
-        self.severity = severity
-        self.seed = seed
-        self.targets = dataset.targets[indices]
-        self.class_names = dataset.class_names
-        self.image_shape = dataset.image_shape
+    dataset: LabelledImages
+    indices: Tensor  # (M,) the items of `dataset` to show, in order
+    corruption: Corruption
+    severity: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity: expected one of {SEVERITIES}; got {self.severity}")
+        self.targets = self.dataset.targets[self.indices]
+        self.class_names = self.dataset.class_names
+        self.image_shape = self.dataset.image_shape
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         position = int(self.indices[index])

@@ -17,9 +17,7 @@ def side(images: Tensor) -> int:
 def warp(images: Tensor, displacement: Tensor) -> Tensor:
     """The images, each pixel read off elsewhere, between pixels linearly, mirrored at the border.
 
-    Args:
-        images: (N, C, H, W).
-        displacement: (N or 1, H or 1, W or 1, 2), to the right and down, in pixels.
+    The displacement, (N or 1, H or 1, W or 1, 2), is to the right and down, in pixels.
     """
     n, _, height, width = images.shape
     identity = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(n, 2, 3)
@@ -29,25 +27,14 @@ def warp(images: Tensor, displacement: Tensor) -> Tensor:
 
 
 def smear(images: Tensor, angle: Tensor, length: float) -> Tensor:
-    """The mean over a straight motion.
-
-    Args:
-        images: (N, C, H, W).
-        angle: (N,), of the motion, from the right downwards.
-        length: in pixels.
-    """
+    """The mean over a straight motion of a length in pixels, at angles (N,) from the right downwards."""
     direction = torch.stack([angle.cos(), angle.sin()], dim=-1).reshape(-1, 1, 1, 2)
     times = torch.linspace(-0.5, 0.5, 2 * math.ceil(STEPS_A_PIXEL * length / 2) + 1).tolist()
     return torch.stack([warp(images, length * time * direction) for time in times]).mean(dim=0)
 
 
 def smooth(field: Tensor, std: float) -> Tensor:
-    """Gaussian blur of (N, C, H, W), any width of kernel on any size of image, edges repeated.
-
-    Args:
-        field: (N, C, H, W).
-        std: in pixels.
-    """
+    """Gaussian blur of (N, C, H, W) by `std` pixels, any width of kernel on any size of image, edges repeated."""
     reach = max(1, round(3 * std))
     offsets = torch.arange(-reach, reach + 1, dtype=field.dtype, device=field.device)
     kernel = (-0.5 * (offsets / std).square()).exp()

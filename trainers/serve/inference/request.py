@@ -5,7 +5,8 @@ import binascii
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,34 +23,16 @@ DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("
 SHARED_MEMORY = "shared_memory_region"
 
 
-class Inference(NamedTuple):
-    """A request that was understood.
-
-    Attributes:
-        asked: its message.
-        images: its images.
-    """
-
-    asked: InferRequest
-    images: list[Received]
-
-
+@dataclass
 class Reader:
-    """Reads requests.
+    """Reads requests."""
 
-    Args:
-        image_shape: (C, H, W) of the images of a tensor.
-        max_images: of a request.
-        receive: from the bytes of a file to an image; raises `ImageRejected`.
-    """
+    image_shape: ImageShape  # of the images of a tensor
+    max_images: int
+    receive: Callable[[bytes], Received]  # from the bytes of a file to an image; raises `ImageRejected`
 
-    def __init__(self, image_shape: ImageShape, max_images: int, receive: Callable[[bytes], Received]) -> None:
-        self.image_shape = image_shape
-        self.max_images = max_images
-        self.receive = receive
-
-    def __call__(self, body: bytes, header_length: int | None) -> Inference:
-        """The images of a body, whose first `header_length` bytes are JSON and the rest binary; all JSON where None.
+    def __call__(self, body: bytes, header_length: int | None) -> tuple[InferRequest, list[Received]]:
+        """Message and images of a body, whose first `header_length` bytes are JSON, all of it where None.
 
         Raises:
             HTTPException: 400 what does not fit the protocol or the model.
@@ -63,7 +46,7 @@ class Reader:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise _bad(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
-        sent = self._only_input(asked.inputs)
+        sent = _only_input(asked.inputs)
         size = sent.parameters.get("binary_data_size")
         raw = body[end:] if size is not None else None
         if size is None:
@@ -75,31 +58,17 @@ class Reader:
             raise _bad(f"binary_data_size: expected the {len(body) - end} bytes behind the JSON; got {size!r:.40}")
         if (sent.data is None) == (raw is None):
             raise _bad(f"input {INPUT!r}: expected either data or a binary_data_size")
-        if sent.datatype == "BYTES":
-            return Inference(asked, self._decoded(self._files(sent, raw)))
-        return Inference(asked, self._tensor(sent, raw))
-
-    def _only_input(self, inputs: Sequence[RequestInput]) -> RequestInput:
-        names = [each.name for each in inputs]
-        if names != [INPUT]:
-            raise _bad(f"inputs: expected one, named {INPUT!r}; got {', '.join(map(repr, names))[:200] or 'none'}")
-        (sent,) = inputs
-        if SHARED_MEMORY in sent.parameters:
-            raise _bad(f"input {INPUT!r}: shared memory is not supported: send the data")
-        return sent
+        return asked, self._files(sent, raw) if sent.datatype == "BYTES" else self._tensor(sent, raw)
 
     def _check_number(self, n: int) -> None:
         if not 1 <= n <= self.max_images:
             raise _bad(f"input {INPUT!r}: expected 1 to {self.max_images} images; got {n}: send several requests")
 
-    # ---- tensors of pixels
-
     def _tensor(self, sent: RequestInput, raw: bytes | None) -> list[Received]:
         if sent.datatype not in DTYPES:
             raise _bad(f"input {INPUT!r}: expected datatype FP32, UINT8 or BYTES; got {sent.datatype[:40]!r}")
-        expected = list(self.image_shape)
-        if len(sent.shape) != 4 or sent.shape[1:] != expected:
-            shape = ", ".join(map(str, expected))
+        if len(sent.shape) != 4 or tuple(sent.shape[1:]) != self.image_shape:
+            shape = ", ".join(map(str, self.image_shape))
             raise _bad(
                 f"input {INPUT!r}: expected shape [N, {shape}] (images, channels, rows, columns); got {sent.shape}"
             )
@@ -115,9 +84,7 @@ class Reader:
                 )
         return [Received(hashlib.sha256(image.tobytes()).hexdigest(), torch.from_numpy(image)) for image in pixels]
 
-    # ---- encoded images
-
-    def _files(self, sent: RequestInput, raw: bytes | None) -> list[bytes]:
+    def _files(self, sent: RequestInput, raw: bytes | None) -> list[Received]:
         if len(sent.shape) not in (1, 2) or sent.shape[1:] not in ([], [1]):
             raise _bad(f"input {INPUT!r}: expected shape [N] or [N, 1] for BYTES; got {sent.shape}")
         n = sent.shape[0]
@@ -125,9 +92,6 @@ class Reader:
         files = _elements(raw) if raw is not None else [_base64(text) for text in _flat(sent.data or [])[1]]
         if len(files) != n:
             raise _bad(f"input {INPUT!r}: expected {n} elements, as its shape says; got {len(files)}")
-        return files
-
-    def _decoded(self, files: Sequence[bytes]) -> list[Received]:
         received = []
         for i, file in enumerate(files):
             try:
@@ -135,6 +99,15 @@ class Reader:
             except ImageRejected as error:
                 raise ImageRejected(error.status, f"image {i}: {error}") from error
         return received
+
+
+def _only_input(inputs: Sequence[RequestInput]) -> RequestInput:
+    names = [each.name for each in inputs]
+    if names != [INPUT]:
+        raise _bad(f"inputs: expected one, named {INPUT!r}; got {', '.join(map(repr, names))[:200] or 'none'}")
+    if SHARED_MEMORY in inputs[0].parameters:
+        raise _bad(f"input {INPUT!r}: shared memory is not supported: send the data")
+    return inputs[0]
 
 
 def _from_bytes(sent: RequestInput, raw: bytes) -> NDArray[Any]:

@@ -1,32 +1,32 @@
 """From verdicts to the tensors of an answer; none of them holds NaN or infinity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from fastapi import HTTPException
+from fastapi import HTTPException, Response
 from numpy.typing import NDArray
 
-from trainers.serve.inference.protocol import InferRequest, InferResponse, ResponseOutput, TensorMetadata
+from trainers.serve.inference.protocol import (
+    HEADER_LENGTH,
+    InferRequest,
+    InferResponse,
+    ResponseOutput,
+    TensorMetadata,
+)
 from trainers.serve.predictor import Judged
+from trainers.serve.served import Served
 
 LOWEST = float(np.finfo("f8").min)
 
 
 class Column(NamedTuple):
-    """One output.
+    """One output."""
 
-    Attributes:
-        datatype: the protocol's name of its type.
-        dtype: NumPy's; None for text.
-        of: its value for an image.
-        each: its shape for an image; -1 is any size.
-    """
-
-    datatype: str
-    dtype: str | None
-    of: Callable[[Judged], Any]
-    each: tuple[int, ...] = ()
+    datatype: str  # as the protocol calls it
+    dtype: str | None  # NumPy's; None for text
+    of: Callable[[Judged], Any]  # its value for an image
+    each: tuple[int, ...] = ()  # its shape for an image; -1 is any size
 
 
 OUTPUTS = {
@@ -47,31 +47,24 @@ def outputs_metadata() -> list[TensorMetadata]:
     return [TensorMetadata(name=name, datatype=each.datatype, shape=[-1, *each.each]) for name, each in OUTPUTS.items()]
 
 
-class Wanted(NamedTuple):
-    """An output that is asked for, and whether it comes in binary."""
-
-    name: str
-    binary: bool
-
-
-def wanted(asked: InferRequest) -> list[Wanted]:
-    """The outputs of an answer, in its order.
+def wanted(asked: InferRequest) -> dict[str, bool]:
+    """The outputs of an answer, in its order, and whether each comes in binary.
 
     Raises:
         HTTPException: 400 for an output that there is not, or one of another kind than tensors.
     """
     default = asked.parameters.get("binary_data_output", False)
-    if asked.outputs is None or not asked.outputs:
-        return [Wanted(name, _flag("binary_data_output", default)) for name in OUTPUTS]
-    found = []
+    if not asked.outputs:
+        return dict.fromkeys(OUTPUTS, _flag("binary_data_output", default))
+    found: dict[str, bool] = {}
     for output in asked.outputs:
         if output.name not in OUTPUTS:
             raise HTTPException(400, f"output {output.name[:100]!r}: expected one of {', '.join(OUTPUTS)}")
         for unknown in ("classification", "shared_memory_region"):
             if output.parameters.get(unknown):
                 raise HTTPException(400, f"output {output.name!r}: {unknown} is not supported: leave it out")
-        found.append(Wanted(output.name, _flag("binary_data", output.parameters.get("binary_data", default))))
-    if len({each.name for each in found}) < len(found):
+        found[output.name] = _flag("binary_data", output.parameters.get("binary_data", default))
+    if len(found) < len(asked.outputs):
         raise HTTPException(400, "outputs: expected each name once")
     return found
 
@@ -82,29 +75,12 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-class Packed(NamedTuple):
-    """An answer as it is sent.
-
-    Attributes:
-        body: JSON, then binary data.
-        header_length: of the JSON; None where nothing follows it.
-    """
-
-    body: bytes
-    header_length: int | None
-
-
 def pack(
-    judged: Sequence[Judged],
-    outputs: Sequence[Wanted],
-    model_name: str,
-    model_version: str,
-    alpha: float,
-    id_: str | None,
-) -> Packed:
-    """The answer to a request: its verdicts (N) as the tensors that it asked for."""
+    judged: Sequence[Judged], outputs: Mapping[str, bool], model_name: str, served: Served, id_: str | None
+) -> Response:
+    """The answer to a request: its verdicts (N) as the tensors that it asked for, JSON and then binary data."""
     tensors, binary = [], []
-    for name, is_binary in outputs:
+    for name, is_binary in outputs.items():
         column = OUTPUTS[name]
         values = [column.of(each) for each in judged]
         array = None if column.dtype is None else _numbers(values, column.dtype)
@@ -117,10 +93,17 @@ def pack(
             tensor.data = [text.decode() for text in values] if array is None else array.ravel().tolist()
         tensors.append(tensor)
     answer = InferResponse(
-        model_name=model_name, model_version=model_version, id=id_, parameters={"alpha": alpha}, outputs=tensors
+        model_name=model_name,
+        model_version=served.version,
+        id=id_,
+        parameters={"alpha": served.detector.alpha},
+        outputs=tensors,
     )
     header = answer.model_dump_json(exclude_none=True).encode()
-    return Packed(b"".join([header, *binary]), len(header) if binary else None)
+    if not binary:
+        return Response(header, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(header))}
+    return Response(b"".join([header, *binary]), headers=headers, media_type="application/octet-stream")
 
 
 def _numbers(values: Sequence[Any], dtype: str) -> NDArray[Any]:

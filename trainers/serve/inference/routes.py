@@ -13,7 +13,6 @@ from trainers.serve.answers import told
 from trainers.serve.inference.protocol import (
     HEADER_LENGTH,
     INPUT,
-    InferRequest,
     InferResponse,
     ModelMetadata,
     ModelReady,
@@ -30,6 +29,8 @@ from trainers.serve.service import Service
 from trainers.serve.uploads import read_body
 
 LOCKED = told({401: "The API key is missing or wrong."}, ProtocolProblem)
+MODEL = "/models/{model_name}"
+VERSION = MODEL + "/versions/{version}"
 UNKNOWN = LOCKED | told({404: "No such model or version."}, ProtocolProblem)
 BODY = {
     "required": True,
@@ -64,14 +65,7 @@ def health_routes(service: Service) -> APIRouter:
 
 
 def inference_routes(service: Service, name: str, problems: dict[int, str], guards: Sequence[Depends]) -> APIRouter:
-    """Metadata and inference.
-
-    Args:
-        service: that answers.
-        name: of the model.
-        problems: status -> what it says, of a request for verdicts.
-        guards: dependencies of every route.
-    """
+    """Metadata of a model, and inference, whose refusals are `problems`; all routes are behind the guards."""
     router = APIRouter(prefix="/v2", tags=["open inference protocol"], dependencies=list(guards))
     read = Reader(service.image_shape, service.limits.most_images, service.receive)
 
@@ -88,38 +82,26 @@ def inference_routes(service: Service, name: str, problems: dict[int, str], guar
         """Name, version and extensions of the server."""
         return ServerMetadata(name="gmm_torch", version=gmm_torch.__version__, extensions=["binary_tensor_data"])
 
-    @router.get("/models/{model_name}", summary="Model metadata", responses=UNKNOWN, response_model_exclude_none=True)
-    @router.get(
-        "/models/{model_name}/versions/{version}",
-        summary="Model metadata, of a version",
-        responses=UNKNOWN,
-        response_model_exclude_none=True,
-    )
+    metadata: dict[str, Any] = {"responses": UNKNOWN, "response_model_exclude_none": True}
+
+    @router.get(MODEL, summary="Model metadata", **metadata)
+    @router.get(VERSION, summary="Model metadata, of a version", **metadata)
     async def model(model_name: str, version: str | None = None) -> ModelMetadata:
         """What the model takes and gives. Its version names the detector in force: a reload changes it."""
-        images = TensorMetadata(
-            name=INPUT,
-            datatype="FP32",
-            shape=[-1, *service.image_shape],
-            parameters={
-                "range": "0 to 1",
-                "or": "UINT8 of that shape, 0 to 255; BYTES of shape [-1], each the file of an image",
-            },
-        )
+        forms = {
+            "range": "0 to 1",
+            "or": "UINT8 of that shape, 0 to 255; BYTES of shape [-1], each the file of an image",
+        }
+        images = TensorMetadata(name=INPUT, datatype="FP32", shape=[-1, *service.image_shape], parameters=forms)
+        versions = [served(model_name, version).version]
         return ModelMetadata(
-            name=name,
-            versions=[served(model_name, version).version],
-            platform="pytorch",
-            inputs=[images],
-            outputs=outputs_metadata(),
+            name=name, versions=versions, platform="pytorch", inputs=[images], outputs=outputs_metadata()
         )
 
     not_ready = UNKNOWN | {503: {"model": ModelReady, "description": "Send no images now."}}
 
-    @router.get("/models/{model_name}/ready", summary="Model ready", responses=not_ready)
-    @router.get(
-        "/models/{model_name}/versions/{version}/ready", summary="Model ready, of a version", responses=not_ready
-    )
+    @router.get(f"{MODEL}/ready", summary="Model ready", responses=not_ready)
+    @router.get(f"{VERSION}/ready", summary="Model ready, of a version", responses=not_ready)
     async def model_ready(model_name: str, response: Response, version: str | None = None) -> ModelReady:
         """Whether the model takes images."""
         served(model_name, version)
@@ -127,22 +109,14 @@ def inference_routes(service: Service, name: str, problems: dict[int, str], guar
         response.status_code = 200 if is_ready else 503
         return ModelReady(name=name, ready=is_ready)
 
-    refusals = told(problems, ProtocolProblem) | UNKNOWN
+    inference: dict[str, Any] = {
+        "response_model": InferResponse,
+        "responses": told(problems, ProtocolProblem) | UNKNOWN,
+        "openapi_extra": {"requestBody": BODY},
+    }
 
-    @router.post(
-        "/models/{model_name}/infer",
-        summary="Infer",
-        response_model=InferResponse,
-        responses=refusals,
-        openapi_extra={"requestBody": BODY},
-    )
-    @router.post(
-        "/models/{model_name}/versions/{version}/infer",
-        summary="Infer, by a version",
-        response_model=InferResponse,
-        responses=refusals,
-        openapi_extra={"requestBody": BODY},
-    )
+    @router.post(f"{MODEL}/infer", summary="Infer", **inference)
+    @router.post(f"{VERSION}/infer", summary="Infer, by a version", **inference)
     async def infer(request: Request, model_name: str, version: str | None = None) -> Response:
         """Verdicts on images: the tensor `input`, FP32 or UINT8 (N, C, H, W), or BYTES (N), the files of images.
 
@@ -153,34 +127,21 @@ def inference_routes(service: Service, name: str, problems: dict[int, str], guar
         length = _header_length(request)
         with service.admitted(request) as job:
             body = await read_body(request, service.limits)
-            inference = await job.read(lambda sent: read(sent, length), body)
-            outputs = wanted(inference.asked)
-            job.take(len(inference.images))
-            service.metrics.request_images.observe(len(inference.images))
+            asked, images = await job.read(lambda sent: read(sent, length), body)
+            outputs = wanted(asked)
+            job.take(len(images))
+            service.metrics.request_images.observe(len(images))
             judged = await asyncio.gather(
-                *(job.judge(image, False, i) for i, image in enumerate(inference.images)), return_exceptions=True
+                *(job.judge(image, False, i) for i, image in enumerate(images)), return_exceptions=True
             )
             for i, error in enumerate(judged):
                 if isinstance(error, HTTPException):
                     raise HTTPException(error.status_code, f"image {i}: {error.detail}", error.headers) from error
                 if isinstance(error, BaseException):
                     raise error
-            packed = pack(
-                judged,  # type: ignore[arg-type]
-                outputs, name, job.served.version, job.served.detector.alpha, inference.asked.id,
-            )  # fmt: skip
-        if packed.header_length is None:
-            return Response(packed.body, media_type="application/json")
-        return Response(
-            packed.body, headers={HEADER_LENGTH: str(packed.header_length)}, media_type="application/octet-stream"
-        )
+            return pack(judged, outputs, name, job.served, asked.id)  # type: ignore[arg-type]
 
     return router
-
-
-def infer_schema() -> dict[str, Any]:
-    """The schema of a request, which no route's signature declares: its body is read piece by piece."""
-    return InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
 
 
 def _header_length(request: Request) -> int | None:

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from trainers.data.epoch_sampler import EpochSampler
-from trainers.data.late_loader import LateLoader
+from trainers.data.epochs import EpochSampler, LateLoader
 
 
 def loader(n_workers: int) -> LateLoader:
