@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -92,19 +92,16 @@ class FailureDetector(OnHub, DetectorParts):
         seed: int = 0,
         adapter: Adapter | None = None,
     ) -> None:
-        for name, value, kind, how in (
-            ("score", score, Score, "make_score"),
-            ("calibration", calibration, Calibration, "make_calibration"),
-        ):
+        for name, value, kind in (("score", score, Score), ("calibration", calibration, Calibration)):
             if value is not None and not isinstance(value, kind):
-                raise TypeError(f"{name}: expected an object; got {value!r}: give {how}({value!r}), or make one")
+                raise TypeError(f"{name}: expected an object; got {value!r}: give make_{name}({value!r}), or make one")
         given = {"n_components": n_components, "covariance_type": covariance_type}
         options = {name: value for name, value in given.items() if value is not None}
         if score is not None and options:
+            got = ", ".join(f"{name}={value!r}" for name, value in options.items())
             raise ValueError(
-                f"{' and '.join(options)}: expected none beside a score, which has its own; got "
-                f"{', '.join(f'{name}={value!r}' for name, value in options.items())} and score {score.name!r}: "
-                "give them to the score"
+                f"{' and '.join(options)}: expected none beside a score, which has its own; got {got} and score "
+                f"{score.name!r}: give them to the score"
             )
         score = make_score("combined", **options) if score is None else score
         check_whole("seed", seed)
@@ -194,8 +191,7 @@ class FailureDetector(OnHub, DetectorParts):
         if n_held_out:
             self.score.hold_out(in_chunks(self.score.statistics, held_out))
         warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
-        self.examples.build(self.score.models(), self.n_classes)
-        self.examples.fit(self.score.models(), outputs)
+        self.examples.build(self.score.models(), self.n_classes).fit(self.score.models(), outputs)
         self.valid_range.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
@@ -309,12 +305,13 @@ class FailureDetector(OnHub, DetectorParts):
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
         known = n_known(reduced, self._fitted_keys)
-        if known * self.n_fitted > SEEN_SHARE * n * self.n_kept:
+        share = known * self.n_fitted / max(1, n * self.n_kept)
+        if share > SEEN_SHARE:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
                 "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
-        if known * self.n_fitted > DOUBTFUL_SHARE * n * self.n_kept:
+        if share > DOUBTFUL_SHARE:
             warnings.warn(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that are "
                 "equal to some: leave those out, since their scores are higher than those of new inputs, of which then "
@@ -322,13 +319,11 @@ class FailureDetector(OnHub, DetectorParts):
                 CalibrationWarning,
                 stacklevel=3,
             )
-        if isinstance(self.calibration, WeightedScores):
-            known = n_known(reduced, self._reference_keys)
-            if known:
-                raise ValueError(
-                    f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
-                    "others to one of the two, since weights must be fixed before calibration inputs are ranked"
-                )
+        if isinstance(self.calibration, WeightedScores) and (known := n_known(reduced, self._reference_keys)):
+            raise ValueError(
+                f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
+                "others to one of the two, since weights must be fixed before calibration inputs are ranked"
+            )
         if self.score.n_reference:
             order = reduced.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
@@ -337,11 +332,10 @@ class FailureDetector(OnHub, DetectorParts):
             reduced = reduced.rows(order[n_reference:])
         with full_precision(reduced.statistics.device):
             score = self.score.combine(reduced.statistics)
+        given = {"predictions": reduced.prediction}
         if isinstance(self.calibration, WeightedScores):
-            log_weight = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
-            self.calibration.fit(score, self.alpha, log_weight=log_weight)
-        else:
-            self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
+            given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
+        self.calibration.fit(score, self.alpha, **given)
         self.calibrated_in(reduced.precision)
         self.know_weights()
         return self
@@ -362,10 +356,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         x = inputs_given(x, self.classifier, self.extractor.adapter)
         wanted = any(value.requires_grad for value in tensors_of(x))
-        mode: AbstractContextManager[object] = (
-            nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad()
-        )
-        with mode:
+        with torch.no_grad() if torch.is_grad_enabled() and not wanted else nullcontext():
             return self.verdict(self.extractor(x))
 
     @precisely
@@ -432,16 +423,10 @@ class FailureDetector(OnHub, DetectorParts):
             raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
         outputs = outputs.to(self.dtype)
         breakdown = self.score.breakdown(outputs)
+        verdict = self.verdict(outputs, breakdown.score)
+        asked = {"n_features": n_features, "n_nearest": n_nearest}
         return explain(
-            self.score,
-            self.extractor,
-            self.examples,
-            outputs,
-            self.verdict(outputs, breakdown.score),
-            breakdown,
-            n_features=n_features,
-            n_nearest=n_nearest,
-            class_names=class_names,
+            self.score, self.extractor, self.examples, outputs, verdict, breakdown, **asked, class_names=class_names
         )
 
     def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
@@ -519,7 +504,7 @@ def n_known(reduced: Reduced, keys: Tensor | None) -> int:
 
 
 def check_inside(reduced: Reduced, name: str) -> None:
-    """Raise unless all inputs are inside the valid range."""
+    """Raise ValueError unless all inputs are inside the valid range."""
     n, outside = len(reduced.prediction), int((~reduced.inside).sum())
     if outside:
         raise ValueError(

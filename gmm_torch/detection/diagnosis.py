@@ -59,16 +59,16 @@ def _layers(detector: "DetectorParts") -> list[Finding]:
 
 def _mixtures(detector: "DetectorParts") -> list[Finding]:
     found = []
-    for (name, model), kept in zip(detector.score.models().items(), detector.examples.mixtures, strict=True):
-        held_out = bool(kept.labelled.any())  # type: ignore[operator]
-        counts = (kept.labelled if held_out else kept.predicted).sum(1)  # type: ignore[operator]
+    for (name, model), kept in zip(detector.score.models().items(), detector.examples.kept, strict=True):
+        held_out = bool(kept.labelled.any())
+        counts = (kept.labelled if held_out else kept.predicted).sum(1)
         k, d = model.mixture.n_components, model.mixture.n_features
         kind = "calibration" if held_out else "fitting"
         if used := concentration(counts):
             many = f"{used.largest:.0%} of {int(counts.sum()):,} {kind} inputs"
             text = f"{name}: {many} are in one of {k} components, which count as {used.n_used:.1f}"
             found.append(Finding("all-in-one-component", text))
-        n = int(kept.predicted.sum())  # type: ignore[operator]
+        n = int(kept.predicted.sum())
         needed = -(-NUMBERS * model.mixture.n_parameters() // d)
         if n < needed:
             text = f"{name}: {n:,} fitting inputs for {k} components of {d:,} features, which need {needed:,}"
@@ -77,8 +77,8 @@ def _mixtures(detector: "DetectorParts") -> list[Finding]:
 
 
 def _accuracy(detector: "DetectorParts") -> list[Finding]:
-    for kept in detector.examples.mixtures:  # each has seen the same inputs
-        n, wrong = int(kept.labelled.sum()), int(kept.wrong.sum())  # type: ignore[operator]
+    for kept in detector.examples.kept[:1]:  # each has seen the same inputs
+        n, wrong = int(kept.labelled.sum()), int(kept.wrong.sum())
         if n and 1 - wrong / n < LOW_ACCURACY:
             text = f"the classifier is right on {1 - wrong / n:.0%} of {n:,} labelled calibration inputs"
             return [Finding("low-accuracy", text)]

@@ -68,16 +68,15 @@ class Examples(nn.Module):
 
     def fit(self, models: Mapping[str, FeatureMixture], outputs: Outputs) -> Self:
         """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
-        logits = outputs.own_logits
+        logits, position = outputs.own_logits, outputs.position
         prediction = logits.argmax(-1)
-        position = torch.arange(len(logits), device=logits.device) if outputs.position is None else outputs.position
         width = sum(model.mixture.n_features for model in models.values())
         n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
         chosen = sample_rows(logits, n_kept)
-        self.index, order = position[chosen].sort()
+        self.index, order = (chosen if position is None else position[chosen]).sort()
         chosen = chosen[order]
         self.prediction = prediction[chosen]
-        for model, kept in zip(models.values(), self._kept(), strict=True):
+        for model, kept in zip(models.values(), self.kept, strict=True):
             points = model.points(outputs)
             kept.points = points[chosen]
             kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
@@ -92,7 +91,7 @@ class Examples(nn.Module):
             labels: (N,) int64, their true classes.
         """
         wrong = (prediction != labels).long()
-        for own, kept in zip(component.unbind(1), self._kept(), strict=True):
+        for own, kept in zip(component.unbind(1), self.kept, strict=True):
             kept.labelled = class_counts(own, labels, *kept.labelled.shape)
             kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
         return self
@@ -102,10 +101,8 @@ class Examples(nn.Module):
 
         Never those of fitting inputs: a mixture bends to these, so that other inputs like them fall elsewhere.
         """
-        for kept in self._kept()[:1]:
-            counts = kept.labelled.sum(1).cpu()
-            return torch.arange(len(counts)).repeat_interleave(counts)
-        return torch.empty(0, dtype=torch.long)
+        counts = self.kept[0].labelled.sum(1).cpu() if self.kept else torch.empty(0, dtype=torch.long)
+        return torch.arange(len(counts)).repeat_interleave(counts)
 
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided."""
@@ -115,13 +112,9 @@ class Examples(nn.Module):
                 setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
 
     def check(self, n_fitted: int, n_classes: int) -> None:
-        """Raise unless a stored state is one that `fit` and `observe` could have left.
-
-        Raises:
-            ValueError: numbers of inputs, classes or counts that there can't be.
-        """
-        lists = [self.index, self.prediction, *(kept.points for kept in self._kept())]
-        counts = [value for kept in self._kept() for value in (kept.predicted, kept.labelled, kept.wrong)]
+        """Raise ValueError unless a stored state is one that `fit` and `observe` could have left."""
+        lists = [self.index, self.prediction, *(kept.points for kept in self.kept)]
+        counts = [value for kept in self.kept for value in (kept.predicted, kept.labelled, kept.wrong)]
         within = [(self.index, n_fitted), (self.prediction, n_classes)]
         if (
             len({len(each) for each in lists}) > 1
@@ -130,5 +123,7 @@ class Examples(nn.Module):
         ):
             raise ValueError("examples: expected as many points as inputs, classes that there are, and counts")
 
-    def _kept(self) -> list[ComponentExamples]:
+    @property
+    def kept(self) -> list[ComponentExamples]:
+        """`mixtures` as a list."""
         return list(self.mixtures)  # type: ignore[arg-type]

@@ -124,12 +124,17 @@ def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if len(there) == len(parts) else None
 
 
-def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
-    """Raise unless outputs have these layers (layer -> D), views and classes.
+def check_classes(labels: Tensor, n_classes: int) -> None:
+    """Raise ValueError unless labels are classes, 0 to C - 1."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
+            "without a class out"
+        )
 
-    Raises:
-        ValueError: otherwise.
-    """
+
+def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
+    """Raise ValueError unless outputs have these layers (layer -> D), views and classes."""
     found = {layer: value.shape[-1] for layer, value in outputs.features.items()}
     if (found, *outputs.logits.shape[1:]) != (dict(widths), n_views, n_classes):
         raise ValueError(

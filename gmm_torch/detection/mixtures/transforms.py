@@ -48,7 +48,6 @@ class Nothing(Transform):
     name = "none"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return z
 
 
@@ -58,7 +57,6 @@ class Unit(Transform):
     name = "unit"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return unit(z)
 
 
@@ -72,7 +70,6 @@ class SignedRoot(Transform):
     name = "signed_root"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         result: Tensor = z / ((z.abs() + ROUNDED).sqrt() + ROUNDED**0.5)
         return result
 
@@ -90,7 +87,6 @@ class Standardise(Transform):
         self.register_buffer("scale", torch.ones(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         wide = z[sample_rows(z, MAX_ROWS)].double()
         scale = wide.std(0, correction=0)
         # A feature that is constant in the fitting inputs has no unit of its own.
@@ -99,7 +95,6 @@ class Standardise(Transform):
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return (z - self.location) / self.scale
 
 
@@ -119,7 +114,6 @@ class Power(Transform):
         self.register_buffer("exponent", torch.ones(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         self.unit.fit(z)
         columns = self.unit(z[sample_rows(z, MAX_POWER_ROWS)]).double().cpu().numpy().T
         found = [scipy.stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
@@ -128,7 +122,6 @@ class Power(Transform):
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         result: Tensor = self.scale(yeo_johnson(self.unit(z), self.exponent))
         return result
 
@@ -147,7 +140,6 @@ class Whiten(Transform):
         self.register_buffer("basis", torch.eye(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         wide = z[sample_rows(z, MAX_ROWS)].double()
         mean = wide.mean(0)
         variance, directions = torch.linalg.eigh((wide - mean).mT @ (wide - mean) / len(wide))
@@ -160,7 +152,6 @@ class Whiten(Transform):
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return (z - self.location) @ self.basis
 
 

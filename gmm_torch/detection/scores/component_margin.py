@@ -31,11 +31,7 @@ class ComponentMargin(LayerMixtures):
         super().__init__(n_components, covariance_type, transform)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: too few inputs for two components.
-        """
+        """See `Score`; raises ValueError where there are too few inputs for two components."""
         needed = 2 * POINTS_PER_COMPONENT
         if len(outputs.logits) < needed:
             raise ValueError(

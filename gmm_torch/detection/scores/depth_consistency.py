@@ -59,11 +59,9 @@ class DepthConsistency(ConditionalConsistency):
         self.register_buffer("temperature", torch.ones(0))
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
         return dict.fromkeys(layers, 1)
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.names = list(widths)
         self.maps = nn.ModuleList(
             nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))
@@ -93,7 +91,6 @@ class DepthConsistency(ConditionalConsistency):
         return super().fit(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """See `ConditionalConsistency`."""
         own = outputs.own_logits
         predicted = own.argmax(1)
         depth = []

@@ -50,7 +50,6 @@ class LabelledCombined(Combined):
         return part
 
     def n_statistics(self, n_views: int) -> int:
-        """See `Combined`."""
         return super().n_statistics(n_views) + n_views + 3
 
     def hold_out(self, statistics: Tensor) -> Self:
@@ -59,14 +58,7 @@ class LabelledCombined(Combined):
         return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
 
     def set_reference(self, statistics: Tensor) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: some have no label.
-
-        Warns:
-            LabelsWarning: nearly all predictions are right, or wrong: what is learned from labels is left out.
-        """
+        """See `Score`, and `RightWrongRatio` for the error and the warning."""
         self.ratio.set_reference(statistics[:, len(self.weights) :])
         return super().set_reference(statistics)
 

@@ -75,18 +75,13 @@ class Sample:
 
     @torch.no_grad()
     def draw(self, *, together: bool = False) -> Drawn:
-        """What is kept, which is forgotten here.
+        """What is kept, which is forgotten here; there was a batch.
 
         Args:
             together: of the streams of all processes, one after another; each process gets the same.
-
-        Raises:
-            ValueError: there was no batch, in this process or, together, in another.
         """
         together = together and is_distributed()
         given = gather_objects((self.n_given, self._precisions)) if together else [(self.n_given, self._precisions)]
-        if not all(found for _, found in given):
-            raise ValueError(f"loader: expected at least one batch{' in every process' * together}; got none")
         n_given, capacity = sum(n for n, _ in given), self.capacity
         with torch.inference_mode(False):
             if self.n_given > capacity:
