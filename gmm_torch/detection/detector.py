@@ -11,11 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import NONE, Adapter
-from gmm_torch.classifier.inputs import Inputs, inputs_given, tensors_of
+from gmm_torch.classifier.inputs import (
+    InputKeys,
+    Inputs,
+    changed,
+    check_loader,
+    has_labels,
+    inputs_given,
+    inputs_of,
+    labels_of,
+    tensors_of,
+)
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
+from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
@@ -26,10 +37,9 @@ from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.streaming.finite_check import check_learnable
+from gmm_torch.detection.streaming.finite_check import FiniteCheck, check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
-from gmm_torch.detection.streaming.stream import stream
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
 from gmm_torch.errors import CalibrationWarning
@@ -135,10 +145,24 @@ class FailureDetector(OnHub, DetectorParts):
         with torch.inference_mode(False):
             return Outputs.cat(parts)
 
+    @torch.no_grad()
     def _stream(self, batches: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Outputs]:
-        """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None)."""
-        is_open = self.views_by_default and not self.widths
-        return stream(self.extractor, batches, self.device, labels=labels, is_open=is_open, together=together)
+        """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None).
+
+        Outputs that are not finite are told after the last batch; in all processes, if `together`.
+        """
+        check_loader(batches)
+        device, adapter, views = self.device, self.extractor.adapter, self.extractor.views
+        is_open = self.views_by_default and not self.widths  # then what is no image has one view
+        finite, keys = FiniteCheck(), InputKeys()
+        for batch in batches:
+            x = changed(inputs_of(batch, adapter), lambda value: value.to(device))
+            outputs = self.extractor(x, views[:1] if is_open and not is_image(x) else None)
+            if has_labels(batch, adapter) if labels is None else labels:
+                outputs = outputs._replace(labels=labels_of(batch, adapter).to(device))
+            finite.add(outputs)
+            yield outputs._replace(keys=keys(x))
+        finite.check(together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
@@ -147,13 +171,12 @@ class FailureDetector(OnHub, DetectorParts):
         order of the inputs nor on batches. Where there are several processes, each with a loader of its own, it is
         drawn of the inputs of all, and each process ends with the same detector.
 
+        The detector is no longer calibrated.
+
         Args:
             loader: batches x or (x, ...), read once; labels are ignored.
             fitter: fits a mixture to features in place; the mixture's own `fit` by default. In several processes each
                 is given all the features.
-
-        Returns:
-            self, no longer calibrated.
 
         Raises:
             ValueError: an empty loader, features that are not finite, fewer than three inputs. Few inputs give fewer
@@ -217,15 +240,12 @@ class FailureDetector(OnHub, DetectorParts):
         return self.score.needs_labels_to_calibrate or weights_need_them
 
     def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
-        """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
+        """Let a calibration with weights, which is dropped, learn how inputs at deployment differ from its own.
 
         Args:
             deployment: batches x or (x, ...) of inputs as they come, without labels, failures among them or not.
             reference: batches of inputs from where the calibration inputs come from, but others: calibration inputs
                 are ranked with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
-
-        Returns:
-            self, no longer calibrated.
 
         Raises:
             NotFittedError: before `fit`.
@@ -424,10 +444,7 @@ class FailureDetector(OnHub, DetectorParts):
         outputs = outputs.to(self.dtype)
         breakdown = self.score.breakdown(outputs)
         verdict = self.verdict(outputs, breakdown.score)
-        asked = {"n_features": n_features, "n_nearest": n_nearest}
-        return explain(
-            self.score, self.extractor, self.examples, outputs, verdict, breakdown, **asked, class_names=class_names
-        )
+        return explain(self, outputs, verdict, breakdown, n_features, n_nearest, class_names)
 
     def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
         """Error rates of the classifier by component of each mixture, on labelled inputs, the highest first.
@@ -472,12 +489,7 @@ class FailureDetector(OnHub, DetectorParts):
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike[str],
-        classifier: nn.Module,
-        *,
-        strict: bool = True,
-        adapter: Adapter | None = None,
+        cls, path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool = True, adapter: Adapter | None = None
     ) -> Self:
         """Read a detector for `classifier`, onto the classifier's device.
 
@@ -485,15 +497,13 @@ class FailureDetector(OnHub, DetectorParts):
 
         Args:
             path: written by `save`.
-            classifier: the one that the detector was fitted to.
+            classifier, adapter: those that the detector was made with.
             strict: refuse a classifier whose weights differ from those at the time of `save`; its p-values would
                 mean nothing. False is for weights that were merely stored in another precision.
-            adapter: as the detector was made with.
 
         Raises:
-            FileNotFoundError, FileFormatError: see `read_detector`.
-            ValueError: the classifier is not the one that the detector was fitted to.
-            TypeError: it is no module.
+            FileNotFoundError, FileFormatError: no file, or none that a detector can be made of.
+            ValueError, TypeError: the classifier is not the one that the detector was fitted to, or no module.
         """
         return load_detector(cls, path, classifier, strict=strict, adapter=adapter)
 

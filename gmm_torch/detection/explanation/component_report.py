@@ -92,11 +92,7 @@ class ComponentReport:
 
 
 def check_labels(labels: Tensor | None, prediction: Tensor, n_classes: int) -> Tensor:
-    """Labels (N,) int64 of inputs with predictions (N,), on their device.
-
-    Raises:
-        ValueError: there are none, not as many, or some that are no classes.
-    """
+    """Labels (N,) int64 of inputs with predictions (N,), on their device; raises ValueError unless all are classes."""
     if labels is None or labels.shape != prediction.shape:
         got = "none" if labels is None else tuple(labels.shape)
         raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {got}: give batches (x, label, ...)")
@@ -107,15 +103,7 @@ def check_labels(labels: Tensor | None, prediction: Tensor, n_classes: int) -> T
 def component_report(
     component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95
 ) -> ComponentReport:
-    """The components of N labelled inputs, ranked by error rate.
-
-    Args:
-        component: (N,) int64 in [0, n_components), the most probable component of each input.
-        prediction: (N,) int64, predicted classes.
-        label: (N,) int64, true classes.
-        n_components: K.
-        confidence: of the intervals.
-    """
+    """The components of N labelled inputs, ranked by error rate, from the most probable component of each (N,)."""
     component, prediction, label = component.cpu(), prediction.cpu(), label.cpu()
     n_classes = int(torch.maximum(label, prediction).max()) + 1 if len(label) else 1
     wrong = prediction != label
@@ -127,7 +115,7 @@ def component_report(
         n, n_errors = int(size[k]), int(errors[k])
         mistaken = wrong & (component == k)
         pairs, counts = torch.stack([label[mistaken], prediction[mistaken]], 1).unique(dim=0, return_counts=True)
-        found = [Confusion(*pair, n_pair) for pair, n_pair in zip(pairs.tolist(), counts.tolist(), strict=True)]
+        found = [Confusion(a, b, n_pair) for (a, b), n_pair in zip(pairs.tolist(), counts.tolist(), strict=True)]
         summaries.append(
             ComponentSummary(
                 component=k,

@@ -16,19 +16,12 @@ MAX_KEPT, MAX_NUMBERS = 1000, 2**21
 
 
 class ComponentExamples(nn.Module):
-    """Examples and counts of one mixture with K components over D features.
+    """Examples and counts of one mixture with K components over D features."""
 
-    Attributes:
-        points: (M, D), those of the kept fitting inputs.
-        predicted: (K, C) int64, predicted classes by component, of the fitting inputs that the score learned from.
-        labelled: (K, C) int64, labels of held-out inputs by component; zero until such were given.
-        wrong: (K,) int64, how many of these were predicted wrongly.
-    """
-
-    points: Tensor
-    predicted: Tensor
-    labelled: Tensor
-    wrong: Tensor
+    points: Tensor  # (M, D), those of the kept fitting inputs
+    predicted: Tensor  # (K, C) int64, predicted classes by component, of all fitting inputs
+    labelled: Tensor  # (K, C) int64, labels of held-out inputs by component; zero until such were given
+    wrong: Tensor  # (K,) int64, how many of these were predicted wrongly
 
     def __init__(self, n_components: int, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -39,17 +32,10 @@ class ComponentExamples(nn.Module):
 
 
 class Examples(nn.Module):
-    """Examples and counts of all mixtures of a score, in their order.
+    """Examples and counts of all mixtures of a score, in their order."""
 
-    Attributes:
-        index: (M,) int64, which of the fitting inputs are kept, in the order in which they were given; a random
-            sample that their order has no part in.
-        prediction: (M,) int64, their predicted classes.
-        mixtures: one `ComponentExamples` for each mixture.
-    """
-
-    index: Tensor
-    prediction: Tensor
+    index: Tensor  # (M,) int64, positions of the kept fitting inputs, a random sample that no order has a part in
+    prediction: Tensor  # (M,) int64, their predicted classes
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,19 +68,12 @@ class Examples(nn.Module):
             kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
         return self
 
-    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> Self:
-        """Take labels and errors by component, in place of earlier ones.
-
-        Args:
-            component: (N, J) int64, the most probable component of each of the J mixtures, of N held-out inputs.
-            prediction: (N,) int64, their predicted classes.
-            labels: (N,) int64, their true classes.
-        """
+    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> None:
+        """Take labels and errors of N held-out inputs by component (N, J), in place of earlier ones."""
         wrong = (prediction != labels).long()
         for own, kept in zip(component.unbind(1), self.kept, strict=True):
             kept.labelled = class_counts(own, labels, *kept.labelled.shape)
             kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
-        return self
 
     def reference_components(self) -> Tensor:
         """(n,) int64, components of the first mixture that labelled inputs fell to, in no order; empty without these.

@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.columns import N_SHOWN as N_ROWS
-from gmm_torch.detection.columns import and_more, counted, in_columns
 from gmm_torch.detection.explanation.component_report import Share, shares
 from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, Coordinate, FeatureMixture
-from gmm_torch.detection.scores import SCORES, Score
+from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, FeatureMixture
+from gmm_torch.detection.scores import SCORES
 from gmm_torch.detection.scores.base import Breakdown
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detection.verdict import N_SHOWN as N_ROWS
+from gmm_torch.detection.verdict import Verdict, and_more, counted, in_columns
 from gmm_torch.testing.binomial import interval
+
+if TYPE_CHECKING:
+    from gmm_torch.detection.parts import DetectorParts
 
 N_SHOWN = 3  # features and classes in a sentence
 MOST = 0.05  # p-value above which no part is unusual
@@ -305,15 +308,11 @@ def _names_of(explanation: "Explanation | MixtureExplanation") -> str:
     return f"fields: {', '.join(each.name for each in fields(explanation))}"
 
 
-@torch.no_grad()
 def explain(
-    score: Score,
-    extractor: FeatureExtractor,
-    examples: Examples,
+    detector: "DetectorParts",
     outputs: Outputs,
     verdict: Verdict,
     breakdown: Breakdown,
-    *,
     n_features: int,
     n_nearest: int,
     class_names: Sequence[str] | None,
@@ -322,9 +321,10 @@ def explain(
     of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
     of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
     influence = list(breakdown.influence.values())
+    examples, extractor = detector.examples, detector.extractor
     mixtures = {
         name: _explain_mixture(model, kept, examples, outputs, _namer(model, extractor), n_features, n_nearest)
-        for (name, model), kept in zip(score.models().items(), examples.kept, strict=True)
+        for (name, model), kept in zip(detector.score.models().items(), examples.kept, strict=True)
     }
     return Explanation(
         verdict=verdict,
@@ -418,21 +418,18 @@ def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int,
     widths = {block.layer: block.width for block in model.blocks}
 
     def name(position: int, class_names: Sequence[str] | None = None) -> str:
-        coordinate = model.coordinate(position)
-        if coordinate.layer is None:
+        layer, of_views, place = model.coordinate(position)
+        if layer is None:
             return RESIDUAL
-        feature = _feature(coordinate, widths[coordinate.layer], extractor, class_names)
+        if layer == LOG_SOFTMAX:
+            feature = f"log-probability of {place if class_names is None else class_names[place]}"
+        else:
+            statistics = extractor.statistics.get(layer, ("",))
+            which, channel = divmod(place, widths[layer] // len(statistics))
+            feature = f"{layer} {statistics[which]}".rstrip() + f"[{channel}]"
         if len(extractor.views) == 1:
             return feature
-        views = [extractor.views[view] for view in coordinate.views]
+        views = [extractor.views[view] for view in of_views]
         return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
 
     return name
-
-
-def _feature(coordinate: Coordinate, width: int, extractor: FeatureExtractor, class_names: Sequence[str] | None) -> str:
-    if coordinate.layer == LOG_SOFTMAX:
-        return f"log-probability of {coordinate.position if class_names is None else class_names[coordinate.position]}"
-    statistics = extractor.statistics.get(str(coordinate.layer), ("",))
-    which, channel = divmod(coordinate.position, width // len(statistics))
-    return f"{coordinate.layer} {statistics[which]}".rstrip() + f"[{channel}]"

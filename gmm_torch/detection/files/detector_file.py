@@ -1,7 +1,7 @@
 """A detector to and from a file; see `FailureDetector.save` and `FailureDetector.load`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.detection.features.places import parse
 from gmm_torch.detection.features.precision import leave_inference_mode
-from gmm_torch.detection.features.wrappers import check_network
+from gmm_torch.detection.features.wrappers import check_network, named_networks, unwrapped_names
 from gmm_torch.detection.files.description import ENTRIES, check_description, check_preprocessing
-from gmm_torch.detection.files.nesting import found_nested
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
     DetectorFile,
@@ -130,3 +130,28 @@ def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> s
             if found != fitted:
                 return f" (its {name} is {found}, that of the fit {fitted})"
     return ""
+
+
+def found_nested(classifier: nn.Module, structure: str, layer: str) -> str | None:
+    """How names of a classifier's layers differ from those stored, by hash and one of them; None unless by a prefix."""
+    networks, names = dict(named_networks(classifier)), sorted(unwrapped_names(classifier).values())
+    if not names:
+        return None
+    for prefix in _before(parse(layer).module, networks):
+        if fingerprint(classifier, f"{prefix}.")["structure"] == structure:
+            stored = f"{prefix}.{names[0]}"
+            return f"stored is {stored!r} and here {names[0]!r}: give the module that holds this one as {prefix!r}"
+    for prefix, network in networks.items():
+        holds_all = prefix and all(name.startswith(f"{prefix}.") for name in names)
+        if holds_all and fingerprint(network)["structure"] == structure:
+            stored = names[0].removeprefix(f"{prefix}.")
+            return f"stored is {stored!r} and here {names[0]!r}: give its module {prefix!r}"
+    return None
+
+
+def _before(name: str, networks: dict[str, nn.Module]) -> Iterator[str]:
+    """What may stand before a network's name in that of a layer."""
+    for inner in networks:
+        prefix = name.removesuffix(f".{inner}") if inner else name
+        if prefix and (prefix != name or not inner):
+            yield prefix

@@ -85,8 +85,7 @@ class OnHub:
 
         Args:
             folder_or_repo: a folder that `save_pretrained` wrote, or "user/name".
-            classifier: the one that the detector was fitted to.
-            strict, adapter: see `FailureDetector.load`.
+            classifier, strict, adapter: see `FailureDetector.load`.
             revision: a branch, tag or commit of the repository.
             token, cache_dir, force_download, local_files_only: see `huggingface_hub.hf_hub_download`.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gmm_torch.detection.inputs_in_words import preprocessing_in_words, shape_in_words
+from gmm_torch.detection.summary import preprocessing_in_words, shape_in_words
 
 if TYPE_CHECKING:
     from gmm_torch.detection.detector import FailureDetector

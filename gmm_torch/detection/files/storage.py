@@ -22,15 +22,10 @@ VERSION = 10
 
 @dataclass(frozen=True)
 class DetectorFile:
-    """What a detector file holds.
+    """What a detector file holds."""
 
-    Attributes:
-        spec: a JSON object: layers, widths, score, sizes, versions, the classifier's fingerprint.
-        tensors: state of the score, the examples and the calibration, by name.
-    """
-
-    spec: dict[str, Any]
-    tensors: dict[str, Tensor]
+    spec: dict[str, Any]  # see `description.py`
+    tensors: dict[str, Tensor]  # state of the score, the examples and the calibration, by name
 
 
 def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:

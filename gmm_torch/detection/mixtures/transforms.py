@@ -20,15 +20,10 @@ ROUNDED = 2.0**-23
 
 
 class Transform(nn.Module):
-    """A differentiable map of the last dimension to one of the same width.
+    """A differentiable map of the last dimension to one of the same width."""
 
-    Attributes:
-        name: how configurations and files call it.
-        mixes: whether an output is more than one feature, so that it has no feature's name.
-    """
-
-    name: ClassVar[str]
-    mixes: ClassVar[bool] = False
+    name: ClassVar[str]  # in configurations and files
+    mixes: ClassVar[bool] = False  # whether an output is of more than one feature, so that it has no feature's name
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -144,10 +139,9 @@ class Whiten(Transform):
         mean = wide.mean(0)
         variance, directions = torch.linalg.eigh((wide - mean).mT @ (wide - mean) / len(wide))
         floor = (FLOOR**2 * variance.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
-        largest = directions.gather(
-            0, directions.abs().argmax(0, keepdim=True)
-        )  # the sign is a choice: this one repeats
-        scaled = directions * largest.sign() * variance.clamp_min(floor).rsqrt()
+        # The sign is a choice: this one repeats.
+        sign = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        scaled = directions * sign * variance.clamp_min(floor).rsqrt()
         self.location, self.basis = mean.to(z), scaled.flip(1).contiguous().to(z)
         return self
 
@@ -160,24 +154,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
 }
 
 
-def check_transform(name: str) -> None:
-    """Raise unless there is such a transform."""
-    if name not in TRANSFORMS:
-        raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}; got {name!r}")
-
-
 def unit(z: Tensor) -> Tensor:
     """Scaled to Euclidean norm one along the last dimension; zero stays zero."""
     return F.normalize(z, dim=-1)
 
 
 def yeo_johnson(z: Tensor, exponent: Tensor) -> Tensor:
-    """Yeo and Johnson 2000, equation 2.1: a power of 1 + z for z >= 0, its mirror image of 2 - exponent below.
-
-    Args:
-        z: (..., D).
-        exponent: (D,), the lambda.
-    """
+    """Yeo and Johnson 2000, equation 2.1: a power (D,) of 1 + z for z >= 0, its mirror image of 2 - exponent below."""
     positive = box_cox(z.clamp_min(0), exponent)
     negative = -box_cox((-z).clamp_min(0), 2 - exponent)
     return torch.where(z >= 0, positive, negative)

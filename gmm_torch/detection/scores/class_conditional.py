@@ -22,8 +22,7 @@ class ClassConditional(LayerMixtures):
 
     Args:
         n_components: K for each class.
-        covariance_type: see `GaussianMixture`; any but "tied", since the classes are fitted one by one.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+        covariance_type, transform: see `LayerMixtures`; any type but "tied", since the classes are fitted one by one.
         labels: whether classes are labels instead of predictions.
     """
 

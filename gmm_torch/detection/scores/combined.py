@@ -14,6 +14,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
 from gmm_torch.detection.scores.base import N_COMPONENTS, SCORES, Breakdown, Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
+from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
 
@@ -75,8 +76,7 @@ class Combined(Score):
         combination: str = "root_mean",
     ) -> None:
         super().__init__()
-        if combination not in COMBINATIONS:
-            raise ValueError(f"combination: expected one of {', '.join(COMBINATIONS)}; got {combination!r}")
+        check_choice("combination", combination, COMBINATIONS)
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.combination = combination

@@ -15,10 +15,7 @@ class ComponentMargin(LayerMixtures):
 
     Small between components, and blind to how far all of them are.
 
-    Args:
-        n_components: K of each mixture, at least 2.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`; n_components is at least 2.
     """
 
     name = "component_margin"

@@ -22,8 +22,6 @@ class JointLikelihood(Score):
         covariance_type: see `GaussianMixture`.
     """
 
-    mixture: GaussianMixture
-
     def __init__(self, n_components: int = N_COMPONENTS, covariance_type: str = "full") -> None:
         super().__init__()
         check_count("n_components", n_components)

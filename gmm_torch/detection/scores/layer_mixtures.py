@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, each_view, sized
-from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform
+from gmm_torch.detection.mixtures.transforms import TRANSFORMS
 from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_choice, check_count
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -28,7 +28,7 @@ class LayerMixtures(Score):
         self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
     ) -> None:
         super().__init__()
-        check_transform(transform)
+        check_choice("transform", transform, TRANSFORMS)
         check_count("n_components", n_components)
         GaussianMixture(1, 1, covariance_type)  # raises where there is no such type: not only at `fit`
         self.n_components = n_components

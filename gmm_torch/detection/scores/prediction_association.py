@@ -17,9 +17,7 @@ class PredictionAssociation(LayerMixtures):
     label is used. A prediction that is rare where the features lie lowers the score.
 
     Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+        n_components, covariance_type, transform: see `LayerMixtures`.
         smoothing: added to the count of every class in every component (Laplace's rule for 1), so that nothing is
             impossible.
     """

@@ -17,10 +17,7 @@ class RelativeLikelihood(LayerMixtures):
     ratios for out-of-distribution detection", and of the relative Mahalanobis distance (Ren et al. 2021). With one
     component it is zero. It is blind to inputs that leave all data in the same direction.
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`; the background Gaussian has the same.
-        transform: of the features before both; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`; the background Gaussian has the same covariance type and transform.
     """
 
     name = "relative_likelihood"

@@ -120,12 +120,7 @@ def wrong_predictions(outputs: Outputs) -> Tensor:
 
 
 def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:
-    """S^-1 m of `RightWrongRatio`, (D,) float64.
-
-    Args:
-        z: (N, D), the first variable that of certainty, each of a variance of about one.
-        wrong: (N,) bool, at least two of each kind.
-    """
+    """S^-1 m of `RightWrongRatio`, (D,) float64, from z (N, D), the first variable certainty, and who is wrong (N,)."""
     wide = z.double()
     n_wrong = int(wrong.sum())
     share = n_wrong / (n_wrong + HALF)
