@@ -240,7 +240,9 @@ class FailureDetector(OnHub, DetectorParts):
         return self.score.needs_labels_to_calibrate or weights_need_them
 
     def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
-        """Let a calibration with weights, which is dropped, learn how inputs at deployment differ from its own.
+        """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
+
+        The detector is no longer calibrated.
 
         Args:
             deployment: batches x or (x, ...) of inputs as they come, without labels, failures among them or not.

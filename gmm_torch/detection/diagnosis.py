@@ -41,11 +41,8 @@ def diagnose(detector: "DetectorParts") -> list[Finding]:
 def _calibration(detector: "DetectorParts") -> Iterator[Finding]:
     rate, n = detector.calibration.realised_rate(detector.alpha), len(detector.calibration)
     if rate is not None and rate[1] > MAX_EXCESS * detector.alpha:
-        yield Finding(
-            "few-calibration-images",
-            f"with {n:,} calibration inputs, {rate[0]:.1%} to {rate[1]:.1%} of good inputs are refused at alpha = "
-            f"{detector.alpha:g}, in 95 of 100 such sets",
-        )
+        refused = f"{rate[0]:.1%} to {rate[1]:.1%} of good inputs are refused at alpha = {detector.alpha:g}"
+        yield Finding("few-calibration-images", f"with {n:,} calibration inputs, {refused}, in 95 of 100 such sets")
 
 
 def _layers(detector: "DetectorParts") -> Iterator[Finding]:
