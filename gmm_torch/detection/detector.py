@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -11,11 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import NONE, Adapter
-from gmm_torch.classifier.inputs import Inputs, inputs_given, tensors_of
+from gmm_torch.classifier.inputs import (
+    InputKeys,
+    Inputs,
+    changed,
+    check_loader,
+    has_labels,
+    inputs_given,
+    inputs_of,
+    labels_of,
+    tensors_of,
+)
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detection.explanation.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detection.explanation.explanation import Explanation, explain
+from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
@@ -26,10 +37,9 @@ from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
-from gmm_torch.detection.streaming.finite_check import check_learnable
+from gmm_torch.detection.streaming.finite_check import FiniteCheck, check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
-from gmm_torch.detection.streaming.stream import stream
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
 from gmm_torch.errors import CalibrationWarning
@@ -92,19 +102,16 @@ class FailureDetector(OnHub, DetectorParts):
         seed: int = 0,
         adapter: Adapter | None = None,
     ) -> None:
-        for name, value, kind, how in (
-            ("score", score, Score, "make_score"),
-            ("calibration", calibration, Calibration, "make_calibration"),
-        ):
+        for name, value, kind in (("score", score, Score), ("calibration", calibration, Calibration)):
             if value is not None and not isinstance(value, kind):
-                raise TypeError(f"{name}: expected an object; got {value!r}: give {how}({value!r}), or make one")
+                raise TypeError(f"{name}: expected an object; got {value!r}: give make_{name}({value!r}), or make one")
         given = {"n_components": n_components, "covariance_type": covariance_type}
         options = {name: value for name, value in given.items() if value is not None}
         if score is not None and options:
+            got = ", ".join(f"{name}={value!r}" for name, value in options.items())
             raise ValueError(
-                f"{' and '.join(options)}: expected none beside a score, which has its own; got "
-                f"{', '.join(f'{name}={value!r}' for name, value in options.items())} and score {score.name!r}: "
-                "give them to the score"
+                f"{' and '.join(options)}: expected none beside a score, which has its own; got {got} and score "
+                f"{score.name!r}: give them to the score"
             )
         score = make_score("combined", **options) if score is None else score
         check_whole("seed", seed)
@@ -138,10 +145,24 @@ class FailureDetector(OnHub, DetectorParts):
         with torch.inference_mode(False):
             return Outputs.cat(parts)
 
+    @torch.no_grad()
     def _stream(self, batches: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Outputs]:
-        """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None)."""
-        is_open = self.views_by_default and not self.widths
-        return stream(self.extractor, batches, self.device, labels=labels, is_open=is_open, together=together)
+        """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None).
+
+        Outputs that are not finite are told after the last batch; in all processes, if `together`.
+        """
+        check_loader(batches)
+        device, adapter, views = self.device, self.extractor.adapter, self.extractor.views
+        is_open = self.views_by_default and not self.widths  # then what is no image has one view
+        finite, keys = FiniteCheck(), InputKeys()
+        for batch in batches:
+            x = changed(inputs_of(batch, adapter), lambda value: value.to(device))
+            outputs = self.extractor(x, views[:1] if is_open and not is_image(x) else None)
+            if has_labels(batch, adapter) if labels is None else labels:
+                outputs = outputs._replace(labels=labels_of(batch, adapter).to(device))
+            finite.add(outputs)
+            yield outputs._replace(keys=keys(x))
+        finite.check(together=together)
 
     def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
         """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
@@ -150,13 +171,12 @@ class FailureDetector(OnHub, DetectorParts):
         order of the inputs nor on batches. Where there are several processes, each with a loader of its own, it is
         drawn of the inputs of all, and each process ends with the same detector.
 
+        The detector is no longer calibrated.
+
         Args:
             loader: batches x or (x, ...), read once; labels are ignored.
             fitter: fits a mixture to features in place; the mixture's own `fit` by default. In several processes each
                 is given all the features.
-
-        Returns:
-            self, no longer calibrated.
 
         Raises:
             ValueError: an empty loader, features that are not finite, fewer than three inputs. Few inputs give fewer
@@ -194,8 +214,7 @@ class FailureDetector(OnHub, DetectorParts):
         if n_held_out:
             self.score.hold_out(in_chunks(self.score.statistics, held_out))
         warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
-        self.examples.build(self.score.models(), self.n_classes)
-        self.examples.fit(self.score.models(), outputs)
+        self.examples.build(self.score.models(), self.n_classes).fit(self.score.models(), outputs)
         self.valid_range.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
@@ -223,13 +242,12 @@ class FailureDetector(OnHub, DetectorParts):
     def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
         """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
 
+        The detector is no longer calibrated.
+
         Args:
             deployment: batches x or (x, ...) of inputs as they come, without labels, failures among them or not.
             reference: batches of inputs from where the calibration inputs come from, but others: calibration inputs
                 are ranked with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
-
-        Returns:
-            self, no longer calibrated.
 
         Raises:
             NotFittedError: before `fit`.
@@ -309,12 +327,13 @@ class FailureDetector(OnHub, DetectorParts):
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
         known = n_known(reduced, self._fitted_keys)
-        if known * self.n_fitted > SEEN_SHARE * n * self.n_kept:
+        share = known * self.n_fitted / max(1, n * self.n_kept)
+        if share > SEEN_SHARE:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
                 "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
-        if known * self.n_fitted > DOUBTFUL_SHARE * n * self.n_kept:
+        if share > DOUBTFUL_SHARE:
             warnings.warn(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that are "
                 "equal to some: leave those out, since their scores are higher than those of new inputs, of which then "
@@ -322,13 +341,11 @@ class FailureDetector(OnHub, DetectorParts):
                 CalibrationWarning,
                 stacklevel=3,
             )
-        if isinstance(self.calibration, WeightedScores):
-            known = n_known(reduced, self._reference_keys)
-            if known:
-                raise ValueError(
-                    f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
-                    "others to one of the two, since weights must be fixed before calibration inputs are ranked"
-                )
+        if isinstance(self.calibration, WeightedScores) and (known := n_known(reduced, self._reference_keys)):
+            raise ValueError(
+                f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
+                "others to one of the two, since weights must be fixed before calibration inputs are ranked"
+            )
         if self.score.n_reference:
             order = reduced.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
@@ -337,11 +354,10 @@ class FailureDetector(OnHub, DetectorParts):
             reduced = reduced.rows(order[n_reference:])
         with full_precision(reduced.statistics.device):
             score = self.score.combine(reduced.statistics)
+        given = {"predictions": reduced.prediction}
         if isinstance(self.calibration, WeightedScores):
-            log_weight = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
-            self.calibration.fit(score, self.alpha, log_weight=log_weight)
-        else:
-            self.calibration.fit(score, self.alpha, predictions=reduced.prediction)
+            given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
+        self.calibration.fit(score, self.alpha, **given)
         self.calibrated_in(reduced.precision)
         self.know_weights()
         return self
@@ -362,10 +378,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         x = inputs_given(x, self.classifier, self.extractor.adapter)
         wanted = any(value.requires_grad for value in tensors_of(x))
-        mode: AbstractContextManager[object] = (
-            nullcontext() if wanted or not torch.is_grad_enabled() else torch.no_grad()
-        )
-        with mode:
+        with torch.no_grad() if torch.is_grad_enabled() and not wanted else nullcontext():
             return self.verdict(self.extractor(x))
 
     @precisely
@@ -432,17 +445,8 @@ class FailureDetector(OnHub, DetectorParts):
             raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
         outputs = outputs.to(self.dtype)
         breakdown = self.score.breakdown(outputs)
-        return explain(
-            self.score,
-            self.extractor,
-            self.examples,
-            outputs,
-            self.verdict(outputs, breakdown.score),
-            breakdown,
-            n_features=n_features,
-            n_nearest=n_nearest,
-            class_names=class_names,
-        )
+        verdict = self.verdict(outputs, breakdown.score)
+        return explain(self, outputs, verdict, breakdown, n_features, n_nearest, class_names)
 
     def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
         """Error rates of the classifier by component of each mixture, on labelled inputs, the highest first.
@@ -487,12 +491,7 @@ class FailureDetector(OnHub, DetectorParts):
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike[str],
-        classifier: nn.Module,
-        *,
-        strict: bool = True,
-        adapter: Adapter | None = None,
+        cls, path: str | os.PathLike[str], classifier: nn.Module, *, strict: bool = True, adapter: Adapter | None = None
     ) -> Self:
         """Read a detector for `classifier`, onto the classifier's device.
 
@@ -500,15 +499,13 @@ class FailureDetector(OnHub, DetectorParts):
 
         Args:
             path: written by `save`.
-            classifier: the one that the detector was fitted to.
+            classifier, adapter: those that the detector was made with.
             strict: refuse a classifier whose weights differ from those at the time of `save`; its p-values would
                 mean nothing. False is for weights that were merely stored in another precision.
-            adapter: as the detector was made with.
 
         Raises:
-            FileNotFoundError, FileFormatError: see `read_detector`.
-            ValueError: the classifier is not the one that the detector was fitted to.
-            TypeError: it is no module.
+            FileNotFoundError, FileFormatError: no file, or none that a detector can be made of.
+            ValueError, TypeError: the classifier is not the one that the detector was fitted to, or no module.
         """
         return load_detector(cls, path, classifier, strict=strict, adapter=adapter)
 
@@ -519,7 +516,7 @@ def n_known(reduced: Reduced, keys: Tensor | None) -> int:
 
 
 def check_inside(reduced: Reduced, name: str) -> None:
-    """Raise unless all inputs are inside the valid range."""
+    """Raise ValueError unless all inputs are inside the valid range."""
     n, outside = len(reduced.prediction), int((~reduced.inside).sum())
     if outside:
         raise ValueError(

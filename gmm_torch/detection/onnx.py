@@ -56,6 +56,13 @@ def save_onnx(detector: FailureDetector, example: Tensor, path: str | os.PathLik
         program.save(temporary)
 
 
+def _operations() -> Any:
+    """Those of ONNX; annotated for other values than the exporter's."""
+    from onnxscript import opset18
+
+    return opset18
+
+
 def _searchsorted(
     sorted_sequence: Any,
     values: Any,
@@ -66,10 +73,7 @@ def _searchsorted(
     sorter: Any = None,
 ) -> Any:
     """`torch.searchsorted` by counting, since ONNX has no search: all values against all of the sequence."""
-    from onnxscript import opset18
-
-    op: Any = opset18  # annotated for other values than the exporter's
-
+    op = _operations()
     if sorter is not None:
         raise NotImplementedError("searchsorted with a sorter has no translation to ONNX")
     sequence = op.Unsqueeze(sorted_sequence, [-2]) if len(sorted_sequence.shape) > 1 else sorted_sequence
@@ -88,10 +92,9 @@ def _solve_triangular(
     diagonal within those of size 2 s, X - X O X is the inverse of the diagonal blocks of size 2 s.
     """
     import numpy as np
-    from onnxscript import ir, opset18
+    from onnxscript import ir
 
-    op: Any = opset18
-
+    op = _operations()
     if not left or unitriangular:
         raise NotImplementedError("solve_triangular has a translation to ONNX for left=True, unitriangular=False only")
     size = matrix.shape[-1]
@@ -113,9 +116,7 @@ def _solve_triangular(
 
 def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """aten::logsumexp; ONNX's own loses rows that have minus infinity beside large negative numbers."""
-    from onnxscript import opset18
-
-    op: Any = opset18
+    op = _operations()
     axes = op.Constant(value_ints=[dim] if isinstance(dim, int) else list(dim))
     largest = op.ReduceMax(x, axes, keepdims=1)
     lowest = op.CastLike(op.Constant(value_float=torch.finfo(torch.float32).min), x)

@@ -1,5 +1,6 @@
 """What a detector is made of, on which device and in which precision, and its state dict."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -15,7 +16,7 @@ from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
 from gmm_torch.detection.files.known_weights import KnownWeights
-from gmm_torch.detection.files.state import extra_state, make_room_for_state
+from gmm_torch.detection.files.state import found_sizes, make_room_for_state
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
 from gmm_torch.detection.summary import summary
@@ -35,17 +36,12 @@ class DetectorParts(nn.Module):
         valid_range: of logits and features; no score is trusted beyond.
         seed: of the mixtures' initialisation.
         widths: layer -> D; nothing before a fit.
+        n_classes: C of the logits that it was fitted to; 0 before that.
         preprocessing: how inputs became what the network takes, and which of them it saw, for whoever prepares others:
             names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
     """
-
-    extractor: FeatureExtractor
-    score: Score
-    calibration: Calibration
-    examples: Examples
-    valid_range: ValidRange
 
     def __init__(
         self, extractor: FeatureExtractor, score: Score, calibration: Calibration, alpha: float, seed: int
@@ -58,13 +54,12 @@ class DetectorParts(nn.Module):
         self.valid_range = ValidRange()
         self.alpha = alpha
         self.seed = seed
-        self.n_fitted = self.n_kept = 0
+        self.n_classes = self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
         self.preprocessing: dict[str, Any] = {}
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
-        self._n_classes = 0
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_settle)  # type: ignore[no-untyped-call]
 
@@ -98,11 +93,6 @@ class DetectorParts(nn.Module):
         """Where the classifier is."""
         tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
-
-    @property
-    def n_classes(self) -> int:
-        """C of the logits that it was fitted to; 0 before that."""
-        return self._n_classes
 
     def __repr__(self) -> str:
         return summary(self)
@@ -139,13 +129,13 @@ class DetectorParts(nn.Module):
 
     def build(self, widths: dict[str, int], n_classes: int) -> None:
         """Make room for features of these widths (layer -> D) and C classes, for `fit` or a stored state to fill."""
-        self.widths, self._n_classes = widths, n_classes
+        self.widths, self.n_classes = widths, n_classes
         self.score.build(widths, len(self.extractor.views), n_classes)
         self.valid_range.build(len(widths))
 
     def get_extra_state(self) -> Tensor:
         """What `load_state_dict` must know before it can make room for the tensors: JSON as bytes, (B,) uint8."""
-        return extra_state(self)
+        return torch.frombuffer(bytearray(json.dumps(found_sizes(self)).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Nothing is left to do: room is made before the parts of the detector are loaded."""
@@ -160,7 +150,7 @@ class DetectorParts(nn.Module):
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
     def beside(self, outputs: Outputs) -> dict[str, Tensor]:
-        """What of N inputs, beside their scores, their p-values depend on, as the calibration takes it by name."""
+        """What p-values of inputs depend on beside their scores, as the calibration takes it by name."""
         given = {"predictions": outputs.own_logits.argmax(-1)}
         if isinstance(self.calibration, WeightedScores):
             with torch.no_grad():

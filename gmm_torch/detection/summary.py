@@ -1,10 +1,9 @@
 """A detector in a few lines of words."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.inputs_in_words import preprocessing_in_words, shape_in_words
 
 if TYPE_CHECKING:
     from gmm_torch.detection.parts import DetectorParts
@@ -13,13 +12,7 @@ BYTES = 4  # of a number, float32
 
 
 def looked_at(extractor: FeatureExtractor, widths: Mapping[str, int], n_classes: int) -> dict[str, str]:
-    """What an extractor looks at, line by line: layers, what found them, what is pooled, how much, and how often.
-
-    Args:
-        extractor: whose layers may not have been found yet.
-        widths: layer -> D, of its features in one view; nothing before a fit.
-        n_classes: C, of the logits beside them.
-    """
+    """What an extractor looks at, line by line: layers, what found them, what is pooled, how much, and how often."""
     views = extractor.views
     passes = f"{len(views)} for each input ({', '.join(views)})"
     if not extractor.layers:
@@ -63,3 +56,29 @@ def summary(detector: "DetectorParts") -> str:
     if promised := detector.calibration.extra_repr():
         lines[detector.calibration.name] = promised
     return "\n".join([f"{type(detector).__name__}(", *(f"  {name}: {line}" for name, line in lines.items()), ")"])
+
+
+def shape_in_words(shape: Sequence[int] | None) -> str:
+    """What to say behind "inputs"; nothing where these are no single tensors.
+
+    Example:
+        >>> shape_in_words((1, 8, 8))
+        ' of shape (1, 8, 8)'
+    """
+    return "" if shape is None else f" of shape ({', '.join(map(str, shape))})"
+
+
+def preprocessing_in_words(preprocessing: Mapping[str, Any]) -> str:
+    """Names and values, without the digits that float32 puts behind a number.
+
+    Example:
+        >>> preprocessing_in_words({"mean": [0.05000000074505806], "interpolation": "bicubic"})
+        'mean [0.05], interpolation bicubic'
+    """
+    return ", ".join(f"{name} {_short(value)}" for name, value in preprocessing.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

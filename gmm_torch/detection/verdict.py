@@ -1,13 +1,15 @@
 """The verdict on a batch."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils import _pytree
 
 from gmm_torch.density import is_traced
-from gmm_torch.detection.columns import N_SHOWN, and_more, counted, in_columns
+
+N_SHOWN = 5  # inputs of a batch that `print` shows
 
 
 class Verdict(NamedTuple):
@@ -58,3 +60,19 @@ def _in_a_few_lines(verdict: Verdict) -> str:
     numbers = verdict.p_value[~verdict.p_value.isnan()]
     low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (math.nan, math.nan)
     return "\n".join([f"Verdict on {counted(n, n_accepted)}; p-values {low:.3g} to {high:.3g}", *lines, *and_more(n)])
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line a row, each column as wide as its widest cell, cells on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counted(n: int, n_accepted: int) -> str:
+    """A batch and what became of it."""
+    return f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
+
+
+def and_more(n: int) -> list[str]:
+    """The line below the first inputs of a batch of n, where there are more."""
+    return [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []

@@ -1,6 +1,6 @@
 """Checks of arguments that several functions share; each error says what was expected and what arrived."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,6 +30,12 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
     check_whole(name, value)
     if value < at_least:
         raise ValueError(f"{name}: expected at least {at_least}; got {value}")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise ValueError unless the value is among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {value!r}")
 
 
 def check_tensor(name: str, value: Tensor, shape: Sequence[int]) -> None:

@@ -44,7 +44,7 @@ LEARNING = {
     ("gmm_torch/detection/files/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
 }
 # What waits in every batch.
-STREAMING = {("gmm_torch/detection/streaming/stream.py", "<lambda>"): "inputs that lie elsewhere come to the device"}
+STREAMING = {("gmm_torch/detection/detector.py", "<lambda>"): "inputs that lie elsewhere come to the device"}
 # What waits where a file is written or read.
 FILES = {
     ("gmm_torch/detection/files/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",

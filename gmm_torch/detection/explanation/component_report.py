@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.features.outputs import check_classes
 from gmm_torch.functional.counts import class_counts
 from gmm_torch.testing.binomial import interval
 from gmm_torch.testing.homogeneity import homogeneity
@@ -67,11 +68,7 @@ class ComponentReport:
     confidence: float
 
     def table(self, class_names: Sequence[str] | None = None) -> str:
-        """As text, a line for each component that has inputs.
-
-        Args:
-            class_names: index -> name; numbers where None.
-        """
+        """As text, a line for each component that has inputs, classes by their names where these are given."""
 
         def name(label: int) -> str:
             return class_names[label] if class_names is not None else str(label)
@@ -95,47 +92,18 @@ class ComponentReport:
 
 
 def check_labels(labels: Tensor | None, prediction: Tensor, n_classes: int) -> Tensor:
-    """Labels (N,) int64 of inputs with predictions (N,), on their device.
-
-    Raises:
-        ValueError: there are none, not as many, or some that are no classes.
-    """
+    """Labels (N,) int64 of inputs with predictions (N,), on their device; raises ValueError unless all are classes."""
     if labels is None or labels.shape != prediction.shape:
         got = "none" if labels is None else tuple(labels.shape)
         raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {got}: give batches (x, label, ...)")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        raise ValueError(
-            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
-            "without a class out"
-        )
+    check_classes(labels, n_classes)
     return labels.to(prediction)
 
 
 def component_report(
-    component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95, seed: int = 0
+    component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95
 ) -> ComponentReport:
-    """The components of N labelled inputs, ranked by error rate.
-
-    Args:
-        component: (N,) int64 in [0, n_components), the most probable component of each input.
-        prediction: (N,) int64, predicted classes.
-        label: (N,) int64, true classes, not negative.
-        n_components: K.
-        confidence: of the intervals.
-        seed: of the permutations.
-
-    Raises:
-        ValueError: tensors of different shapes, or components or labels out of range.
-    """
-    if not component.shape == prediction.shape == label.shape == (len(component),):
-        shapes = ", ".join(str(tuple(x.shape)) for x in (component, prediction, label))
-        raise ValueError(f"component, prediction and label: expected one shape (N,); got {shapes}")
-    if len(component) and (int(component.min()) < 0 or int(component.max()) >= n_components):
-        raise ValueError(
-            f"component: expected 0 to {n_components - 1}; got {int(component.min())} to {int(component.max())}"
-        )
-    if len(component) and int(torch.minimum(label, prediction).min()) < 0:
-        raise ValueError("label: expected classes, 0 or more; got negative ones: leave inputs without a class out")
+    """The components of N labelled inputs, ranked by error rate, from the most probable component of each (N,)."""
     component, prediction, label = component.cpu(), prediction.cpu(), label.cpu()
     n_classes = int(torch.maximum(label, prediction).max()) + 1 if len(label) else 1
     wrong = prediction != label
@@ -160,10 +128,8 @@ def component_report(
             )
         )
     summaries.sort(key=lambda each: (each.error_rate is None, -(each.error_rate or 0), -each.n, each.component))
-    total = int(errors.sum())
-    return ComponentReport(
-        tuple(summaries), len(component), total, homogeneity(size.numpy(), errors.numpy(), seed=seed), confidence
-    )
+    difference_p = homogeneity(size.numpy(), errors.numpy())
+    return ComponentReport(tuple(summaries), len(component), int(errors.sum()), difference_p, confidence)
 
 
 def shares(counts: Tensor) -> tuple[Share, ...]:

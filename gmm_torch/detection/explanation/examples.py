@@ -16,19 +16,12 @@ MAX_KEPT, MAX_NUMBERS = 1000, 2**21
 
 
 class ComponentExamples(nn.Module):
-    """Examples and counts of one mixture with K components over D features.
+    """Examples and counts of one mixture with K components over D features."""
 
-    Attributes:
-        points: (M, D), those of the kept fitting inputs.
-        predicted: (K, C) int64, predicted classes by component, of the fitting inputs that the score learned from.
-        labelled: (K, C) int64, labels of held-out inputs by component; zero until such were given.
-        wrong: (K,) int64, how many of these were predicted wrongly.
-    """
-
-    points: Tensor
-    predicted: Tensor
-    labelled: Tensor
-    wrong: Tensor
+    points: Tensor  # (M, D), those of the kept fitting inputs
+    predicted: Tensor  # (K, C) int64, predicted classes by component, of all fitting inputs
+    labelled: Tensor  # (K, C) int64, labels of held-out inputs by component; zero until such were given
+    wrong: Tensor  # (K,) int64, how many of these were predicted wrongly
 
     def __init__(self, n_components: int, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -39,17 +32,10 @@ class ComponentExamples(nn.Module):
 
 
 class Examples(nn.Module):
-    """Examples and counts of all mixtures of a score, in their order.
+    """Examples and counts of all mixtures of a score, in their order."""
 
-    Attributes:
-        index: (M,) int64, which of the fitting inputs are kept, in the order in which they were given; a random
-            sample that their order has no part in.
-        prediction: (M,) int64, their predicted classes.
-        mixtures: one `ComponentExamples` for each mixture.
-    """
-
-    index: Tensor
-    prediction: Tensor
+    index: Tensor  # (M,) int64, positions of the kept fitting inputs, a random sample that no order has a part in
+    prediction: Tensor  # (M,) int64, their predicted classes
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,44 +54,34 @@ class Examples(nn.Module):
 
     def fit(self, models: Mapping[str, FeatureMixture], outputs: Outputs) -> Self:
         """Take the make-up of the components, and some inputs as neighbours, from the outputs on fitting inputs."""
-        logits = outputs.own_logits
+        logits, position = outputs.own_logits, outputs.position
         prediction = logits.argmax(-1)
-        position = torch.arange(len(logits), device=logits.device) if outputs.position is None else outputs.position
         width = sum(model.mixture.n_features for model in models.values())
         n_kept = min(len(logits), MAX_KEPT, max(1, MAX_NUMBERS // max(1, width))) if models else 0
         chosen = sample_rows(logits, n_kept)
-        self.index, order = position[chosen].sort()
+        self.index, order = (chosen if position is None else position[chosen]).sort()
         chosen = chosen[order]
         self.prediction = prediction[chosen]
-        for model, kept in zip(models.values(), self._kept(), strict=True):
+        for model, kept in zip(models.values(), self.kept, strict=True):
             points = model.points(outputs)
             kept.points = points[chosen]
             kept.predicted = class_counts(model.mixture.predict(points), prediction, *kept.predicted.shape)
         return self
 
-    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> Self:
-        """Take labels and errors by component, in place of earlier ones.
-
-        Args:
-            component: (N, J) int64, the most probable component of each of the J mixtures, of N held-out inputs.
-            prediction: (N,) int64, their predicted classes.
-            labels: (N,) int64, their true classes.
-        """
+    def observe(self, component: Tensor, prediction: Tensor, labels: Tensor) -> None:
+        """Take labels and errors of N held-out inputs by component (N, J), in place of earlier ones."""
         wrong = (prediction != labels).long()
-        for own, kept in zip(component.unbind(1), self._kept(), strict=True):
+        for own, kept in zip(component.unbind(1), self.kept, strict=True):
             kept.labelled = class_counts(own, labels, *kept.labelled.shape)
             kept.wrong = torch.zeros_like(kept.wrong).index_add(0, own, wrong)
-        return self
 
     def reference_components(self) -> Tensor:
         """(n,) int64, components of the first mixture that labelled inputs fell to, in no order; empty without these.
 
         Never those of fitting inputs: a mixture bends to these, so that other inputs like them fall elsewhere.
         """
-        for kept in self._kept()[:1]:
-            counts = kept.labelled.sum(1).cpu()
-            return torch.arange(len(counts)).repeat_interleave(counts)
-        return torch.empty(0, dtype=torch.long)
+        counts = self.kept[0].labelled.sum(1).cpu() if self.kept else torch.empty(0, dtype=torch.long)
+        return torch.arange(len(counts)).repeat_interleave(counts)
 
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for stored tensors whose sizes the data decided."""
@@ -115,13 +91,9 @@ class Examples(nn.Module):
                 setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
 
     def check(self, n_fitted: int, n_classes: int) -> None:
-        """Raise unless a stored state is one that `fit` and `observe` could have left.
-
-        Raises:
-            ValueError: numbers of inputs, classes or counts that there can't be.
-        """
-        lists = [self.index, self.prediction, *(kept.points for kept in self._kept())]
-        counts = [value for kept in self._kept() for value in (kept.predicted, kept.labelled, kept.wrong)]
+        """Raise ValueError unless a stored state is one that `fit` and `observe` could have left."""
+        lists = [self.index, self.prediction, *(kept.points for kept in self.kept)]
+        counts = [value for kept in self.kept for value in (kept.predicted, kept.labelled, kept.wrong)]
         within = [(self.index, n_fitted), (self.prediction, n_classes)]
         if (
             len({len(each) for each in lists}) > 1
@@ -130,5 +102,7 @@ class Examples(nn.Module):
         ):
             raise ValueError("examples: expected as many points as inputs, classes that there are, and counts")
 
-    def _kept(self) -> list[ComponentExamples]:
+    @property
+    def kept(self) -> list[ComponentExamples]:
+        """`mixtures` as a list."""
         return list(self.mixtures)  # type: ignore[arg-type]

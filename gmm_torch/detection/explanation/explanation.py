@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.columns import N_SHOWN as N_ROWS
-from gmm_torch.detection.columns import and_more, counted, in_columns
 from gmm_torch.detection.explanation.component_report import Share, shares
 from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, Coordinate, FeatureMixture
-from gmm_torch.detection.scores import SCORES, Score
+from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, FeatureMixture
+from gmm_torch.detection.scores import SCORES
 from gmm_torch.detection.scores.base import Breakdown
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detection.verdict import N_SHOWN as N_ROWS
+from gmm_torch.detection.verdict import Verdict, and_more, counted, in_columns
 from gmm_torch.testing.binomial import interval
+
+if TYPE_CHECKING:
+    from gmm_torch.detection.parts import DetectorParts
 
 N_SHOWN = 3  # features and classes in a sentence
 MOST = 0.05  # p-value above which no part is unusual
@@ -141,8 +144,7 @@ class InputExplanation:
         """The mixture to look at first: that of the dominant part, else that of the least typical part with one."""
         if self.dominant in self.mixtures:
             return self.dominant
-        order = sorted(self.mixtures, key=lambda name: self.part_p_values.get(name, 1.0))
-        return order[0] if order else None
+        return min(self.mixtures, key=lambda name: self.part_p_values.get(name, 1.0), default=None)
 
     @property
     def unusual(self) -> list[str]:
@@ -306,26 +308,23 @@ def _names_of(explanation: "Explanation | MixtureExplanation") -> str:
     return f"fields: {', '.join(each.name for each in fields(explanation))}"
 
 
-@torch.no_grad()
 def explain(
-    score: Score,
-    extractor: FeatureExtractor,
-    examples: Examples,
+    detector: "DetectorParts",
     outputs: Outputs,
     verdict: Verdict,
     breakdown: Breakdown,
-    *,
-    n_features: int = 5,
-    n_nearest: int = 5,
-    class_names: Sequence[str] | None = None,
+    n_features: int,
+    n_nearest: int,
+    class_names: Sequence[str] | None,
 ) -> Explanation:
     """Gather what score and examples know about inputs; see `FailureDetector.explain`."""
     of_predicted = verdict.prediction[:, None, None].expand(-1, outputs.logits.shape[1], 1)
     of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
     influence = list(breakdown.influence.values())
+    examples, extractor = detector.examples, detector.extractor
     mixtures = {
-        name: _explain_mixture(model, kept, examples, outputs, _namer(model, extractor), n_features, n_nearest)  # type: ignore[arg-type]
-        for (name, model), kept in zip(score.models().items(), examples.mixtures, strict=True)
+        name: _explain_mixture(model, kept, examples, outputs, _namer(model, extractor), n_features, n_nearest)
+        for (name, model), kept in zip(detector.score.models().items(), examples.kept, strict=True)
     }
     return Explanation(
         verdict=verdict,
@@ -353,23 +352,21 @@ def _explain_mixture(
     component = posterior.argmax(-1)
     contributions = model.contributions(outputs, component)
     finite = torch.isfinite(posterior).all(-1) & torch.isfinite(contributions).all(-1)
-    contributions = torch.where(finite[:, None], contributions, torch.zeros_like(contributions))
+    contributions = torch.where(finite[:, None], contributions, 0)
     anchors = kept.points if n_nearest else kept.points[:0]  # none asked for, none measured: it is most of the work
-    distance = model.distances(points, anchors, component)
-    distance = torch.where(finite[:, None], distance, torch.full_like(distance, torch.inf))
+    distance = torch.where(finite[:, None], model.distances(points, anchors, component), torch.inf)
     distance, position = distance.topk(min(n_nearest, distance.shape[1]), largest=False)
     reachable = torch.isfinite(distance)
-    absent = torch.full_like(position, -1)
     observed = bool(kept.labelled.any())
     return MixtureExplanation(
-        component=torch.where(finite, component, torch.full_like(component, -1)),
-        posterior=torch.where(finite[:, None], posterior, torch.zeros_like(posterior)),
+        component=torch.where(finite, component, -1),
+        posterior=torch.where(finite[:, None], posterior, 0),
         squared_distance=torch.where(finite, contributions.sum(-1), torch.inf),
         contributions=contributions,
         features=contributions.topk(min(n_features, contributions.shape[1])).indices,
-        nearest=torch.where(reachable, examples.index[position], absent),
+        nearest=torch.where(reachable, examples.index[position], -1),
         distance=distance,
-        nearest_prediction=torch.where(reachable, examples.prediction[position], absent),
+        nearest_prediction=torch.where(reachable, examples.prediction[position], -1),
         predicted=kept.predicted if bool(kept.predicted.any()) else None,
         labelled=kept.labelled if observed else None,
         wrong=kept.wrong if observed else None,
@@ -381,28 +378,25 @@ def _explain_mixture(
 
 def _facts(mixture: MixtureExplanation, i: int, class_names: Sequence[str] | None) -> ComponentFacts:
     k = int(mixture.component[i])
-    known = k >= 0
-    labels = shares(mixture.labelled[k]) if known and mixture.labelled is not None else ()
-    n = int(mixture.labelled[k].sum()) if known and mixture.labelled is not None else 0
-    wrong = int(mixture.wrong[k]) if known and mixture.wrong is not None else 0
-    columns = mixture.features[i].tolist() if known else []
-    neighbours = zip(
-        mixture.nearest[i].tolist(), mixture.distance[i].tolist(), mixture.nearest_prediction[i].tolist(), strict=True
-    )
+    counts = (mixture.predicted, mixture.labelled, mixture.wrong)
+    predicted, labelled, wrong = (torch.zeros(1) if k < 0 or each is None else each[k] for each in counts)
+    n, n_errors = int(labelled.sum()), int(wrong.sum())
+    columns = mixture.features[i].tolist() if k >= 0 else []
+    near = (mixture.nearest, mixture.distance, mixture.nearest_prediction)
     return ComponentFacts(
         component=k,
         responsibility=float(mixture.responsibility[i]),
-        predictions=shares(mixture.predicted[k]) if known and mixture.predicted is not None else (),
-        labels=labels,
+        predictions=shares(predicted),
+        labels=shares(labelled),
         n_labelled=n,
-        n_errors=wrong,
-        error_rate=wrong / n if n else None,
-        error_interval=interval(wrong, n),
+        n_errors=n_errors,
+        error_rate=n_errors / n if n else None,
+        error_interval=interval(n_errors, n),
         squared_distance=float(mixture.squared_distance[i]),
         n_features=mixture.n_features,
         features=tuple((mixture.name_of(c, class_names), float(mixture.contributions[i, c])) for c in columns),
         layer=_layer(mixture, i, columns),
-        nearest=tuple(each for each in neighbours if each[0] >= 0),
+        nearest=tuple(each for each in zip(*(value[i].tolist() for value in near), strict=True) if each[0] >= 0),
     )
 
 
@@ -424,21 +418,18 @@ def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int,
     widths = {block.layer: block.width for block in model.blocks}
 
     def name(position: int, class_names: Sequence[str] | None = None) -> str:
-        coordinate = model.coordinate(position)
-        if coordinate.layer is None:
+        layer, of_views, place = model.coordinate(position)
+        if layer is None:
             return RESIDUAL
-        feature = _feature(coordinate, widths[coordinate.layer], extractor, class_names)
+        if layer == LOG_SOFTMAX:
+            feature = f"log-probability of {place if class_names is None else class_names[place]}"
+        else:
+            statistics = extractor.statistics.get(layer, ("",))
+            which, channel = divmod(place, widths[layer] // len(statistics))
+            feature = f"{layer} {statistics[which]}".rstrip() + f"[{channel}]"
         if len(extractor.views) == 1:
             return feature
-        views = [extractor.views[view] for view in coordinate.views]
+        views = [extractor.views[view] for view in of_views]
         return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
 
     return name
-
-
-def _feature(coordinate: Coordinate, width: int, extractor: FeatureExtractor, class_names: Sequence[str] | None) -> str:
-    if coordinate.layer == LOG_SOFTMAX:
-        return f"log-probability of {coordinate.position if class_names is None else class_names[coordinate.position]}"
-    statistics = extractor.statistics.get(str(coordinate.layer), ("",))
-    which, channel = divmod(coordinate.position, width // len(statistics))
-    return f"{coordinate.layer} {statistics[which]}".rstrip() + f"[{channel}]"

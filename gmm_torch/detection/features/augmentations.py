@@ -45,15 +45,12 @@ VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
 def is_image(inputs: Inputs) -> bool:
     """Whether a batch looks like images: floats (N, C, H, W) of 1, 3 or 4 channels, and sides of 5 pixels at least.
 
-    Several inputs are none, a single one by name may be.
-
-    Other inputs with such a shape, a spectrogram of one channel, can't be told from a gray image by their shape: say
-    `views=1` for what must not be mirrored.
+    A spectrogram of one channel can't be told from a gray image by its shape.
     """
     x = sole(inputs)
-    if x is None:
+    if x is None or x.dim() != 4 or not x.is_floating_point():
         return False
-    return x.dim() == 4 and x.is_floating_point() and x.shape[1] in IMAGE_CHANNELS and min(x.shape[2:]) >= MIN_SIDE
+    return x.shape[1] in IMAGE_CHANNELS and min(x.shape[2:]) >= MIN_SIDE
 
 
 def check_views(names: tuple[str, ...]) -> None:

@@ -11,26 +11,17 @@ from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import NONE, Adapter, understood
 from gmm_torch.classifier.hooks import of_this_thread
-from gmm_torch.classifier.inputs import (
-    Inputs,
-    check_inputs,
-    device_of,
-    like,
-    mask_of,
-    n_inputs,
-    run,
-    sole,
-    tensors_of,
-)
+from gmm_torch.classifier.inputs import Inputs, check_inputs, device_of, like, mask_of, n_inputs, run, sole, tensors_of
 from gmm_torch.classifier.probabilities import watched
 from gmm_torch.detection.features.augmentations import check_views, passes
 from gmm_torch.detection.features.layers import FINDERS, PENULTIMATE, check_names
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
-from gmm_torch.detection.features.pooling import check_pooling, pool, statistics
+from gmm_torch.detection.features.pooling import STATISTICS, pool, statistics
 from gmm_torch.detection.features.precision import describe, widen
 from gmm_torch.detection.features.wrappers import as_written, check_network, unwrapped
 from gmm_torch.devices import full_precision
+from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.logits import logits_of
 
 
@@ -93,7 +84,7 @@ class FeatureExtractor(nn.Module):
             check_names(classifier, layers or [])
         self.layers: list[str] = [] if self.rule else list(layers or [])
         self.found_by = "" if self.rule else "named"
-        check_pooling(pooling)
+        check_choice("pooling", pooling, STATISTICS)
         self.pooling = pooling
         # of the first forward pass and kept from then on: by layer, and the shape of an input that is one tensor
         self.statistics: dict[str, tuple[str, ...]] = {}
@@ -198,10 +189,7 @@ class FeatureExtractor(nn.Module):
         )
 
     def _row(self, layer: str, caught: "Activations", n: int, mask: Tensor | None) -> Tensor:
-        """(n, D), of the first n rows.
-
-        The first batch decides which statistics a layer has, since sizes may differ from batch to batch.
-        """
+        """(n, D), of the first n rows; the first batch decides which statistics: sizes may differ between batches."""
         module, activation = caught.modules[layer], caught.values[layer][:n]
         if layer not in self.statistics and mask is None:
             check_tokens(layer, module, activation)
@@ -210,16 +198,6 @@ class FeatureExtractor(nn.Module):
         if not torch.compiler.is_compiling():
             self.statistics[layer] = names
         return pooled(values, names, kept)
-
-    @property
-    def statistics_by_name(self) -> dict[str, list[str]]:
-        """`statistics` of the layers that are looked at, as JSON can hold them."""
-        return {layer: list(self.statistics[layer]) for layer in self.layers if layer in self.statistics}
-
-    def know(self, found_by: str, statistics: Mapping[str, Sequence[str]], input_shape: Sequence[int] | None) -> None:
-        """Take what another extractor of the same layers found: the rule, the statistics of each, an input's shape."""
-        self.found_by, self.statistics = found_by, {layer: tuple(names) for layer, names in statistics.items()}
-        self.input_shape = None if input_shape is None else tuple(input_shape)
 
     def extra_repr(self) -> str:
         """What is looked at, for `repr`."""
@@ -252,14 +230,9 @@ def pooled(values: Tensor, names: tuple[str, ...], kept: Tensor | None = None) -
 
 
 class Activations:
-    """Activations of layers, as the modules give them, with hooks that bring them.
+    """Activations of layers (N, ...), as the modules give them, with hooks that bring them.
 
-    Args:
-        heard: which passes a hook hears of: `of_this_thread`, lest another's be taken for the batch; None for all.
-
-    Attributes:
-        values: by layer, (N, ...).
-        modules: by layer.
+    Hooks are made by `heard`: of the passes `of_this_thread`, lest another's be taken for the batch; None for all.
     """
 
     def __init__(self, heard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None) -> None:
@@ -277,11 +250,7 @@ class Activations:
         stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
     def catch(self, layer: str, place: Place, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """A forward hook, once two arguments are bound.
-
-        Raises:
-            ValueError: the layer gives no tensor of shape (N, ...).
-        """
+        """A forward hook, once two arguments are bound; ValueError where there is no tensor of shape (N, ...)."""
         if place.call:
             self.runs[layer] += 1
             if self.runs[layer] != place.call:

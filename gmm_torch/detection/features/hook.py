@@ -10,20 +10,16 @@ from gmm_torch.classifier.inputs import Inputs, check_inputs, mask_of, n_inputs
 from gmm_torch.detection.features.extractor import Activations, evaluating, pooled
 from gmm_torch.detection.features.layers import PENULTIMATE, check_names, find_penultimate
 from gmm_torch.detection.features.places import tokens_at
-from gmm_torch.detection.features.pooling import check_pooling, statistics
+from gmm_torch.detection.features.pooling import STATISTICS, statistics
 from gmm_torch.detection.features.wrappers import unwrapped
+from gmm_torch.functional.checks import check_choice
 
 
 class Caught(NamedTuple):
-    """What one forward pass of a classifier gave.
+    """What one forward pass of a classifier gave."""
 
-    Attributes:
-        logits: whatever the classifier returned.
-        features: (N, D), pooled, at least float32, with their gradient where the pass had one.
-    """
-
-    logits: Any
-    features: Tensor
+    logits: Any  # whatever the classifier returned
+    features: Tensor  # (N, D), pooled, at least float32, with their gradient where the pass had one
 
 
 class FeatureHook:
@@ -46,7 +42,7 @@ class FeatureHook:
     """
 
     def __init__(self, classifier: nn.Module, layer: str = PENULTIMATE, *, pooling: str = "mean") -> None:
-        check_pooling(pooling)
+        check_choice("pooling", pooling, STATISTICS)
         self.classifier = classifier
         self.pooling = pooling
         self.layer: str | None = None

@@ -9,13 +9,14 @@ the tokens that the head reads are told from the others.
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from torch import nn
 
 from gmm_torch.classifier.inputs import Inputs
-from gmm_torch.detection.features.places import INPUT, is_within, parse
+from gmm_torch.detection.features.places import INPUT, parse
 from gmm_torch.detection.features.tokens import Tokens, find_tokens
 from gmm_torch.detection.features.trace import Trace, last_shapes, trace
 from gmm_torch.detection.features.wrappers import named_networks, unwrapped
@@ -44,9 +45,6 @@ def find_penultimate(classifier: nn.Module, x: Inputs) -> Found:
     """The input of the last linear layer to run on x; of a sequence the tokens that the logits depend on.
 
     Where no linear layer runs it is the input of the last convolution of kernel size 1, which is one at every place.
-
-    Raises:
-        ValueError: no such layer ran that gives a row an input.
     """
     return _penultimate(classifier, x, trace(classifier, x))
 
@@ -79,59 +77,33 @@ def _is_pointwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1}
 
 
-def find_stages(classifier: nn.Module, x: Inputs) -> Found:
+def _found(classifier: nn.Module, x: Inputs, *, places: bool) -> Found:
     """The end of each of the last three stages; the penultimate layer where there are none.
 
     A stage is what a network computes between two changes of resolution; of a network of one resolution, a third of
-    its blocks. A map of one pixel is no stage: it is pooled already.
+    its blocks. A map of one pixel is no stage: it is pooled already. With places, a third and two thirds of the way
+    through each of the last two stages come with them, named as the input of the block that comes next.
     """
-    return _found(classifier, x, places=False)
-
-
-def find_depths(classifier: nn.Module, x: Inputs) -> Found:
-    """The stages, and a third and two thirds of the way through each of the last two of them.
-
-    What lies within a stage is named as the input of the block that comes next (see `stage_ends`).
-    """
-    return _found(classifier, x, places=True)
-
-
-def _found(classifier: nn.Module, x: Inputs, *, places: bool) -> Found:
     ran = trace(classifier, x)
-    for rule, stages in (
+    rules = (
         ("declared by the network as its features", _by_declaration(classifier, ran)),
         ("declared by the network as its hidden states", _by_hidden_states(classifier, ran)),
         ("the ends of runs of like blocks", _by_blocks(classifier, ran)),
         ("the last at each resolution", _by_resolution(ran)),
         ("what its layers of rows hand on", _by_rows(classifier, ran)),
-    ):
-        if stages:
-            layers = list(_layers(stages[-N_STAGES:], places))
-            tokens, n_tokens = _tokens(classifier, x, stages, ran)
-            repeated = " (a block runs several times)" if any(parse(layer).call for layer in layers) else ""
-            return Found(
-                [each for layer in layers for each in _split(layer, tokens, n_tokens, ran)],
-                rule + repeated + tokens.in_words,
-            )
-    return _penultimate(classifier, x, ran)
-
-
-def _tokens(classifier: nn.Module, x: Inputs, stages: list[Stage], ran: list[Trace]) -> tuple[Tokens, int]:
-    """Which tokens of the last stage the head reads, and how many tokens that stage has; 0 of what is no sequence."""
-    last = _step(stages[-1].end, ran)
-    if last is None or not last.is_sequence:
-        return Tokens(), 0
-    return find_tokens(classifier, x, stages[-1].end, first=stages[0].blocks[0]), last.shape[1]
-
-
-def _split(layer: str, tokens: Tokens, n_tokens: int, ran: list[Trace]) -> list[str]:
-    """A layer as the tokens that are read and the others, where it has as many tokens as the last stage."""
-    step = _step(layer, ran)
-    return tokens.split(layer) if step is not None and step.is_sequence and step.shape[1] == n_tokens else [layer]
-
-
-def _step(layer: str, ran: list[Trace]) -> Trace | None:
-    return next((step for step in ran if step.name == layer.removesuffix(INPUT)), None)
+    )
+    rule, stages = next((found for found in rules if found[1]), ("", []))
+    if not stages:
+        return _penultimate(classifier, x, ran)
+    layers = list(_layers(stages[-N_STAGES:], places))
+    sequences = {step.name: step.shape[1] for step in ran if step.is_sequence}
+    n_tokens = sequences.get(stages[-1].end)
+    tokens = find_tokens(classifier, x, stages[-1].end, first=stages[0].blocks[0]) if n_tokens else Tokens()
+    names: list[str] = []
+    for layer in layers:  # as the tokens that are read and the others, where it has as many as the last stage
+        names += tokens.split(layer) if sequences.get(layer.removesuffix(INPUT)) == n_tokens else [layer]
+    repeated = " (a block runs several times)" if any(parse(layer).call for layer in layers) else ""
+    return Found(names, rule + repeated + tokens.in_words)
 
 
 def _names(classifier: nn.Module) -> list[str]:
@@ -206,18 +178,13 @@ def _stages(blocks: list[Trace], ran: list[Trace], *, named: bool = False) -> li
 
     A stage is called by its last block where that was `named`, or else by the outermost module that ends there.
     """
-    groups: dict[tuple[int, ...], list[Trace]] = {}
-    for block in blocks:
-        if any(side > 1 for side in block.size):
-            groups.setdefault(block.size, []).append(block)
-    if len(groups) == 1:
-        ((_, group),) = groups.items()
-        if len(group) >= N_STAGES:
-            cuts = [round(len(group) * i / N_STAGES) for i in range(N_STAGES + 1)]
-            parts = [[step.name for step in group[a:b]] for a, b in pairwise(cuts)]
-            return [Stage(names[-1], names) for names in parts]
+    groups = _by_size(blocks)
+    if len(groups) == 1 and len(groups[0]) >= N_STAGES:
+        names = [step.name for step in groups[0]]
+        cuts = [round(len(names) * i / N_STAGES) for i in range(N_STAGES + 1)]
+        return [Stage(names[b - 1], names[a:b]) for a, b in pairwise(cuts)]
     stages = []
-    for group in sorted(groups.values(), key=lambda group: blocks.index(group[-1])):
+    for group in groups:
         others = [block.path for block in blocks if block not in group]
         end = group[-1].name if named else _outermost_alike(group[-1], others, ran)
         stages.append(Stage(end, _inner(group, ran)))
@@ -255,23 +222,23 @@ def _by_resolution(ran: list[Trace]) -> list[Stage]:
 
     The blocks of a stage are those within its last module, where there are several, or else those beside it.
     """
-    last: dict[tuple[int, ...], str] = {}
-    alike: dict[tuple[int, ...], list[str]] = {}
-    weighted: set[tuple[int, ...]] = set()
-    for step in ran:
-        if step.is_map and any(side > 1 for side in step.size):
-            last.pop(step.size, None)
-            last[step.size] = step.name
-            alike.setdefault(step.size, []).append(step.name)
-            if next(step.module.parameters(recurse=False), None) is not None:
-                weighted.add(step.size)
     stages = []
-    for size, end in last.items():
-        if size not in weighted:  # a stage that was pooled, and nothing else, is no other stage
-            continue
-        within = _outermost([name for name in alike[size] if name.startswith(f"{end}.")])
-        stages.append(Stage(end, within if len(within) > 1 else _outermost(alike[size])))
+    for steps in _by_size([step for step in ran if step.is_map]):
+        if all(next(step.module.parameters(recurse=False), None) is None for step in steps):
+            continue  # a stage that was pooled, and nothing else, is no other stage
+        names = [step.name for step in steps]
+        within = _outermost([name for name in names if name.startswith(f"{names[-1]}.")])
+        stages.append(Stage(names[-1], within if len(within) > 1 else _outermost(names)))
     return stages
+
+
+def _by_size(steps: list[Trace]) -> list[list[Trace]]:
+    """Steps of more than one position by resolution, in the order of the last of each."""
+    groups: dict[tuple[int, ...], list[Trace]] = {}
+    for step in steps:
+        if any(side > 1 for side in step.size):
+            groups.setdefault(step.size, []).append(step)
+    return sorted(groups.values(), key=lambda group: steps.index(group[-1]))
 
 
 def _by_rows(classifier: nn.Module, ran: list[Trace]) -> list[Stage]:
@@ -295,13 +262,13 @@ def _outermost(names: list[str]) -> list[str]:
 
 def stage_ends(layers: Sequence[str]) -> list[str]:
     """The layers named by their output, as stages are; all where there is none."""
-    return [layer for layer in layers if not is_within(layer)] or list(layers)
+    return [layer for layer in layers if not parse(layer).is_input] or list(layers)
 
 
 FINDERS: Mapping[str, Callable[[nn.Module, Inputs], Found]] = {
     PENULTIMATE: find_penultimate,
-    STAGES: find_stages,
-    DEPTHS: find_depths,
+    STAGES: partial(_found, places=False),
+    DEPTHS: partial(_found, places=True),
 }
 
 

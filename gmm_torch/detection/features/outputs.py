@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,12 +89,7 @@ class Outputs(NamedTuple):
     @staticmethod
     def cat(parts: Sequence["Outputs"]) -> "Outputs":
         """Several batches, one after another."""
-        features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
-        logits = torch.cat([part.logits for part in parts])
-        labels, keys, position = (
-            joined([getattr(part, name) for part in parts]) for name in ("labels", "keys", "position")
-        )
-        return Outputs(logits, features, labels, keys, precisions(part.precision for part in parts), position)
+        return Outputs._make(map(joined, zip(*parts, strict=True)))
 
     def rows(self, index: Tensor | slice) -> "Outputs":
         """Some of the inputs."""
@@ -106,11 +101,7 @@ class Outputs(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
         """Every tensor changed in the same way."""
-        features = {name: change(value) for name, value in self.features.items()}
-        labels, keys, position = (
-            None if value is None else change(value) for value in (self.labels, self.keys, self.position)
-        )
-        return Outputs(change(self.logits), features, labels, keys, self.precision, position)
+        return Outputs._make(mapped(change, value) for value in self)
 
 
 def precisions(found: Iterable[str]) -> str:
@@ -118,18 +109,33 @@ def precisions(found: Iterable[str]) -> str:
     return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN)))
 
 
-def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The parts one after another; None where one of them is missing."""
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if len(there) == len(parts) else None
+def joined(parts: Sequence[Any]) -> Any:
+    """A field of several batches: tensors, or those of each layer, one after another, None where one is missing."""
+    if isinstance(parts[0], str):
+        return precisions(parts)
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return None if any(part is None for part in parts) else torch.cat(tuple(parts))
+
+
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A field with its tensor, or those of each layer, changed."""
+    if isinstance(value, dict):
+        return {name: change(each) for name, each in value.items()}
+    return change(value) if isinstance(value, Tensor) else value
+
+
+def check_classes(labels: Tensor, n_classes: int) -> None:
+    """Raise ValueError unless labels are classes, 0 to C - 1."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
+            "without a class out"
+        )
 
 
 def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
-    """Raise unless outputs have these layers (layer -> D), views and classes.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """Raise ValueError unless outputs have these layers (layer -> D), views and classes."""
     found = {layer: value.shape[-1] for layer, value in outputs.features.items()}
     if (found, *outputs.logits.shape[1:]) != (dict(widths), n_views, n_classes):
         raise ValueError(

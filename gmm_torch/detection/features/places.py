@@ -22,19 +22,12 @@ _NAME = re.compile(r"(?P<module>.+?)(@(?P<call>\d+))?(?P<input>:input)?(\[(?P<at
 
 
 class Place(NamedTuple):
-    """Where features are taken.
+    """Where features are taken."""
 
-    Attributes:
-        module: name of the module.
-        call: which time it runs, from 1; 0 for the last time.
-        is_input: whether its input is meant.
-        at: tokens, by their order among those that are no padding; None for all positions.
-    """
-
-    module: str
-    call: int = 0
-    is_input: bool = False
-    at: int | slice | None = None
+    module: str  # its name
+    call: int = 0  # which time it runs, from 1; 0 for the last time
+    is_input: bool = False  # whether its input is meant
+    at: int | slice | None = None  # tokens, by their order among those that are no padding; None for all positions
 
 
 def parse(name: str) -> Place:
@@ -42,11 +35,8 @@ def parse(name: str) -> Place:
     found = _NAME.fullmatch(name)
     if found is None:
         return Place(name)
-    at: int | slice | None = None
-    if found["at"] and ":" in found["at"]:
-        at = slice(*(int(end) if end else None for end in found["at"].split(":")))
-    elif found["at"]:
-        at = int(found["at"])
+    ends = [int(end) if end else None for end in found["at"].split(":")] if found["at"] else [None]
+    at = slice(*ends) if len(ends) > 1 else ends[0]
     return Place(found["module"], int(found["call"] or 0), found["input"] is not None, at)
 
 
@@ -55,13 +45,8 @@ def module_at(classifier: nn.Module, name: str) -> nn.Module:
     return submodule(classifier, parse(name).module)
 
 
-def is_within(name: str) -> bool:
-    """Whether a place lies within a stage, as the input of a block does, and not at the end of one."""
-    return parse(name).is_input
-
-
 def one_row_each(value: Any, n: int) -> Tensor | None:
-    """The first tensor of what a module takes or gives that has numbers in n rows: itself, or within what holds it."""
+    """The first tensor within what a module takes or gives that has numbers in n rows."""
     return next((found for found in tensors(value) if is_rows(found) and len(found) == n), None)
 
 
@@ -82,19 +67,10 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def tokens_at(name: str, module: nn.Module, activation: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The positions of an activation that a name stands for.
-
-    Args:
-        name: as above.
-        module: of that name.
-        activation: (N, ...) as the module takes or gives it.
-        mask: (N, T) bool, False where an input is padded; None for nowhere.
+    """The positions of an activation (N, ...) that a name stands for; `mask` (N, T) is False where inputs are padded.
 
     Returns:
         (N, C, ...), and which positions count, (N, P) bool, or None for all of them.
-
-    Raises:
-        ValueError: tokens of what is no sequence (N, T, C).
     """
     values, at = channels_first(module, activation), parse(name).at
     is_sequence = values.dim() == 3

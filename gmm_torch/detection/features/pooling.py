@@ -42,48 +42,33 @@ STATISTICS = {"mean": ("mean",), "maximum": ("maximum",), "moments": ("mean", "d
 
 
 def statistics(pooling: str, activation: Tensor) -> tuple[str, ...]:
-    """What the equal parts of a pooled row are, in order; one without a name where there is nothing to pool.
-
-    Args:
-        pooling: one of `STATISTICS`.
-        activation: (N, C, ...), of which one position (N, C) may be all.
-    """
+    """What the equal parts of a pooled row are, in order; one without a name where there is nothing to pool."""
     return STATISTICS[pooling] if positions_last(activation).shape[-1] > 1 else ("",)
 
 
-def check_pooling(pooling: str) -> None:
-    """Raise unless there is such a pooling."""
-    if pooling not in STATISTICS:
-        raise ValueError(f"pooling: expected one of {', '.join(STATISTICS)}; got {pooling!r}")
-
-
 def pool(activation: Tensor, names: Sequence[str], kept: Tensor | None = None) -> Tensor:
-    """Statistics over positions, one after another, as one row of features for each input.
+    """Statistics over positions, one after another, as one row of features (N, S C) for each input.
 
     Args:
         activation: (N, C, ...).
         names: among "mean", "maximum" and "deviation" (the standard deviation, that of one position zero); "" is the
             mean of what has one position.
         kept: (N, P) bool, the positions that count; all where None. An input without any has zeros.
-
-    Returns:
-        (N, S C), S statistics.
     """
+
+    def only(values: Tensor, other: float = 0.0) -> Tensor:
+        return values if kept is None else torch.where(kept[:, None], values, other)
+
     values = positions_last(activation)
-    if kept is not None:
-        values = torch.where(kept[:, None], values, 0)
     count = values.shape[-1] if kept is None else kept.sum(-1, keepdim=True).clamp_min(1)
-    centre = values.sum(-1) / count if kept is not None else values.mean(-1)
+    centre = values.mean(-1) if kept is None else only(values).sum(-1) / count
     parts = []
     for name in names:
         if name == "maximum":
-            lowest = values if kept is None else torch.where(kept[:, None], values, -torch.inf)
-            parts.append(
-                lowest.amax(-1) if kept is None else torch.where(kept.any(-1, keepdim=True), lowest.amax(-1), 0)
-            )
+            largest = only(values, -torch.inf).amax(-1)
+            parts.append(largest if kept is None else torch.where(kept.any(-1, keepdim=True), largest, 0))
         elif name == "deviation":
-            centred = values - centre[..., None]
-            centred = centred if kept is None else torch.where(kept[:, None], centred, 0)
+            centred = only(values - centre[..., None])
             # The norm is one fused pass, ten times as fast as `std` on a CPU, and has gradient zero where a map is
             # constant.
             parts.append(torch.linalg.vector_norm(centred, dim=-1) / count**0.5)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.devices import autocast_is_on, full_precision
 
-P = ParamSpec("P")
-S = TypeVar("S", bound=nn.Module)
-T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
 
 
 def widen(value: Tensor) -> Tensor:
@@ -30,49 +28,40 @@ def describe(values: Iterable[Tensor], device: torch.device) -> str:
         ...     describe([torch.zeros(1), torch.zeros(1).bfloat16()], torch.device("cpu"))
         'bfloat16 and float32 under autocast to bfloat16'
     """
-    types = join(_name(value.dtype) for value in values)
+    types = " and ".join(sorted({_name(value.dtype) for value in values}))
     if not autocast_is_on(device):
         return types
     return f"{types} under autocast to {_name(torch.get_autocast_dtype(device.type))}"
-
-
-def join(names: Iterable[str]) -> str:
-    """Each of some names once, in alphabetical order."""
-    return " and ".join(sorted(set(names)))
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def precisely(
-    method: Callable[Concatenate[S, Outputs, P], T],
-) -> Callable[Concatenate[S, Outputs, P], T]:
+def precisely(method: M) -> M:
     """A method of outputs that autocast does not reach: it is for the classifier, whose pass is over."""
 
     @wraps(method)
-    def wrapped(self: S, outputs: Outputs, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(self: nn.Module, outputs: Outputs, /, *args: Any, **kwargs: Any) -> Any:
         with full_precision(outputs.logits.device):
             return method(self, outputs, *args, **kwargs)
 
-    return wrapped
+    return cast(M, wrapped)
 
 
-def learning(
-    method: Callable[Concatenate[S, Outputs, P], T],
-) -> Callable[Concatenate[S, Outputs, P], T]:
+def learning(method: M) -> M:
     """`precisely`, for a method that keeps what it learns: no tensor of inference mode may be among it.
 
     Such tensors can't take part in a gradient later, and the margin of a detector has one.
     """
 
     @wraps(method)
-    def wrapped(self: S, outputs: Outputs, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(self: nn.Module, outputs: Outputs, /, *args: Any, **kwargs: Any) -> Any:
         with torch.inference_mode(False), torch.no_grad(), full_precision(outputs.logits.device):
             leave_inference_mode(self)
             return method(self, outputs.map(_out_of_inference_mode), *args, **kwargs)
 
-    return wrapped
+    return cast(M, wrapped)
 
 
 def leave_inference_mode(detector: nn.Module, *args: object) -> None:

@@ -22,17 +22,11 @@ SAME = 1e-4  # of the largest logit, by which logits may differ that did not cha
 
 
 class Tokens(NamedTuple):
-    """How the tokens of a sequence divide.
+    """How the tokens of a sequence divide, in slices as in the name of a place."""
 
-    Attributes:
-        read: the slice of tokens that the head reads, as in the name of a place; "" where it reads all alike.
-        others: that of the tokens to pool beside them; "" for all.
-        in_words: what is added to the rule.
-    """
-
-    read: str = ""
-    others: str = ""
-    in_words: str = ""
+    read: str = ""  # by the head; "" where it reads all alike
+    others: str = ""  # to pool beside them; "" for all
+    in_words: str = ""  # what is added to the rule
 
     def split(self, layer: str) -> list[str]:
         """The names of the features of a layer."""
@@ -50,13 +44,7 @@ def find_tokens(classifier: nn.Module, x: Inputs, layer: str, *, first: str = ""
     The tokens that do not matter are found by changing them and looking at the logits. The tokens that are read are
     features of their own, and the others are pooled. A head may read a class token and others, too; the tokens before
     those of an image are known by entering the first block alike whatever the image. What of these is not read, as
-    registers are not, is left out.
-
-    Args:
-        classifier: in evaluation mode.
-        x: its inputs.
-        layer: name of a place with sequences (N, T, C), T the number of the mask's or the only one.
-        first: name of the first block, to tell registers from patches; "" for none.
+    registers are not, is left out. `first` names the first block, to tell registers from patches.
     """
     mask = mask_of(x)
     if mask is not None:  # the longest: of a single token nobody can tell which one is read
@@ -115,7 +103,8 @@ def _change(
         kept = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
         kept = kept if mask is None else stretched(mask, tokens.shape[1])
         lengths.extend(kept.sum(1).tolist())
-        return _replaced(value, tokens, _altered(tokens, at, kept))
+        chosen = in_slice(order_among(kept), kept.sum(1, keepdim=True), at)
+        return _replaced(value, tokens, torch.where(chosen[..., None], 1 - 2 * tokens, tokens))
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
         nonlocal calls
@@ -127,12 +116,6 @@ def _change(
 
     stack.callback(module.register_forward_pre_hook(of_this_thread(before), with_kwargs=True).remove)
     stack.callback(module.register_forward_hook(of_this_thread(after)).remove)
-
-
-def _altered(tokens: Tensor, at: slice, kept: Tensor) -> Tensor:
-    """Tokens (N, T, C), those of a slice of what is kept (N, T) replaced by others."""
-    chosen = in_slice(order_among(kept), kept.sum(1, keepdim=True), at)
-    return torch.where(chosen[..., None], 1 - 2 * tokens, tokens)
 
 
 def _replaced(value: Any, old: Tensor, new: Tensor) -> Any:

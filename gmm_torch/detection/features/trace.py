@@ -23,47 +23,23 @@ UNIT_SUM = 1e-2  # by which attention probabilities may miss a sum of one, in ha
 
 
 class Trace(NamedTuple):
-    """A module that finished running, and what it gave: the first tensor of it that has a row an input.
+    """A module that finished running, and what it gave: the first tensor of it that has a row an input."""
 
-    Attributes:
-        path, module: as in `named_modules`, without wrappers.
-        name: the path, with "@k" for the k-th run of a module that runs several times in a pass.
-        shape: of what it gave.
-        size: that without batch and channels; () for rows.
-        given: which tensor it was: modules that hand on what another gave have the same number.
-        is_plain: whether it gave that tensor alone.
-        is_sequence: whether that is (N, T, C).
-        is_map: whether that is a signal (N, C, L), or has positions along two axes or more, and no part of attention.
-    """
-
-    path: str
-    name: str
+    path: str  # as in `named_modules`, without wrappers
+    name: str  # the path, with "@k" for the k-th run of a module that runs several times in a pass
+    call: int  # which of its runs it was, from 1
     module: nn.Module
+    taken: int  # the number of the first tensor that it took
     shape: tuple[int, ...]
-    size: tuple[int, ...]
-    given: int
-    is_plain: bool
-    is_sequence: bool
-    is_map: bool
-
-
-class _Run(NamedTuple):
-    """One run of a module: the number of the first tensor that it took, and what it gave."""
-
-    path: str
-    call: int
-    module: nn.Module
-    taken: int
-    given: Tensor
-    is_plain: bool
+    size: tuple[int, ...]  # the shape without batch and channels; () for rows
+    given: int  # which tensor it was: modules that hand on what another gave have the same number
+    is_plain: bool  # whether it gave that tensor alone
+    is_sequence: bool  # (N, T, C)
+    is_map: bool  # a signal (N, C, L), or with positions along two axes or more, and no part of attention
 
 
 def traced(x: Inputs) -> Inputs:
-    """Three inputs of a batch, repeated where there are fewer.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Three inputs of a batch, repeated where there are fewer; raises ValueError where there is none."""
     n = n_inputs(x)
     if not n:
         raise ValueError(
@@ -78,27 +54,26 @@ def trace(classifier: nn.Module, x: Inputs) -> list[Trace]:
 
     The inputs run a second time in another order: what does not follow them (positions or time along the first axis,
     a batch that is sorted by something) is left out. So is a module that runs several times in a pass, unless it takes
-    what it gave before, as a block that stands for several does.
-
-    Raises:
-        ValueError: the logits do not follow the inputs.
+    what it gave before, as a block that stands for several does. Logits that do not follow the inputs are an error.
     """
     x = traced(x)
-    ran: list[_Run] = []
-    kept: list[Any] = []  # so that no other tensor gets the same number
+    attention = tuple(f"{path}." for path, module in named_networks(classifier) if is_attention(module))
+    ran: list[Trace] = []
+    first: dict[tuple[str, int], Tensor] = {}  # what each run gave
+    kept: list[Any] = []  # so that no other tensor gets the number of one that was taken
     times: Counter[str] = Counter()
 
     def note(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         times[path] += 1
         given = one_row_each(output, N_TRACED)
         if given is not None:
-            taken = one_row_each((args, kwargs), N_TRACED)
-            kept.extend((given, taken))
-            ran.append(_Run(path, times[path], module, id(taken), given, isinstance(output, Tensor)))
+            first[path, times[path]] = given
+            kept.append(one_row_each((args, kwargs), N_TRACED))
+            is_map = not path.startswith(attention)
+            ran.append(_as_trace(path, times[path], module, id(kept[-1]), given, isinstance(output, Tensor), is_map))
 
     logits = one_row_each(_watched(classifier, x, note), N_TRACED)
     follow: set[tuple[str, int]] = set()
-    first = {(each.path, each.call): each.given for each in ran}
     again: Counter[str] = Counter()
 
     def compare(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -116,9 +91,8 @@ def trace(classifier: nn.Module, x: Inputs) -> list[Trace]:
             "wrap it so that row i is for input i"
         )
     chained = _chained(ran)
-    attention = tuple(f"{path}." for path, module in named_networks(classifier) if is_attention(module))
     return [
-        _as_trace(each, times[each.path] > 1, each.path.startswith(attention))
+        each if times[each.path] == 1 else each._replace(name=f"{each.path}@{each.call}", is_map=False)
         for each in ran
         if (each.path, each.call) in follow and (times[each.path] == 1 or each.path in chained)
     ]
@@ -135,16 +109,13 @@ def rows_follow(before: Tensor, after: Tensor) -> bool:
     return bool((own <= distance.amin(1) + FARTHER * torch.linalg.vector_norm(old, dim=-1).amax()).all())
 
 
-def _chained(ran: list[_Run]) -> set[str]:
+def _chained(ran: list[Trace]) -> set[str]:
     """The modules that took, each time but the first, what they gave the time before."""
-    runs: dict[str, list[_Run]] = {}
+    runs: dict[str, list[Trace]] = {}
     for each in ran:
         runs.setdefault(each.path, []).append(each)
-    return {
-        path
-        for path, calls in runs.items()
-        if len(calls) > 1 and all(b.taken == id(a.given) for a, b in pairwise(calls))
-    }
+    several = {path: calls for path, calls in runs.items() if len(calls) > 1}
+    return {path for path, calls in several.items() if all(b.taken == a.given for a, b in pairwise(calls))}
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -153,25 +124,13 @@ def is_attention(module: nn.Module) -> bool:
     return "attention" in name or "attn" in name
 
 
-def _as_trace(each: _Run, repeated: bool, in_attention: bool) -> Trace:
-    value = each.given
-    axis = channels_axis(each.module, value)
-    size = list(value.shape[1:])
-    del size[axis - 1]
-    return Trace(
-        each.path,
-        f"{each.path}@{each.call}" if repeated else each.path,
-        each.module,
-        tuple(value.shape),
-        tuple(size),
-        id(value),
-        each.is_plain,
-        value.dim() == 3 and axis == 2,
-        (value.dim() > 3 or (value.dim() == 3 and axis == 1))
-        and not repeated
-        and not in_attention
-        and not _is_probability(value),
-    )
+def _as_trace(
+    path: str, call: int, module: nn.Module, taken: int, value: Tensor, is_plain: bool, may_be_map: bool
+) -> Trace:
+    axis, shape = channels_axis(module, value), tuple(value.shape)
+    is_map = may_be_map and (len(shape) > 3 or (len(shape) == 3 and axis == 1)) and not _is_probability(value)
+    is_sequence, size = len(shape) == 3 and axis == 2, shape[1:axis] + shape[axis + 1 :]
+    return Trace(path, path, call, module, taken, shape, size, id(value), is_plain, is_sequence, is_map)
 
 
 def _is_probability(value: Tensor) -> bool:

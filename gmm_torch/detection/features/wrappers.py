@@ -46,11 +46,7 @@ def named_networks(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, n
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module:
-    """The module of a name in `named_networks`.
-
-    Raises:
-        AttributeError: there is none.
-    """
+    """The module of a name in `named_networks`; AttributeError where there is none."""
     module = unwrapped(module)
     for part in name.split(".") if name else ():
         module = unwrapped(module.get_submodule(part))

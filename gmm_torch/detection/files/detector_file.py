@@ -1,8 +1,7 @@
 """A detector to and from a file; see `FailureDetector.save` and `FailureDetector.load`."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -10,16 +9,15 @@ from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import Adapter
 from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.detection.features.places import parse
 from gmm_torch.detection.features.precision import leave_inference_mode
-from gmm_torch.detection.features.wrappers import check_network
-from gmm_torch.detection.files.description import Description, check_preprocessing
-from gmm_torch.detection.files.nesting import found_nested
+from gmm_torch.detection.features.wrappers import check_network, named_networks, unwrapped_names
+from gmm_torch.detection.files.description import ENTRIES, check_description, check_preprocessing
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
     DetectorFile,
     check_fit,
     fingerprint,
-    load_exactly,
     part_of,
     read_detector,
     write_detector,
@@ -38,18 +36,17 @@ def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> 
     """See `FailureDetector.save`; the detector is fitted."""
     _check_calibrated(detector)
     check_preprocessing(detector.preprocessing)
-    description = Description(
-        **found_sizes(detector),
-        score={"name": detector.score.name, "options": detector.score.options()},
-        calibration={"name": detector.calibration.name, "options": detector.calibration.options()},
-        alpha=detector.alpha,
-        seed=detector.seed,
-        classifier=fingerprint(detector.classifier),
-        versions={"torch": torch.__version__},
-    )
+    found = found_sizes(detector) | {
+        "score": {"name": detector.score.name, "options": detector.score.options()},
+        "calibration": {"name": detector.calibration.name, "options": detector.calibration.options()},
+        "alpha": detector.alpha,
+        "seed": detector.seed,
+        "classifier": fingerprint(detector.classifier),
+        "versions": {"torch": torch.__version__},
+    }
     parts = sized_parts(detector) | {"calibration": detector.calibration}
     tensors = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
-    write_detector(path, DetectorFile(asdict(description), tensors))
+    write_detector(path, DetectorFile({name: found[name] for name in ENTRIES}, tensors))
 
 
 def load_detector(
@@ -60,21 +57,22 @@ def load_detector(
         raise TypeError(f"path: expected that of a detector file; got a {type(path).__name__}: give (path, classifier)")
     check_network(classifier)
     file, what = read_detector(path), f"detector file: {path}"
+    spec = file.spec
     try:
-        description = Description.from_json(file.spec)
+        check_description(spec)
     except ValueError as error:
         raise FileFormatError(f"{what} has a damaged description ({error})") from error
-    actual, stored = fingerprint(classifier), description.classifier
-    if actual["structure"] != stored["structure"] and description.layers:
-        nested = found_nested(classifier, stored["structure"], description.layers[0])
+    actual, stored = fingerprint(classifier), spec["classifier"]
+    if actual["structure"] != stored["structure"]:
+        nested = found_nested(classifier, stored["structure"], spec["layers"][0])
         if nested is not None:
             raise ValueError(
                 f"classifier: its layers are those the detector {path} was fitted to, under other names; {nested}"
             )
     for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
         if actual[part] != stored[part] and (strict or part == "structure"):
-            read = f", which reads {', '.join(description.layers[:3])}" if part == "structure" else ""
-            read += _other_moments(classifier, description.preprocessing)
+            read = f", which reads {', '.join(spec['layers'][:3])}" if part == "structure" else ""
+            read += _other_moments(classifier, spec["preprocessing"])
             raise ValueError(
                 f"classifier: its {meaning} are not those the detector {path} was fitted to{read}; load that "
                 "classifier's checkpoint (`with_normalization` makes that of a detector of the command line), "
@@ -82,13 +80,12 @@ def load_detector(
             )
     try:
         with torch.device("meta"):  # where sizes cost no memory
-            blank = _empty(cls, classifier, description, file.tensors, adapter)
+            blank = _empty(cls, classifier, file, adapter)
         for part, module in sized_parts(blank).items():
             check_fit(module, part_of(file.tensors, part), what)
-        detector = _empty(cls, classifier, description, file.tensors, adapter)
-        for part, module in sized_parts(detector).items():
-            load_exactly(module, part_of(file.tensors, part), what)
-        detector.calibration.load_state_dict(part_of(file.tensors, "calibration"))
+        detector = _empty(cls, classifier, file, adapter)
+        for part, module in (sized_parts(detector) | {"calibration": detector.calibration}).items():
+            module.load_state_dict(part_of(file.tensors, part))
         for module in detector.score.modules():
             if isinstance(module, GaussianMixture):
                 module.require_fitted()
@@ -103,25 +100,17 @@ def load_detector(
     return detector
 
 
-def _empty(
-    cls: type[D],
-    classifier: nn.Module,
-    description: Description,
-    tensors: dict[str, Tensor],
-    adapter: Adapter | None,
-) -> D:
+def _empty(cls: type[D], classifier: nn.Module, file: DetectorFile, adapter: Adapter | None) -> D:
     """A detector as described, with room for stored tensors."""
+    score, calibration = file.spec["score"], file.spec["calibration"]
     detector = cls(
         classifier,
-        layers=description.layers,
-        score=make_score(description.score["name"], **description.score["options"]),
-        views=description.views,
-        calibration=make_calibration(description.calibration["name"], **description.calibration["options"]),
-        alpha=description.alpha,
-        seed=description.seed,
+        **{name: file.spec[name] for name in ("layers", "views", "alpha", "seed")},
+        score=make_score(score["name"], **score["options"]),
+        calibration=make_calibration(calibration["name"], **calibration["options"]),
         adapter=adapter,
     )
-    take_sizes(detector, asdict(description), tensors)
+    take_sizes(detector, file.spec, file.tensors)
     return detector
 
 
@@ -141,3 +130,28 @@ def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> s
             if found != fitted:
                 return f" (its {name} is {found}, that of the fit {fitted})"
     return ""
+
+
+def found_nested(classifier: nn.Module, structure: str, layer: str) -> str | None:
+    """How names of a classifier's layers differ from those stored, by hash and one of them; None unless by a prefix."""
+    networks, names = dict(named_networks(classifier)), sorted(unwrapped_names(classifier).values())
+    if not names:
+        return None
+    for prefix in _before(parse(layer).module, networks):
+        if fingerprint(classifier, f"{prefix}.")["structure"] == structure:
+            stored = f"{prefix}.{names[0]}"
+            return f"stored is {stored!r} and here {names[0]!r}: give the module that holds this one as {prefix!r}"
+    for prefix, network in networks.items():
+        holds_all = prefix and all(name.startswith(f"{prefix}.") for name in names)
+        if holds_all and fingerprint(network)["structure"] == structure:
+            stored = names[0].removeprefix(f"{prefix}.")
+            return f"stored is {stored!r} and here {names[0]!r}: give its module {prefix!r}"
+    return None
+
+
+def _before(name: str, networks: dict[str, nn.Module]) -> Iterator[str]:
+    """What may stand before a network's name in that of a layer."""
+    for inner in networks:
+        prefix = name.removesuffix(f".{inner}") if inner else name
+        if prefix and (prefix != name or not inner):
+            yield prefix

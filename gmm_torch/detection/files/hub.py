@@ -85,8 +85,7 @@ class OnHub:
 
         Args:
             folder_or_repo: a folder that `save_pretrained` wrote, or "user/name".
-            classifier: the one that the detector was fitted to.
-            strict, adapter: see `FailureDetector.load`.
+            classifier, strict, adapter: see `FailureDetector.load`.
             revision: a branch, tag or commit of the repository.
             token, cache_dir, force_download, local_files_only: see `huggingface_hub.hf_hub_download`.
 
@@ -98,7 +97,8 @@ class OnHub:
         if os.path.isdir(folder_or_repo):
             path = str(Path(folder_or_repo) / DETECTOR)
         else:
-            path = _download(str(folder_or_repo), revision, token, cache_dir, force_download, local_files_only)
+            options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+            path = _download(str(folder_or_repo), revision, local_files_only, **options)
         found = cast("type[FailureDetector]", cls).load(path, classifier, strict=strict, adapter=adapter)
         return cast(Self, found)
 
@@ -129,14 +129,7 @@ def _shared() -> Any:
     return Shared
 
 
-def _download(
-    repo_id: str,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike[str] | None,
-    force_download: bool,
-    local_files_only: bool,
-) -> str:
+def _download(repo_id: str, revision: str | None, local: bool, **options: Any) -> str:
     """The detector's file in the cache.
 
     The Hub's client tries a file five times, half a minute in all, where there is no network. So it is asked once
@@ -144,19 +137,15 @@ def _download(
     """
     hub = _hub()
     unreachable: Exception | None = None
-    if not local_files_only:
+    if not local:
         try:
-            found = hub.HfApi(token=token).model_info(repo_id, revision=revision, timeout=TIMEOUT)
-            revision = found.sha
+            revision = hub.HfApi(token=options["token"]).model_info(repo_id, revision=revision, timeout=TIMEOUT).sha
         except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:  # it answers, and says no
             raise FileNotFoundError(_missing(repo_id, error)) from error
         except Exception as error:  # of requests, httpx or httpx2: what its client is made of differs by version
-            unreachable = error
-    options = {"revision": revision, "token": token, "cache_dir": cache_dir}
-    options |= {"force_download": force_download and unreachable is None}
+            unreachable, local, options["force_download"] = error, True, False
     try:
-        local = local_files_only or unreachable is not None
-        return str(hub.hf_hub_download(repo_id, DETECTOR, **options, local_files_only=local))
+        return str(hub.hf_hub_download(repo_id, DETECTOR, revision=revision, **options, local_files_only=local))
     except hub.errors.EntryNotFoundError as error:
         raise FileNotFoundError(_missing(repo_id, unreachable or error)) from (unreachable or error)
 

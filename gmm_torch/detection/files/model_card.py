@@ -3,21 +3,35 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gmm_torch.detection.inputs_in_words import preprocessing_in_words, shape_in_words
+from gmm_torch.detection.summary import preprocessing_in_words, shape_in_words
 
 if TYPE_CHECKING:
     from gmm_torch.detection.detector import FailureDetector
 
 BASELINE = "max_softmax"
 NOTHING = "–"
+HEADER = """---
+library_name: gmm_torch
+tags:
+- failure-detection
+- out-of-distribution-detection
+- conformal-prediction
+---"""
+HOW_TO_LOAD = """## How to load it
+
+```python
+from gmm_torch import FailureDetector
+
+detector = FailureDetector.from_pretrained("this repository, or its folder", classifier)
+verdict = detector(x)  # .prediction, .p_value, .accept
+```
+
+The classifier has to be the one that the detector was fitted to; another one is refused. `detector.safetensors` holds \
+numbers and a description, and nothing in it can run."""
 
 
 def check_metrics(metrics: Mapping[str, Any], detector: "FailureDetector") -> None:
-    """Raise unless the content of a metrics.json is of a detector fitted and calibrated like this one.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """Raise ValueError unless the content of a metrics.json is of a detector fitted and calibrated like this one."""
     try:
         found = metrics["alpha"], metrics["n_fitted"], metrics["calibration"]["n"]
         _ = metrics["classifier"]["test_accuracy"], metrics["sources"]
@@ -34,27 +48,10 @@ def check_metrics(metrics: Mapping[str, Any], detector: "FailureDetector") -> No
         )
 
 
-def model_card(detector: "FailureDetector", metrics: Mapping[str, Any] | None = None) -> str:
-    """Markdown with the header of the Hub.
-
-    Args:
-        detector: fitted and calibrated.
-        metrics: as in metrics.json; without them nothing is claimed to have been measured.
-    """
-    parts = [_header(), _what(detector), _load(), _measured(metrics), _limits(detector, metrics)]
+def model_card(detector: "FailureDetector", metrics: Mapping[str, Any] | None) -> str:
+    """Markdown with the header of the Hub; without the content of a metrics.json it claims no measurement."""
+    parts = [HEADER, _what(detector), HOW_TO_LOAD, _measured(metrics), _limits(detector, metrics)]
     return "\n\n".join(parts) + "\n"
-
-
-def _header() -> str:
-    return "\n".join(
-        [
-            "---",
-            "library_name: gmm_torch",
-            "tags:",
-            *(f"- {tag}" for tag in ("failure-detection", "out-of-distribution-detection", "conformal-prediction")),
-            "---",
-        ]
-    )
 
 
 def _what(detector: "FailureDetector") -> str:
@@ -78,20 +75,6 @@ def _prepared(detector: "FailureDetector") -> str:
     if not detector.preprocessing:
         return ""
     return f"\n| preprocessing | {preprocessing_in_words(detector.preprocessing).replace('|', '&#124;')} |"
-
-
-def _load() -> str:
-    return """## How to load it
-
-```python
-from gmm_torch import FailureDetector
-
-detector = FailureDetector.from_pretrained("this repository, or its folder", classifier)
-verdict = detector(x)  # .prediction, .p_value, .accept
-```
-
-The classifier has to be the one that the detector was fitted to; another one is refused. `detector.safetensors` holds \
-numbers and a description, and nothing in it can run."""
 
 
 def _measured(metrics: Mapping[str, Any] | None) -> str:

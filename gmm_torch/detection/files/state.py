@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from gmm_torch.detection.features.precision import match_types
@@ -18,12 +17,14 @@ if TYPE_CHECKING:
 
 def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
     """What a fit and a calibration found beside tensors, as JSON can hold it."""
+    extractor, shape = detector.extractor, detector.extractor.input_shape
+    known = [layer for layer in extractor.layers if layer in extractor.statistics]
     return {
-        "layers": detector.extractor.layers,
-        "found_by": detector.extractor.found_by,
-        "statistics": detector.extractor.statistics_by_name,
-        "input_shape": shape if (shape := detector.extractor.input_shape) is None else list(shape),
-        "views": list(detector.extractor.views),
+        "layers": extractor.layers,
+        "found_by": extractor.found_by,
+        "statistics": {layer: list(extractor.statistics[layer]) for layer in known},
+        "input_shape": None if shape is None else list(shape),
+        "views": list(extractor.views),
         "widths": detector.widths,
         "n_classes": detector.n_classes,
         "n_fitted": detector.n_fitted,
@@ -35,9 +36,10 @@ def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
 
 def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Make a detector one that found these sizes, with room for the tensors, which it is not given yet."""
-    extractor = detector.extractor
+    extractor, shape = detector.extractor, sizes["input_shape"]
     extractor.layers, extractor.views = list(sizes["layers"]), tuple(sizes["views"])
-    extractor.know(str(sizes["found_by"]), sizes["statistics"], sizes["input_shape"])
+    extractor.found_by, extractor.input_shape = str(sizes["found_by"]), None if shape is None else tuple(shape)
+    extractor.statistics = {layer: tuple(names) for layer, names in sizes["statistics"].items()}
     detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
     detector.calibrated_in(str(sizes["precision"]))
     detector.preprocessing = dict(sizes["preprocessing"])
@@ -58,17 +60,8 @@ def sized_parts(detector: "DetectorParts") -> dict[str, nn.Module]:
     return {"score": detector.score, "examples": detector.examples, "valid_range": detector.valid_range}
 
 
-def extra_state(detector: "DetectorParts") -> Tensor:
-    """`found_sizes` as bytes, (B,) uint8: the part of a state dict that no buffer holds."""
-    return torch.frombuffer(bytearray(json.dumps(found_sizes(detector)).encode()), dtype=torch.uint8)
-
-
 def make_room_for_state(detector: "DetectorParts", state_dict: Mapping[str, Any], prefix: str) -> None:
-    """Make room for the tensors of a state dict, where it has an `extra_state`.
-
-    Raises:
-        FileFormatError: it is of another version.
-    """
+    """Make room for the tensors of a state dict, where it has an `extra_state`; FileFormatError for another version."""
     state = state_dict.get(f"{prefix}_extra_state")
     if state is not None:
         sizes = json.loads(bytes(state.tolist()))

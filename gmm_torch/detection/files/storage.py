@@ -22,15 +22,10 @@ VERSION = 10
 
 @dataclass(frozen=True)
 class DetectorFile:
-    """What a detector file holds.
+    """What a detector file holds."""
 
-    Attributes:
-        spec: a JSON object: layers, widths, score, sizes, versions, the classifier's fingerprint.
-        tensors: state of the score, the examples and the calibration, by name.
-    """
-
-    spec: dict[str, Any]
-    tensors: dict[str, Tensor]
+    spec: dict[str, Any]  # see `description.py`
+    tensors: dict[str, Tensor]  # state of the score, the examples and the calibration, by name
 
 
 def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:
@@ -42,9 +37,8 @@ def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
-    for name, value in sorted(
-        ((prefix + names[name], value) for name, value in module.state_dict().items()), key=lambda each: each[0]
-    ):
+    named = ((prefix + names[name], value) for name, value in module.state_dict().items())
+    for name, value in sorted(named, key=lambda each: each[0]):
         for part in value if isinstance(value, tuple | list) else (value,):  # packed: a weight and its bias
             if not isinstance(part, Tensor):
                 plain = isinstance(part, bool | int | float | str | torch.dtype)
@@ -124,31 +118,20 @@ def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Raise unless the tensors are those of a module's state, by name, shape and kind; the module may be on "meta".
+    """Raise FileFormatError unless tensors are those of a module's state, by name, shape and kind, and finite.
 
-    Raises:
-        FileFormatError: otherwise.
+    The module may be on "meta".
     """
     expected = {name: _kind(value) for name, value in module.state_dict().items()}
     given = {name: _kind(value) for name, value in tensors.items()}
     if expected != given:
         names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise FileFormatError(f"{what}: tensors missing, unexpected or of another shape: {', '.join(names[:5])}")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise FileFormatError(f"{what}: {name} has NaN or infinity")
 
 
 def _kind(value: Tensor) -> tuple[tuple[int, ...], torch.dtype | None]:
     """Shape and type; floating types are as good as each other."""
     return tuple(value.shape), None if value.is_floating_point() else value.dtype
-
-
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Fill a module's state; every tensor must be there, of the right shape and kind, and finite.
-
-    Raises:
-        FileFormatError: otherwise.
-    """
-    check_fit(module, tensors, what)
-    for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise FileFormatError(f"{what}: {name} has NaN or infinity")
-    module.load_state_dict(tensors)

@@ -45,14 +45,10 @@ def with_size(mixture: GaussianMixture, n_components: int, n_features: int) -> G
 
 
 class Block(NamedTuple):
-    """Neighbouring coordinates of a mixture's features: `width` of a layer for each group of views.
-
-    A group, of indices of views, is what the coordinates are the mean of; a view that stands for itself is a group of
-    one.
-    """
+    """Neighbouring coordinates of a mixture's features: `width` of a layer for each group of views."""
 
     layer: str
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]  # of indices of views that the coordinates are the mean of
     width: int
 
 
@@ -71,19 +67,12 @@ class Coordinate(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureMixture:
-    """One mixture of a score.
+    """One mixture of a score."""
 
-    Attributes:
-        mixture: over points (N, D).
-        features: from outputs to features (N, S).
-        blocks: what the S features are, in order.
-        projection: from features to points, None where they are the same.
-    """
-
-    mixture: GaussianMixture
-    features: Callable[[Outputs], Tensor]
-    blocks: Sequence[Block]
-    projection: Projection | None = None
+    mixture: GaussianMixture  # over points (N, D)
+    features: Callable[[Outputs], Tensor]  # (N, S)
+    blocks: Sequence[Block]  # what the S features are, in order
+    projection: Projection | None = None  # from features to points, None where they are the same
 
     def points(self, outputs: Outputs) -> Tensor:
         """What the mixture models, (N, D)."""
@@ -109,10 +98,6 @@ class FeatureMixture:
         inputs of that component (see `half_gradient`). Where the mixture sees a projection of the features, the shares
         are those of the features before it, and a last column holds the share of the distance to the subspace that it
         projects on.
-
-        Args:
-            outputs: of N inputs.
-            component: (N,) int64.
 
         Returns:
             (N, S), or (N, S + 1) with a projection, float64; each row sums to the squared distance.
@@ -142,16 +127,7 @@ class FeatureMixture:
         return torch.cat([inside, deviation[:, -1:] * pulled[:, -1:]], dim=1)
 
     def distances(self, points: Tensor, anchors: Tensor, component: Tensor) -> Tensor:
-        """Mahalanobis distance of each point to each anchor, in the metric of the point's own component.
-
-        Args:
-            points: (N, D).
-            anchors: (M, D).
-            component: (N,) int64.
-
-        Returns:
-            (N, M), in standard deviations of the component.
-        """
+        """Mahalanobis distance (N, M) of points (N, D) to anchors (M, D), in the metric of each point's component."""
         found = points.new_empty(len(points), len(anchors))
         if not found.numel():
             return found

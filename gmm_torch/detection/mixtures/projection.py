@@ -18,10 +18,6 @@ class Projection(nn.Module):
 
     The last coordinate is the distance to the principal subspace, so an input that leaves it stays visible. Few points
     determine few directions: there are at most an eighth as many as points to learn from.
-
-    Args:
-        width: D of the features.
-        max_width: largest width that is kept, at least 2.
     """
 
     centre: Tensor

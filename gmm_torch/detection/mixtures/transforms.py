@@ -20,15 +20,10 @@ ROUNDED = 2.0**-23
 
 
 class Transform(nn.Module):
-    """A differentiable map of the last dimension to one of the same width.
+    """A differentiable map of the last dimension to one of the same width."""
 
-    Attributes:
-        name: how configurations and files call it.
-        mixes: whether an output is more than one feature, so that it has no feature's name.
-    """
-
-    name: ClassVar[str]
-    mixes: ClassVar[bool] = False
+    name: ClassVar[str]  # in configurations and files
+    mixes: ClassVar[bool] = False  # whether an output is of more than one feature, so that it has no feature's name
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,7 +43,6 @@ class Nothing(Transform):
     name = "none"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return z
 
 
@@ -58,7 +52,6 @@ class Unit(Transform):
     name = "unit"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return unit(z)
 
 
@@ -72,7 +65,6 @@ class SignedRoot(Transform):
     name = "signed_root"
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         result: Tensor = z / ((z.abs() + ROUNDED).sqrt() + ROUNDED**0.5)
         return result
 
@@ -90,7 +82,6 @@ class Standardise(Transform):
         self.register_buffer("scale", torch.ones(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         wide = z[sample_rows(z, MAX_ROWS)].double()
         scale = wide.std(0, correction=0)
         # A feature that is constant in the fitting inputs has no unit of its own.
@@ -99,7 +90,6 @@ class Standardise(Transform):
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return (z - self.location) / self.scale
 
 
@@ -119,7 +109,6 @@ class Power(Transform):
         self.register_buffer("exponent", torch.ones(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         self.unit.fit(z)
         columns = self.unit(z[sample_rows(z, MAX_POWER_ROWS)]).double().cpu().numpy().T
         found = [scipy.stats.yeojohnson_normmax(column) if np.ptp(column) > 0 else 1.0 for column in columns]
@@ -128,7 +117,6 @@ class Power(Transform):
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         result: Tensor = self.scale(yeo_johnson(self.unit(z), self.exponent))
         return result
 
@@ -147,20 +135,17 @@ class Whiten(Transform):
         self.register_buffer("basis", torch.eye(width))
 
     def fit(self, z: Tensor) -> Self:
-        """See `Transform`."""
         wide = z[sample_rows(z, MAX_ROWS)].double()
         mean = wide.mean(0)
         variance, directions = torch.linalg.eigh((wide - mean).mT @ (wide - mean) / len(wide))
         floor = (FLOOR**2 * variance.max()).clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
-        largest = directions.gather(
-            0, directions.abs().argmax(0, keepdim=True)
-        )  # the sign is a choice: this one repeats
-        scaled = directions * largest.sign() * variance.clamp_min(floor).rsqrt()
+        # The sign is a choice: this one repeats.
+        sign = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        scaled = directions * sign * variance.clamp_min(floor).rsqrt()
         self.location, self.basis = mean.to(z), scaled.flip(1).contiguous().to(z)
         return self
 
     def forward(self, z: Tensor) -> Tensor:
-        """See `Transform`."""
         return (z - self.location) @ self.basis
 
 
@@ -169,24 +154,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
 }
 
 
-def check_transform(name: str) -> None:
-    """Raise unless there is such a transform."""
-    if name not in TRANSFORMS:
-        raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}; got {name!r}")
-
-
 def unit(z: Tensor) -> Tensor:
     """Scaled to Euclidean norm one along the last dimension; zero stays zero."""
     return F.normalize(z, dim=-1)
 
 
 def yeo_johnson(z: Tensor, exponent: Tensor) -> Tensor:
-    """Yeo and Johnson 2000, equation 2.1: a power of 1 + z for z >= 0, its mirror image of 2 - exponent below.
-
-    Args:
-        z: (..., D).
-        exponent: (D,), the lambda.
-    """
+    """Yeo and Johnson 2000, equation 2.1: a power (D,) of 1 + z for z >= 0, its mirror image of 2 - exponent below."""
     positive = box_cox(z.clamp_min(0), exponent)
     negative = -box_cox((-z).clamp_min(0), 2 - exponent)
     return torch.where(z >= 0, positive, negative)

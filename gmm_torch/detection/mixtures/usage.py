@@ -16,15 +16,10 @@ LARGEST = 0.9  # share of the inputs in one component from which the others coun
 
 
 class Concentration(NamedTuple):
-    """Inputs of which nearly all fall to one component.
+    """Inputs of which nearly all fall to one component."""
 
-    Attributes:
-        largest: the share of that component.
-        n_used: as how many components in use all count: exp of the entropy of their shares.
-    """
-
-    largest: float
-    n_used: float
+    largest: float  # share of that component
+    n_used: float  # as how many components in use all count: exp of the entropy of their shares
 
 
 def concentration(counts: Tensor) -> Concentration | None:
@@ -39,10 +34,7 @@ def concentration(counts: Tensor) -> Concentration | None:
 def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Outputs) -> None:
     """Issue a `ComponentsWarning` for each mixture that has nearly all of these inputs in one component.
 
-    Args:
-        models: by name.
-        outputs: on inputs that the mixtures have not learned from, where there are such: what is learned by heart looks
-            used.
+    They are inputs that it has not learned from, where there are such: what is learned by heart looks used.
     """
     for name, model in models.items():
         k = model.mixture.n_components

@@ -16,21 +16,17 @@ class ValidRange(nn.Module):
 
     A softmax of logits of 10^30 is one, a margin between components grows without bounds: such scores call an input
     typical because it is absurd. The bound is fixed before the calibration inputs are ranked, so p-values stay valid.
-
-    Attributes:
-        largest: (1 + L,), the largest magnitude of the logits and of the features of each layer on fitting inputs.
     """
 
-    largest: Tensor
+    largest: Tensor  # (1 + L,), magnitude of the logits and of the features of each layer on fitting inputs
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.empty(0))
 
-    def build(self, n_layers: int) -> Self:
+    def build(self, n_layers: int) -> None:
         """Make room for so many layers."""
         self.largest = torch.zeros(1 + n_layers)
-        return self
 
     def fit(self, outputs: Outputs) -> Self:
         """Learn from the outputs on fitting inputs."""

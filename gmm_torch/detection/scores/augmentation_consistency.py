@@ -22,6 +22,5 @@ class AugmentationConsistency(ConditionalConsistency):
     views = ("identity", "mirror", "blur")
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """See `ConditionalConsistency`."""
         each = outputs.log_odds()
         return torch.stack([each[:, 0], each[:, 1:].mean(1)], dim=1)

@@ -37,19 +37,12 @@ def at_most(score: "Score", n_components: int) -> Iterator[None]:
 
 
 class Breakdown(NamedTuple):
-    """Scores of N inputs, taken apart.
+    """Scores of N inputs, taken apart."""
 
-    Attributes:
-        score: (N,).
-        p_values: where a score combines others, the p-value (N,) of each among the reference inputs.
-        influence: by how much (N,) each lowers the score; the largest part dominates.
-        n_reference: how many reference inputs there are.
-    """
-
-    score: Tensor
-    p_values: dict[str, Tensor]
-    influence: dict[str, Tensor]
-    n_reference: int = 0
+    score: Tensor  # (N,)
+    p_values: dict[str, Tensor]  # where it combines others, (N,) of each among the reference inputs
+    influence: dict[str, Tensor]  # by how much (N,) each lowers the score; the largest part dominates
+    n_reference: int = 0  # how many reference inputs there are
 
 
 SCORES: dict[str, type["Score"]] = {}  # by name; a subclass that has one is here as soon as it is defined

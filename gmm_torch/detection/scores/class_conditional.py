@@ -22,8 +22,7 @@ class ClassConditional(LayerMixtures):
 
     Args:
         n_components: K for each class.
-        covariance_type: see `GaussianMixture`; any but "tied", since the classes are fitted one by one.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+        covariance_type, transform: see `LayerMixtures`; any type but "tied", since the classes are fitted one by one.
         labels: whether classes are labels instead of predictions.
     """
 
@@ -47,13 +46,12 @@ class ClassConditional(LayerMixtures):
     def fit_mixture(
         self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
     ) -> GaussianMixture:
-        """See `LayerMixtures`."""
         classes = outputs.classes(self.needs_labels)
         n_classes = mixture.n_components // self.n_components
         sizes = torch.bincount(classes, minlength=n_classes).tolist()
         large = [n >= MIN_POINTS * self.n_components for n in sizes]
         pooled = None if all(large) else self._fitted(points, fitter)
-        found = [self._fitted(points[classes == c], fitter) if large[c] else pooled for c in range(n_classes)]
+        found = (self._fitted(points[classes == c], fitter) if large[c] else pooled for c in range(n_classes))
         parts = [each for each in found if each is not None]
         return mixture.set_parameters(
             torch.cat([each.weights for each in parts]) / n_classes,
@@ -69,8 +67,5 @@ class ClassConditional(LayerMixtures):
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats, up to a constant."""
         predicted = outputs.own_logits.argmax(1)[:, None]
-        by_class = [
-            joint.unflatten(1, (-1, self.n_components)).logsumexp(2).gather(1, predicted)[:, 0]
-            for joint in self.log_joints(outputs)
-        ]
-        return torch.stack(by_class).sum(0)
+        joints = (joint.unflatten(1, (-1, self.n_components)) for joint in self.log_joints(outputs))
+        return torch.stack([joint.logsumexp(2).gather(1, predicted)[:, 0] for joint in joints]).sum(0)

@@ -14,6 +14,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
 from gmm_torch.detection.scores.base import N_COMPONENTS, SCORES, Breakdown, Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
+from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.combination import COMBINATIONS, log_tail
 from gmm_torch.functional.expected_auroc import expected_auroc
 
@@ -32,11 +33,8 @@ def default_parts() -> dict[str, type[Score]]:
 
 def default_weights(n_views: int, n_layers: int) -> dict[str, float]:
     """Weights of the parts of the default for so many views and layers."""
-    weights = {
-        name: kind.default_weights[n_views == 1]
-        for name, kind in default_parts().items()
-        if n_layers >= kind.min_layers
-    }
+    parts = {name: kind for name, kind in default_parts().items() if n_layers >= kind.min_layers}
+    weights = {name: kind.default_weights[n_views == 1] for name, kind in parts.items()}
     return {name: weight for name, weight in weights.items() if weight > 0}
 
 
@@ -78,8 +76,7 @@ class Combined(Score):
         combination: str = "root_mean",
     ) -> None:
         super().__init__()
-        if combination not in COMBINATIONS:
-            raise ValueError(f"combination: expected one of {', '.join(COMBINATIONS)}; got {combination!r}")
+        check_choice("combination", combination, COMBINATIONS)
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.combination = combination
@@ -89,7 +86,7 @@ class Combined(Score):
         self.register_buffer("log_scale", torch.zeros(()))
         self.register_buffer("held_out", torch.empty(0, 0))
         self.register_buffer("references", torch.empty(0, 0))
-        self._take(self.given_weights or default_weights(n_views=3, n_layers=2))
+        self._take(self._weights_of(n_views=3, n_layers=2))
 
     log_weights: Tensor  # (J,), before they are scaled
     log_scale: Tensor  # (), of all parts but `mean_log_probability`
@@ -121,7 +118,6 @@ class Combined(Score):
         return list(self.weights).index(MeanLogProbability.name)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
         parts = [self._make(name).reads(layers, n_views) for name in self._weights_of(n_views, len(layers))]
         found = {layer: max(part.get(layer, 0) for part in parts) for layer in layers}
         return {layer: n for layer, n in found.items() if n}
@@ -130,12 +126,10 @@ class Combined(Score):
         return self.given_weights or default_weights(n_views, n_layers)
 
     def options(self) -> dict[str, Any]:
-        """See `Score`."""
         keys = ("n_components", "covariance_type", "combination")
         return {key: getattr(self, key) for key in keys} | {"weights": self.given_weights}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self._take(self._weights_of(n_views, len(widths)))
         for part in self._scores():
             part.build(widths, n_views, n_classes)
@@ -143,14 +137,12 @@ class Combined(Score):
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         for part in self._scores():
             part.fit(outputs, fitter)
         n = len(outputs.logits)
         taught = n / (n + HALF) if self.given_weights is None else 1.0
-        share = {name: 1.0 if name == MeanLogProbability.name else taught for name in self.weights}
-        found = [math.log(weight * share[name]) for name, weight in self.weights.items()]
-        self.log_weights = outputs.logits.new_tensor(found)
+        each = ((weight, 1.0 if name == MeanLogProbability.name else taught) for name, weight in self.weights.items())
+        self.log_weights = outputs.logits.new_tensor([math.log(weight * share) for weight, share in each])
         return self
 
     def hold_out(self, statistics: Tensor) -> Self:
@@ -173,18 +165,14 @@ class Combined(Score):
         return self
 
     def _affordable(self, table: Tensor, probability: Tensor) -> Tensor:
-        """Logarithm of the largest scale, at most 1, at which the other parts cost no more than they may, ().
+        """Logarithm, (), of the largest scale, at most 1, at which the other parts cost no more than they may.
 
-        Args:
-            table: (R, J), scores of the parts.
-            probability: (R,), that the prediction is right.
+        From scores of the parts (R, J), and the probability (R,) that the prediction is right.
         """
         best = expected_auroc(table[:, self._certainty], probability)
         log_p = self._log_tails(table)
-        costs = []
         log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
-        for log_scale in log_scales:
-            costs.append(best - expected_auroc(self.join(log_p, log_scale), probability))
+        costs = [best - expected_auroc(self.join(log_p, each), probability) for each in log_scales]
         # Where less than one wrong prediction is expected, its area counts for as much less: where all are certain it
         # is made of rounding, and no part costs anything.
         n_wrong = (1 - probability).sum().clamp_max(1)
@@ -197,7 +185,6 @@ class Combined(Score):
         return scale
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """See `Score`."""
         super().reserve(shapes)
         for name in ("held_out", "references"):
             shape = shapes.get(name, ())
@@ -229,7 +216,6 @@ class Combined(Score):
         return self.combine(self.statistics(outputs))
 
     def combine(self, statistics: Tensor) -> Tensor:
-        """See `Score`."""
         return self.join(self._log_tails(self.part_scores(statistics)))
 
     def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:

@@ -15,10 +15,7 @@ class ComponentMargin(LayerMixtures):
 
     Small between components, and blind to how far all of them are.
 
-    Args:
-        n_components: K of each mixture, at least 2.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`; n_components is at least 2.
     """
 
     name = "component_margin"
@@ -31,11 +28,7 @@ class ComponentMargin(LayerMixtures):
         super().__init__(n_components, covariance_type, transform)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: too few inputs for two components.
-        """
+        """See `Score`; raises ValueError where there are too few inputs for two components."""
         needed = 2 * POINTS_PER_COMPONENT
         if len(outputs.logits) < needed:
             raise ValueError(

@@ -31,7 +31,6 @@ class ConditionalConsistency(Score):
         self.joint = GaussianMixture(1, 2)  # of the right size after `build`
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.joint = GaussianMixture(self.n_components, 2)
         return super().build(widths, n_views, n_classes)
 

@@ -36,9 +36,7 @@ class DepthConsistency(ConditionalConsistency):
     The odds of a layer are divided by the temperature at which they predict the classifier's predictions best, since
     Gaussians over many features are too sure of themselves.
 
-    Args:
-        n_components: the largest K of the mixture over (s, d); fewer where there are fewer than twenty fitting inputs
-            for each.
+    Args: those of `ConditionalConsistency`.
     """
 
     name = "depth_consistency"
@@ -59,11 +57,9 @@ class DepthConsistency(ConditionalConsistency):
         self.register_buffer("temperature", torch.ones(0))
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
         return dict.fromkeys(layers, 1)
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.names = list(widths)
         self.maps = nn.ModuleList(
             nn.Sequential(SignedRoot(width), Standardise(width), Projection(width, MAX_WIDTH))
@@ -93,7 +89,6 @@ class DepthConsistency(ConditionalConsistency):
         return super().fit(outputs, fitter)
 
     def odds(self, outputs: Outputs) -> Tensor:
-        """See `ConditionalConsistency`."""
         own = outputs.own_logits
         predicted = own.argmax(1)
         depth = []
@@ -137,22 +132,16 @@ def fit_classes(mixture: GaussianMixture, points: Tensor, classes: Tensor) -> No
     """Make component c of a mixture the normal distribution of the points of class c, its covariance shrunk.
 
     S_c = (n_c C_c + m W) / (n_c + m) and a small ridge: C_c the class's own covariance, W that within all classes,
-    m = PRIOR * D. A class without points gets the mean of all and W.
-
-    Args:
-        mixture: C components, "full" or "tied", over D features.
-        points: (N, D).
-        classes: (N,) int64.
+    m = PRIOR * D. A class without points gets the mean of all and W. The mixture is "full" or "tied".
     """
     n_classes, width = mixture.n_components, points.shape[1]
     found = class_moments(points, classes, n_classes, REG_COVAR)
-    counts = torch.bincount(classes, minlength=n_classes).to(found.means)
-    covariances = found.within
+    sizes = torch.bincount(classes, minlength=n_classes)
+    counts, covariances = sizes.to(found.means), found.within
     if mixture.covariance_type == "full":
         prior = PRIOR * width
         floor = torch.eye(width).to(found.within) * (REG_COVAR * found.within.diagonal().mean())
         deviation = (points.double() - found.means[classes])[classes.argsort(stable=True)]
-        sizes = torch.bincount(classes, minlength=n_classes).tolist()
-        scatter = torch.stack([part.mT @ part for part in deviation.split(sizes)])
+        scatter = torch.stack([part.mT @ part for part in deviation.split(sizes.tolist())])
         covariances = (scatter + prior * found.within) / (counts + prior)[:, None, None] + floor
     mixture.set_parameters((counts + 1) / (counts + 1).sum(), found.means, covariances)

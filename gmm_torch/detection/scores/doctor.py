@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Score
+from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.log_odds import log_odds
 
 VARIANTS = ("alpha", "beta")
@@ -28,8 +29,7 @@ class Doctor(Score):
 
     def __init__(self, variant: str = "alpha", temperature: float = 1.0) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}; got {variant!r}")
+        check_choice("variant", variant, VARIANTS)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature: expected a number > 0; got {temperature}")
         self.variant = variant

@@ -16,11 +16,7 @@ class NegativeEnergy(Score):
     name = "negative_energy"
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """Nothing to learn.
-
-        Raises:
-            ValueError: log-probabilities, whose energy is zero for every input.
-        """
+        """Nothing to learn; raises ValueError for log-probabilities."""
         if bool((self(outputs).abs() < ZERO).all()):
             raise ValueError(
                 "negative_energy: expected logits; got log-probabilities, whose energy is zero for every input: leave "

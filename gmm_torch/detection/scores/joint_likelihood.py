@@ -22,8 +22,6 @@ class JointLikelihood(Score):
         covariance_type: see `GaussianMixture`.
     """
 
-    mixture: GaussianMixture
-
     def __init__(self, n_components: int = N_COMPONENTS, covariance_type: str = "full") -> None:
         super().__init__()
         check_count("n_components", n_components)
@@ -42,7 +40,6 @@ class JointLikelihood(Score):
         raise NotImplementedError
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.blocks = self.make_blocks(widths, n_views, n_classes)
         self.projection = Projection(sum(len(block.groups) * block.width for block in self.blocks))
         self.mixture = GaussianMixture(self.n_components, self.projection.width, self.covariance_type)
@@ -54,7 +51,6 @@ class JointLikelihood(Score):
         return result
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         self.projection.fit(in_chunks(self.features, outputs))
         points = in_chunks(self.points, outputs)
         self.mixture = sized(self.mixture, points)
@@ -67,5 +63,4 @@ class JointLikelihood(Score):
         return result
 
     def models(self) -> dict[str, FeatureMixture]:
-        """See `Score`."""
         return {self.name: FeatureMixture(self.mixture, self.features, self.blocks, self.projection)}

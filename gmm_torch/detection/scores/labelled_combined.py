@@ -24,9 +24,7 @@ class LabelledCombined(Combined):
     - What the other parts cost in finding wrong predictions is known from n wrong ones with a share n / (n + 20); the
       rest is still what the classifier's probabilities let expect.
 
-    Args:
-        n_components, covariance_type, weights, combination: those of `Combined`; `mean_log_probability` is among the
-    weights.
+    Args: those of `Combined`; `mean_log_probability` is among the weights.
     """
 
     name = "labelled_combined"
@@ -45,12 +43,9 @@ class LabelledCombined(Combined):
     @property
     def ratio(self) -> RightWrongRatio:
         """The part that takes the place of `mean_log_probability`."""
-        part = self.parts[MeanLogProbability.name]
-        assert isinstance(part, RightWrongRatio)
-        return part
+        return self.parts[MeanLogProbability.name]  # type: ignore[return-value]
 
     def n_statistics(self, n_views: int) -> int:
-        """See `Combined`."""
         return super().n_statistics(n_views) + n_views + 3
 
     def hold_out(self, statistics: Tensor) -> Self:
@@ -59,14 +54,7 @@ class LabelledCombined(Combined):
         return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
 
     def set_reference(self, statistics: Tensor) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: some have no label.
-
-        Warns:
-            LabelsWarning: nearly all predictions are right, or wrong: what is learned from labels is left out.
-        """
+        """See `Score`, and `RightWrongRatio` for the error and the warning."""
         self.ratio.set_reference(statistics[:, len(self.weights) :])
         return super().set_reference(statistics)
 

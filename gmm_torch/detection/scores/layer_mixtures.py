@@ -1,5 +1,6 @@
 """Base of the scores with one mixture for each layer."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture, each_view, sized
-from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform
+from gmm_torch.detection.mixtures.transforms import TRANSFORMS
 from gmm_torch.detection.scores.base import N_COMPONENTS, Fitter, Score
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_choice, check_count
 from gmm_torch.mixture import GaussianMixture
 
 
@@ -27,7 +28,7 @@ class LayerMixtures(Score):
         self, n_components: int = N_COMPONENTS, covariance_type: str = "full", transform: str = "none"
     ) -> None:
         super().__init__()
-        check_transform(transform)
+        check_choice("transform", transform, TRANSFORMS)
         check_count("n_components", n_components)
         GaussianMixture(1, 1, covariance_type)  # raises where there is no such type: not only at `fit`
         self.n_components = n_components
@@ -39,11 +40,10 @@ class LayerMixtures(Score):
         self.mixtures = nn.ModuleList()
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         made = TRANSFORMS[self.transform]
         self.names = list(widths)
-        named = {layer: f"{layer} {self.transform}" if made.mixes else layer for layer in widths}
-        self.blocks = [Block(named[layer], each_view(n_views), width) for layer, width in widths.items()]
+        suffix = f" {self.transform}" if made.mixes else ""
+        self.blocks = [Block(layer + suffix, each_view(n_views), width) for layer, width in widths.items()]
         self.transforms = nn.ModuleList(made(width) for width in widths.values())
         self.mixtures = nn.ModuleList(self.make_mixture(n_views * width, n_classes) for width in widths.values())
         return self
@@ -58,12 +58,16 @@ class LayerMixtures(Score):
         result: Tensor = transform(outputs.features[layer]).flatten(1)
         return result
 
+    def with_points(self, mixtures: nn.ModuleList, outputs: Outputs) -> Iterator[tuple[GaussianMixture, Tensor]]:
+        """Mixtures, one a layer, each with the points of its layer (N, V D)."""
+        for layer, mixture in zip(self.names, mixtures, strict=True):
+            yield mixture, self.points(outputs, layer)  # type: ignore[misc]
+
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         for layer, transform in zip(self.names, self.transforms, strict=True):
             transform.fit(outputs.features[layer].flatten(0, 1))  # type: ignore[operator]
-        for i, layer in enumerate(self.names):
-            self.mixtures[i] = self.fit_mixture(self.mixtures[i], self.points(outputs, layer), outputs, fitter)  # type: ignore[arg-type]
+        for i, (mixture, points) in enumerate(self.with_points(self.mixtures, outputs)):
+            self.mixtures[i] = self.fit_mixture(mixture, points, outputs, fitter)
         return self
 
     def fit_mixture(
@@ -76,13 +80,11 @@ class LayerMixtures(Score):
 
     def log_joints(self, outputs: Outputs) -> list[Tensor]:
         """log w_k + log N(z | k) of each layer, each (N, K)."""
-        pairs = zip(self.names, self.mixtures, strict=True)
-        return [mixture.log_joint(self.points(outputs, layer)) for layer, mixture in pairs]  # type: ignore[operator]
+        return [mixture.log_joint(points) for mixture, points in self.with_points(self.mixtures, outputs)]
 
     def log_probs(self, outputs: Outputs) -> Tensor:
         """log p(z) of each layer, (N, L)."""
-        pairs = zip(self.names, self.mixtures, strict=True)
-        return torch.stack([mixture(self.points(outputs, layer)) for layer, mixture in pairs], dim=1)
+        return torch.stack([mixture(points) for mixture, points in self.with_points(self.mixtures, outputs)], dim=1)
 
     def models(self) -> dict[str, FeatureMixture]:
         """See `Score`; one a layer."""

@@ -25,7 +25,6 @@ class LogitLikelihood(JointLikelihood):
     views = ("identity", "mirror", "blur")
 
     def make_blocks(self, widths: dict[str, int], n_views: int, n_classes: int) -> Sequence[Block]:
-        """See `JointLikelihood`."""
         return [Block(LOG_SOFTMAX, each_view(n_views), n_classes)]
 
     def features(self, outputs: Outputs) -> Tensor:

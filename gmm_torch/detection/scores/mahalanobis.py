@@ -41,7 +41,6 @@ class Mahalanobis(LayerMixtures):
         self.register_buffer("present", torch.ones(0, dtype=torch.bool))
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.present = torch.ones(n_classes, dtype=torch.bool)
         return super().build(widths, n_views, n_classes)
 
@@ -51,14 +50,12 @@ class Mahalanobis(LayerMixtures):
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
         """See `Score`; closed form, so the fitter has nothing to do."""
-        counts = torch.bincount(outputs.classes(self.needs_labels), minlength=len(self.present))
-        self.present = counts > 0
+        self.present = torch.bincount(outputs.classes(self.needs_labels), minlength=len(self.present)) > 0
         return super().fit(outputs, fitter)
 
     def fit_mixture(
         self, mixture: GaussianMixture, points: Tensor, outputs: Outputs, fitter: Fitter
     ) -> GaussianMixture:
-        """See `LayerMixtures`."""
         found = class_moments(points, outputs.classes(self.needs_labels), mixture.n_components, self.reg_covar)
         weights = self.present.to(found.means).clamp_min(ABSENT)
         return mixture.set_parameters(weights / weights.sum(), found.means, found.within)
@@ -69,11 +66,8 @@ class Mahalanobis(LayerMixtures):
 
     def squared_distances(self, outputs: Outputs) -> list[Tensor]:
         """To each class, of each layer, each (N, C); infinite for a class that no fitting input had."""
-        found = []
-        for layer, mixture in zip(self.names, self.mixtures, strict=True):
-            distance = squared_distance(mixture, self.points(outputs, layer))  # type: ignore[arg-type]
-            found.append(distance.masked_fill(~self.present, torch.inf))
-        return found
+        found = (squared_distance(*pair) for pair in self.with_points(self.mixtures, outputs))
+        return [distance.masked_fill(~self.present, torch.inf) for distance in found]
 
 
 def squared_distance(mixture: GaussianMixture, points: Tensor) -> Tensor:

@@ -37,12 +37,10 @@ class MeanLogProbability(Score):
         self.register_buffer("votes", torch.ones(1, dtype=torch.bool))
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.votes = torch.ones(n_views, dtype=torch.bool)
         return self
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         overlap = in_chunks(_overlap, outputs).mean(0)  # (V,)
         may_vote = torch.arange(len(overlap), device=overlap.device) < self.n_views
         self.votes = may_vote & (overlap >= self.keep * overlap[0])

@@ -38,11 +38,9 @@ class MomentLikelihood(JointLikelihood):
         self.n_views = n_views
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """See `Score`."""
         return dict.fromkeys(stage_ends(layers), min(self.n_views, n_views))
 
     def make_blocks(self, widths: dict[str, int], n_views: int, n_classes: int) -> Sequence[Block]:
-        """See `JointLikelihood`."""
         averaged = tuple(range(min(self.n_views, n_views)))
         return [Block(layer, (averaged,), widths[layer]) for layer in stage_ends(list(widths))]
 

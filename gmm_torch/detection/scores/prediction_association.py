@@ -17,9 +17,7 @@ class PredictionAssociation(LayerMixtures):
     label is used. A prediction that is rare where the features lie lowers the score.
 
     Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`.
-        transform: of the features before the mixture; see `gmm_torch.detection.mixtures.transforms`.
+        n_components, covariance_type, transform: see `LayerMixtures`.
         smoothing: added to the count of every class in every component (Laplace's rule for 1), so that nothing is
             impossible.
     """
@@ -41,12 +39,10 @@ class PredictionAssociation(LayerMixtures):
         self.register_buffer("log_association", torch.zeros(0, n_components, 0))
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.log_association = torch.zeros(len(widths), self.n_components, n_classes)
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         super().fit(outputs, fitter)
         logits = outputs.own_logits
         predicted = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).double()

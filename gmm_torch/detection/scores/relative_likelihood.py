@@ -17,30 +17,25 @@ class RelativeLikelihood(LayerMixtures):
     ratios for out-of-distribution detection", and of the relative Mahalanobis distance (Ren et al. 2021). With one
     component it is zero. It is blind to inputs that leave all data in the same direction.
 
-    Args:
-        n_components: K of each mixture.
-        covariance_type: see `GaussianMixture`; the background Gaussian has the same.
-        transform: of the features before both; see `gmm_torch.detection.mixtures.transforms`.
+    Args: those of `LayerMixtures`; the background Gaussian has the same covariance type and transform.
     """
 
     name = "relative_likelihood"
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
-        sizes = [n_views * width for width in widths.values()]
-        self.backgrounds = nn.ModuleList(GaussianMixture(1, size, self.covariance_type) for size in sizes)
+        self.backgrounds = nn.ModuleList(
+            GaussianMixture(1, n_views * width, self.covariance_type) for width in widths.values()
+        )
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         super().fit(outputs, fitter)
-        for layer, background in zip(self.names, self.backgrounds, strict=True):
-            fitter(background, self.points(outputs, layer))  # type: ignore[arg-type]
+        for pair in self.with_points(self.backgrounds, outputs):
+            fitter(*pair)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,), in nats."""
-        pairs = zip(self.names, self.backgrounds, strict=True)
-        background = sum(model(self.points(outputs, layer)) for layer, model in pairs)
+        background = sum(model(points) for model, points in self.with_points(self.backgrounds, outputs))
         result: Tensor = self.log_probs(outputs).sum(1) - background
         return result

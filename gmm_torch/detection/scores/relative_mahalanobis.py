@@ -16,34 +16,25 @@ class RelativeMahalanobis(Mahalanobis):
     """Minus the sum over the layers of d_c - d_0: squared distances to the nearest class and to the mean of all data.
 
     d_0 uses the covariance of all data. Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
-    detection", equation 3. Classes and arguments are those of `Mahalanobis`.
+    detection", equation 3. Classes are those of `Mahalanobis`.
 
-    Args:
-        labels: whether classes are labels instead of predictions.
-        reg_covar: added to each feature's variance, as a share of it.
-        transform: of the features before; see `gmm_torch.detection.mixtures.transforms`. "unit" is relative
-            Mahalanobis++, see `Mahalanobis`.
+    Args: those of `Mahalanobis`; the transform "unit" is relative Mahalanobis++.
     """
 
     name = "relative_mahalanobis"
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.backgrounds = nn.ModuleList(GaussianMixture(1, n_views * width, "tied") for width in widths.values())
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         super().fit(outputs, fitter)
-        for layer, background in zip(self.names, self.backgrounds, strict=True):
-            points = self.points(outputs, layer)
-            one_class = points.new_zeros(len(points), dtype=torch.long)
-            found = class_moments(points, one_class, 1, self.reg_covar)
-            background.set_parameters(torch.ones_like(found.means[:, 0]), found.means, found.within)  # type: ignore[operator]
+        for background, points in self.with_points(self.backgrounds, outputs):
+            found = class_moments(points, points.new_zeros(len(points), dtype=torch.long), 1, self.reg_covar)
+            background.set_parameters(torch.ones_like(found.means[:, 0]), found.means, found.within)
         return self
 
     def forward(self, outputs: Outputs) -> Tensor:
         """(N,)."""
-        pairs = zip(self.names, self.backgrounds, strict=True)
-        background = [squared_distance(model, self.points(outputs, layer))[:, 0] for layer, model in pairs]  # type: ignore[arg-type]
+        background = [squared_distance(*pair)[:, 0] for pair in self.with_points(self.backgrounds, outputs)]
         return super().forward(outputs) + torch.stack(background).sum(0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.classifier.inputs import NO_LABELS
-from gmm_torch.detection.features.outputs import Outputs
+from gmm_torch.detection.features.outputs import Outputs, check_classes
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.streaming.chunks import in_chunks
@@ -57,7 +57,6 @@ class RightWrongRatio(Score):
         self.register_buffer("direction", _first(3))
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.mean_log_probability.build(widths, n_views, n_classes)
         self.scale, self.direction = torch.ones(n_views + 2), _first(n_views + 2)
         return super().build(widths, n_views, n_classes)
@@ -70,10 +69,7 @@ class RightWrongRatio(Score):
         return self
 
     def set_reference(self, statistics: Tensor) -> Self:
-        """See `Score`.
-
-        Raises:
-            ValueError: some have no label.
+        """See `Score`; raises ValueError where labels are missing.
 
         Warns:
             LabelsWarning: fewer than two predictions are wrong, or right.
@@ -97,15 +93,10 @@ class RightWrongRatio(Score):
         return self
 
     def statistics(self, outputs: Outputs) -> Tensor:
-        """See `Score`; z and whether the prediction is wrong, -1 where nobody knows: (N, V + 3).
-
-        Raises:
-            ValueError: a label that is no class.
-        """
+        """See `Score`; z and whether the prediction is wrong, -1 where nobody knows: (N, V + 3)."""
         return torch.cat([self.variables(outputs), wrong_predictions(outputs)[:, None]], dim=1)
 
     def combine(self, statistics: Tensor) -> Tensor:
-        """See `Score`."""
         return (statistics[:, :-1] / self.scale) @ self.direction
 
     def variables(self, outputs: Outputs) -> Tensor:
@@ -120,29 +111,16 @@ class RightWrongRatio(Score):
 
 
 def wrong_predictions(outputs: Outputs) -> Tensor:
-    """1 where a prediction differs from its label and 0 where it does not, -1 without labels: (N,).
-
-    Raises:
-        ValueError: a label that is no class.
-    """
-    labels, n_classes = outputs.labels, outputs.own_logits.shape[-1]
+    """1 where a prediction differs from its label and 0 where it does not, -1 without labels: (N,)."""
+    labels, logits = outputs.labels, outputs.own_logits
     if labels is None:
-        return outputs.own_logits.new_full(outputs.own_logits.shape[:1], UNKNOWN)
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        raise ValueError(
-            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
-            "without a class out of the calibration set"
-        )
-    return (labels != outputs.own_logits.argmax(-1)).to(outputs.own_logits)
+        return logits.new_full(logits.shape[:1], UNKNOWN)
+    check_classes(labels, logits.shape[-1])
+    return (labels != logits.argmax(-1)).to(logits)
 
 
 def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:
-    """S^-1 m of `RightWrongRatio`, (D,) float64.
-
-    Args:
-        z: (N, D), the first variable that of certainty, each of a variance of about one.
-        wrong: (N,) bool, at least two of each kind.
-    """
+    """S^-1 m of `RightWrongRatio`, (D,) float64, from z (N, D), the first variable certainty, and who is wrong (N,)."""
     wide = z.double()
     n_wrong = int(wrong.sum())
     share = n_wrong / (n_wrong + HALF)

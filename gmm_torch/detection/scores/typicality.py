@@ -27,13 +27,11 @@ class Typicality(LayerMixtures):
     scale: Tensor
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
-        """See `Score`."""
         self.register_buffer("location", torch.zeros(len(widths)))
         self.register_buffer("scale", torch.ones(len(widths)))
         return super().build(widths, n_views, n_classes)
 
     def fit(self, outputs: Outputs, fitter: Fitter) -> Self:
-        """See `Score`."""
         super().fit(outputs, fitter)
         log_p = self.log_probs(outputs)
         wide = log_p.double()

@@ -15,10 +15,6 @@ class Chunks(Generic[T]):
     """Does some work on a stream of outputs: on as many at a time as a chunk holds, on no batch twice.
 
     What it gives for a stream that fits into one chunk does not depend on the stream's batches.
-
-    Args:
-        work: from outputs to what is kept of them.
-        nbytes: of a chunk.
     """
 
     def __init__(self, work: Callable[[Outputs], T], nbytes: int = CHUNK) -> None:
@@ -36,11 +32,7 @@ class Chunks(Generic[T]):
             self._work()
 
     def end(self) -> list[T]:
-        """What the work gave, chunk after chunk.
-
-        Raises:
-            ValueError: there was no batch.
-        """
+        """What the work gave, chunk after chunk; raises ValueError where there was no batch."""
         if self._waiting:
             self._work()
         if not self._done:
@@ -55,14 +47,14 @@ class Chunks(Generic[T]):
 
 def in_chunks(compute: Callable[[Outputs], Tensor], outputs: Outputs) -> Tensor:
     """The rows (N, ...) that are computed of outputs, of a chunk at a time: what lies between is bounded."""
-    found, done = None, 0
-    for part in outputs.chunks(CHUNK):
+    parts, n = outputs.chunks(CHUNK), len(outputs.logits)
+    rows = compute(next(parts))
+    if len(rows) == n:
+        return rows
+    found, done = rows.new_empty(n, *rows.shape[1:]), len(rows)  # the whole is never there twice
+    found[:done] = rows
+    for part in parts:
         rows = compute(part)
-        if len(part.logits) == len(outputs.logits):
-            return rows
-        if found is None:
-            found = rows.new_empty(len(outputs.logits), *rows.shape[1:])
         found[done : done + len(rows)] = rows
         done += len(rows)
-    assert found is not None
     return found

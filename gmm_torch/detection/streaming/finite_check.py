@@ -17,12 +17,11 @@ class FiniteCheck:
     """How many of a stream's inputs give logits or features that are not finite."""
 
     def __init__(self) -> None:
-        self.n_batches = self.n = 0
+        self.n = 0
         self._bad: dict[str, Tensor] = {}
 
     def add(self, outputs: Outputs) -> None:
         """Look at the next batch; nothing waits for a device."""
-        self.n_batches += 1
         self.n += len(outputs.logits)
         named = {f"features of layer {layer!r}": value for layer, value in outputs.features.items()}
         for name, value in (named | {"logits": outputs.logits}).items():
@@ -30,18 +29,14 @@ class FiniteCheck:
             self._bad[name] = self._bad.get(name, 0) + bad
 
     def check(self, *, together: bool = False) -> None:
-        """Raise where there were any; of the streams of all processes, in each of them, if `together`.
-
-        Raises:
-            ValueError: no batch, or numbers that are not finite.
-        """
-        own = (self.n_batches, self.n, {name: int(bad) for name, bad in self._bad.items()})
+        """Raise ValueError where there were any, or no batch; of all processes, in each of them, if `together`."""
+        own = (self.n, {name: int(bad) for name, bad in self._bad.items()})
         found = gather_objects(own) if together else [own]
-        if not all(n_batches for n_batches, _, _ in found):
+        if not all(counts for _, counts in found):
             raise ValueError(f"loader: expected at least one batch{' in every process' * (len(found) > 1)}; got none")
-        n = sum(n for _, n, _ in found)
+        n = sum(n for n, _ in found)
         for name in self._bad:
-            bad = sum(counts.get(name, 0) for _, _, counts in found)
+            bad = sum(counts.get(name, 0) for _, counts in found)
             if bad:
                 raise ValueError(
                     f"{name}: expected finite numbers; {bad} of {n} inputs give NaN or infinity: look for such inputs, "

@@ -5,28 +5,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gmm_torch.detection.features.outputs import joined, precisions
+from gmm_torch.detection.features.outputs import joined, mapped, precisions
 from gmm_torch.distributed import gather_objects, gather_rows
 from gmm_torch.sampling import salted, shuffle
 
 
 class Reduced(NamedTuple):
-    """What is kept of N inputs.
+    """What is kept of N inputs; the last three as in `Outputs`."""
 
-    Attributes:
-        statistics: (N, S), of the score; see `Score.statistics`.
-        components: (N, J) int64, the most probable component of each of the score's J mixtures.
-        prediction: (N,) int64, predicted classes.
-        inside: (N,) bool, whether all numbers are of a size that the score may be asked about.
-        keys: (N, 2) int64, as in `Outputs`.
-        labels: (N,) int64, as in `Outputs`.
-        precision: as in `Outputs`.
-    """
-
-    statistics: Tensor
-    components: Tensor
-    prediction: Tensor
-    inside: Tensor
+    statistics: Tensor  # (N, S), of the score; see `Score.statistics`
+    components: Tensor  # (N, J) int64, the most probable component of each of the score's J mixtures
+    prediction: Tensor  # (N,) int64, predicted classes
+    inside: Tensor  # (N,) bool, whether all numbers are of a size that the score may be asked about
     keys: Tensor
     labels: Tensor | None
     precision: str
@@ -38,8 +28,7 @@ class Reduced(NamedTuple):
     @staticmethod
     def cat(parts: Sequence["Reduced"]) -> "Reduced":
         """Several batches, one after another."""
-        *tensors, found = zip(*parts, strict=True)
-        return Reduced._make([*map(joined, tensors), precisions(found)])
+        return Reduced._make(map(joined, zip(*parts, strict=True)))
 
     def gathered(self) -> "Reduced":
         """Those of all processes, one after another."""
@@ -50,5 +39,4 @@ class Reduced(NamedTuple):
         return self._map(lambda value: value[index])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Reduced":
-        *tensors, precision = self
-        return Reduced._make([*(None if value is None else change(value) for value in tensors), precision])
+        return Reduced._make(mapped(change, value) for value in self)

@@ -1,7 +1,7 @@
 """A random sample of a stream of inputs, of bounded size, that depends on what the inputs are alone."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,7 @@ SLACK = 1 / 4  # of the bound: how many more are gathered before they are cut do
 
 
 class Drawn(NamedTuple):
-    """What was kept of a stream.
-
-    Attributes:
-        outputs: of the inputs that were kept, in the order of `Outputs.shuffled`; `position` says which they were.
-        n_given: how many inputs the stream had.
-    """
+    """What was kept of a stream of `n_given` inputs, in the order of `Outputs.shuffled`; `position` says which."""
 
     outputs: Outputs
     n_given: int
@@ -35,9 +30,6 @@ class Sample:
     Kept are the distinct inputs with the smallest keys, which are hashes of what the inputs are: the order of the
     stream, its batches and the number of processes that read it don't matter. Equal inputs are kept once, with how
     often they came, and share what room is left in proportion to that.
-
-    Args:
-        max_bytes, max_inputs: of the outputs that are kept; `MAX_BYTES` and `MAX_INPUTS` by default.
     """
 
     def __init__(self, max_bytes: int | None = None, max_inputs: int | None = None) -> None:
@@ -75,18 +67,9 @@ class Sample:
 
     @torch.no_grad()
     def draw(self, *, together: bool = False) -> Drawn:
-        """What is kept, which is forgotten here.
-
-        Args:
-            together: of the streams of all processes, one after another; each process gets the same.
-
-        Raises:
-            ValueError: there was no batch, in this process or, together, in another.
-        """
+        """What is kept, which is forgotten here; that of all processes, in each of them, if `together`."""
         together = together and is_distributed()
         given = gather_objects((self.n_given, self._precisions)) if together else [(self.n_given, self._precisions)]
-        if not all(found for _, found in given):
-            raise ValueError(f"loader: expected at least one batch{' in every process' * together}; got none")
         n_given, capacity = sum(n for n, _ in given), self.capacity
         with torch.inference_mode(False):
             if self.n_given > capacity:
@@ -116,14 +99,12 @@ class Sample:
     def _joined(self, together: bool, size: int) -> Outputs:
         """All that is kept, of all processes if `together`, as at most `size` rows; field by field, to hold it once."""
 
-        def taken(values: Iterable[Tensor | None]) -> Tensor | None:
+        def taken(values: Iterable[Tensor | None]) -> Any:
             found = joined(list(values))
             return gather_rows(found) if together and found is not None else found
 
         parts, self._parts = self._parts, []
         facts, logits = taken(self._facts), taken(part.logits for part in parts)
-        assert facts is not None
-        assert logits is not None
         labels, keys = taken(part.labels for part in parts), taken(part.keys for part in parts)
         whole = Outputs(logits, {}, labels, keys, position=facts[:, 1])
         copies = facts[:, 2] - 1
@@ -131,9 +112,7 @@ class Sample:
         chosen = torch.arange(len(facts), device=facts.device).repeat_interleave(times)
         chosen = chosen[whole.rows(chosen).shuffled()]
         for name in list(parts[0].features):
-            value = taken(part.features.pop(name) for part in parts)
-            assert value is not None
-            whole.features[name] = value[chosen]
+            whole.features[name] = taken(part.features.pop(name) for part in parts)[chosen]
         return whole._replace(features={}).rows(chosen)._replace(features=whole.features)
 
 

@@ -1,5 +1,7 @@
 """What each score is, against its definition; what all keep is in `test_detector.py`."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,14 @@ def test_every_score_says_whether_it_has_a_gradient_and_copies_itself_by_its_opt
     again = make_score(name, **score.options())
     assert again.options() == score.options()
     assert score.name == name
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_every_method_of_a_score_has_a_docstring_of_its_own_or_of_what_it_overrides(name):
+    kind = SCORES[name]
+    ours = {each for base in kind.__mro__ if base.__module__.startswith("gmm_torch.") for each in vars(base)}
+    methods = [each for each in ours if not each.startswith("_") and callable(getattr(kind, each))]
+    assert [each for each in methods if not inspect.getdoc(getattr(kind, each))] == []
 
 
 def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():

@@ -112,5 +112,3 @@ def test_wrong_input_is_refused_in_words(net, detector):
         detector.component_report([(images(3, 0), torch.tensor([0, -1, 1]))])
     with pytest.raises(ValueError, match="at least one batch"):
         detector.component_report([])
-    with pytest.raises(ValueError, match="one shape"):
-        component_report(torch.zeros(2).long(), torch.zeros(3).long(), torch.zeros(2).long(), 1)

@@ -4,7 +4,8 @@ import torch
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 from gmm_torch.detection.mixtures import transforms
-from gmm_torch.detection.mixtures.transforms import TRANSFORMS, check_transform, yeo_johnson
+from gmm_torch.detection.mixtures.transforms import TRANSFORMS, yeo_johnson
+from gmm_torch.detection.scores import make_score
 
 
 def skewed(n=1500, seed=0):
@@ -121,4 +122,4 @@ def test_classes_in_order_teach_what_a_shuffled_set_teaches(name, few, monkeypat
 
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(ValueError, match="none, unit, signed_root, standardise, power, whiten; got 'log'"):
-        check_transform("log")
+        make_score("log_likelihood", transform="log")
