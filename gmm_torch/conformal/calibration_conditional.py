@@ -251,19 +251,28 @@ def simultaneous_calibration_size(
     return high
 
 
-def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """(low, high), between which the false alarm rate at the marginal alpha lies for a share `confidence` of sets.
+def realised_rate(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval (low, high) of the share of good inputs that score below the k-th smallest of n calibration scores.
 
-    Quantiles of beta(k, n + 1 - k), k = floor(alpha (n + 1)); (0, 0) where nothing can be refused.
+    Over calibration sets that share is beta(k, n + 1 - k), with ties less. It lies in the interval with probability
+    `confidence`, half of the rest on either side; (0, 0) where k = 0, so that nothing is refused.
+
+    Raises:
+        ValueError: not 0 <= k <= n, or a confidence outside (0, 1).
     """
-    check_count("n", n)
-    check_probability("alpha", alpha)
     check_probability("confidence", confidence)
-    k = threshold_index(alpha, n)
+    if not 0 <= k <= n:
+        raise ValueError(f"k: expected 0 to {n}, the number of scores; got {k}")
     if k == 0:
         return 0.0, 0.0
-    low, high = scipy.stats.beta.interval(confidence, k, n + 1 - k)
-    return float(low), float(high)
+    low, high = (float(scipy.special.betaincinv(k, n + 1 - k, (1 + side * confidence) / 2)) for side in (-1, 1))
+    return low, high
+
+
+def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high), between which the false alarm rate at the marginal alpha lies for a share `confidence` of sets."""
+    check_count("n", n)
+    return realised_rate(threshold_index(alpha, n), n, confidence)
 
 
 def _table(bounds: np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.p_values import comparable, quotient
-from gmm_torch.functional.checks import check_scores
+from gmm_torch.functional.checks import check_one_each, check_scores
 
 
 def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
         ValueError: shapes, NaN among the calibration scores.
     """
     check_scores("calibration scores", calibration)
-    check_errors(errors, calibration)
+    check_one_each("errors", "calibration score", calibration, errors, flags=True, do="pass prediction != label")
     dtype = torch.promote_types(scores.dtype, calibration.dtype)
     wrong = comparable(calibration)[errors].to(dtype).sort().values
     below = torch.searchsorted(wrong, comparable(scores).to(dtype).contiguous())
@@ -54,12 +54,3 @@ def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: 
         (m,) bool.
     """
     return discoveries(selection_p_values(scores, calibration, errors), q)
-
-
-def check_errors(errors: Tensor, calibration: Tensor) -> None:
-    """Raise unless there is a bool for each calibration score (n,)."""
-    if errors.shape != calibration.shape or errors.dtype != torch.bool:
-        raise ValueError(
-            f"errors: expected one bool per calibration score, shape {tuple(calibration.shape)}; got "
-            f"{tuple(errors.shape)} of {errors.dtype}: pass prediction != label"
-        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.null_envelope import envelopes
 from gmm_torch.conformal.p_values import LARGEST_SIZE
-from gmm_torch.functional.checks import check_count, check_p_values, check_probability
+from gmm_torch.functional.checks import check_count, check_one_each, check_p_values, check_probability
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,7 @@ class DiscoveryBounds:
 
     def good(self, chosen: Tensor) -> int:
         """How many of the chosen inputs, (m,) bool, are good, at most; they may be chosen by looking at anything."""
-        if chosen.shape != self.p_values.shape or chosen.dtype != torch.bool:
-            raise ValueError(
-                f"chosen: expected one bool per p-value, shape {tuple(self.p_values.shape)}; got {tuple(chosen.shape)} "
-                f"of {chosen.dtype}"
-            )
+        check_one_each("chosen", "p-value", self.p_values, chosen, flags=True)
         p_values = self.p_values[chosen]
         beyond = (p_values[:, None] > self.thresholds).sum(0)
         return min(len(p_values), self.n_good, int((self.at_most + beyond).min()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time
 
@@ -42,8 +42,7 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
         ValueError: shapes, calibration scores that are not finite, a sharpness that is not above 0.
     """
     check_scores("calibration scores", calibration)
-    if not bool(calibration.isfinite().all()):
-        raise ValueError("calibration scores: expected finite numbers; got infinity: look for such inputs")
+    check_finite_scores(calibration)
     if not 0 < sharpness < torch.inf:
         raise ValueError(f"sharpness: expected a finite number above 0; got {sharpness}")
     wide = widest(calibration.device)

@@ -10,7 +10,7 @@ from gmm_torch.conformal.class_weights import ClassWeights, class_weights
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
 from gmm_torch.density import is_traced
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_probability
+from gmm_torch.functional.checks import check_classes, check_count, check_probability
 
 
 class LabelShiftCalibration(WeightedScores):
@@ -80,10 +80,7 @@ class LabelShiftCalibration(WeightedScores):
         weights = self.weights.log()
         if labels is None:
             return weights.max().expand(predictions.shape)
-        if len(labels) and not bool(((labels >= 0) & (labels < self.n_classes)).all()):
-            raise ValueError(
-                f"labels: expected classes 0 to {self.n_classes - 1}; got {int(labels.min())} to {int(labels.max())}"
-            )
+        check_classes("labels", labels, self.n_classes)
         return weights[labels]
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.calibration import Calibration, check_finite_scores
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import (
     calibration_size,
     comparable,
@@ -16,6 +16,7 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.devices import rows_at_once
+from gmm_torch.functional.checks import check_classes, check_finite_scores
 
 MOST_NAMED = 10  # classes, in words
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
@@ -92,7 +93,7 @@ class MondrianCalibration(Calibration):
         """
         check_finite_scores(scores)
         predictions = _checked(predictions, scores)
-        self._check_classes(predictions)
+        check_classes("predictions", predictions, self.n_classes)
         self.require(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
@@ -160,7 +161,7 @@ class MondrianCalibration(Calibration):
         self._check_fitted()
         predictions = _checked(predictions, score)
         if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
-            self._check_classes(predictions)
+            check_classes("predictions", predictions, self.n_classes)
         return predictions
 
     def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
@@ -188,16 +189,9 @@ class MondrianCalibration(Calibration):
             self.members[c, group] = True
         self.members = self.members.to(self.scores.device)
 
-    def _check_classes(self, predictions: Tensor) -> None:
-        if len(predictions) and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
-            raise ValueError(
-                f"predictions: expected classes 0 to {self.n_classes - 1}; got {int(predictions.min())} to "
-                f"{int(predictions.max())}"
-            )
-
     def _is_ordered(self) -> bool:
         _checked(self.classes, self.scores)
-        self._check_classes(self.classes)
+        check_classes("predictions", self.classes, self.n_classes)
         step = self.classes.diff()
         return bool(((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all())
 

@@ -8,7 +8,7 @@ in every precision of the scores.
 from fractions import Fraction
 from functools import lru_cache
 from math import nextafter
-from typing import overload
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gmm_torch.devices import widest
 from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
+Size = TypeVar("Size", int, Tensor)
 
 
 def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
@@ -126,15 +127,7 @@ def _level(alpha: float) -> tuple[int, int]:
     return found.numerator, found.denominator
 
 
-@overload
-def exceeds(count: int, size: int, alpha: float) -> bool: ...
-
-
-@overload
-def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor: ...
-
-
-def exceeds(count: Tensor | int, size: Tensor | int, alpha: float) -> Tensor | bool:
+def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor:
     """Whether the p-value count / size is above alpha, so the input is accepted; decided in integers.
 
     Args:
@@ -171,15 +164,7 @@ def calibration_size(alpha: float) -> int:
     return -(-q // p) - 1
 
 
-@overload
-def threshold_index(alpha: float, n: int) -> int: ...
-
-
-@overload
-def threshold_index(alpha: float, n: Tensor) -> Tensor: ...
-
-
-def threshold_index(alpha: float, n: int | Tensor) -> int | Tensor:
+def threshold_index(alpha: float, n: Size) -> Size:
     """k = floor(alpha (n + 1)): p > alpha is the same as score >= the k-th smallest calibration score.
 
     The largest k whose float64 quotient k / (n + 1) is at most alpha; everything is accepted where it is 0.

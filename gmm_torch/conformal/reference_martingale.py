@@ -1,18 +1,16 @@
 """Has a stream drifted from a fixed reference? Bets against it, whose memory does not grow."""
 
 import hashlib
-import math
 from typing import Literal, NamedTuple
 
 import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.calibration import check_finite_scores
-from gmm_torch.conformal.martingale import Capital, check_threshold, gamble, opening_capital
+from gmm_torch.conformal.martingale import Capital, check_threshold, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.p_values import comparable, stream_uniforms
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 LEVELS = (0.01, 0.05, 0.2, 0.5)  # shares of the reference at either end that the bets are on
 STAKES = (0.1, 0.5)  # shares of the capital that a bet may lose
@@ -120,9 +118,8 @@ class ReferenceMartingale(Stream):
         if scores.dim() != 1:
             raise ValueError(f"scores: expected (N,); got {tuple(scores.shape)}")
         wager = gamble(self.payoffs(scores), Capital(self.log_capital, self.shares), self.jump)
-        reached = (wager.log_path >= math.log(self.threshold)).nonzero()
-        if len(reached) and self.alarm_at is None:
-            self.alarm_at = self.n_seen + int(reached[0, 0])
+        if self.alarm_at is None and (first := first_alarm(wager.log_path, self.threshold)) is not None:
+            self.alarm_at = self.n_seen + first
         self.log_capital, self.shares = wager.capital
         self.log_maximum = max([self.log_maximum, *wager.log_path.tolist()])
         self.n_seen += len(scores)

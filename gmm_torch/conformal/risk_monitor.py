@@ -1,12 +1,11 @@
 """Does the error rate among accepted predictions exceed its target? From the labels that arrive, at any time."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.martingale import Capital, gamble, opening_capital
+from gmm_torch.conformal.martingale import Capital, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.stream import Judged, Stream
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.testing.betting import rate_interval
@@ -105,9 +104,8 @@ class RiskMonitor(Stream):
         if not wrong:
             return self.record
         wager = gamble(payoffs(torch.tensor(wrong), self.target), Capital(self.log_capital, self.shares), self.jump)
-        reached = (wager.log_path >= -math.log(self.delta)).nonzero()
-        if len(reached) and self.alarm_at is None:
-            self.alarm_at = self.n_wrong + self.n_right + int(reached[0, 0]) + 1
+        if self.alarm_at is None and (first := first_alarm(wager.log_path, 1 / self.delta)) is not None:
+            self.alarm_at = self.n_wrong + self.n_right + first + 1
         self.log_capital, self.shares = wager.capital
         for each in wrong:
             self.n_wrong += each

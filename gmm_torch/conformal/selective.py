@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_count, check_one_each, check_probability, check_scores
 from gmm_torch.testing.binomial import upper_bound
 
 ALPHAS = (*(round(0.01 * i, 2) for i in range(99, 0, -1)), 0.005, 0.002, 0.001)
@@ -92,8 +92,7 @@ def select_alpha(
     check_labelled(p_values, errors, target, delta)
     if len(alphas) == 0 or any(a <= b for a, b in pairwise(alphas)):
         raise ValueError(f"alphas: expected at least one, each lower than the one before; got {list(alphas)}")
-    if n_starts < 1:
-        raise ValueError(f"n_starts: expected at least 1; got {n_starts}")
+    check_count("n_starts", n_starts)
     level = delta / n_starts
     tries = [_try(p_values, errors, alpha, target, level, delta) for alpha in alphas]
     # About N (1 - alpha) inputs are accepted; the first start has twice what it takes if none of them is wrong. The
@@ -130,15 +129,19 @@ def select_threshold(
         ValueError: shapes, NaN.
     """
     check_labelled(scores, errors, target, delta)
-    n = len(scores)
-    if n_candidates < 1:
-        raise ValueError(f"n_candidates: expected at least 1; got {n_candidates}")
-    ordered = scores.detach().sort(descending=True).values
-    ranks = sorted({max(1, n * (j + 1) // n_candidates) for j in range(n_candidates)})
-    level = delta / len(ranks)
-    tries = [_try(scores, errors, float(ordered[rank - 1]), target, level, delta) for rank in ranks]
-    passed = [j for j, selection in enumerate(tries) if selection.risk_bound <= target]
+    thresholds = candidate_thresholds(scores, n_candidates)
+    level = delta / len(thresholds)
+    tries = [_try(scores, errors, threshold, target, level, delta) for threshold in thresholds]
+    passed = [j for j, rule in enumerate(tries) if rule.risk_bound <= target]
     return _answer(tries, passed[-1] if passed else -1, level)
+
+
+def candidate_thresholds(scores: Tensor, n_candidates: int) -> list[float]:
+    """Scores (N,) of evenly spaced ranks, descending; N of them at most."""
+    check_count("n_candidates", n_candidates)
+    n, ordered = len(scores), scores.detach().sort(descending=True).values
+    ranks = sorted({max(1, n * (j + 1) // n_candidates) for j in range(n_candidates)})
+    return [float(ordered[rank - 1]) for rank in ranks]
 
 
 def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level: float, delta: float) -> AcceptanceRule:
@@ -151,7 +154,7 @@ def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level:
 def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceRule:
     if best >= 0:
         return tries[best]
-    least = min(tries, key=lambda selection: selection.risk_bound)
+    least = min(tries, key=lambda rule: rule.risk_bound)
     target = least.target
     needed = math.ceil(math.log(level) / math.log1p(-target))
     if least.n_accepted < needed:
@@ -170,11 +173,7 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
 def check_labelled(scores: Tensor, errors: Tensor, target: float, delta: float) -> None:
     """Raise unless there is an error, or none, for each score, and target and delta are probabilities."""
     check_scores("scores", scores)
-    if errors.shape != scores.shape:
-        raise ValueError(
-            f"errors: expected one per score, shape {tuple(scores.shape)}; got {tuple(errors.shape)}: pass True where "
-            "the prediction is wrong"
-        )
+    check_one_each("errors", "score", scores, errors, do="pass True where the prediction is wrong")
     if not bool(((errors == 0) | (errors == 1)).all()):
         raise ValueError("errors: expected True or False, 1 or 0; got other values: pass prediction != label")
     check_probability("target", target)

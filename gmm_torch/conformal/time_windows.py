@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_count, check_one_each
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -94,10 +94,7 @@ class TimeWindows(Stream):
         Raises:
             ValueError: shapes; times that are not finite, or of a clock that runs backwards. Nothing has changed then.
         """
-        if times.shape != scores.shape or times.dim() != 1:
-            raise ValueError(
-                f"times: expected one per score, shape {tuple(scores.shape)}; got {tuple(times.shape)}: give seconds"
-            )
+        check_one_each("times", "score", scores, times, do="give seconds")
         clock = times.detach().cpu().double()
         if not bool(clock.isfinite().all()):
             raise ValueError("times: expected finite numbers; got NaN or infinity: give seconds")

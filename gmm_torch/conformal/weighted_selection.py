@@ -11,7 +11,6 @@ input; and with e-values the rate holds (Wang, Ramdas 2022). With equal weights 
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.conformal_selection import check_errors
 from gmm_torch.conformal.e_values import MAX_NUMBERS, e_discoveries
 from gmm_torch.conformal.p_values import comparable, rank, stream_uniforms
 from gmm_torch.conformal.weighted_p_value import (
@@ -23,7 +22,7 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_quotient,
 )
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_probability, check_scores
+from gmm_torch.functional.checks import check_count, check_one_each, check_probability, check_scores
 
 
 def weighted_discoveries(
@@ -109,7 +108,7 @@ def weighted_conformal_selection(
         (m,) bool.
     """
     check_scores("calibration scores", calibration)
-    check_errors(errors, calibration)
+    check_one_each("errors", "calibration score", calibration, errors, flags=True, do="pass prediction != label")
     wide = widest(calibration.device)
     # the most typical are named, and a prediction that is right counts for none
     never = torch.finfo(wide).max

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_scores
+from gmm_torch.functional.checks import check_one_each, check_scores
 
 
 class RiskCoverage(NamedTuple):
@@ -31,7 +31,9 @@ def risk_coverage(scores: Tensor, loss: Tensor) -> RiskCoverage:
     Raises:
         ValueError: if the shapes are not two equal (N,), N >= 1, or a value is NaN.
     """
-    _check(scores, loss)
+    check_scores("scores", scores)
+    check_scores("loss", loss)
+    check_one_each("loss", "score", scores, loss)
     distinct, tie = scores.unique(return_inverse=True)  # ascending (T,), (N,)
     loss = loss.double()
     total = loss.new_zeros(len(distinct)).index_add_(0, tie, loss)  # (T,)
@@ -78,10 +80,3 @@ def augrc(scores: Tensor, loss: Tensor) -> Tensor:
     """
     risk = risk_coverage(scores, loss).generalized_risk  # (N,)
     return (risk.sum() - risk[-1] / 2) / len(risk)
-
-
-def _check(scores: Tensor, loss: Tensor) -> None:
-    check_scores("scores", scores)
-    check_scores("loss", loss)
-    if scores.shape != loss.shape:
-        raise ValueError(f"loss: expected one per score, shape {tuple(scores.shape)}; got {tuple(loss.shape)}")

@@ -11,7 +11,7 @@ import scipy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_one_each, check_probability, check_scores
 from gmm_torch.testing.hypothesis_tests import (
     holm,
     interval_of_superiority,
@@ -181,11 +181,7 @@ def _permutation(strata: list[_Stratum], observed: float, n_permutations: int, s
 
 def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
     check_scores("scores", scores)
-    if failure.shape != scores.shape or stratum.shape != scores.shape:
-        raise ValueError(
-            f"failure and stratum: expected one per score, shape {tuple(scores.shape)}; got {tuple(failure.shape)} "
-            f"and {tuple(stratum.shape)}"
-        )
+    check_one_each("failure and stratum", "score", scores, failure, stratum)
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
     strata = [
         _Stratum(int(name), scipy.stats.rankdata(x[names == name]), wrong[names == name])
