@@ -23,11 +23,7 @@ Statistic = Literal["fisher", "rank_sum", "kolmogorov"]
 
 
 def batch_p_value(
-    scores: Tensor,
-    calibration: Tensor,
-    statistic: Statistic = "fisher",
-    n_permutations: int = 999,
-    seed: int = 0,
+    scores: Tensor, calibration: Tensor, statistic: Statistic = "fisher", n_permutations: int = 999, seed: int = 0
 ) -> float:
     """Permutation p-value (1 + #{permuted >= observed}) / (n_permutations + 1) of "same distribution".
 
@@ -52,8 +48,8 @@ def batch_p_value(
     if statistic not in _STATISTICS:
         raise ValueError(f"statistic: expected one of {', '.join(_STATISTICS)}; got {statistic!r}")
     pooled, order = torch.cat([batch, comparable(calibration).to(batch.device)]).cpu().double().sort()  # (m + n,)
-    measure = _STATISTICS[statistic](pooled, len(batch))
-    observed = measure((order < len(batch))[None].double())
+    measure = _STATISTICS[statistic]
+    observed = measure(pooled, (order < len(batch))[None].double())
     generator = torch.Generator().manual_seed(seed)
     at_least = 0
     chunk = max(1, MAX_NUMBERS // len(pooled))
@@ -62,7 +58,7 @@ def batch_p_value(
         chosen = torch.rand(shape, generator=generator, dtype=torch.float64).topk(len(batch), 1).indices
         member = torch.zeros(shape, dtype=torch.float64).scatter_(1, chosen, 1.0)
         # rounding may separate equal values; counting them as equal is on the safe side
-        at_least += int((measure(member) >= observed - 1e-9 * observed.abs()).sum())
+        at_least += int((measure(pooled, member) >= observed - 1e-9 * observed.abs()).sum())
     return (1 + at_least) / (n_permutations + 1)
 
 
@@ -86,33 +82,24 @@ def corrected_fisher(p_values: Tensor, n_calibration: int) -> float:
     return float(scipy.stats.chi2.sf((combined + 2 * m * (g - 1)) / g, 2 * m))
 
 
-Measure = Callable[[Tensor], Tensor]  # who is in the batch (R, m + n), 0 or 1, ascending by score -> statistic (R,)
+def _fisher(pooled: Tensor, member: Tensor) -> Tensor:
+    return -(member @ (_mid_ranks(pooled) / len(pooled)).log())
 
 
-def _fisher(pooled: Tensor, m: int) -> Measure:
-    value = -(_mid_ranks(pooled) / len(pooled)).log()
-    return lambda member: member @ value
+def _rank_sum(pooled: Tensor, member: Tensor) -> Tensor:
+    return -(member @ _mid_ranks(pooled))
 
 
-def _rank_sum(pooled: Tensor, m: int) -> Measure:
-    value = -_mid_ranks(pooled)
-    return lambda member: member @ value
-
-
-def _kolmogorov(pooled: Tensor, m: int) -> Measure:
-    n = len(pooled) - m
+def _kolmogorov(pooled: Tensor, member: Tensor) -> Tensor:
     last_of_tie = torch.cat([pooled[1:] != pooled[:-1], torch.tensor([True])])
-    position = torch.arange(1, len(pooled) + 1, dtype=torch.float64)
-
-    def measure(member: Tensor) -> Tensor:
-        in_batch = member.cumsum(1)
-        difference = in_batch / m - (position - in_batch) / n
-        return difference[:, last_of_tie].abs().amax(1)
-
-    return measure
+    in_batch = member.cumsum(1)
+    outside = torch.arange(1, len(pooled) + 1, dtype=torch.float64) - in_batch
+    difference = in_batch / in_batch[:, -1:] - outside / outside[:, -1:]
+    return difference[:, last_of_tie].abs().amax(1)
 
 
-_STATISTICS: dict[str, Callable[[Tensor, int], Measure]] = {
+# From all scores (m + n,), ascending, and who is in the batch (R, m + n), 0 or 1, to the statistic (R,).
+_STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "fisher": _fisher,
     "rank_sum": _rank_sum,
     "kolmogorov": _kolmogorov,

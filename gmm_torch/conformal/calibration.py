@@ -29,9 +29,9 @@ class Calibration(nn.Module):
     The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
     sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
 
-    Other calibrations are its subclasses, each with a `name` of its own by which configurations and files find it:
-    `MondrianCalibration` holds the guarantee in every predicted class, `ConditionalCalibration` for the calibration set
-    at hand. This one ignores predictions.
+    Subclasses have a `name` of their own by which configurations and files find them: `MondrianCalibration` holds the
+    guarantee in every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores
+    predictions.
     """
 
     name: ClassVar[str] = "marginal"

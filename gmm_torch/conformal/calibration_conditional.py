@@ -76,13 +76,8 @@ def berk_jones_bounds(n: int, delta: float, share: float = 0.5) -> Tensor:
     p-values share a bound, that of the largest, so that about 2,000 have to be looked at: these bounds are exact too,
     and a little wider.
 
-    Args:
-        n: size of the calibration set.
-        delta: share of calibration sets for which the bounds may fail, in (0, 1).
-        share: of the p-values, from below, that are bounded at all; the fewer, the tighter.
-
-    Returns:
-        (n + 1,) float64, ascending; 1 beyond the share.
+    Args, Returns: as for `simes_bounds`.
+        share: of the p-values, from below, that are bounded at all; the fewer, the tighter. The others get 1.
     """
     _check(n, delta)
     check_probability("share", share)
@@ -128,9 +123,6 @@ def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
         p_value: (N,), of `conformal_p_value` with n calibration scores; not smoothed ones.
         bounds: (n + 1,), of one of the functions above with the same n.
 
-    Returns:
-        (N,), the dtype of the p-value.
-
     Raises:
         ValueError: a p-value that is not i/(n + 1) for an i from 1 to n + 1.
     """
@@ -171,14 +163,11 @@ def conditional_alpha(alpha: float, n: int, delta: float) -> float:
 def conditional_calibration_size(alpha: float, delta: float, level: float | None = None) -> int:
     """How many calibration inputs keep the false alarm rate <= alpha for a share 1 - delta of calibration sets?
 
-    The guarantee is paid for by testing at a lower level k / (n + 1) than alpha, see `conditional_alpha`. The closer to
-    alpha that level shall be, the more inputs it takes.
-
     Args:
         alpha: the false alarm rate not to exceed, in (0, 1).
         delta: share of calibration sets for which it may be exceeded, in (0, 1).
-        level: lowest level k / (n + 1) to test at, in (0, alpha); None for any level at which something can be
-            refused, which gives n >= log(delta) / log(1 - alpha).
+        level: lowest level k / (n + 1) to test at, in (0, alpha), see `conditional_alpha`; the higher, the more inputs.
+            None for any at which something can be refused, which gives n >= log(delta) / log(1 - alpha).
 
     Returns:
         The smallest n. Just above it a few n may miss the level by rounding of k.
@@ -210,15 +199,10 @@ def simultaneous_calibration_size(
 ) -> int:
     """How many calibration inputs let an input be refused at alpha by `conditional_p_value`, so b_1 <= alpha?
 
-    Guarantees at every alpha at once cost more inputs than that of `conditional_calibration_size` at one alpha.
-
     Args:
         alpha: the lowest false alarm rate to test at, in (0, 1).
         delta: share of calibration sets for which the p-values may fail, in (0, 1).
         bounds: from n and delta to the table of bounds, such as `simes_bounds`; b_1 must fall as n rises.
-
-    Returns:
-        The smallest n, by bisection.
 
     Raises:
         ValueError: not even 2^24 inputs suffice.

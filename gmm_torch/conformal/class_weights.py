@@ -47,9 +47,7 @@ def class_weights(
         predictions, labels: (n,) int64, of reference inputs.
         deployed: (m,) int64, predictions of deployment inputs.
         n_classes: C.
-        confidence: of the intervals.
-        n_bootstrap: draws, of both samples, of which the intervals are quantiles.
-        seed: of the draws.
+        confidence: of the intervals, which are quantiles of `n_bootstrap` draws of both samples.
 
     Raises:
         ValueError: shapes, classes out of range, a class without reference inputs, or a classifier that does not tell

@@ -26,12 +26,10 @@ class DensityRatio(nn.Module):
     and their ratio is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section
     2.3, has the ratio of two estimates; the common start lowers its variance).
 
-    A ratio above `max_weight` is cut to it, one below 1e-9 is raised to that. `clipped` says for what share of the
-    deployment inputs the former happens, and `disagreement` how far the weights are from those of a logistic regression
-    that tells the two apart: the total variation distance of the two distributions of deployment inputs that the
-    weights stand for, so the two promise rates that differ by that at most. `p_of_no_shift` is the p-value of "no
-    statistic has another distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
-    All three are of the inputs that the ratio was fitted to.
+    Of the inputs that it was fitted to, `clipped` is the share of deployment inputs whose ratio is cut to `max_weight`;
+    `disagreement` the total variation distance between what these weights stand for and what those of a logistic
+    regression do, so their rates differ by that at most; `p_of_no_shift` the p-value of "no statistic has another
+    distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
 
     Args:
         n_components: K of either mixture; fewer where there are few inputs, one for every twenty.

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.class_weights import ClassWeights, class_weights
+from gmm_torch.conformal.class_weights import class_weights
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
 from gmm_torch.density import is_traced
 from gmm_torch.devices import widest
@@ -60,17 +60,16 @@ class LabelShiftCalibration(WeightedScores):
         """See `WeightedScores`."""
         return is_traced() or self._has_weights
 
-    def adapt(
-        self,
-        reference: Sample,
-        deployment: Sample,
-    ) -> Self:
+    def adapt(self, reference: Sample, deployment: Sample) -> Self:
         """See `WeightedScores`; reads the predictions of both and the labels of the reference inputs."""
         labels = reference[2]
         if labels is None:
             raise ValueError("reference inputs: expected labels beside them; got none: give batches (x, label)")
         found = class_weights(reference[1], labels, deployment[1], self.n_classes, confidence=self.confidence)
-        self._take(found)
+        device = self.weights.device
+        self.weights, self.low, self.high = (value.to(device, widest(device)) for value in found[:3])
+        self.error = self.weights.new_tensor(found.error)
+        self._has_weights = True
         self.forget()
         return self
 
@@ -100,14 +99,6 @@ class LabelShiftCalibration(WeightedScores):
         same = bool(((self.low <= 1) & (self.high >= 1)).all())
         plain = "; no class has surely another share: try plain calibration first" if same else ""
         return f"weights by class {words}; {rate}{plain}; {self.in_words}"
-
-    def _take(self, found: ClassWeights) -> None:
-        device = self.weights.device
-        self.weights, self.low, self.high = (
-            value.to(device, widest(device)) for value in (found.weights, found.low, found.high)
-        )
-        self.error = self.weights.new_tensor(found.error)
-        self._has_weights = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -14,12 +14,10 @@ def logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tenso
     """log q(t) / p(t) as the logit of a classifier that tells two samples apart, both counted alike.
 
     Bickel, Brueckner, Scheffer 2007, "Discriminative learning for differing training and test distributions". The terms
-    are the coordinates, bounded smoothly, and their products in pairs, so that two Gaussians are within its reach; the
-    loss has a ridge and is minimised by Newton's steps.
+    are the coordinates, bounded smoothly, and their products in pairs, so that two Gaussians are within its reach.
 
     Args:
-        reference: (n, S), standardised, drawn from p; float64.
-        deployment: (m, S), in the same coordinates, drawn from q.
+        reference, deployment: (n, S) and (m, S) float64, drawn from p and q, standardised alike.
 
     Returns:
         from points (N, S) to (N,).

@@ -88,8 +88,7 @@ class MondrianCalibration(Calibration):
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.
 
         Raises:
-            ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
-                be <= alpha; the message says how many it takes.
+            ValueError: as for `Calibration`; predictions that are no classes.
         """
         check_finite_scores(scores)
         predictions = _checked(predictions, scores)
@@ -123,11 +122,8 @@ class MondrianCalibration(Calibration):
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
 
-        A score that is not a number counts as the least typical of all. Without gradient.
-
-        With `uniform`, (N,) independent draws from (0, 1], p = (#{scores of the group < score} + u (1 + #{scores of the
-        group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
-        pool, ties or not.
+        See `conformal_p_value`; with `uniform`, (N,), see `smoothed_p_value`: exactly uniform on clean inputs of each
+        class that stands alone and of the pool, ties or not.
         """
         predictions = self._check(score, predictions)
         size = self.group_sizes[predictions] + 1

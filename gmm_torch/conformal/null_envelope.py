@@ -109,15 +109,8 @@ def _tails(n: int, m: int) -> tuple[Ranks, NDArray[np.float64]]:
     """Ranks (K,), and P(V(k) > v) for v = 0 ... m, (K, m + 1): V(k) is beta-binomial(m; k, n + 1 - k)."""
     steps = np.concatenate([np.arange(1, 17), 16 * STEP ** np.arange(1, 200)])
     ranks = np.unique(np.append(steps[steps < n], n).astype(np.int64))
-    v, k = np.arange(m + 1), ranks[:, None]
-    log_pmf = (
-        scipy.special.gammaln(v + k)
-        - scipy.special.gammaln(v + 1)
-        - scipy.special.gammaln(k)
-        + scipy.special.gammaln(m - v + n + 1 - k)
-        - scipy.special.gammaln(m - v + 1)
-        - scipy.special.gammaln(n + 1 - k)
-        - (scipy.special.gammaln(n + m + 1) - scipy.special.gammaln(n + 1) - scipy.special.gammaln(m + 1))
-    )
+    v, k, betaln = np.arange(m + 1), ranks[:, None], scipy.special.betaln
+    log_ways = -betaln(v + 1, m - v + 1) - np.log(m + 1)
+    log_pmf = log_ways + betaln(v + k, m - v + n + 1 - k) - betaln(k, n + 1 - k)
     from_v = np.exp(log_pmf)[:, ::-1].cumsum(1)[:, ::-1]  # P(V >= v)
     return ranks, np.concatenate([from_v[:, 1:], np.zeros((len(ranks), 1))], 1)

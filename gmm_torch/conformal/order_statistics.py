@@ -30,9 +30,7 @@ def all_below(bounds: NDArray[np.float64], ranks: NDArray[np.int64], n: int) -> 
         kept = np.flatnonzero(counts > NEGLIGIBLE)
         if not len(kept):
             return 0.0
-        counts = counts[: kept[-1] + 1]
-        if kept[0]:
-            counts, first = counts[kept[0] :], first + int(kept[0])
+        counts, first = counts[kept[0] : kept[-1] + 1], first + int(kept[0])
     rest = n - first - np.arange(len(counts))  # above the last bound
     log_rest = _log_poisson(rest, n * (1 - bounds[-1])) - _log_poisson(np.array([n]), float(n))
     return min(1.0, float(counts @ np.exp(log_rest)))

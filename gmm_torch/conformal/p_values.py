@@ -45,9 +45,9 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
 def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor) -> Tensor:
     """p = (#{calibration < score} + u (1 + #{calibration = score})) / (n + 1), exactly uniform even with ties.
 
-    The smoothed p-value of Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place
-    of a score among those equal to it, itself included, is drawn. For a score exchangeable with the calibration scores
-    P(p <= a) = a for every a. Never above `conformal_p_value`; it depends on the draw as well as on the input.
+    Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place of a score among those
+    equal to it, itself included, is drawn. For a score exchangeable with the calibration scores P(p <= a) = a for every
+    a. Never above `conformal_p_value`.
 
     Args:
         score: (N,), higher = more typical; NaN counts as the least typical of all.
@@ -128,23 +128,17 @@ def _level(alpha: float) -> tuple[int, int]:
 
 
 def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor:
-    """Whether the p-value count / size is above alpha, so the input is accepted; decided in integers.
+    """Whether the p-value count / size is above alpha, so the input is accepted: (N,) bool, decided in integers.
 
-    Args:
-        count: 1 + the number of calibration scores up to the input's, (N,) int64.
-        size: calibration scores and one, below 2^31.
-        alpha: in (0, 1).
+    `count` (N,) int64 is 1 + the number of calibration scores up to the input's, `size` that of all and one, below 2^31.
     """
     p, q = level(alpha)
     return count * q > size * p
 
 
 def refused(p_values: Tensor, alpha: float) -> Tensor:
-    """(N,) bool, p <= alpha: what `exceeds` says of the ranks, for p-values as the functions above give them.
-
-    In torch, a float32 p-value meets an alpha that is rounded to float32 too, so 1/20 is at most 0.05. As a Python
-    number it would be 0.0500000007.
-    """
+    """(N,) bool, p <= alpha: what `exceeds` says of the ranks, for p-values as the functions above give them."""
+    # A float32 p-value meets an alpha that torch rounds to float32 too, so 1/20 is at most 0.05.
     return p_values <= alpha
 
 

@@ -34,7 +34,7 @@ def relative_weights(log_weights: Tensor, max_weight: float) -> Tensor:
         raise ValueError(f"max_weight: expected a finite number above 0; got {max_weight}")
     if log_weights.dim() != 1 or not bool((log_weights <= math.log(max_weight) + 1e-6).all()):
         raise ValueError(
-            f"log-weights: expected one per score (n,), none above log {max_weight:g}; got {tuple(log_weights.shape)}, or "
-            "larger ones, or NaN: give those of the calibration and its `max_weight`"
+            f"log-weights: expected one per score, (n,), none above log {max_weight:g}; got "
+            f"{tuple(log_weights.shape)}, or larger ones, or NaN: give those of the calibration and its `max_weight`"
         )
     return (log_weights.detach().double() - math.log(max_weight)).exp()

@@ -105,11 +105,8 @@ def cumulative_weights(log_weights: Tensor) -> Tensor:
 def weighted_quotient(total: Tensor, largest: Tensor, up_to: Tensor, log_weight: Tensor) -> Tensor:
     """(total[up_to] + w) / (total[n] + w), (N,); never above 1, never decreasing in `up_to`.
 
-    Args:
-        total: (n + 1,), `cumulative_weights`.
-        largest: (), their unit, `largest_log_weight`.
-        up_to: (N,) int64, how many calibration scores are not above each score.
-        log_weight: (N,), of the new inputs.
+    Of `cumulative_weights` (n + 1,) in the unit `largest` (), the number (N,) int64 of calibration scores not above each
+    score, and the new inputs' log-weights (N,).
     """
     scale, own = _in_common_unit(log_weight, largest)
     return _quotient(total[up_to] * scale + own, total[-1] * scale + own)

@@ -47,17 +47,13 @@ class ScoreMetric(Metric):
 class AURC(ScoreMetric):
     """Area under the risk-coverage curve (`gmm_torch.testing.risk_coverage.aurc`)."""
 
-    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        """See `ScoreMetric`."""
-        return aurc(scores, loss)
+    of = staticmethod(aurc)
 
 
 class AUGRC(ScoreMetric):
     """Area under the generalized-risk-coverage curve (`gmm_torch.testing.risk_coverage.augrc`)."""
 
-    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        """See `ScoreMetric`."""
-        return augrc(scores, loss)
+    of = staticmethod(augrc)
 
 
 class FPRAtTPR(ScoreMetric):

@@ -9,6 +9,8 @@ here is the mean over a grid of bets that are fixed beforehand, so the order of 
 import math
 from collections.abc import Callable
 
+import numpy as np
+import scipy
 import torch
 from torch import Tensor
 
@@ -64,10 +66,9 @@ def rate_interval(n_wrong: int, n_right: int, confidence: float) -> tuple[float,
     one_sided = (1 + confidence) / 2
 
     def wealth(n_against: int, n_for: int, rate: float) -> float:
-        lost = [n_against * (math.log1p(-c) if c < 1 else -math.inf) if n_against else 0.0 for c in BETS]
-        paths = [each + n_for * math.log1p(c * rate / (1 - rate)) for each, c in zip(lost, BETS, strict=True)]
-        most = max(paths)
-        return most + math.log(sum(math.exp(each - most) for each in paths) / len(BETS))
+        bets = np.array(BETS)
+        paths = scipy.special.xlog1py(n_against, -bets) + n_for * np.log1p(bets * rate / (1 - rate))
+        return float(np.logaddexp.reduce(paths)) - math.log(len(BETS))
 
     high = _smallest(lambda rate: wealth(n_wrong, n_right, rate), one_sided)
     low = 1 - _smallest(lambda rate: wealth(n_right, n_wrong, rate), one_sided)
