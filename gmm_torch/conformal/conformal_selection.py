@@ -13,8 +13,7 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
 
     P(p <= a and the prediction is wrong) <= a for every a, for inputs exchangeable with the calibration inputs (Jin,
     Candes 2023, "Selection by prediction with conformal p-values", lemma 2.3, with the clipped score and ties counted
-    on the safe side). Not a p-value given that the prediction is wrong: right ones count in n, which is what makes it
-    find more where few are wrong.
+    on the safe side). Not a p-value given that the prediction is wrong: right ones count in n.
 
     Args:
         scores: (m,), higher = more typical; NaN and -inf, of which nothing is known, have p = 1.
@@ -38,19 +37,11 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
 
 
 def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: float) -> Tensor:
-    """Which predictions can go out unseen: the expected share of wrong ones among them is at most q.
+    """Which predictions can go out unseen, (m,) bool: the expected share of wrong ones among them is at most q.
 
     Benjamini and Hochberg's procedure on `selection_p_values` (Jin, Candes 2023, theorem 2.6): for labelled and new
-    inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where q is the error rate of
-    all, all may. Where no labelled prediction is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none.
-    One whose score is NaN or -inf never goes out.
+    inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where no labelled prediction
+    is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none. One whose score is NaN or -inf never does.
     For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
-
-    Args:
-        scores, calibration, errors: see `selection_p_values`.
-        q: false discovery rate, in (0, 1).
-
-    Returns:
-        (m,) bool.
     """
     return discoveries(selection_p_values(scores, calibration, errors), q)

@@ -46,9 +46,9 @@ class OnlineDiscoveries(Stream):
     - "addis" (Tian, Ramdas 2019) needs null p-values that are uniformly conservative besides, which is proven for no
       conformal ones. It promises nothing here, and its `repr` says so; it is here to be compared.
 
-    Levels fall while nothing is found, and no p-value is below the smallest, 1 / (n + 1) for plain ones: below it a
-    method finds nothing more, and `can_find` says so. It takes a large calibration set. "saffron" and "addis" remember
-    which p-values were small, so their state grows by a bit for each input.
+    Levels fall while nothing is found, and once they are below the smallest p-value a method finds nothing more:
+    `can_find` says so. It takes a large calibration set. "saffron" and "addis" remember which p-values were small, so
+    their state grows by a bit for each input.
 
     Args:
         q: false discovery rate, in (0, 1).
@@ -96,11 +96,8 @@ class OnlineDiscoveries(Stream):
         """Test p-values (N,) in the order of the stream."""
         if len(p_values):
             check_p_values(p_values)
-        found, levels = [], []
-        for p in p_values.detach().double().tolist():
-            decision = self._test.test_one_detail(p)
-            found.append(decision.rejected)
-            levels.append(decision.test_level)
+        decisions = [self._test.test_one_detail(p) for p in p_values.detach().double().tolist()]
+        found, levels = [each.rejected for each in decisions], [each.test_level for each in decisions]
         self.n_seen += len(found)
         self.n_found += sum(found)
         self.last_level = levels[-1] if levels else self.last_level

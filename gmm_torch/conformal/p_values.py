@@ -130,7 +130,7 @@ def _level(alpha: float) -> tuple[int, int]:
 def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor:
     """Whether the p-value count / size is above alpha, so the input is accepted: (N,) bool, decided in integers.
 
-    `count` (N,) int64 is 1 + the number of calibration scores up to the input's, `size` that of all and one, below 2^31.
+    `count` (N,) int64 is 1 + the number of calibration scores up to the input's; `size` 1 + that of all, below 2^31.
     """
     p, q = level(alpha)
     return count * q > size * p

@@ -32,7 +32,7 @@ class DriftRecord(NamedTuple):
 
     @property
     def alarm(self) -> bool:
-        """Whether the capital has ever reached the threshold."""
+        """Whether there is one."""
         return self.alarm_at is not None
 
 
@@ -42,23 +42,21 @@ class ReferenceMartingale(Stream):
 
     Each bet is on the event that a score is below the k-th lowest reference score, or above the k-th highest, at odds
     that are fair or worse, so by Ville's inequality the capital ever reaches the threshold on clean data with
-    probability at most 1 / threshold, however long the stream and whenever one looks. P-values among a fixed reference
-    are not independent: an unlucky reference makes all of them small, and bets on them as they are alarm far too often.
-    There are two ways to be fair, by what is promised:
+    probability at most 1 / threshold. P-values among a fixed reference are not independent: an unlucky reference makes
+    all of them small, and bets on them as they are alarm far too often. There are two ways to be fair:
 
     - "average", over references and streams: the chance of the event is (k + N) / (n + 1 + t) after N such events among
       t inputs, exactly, because references and stream are exchangeable (Polya's urn; ties are broken by chance). The
       stream shows how lucky the reference was, so evidence of a shift that was there from the start has a limit,
       which grows with n.
     - "set", given the reference, for a share 1 - delta of references and independent inputs: the chance of the event is
-      beta(k, n + 1 - k) over references; bets are at the upper bound of it at delta / (number of events). Nothing of
-      the stream enters, so evidence grows without limit, and a slow drift is not got used to; but a shift within these
-      bounds is never found, and it takes a reference of a thousand to find as quickly as "average" does. In the
-      spirit of Shaer, Bar, Prinster, Romano 2026, "Testing for distribution shifts with conditional conformal test
-      martingales", arXiv:2602.13848, who use one band for the whole distribution.
+      beta(k, n + 1 - k) over references; bets are at the upper bound of it at delta / (number of events). Evidence
+      grows without limit, and a slow drift is not got used to; but a shift within these bounds is never found, and it
+      takes a reference of a thousand to find as quickly as "average" does. In the spirit of Shaer, Bar, Prinster,
+      Romano 2026, "Testing for distribution shifts with conditional conformal test martingales", arXiv:2602.13848.
 
     `ExchangeabilityMartingale` promises as "average" does; it keeps all scores, and looks at all ranks. Scores may be
-    of inputs, or, where labels arrive, such as the probability of the true class.
+    of inputs or of their labels, such as the probability of the true class.
 
     Args:
         reference: (n,) scores of reference inputs, finite, in any order.

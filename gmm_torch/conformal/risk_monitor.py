@@ -49,12 +49,11 @@ class RiskMonitor(Stream):
     So long as each labelled prediction is wrong with a chance of at most the target, given the labels before it, the
     alarm is ever raised with probability at most delta, whenever and however often one looks: by betting on errors
     (Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by betting"; for a model's risk Podkopaev,
-    Ramdas 2022, "Tracking the risk of a deployed model and detecting harmful distribution shifts"). A part of the
-    capital moves between larger and smaller bets, so what happens late is noticed too. The bounds are of the same kind,
-    at delta of their own.
+    Ramdas 2022, "Tracking the risk of a deployed model and detecting harmful distribution shifts"). The bounds are of
+    the same kind, at delta of their own.
 
     Which accepted inputs get a label must not depend on whether they are wrong: labels of complaints alone would alarm
-    at any rate. Labels of inputs that were refused don't count. No label, no promise: `repr` says so.
+    at any rate. Labels of inputs that were refused don't count.
 
     Args:
         target: error rate, in (0, 1).

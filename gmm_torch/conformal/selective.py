@@ -119,14 +119,8 @@ def select_threshold(
 
     Args:
         scores: (N,) of labelled inputs, which took part in no fitting; higher = more typical.
-        errors: (N,) bool or 0/1, True where the prediction is wrong.
-        target: error rate among accepted predictions, in (0, 1).
-        delta: in (0, 1).
+        errors, target, delta, Raises: as for `select_alpha`.
         n_candidates: at most N are used.
-
-    Raises:
-        UnattainableRiskError: no candidate passes; with the reason.
-        ValueError: shapes, NaN.
     """
     check_labelled(scores, errors, target, delta)
     thresholds = candidate_thresholds(scores, n_candidates)

@@ -52,10 +52,10 @@ class ShiftOrLoss(Stream):
     - `adapted`: scores against the kept ones. Alarms where they moved otherwise than the weights say.
     - `outcomes`: the labels' outcomes against those of the kept ones. Alarms where P(outcome | input) changed too.
 
-    With weights that are wrong, that are of another Q', "falsely" means: where inputs don't come from Q'. After
-    Prinster, Han, Liu, Saria 2025, "WATCH: adaptive monitoring for AI deployments via weighted-conformal martingales",
-    arXiv:2505.04608, whose martingales weigh ranks; with a reference that is thinned the weights enter exactly, at the
-    price of a smaller one. Which inputs get labels must not depend on their outcomes.
+    With weights of another Q', "falsely" means: where inputs don't come from Q'. After Prinster, Han, Liu, Saria 2025,
+    "WATCH: adaptive monitoring for AI deployments via weighted-conformal martingales", arXiv:2505.04608, whose
+    martingales weigh ranks; with a thinned reference the weights enter exactly, at the price of a smaller one. Which
+    inputs get labels must not depend on their outcomes.
 
     Args:
         scores: (n,) of reference inputs, higher = more typical; they took part in no fitting.

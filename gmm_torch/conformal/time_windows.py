@@ -61,11 +61,10 @@ class TimeWindows(Stream):
 
     In each window there is a false alarm with probability at most 1 / threshold (for "set", given the reference), so of
     M windows M / threshold have one on average: hours and a threshold of 10,000 make less than one false alarm a year.
-    A bet that goes on for ever has one with probability 1 / threshold in all; but it has to be started anew by hand,
-    and what drifts slowly beyond a window is found by it alone. A window without inputs does not appear.
+    What drifts slowly beyond a window is found only by a bet that goes on. A window without inputs does not appear.
 
-    With "average" that probability is over references and windows alike: windows share their reference, and with an
-    unlucky one more of them have an alarm.
+    With "average" that probability is over references too: windows share theirs, and with an unlucky one more of them
+    have an alarm.
 
     Args:
         martingale: the bet, not in use elsewhere.

@@ -26,13 +26,7 @@ class Trimmed(NamedTuple):
 def to_label(scores: Tensor, n_lowest: int, n_random: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Which calibration inputs to look at: those of the lowest scores, and a random sample of the others.
 
-    Args:
-        scores: (n,), higher = more typical.
-        n_lowest, n_random: how many of each; together fewer than n.
-        seed: of the sample.
-
-    Returns:
-        (n_lowest,) and (n_random,) int64 indices.
+    Of scores (n,), higher = more typical; (n_lowest,) and (n_random,) int64 indices.
 
     Raises:
         ValueError: NaN, counts out of range.
@@ -58,9 +52,9 @@ def trim(n: int, lowest: Tensor, lowest_failed: Tensor, drawn: Tensor, drawn_fai
     probability delta at most, however the inputs of the lowest scores were chosen. Leaving failures out without the
     factor is not valid: each that is left makes the others' ranks look lower than they are.
 
-    Labels on the lowest scores, where failures are, are proposed by Bashari, Sesia, Romano 2025, "Robust conformal
-    outlier detection under contaminated reference data", arXiv:2502.04807. They also show that a set with failures,
-    left as it is, makes p-values too large if anything, so long as failures score lower than good inputs do.
+    Labels on the lowest scores are proposed by Bashari, Sesia, Romano 2025, "Robust conformal outlier detection under
+    contaminated reference data", arXiv:2502.04807. They also show that a set with failures, left as it is, makes
+    p-values too large if anything, so long as failures score lower than good inputs do.
 
     Args:
         n: number of calibration inputs.

@@ -89,10 +89,8 @@ def onset(p_values: Tensor) -> int:
     The start from which on one of the bets of `martingale.bet` that gain by small numbers gains most: the change point
     that is most likely where p-values after it have that bet's density (Page 1954). An estimate without a promise.
 
-    Small p-values are taken as they are, though as 0.05 / N at least, below which one of N clean inputs is with
-    probability 0.05 at most: so no single input decides. Large ones count by how few of the N are as large, since clean
-    p-values may be large from the start: they have ties at 1, and bounds are 1 for many ranks. So inputs that are too
-    typical must have others before.
+    Small p-values count as 0.05 / N at least, so that no single input decides. Large ones count by how few of the N are
+    as large, since clean p-values may be large from the start: they have ties at 1, and bounds are 1 for many ranks.
 
     Raises:
         ValueError: no p-values, or some outside [0, 1].
@@ -121,8 +119,7 @@ def what_changed(
 
     Args:
         reference_components: (n,) int64, `mixture.predict` of reference inputs, which the mixture was not fitted to.
-        components: (m,) int64, the same of the inputs around the alarm, in their order.
-        p_values: (m,) of these.
+        components, p_values: (m,) int64, and (m,), of the inputs around the alarm, in their order.
         start: index in the stream of the first of these; indices given are of the stream.
         alpha: for the share refused.
         n_examples: for each component.
