@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmm_torch.functional.checks import check_one_each, check_probability, check_scores
-from gmm_torch.testing.hypothesis_tests import (
-    holm,
-    interval_of_superiority,
-    superiority_interval,
-    superiority_variance,
-)
+from gmm_torch.testing.hypothesis_tests import holm, interval_of_superiority, superiority_interval, superiority_variance
 
 
 @dataclass(frozen=True)
@@ -91,12 +86,7 @@ class _Stratum:
 
 
 def compare_within(
-    scores: Tensor,
-    failure: Tensor,
-    stratum: Tensor,
-    confidence: float = 0.95,
-    n_permutations: int = 0,
-    seed: int = 0,
+    scores: Tensor, failure: Tensor, stratum: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
 ) -> StratifiedComparison:
     """Test "failures score lower" within strata, such as predicted classes.
 
