@@ -14,7 +14,6 @@ class ClassRate:
 
     Attributes:
         name: of the class.
-        n, n_refused: counts, n >= 1.
         rate: n_refused / n.
         interval: Clopper-Pearson interval of the rate, for this class alone.
     """

@@ -59,9 +59,8 @@ def discovery_bounds(
     With probability at least 1 - delta all hold at once, so the choice may follow a look at p-values, images and bounds
     (Goeman, Solari 2011, "Multiple testing for exploratory research"; for conformal p-values Song, Jin, Candes 2026,
     "Everywhere valid bounds on false discovery proportions in conformal inference", arXiv:2605.20726, who sample the
-    envelope that `null_envelope` has exactly). It is closed testing, and its local test of "these are all good" is
-    whether somewhere more of them have small p-values than the envelope of as many allows; so where many inputs are
-    seen to be failures, fewer can be good, and the envelope is lower.
+    envelope that `null_envelope` has exactly). It is closed testing: "these are all good" is rejected where somewhere
+    more of them have small p-values than the envelope of as many allows.
 
     Needs test and calibration scores of good inputs exchangeable, all together; failures may be anything. P-values are
     those of `Calibration`, or none below them. With those of `ConditionalCalibration` it is valid and wide.

@@ -25,15 +25,10 @@ CHUNK = 256  # inputs ranked at a time: comparisons within a chunk are quadratic
 
 
 class Ranked(NamedTuple):
-    """P-values of a piece of a stream, and what the next piece is to be ranked among.
+    """P-values of a piece of a stream, and what the next piece is to be ranked among."""
 
-    Attributes:
-        p_value: (..., N) float64.
-        seen: (..., n + N) all scores so far, ascending.
-    """
-
-    p_value: Tensor
-    seen: Tensor
+    p_value: Tensor  # (..., N) float64
+    seen: Tensor  # (..., n + N), all scores so far, ascending
 
 
 def online_p_values(scores: Tensor, uniform: Tensor, seen: Tensor) -> Ranked:
@@ -61,27 +56,17 @@ def online_p_values(scores: Tensor, uniform: Tensor, seen: Tensor) -> Ranked:
 
 
 class Capital(NamedTuple):
-    """The capital of a bet, and how it is divided.
+    """The capital of a bet, and how it is divided among B bets."""
 
-    Attributes:
-        log_capital: (...) float64, natural logarithm; 0 at the start.
-        shares: (..., B) float64, how the capital is divided among the bets; sums to one.
-    """
-
-    log_capital: Tensor
-    shares: Tensor
+    log_capital: Tensor  # (...) float64, natural logarithm; 0 at the start
+    shares: Tensor  # (..., B) float64, of sum one
 
 
 class Wager(NamedTuple):
-    """The capital over a piece of the stream.
+    """The capital over a piece of the stream."""
 
-    Attributes:
-        log_path: (..., N) float64, log capital after each p-value.
-        capital: where it ends.
-    """
-
-    log_path: Tensor
-    capital: Capital
+    log_path: Tensor  # (..., N) float64, log capital after each p-value
+    capital: Capital  # where it ends
 
 
 def opening_capital(shape: tuple[int, ...] = (), n_bets: int = len(LINEAR) + len(POWER)) -> Capital:

@@ -101,8 +101,7 @@ def _last(ranks: Ranks, n: int, m: int) -> NDArray[np.float64]:
 
 def _quantiles(tails: NDArray[np.float64], level: float) -> Ranks:
     """(K,), the least c with P(V(k) > c) <= level."""
-    bounds: Ranks = np.maximum.accumulate((tails > level).sum(1))
-    return bounds
+    return np.maximum.accumulate((tails > level).sum(1))
 
 
 def _tails(n: int, m: int) -> tuple[Ranks, NDArray[np.float64]]:

@@ -32,5 +32,4 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     left = covariances[:, 1, 1] - slope * covariances[:, 0, 1]
     scale = torch.maximum(left, LEAST_LEFT * covariances[:, 1, 1]).sqrt()
     standard = (deviation[..., 1] - slope * deviation[..., 0]) / scale
-    result: Tensor = (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)
-    return result
+    return (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)

@@ -26,5 +26,4 @@ def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
     pairs = positive * (below + of_negative / 2)[rank]
     # An input makes no pair with itself.
     own = positive * negative
-    result: Tensor = (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())
-    return result
+    return (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())

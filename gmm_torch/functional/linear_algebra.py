@@ -68,8 +68,7 @@ def times_transpose(factor: Tensor) -> Tensor:
     size = factor.detach().abs().amax(-1)
     size = torch.where(size > 0, size, torch.ones_like(size))
     scaled = factor / size[..., None]
-    result: Tensor = (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
-    return result
+    return (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
 
 
 def covariance_factor(factor: Tensor) -> Tensor:

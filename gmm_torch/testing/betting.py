@@ -21,14 +21,9 @@ HALVINGS = 25
 
 
 def log_wealth_below(errors: Tensor, weights: Tensor, rate: float) -> float:
-    """Logarithm of the wealth of bets against "E[w error] >= rate * E[w]"; nondecreasing in the rate.
+    """Logarithm of the wealth of bets against "E[w error] >= rate * E[w]"; nondecreasing in the rate, in [0, 1).
 
     The mean over the bets c of prod_i (1 + c w_i (rate - error_i) / (1 - rate)).
-
-    Args:
-        errors: (n,) bool.
-        weights: (n,) in [0, 1].
-        rate: in [0, 1).
     """
     bets = torch.tensor(BETS, dtype=torch.float64)[:, None] / (1 - rate)
     gains = bets * weights.detach().cpu().double() * (rate - errors.detach().cpu().double())
@@ -40,7 +35,6 @@ def weighted_upper_bound(errors: Tensor, weights: Tensor, confidence: float) -> 
 
     Args:
         errors, weights: (n,) bool, and (n,) in [0, 1]; their pairs are independent draws from one source.
-        confidence: in (0, 1).
 
     Raises:
         ValueError: shapes, weights outside [0, 1], a confidence out of range.

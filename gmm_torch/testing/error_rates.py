@@ -24,8 +24,6 @@ class RateBin:
     """Inputs with low < p <= high, and how many of their predictions are wrong.
 
     Attributes:
-        low, high: the edges.
-        n, n_errors: counts.
         rate: n_errors / n, None for an empty bin.
         interval: Clopper-Pearson interval of the rate, (0, 1) for an empty bin.
     """

@@ -47,14 +47,8 @@ def risk_coverage(scores: Tensor, loss: Tensor) -> RiskCoverage:
 def aurc(scores: Tensor, loss: Tensor) -> Tensor:
     """Area under the risk-coverage curve: the mean over k of the risk of the k highest-scoring inputs.
 
-    Geifman, Uziel, El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers".
-
-    Args:
-        scores: (N,), higher = accepted earlier.
-        loss: (N,), usually 1 where the prediction is wrong.
-
-    Returns:
-        float64 scalar, lower = better; 0 when nothing is wrong.
+    Geifman, Uziel, El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers". Arguments as for
+    `risk_coverage`; float64 scalar, lower = better, 0 when nothing is wrong.
     """
     return risk_coverage(scores, loss).risk.mean()
 
@@ -69,14 +63,7 @@ def augrc(scores: Tensor, loss: Tensor) -> Tensor:
 
     Traub et al. 2024, "Overcoming common flaws in the evaluation of selective classification systems": the
     risk of an undetected failure, averaged over the coverage. With 0/1 losses and error rate e it is
-    e (1 - e) (1 - AUROC) + e^2 / 2.
-
-    Args:
-        scores: (N,), higher = accepted earlier.
-        loss: (N,), usually 1 where the prediction is wrong.
-
-    Returns:
-        float64 scalar, lower = better; 0 when nothing is wrong.
+    e (1 - e) (1 - AUROC) + e^2 / 2. Arguments and result as for `aurc`.
     """
     risk = risk_coverage(scores, loss).generalized_risk  # (N,)
     return (risk.sum() - risk[-1] / 2) / len(risk)

@@ -22,10 +22,8 @@ class StratumComparison:
     Attributes:
         name: of the stratum, such as a class.
         n_failures, n_good: its inputs.
-        superiority: P(good > failure) + P(good = failure) / 2.
-        interval: of the superiority, for this stratum alone.
-        mann_whitney_p: one-sided p-value of "failures do not score lower".
-        mann_whitney_p_holm: the same, corrected over all strata.
+        superiority, interval: P(good > failure) + P(good = failure) / 2, and its interval for this stratum alone.
+        mann_whitney_p, mann_whitney_p_holm: one-sided p-value of "failures do not score lower"; the same, corrected.
     """
 
     name: int
@@ -46,8 +44,7 @@ class StratifiedComparison:
         permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None if not made.
         superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
             number of pairs: the AUROC within strata.
-        interval: of the superiority, if it is the same in all strata.
-        confidence: of every interval.
+        interval, confidence: of the superiority, if it is the same in all strata.
         n_failures, n_good: inputs in the strata that were compared.
         strata: those that hold both good inputs and failures, one by one; the others say nothing.
     """
@@ -108,7 +105,7 @@ def compare_within(
     """
     check_probability("confidence", confidence)
     strata = _strata(scores, failure, stratum)
-    observed = sum(_statistic(s.ranks[s.failure].sum(), s) for s in strata)
+    observed = sum(float(s.ranks[s.failure].sum()) / (len(s.ranks) + 1) for s in strata)
     mean = sum(s.sizes[0] / 2 for s in strata)  # of a rank (size + 1) / 2, over size + 1
     variance = sum(_variance(s) for s in strata)
     # all scores equal: no evidence at all
@@ -118,7 +115,7 @@ def compare_within(
     superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
     return StratifiedComparison(
         van_elteren_p=float(scipy.stats.norm.cdf(z)) if variance > 0 else 1.0,
-        permutation_p=_permutation(strata, float(observed), n_permutations, seed) if n_permutations else None,
+        permutation_p=_permutation(strata, observed, n_permutations, seed) if n_permutations else None,
         superiority=superiority,
         interval=interval_of_superiority(
             superiority,
@@ -136,22 +133,12 @@ def compare_within(
 
 def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
     p = [s.mann_whitney_p for s in strata]
-    return tuple(
-        StratumComparison(
-            name=s.name,
-            n_failures=s.sizes[0],
-            n_good=s.sizes[1],
-            superiority=s.superiority,
-            interval=superiority_interval(s.superiority, s.sizes[1], s.sizes[0], confidence),
-            mann_whitney_p=alone,
-            mann_whitney_p_holm=corrected,
-        )
-        for s, alone, corrected in zip(strata, p, holm(p), strict=True)
-    )
-
-
-def _statistic(rank_sum: float, s: _Stratum) -> float:
-    return float(rank_sum) / (len(s.ranks) + 1)
+    found = []
+    for s, alone, corrected in zip(strata, p, holm(p), strict=True):
+        m, n = s.sizes
+        interval = superiority_interval(s.superiority, n, m, confidence)
+        found.append(StratumComparison(s.name, m, n, s.superiority, interval, alone, corrected))
+    return tuple(found)
 
 
 def _variance(s: _Stratum) -> float:
@@ -173,14 +160,14 @@ def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
     check_scores("scores", scores)
     check_one_each("failure and stratum", "score", scores, failure, stratum)
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
+    all_names = np.unique(names)
+    members = [(int(name), names == name) for name in all_names]
     strata = [
-        _Stratum(int(name), scipy.stats.rankdata(x[names == name]), wrong[names == name])
-        for name in np.unique(names)
-        if wrong[names == name].any() and not wrong[names == name].all()
+        _Stratum(name, scipy.stats.rankdata(x[own]), wrong[own]) for name, own in members if 0 < wrong[own].mean() < 1
     ]
     if not strata:
         raise ValueError(
-            f"strata: expected at least one with both good inputs and failures; none of {len(np.unique(names))} has: "
+            f"strata: expected at least one with both good inputs and failures; none of {len(all_names)} has: "
             "there is nothing to compare within them"
         )
     return strata
