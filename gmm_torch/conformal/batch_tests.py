@@ -1,21 +1,13 @@
-"""Tests of a whole batch: does it come from where the calibration inputs come from?
+"""Tests of a whole batch: does it come from where the calibration inputs come from?"""
 
-`batch_p_value` is exactly valid: if batch and calibration scores are exchangeable, P(p <= a) <= a for every a, whatever
-the ties, the sizes and the statistic, because the statistic is compared with its own values after random reassignments
-of who is in the batch. `corrected_fisher` needs p-values only and no simulation, but is valid in the limit of large
-samples.
-"""
-
-import math
 from collections.abc import Callable
 from typing import Literal
 
-import scipy
 import torch
 from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
-from gmm_torch.functional.checks import check_count, check_p_values, check_scores
+from gmm_torch.functional.checks import check_count, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time in the reassignments
 
@@ -27,6 +19,9 @@ def batch_p_value(
 ) -> float:
     """Permutation p-value (1 + #{permuted >= observed}) / (n_permutations + 1) of "same distribution".
 
+    Exactly valid: if batch and calibration scores are exchangeable, P(p <= a) <= a for every a, whatever the ties, the
+    sizes and the statistic, which is compared with its own values after random reassignments of who is in the batch.
+
     Args:
         scores: (m,), of the batch; NaN counts as the least typical of all.
         calibration: (n,), in any order.
@@ -36,7 +31,6 @@ def batch_p_value(
             "kolmogorov": any difference, scores that are too high included; the largest difference of the two
             distribution functions (Kolmogorov, Smirnov).
         n_permutations: random reassignments; the p-value is never below 1 / (n_permutations + 1).
-        seed: of these.
 
     Raises:
         ValueError: an empty sample, NaN among the calibration scores, an unknown statistic.
@@ -60,26 +54,6 @@ def batch_p_value(
         # rounding may separate equal values; counting them as equal is on the safe side
         at_least += int((measure(pooled, member) >= observed - 1e-9 * observed.abs()).sum())
     return (1 + at_least) / (n_permutations + 1)
-
-
-def corrected_fisher(p_values: Tensor, n_calibration: int) -> float:
-    """Fisher's combination of conformal p-values that share one calibration set of size n.
-
-    -2 sum log p has the variance of chi-squared(2m) times 1 + m/n, since the p-values share what they are ranked among.
-    With g = sqrt(1 + m/n) the p-value is P(chi-squared(2m) >= (-2 sum log p + 2m (g - 1)) / g), after Bates, Candes,
-    Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values". Valid as m and n grow; without the
-    correction it is not, and the more inputs the batch has, the worse.
-
-    Args:
-        p_values: (m,) in (0, 1], from `conformal_p_value`.
-        n_calibration: n.
-    """
-    check_p_values(p_values)
-    check_count("n_calibration", n_calibration)
-    m = len(p_values)
-    g = math.sqrt(1 + m / n_calibration)
-    combined = float(-2 * p_values.double().log().sum())
-    return float(scipy.stats.chi2.sf((combined + 2 * m * (g - 1)) / g, 2 * m))
 
 
 def _fisher(pooled: Tensor, member: Tensor) -> Tensor:

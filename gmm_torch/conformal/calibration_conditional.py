@@ -8,8 +8,8 @@ Two kinds of guarantee follow, both of which fail for at most a share delta of c
 
 - at one alpha that was fixed beforehand: `conditional_alpha`, from the beta distribution (Vovk 2012, "Conditional
   validity of inductive conformal predictors");
-- at every alpha at once, so that the p-value itself may be used: `conditional_p_value` with a table of bounds b_1 <=
-  ... <= b_n such that P(U_(k) <= b_k for all k) >= 1 - delta (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
+- at every alpha at once, so that the p-value itself may be used: a p-value i/(n + 1) becomes b_i, b_1 <= ... <=
+  b_n such that P(U_(k) <= b_k for all k) >= 1 - delta (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
   outliers with conformal p-values", section 3).
 """
 
@@ -115,29 +115,6 @@ def _berk_jones_level(n: int, delta: float, share: float) -> float:
     return math.exp(level)
 
 
-def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
-    """The p-value i/(n + 1) mapped to b_i, which is monotone; with probability >= 1 - delta over calibration sets,
-    P(result <= a given the set) <= a for every a.
-
-    Args:
-        p_value: (N,), of `conformal_p_value` with n calibration scores; not smoothed ones.
-        bounds: (n + 1,), of one of the functions above with the same n.
-
-    Raises:
-        ValueError: a p-value that is not i/(n + 1) for an i from 1 to n + 1.
-    """
-    rank = p_value.double() * len(bounds)
-    index = rank.round()
-    # a rank in float32 is off by up to n 2^-23
-    off = (rank - index).abs() > max(1e-6, len(bounds) * 2.0**-22)
-    if bool((off | (index < 1) | (index > len(bounds))).any()):
-        raise ValueError(
-            f"p-values: expected multiples of 1/(n + 1) = 1/{len(bounds)}; got others: take bounds of the calibration "
-            "set's size, and p-values that are not smoothed"
-        )
-    return bounds.to(p_value.device)[index.long() - 1].to(p_value.dtype)
-
-
 def conditional_alpha(alpha: float, n: int, delta: float) -> float:
     """The marginal level at which the false alarm rate is <= alpha for a share 1 - delta of calibration sets.
 
@@ -197,7 +174,7 @@ BOUNDS: dict[str, Callable[[int, float], Tensor]] = {
 def simultaneous_calibration_size(
     alpha: float, delta: float, bounds: Callable[[int, float], Tensor] = berk_jones_bounds
 ) -> int:
-    """How many calibration inputs let an input be refused at alpha by `conditional_p_value`, so b_1 <= alpha?
+    """How many calibration inputs let an input be refused at alpha by `ConditionalCalibration`, so b_1 <= alpha?
 
     Args:
         alpha: the lowest false alarm rate to test at, in (0, 1).

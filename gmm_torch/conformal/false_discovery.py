@@ -6,8 +6,8 @@ Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Ba
 "Adaptive novelty detection with false discovery rate guarantee". Both are statements about the average over calibration
 sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
 
-With p-values that are valid given the calibration set (`conditional_p_value`) both hold given that set, since then the
-p-values of good inputs are independent: for a share 1 - delta of calibration sets.
+With p-values that are valid given the calibration set (`ConditionalCalibration`) both hold given that set, since then
+the p-values of good inputs are independent: for a share 1 - delta of calibration sets.
 """
 
 import math
