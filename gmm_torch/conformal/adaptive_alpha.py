@@ -21,14 +21,12 @@ LOCAL = 500  # outcomes over which several rates compete; what is longer ago is 
 class AdaptiveDecisions(NamedTuple):
     """What was decided on a piece of a stream.
 
-    Attributes:
-        refused: (N,) bool.
-        alpha: (N,) float64, what each p-value was compared with; it may leave [0, 1].
-        first: index of the first of these inputs in the stream, from 0; `label` asks for indices.
+    `alpha` is what each p-value was compared with and may leave [0, 1]; `first` the index in the stream, from 0, of the
+    first of these inputs, since `label` asks for indices.
     """
 
-    refused: Tensor
-    alpha: Tensor
+    refused: Tensor  # (N,) bool
+    alpha: Tensor  # (N,) float64
     first: int
 
 
@@ -94,8 +92,7 @@ class AdaptiveAlpha(Stream):
         self.levels = [self.start] * len(self.rates)
         self.weights = [1 / len(self.rates)] * len(self.rates)
         self.correction = 0.0
-        self.n_outcomes = 0
-        self.n_against = 0
+        self.n_outcomes = self.n_against = 0
         self.most_late = 0  # D of the docstring
         self.judged = Judged(memory)
 

@@ -33,7 +33,7 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
         sharpness: above 0; a higher one looks at the lowest scores alone.
 
     Returns:
-        (m,) in [0, n + 1], float64, or float32 on a device that has no other; without gradient.
+        (m,) in [0, n + 1], float64, or float32 on a device that has no other.
 
     Raises:
         ValueError: shapes, calibration scores that are not finite, a sharpness that is not above 0.

@@ -22,9 +22,8 @@ class LabelShiftCalibration(WeightedScores):
     under label shift", section 3). Calibration inputs need labels. A new input has none: it gets the largest weight of
     all classes, which can only raise its p-value.
 
-    The weights are found from unlabelled deployment inputs by how often each class is predicted there, and from
-    labelled reference inputs by which class is predicted for which: see `class_weights`. Reference inputs come from
-    where the calibration inputs come from, and are none of them.
+    The weights are those of `class_weights`, of predictions for unlabelled deployment inputs and for labelled reference
+    inputs, which come from where the calibration inputs come from, and are none of them.
 
     Args:
         n_classes: C of the classifier.

@@ -31,8 +31,8 @@ class MondrianCalibration(Calibration):
     others, on average over calibration sets.
 
     Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of
-    the other classes join it. For an input of class c the classes are counted with that input among them: only so is
-    the pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
+    the other classes join it. Classes are counted with the new input among them: only so is the pool the same whichever
+    of the inputs is the new one, which makes the p-value exact.
 
     Args:
         n_classes: C of the classifier.

@@ -27,10 +27,7 @@ def all_within(bounds: Ranks, ranks: Ranks, n: int, m: int) -> float:
 
     Row by row, test inputs are independent trials of probability m/(n + m), given that there are m; the distribution of
     V is carried from bound to bound, and what exceeds one is dropped. All terms are positive, so nothing cancels.
-
-    Args:
-        bounds: (K,) c_k, ascending.
-        ranks: (K,) k, ascending, from 1 to n.
+    Bounds c_k (K,) and ranks k (K,), from 1 to n, ascend.
     """
     return _carried(bounds, _gaps(ranks, n, m), _last(ranks, n, m))
 

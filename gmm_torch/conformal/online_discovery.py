@@ -19,16 +19,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...], bool]] = {
 
 
 class OnlineDecisions(NamedTuple):
-    """What was decided on a piece of a stream.
+    """Failures in a piece of a stream, the levels of the tests, and whether a p-value can be up to the last level."""
 
-    Attributes:
-        found: (N,) bool, the failures.
-        levels: (N,) float64, the level that each p-value was tested at.
-        can_find: whether the last level was one that a p-value can be up to at all.
-    """
-
-    found: Tensor
-    levels: Tensor
+    found: Tensor  # (N,) bool
+    levels: Tensor  # (N,) float64
     can_find: bool
 
 

@@ -47,15 +47,8 @@ def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor)
 
     Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place of a score among those
     equal to it, itself included, is drawn. For a score exchangeable with the calibration scores P(p <= a) = a for every
-    a. Never above `conformal_p_value`.
-
-    Args:
-        score: (N,), higher = more typical; NaN counts as the least typical of all.
-        sorted_calibration: (n,), ascending.
-        uniform: (N,), independent draws from (0, 1], such as `stream_uniforms`.
-
-    Returns:
-        (N,) in (0, 1], the type of `quotient`; without gradient.
+    a. Never above `conformal_p_value`, which has the other arguments; `uniform` (N,) are independent draws from (0, 1],
+    such as `stream_uniforms`.
     """
     below, up_to = rank(score, sorted_calibration, right=False), rank(score, sorted_calibration)
     return quotient(smoothed_count(below, up_to, uniform), len(sorted_calibration) + 1)

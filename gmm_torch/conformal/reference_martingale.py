@@ -20,11 +20,9 @@ Promise = Literal["average", "set"]
 
 
 class DriftRecord(NamedTuple):
-    """What a bet says of a piece of a stream.
+    """The natural logarithm (N,) float64 of the capital after each input of a piece of a stream.
 
-    Attributes:
-        log_capital: (N,) float64, natural logarithm of the capital after each input.
-        alarm_at: index in the stream, from 0, of the input at which the capital first reached the threshold, or None.
+    `alarm_at` is the index in the stream, from 0, of the input at which the capital first reached the threshold.
     """
 
     log_capital: Tensor

@@ -41,13 +41,9 @@ def alarm_in_words(threshold: float, seconds: float | None) -> str:
 
 
 class Window(NamedTuple):
-    """What happened in a window of time.
+    """A window of time that began at `start`, in seconds, with n inputs, and the highest log capital in it.
 
-    Attributes:
-        start: when it began, in seconds.
-        n: inputs in it.
-        alarm_at: index in the stream of the input that raised the alarm, or None.
-        log_maximum: the highest logarithm of the capital in it.
+    `alarm_at` is the index in the stream of the input that raised the alarm, or None.
     """
 
     start: float

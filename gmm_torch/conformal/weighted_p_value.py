@@ -26,12 +26,10 @@ def weighted_p_value(
 
     Args:
         score: (N,), higher = more typical; NaN counts as the least typical of all.
-        log_weight: (N,), logarithms of the weights of the new inputs; NaN counts as plus infinity, where p is 1: of
-            such an input nothing can be said.
+        log_weight: (N,), logarithms of the weights of the new inputs; NaN counts as plus infinity, where p is 1.
         calibration: (n,) scores, in any order; finite.
         calibration_log_weights: (n,), below plus infinity; minus infinity for a score that does not count.
-        uniform: (N,), independent draws from (0, 1]: scores equal to the new one, it included, then count so far, and
-            P(p <= a) = a exactly; see `smoothed_p_value`.
+        uniform: (N,), independent draws from (0, 1], with which P(p <= a) = a exactly; see `smoothed_p_value`.
 
     Returns:
         (N,) in [0, 1], float64, or float32 on a device that has no other; without gradient.

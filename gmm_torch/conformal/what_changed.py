@@ -37,13 +37,9 @@ class ComponentChange(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """P-values of a stretch of the stream; of clean inputs the deciles are 0.1, 0.5 and 0.9.
+    """P-values of n inputs of the stream, the first at index `start`: the share refused at alpha, and three deciles.
 
-    Attributes:
-        start: index of its first input.
-        n: inputs in it.
-        refused: share that is refused at alpha.
-        low, median, high: deciles 1, 5 and 9 of the p-values.
+    Of clean inputs the deciles are 0.1, 0.5 and 0.9.
     """
 
     start: int
@@ -55,11 +51,9 @@ class Stretch(NamedTuple):
 
 
 class WhatChanged(NamedTuple):
-    """What changed, a description: the alarm said where to look, so what is found there is no second proof.
+    """What changed: components whose share has grown, the least doubtful first, and p-values over time.
 
-    Attributes:
-        components: of which the share has grown, the least doubtful first.
-        stretches: p-values over time.
+    A description: the alarm said where to look, so what is found there is no second proof.
     """
 
     components: tuple[ComponentChange, ...]

@@ -65,14 +65,8 @@ def root_mean(log_p: Tensor, log_weights: Tensor) -> Tensor:
     """-log sum_j w_j p_j^(-1/2): a weighted mean of e-values p^(-1/2) / 2, small when any p-value is small.
 
     The exponent lies between the harmonic mean, which sees only the smallest, and Fisher's product, which a crowd of
-    middling p-values can outvote (Vovk and Wang 2020, generalised means).
-
-    Args:
-        log_p: (N, J).
-        log_weights: (J,).
-
-    Returns:
-        (N,), higher = more typical.
+    middling p-values can outvote (Vovk and Wang 2020, generalised means). Of `log_p` (N, J) and `log_weights` (J,), as
+    every combination here: (N,), higher = more typical.
     """
     return -torch.logsumexp(log_weights - 0.5 * log_p, dim=-1)
 

@@ -21,12 +21,7 @@ EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0
 
 @dataclass(frozen=True)
 class RateBin:
-    """Inputs with low < p <= high, and how many of their predictions are wrong.
-
-    Attributes:
-        rate: n_errors / n, None for an empty bin.
-        interval: Clopper-Pearson interval of the rate, (0, 1) for an empty bin.
-    """
+    """Inputs with low < p <= high; their rate is None where there are none, the interval is Clopper-Pearson's."""
 
     low: float
     high: float

@@ -42,7 +42,6 @@ def compare(
         good, failures: (N,) and (M,) scores, higher = more typical.
         confidence: of the interval of the effect size, in (0, 1).
         n_permutations: draws of the permutation test; 0 leaves it out.
-        seed: of these draws.
 
     Raises:
         ValueError: if a sample is empty, not 1-D or holds NaN, or `confidence` is outside (0, 1).

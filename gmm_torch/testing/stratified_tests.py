@@ -76,11 +76,6 @@ class _Stratum:
         m, n = self.sizes
         return float((self.ranks[~self.failure].sum() - n * (n + 1) / 2) / (m * n))
 
-    @property
-    def mann_whitney_p(self) -> float:
-        low, high = self.ranks[self.failure], self.ranks[~self.failure]
-        return float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue)
-
 
 def compare_within(
     scores: Tensor, failure: Tensor, stratum: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
@@ -94,11 +89,9 @@ def compare_within(
 
     Args:
         scores: (N,), higher = more typical.
-        failure: (N,) bool or 0/1, True where the prediction is wrong.
-        stratum: (N,) integers.
+        failure, stratum: (N,) bool or 0/1, True where the prediction is wrong, and (N,) integers.
         confidence: of the intervals, in (0, 1).
         n_permutations: draws of the permutation test; 0 leaves it out.
-        seed: of these draws.
 
     Raises:
         ValueError: shapes, NaN, or no stratum with both good inputs and failures.
@@ -132,7 +125,8 @@ def compare_within(
 
 
 def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
-    p = [s.mann_whitney_p for s in strata]
+    samples = [(s.ranks[s.failure], s.ranks[~s.failure]) for s in strata]
+    p = [float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue) for low, high in samples]
     found = []
     for s, alone, corrected in zip(strata, p, holm(p), strict=True):
         m, n = s.sizes
