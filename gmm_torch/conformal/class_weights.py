@@ -74,15 +74,11 @@ def class_weights(
         )
     weights = _solved(joint, marginal)
     generator = torch.Generator().manual_seed(seed)
-    found = torch.stack(
-        [
-            _solved(
-                _drawn(joint.flatten(), len(labels), generator).view_as(joint),
-                _drawn(marginal, len(deployed), generator),
-            )
-            for _ in range(n_bootstrap)  # one at a time: a joint distribution may be large
-        ]
-    )
+    draws = []
+    for _ in range(n_bootstrap):  # one at a time: a joint distribution may be large
+        drawn = _drawn(joint.flatten(), len(labels), generator).view_as(joint)
+        draws.append(_solved(drawn, _drawn(marginal, len(deployed), generator)))
+    found = torch.stack(draws)
     edge = (1 - confidence) / 2
     low, high = found.quantile(edge, dim=0), found.quantile(1 - edge, dim=0)
     error = ((found - weights).abs() * joint.sum(0)).sum(1) / 2

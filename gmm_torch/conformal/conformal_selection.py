@@ -20,9 +20,6 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
         calibration: (n,), scores of labelled inputs that took part in no fitting.
         errors: (n,) bool, True where the prediction is wrong.
 
-    Returns:
-        (m,), the type of `quotient`.
-
     Raises:
         ValueError: shapes, NaN among the calibration scores.
     """

@@ -75,8 +75,7 @@ class DensityRatio(nn.Module):
                 f"reference and deployment statistics: expected (n, S) and (m, S); got {tuple(reference.shape)} and "
                 f"{tuple(deployment.shape)}"
             )
-        both = {"reference": reference, "deployment": deployment}
-        for name, value in both.items():
+        for name, value in (("reference", reference), ("deployment", deployment)):
             if len(value) < MIN_INPUTS:
                 raise WeightsError(f"{name} inputs: expected at least {MIN_INPUTS}; got {len(value)}: give more")
             if not bool(value.isfinite().all()):
@@ -93,15 +92,9 @@ class DensityRatio(nn.Module):
         start = GaussianMixture(n_components, reference.shape[1], device=old.device, dtype=wide)
         start.fit(torch.cat([old, new]), reg_covar=REG_COVAR, shrinkage="oas")
         precisions = torch.linalg.inv_ex(start.dense_covariances).inverse
-        for mixture, points in ((self.reference, old), (self.deployment, new)):
-            mixture.fit(
-                points,
-                reg_covar=REG_COVAR,
-                shrinkage="oas",
-                weights_init=start.weights,
-                means_init=start.means,
-                precisions_init=precisions,
-            )
+        given = {"weights_init": start.weights, "means_init": start.means, "precisions_init": precisions}
+        self.reference.fit(old, reg_covar=REG_COVAR, shrinkage="oas", **given)
+        self.deployment.fit(new, reg_covar=REG_COVAR, shrinkage="oas", **given)
         self.clipped = (self._log_ratio(deployment) > math.log(self.max_weight)).to(wide).mean()
         ours, other = self(reference), logistic_log_ratio(old, new)(old)
         weights = [value.clamp_max(math.log(self.max_weight)).softmax(0) for value in (ours, other)]

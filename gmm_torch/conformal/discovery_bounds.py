@@ -16,10 +16,8 @@ class DiscoveryBounds:
     """Bounds on the good inputs among any of a batch, all of which hold at once with confidence 1 - delta.
 
     Attributes:
-        p_values: (m,).
         n_good: how many of all m are good, at most.
-        thresholds: (K,) p-values, ascending.
-        at_most: (K,) int64, how many good inputs have a p-value up to each threshold, at most.
+        thresholds, at_most: (K,) p-values, ascending, and int64, up to each of which so many are good at most.
         delta: chance, over calibration sets and batches, that any bound of this batch fails.
     """
 
@@ -32,9 +30,8 @@ class DiscoveryBounds:
     def good(self, chosen: Tensor) -> int:
         """How many of the chosen inputs, (m,) bool, are good, at most; they may be chosen by looking at anything."""
         check_one_each("chosen", "p-value", self.p_values, chosen, flags=True)
-        p_values = self.p_values[chosen]
-        beyond = (p_values[:, None] > self.thresholds).sum(0)
-        return min(len(p_values), self.n_good, int((self.at_most + beyond).min()))
+        beyond = (self.p_values[chosen][:, None] > self.thresholds).sum(0)
+        return min(int(chosen.sum()), self.n_good, int((self.at_most + beyond).min()))
 
     def proportion(self, chosen: Tensor) -> float:
         """The false discovery proportion of the chosen, at most; 0 where none is chosen."""

@@ -3,11 +3,9 @@
 Conformal p-values of one batch share their calibration set and are dependent, but positively (PRDS), so the
 Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Bates, Candes, Lei, Romano, Sesia 2023,
 "Testing for outliers with conformal p-values". Storey's estimate keeps it too: Marandon, Lei, Mary, Roquain 2024,
-"Adaptive novelty detection with false discovery rate guarantee". Both are statements about the average over calibration
-sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
-
-With p-values that are valid given the calibration set (`ConditionalCalibration`) both hold given that set, since then
-the p-values of good inputs are independent: for a share 1 - delta of calibration sets.
+"Adaptive novelty detection with false discovery rate guarantee". Both hold on average over calibration sets and
+batches, for good inputs exchangeable with the calibration inputs whatever the failures are; with p-values of
+`ConditionalCalibration` given the calibration set, for a share 1 - delta of sets.
 """
 
 import math

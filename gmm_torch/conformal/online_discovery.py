@@ -66,9 +66,14 @@ class OnlineDiscoveries(Stream):
         self.q, self.smallest, self.method, self.conditional = q, smallest, method, conditional
         name, options, _ = METHODS[method]
         values = {"wealth": q / 2, "lambda_": 0.25 if method == "addis" else 0.5, "tau": 0.5}
-        self._test = getattr(_library(), name)(q, **{key: values[key] for key in options})
-        self.n_seen = 0
-        self.n_found = 0
+        try:
+            library = importlib.import_module("online_fdr.p_values")
+        except ImportError as error:
+            raise ImportError(
+                "online control of the false discovery rate needs online-fdr: pip install -e '.[streams]'"
+            ) from error
+        self._test = getattr(library, name)(q, **{key: values[key] for key in options})
+        self.n_seen = self.n_found = 0
         self.last_level = 1.0  # no test yet
 
     @property
@@ -106,12 +111,3 @@ class OnlineDiscoveries(Stream):
         promise = f"FDR <= {self.q:g}" if self.promises else f"promises nothing for p-values {given}"
         stuck = ", level below any p-value: finds nothing more" if self.last_level < self.smallest else ""
         return f"OnlineDiscoveries({self.method}, {promise}; {self.n_found} found among {self.n_seen}{stuck})"
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("online_fdr.p_values")
-    except ImportError as error:
-        raise ImportError(
-            "online control of the false discovery rate needs online-fdr: pip install -e '.[streams]'"
-        ) from error

@@ -26,8 +26,7 @@ class RiskRecord(NamedTuple):
         alarm_at: how many labels of accepted inputs had come when the alarm was raised; None while there is none.
         log_capital: of the bets against "the rate is at most the target"; the alarm is at log(1 / delta).
         n_labelled, n_wrong: accepted inputs with a label, and how many of them are wrong.
-        low, high: the rate has been above low at some time, and below high, with confidence 1 - delta in all; the
-            tightest after any label so far.
+        low, high: the rate has been above low at some time, and below high, with confidence 1 - delta in all.
     """
 
     alarm_at: int | None

@@ -1,14 +1,9 @@
 """Thresholds at which accepted predictions are wrong at most at a target rate, with confidence 1 - delta.
 
-Two exact ways, for two situations:
-
-- `select_alpha`: p-values of labelled inputs that are *not* the calibration inputs. The candidate alphas are fixed
-  beforehand, so the errors among the accepted are binomial; fixed-sequence testing spends delta sparingly.
-- `select_threshold`: scores of labelled inputs and nothing else (the calibration inputs may serve, if labelled). The
-  candidates are order statistics of these scores; Bonferroni's correction pays for their number.
-
-Both go back to Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". They bisect; here the
-candidates are fixed in advance, because which candidates a bisection visits depends on the errors.
+`select_alpha` takes p-values of labelled inputs that are *not* the calibration inputs; `select_threshold` takes scores
+of labelled inputs and nothing else (the calibration inputs may serve, if labelled). Both are exact and go back to
+Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". They bisect; here the candidates are
+fixed in advance, because which candidates a bisection visits depends on the errors.
 """
 
 import math
@@ -34,13 +29,10 @@ class AcceptanceRule:
 
     Attributes:
         threshold: accept above it (strictly): a score, or alpha for p-values.
-        n_accepted: labelled inputs above it.
-        n_errors: wrong predictions among these.
-        n: labelled inputs.
+        n_accepted, n_errors: labelled inputs above it, of n, and wrong predictions among these.
         risk_bound: an upper bound of the error rate among accepted inputs at the level of the test that chose this
             threshold; at most the target.
-        target: error rate not to exceed.
-        delta: chance, over labelled sets, that it is exceeded nevertheless.
+        target, delta: error rate not to exceed, and the chance, over labelled sets, that it is exceeded nevertheless.
     """
 
     threshold: float
@@ -149,8 +141,7 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
     if best >= 0:
         return tries[best]
     least = min(tries, key=lambda rule: rule.risk_bound)
-    target = least.target
-    needed = math.ceil(math.log(level) / math.log1p(-target))
+    needed = math.ceil(math.log(level) / math.log1p(-least.target))
     if least.n_accepted < needed:
         why = f"even without any error it takes {needed} accepted inputs, and there are {least.n} labelled ones"
     else:
@@ -159,7 +150,7 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
             f"are wrong: a rate of up to {least.risk_bound:.3g} can't be excluded"
         )
     raise UnattainableRiskError(
-        f"target: an error rate of {target:g} with confidence {1 - least.delta:g} can't be had; {why}: give more "
+        f"target: an error rate of {least.target:g} with confidence {1 - least.delta:g} can't be had; {why}: give more "
         "labelled inputs, a higher target or a larger delta, or another score"
     )
 

@@ -21,10 +21,9 @@ WORDS: dict[Finding, str] = {
 
 
 class ShiftRecord(NamedTuple):
-    """What three bets say together.
+    """What three bets say together; `WORDS` has the findings.
 
     Attributes:
-        finding: see `WORDS`.
         inputs_at: index of the input that raised the alarm "these come from elsewhere", or None.
         adapted_at: of the input that raised "these come from elsewhere than the weights say", or None.
         outcomes_at: of the input whose label raised "outcomes are worse or better than the weights explain", or None.

@@ -2,9 +2,9 @@
 
 import math
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
@@ -93,14 +93,13 @@ class TimeWindows(Stream):
         clock = times.detach().cpu().double()
         if not bool(clock.isfinite().all()):
             raise ValueError("times: expected finite numbers; got NaN or infinity: give seconds")
-        known = clock if self.latest is None else torch.cat([clock.new_tensor([self.latest]), clock])
-        back = (known.diff() < 0).nonzero()
-        if len(back):
-            before, after = known[int(back[0, 0])], known[int(back[0, 0]) + 1]
-            raise ValueError(
-                f"times: expected none earlier than the one before; got {float(after):.6f} after {float(before):.6f}: "
-                "give inputs in the order of arrival, with times of one clock"
-            )
+        known = clock.tolist() if self.latest is None else [self.latest, *clock.tolist()]
+        for before, after in pairwise(known):
+            if after < before:
+                raise ValueError(
+                    f"times: expected none earlier than the one before; got {after:.6f} after {before:.6f}: give "
+                    "inputs in the order of arrival, with times of one clock"
+                )
         found = []
         numbers = (clock / (self.seconds or math.inf)).floor()
         for number in numbers.unique_consecutive():

@@ -27,6 +27,8 @@ def select_weighted_threshold(
     prediction of such an input is wrong must not depend on where it comes from (covariate shift). With weights of
     another distribution Q', the rate is off by 2 TV(Q, Q') / (share accepted) at most.
 
+    The counts of the result are of the labelled inputs, its `risk_bound` is of deployment.
+
     Args:
         scores: (n,) of labelled inputs, which took part in no fitting, nor in learning weights; higher = more typical.
         errors: (n,) bool, True where the prediction is wrong.
@@ -34,9 +36,6 @@ def select_weighted_threshold(
         max_weight: no weight can be above it, whatever the input: that of the calibration. The smaller, the tighter.
         target, delta: in (0, 1).
         n_candidates: at most n are used.
-
-    Returns:
-        the threshold; its counts are of the labelled inputs, its `risk_bound` is of deployment.
 
     Raises:
         UnattainableRiskError: no candidate passes; with the reason.

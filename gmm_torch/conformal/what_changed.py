@@ -20,7 +20,6 @@ class ComponentChange(NamedTuple):
     """How often a component of the mixture explains inputs best, before and now.
 
     Attributes:
-        component: its number.
         share_before, share_now: of reference inputs, and of inputs now.
         low, high: a 95 % interval of the share now.
         p_value: of "the share has not grown", Fisher's exact test, one-sided, Holm-corrected for all components.

@@ -26,7 +26,6 @@ class ExchangeabilityMartingale(Metric):
         threshold: capital at which to raise the alarm; the chance of a false alarm is at most 1 / threshold.
         jump: share of the capital that is divided anew before each input, see `gmm_torch.conformal.martingale.bet`.
         seed: of the draws that break ties.
-        kwargs: of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -103,11 +102,7 @@ class ExchangeabilityMartingale(Metric):
         return int(self.alarm_at) if self.alarm else None
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Two streams have no common order, and so no common martingale.
-
-        Raises:
-            NotImplementedError: always.
-        """
+        """Raises: two streams have no common order, and so no common martingale."""
         raise NotImplementedError(
             "martingales of two streams can't be merged: update one metric with both, in the order of the inputs"
         )

@@ -26,12 +26,7 @@ class ScoreMetric(Metric):
         self.add_state("loss", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, loss: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            scores: (N,), higher = accepted earlier.
-            loss: (N,), usually 1 or True where the prediction is wrong, or the input should be refused.
-        """
+        """Add scores (N,), higher = accepted earlier, and losses (N,), usually 1 where a prediction is wrong."""
         self.scores.append(scores.detach())
         self.loss.append(loss.detach().double())
 
@@ -61,7 +56,6 @@ class FPRAtTPR(ScoreMetric):
 
     Args:
         tpr: share of the good inputs to accept, in (0, 1].
-        kwargs: of `torchmetrics.Metric`.
     """
 
     def __init__(self, tpr: float = 0.95, **kwargs: bool) -> None:

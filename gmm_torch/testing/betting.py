@@ -37,7 +37,7 @@ def weighted_upper_bound(errors: Tensor, weights: Tensor, confidence: float) -> 
         errors, weights: (n,) bool, and (n,) in [0, 1]; their pairs are independent draws from one source.
 
     Raises:
-        ValueError: shapes, weights outside [0, 1], a confidence out of range.
+        ValueError: shapes, weights outside [0, 1], a confidence outside (0, 1).
     """
     check_probability("confidence", confidence)
     if errors.shape != weights.shape or errors.dtype != torch.bool or errors.dim() != 1:

@@ -37,8 +37,7 @@ def error_rates(
     """The error rate by p-value, in bins (edge, next edge].
 
     Args:
-        p_values: (N,) in [0, 1].
-        errors: (N,) bool or 0/1, True where the prediction is wrong.
+        p_values, errors: (N,) in [0, 1], and (N,) bool or 0/1, True where the prediction is wrong.
         edges: ascending, from 0 to 1; a p-value of 0 belongs to the first bin.
         confidence: of each bin's interval, not of all together.
 

@@ -31,14 +31,8 @@ def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
     """Share of the failures accepted at the threshold that accepts at least `tpr` of the good inputs.
 
     An input is accepted when its score >= `threshold_at_tpr(good, tpr)`, so failures that tie with the
-    threshold count as accepted, as the good inputs there do: a constant score has the rate 1.
-
-    Args:
-        good, failures: (N,) and (M,) scores, higher = more typical.
-        tpr: share of the good inputs to accept, in (0, 1].
-
-    Returns:
-        float64 scalar in [0, 1], lower = better.
+    threshold count as accepted, as the good inputs there do: a constant score has the rate 1. Of scores (N,) and (M,),
+    higher = more typical: float64 scalar in [0, 1], lower = better.
 
     Raises:
         ValueError: if a sample is empty, not 1-D or holds NaN, or `tpr` is outside (0, 1].
