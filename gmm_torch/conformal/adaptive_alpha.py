@@ -21,14 +21,12 @@ LOCAL = 500  # outcomes over which several rates compete; what is longer ago is 
 class AdaptiveDecisions(NamedTuple):
     """What was decided on a piece of a stream.
 
-    Attributes:
-        refused: (N,) bool.
-        alpha: (N,) float64, what each p-value was compared with; it may leave [0, 1].
-        first: index of the first of these inputs in the stream, from 0; `label` asks for indices.
+    `alpha` is what each p-value was compared with and may leave [0, 1]; `first` the index in the stream, from 0, of the
+    first of these inputs, since `label` asks for indices.
     """
 
-    refused: Tensor
-    alpha: Tensor
+    refused: Tensor  # (N,) bool
+    alpha: Tensor  # (N,) float64
     first: int
 
 
@@ -42,22 +40,21 @@ class AdaptiveAlpha(Stream):
     - "wrong_among_accepted": S of T labelled predictions that were accepted are wrong.
 
     Refusals: alpha rises by rate * target with an input that is accepted, and falls by rate * (1 - target) with one
-    that is refused. At alpha <= 0 nothing is refused and at alpha >= 1 everything, so it can't run away, and
-    |S / T - target| <= `bound`, about 1 / (rate T), for every stream, an adversary's too (Gibbs, Candes 2021, "Adaptive
-    conformal inference under distribution shift", proposition 4.1). Nothing is assumed, not even a useful score. Where
-    D other outcomes at most come between a decision and its own outcome, the bound is D / T larger.
+    that is refused. At alpha <= 0 nothing is refused and at alpha >= 1 everything, so |S / T - target| <= `bound`,
+    about 1 / (rate T), for every stream, an adversary's too (Gibbs, Candes 2021, "Adaptive conformal inference under
+    distribution shift", proposition 4.1). Where D other outcomes at most come between a decision and its own outcome,
+    the bound is D / T larger.
 
     Errors: alpha rises by rate * (1 - target) with each and falls by rate * target with each right one, not below 0.
     Then S / T <= target + `bound`, one-sided, since a stream may have no errors to give. Where alpha has reached 1
     everything is refused and no label of an accepted input can come; `repr` says so, and one has to start anew.
 
-    Labels that never come don't count: the rate is that of the labelled ones. It speaks of all where chance decides
-    which get a label.
+    The rate is that of the labelled ones. It speaks of all where chance decides which get a label.
 
     With several rates, alpha is a mean of the levels of as many such learners, weighted by how well each has done of
     late in pinball loss (Gibbs, Candes 2024, "Conformal inference for arbitrary distribution shifts by online
-    learning", algorithm 1). The paper bounds the rate of a random choice among them; here a correction, which moves
-    with the smallest rate, is added to the mean, and keeps the long-run rate by the same argument as above.
+    learning", algorithm 1). A correction, which moves with the smallest rate, is added, and keeps the long-run rate by
+    the same argument as above.
 
     Args:
         target: the rate, in (0, 1).
@@ -95,8 +92,7 @@ class AdaptiveAlpha(Stream):
         self.levels = [self.start] * len(self.rates)
         self.weights = [1 / len(self.rates)] * len(self.rates)
         self.correction = 0.0
-        self.n_outcomes = 0
-        self.n_against = 0
+        self.n_outcomes = self.n_against = 0
         self.most_late = 0  # D of the docstring
         self.judged = Judged(memory)
 

@@ -1,21 +1,13 @@
-"""Tests of a whole batch: does it come from where the calibration inputs come from?
+"""Tests of a whole batch: does it come from where the calibration inputs come from?"""
 
-`batch_p_value` is exactly valid: if batch and calibration scores are exchangeable, P(p <= a) <= a for every a, whatever
-the ties, the sizes and the statistic, because the statistic is compared with its own values after random reassignments
-of who is in the batch. `corrected_fisher` needs p-values only and no simulation, but is valid in the limit of large
-samples.
-"""
-
-import math
 from collections.abc import Callable
 from typing import Literal
 
-import scipy
 import torch
 from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
-from gmm_torch.functional.checks import check_count, check_p_values, check_scores
+from gmm_torch.functional.checks import check_count, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time in the reassignments
 
@@ -23,13 +15,12 @@ Statistic = Literal["fisher", "rank_sum", "kolmogorov"]
 
 
 def batch_p_value(
-    scores: Tensor,
-    calibration: Tensor,
-    statistic: Statistic = "fisher",
-    n_permutations: int = 999,
-    seed: int = 0,
+    scores: Tensor, calibration: Tensor, statistic: Statistic = "fisher", n_permutations: int = 999, seed: int = 0
 ) -> float:
     """Permutation p-value (1 + #{permuted >= observed}) / (n_permutations + 1) of "same distribution".
+
+    Exactly valid: if batch and calibration scores are exchangeable, P(p <= a) <= a for every a, whatever the ties, the
+    sizes and the statistic, which is compared with its own values after random reassignments of who is in the batch.
 
     Args:
         scores: (m,), of the batch; NaN counts as the least typical of all.
@@ -40,7 +31,6 @@ def batch_p_value(
             "kolmogorov": any difference, scores that are too high included; the largest difference of the two
             distribution functions (Kolmogorov, Smirnov).
         n_permutations: random reassignments; the p-value is never below 1 / (n_permutations + 1).
-        seed: of these.
 
     Raises:
         ValueError: an empty sample, NaN among the calibration scores, an unknown statistic.
@@ -52,8 +42,8 @@ def batch_p_value(
     if statistic not in _STATISTICS:
         raise ValueError(f"statistic: expected one of {', '.join(_STATISTICS)}; got {statistic!r}")
     pooled, order = torch.cat([batch, comparable(calibration).to(batch.device)]).cpu().double().sort()  # (m + n,)
-    measure = _STATISTICS[statistic](pooled, len(batch))
-    observed = measure((order < len(batch))[None].double())
+    measure = _STATISTICS[statistic]
+    observed = measure(pooled, (order < len(batch))[None].double())
     generator = torch.Generator().manual_seed(seed)
     at_least = 0
     chunk = max(1, MAX_NUMBERS // len(pooled))
@@ -62,57 +52,28 @@ def batch_p_value(
         chosen = torch.rand(shape, generator=generator, dtype=torch.float64).topk(len(batch), 1).indices
         member = torch.zeros(shape, dtype=torch.float64).scatter_(1, chosen, 1.0)
         # rounding may separate equal values; counting them as equal is on the safe side
-        at_least += int((measure(member) >= observed - 1e-9 * observed.abs()).sum())
+        at_least += int((measure(pooled, member) >= observed - 1e-9 * observed.abs()).sum())
     return (1 + at_least) / (n_permutations + 1)
 
 
-def corrected_fisher(p_values: Tensor, n_calibration: int) -> float:
-    """Fisher's combination of conformal p-values that share one calibration set of size n.
-
-    -2 sum log p has the variance of chi-squared(2m) times 1 + m/n, since the p-values share what they are ranked among.
-    With g = sqrt(1 + m/n) the p-value is P(chi-squared(2m) >= (-2 sum log p + 2m (g - 1)) / g), after Bates, Candes,
-    Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values". Valid as m and n grow; without the
-    correction it is not, and the more inputs the batch has, the worse.
-
-    Args:
-        p_values: (m,) in (0, 1], from `conformal_p_value`.
-        n_calibration: n.
-    """
-    check_p_values(p_values)
-    check_count("n_calibration", n_calibration)
-    m = len(p_values)
-    g = math.sqrt(1 + m / n_calibration)
-    combined = float(-2 * p_values.double().log().sum())
-    return float(scipy.stats.chi2.sf((combined + 2 * m * (g - 1)) / g, 2 * m))
+def _fisher(pooled: Tensor, member: Tensor) -> Tensor:
+    return -(member @ (_mid_ranks(pooled) / len(pooled)).log())
 
 
-Measure = Callable[[Tensor], Tensor]  # who is in the batch (R, m + n), 0 or 1, ascending by score -> statistic (R,)
+def _rank_sum(pooled: Tensor, member: Tensor) -> Tensor:
+    return -(member @ _mid_ranks(pooled))
 
 
-def _fisher(pooled: Tensor, m: int) -> Measure:
-    value = -(_mid_ranks(pooled) / len(pooled)).log()
-    return lambda member: member @ value
-
-
-def _rank_sum(pooled: Tensor, m: int) -> Measure:
-    value = -_mid_ranks(pooled)
-    return lambda member: member @ value
-
-
-def _kolmogorov(pooled: Tensor, m: int) -> Measure:
-    n = len(pooled) - m
+def _kolmogorov(pooled: Tensor, member: Tensor) -> Tensor:
     last_of_tie = torch.cat([pooled[1:] != pooled[:-1], torch.tensor([True])])
-    position = torch.arange(1, len(pooled) + 1, dtype=torch.float64)
-
-    def measure(member: Tensor) -> Tensor:
-        in_batch = member.cumsum(1)
-        difference = in_batch / m - (position - in_batch) / n
-        return difference[:, last_of_tie].abs().amax(1)
-
-    return measure
+    in_batch = member.cumsum(1)
+    outside = torch.arange(1, len(pooled) + 1, dtype=torch.float64) - in_batch
+    difference = in_batch / in_batch[:, -1:] - outside / outside[:, -1:]
+    return difference[:, last_of_tie].abs().amax(1)
 
 
-_STATISTICS: dict[str, Callable[[Tensor, int], Measure]] = {
+# From all scores (m + n,), ascending, and who is in the batch (R, m + n), 0 or 1, to the statistic (R,).
+_STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "fisher": _fisher,
     "rank_sum": _rank_sum,
     "kolmogorov": _kolmogorov,

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.conformal.calibration_conditional import realised_rate
 from gmm_torch.conformal.p_values import (
     calibration_size,
     conformal_p_value,
@@ -15,9 +16,8 @@ from gmm_torch.conformal.p_values import (
     smoothed_p_value,
     threshold_index,
 )
-from gmm_torch.conformal.realised_rate import realised_rate
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.checks import check_finite_scores, check_probability
 from gmm_torch.registry import register
 
 CALIBRATIONS: dict[str, type["Calibration"]] = {}  # by name
@@ -29,9 +29,9 @@ class Calibration(nn.Module):
     The guarantee: for an input exchangeable with the calibration inputs, P(p <= a) <= a, on average over calibration
     sets. It says nothing about inputs from elsewhere, which is what small p-values are for.
 
-    Other calibrations are its subclasses, each with a `name` of its own by which configurations and files find it:
-    `MondrianCalibration` holds the guarantee in every predicted class, `ConditionalCalibration` for the calibration set
-    at hand. This one ignores predictions.
+    Subclasses have a `name` of their own by which configurations and files find them: `MondrianCalibration` holds the
+    guarantee in every predicted class, `ConditionalCalibration` for the calibration set at hand. This one ignores
+    predictions.
     """
 
     name: ClassVar[str] = "marginal"
@@ -135,7 +135,7 @@ class Calibration(nn.Module):
     def realised_rate(self, alpha: float, confidence: float = 0.95) -> tuple[float, float] | None:
         """Rates (low, high) between which good inputs are refused, in a share `confidence` of such calibration sets.
 
-        See `gmm_torch.conformal.realised_rate`. None for a calibration whose threshold is not one for all inputs.
+        None for a calibration whose threshold is not one for all inputs.
         """
         self._check_fitted()
         return realised_rate(self._n_refused(alpha), len(self), confidence)
@@ -172,15 +172,6 @@ class Calibration(nn.Module):
     def _check_fitted(self) -> None:
         if len(self.scores) == 0:
             raise NotFittedError("no calibration scores yet: call calibrate(loader) with held-out inputs first")
-
-
-def check_finite_scores(scores: Tensor) -> None:
-    """Raise unless calibration scores are finite."""
-    bad = int((~torch.isfinite(scores)).sum())
-    if bad:
-        raise ValueError(
-            f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not: look for such inputs"
-        )
 
 
 register(CALIBRATIONS, Calibration)

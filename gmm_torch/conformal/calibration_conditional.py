@@ -8,8 +8,8 @@ Two kinds of guarantee follow, both of which fail for at most a share delta of c
 
 - at one alpha that was fixed beforehand: `conditional_alpha`, from the beta distribution (Vovk 2012, "Conditional
   validity of inductive conformal predictors");
-- at every alpha at once, so that the p-value itself may be used: `conditional_p_value` with a table of bounds b_1 <=
-  ... <= b_n such that P(U_(k) <= b_k for all k) >= 1 - delta (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
+- at every alpha at once, so that the p-value itself may be used: a p-value i/(n + 1) becomes b_i, b_1 <= ... <=
+  b_n such that P(U_(k) <= b_k for all k) >= 1 - delta (Bates, Candes, Lei, Romano, Sesia 2023, "Testing for
   outliers with conformal p-values", section 3).
 """
 
@@ -76,13 +76,8 @@ def berk_jones_bounds(n: int, delta: float, share: float = 0.5) -> Tensor:
     p-values share a bound, that of the largest, so that about 2,000 have to be looked at: these bounds are exact too,
     and a little wider.
 
-    Args:
-        n: size of the calibration set.
-        delta: share of calibration sets for which the bounds may fail, in (0, 1).
-        share: of the p-values, from below, that are bounded at all; the fewer, the tighter.
-
-    Returns:
-        (n + 1,) float64, ascending; 1 beyond the share.
+    Args, Returns: as for `simes_bounds`.
+        share: of the p-values, from below, that are bounded at all; the fewer, the tighter. The others get 1.
     """
     _check(n, delta)
     check_probability("share", share)
@@ -120,32 +115,6 @@ def _berk_jones_level(n: int, delta: float, share: float) -> float:
     return math.exp(level)
 
 
-def conditional_p_value(p_value: Tensor, bounds: Tensor) -> Tensor:
-    """The p-value i/(n + 1) mapped to b_i, which is monotone; with probability >= 1 - delta over calibration sets,
-    P(result <= a given the set) <= a for every a.
-
-    Args:
-        p_value: (N,), of `conformal_p_value` with n calibration scores; not smoothed ones.
-        bounds: (n + 1,), of one of the functions above with the same n.
-
-    Returns:
-        (N,), the dtype of the p-value.
-
-    Raises:
-        ValueError: a p-value that is not i/(n + 1) for an i from 1 to n + 1.
-    """
-    rank = p_value.double() * len(bounds)
-    index = rank.round()
-    # a rank in float32 is off by up to n 2^-23
-    off = (rank - index).abs() > max(1e-6, len(bounds) * 2.0**-22)
-    if bool((off | (index < 1) | (index > len(bounds))).any()):
-        raise ValueError(
-            f"p-values: expected multiples of 1/(n + 1) = 1/{len(bounds)}; got others: take bounds of the calibration "
-            "set's size, and p-values that are not smoothed"
-        )
-    return bounds.to(p_value.device)[index.long() - 1].to(p_value.dtype)
-
-
 def conditional_alpha(alpha: float, n: int, delta: float) -> float:
     """The marginal level at which the false alarm rate is <= alpha for a share 1 - delta of calibration sets.
 
@@ -171,14 +140,11 @@ def conditional_alpha(alpha: float, n: int, delta: float) -> float:
 def conditional_calibration_size(alpha: float, delta: float, level: float | None = None) -> int:
     """How many calibration inputs keep the false alarm rate <= alpha for a share 1 - delta of calibration sets?
 
-    The guarantee is paid for by testing at a lower level k / (n + 1) than alpha, see `conditional_alpha`. The closer to
-    alpha that level shall be, the more inputs it takes.
-
     Args:
         alpha: the false alarm rate not to exceed, in (0, 1).
         delta: share of calibration sets for which it may be exceeded, in (0, 1).
-        level: lowest level k / (n + 1) to test at, in (0, alpha); None for any level at which something can be
-            refused, which gives n >= log(delta) / log(1 - alpha).
+        level: lowest level k / (n + 1) to test at, in (0, alpha), see `conditional_alpha`; the higher, the more inputs.
+            None for any at which something can be refused, which gives n >= log(delta) / log(1 - alpha).
 
     Returns:
         The smallest n. Just above it a few n may miss the level by rounding of k.
@@ -208,17 +174,12 @@ BOUNDS: dict[str, Callable[[int, float], Tensor]] = {
 def simultaneous_calibration_size(
     alpha: float, delta: float, bounds: Callable[[int, float], Tensor] = berk_jones_bounds
 ) -> int:
-    """How many calibration inputs let an input be refused at alpha by `conditional_p_value`, so b_1 <= alpha?
-
-    Guarantees at every alpha at once cost more inputs than that of `conditional_calibration_size` at one alpha.
+    """How many calibration inputs let an input be refused at alpha by `ConditionalCalibration`, so b_1 <= alpha?
 
     Args:
         alpha: the lowest false alarm rate to test at, in (0, 1).
         delta: share of calibration sets for which the p-values may fail, in (0, 1).
         bounds: from n and delta to the table of bounds, such as `simes_bounds`; b_1 must fall as n rises.
-
-    Returns:
-        The smallest n, by bisection.
 
     Raises:
         ValueError: not even 2^24 inputs suffice.
@@ -251,19 +212,28 @@ def simultaneous_calibration_size(
     return high
 
 
-def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """(low, high), between which the false alarm rate at the marginal alpha lies for a share `confidence` of sets.
+def realised_rate(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval (low, high) of the share of good inputs that score below the k-th smallest of n calibration scores.
 
-    Quantiles of beta(k, n + 1 - k), k = floor(alpha (n + 1)); (0, 0) where nothing can be refused.
+    Over calibration sets that share is beta(k, n + 1 - k), with ties less. It lies in the interval with probability
+    `confidence`, half of the rest on either side; (0, 0) where k = 0, so that nothing is refused.
+
+    Raises:
+        ValueError: not 0 <= k <= n, or a confidence outside (0, 1).
     """
-    check_count("n", n)
-    check_probability("alpha", alpha)
     check_probability("confidence", confidence)
-    k = threshold_index(alpha, n)
+    if not 0 <= k <= n:
+        raise ValueError(f"k: expected 0 to {n}, the number of scores; got {k}")
     if k == 0:
         return 0.0, 0.0
-    low, high = scipy.stats.beta.interval(confidence, k, n + 1 - k)
-    return float(low), float(high)
+    low, high = (float(scipy.special.betaincinv(k, n + 1 - k, (1 + side * confidence) / 2)) for side in (-1, 1))
+    return low, high
+
+
+def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high), between which the false alarm rate at the marginal alpha lies for a share `confidence` of sets."""
+    check_count("n", n)
+    return realised_rate(threshold_index(alpha, n), n, confidence)
 
 
 def _table(bounds: np.ndarray) -> Tensor:

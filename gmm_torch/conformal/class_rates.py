@@ -10,14 +10,7 @@ from gmm_torch.testing.binomial import interval
 
 @dataclass(frozen=True)
 class ClassRate:
-    """The inputs of one predicted class, and how many of them are refused.
-
-    Attributes:
-        name: of the class.
-        n, n_refused: counts, n >= 1.
-        rate: n_refused / n.
-        interval: Clopper-Pearson interval of the rate, for this class alone.
-    """
+    """The inputs of one predicted class, the share of them that is refused, and its Clopper-Pearson interval."""
 
     name: int
     n: int
@@ -27,12 +20,7 @@ class ClassRate:
 
 
 def class_rates(refused: Tensor, prediction: Tensor, confidence: float = 0.95) -> list[ClassRate]:
-    """The share of refused inputs in each predicted class that occurs.
-
-    Args:
-        refused: (N,) bool or 0/1.
-        prediction: (N,) integers.
-        confidence: of each interval.
+    """The share of refused inputs, (N,) bool or 0/1, in each class that is predicted, (N,) integers.
 
     Raises:
         ValueError: shapes.

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_count, check_probability
+from gmm_torch.functional.checks import check_classes, check_count, check_probability
+from gmm_torch.functional.counts import class_counts
 
 MIN_SINGULAR_VALUE = 1e-3  # of the joint distribution, in units of 1 / C: that of a classifier that is always right
 
@@ -46,9 +47,7 @@ def class_weights(
         predictions, labels: (n,) int64, of reference inputs.
         deployed: (m,) int64, predictions of deployment inputs.
         n_classes: C.
-        confidence: of the intervals.
-        n_bootstrap: draws, of both samples, of which the intervals are quantiles.
-        seed: of the draws.
+        confidence: of the intervals, which are quantiles of `n_bootstrap` draws of both samples.
 
     Raises:
         ValueError: shapes, classes out of range, a class without reference inputs, or a classifier that does not tell
@@ -59,14 +58,10 @@ def class_weights(
     for name, value in (("predictions", predictions), ("labels", labels), ("deployment predictions", deployed)):
         if value.dim() != 1 or len(value) == 0 or value.is_floating_point():
             raise ValueError(f"{name}: expected integers (n,), n >= 1; got {tuple(value.shape)} of {value.dtype}")
-        if int(value.min()) < 0 or int(value.max()) >= n_classes:
-            raise ValueError(
-                f"{name}: expected classes 0 to {n_classes - 1}; got {int(value.min())} to {int(value.max())}"
-            )
+        check_classes(name, value, n_classes)
     if predictions.shape != labels.shape:
         raise ValueError(f"predictions and labels: expected as many; got {len(predictions)} and {len(labels)}")
-    pairs = predictions.cpu() * n_classes + labels.cpu()
-    joint = torch.bincount(pairs, minlength=n_classes**2).double().view(n_classes, n_classes) / len(pairs)
+    joint = class_counts(predictions.cpu(), labels.cpu(), n_classes, n_classes).double() / len(labels)
     marginal = torch.bincount(deployed.cpu(), minlength=n_classes).double() / len(deployed)
     missing = (joint.sum(0) == 0).nonzero()[:, 0].tolist()
     if missing:
@@ -79,15 +74,11 @@ def class_weights(
         )
     weights = _solved(joint, marginal)
     generator = torch.Generator().manual_seed(seed)
-    found = torch.stack(
-        [
-            _solved(
-                _drawn(joint.flatten(), len(pairs), generator).view_as(joint),
-                _drawn(marginal, len(deployed), generator),
-            )
-            for _ in range(n_bootstrap)  # one at a time: a joint distribution may be large
-        ]
-    )
+    draws = []
+    for _ in range(n_bootstrap):  # one at a time: a joint distribution may be large
+        drawn = _drawn(joint.flatten(), len(labels), generator).view_as(joint)
+        draws.append(_solved(drawn, _drawn(marginal, len(deployed), generator)))
+    found = torch.stack(draws)
     edge = (1 - confidence) / 2
     low, high = found.quantile(edge, dim=0), found.quantile(1 - edge, dim=0)
     error = ((found - weights).abs() * joint.sum(0)).sum(1) / 2

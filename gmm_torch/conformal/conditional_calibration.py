@@ -21,7 +21,7 @@ class ConditionalCalibration(Calibration):
     Args:
         delta: share of calibration sets for which it may fail, in (0, 1).
         method: "simes", tight for small p-values; "berk_jones", tight over a wider range; "dkw", for large sets and
-            large p-values. See `conformal.calibration_conditional`.
+            large p-values.
     """
 
     name = "conditional"

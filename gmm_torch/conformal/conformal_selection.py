@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.p_values import comparable, quotient
-from gmm_torch.functional.checks import check_scores
+from gmm_torch.functional.checks import check_one_each, check_scores
 
 
 def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> Tensor:
@@ -13,22 +13,18 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
 
     P(p <= a and the prediction is wrong) <= a for every a, for inputs exchangeable with the calibration inputs (Jin,
     Candes 2023, "Selection by prediction with conformal p-values", lemma 2.3, with the clipped score and ties counted
-    on the safe side). Not a p-value given that the prediction is wrong: right ones count in n, which is what makes it
-    find more where few are wrong.
+    on the safe side). Not a p-value given that the prediction is wrong: right ones count in n.
 
     Args:
         scores: (m,), higher = more typical; NaN and -inf, of which nothing is known, have p = 1.
         calibration: (n,), scores of labelled inputs that took part in no fitting.
         errors: (n,) bool, True where the prediction is wrong.
 
-    Returns:
-        (m,), the type of `quotient`.
-
     Raises:
         ValueError: shapes, NaN among the calibration scores.
     """
     check_scores("calibration scores", calibration)
-    check_errors(errors, calibration)
+    check_one_each("errors", "calibration score", calibration, errors, flags=True, do="pass prediction != label")
     dtype = torch.promote_types(scores.dtype, calibration.dtype)
     wrong = comparable(calibration)[errors].to(dtype).sort().values
     below = torch.searchsorted(wrong, comparable(scores).to(dtype).contiguous())
@@ -38,28 +34,11 @@ def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> T
 
 
 def conformal_selection(scores: Tensor, calibration: Tensor, errors: Tensor, q: float) -> Tensor:
-    """Which predictions can go out unseen: the expected share of wrong ones among them is at most q.
+    """Which predictions can go out unseen, (m,) bool: the expected share of wrong ones among them is at most q.
 
     Benjamini and Hochberg's procedure on `selection_p_values` (Jin, Candes 2023, theorem 2.6): for labelled and new
-    inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where q is the error rate of
-    all, all may. Where no labelled prediction is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none.
-    One whose score is NaN or -inf never goes out.
+    inputs that are exchangeable, on average over both. The share is 0 where none goes out. Where no labelled prediction
+    is wrong, scores decide nothing: all go out if n >= 1 / q - 1, else none. One whose score is NaN or -inf never does.
     For bounds on the share itself, whatever one picks, give the p-values to `discovery_bounds`.
-
-    Args:
-        scores, calibration, errors: see `selection_p_values`.
-        q: false discovery rate, in (0, 1).
-
-    Returns:
-        (m,) bool.
     """
     return discoveries(selection_p_values(scores, calibration, errors), q)
-
-
-def check_errors(errors: Tensor, calibration: Tensor) -> None:
-    """Raise unless there is a bool for each calibration score (n,)."""
-    if errors.shape != calibration.shape or errors.dtype != torch.bool:
-        raise ValueError(
-            f"errors: expected one bool per calibration score, shape {tuple(calibration.shape)}; got "
-            f"{tuple(errors.shape)} of {errors.dtype}: pass prediction != label"
-        )

@@ -1,12 +1,12 @@
 """How much more likely inputs are at one place than at another: the ratio of two mixtures, and a classifier's view."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.conformal.logistic_ratio import logistic_log_ratio
 from gmm_torch.devices import widest
 from gmm_torch.errors import WeightsError
 from gmm_torch.functional.checks import check_count
@@ -17,6 +17,9 @@ MIN_INPUTS = 20  # on either side, and for each component
 MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
 REG_COVAR = 1e-2
 MIN_WEIGHT = 1e-9  # so that no p-value is 0; it moves no rate by more than that
+RIDGE = 1e-2  # of the logistic regression, on standardised terms, against a mean loss of each sample
+MAX_STEPS, TOLERANCE = 50, 1e-9
+REACH = 4.0  # standard deviations beyond which a coordinate says no more
 
 
 class DensityRatio(nn.Module):
@@ -26,12 +29,10 @@ class DensityRatio(nn.Module):
     and their ratio is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section
     2.3, has the ratio of two estimates; the common start lowers its variance).
 
-    A ratio above `max_weight` is cut to it, one below 1e-9 is raised to that. `clipped` says for what share of the
-    deployment inputs the former happens, and `disagreement` how far the weights are from those of a logistic regression
-    that tells the two apart: the total variation distance of the two distributions of deployment inputs that the
-    weights stand for, so the two promise rates that differ by that at most. `p_of_no_shift` is the p-value of "no
-    statistic has another distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
-    All three are of the inputs that the ratio was fitted to.
+    Of the inputs that it was fitted to, `clipped` is the share of deployment inputs whose ratio is cut to `max_weight`;
+    `disagreement` the total variation distance between what these weights stand for and what those of a logistic
+    regression do, so their rates differ by that at most; `p_of_no_shift` the p-value of "no statistic has another
+    distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
 
     Args:
         n_components: K of either mixture; fewer where there are few inputs, one for every twenty.
@@ -74,8 +75,7 @@ class DensityRatio(nn.Module):
                 f"reference and deployment statistics: expected (n, S) and (m, S); got {tuple(reference.shape)} and "
                 f"{tuple(deployment.shape)}"
             )
-        both = {"reference": reference, "deployment": deployment}
-        for name, value in both.items():
+        for name, value in (("reference", reference), ("deployment", deployment)):
             if len(value) < MIN_INPUTS:
                 raise WeightsError(f"{name} inputs: expected at least {MIN_INPUTS}; got {len(value)}: give more")
             if not bool(value.isfinite().all()):
@@ -92,15 +92,9 @@ class DensityRatio(nn.Module):
         start = GaussianMixture(n_components, reference.shape[1], device=old.device, dtype=wide)
         start.fit(torch.cat([old, new]), reg_covar=REG_COVAR, shrinkage="oas")
         precisions = torch.linalg.inv_ex(start.dense_covariances).inverse
-        for mixture, points in ((self.reference, old), (self.deployment, new)):
-            mixture.fit(
-                points,
-                reg_covar=REG_COVAR,
-                shrinkage="oas",
-                weights_init=start.weights,
-                means_init=start.means,
-                precisions_init=precisions,
-            )
+        given = {"weights_init": start.weights, "means_init": start.means, "precisions_init": precisions}
+        self.reference.fit(old, reg_covar=REG_COVAR, shrinkage="oas", **given)
+        self.deployment.fit(new, reg_covar=REG_COVAR, shrinkage="oas", **given)
         self.clipped = (self._log_ratio(deployment) > math.log(self.max_weight)).to(wide).mean()
         ours, other = self(reference), logistic_log_ratio(old, new)(old)
         weights = [value.clamp_max(math.log(self.max_weight)).softmax(0) for value in (ours, other)]
@@ -144,3 +138,57 @@ class DensityRatio(nn.Module):
 
 def _p_of_no_shift(reference: Tensor, deployment: Tensor) -> float:
     return min(holm([same_distribution(*pair) for pair in zip(reference.mT, deployment.mT, strict=True)]))
+
+
+def logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tensor], Tensor]:
+    """log q(t) / p(t) as the logit of a classifier that tells two samples apart, both counted alike.
+
+    Bickel, Brueckner, Scheffer 2007, "Discriminative learning for differing training and test distributions". The terms
+    are the coordinates, bounded smoothly, and their products in pairs, so that two Gaussians are within its reach.
+
+    Args:
+        reference, deployment: (n, S) and (m, S) float64, drawn from p and q, standardised alike.
+
+    Returns:
+        from points (N, S) to (N,).
+    """
+    n, m = len(reference), len(deployment)
+    terms = _terms(torch.cat([reference, deployment]))
+    target = torch.cat([reference.new_zeros(n), reference.new_ones(m)])
+    share = torch.cat([reference.new_full((n,), 0.5 / n), reference.new_full((m,), 0.5 / m)])
+    ridge = torch.full_like(terms[0], RIDGE)
+    ridge[0] = 0
+    coefficients = torch.zeros_like(terms[0])
+    loss = _loss(terms, target, share, ridge, coefficients)
+    for _ in range(MAX_STEPS):
+        probability = (terms @ coefficients).sigmoid()
+        gradient = terms.mT @ (share * (probability - target)) + ridge * coefficients
+        curvature = (terms * (share * probability * (1 - probability))[:, None]).mT @ terms
+        curvature = curvature + (ridge + 1e-12).diag()
+        step = torch.linalg.solve_ex(curvature, gradient).result
+        factor = 1.0
+        while factor > TOLERANCE:  # a step that is too long is halved: the loss never rises
+            new = _loss(terms, target, share, ridge, coefficients - factor * step)
+            if bool(new <= loss):
+                break
+            factor /= 2
+        else:
+            break
+        coefficients = coefficients - factor * step
+        if bool(loss - new <= TOLERANCE * loss):
+            break
+        loss = new
+    return lambda points: _terms(points) @ coefficients
+
+
+def _terms(points: Tensor) -> Tensor:
+    """(N, 1 + S + S (S + 1) / 2): one, the bounded coordinates, their products."""
+    bounded = REACH * (points / REACH).tanh()
+    i, j = torch.triu_indices(points.shape[1], points.shape[1], device=points.device)
+    return torch.cat([torch.ones_like(bounded[:, :1]), bounded, bounded[:, i] * bounded[:, j]], dim=1)
+
+
+def _loss(terms: Tensor, target: Tensor, share: Tensor, ridge: Tensor, coefficients: Tensor) -> Tensor:
+    logits = terms @ coefficients
+    entropy = torch.nn.functional.softplus(logits) - target * logits
+    return (share * entropy).sum() + (ridge * coefficients.square()).sum() / 2

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.null_envelope import envelopes
 from gmm_torch.conformal.p_values import LARGEST_SIZE
-from gmm_torch.functional.checks import check_count, check_p_values, check_probability
+from gmm_torch.functional.checks import check_count, check_one_each, check_p_values, check_probability
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,8 @@ class DiscoveryBounds:
     """Bounds on the good inputs among any of a batch, all of which hold at once with confidence 1 - delta.
 
     Attributes:
-        p_values: (m,).
         n_good: how many of all m are good, at most.
-        thresholds: (K,) p-values, ascending.
-        at_most: (K,) int64, how many good inputs have a p-value up to each threshold, at most.
+        thresholds, at_most: (K,) p-values, ascending, and int64, up to each of which so many are good at most.
         delta: chance, over calibration sets and batches, that any bound of this batch fails.
     """
 
@@ -31,14 +29,9 @@ class DiscoveryBounds:
 
     def good(self, chosen: Tensor) -> int:
         """How many of the chosen inputs, (m,) bool, are good, at most; they may be chosen by looking at anything."""
-        if chosen.shape != self.p_values.shape or chosen.dtype != torch.bool:
-            raise ValueError(
-                f"chosen: expected one bool per p-value, shape {tuple(self.p_values.shape)}; got {tuple(chosen.shape)} "
-                f"of {chosen.dtype}"
-            )
-        p_values = self.p_values[chosen]
-        beyond = (p_values[:, None] > self.thresholds).sum(0)
-        return min(len(p_values), self.n_good, int((self.at_most + beyond).min()))
+        check_one_each("chosen", "p-value", self.p_values, chosen, flags=True)
+        beyond = (self.p_values[chosen][:, None] > self.thresholds).sum(0)
+        return min(int(chosen.sum()), self.n_good, int((self.at_most + beyond).min()))
 
     def proportion(self, chosen: Tensor) -> float:
         """The false discovery proportion of the chosen, at most; 0 where none is chosen."""
@@ -63,9 +56,8 @@ def discovery_bounds(
     With probability at least 1 - delta all hold at once, so the choice may follow a look at p-values, images and bounds
     (Goeman, Solari 2011, "Multiple testing for exploratory research"; for conformal p-values Song, Jin, Candes 2026,
     "Everywhere valid bounds on false discovery proportions in conformal inference", arXiv:2605.20726, who sample the
-    envelope that `null_envelope` has exactly). It is closed testing, and its local test of "these are all good" is
-    whether somewhere more of them have small p-values than the envelope of as many allows; so where many inputs are
-    seen to be failures, fewer can be good, and the envelope is lower.
+    envelope that `null_envelope` has exactly). It is closed testing: "these are all good" is rejected where somewhere
+    more of them have small p-values than the envelope of as many allows.
 
     Needs test and calibration scores of good inputs exchangeable, all together; failures may be anything. P-values are
     those of `Calibration`, or none below them. With those of `ConditionalCalibration` it is valid and wide.

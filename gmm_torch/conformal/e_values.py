@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time
 
@@ -21,14 +21,11 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
     For a score exchangeable with the calibration scores the mean of e is exactly 1, because e is the input's share of a
     sum over n + 1 exchangeable inputs (Ren, Barber 2024, "Derandomised knockoffs", and Bashari, Epstein, Romano, Sesia
     2023, "Derandomized novelty detection with FDR control via conformal e-values", have such shares). Mean and spread
-    are those of all n + 1, the new one included, so they favour none. It is at most n + 1, which a score that is far
-    below all others gets; a p-value of 1 / (n + 1) says no more.
+    are those of all n + 1, the new one included, so they favour none.
 
-    It looks at one input by itself. So inputs of a batch may depend on each other in any way, be ranked among different
-    calibration sets, or be near duplicates, and it asks of each alone to be exchangeable with its calibration inputs.
-    Where all inputs and all calibration inputs are exchangeable together, e-values that look at the whole batch find
-    more, such as nonconform's: their threshold follows from how many inputs lie below it. The table of promises in
-    `docs/guarantees.md` has both. Benjamini and Hochberg's `discoveries` is then the simplest choice.
+    It looks at one input by itself, so the inputs of a batch may depend on each other in any way. Where all inputs and
+    all calibration inputs are exchangeable together, e-values that look at the whole batch find more, such as
+    nonconform's, and so does `discoveries`.
 
     Args:
         scores: (m,), higher = more typical; NaN counts as the least typical of all.
@@ -36,14 +33,13 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
         sharpness: above 0; a higher one looks at the lowest scores alone.
 
     Returns:
-        (m,) in [0, n + 1], float64, or float32 on a device that has no other; without gradient.
+        (m,) in [0, n + 1], float64, or float32 on a device that has no other.
 
     Raises:
         ValueError: shapes, calibration scores that are not finite, a sharpness that is not above 0.
     """
     check_scores("calibration scores", calibration)
-    if not bool(calibration.isfinite().all()):
-        raise ValueError("calibration scores: expected finite numbers; got infinity: look for such inputs")
+    check_finite_scores(calibration)
     if not 0 < sharpness < torch.inf:
         raise ValueError(f"sharpness: expected a finite number above 0; got {sharpness}")
     wide = widest(calibration.device)
@@ -64,19 +60,15 @@ def soft_rank_e_values(scores: Tensor, calibration: Tensor, sharpness: float = 2
 
 
 def e_discoveries(e_values: Tensor, q: float) -> Tensor:
-    """Which inputs are failures, at a false discovery rate of at most q, however their e-values depend on each other.
+    """Which inputs are failures, (m,) bool, at a false discovery rate of at most q under any dependence.
 
     The k largest, for the largest k of which each is at least m / (q k) (Wang, Ramdas 2022, "False discovery rate
     control with e-values", theorem 5.1). So inputs may be ranked among different calibration sets, by class too, may be
-    near duplicates of each other, and e-values may be means over several splits. Each good input alone must be
-    exchangeable with its calibration set.
+    near duplicates of each other, and e-values may be means over several splits.
 
     Args:
         e_values: (m,), >= 0, of any real dtype; compared in float64, or float32 on a device that has no other.
         q: false discovery rate, in (0, 1).
-
-    Returns:
-        (m,) bool.
 
     Raises:
         ValueError: shapes, numbers that are complex, NaN or below 0, a q out of range.

@@ -3,11 +3,9 @@
 Conformal p-values of one batch share their calibration set and are dependent, but positively (PRDS), so the
 Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Bates, Candes, Lei, Romano, Sesia 2023,
 "Testing for outliers with conformal p-values". Storey's estimate keeps it too: Marandon, Lei, Mary, Roquain 2024,
-"Adaptive novelty detection with false discovery rate guarantee". Both are statements about the average over calibration
-sets and batches, for good inputs exchangeable with the calibration inputs whatever the failures are.
-
-With p-values that are valid given the calibration set (`conditional_p_value`) both hold given that set, since then the
-p-values of good inputs are independent: for a share 1 - delta of calibration sets.
+"Adaptive novelty detection with false discovery rate guarantee". Both hold on average over calibration sets and
+batches, for good inputs exchangeable with the calibration inputs whatever the failures are; with p-values of
+`ConditionalCalibration` given the calibration set, for a share 1 - delta of sets.
 """
 
 import math
@@ -29,7 +27,7 @@ def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
         null_proportion: share of good inputs, known or estimated; an estimate may be above one.
 
     Returns:
-        (m,) float64, in the order of the p-values, on their device.
+        (m,) float64.
     """
     check_p_values(p_values)
     if not 0 < null_proportion < math.inf:
@@ -43,13 +41,9 @@ def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
     """Storey's estimate of the share of good inputs: (1 + #{p > split}) / (m (1 - split)).
 
     Storey, Taylor, Siegmund 2004, "Strong control, conservative point estimation and simultaneous conservative
-    consistency of false discovery rates": good inputs have p-values above the split as often as they are many, failures
-    have none. The added one makes the procedure with it exact in finite samples, as does that an estimate above one
-    stays as it is: cut off, it would let the false discovery rate of a batch without failures exceed q a little.
-
-    Args:
-        p_values: (m,) in [0, 1].
-        split: lambda in the paper, in (0, 1).
+    consistency of false discovery rates", with split (0, 1) for their lambda. The added one makes the procedure exact
+    in finite samples, as does that an estimate above one stays as it is: cut off, it would let the false discovery rate
+    of a batch without failures exceed q a little.
     """
     check_p_values(p_values)
     check_probability("split", split)
@@ -57,9 +51,7 @@ def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
 
 
 def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:
-    """Which inputs are failures, at a false discovery rate of at most q.
-
-    The expected share of good inputs among the discoveries (0 where there are none) is at most q.
+    """Which inputs are failures, (m,) bool: on average at most a share q of them is good, 0 where there are none.
 
     With n calibration scores no p-value is below 1/(n + 1): a lone failure among m inputs can be found only if n + 1 >=
     m / q.
@@ -68,9 +60,6 @@ def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:
         p_values: (m,), conformal p-values of one batch.
         q: false discovery rate, in (0, 1).
         storey: estimate the share of good inputs from the batch, which finds more where failures are many.
-
-    Returns:
-        (m,) bool.
     """
     check_probability("q", q)
     share = null_proportion(p_values) if storey else 1.0

@@ -6,11 +6,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.class_weights import ClassWeights, class_weights
+from gmm_torch.conformal.class_weights import class_weights
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
 from gmm_torch.density import is_traced
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_probability
+from gmm_torch.functional.checks import check_classes, check_count, check_probability
 
 
 class LabelShiftCalibration(WeightedScores):
@@ -22,9 +22,8 @@ class LabelShiftCalibration(WeightedScores):
     under label shift", section 3). Calibration inputs need labels. A new input has none: it gets the largest weight of
     all classes, which can only raise its p-value.
 
-    The weights are found from unlabelled deployment inputs by how often each class is predicted there, and from
-    labelled reference inputs by which class is predicted for which: see `class_weights`. Reference inputs come from
-    where the calibration inputs come from, and are none of them.
+    The weights are those of `class_weights`, of predictions for unlabelled deployment inputs and for labelled reference
+    inputs, which come from where the calibration inputs come from, and are none of them.
 
     Args:
         n_classes: C of the classifier.
@@ -60,17 +59,16 @@ class LabelShiftCalibration(WeightedScores):
         """See `WeightedScores`."""
         return is_traced() or self._has_weights
 
-    def adapt(
-        self,
-        reference: Sample,
-        deployment: Sample,
-    ) -> Self:
+    def adapt(self, reference: Sample, deployment: Sample) -> Self:
         """See `WeightedScores`; reads the predictions of both and the labels of the reference inputs."""
         labels = reference[2]
         if labels is None:
             raise ValueError("reference inputs: expected labels beside them; got none: give batches (x, label)")
         found = class_weights(reference[1], labels, deployment[1], self.n_classes, confidence=self.confidence)
-        self._take(found)
+        device = self.weights.device
+        self.weights, self.low, self.high = (value.to(device, widest(device)) for value in found[:3])
+        self.error = self.weights.new_tensor(found.error)
+        self._has_weights = True
         self.forget()
         return self
 
@@ -80,10 +78,7 @@ class LabelShiftCalibration(WeightedScores):
         weights = self.weights.log()
         if labels is None:
             return weights.max().expand(predictions.shape)
-        if len(labels) and not bool(((labels >= 0) & (labels < self.n_classes)).all()):
-            raise ValueError(
-                f"labels: expected classes 0 to {self.n_classes - 1}; got {int(labels.min())} to {int(labels.max())}"
-            )
+        check_classes("labels", labels, self.n_classes)
         return weights[labels]
 
     def extra_repr(self) -> str:
@@ -103,14 +98,6 @@ class LabelShiftCalibration(WeightedScores):
         same = bool(((self.low <= 1) & (self.high >= 1)).all())
         plain = "; no class has surely another share: try plain calibration first" if same else ""
         return f"weights by class {words}; {rate}{plain}; {self.in_words}"
-
-    def _take(self, found: ClassWeights) -> None:
-        device = self.weights.device
-        self.weights, self.low, self.high = (
-            value.to(device, widest(device)) for value in (found.weights, found.low, found.high)
-        )
-        self.error = self.weights.new_tensor(found.error)
-        self._has_weights = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

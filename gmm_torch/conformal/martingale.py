@@ -25,12 +25,7 @@ CHUNK = 256  # inputs ranked at a time: comparisons within a chunk are quadratic
 
 
 class Ranked(NamedTuple):
-    """P-values of a piece of a stream, and what the next piece is to be ranked among.
-
-    Attributes:
-        p_value: (..., N) float64.
-        seen: (..., n + N) all scores so far, ascending.
-    """
+    """P-values (..., N) float64 of a piece of a stream, and `seen` (..., n + N), all scores so far, ascending."""
 
     p_value: Tensor
     seen: Tensor
@@ -61,24 +56,14 @@ def online_p_values(scores: Tensor, uniform: Tensor, seen: Tensor) -> Ranked:
 
 
 class Capital(NamedTuple):
-    """The capital of a bet, and how it is divided.
-
-    Attributes:
-        log_capital: (...) float64, natural logarithm; 0 at the start.
-        shares: (..., B) float64, how the capital is divided among the bets; sums to one.
-    """
+    """The natural logarithm (...) float64 of a capital, and its shares (..., B), of sum one, in B bets."""
 
     log_capital: Tensor
     shares: Tensor
 
 
 class Wager(NamedTuple):
-    """The capital over a piece of the stream.
-
-    Attributes:
-        log_path: (..., N) float64, log capital after each p-value.
-        capital: where it ends.
-    """
+    """The log capital after each p-value of a piece of a stream, (..., N) float64, and the capital where it ends."""
 
     log_path: Tensor
     capital: Capital
@@ -93,16 +78,13 @@ def bet(p_values: Tensor, capital: Capital | None = None, jump: float = 0.01) ->
     """Capital after each p-value of the simple jumper, a gambler who moves between linear and power bets.
 
     Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman 2021, "Retrain or not retrain: conformal test martingales for
-    change-point detection", algorithm 1: before each p-value a share `jump` of the capital is divided equally among
-    all bets, so that the gambler follows a change late in the stream; then each bet's part is multiplied by its f(p).
+    change-point detection", algorithm 1: before each p-value a share `jump` in (0, 1) of the capital is divided equally
+    among all bets, so that the gambler follows a change late in the stream; then each bet's part is multiplied by its
+    f(p). The path is on the device of the p-values, the capital on the CPU.
 
     Args:
         p_values: (..., N), independent and uniform under the hypothesis, as from `online_p_values`.
         capital: where the piece before ended; 1 by default.
-        jump: in (0, 1).
-
-    Returns:
-        the path, on the device of the p-values; the capital, on the CPU, where the recursion runs.
     """
     return gamble(payoffs_of(p_values.detach().cpu().double()), capital, jump, p_values.device)
 

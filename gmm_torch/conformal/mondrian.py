@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.calibration import Calibration, check_finite_scores
+from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import (
     calibration_size,
     comparable,
@@ -16,6 +16,7 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.devices import rows_at_once
+from gmm_torch.functional.checks import check_classes, check_finite_scores
 
 MOST_NAMED = 10  # classes, in words
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte
@@ -30,8 +31,8 @@ class MondrianCalibration(Calibration):
     others, on average over calibration sets.
 
     Classes with fewer than `min_size` calibration inputs are pooled; if the pool is still too small, the smallest of
-    the other classes join it. For an input of class c the classes are counted with that input among them: only so is
-    the pool the same whichever of the inputs is the new one, which is what makes the p-value exact.
+    the other classes join it. Classes are counted with the new input among them: only so is the pool the same whichever
+    of the inputs is the new one, which makes the p-value exact.
 
     Args:
         n_classes: C of the classifier.
@@ -87,12 +88,11 @@ class MondrianCalibration(Calibration):
         """Take over calibration scores (n,), finite, with the predicted classes (n,) of their inputs.
 
         Raises:
-            ValueError: scores that are not finite, predictions that are no classes, or too few inputs for a p-value to
-                be <= alpha; the message says how many it takes.
+            ValueError: as for `Calibration`; predictions that are no classes.
         """
         check_finite_scores(scores)
         predictions = _checked(predictions, scores)
-        self._check_classes(predictions)
+        check_classes("predictions", predictions, self.n_classes)
         self.require(alpha, len(scores))
         order = scores.detach().argsort(stable=True)
         order = order[predictions[order].argsort(stable=True)]
@@ -122,11 +122,8 @@ class MondrianCalibration(Calibration):
     def p_value(self, score: Tensor, predictions: Tensor | None = None, *, uniform: Tensor | None = None) -> Tensor:
         """p = (1 + #{scores of the group <= score}) / (group size + 1), (N,), for predicted classes (N,).
 
-        A score that is not a number counts as the least typical of all. Without gradient.
-
-        With `uniform`, (N,) independent draws from (0, 1], p = (#{scores of the group < score} + u (1 + #{scores of the
-        group = score})) / (group size + 1): exactly uniform on clean inputs of each class that stands alone and of the
-        pool, ties or not.
+        See `conformal_p_value`; with `uniform`, (N,), see `smoothed_p_value`: exactly uniform on clean inputs of each
+        class that stands alone and of the pool, ties or not.
         """
         predictions = self._check(score, predictions)
         size = self.group_sizes[predictions] + 1
@@ -160,7 +157,7 @@ class MondrianCalibration(Calibration):
         self._check_fitted()
         predictions = _checked(predictions, score)
         if predictions.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait
-            self._check_classes(predictions)
+            check_classes("predictions", predictions, self.n_classes)
         return predictions
 
     def _rank(self, score: Tensor, predictions: Tensor, *, right: bool) -> Tensor:
@@ -188,16 +185,9 @@ class MondrianCalibration(Calibration):
             self.members[c, group] = True
         self.members = self.members.to(self.scores.device)
 
-    def _check_classes(self, predictions: Tensor) -> None:
-        if len(predictions) and not bool(((predictions >= 0) & (predictions < self.n_classes)).all()):
-            raise ValueError(
-                f"predictions: expected classes 0 to {self.n_classes - 1}; got {int(predictions.min())} to "
-                f"{int(predictions.max())}"
-            )
-
     def _is_ordered(self) -> bool:
         _checked(self.classes, self.scores)
-        self._check_classes(self.classes)
+        check_classes("predictions", self.classes, self.n_classes)
         step = self.classes.diff()
         return bool(((step > 0) | ((step == 0) & (self.scores.diff() >= 0))).all())
 

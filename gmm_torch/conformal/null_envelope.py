@@ -27,10 +27,7 @@ def all_within(bounds: Ranks, ranks: Ranks, n: int, m: int) -> float:
 
     Row by row, test inputs are independent trials of probability m/(n + m), given that there are m; the distribution of
     V is carried from bound to bound, and what exceeds one is dropped. All terms are positive, so nothing cancels.
-
-    Args:
-        bounds: (K,) c_k, ascending.
-        ranks: (K,) k, ascending, from 1 to n.
+    Bounds c_k (K,) and ranks k (K,), from 1 to n, ascend.
     """
     return _carried(bounds, _gaps(ranks, n, m), _last(ranks, n, m))
 
@@ -101,23 +98,15 @@ def _last(ranks: Ranks, n: int, m: int) -> NDArray[np.float64]:
 
 def _quantiles(tails: NDArray[np.float64], level: float) -> Ranks:
     """(K,), the least c with P(V(k) > c) <= level."""
-    bounds: Ranks = np.maximum.accumulate((tails > level).sum(1))
-    return bounds
+    return np.maximum.accumulate((tails > level).sum(1))
 
 
 def _tails(n: int, m: int) -> tuple[Ranks, NDArray[np.float64]]:
     """Ranks (K,), and P(V(k) > v) for v = 0 ... m, (K, m + 1): V(k) is beta-binomial(m; k, n + 1 - k)."""
     steps = np.concatenate([np.arange(1, 17), 16 * STEP ** np.arange(1, 200)])
     ranks = np.unique(np.append(steps[steps < n], n).astype(np.int64))
-    v, k = np.arange(m + 1), ranks[:, None]
-    log_pmf = (
-        scipy.special.gammaln(v + k)
-        - scipy.special.gammaln(v + 1)
-        - scipy.special.gammaln(k)
-        + scipy.special.gammaln(m - v + n + 1 - k)
-        - scipy.special.gammaln(m - v + 1)
-        - scipy.special.gammaln(n + 1 - k)
-        - (scipy.special.gammaln(n + m + 1) - scipy.special.gammaln(n + 1) - scipy.special.gammaln(m + 1))
-    )
+    v, k, betaln = np.arange(m + 1), ranks[:, None], scipy.special.betaln
+    log_ways = -betaln(v + 1, m - v + 1) - np.log(m + 1)
+    log_pmf = log_ways + betaln(v + k, m - v + n + 1 - k) - betaln(k, n + 1 - k)
     from_v = np.exp(log_pmf)[:, ::-1].cumsum(1)[:, ::-1]  # P(V >= v)
     return ranks, np.concatenate([from_v[:, 1:], np.zeros((len(ranks), 1))], 1)

@@ -19,16 +19,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...], bool]] = {
 
 
 class OnlineDecisions(NamedTuple):
-    """What was decided on a piece of a stream.
+    """Failures in a piece of a stream, the levels of the tests, and whether a p-value can be up to the last level."""
 
-    Attributes:
-        found: (N,) bool, the failures.
-        levels: (N,) float64, the level that each p-value was tested at.
-        can_find: whether the last level was one that a p-value can be up to at all.
-    """
-
-    found: Tensor
-    levels: Tensor
+    found: Tensor  # (N,) bool
+    levels: Tensor  # (N,) float64
     can_find: bool
 
 
@@ -46,9 +40,9 @@ class OnlineDiscoveries(Stream):
     - "addis" (Tian, Ramdas 2019) needs null p-values that are uniformly conservative besides, which is proven for no
       conformal ones. It promises nothing here, and its `repr` says so; it is here to be compared.
 
-    Levels fall while nothing is found, and no p-value is below the smallest, 1 / (n + 1) for plain ones: below it a
-    method finds nothing more, and `can_find` says so. It takes a large calibration set. "saffron" and "addis" remember
-    which p-values were small, so their state grows by a bit for each input.
+    Levels fall while nothing is found, and once they are below the smallest p-value a method finds nothing more:
+    `can_find` says so. It takes a large calibration set. "saffron" and "addis" remember which p-values were small, so
+    their state grows by a bit for each input.
 
     Args:
         q: false discovery rate, in (0, 1).
@@ -72,9 +66,14 @@ class OnlineDiscoveries(Stream):
         self.q, self.smallest, self.method, self.conditional = q, smallest, method, conditional
         name, options, _ = METHODS[method]
         values = {"wealth": q / 2, "lambda_": 0.25 if method == "addis" else 0.5, "tau": 0.5}
-        self._test = getattr(_library(), name)(q, **{key: values[key] for key in options})
-        self.n_seen = 0
-        self.n_found = 0
+        try:
+            library = importlib.import_module("online_fdr.p_values")
+        except ImportError as error:
+            raise ImportError(
+                "online control of the false discovery rate needs online-fdr: pip install -e '.[streams]'"
+            ) from error
+        self._test = getattr(library, name)(q, **{key: values[key] for key in options})
+        self.n_seen = self.n_found = 0
         self.last_level = 1.0  # no test yet
 
     @property
@@ -96,11 +95,8 @@ class OnlineDiscoveries(Stream):
         """Test p-values (N,) in the order of the stream."""
         if len(p_values):
             check_p_values(p_values)
-        found, levels = [], []
-        for p in p_values.detach().double().tolist():
-            decision = self._test.test_one_detail(p)
-            found.append(decision.rejected)
-            levels.append(decision.test_level)
+        decisions = [self._test.test_one_detail(p) for p in p_values.detach().double().tolist()]
+        found, levels = [each.rejected for each in decisions], [each.test_level for each in decisions]
         self.n_seen += len(found)
         self.n_found += sum(found)
         self.last_level = levels[-1] if levels else self.last_level
@@ -115,12 +111,3 @@ class OnlineDiscoveries(Stream):
         promise = f"FDR <= {self.q:g}" if self.promises else f"promises nothing for p-values {given}"
         stuck = ", level below any p-value: finds nothing more" if self.last_level < self.smallest else ""
         return f"OnlineDiscoveries({self.method}, {promise}; {self.n_found} found among {self.n_seen}{stuck})"
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("online_fdr.p_values")
-    except ImportError as error:
-        raise ImportError(
-            "online control of the false discovery rate needs online-fdr: pip install -e '.[streams]'"
-        ) from error

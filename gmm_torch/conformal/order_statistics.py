@@ -15,11 +15,7 @@ def all_below(bounds: NDArray[np.float64], ranks: NDArray[np.int64], n: int) -> 
     N(1) = n; the distribution of its counts is carried from bound to bound, and what has too low a count is dropped
     (Moscovich and Nadler 2017, "Fast calculation of boundary crossing probabilities for Poisson processes"). All terms
     are positive, so nothing cancels: the result is right to 1e-12 for a thousand numbers, to 1e-9 for a million.
-
-    Args:
-        bounds: (m,) ascending, in (0, 1).
-        ranks: (m,) ascending, from 1 to n.
-        n: how many numbers.
+    Bounds (m,) in (0, 1) and ranks k (m,) ascend.
     """
     steps = n * np.diff(bounds, prepend=0.0)
     counts = np.ones(1)  # P(N = first + i and every bound so far holds)
@@ -30,9 +26,7 @@ def all_below(bounds: NDArray[np.float64], ranks: NDArray[np.int64], n: int) -> 
         kept = np.flatnonzero(counts > NEGLIGIBLE)
         if not len(kept):
             return 0.0
-        counts = counts[: kept[-1] + 1]
-        if kept[0]:
-            counts, first = counts[kept[0] :], first + int(kept[0])
+        counts, first = counts[kept[0] : kept[-1] + 1], first + int(kept[0])
     rest = n - first - np.arange(len(counts))  # above the last bound
     log_rest = _log_poisson(rest, n * (1 - bounds[-1])) - _log_poisson(np.array([n]), float(n))
     return min(1.0, float(counts @ np.exp(log_rest)))

@@ -8,7 +8,7 @@ in every precision of the scores.
 from fractions import Fraction
 from functools import lru_cache
 from math import nextafter
-from typing import overload
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gmm_torch.devices import widest
 from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
+Size = TypeVar("Size", int, Tensor)
 
 
 def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
@@ -44,17 +45,10 @@ def conformal_p_value(score: Tensor, sorted_calibration: Tensor) -> Tensor:
 def smoothed_p_value(score: Tensor, sorted_calibration: Tensor, uniform: Tensor) -> Tensor:
     """p = (#{calibration < score} + u (1 + #{calibration = score})) / (n + 1), exactly uniform even with ties.
 
-    The smoothed p-value of Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place
-    of a score among those equal to it, itself included, is drawn. For a score exchangeable with the calibration scores
-    P(p <= a) = a for every a. Never above `conformal_p_value`; it depends on the draw as well as on the input.
-
-    Args:
-        score: (N,), higher = more typical; NaN counts as the least typical of all.
-        sorted_calibration: (n,), ascending.
-        uniform: (N,), independent draws from (0, 1], such as `stream_uniforms`.
-
-    Returns:
-        (N,) in (0, 1], the type of `quotient`; without gradient.
+    Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world", chapter 2: the place of a score among those
+    equal to it, itself included, is drawn. For a score exchangeable with the calibration scores P(p <= a) = a for every
+    a. Never above `conformal_p_value`, which has the other arguments; `uniform` (N,) are independent draws from (0, 1],
+    such as `stream_uniforms`.
     """
     below, up_to = rank(score, sorted_calibration, right=False), rank(score, sorted_calibration)
     return quotient(smoothed_count(below, up_to, uniform), len(sorted_calibration) + 1)
@@ -126,32 +120,18 @@ def _level(alpha: float) -> tuple[int, int]:
     return found.numerator, found.denominator
 
 
-@overload
-def exceeds(count: int, size: int, alpha: float) -> bool: ...
+def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor:
+    """Whether the p-value count / size is above alpha, so the input is accepted: (N,) bool, decided in integers.
 
-
-@overload
-def exceeds(count: Tensor, size: Tensor | int, alpha: float) -> Tensor: ...
-
-
-def exceeds(count: Tensor | int, size: Tensor | int, alpha: float) -> Tensor | bool:
-    """Whether the p-value count / size is above alpha, so the input is accepted; decided in integers.
-
-    Args:
-        count: 1 + the number of calibration scores up to the input's, (N,) int64.
-        size: calibration scores and one, below 2^31.
-        alpha: in (0, 1).
+    `count` (N,) int64 is 1 + the number of calibration scores up to the input's; `size` 1 + that of all, below 2^31.
     """
     p, q = level(alpha)
     return count * q > size * p
 
 
 def refused(p_values: Tensor, alpha: float) -> Tensor:
-    """(N,) bool, p <= alpha: what `exceeds` says of the ranks, for p-values as the functions above give them.
-
-    In torch, a float32 p-value meets an alpha that is rounded to float32 too, so 1/20 is at most 0.05. As a Python
-    number it would be 0.0500000007.
-    """
+    """(N,) bool, p <= alpha: what `exceeds` says of the ranks, for p-values as the functions above give them."""
+    # A float32 p-value meets an alpha that torch rounds to float32 too, so 1/20 is at most 0.05.
     return p_values <= alpha
 
 
@@ -171,15 +151,7 @@ def calibration_size(alpha: float) -> int:
     return -(-q // p) - 1
 
 
-@overload
-def threshold_index(alpha: float, n: int) -> int: ...
-
-
-@overload
-def threshold_index(alpha: float, n: Tensor) -> Tensor: ...
-
-
-def threshold_index(alpha: float, n: int | Tensor) -> int | Tensor:
+def threshold_index(alpha: float, n: Size) -> Size:
     """k = floor(alpha (n + 1)): p > alpha is the same as score >= the k-th smallest calibration score.
 
     The largest k whose float64 quotient k / (n + 1) is at most alpha; everything is accepted where it is 0.

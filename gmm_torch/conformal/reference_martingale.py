@@ -1,18 +1,16 @@
 """Has a stream drifted from a fixed reference? Bets against it, whose memory does not grow."""
 
 import hashlib
-import math
 from typing import Literal, NamedTuple
 
 import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.calibration import check_finite_scores
-from gmm_torch.conformal.martingale import Capital, check_threshold, gamble, opening_capital
+from gmm_torch.conformal.martingale import Capital, check_threshold, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.p_values import comparable, stream_uniforms
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 LEVELS = (0.01, 0.05, 0.2, 0.5)  # shares of the reference at either end that the bets are on
 STAKES = (0.1, 0.5)  # shares of the capital that a bet may lose
@@ -22,11 +20,9 @@ Promise = Literal["average", "set"]
 
 
 class DriftRecord(NamedTuple):
-    """What a bet says of a piece of a stream.
+    """The natural logarithm (N,) float64 of the capital after each input of a piece of a stream.
 
-    Attributes:
-        log_capital: (N,) float64, natural logarithm of the capital after each input.
-        alarm_at: index in the stream, from 0, of the input at which the capital first reached the threshold, or None.
+    `alarm_at` is the index in the stream, from 0, of the input at which the capital first reached the threshold.
     """
 
     log_capital: Tensor
@@ -34,7 +30,7 @@ class DriftRecord(NamedTuple):
 
     @property
     def alarm(self) -> bool:
-        """Whether the capital has ever reached the threshold."""
+        """Whether there is one."""
         return self.alarm_at is not None
 
 
@@ -44,23 +40,21 @@ class ReferenceMartingale(Stream):
 
     Each bet is on the event that a score is below the k-th lowest reference score, or above the k-th highest, at odds
     that are fair or worse, so by Ville's inequality the capital ever reaches the threshold on clean data with
-    probability at most 1 / threshold, however long the stream and whenever one looks. P-values among a fixed reference
-    are not independent: an unlucky reference makes all of them small, and bets on them as they are alarm far too often.
-    There are two ways to be fair, by what is promised:
+    probability at most 1 / threshold. P-values among a fixed reference are not independent: an unlucky reference makes
+    all of them small, and bets on them as they are alarm far too often. There are two ways to be fair:
 
     - "average", over references and streams: the chance of the event is (k + N) / (n + 1 + t) after N such events among
       t inputs, exactly, because references and stream are exchangeable (Polya's urn; ties are broken by chance). The
       stream shows how lucky the reference was, so evidence of a shift that was there from the start has a limit,
       which grows with n.
     - "set", given the reference, for a share 1 - delta of references and independent inputs: the chance of the event is
-      beta(k, n + 1 - k) over references; bets are at the upper bound of it at delta / (number of events). Nothing of
-      the stream enters, so evidence grows without limit, and a slow drift is not got used to; but a shift within these
-      bounds is never found, and it takes a reference of a thousand to find as quickly as "average" does. In the
-      spirit of Shaer, Bar, Prinster, Romano 2026, "Testing for distribution shifts with conditional conformal test
-      martingales", arXiv:2602.13848, who use one band for the whole distribution.
+      beta(k, n + 1 - k) over references; bets are at the upper bound of it at delta / (number of events). Evidence
+      grows without limit, and a slow drift is not got used to; but a shift within these bounds is never found, and it
+      takes a reference of a thousand to find as quickly as "average" does. In the spirit of Shaer, Bar, Prinster,
+      Romano 2026, "Testing for distribution shifts with conditional conformal test martingales", arXiv:2602.13848.
 
     `ExchangeabilityMartingale` promises as "average" does; it keeps all scores, and looks at all ranks. Scores may be
-    of inputs, or, where labels arrive, such as the probability of the true class.
+    of inputs or of their labels, such as the probability of the true class.
 
     Args:
         reference: (n,) scores of reference inputs, finite, in any order.
@@ -120,9 +114,8 @@ class ReferenceMartingale(Stream):
         if scores.dim() != 1:
             raise ValueError(f"scores: expected (N,); got {tuple(scores.shape)}")
         wager = gamble(self.payoffs(scores), Capital(self.log_capital, self.shares), self.jump)
-        reached = (wager.log_path >= math.log(self.threshold)).nonzero()
-        if len(reached) and self.alarm_at is None:
-            self.alarm_at = self.n_seen + int(reached[0, 0])
+        if self.alarm_at is None and (first := first_alarm(wager.log_path, self.threshold)) is not None:
+            self.alarm_at = self.n_seen + first
         self.log_capital, self.shares = wager.capital
         self.log_maximum = max([self.log_maximum, *wager.log_path.tolist()])
         self.n_seen += len(scores)

@@ -1,12 +1,11 @@
 """Does the error rate among accepted predictions exceed its target? From the labels that arrive, at any time."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.martingale import Capital, gamble, opening_capital
+from gmm_torch.conformal.martingale import Capital, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.stream import Judged, Stream
 from gmm_torch.functional.checks import check_probability
 from gmm_torch.testing.betting import rate_interval
@@ -27,8 +26,7 @@ class RiskRecord(NamedTuple):
         alarm_at: how many labels of accepted inputs had come when the alarm was raised; None while there is none.
         log_capital: of the bets against "the rate is at most the target"; the alarm is at log(1 / delta).
         n_labelled, n_wrong: accepted inputs with a label, and how many of them are wrong.
-        low, high: the rate has been above low at some time, and below high, with confidence 1 - delta in all; the
-            tightest after any label so far.
+        low, high: the rate has been above low at some time, and below high, with confidence 1 - delta in all.
     """
 
     alarm_at: int | None
@@ -50,12 +48,11 @@ class RiskMonitor(Stream):
     So long as each labelled prediction is wrong with a chance of at most the target, given the labels before it, the
     alarm is ever raised with probability at most delta, whenever and however often one looks: by betting on errors
     (Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by betting"; for a model's risk Podkopaev,
-    Ramdas 2022, "Tracking the risk of a deployed model and detecting harmful distribution shifts"). A part of the
-    capital moves between larger and smaller bets, so what happens late is noticed too. The bounds are of the same kind,
-    at delta of their own.
+    Ramdas 2022, "Tracking the risk of a deployed model and detecting harmful distribution shifts"). The bounds are of
+    the same kind, at delta of their own.
 
     Which accepted inputs get a label must not depend on whether they are wrong: labels of complaints alone would alarm
-    at any rate. Labels of inputs that were refused don't count. No label, no promise: `repr` says so.
+    at any rate. Labels of inputs that were refused don't count.
 
     Args:
         target: error rate, in (0, 1).
@@ -105,9 +102,8 @@ class RiskMonitor(Stream):
         if not wrong:
             return self.record
         wager = gamble(payoffs(torch.tensor(wrong), self.target), Capital(self.log_capital, self.shares), self.jump)
-        reached = (wager.log_path >= -math.log(self.delta)).nonzero()
-        if len(reached) and self.alarm_at is None:
-            self.alarm_at = self.n_wrong + self.n_right + int(reached[0, 0]) + 1
+        if self.alarm_at is None and (first := first_alarm(wager.log_path, 1 / self.delta)) is not None:
+            self.alarm_at = self.n_wrong + self.n_right + first + 1
         self.log_capital, self.shares = wager.capital
         for each in wrong:
             self.n_wrong += each

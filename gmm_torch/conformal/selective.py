@@ -1,14 +1,9 @@
 """Thresholds at which accepted predictions are wrong at most at a target rate, with confidence 1 - delta.
 
-Two exact ways, for two situations:
-
-- `select_alpha`: p-values of labelled inputs that are *not* the calibration inputs. The candidate alphas are fixed
-  beforehand, so the errors among the accepted are binomial; fixed-sequence testing spends delta sparingly.
-- `select_threshold`: scores of labelled inputs and nothing else (the calibration inputs may serve, if labelled). The
-  candidates are order statistics of these scores; Bonferroni's correction pays for their number.
-
-Both go back to Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". They bisect; here the
-candidates are fixed in advance, because which candidates a bisection visits depends on the errors.
+`select_alpha` takes p-values of labelled inputs that are *not* the calibration inputs; `select_threshold` takes scores
+of labelled inputs and nothing else (the calibration inputs may serve, if labelled). Both are exact and go back to
+Geifman and El-Yaniv 2017, "Selective classification for deep neural networks". They bisect; here the candidates are
+fixed in advance, because which candidates a bisection visits depends on the errors.
 """
 
 import math
@@ -18,7 +13,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_probability, check_scores
+from gmm_torch.functional.checks import check_count, check_one_each, check_probability, check_scores
 from gmm_torch.testing.binomial import upper_bound
 
 ALPHAS = (*(round(0.01 * i, 2) for i in range(99, 0, -1)), 0.005, 0.002, 0.001)
@@ -34,13 +29,10 @@ class AcceptanceRule:
 
     Attributes:
         threshold: accept above it (strictly): a score, or alpha for p-values.
-        n_accepted: labelled inputs above it.
-        n_errors: wrong predictions among these.
-        n: labelled inputs.
+        n_accepted, n_errors: labelled inputs above it, of n, and wrong predictions among these.
         risk_bound: an upper bound of the error rate among accepted inputs at the level of the test that chose this
             threshold; at most the target.
-        target: error rate not to exceed.
-        delta: chance, over labelled sets, that it is exceeded nevertheless.
+        target, delta: error rate not to exceed, and the chance, over labelled sets, that it is exceeded nevertheless.
     """
 
     threshold: float
@@ -92,8 +84,7 @@ def select_alpha(
     check_labelled(p_values, errors, target, delta)
     if len(alphas) == 0 or any(a <= b for a, b in pairwise(alphas)):
         raise ValueError(f"alphas: expected at least one, each lower than the one before; got {list(alphas)}")
-    if n_starts < 1:
-        raise ValueError(f"n_starts: expected at least 1; got {n_starts}")
+    check_count("n_starts", n_starts)
     level = delta / n_starts
     tries = [_try(p_values, errors, alpha, target, level, delta) for alpha in alphas]
     # About N (1 - alpha) inputs are accepted; the first start has twice what it takes if none of them is wrong. The
@@ -120,25 +111,23 @@ def select_threshold(
 
     Args:
         scores: (N,) of labelled inputs, which took part in no fitting; higher = more typical.
-        errors: (N,) bool or 0/1, True where the prediction is wrong.
-        target: error rate among accepted predictions, in (0, 1).
-        delta: in (0, 1).
+        errors, target, delta, Raises: as for `select_alpha`.
         n_candidates: at most N are used.
-
-    Raises:
-        UnattainableRiskError: no candidate passes; with the reason.
-        ValueError: shapes, NaN.
     """
     check_labelled(scores, errors, target, delta)
-    n = len(scores)
-    if n_candidates < 1:
-        raise ValueError(f"n_candidates: expected at least 1; got {n_candidates}")
-    ordered = scores.detach().sort(descending=True).values
-    ranks = sorted({max(1, n * (j + 1) // n_candidates) for j in range(n_candidates)})
-    level = delta / len(ranks)
-    tries = [_try(scores, errors, float(ordered[rank - 1]), target, level, delta) for rank in ranks]
-    passed = [j for j, selection in enumerate(tries) if selection.risk_bound <= target]
+    thresholds = candidate_thresholds(scores, n_candidates)
+    level = delta / len(thresholds)
+    tries = [_try(scores, errors, threshold, target, level, delta) for threshold in thresholds]
+    passed = [j for j, rule in enumerate(tries) if rule.risk_bound <= target]
     return _answer(tries, passed[-1] if passed else -1, level)
+
+
+def candidate_thresholds(scores: Tensor, n_candidates: int) -> list[float]:
+    """Scores (N,) of evenly spaced ranks, descending; N of them at most."""
+    check_count("n_candidates", n_candidates)
+    n, ordered = len(scores), scores.detach().sort(descending=True).values
+    ranks = sorted({max(1, n * (j + 1) // n_candidates) for j in range(n_candidates)})
+    return [float(ordered[rank - 1]) for rank in ranks]
 
 
 def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level: float, delta: float) -> AcceptanceRule:
@@ -151,9 +140,8 @@ def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level:
 def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceRule:
     if best >= 0:
         return tries[best]
-    least = min(tries, key=lambda selection: selection.risk_bound)
-    target = least.target
-    needed = math.ceil(math.log(level) / math.log1p(-target))
+    least = min(tries, key=lambda rule: rule.risk_bound)
+    needed = math.ceil(math.log(level) / math.log1p(-least.target))
     if least.n_accepted < needed:
         why = f"even without any error it takes {needed} accepted inputs, and there are {least.n} labelled ones"
     else:
@@ -162,7 +150,7 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
             f"are wrong: a rate of up to {least.risk_bound:.3g} can't be excluded"
         )
     raise UnattainableRiskError(
-        f"target: an error rate of {target:g} with confidence {1 - least.delta:g} can't be had; {why}: give more "
+        f"target: an error rate of {least.target:g} with confidence {1 - least.delta:g} can't be had; {why}: give more "
         "labelled inputs, a higher target or a larger delta, or another score"
     )
 
@@ -170,11 +158,7 @@ def _answer(tries: list[AcceptanceRule], best: int, level: float) -> AcceptanceR
 def check_labelled(scores: Tensor, errors: Tensor, target: float, delta: float) -> None:
     """Raise unless there is an error, or none, for each score, and target and delta are probabilities."""
     check_scores("scores", scores)
-    if errors.shape != scores.shape:
-        raise ValueError(
-            f"errors: expected one per score, shape {tuple(scores.shape)}; got {tuple(errors.shape)}: pass True where "
-            "the prediction is wrong"
-        )
+    check_one_each("errors", "score", scores, errors, do="pass True where the prediction is wrong")
     if not bool(((errors == 0) | (errors == 1)).all()):
         raise ValueError("errors: expected True or False, 1 or 0; got other values: pass prediction != label")
     check_probability("target", target)

@@ -21,10 +21,9 @@ WORDS: dict[Finding, str] = {
 
 
 class ShiftRecord(NamedTuple):
-    """What three bets say together.
+    """What three bets say together; `WORDS` has the findings.
 
     Attributes:
-        finding: see `WORDS`.
         inputs_at: index of the input that raised the alarm "these come from elsewhere", or None.
         adapted_at: of the input that raised "these come from elsewhere than the weights say", or None.
         outcomes_at: of the input whose label raised "outcomes are worse or better than the weights explain", or None.
@@ -52,10 +51,10 @@ class ShiftOrLoss(Stream):
     - `adapted`: scores against the kept ones. Alarms where they moved otherwise than the weights say.
     - `outcomes`: the labels' outcomes against those of the kept ones. Alarms where P(outcome | input) changed too.
 
-    With weights that are wrong, that are of another Q', "falsely" means: where inputs don't come from Q'. After
-    Prinster, Han, Liu, Saria 2025, "WATCH: adaptive monitoring for AI deployments via weighted-conformal martingales",
-    arXiv:2505.04608, whose martingales weigh ranks; with a reference that is thinned the weights enter exactly, at the
-    price of a smaller one. Which inputs get labels must not depend on their outcomes.
+    With weights of another Q', "falsely" means: where inputs don't come from Q'. After Prinster, Han, Liu, Saria 2025,
+    "WATCH: adaptive monitoring for AI deployments via weighted-conformal martingales", arXiv:2505.04608, whose
+    martingales weigh ranks; with a thinned reference the weights enter exactly, at the price of a smaller one. Which
+    inputs get labels must not depend on their outcomes.
 
     Args:
         scores: (n,) of reference inputs, higher = more typical; they took part in no fitting.

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gmm_torch.functional.checks import check_count
+
 
 class Stream:
     """A watcher of a stream: `update` takes a piece of it, in its order, and gives a small record.
@@ -69,8 +71,7 @@ class Judged(Stream):
     state = ("n_seen", "waiting")
 
     def __init__(self, memory: int = 100_000) -> None:
-        if memory < 1:
-            raise ValueError(f"memory: expected at least 1; got {memory}")
+        check_count("memory", memory)
         self.memory = memory
         self.n_seen = 0
         self.waiting: dict[str, Any] = {}  # by index, as JSON has its keys
@@ -98,8 +99,7 @@ class Judged(Stream):
         if indices.dim() != 1 or indices.shape != labels.shape or indices.is_floating_point() or not wanted:
             raise ValueError(
                 f"labels: expected one {'number' if numbers else 'bool'} per index, shape (k,); got "
-                f"{tuple(indices.shape)} indices and "
-                f"{tuple(labels.shape)} of {labels.dtype}"
+                f"{tuple(indices.shape)} indices and {tuple(labels.shape)} of {labels.dtype}"
             )
         given: list[int] = indices.tolist()
         for index in given:

@@ -24,12 +24,17 @@ def thinned(log_weights: Tensor, max_weight: float, seed: int = 0) -> Tensor:
     Raises:
         ValueError: shapes, NaN or weights above the largest.
     """
+    chance = relative_weights(log_weights, max_weight).cpu()
+    return (stream_uniforms(len(log_weights), seed) <= chance).to(log_weights.device)
+
+
+def relative_weights(log_weights: Tensor, max_weight: float) -> Tensor:
+    """w / max_weight of log-weights (n,), float64, at most 1 but for rounding; raises unless they are so."""
     if not 0 < max_weight < math.inf:
         raise ValueError(f"max_weight: expected a finite number above 0; got {max_weight}")
     if log_weights.dim() != 1 or not bool((log_weights <= math.log(max_weight) + 1e-6).all()):
         raise ValueError(
-            f"log-weights: expected (n,), none above log {max_weight:g}; got {tuple(log_weights.shape)}, or larger "
-            "ones, or NaN: give those of the calibration and its `max_weight`"
+            f"log-weights: expected one per score, (n,), none above log {max_weight:g}; got "
+            f"{tuple(log_weights.shape)}, or larger ones, or NaN: give those of the calibration and its `max_weight`"
         )
-    chance = (log_weights.detach().cpu().double() - math.log(max_weight)).exp()
-    return (stream_uniforms(len(log_weights), seed) <= chance).to(log_weights.device)
+    return (log_weights.detach().double() - math.log(max_weight)).exp()

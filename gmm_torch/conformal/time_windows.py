@@ -2,14 +2,14 @@
 
 import math
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_count, check_one_each
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -41,13 +41,9 @@ def alarm_in_words(threshold: float, seconds: float | None) -> str:
 
 
 class Window(NamedTuple):
-    """What happened in a window of time.
+    """A window of time that began at `start`, in seconds, with n inputs, and the highest log capital in it.
 
-    Attributes:
-        start: when it began, in seconds.
-        n: inputs in it.
-        alarm_at: index in the stream of the input that raised the alarm, or None.
-        log_maximum: the highest logarithm of the capital in it.
+    `alarm_at` is the index in the stream of the input that raised the alarm, or None.
     """
 
     start: float
@@ -61,11 +57,10 @@ class TimeWindows(Stream):
 
     In each window there is a false alarm with probability at most 1 / threshold (for "set", given the reference), so of
     M windows M / threshold have one on average: hours and a threshold of 10,000 make less than one false alarm a year.
-    A bet that goes on for ever has one with probability 1 / threshold in all; but it has to be started anew by hand,
-    and what drifts slowly beyond a window is found by it alone. A window without inputs does not appear.
+    What drifts slowly beyond a window is found only by a bet that goes on. A window without inputs does not appear.
 
-    With "average" that probability is over references and windows alike: windows share their reference, and with an
-    unlucky one more of them have an alarm.
+    With "average" that probability is over references too: windows share theirs, and with an unlucky one more of them
+    have an alarm.
 
     Args:
         martingale: the bet, not in use elsewhere.
@@ -94,21 +89,17 @@ class TimeWindows(Stream):
         Raises:
             ValueError: shapes; times that are not finite, or of a clock that runs backwards. Nothing has changed then.
         """
-        if times.shape != scores.shape or times.dim() != 1:
-            raise ValueError(
-                f"times: expected one per score, shape {tuple(scores.shape)}; got {tuple(times.shape)}: give seconds"
-            )
+        check_one_each("times", "score", scores, times, do="give seconds")
         clock = times.detach().cpu().double()
         if not bool(clock.isfinite().all()):
             raise ValueError("times: expected finite numbers; got NaN or infinity: give seconds")
-        known = clock if self.latest is None else torch.cat([clock.new_tensor([self.latest]), clock])
-        back = (known.diff() < 0).nonzero()
-        if len(back):
-            before, after = known[int(back[0, 0])], known[int(back[0, 0]) + 1]
-            raise ValueError(
-                f"times: expected none earlier than the one before; got {float(after):.6f} after {float(before):.6f}: "
-                "give inputs in the order of arrival, with times of one clock"
-            )
+        known = clock.tolist() if self.latest is None else [self.latest, *clock.tolist()]
+        for before, after in pairwise(known):
+            if after < before:
+                raise ValueError(
+                    f"times: expected none earlier than the one before; got {after:.6f} after {before:.6f}: give "
+                    "inputs in the order of arrival, with times of one clock"
+                )
         found = []
         numbers = (clock / (self.seconds or math.inf)).floor()
         for number in numbers.unique_consecutive():

@@ -1,5 +1,6 @@
 """Calibration inputs that hold failures: which to label, and what may be left out."""
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import scipy
@@ -10,12 +11,9 @@ from gmm_torch.functional.checks import check_count, check_probability, check_sc
 
 
 class Trimmed(NamedTuple):
-    """What is left of a calibration set.
+    """Which inputs of a calibration set to keep, (n,) bool, and how many failures are left among them at most.
 
-    Attributes:
-        keep: (n,) bool, which inputs to calibrate on.
-        n_failures: how many failures are left among them, at most, with the confidence that was asked for.
-        shrink: by what an alpha is to be multiplied, (n_kept + 1 - n_failures) / (n_kept + 1).
+    An alpha is to be multiplied by `shrink`, (n_kept + 1 - n_failures) / (n_kept + 1).
     """
 
     keep: Tensor
@@ -26,13 +24,7 @@ class Trimmed(NamedTuple):
 def to_label(scores: Tensor, n_lowest: int, n_random: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Which calibration inputs to look at: those of the lowest scores, and a random sample of the others.
 
-    Args:
-        scores: (n,), higher = more typical.
-        n_lowest, n_random: how many of each; together fewer than n.
-        seed: of the sample.
-
-    Returns:
-        (n_lowest,) and (n_random,) int64 indices.
+    Of scores (n,), higher = more typical; (n_lowest,) and (n_random,) int64 indices.
 
     Raises:
         ValueError: NaN, counts out of range.
@@ -58,14 +50,13 @@ def trim(n: int, lowest: Tensor, lowest_failed: Tensor, drawn: Tensor, drawn_fai
     probability delta at most, however the inputs of the lowest scores were chosen. Leaving failures out without the
     factor is not valid: each that is left makes the others' ranks look lower than they are.
 
-    Labels on the lowest scores, where failures are, are proposed by Bashari, Sesia, Romano 2025, "Robust conformal
-    outlier detection under contaminated reference data", arXiv:2502.04807. They also show that a set with failures,
-    left as it is, makes p-values too large if anything, so long as failures score lower than good inputs do.
+    Labels on the lowest scores are proposed by Bashari, Sesia, Romano 2025, "Robust conformal outlier detection under
+    contaminated reference data", arXiv:2502.04807. They also show that a set with failures, left as it is, makes
+    p-values too large if anything, so long as failures score lower than good inputs do.
 
     Args:
         n: number of calibration inputs.
-        lowest, drawn: int64 indices, as `to_label` gave them.
-        lowest_failed, drawn_failed: bool, which of these are failures.
+        lowest, drawn, lowest_failed, drawn_failed: indices as `to_label` gave them; bool, which of these are failures.
         delta: probability with which more failures may be left.
 
     Raises:
@@ -82,11 +73,11 @@ def trim(n: int, lowest: Tensor, lowest_failed: Tensor, drawn: Tensor, drawn_fai
     keep[lowest[lowest_failed]] = False
     keep[drawn[drawn_failed]] = False
     n_others, n_seen, found = n - len(lowest), len(drawn), int(drawn_failed.sum())
-    # the most failures among the others under which so few in the sample are not rarer than delta
-    low, high = found, n_others - (n_seen - found)
-    while low < high:
-        middle = (low + high + 1) // 2
-        likely = scipy.stats.hypergeom.cdf(found, n_others, middle, n_seen) > delta
-        low, high = (middle, high) if likely else (low, middle - 1)
-    left, n_kept = low - found, int(keep.sum())
+
+    def too_rare(n_failures: int) -> bool:
+        """Whether so few in the sample are rarer than delta, of so many failures among the others."""
+        return bool(scipy.stats.hypergeom.cdf(found, n_others, n_failures, n_seen) <= delta)
+
+    possible = range(found, n_others - (n_seen - found) + 1)
+    left, n_kept = bisect_left(possible, True, key=too_rare) - 1, int(keep.sum())
     return Trimmed(keep, left, (n_kept + 1 - left) / (n_kept + 1))

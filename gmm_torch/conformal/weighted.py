@@ -17,19 +17,17 @@ UNSHIFTED = 0.05  # a p-value of "no shift" above it leaves nothing that weights
 class WeightedCalibration(WeightedScores):
     """Calibration inputs weighted by how much more likely they are at deployment, learnt from unlabelled inputs there.
 
-    The weights are the density ratio of a score's statistics (see `Score.statistics`; the score is a function of them)
-    among deployment and among reference inputs. For an input drawn as the deployment inputs were, P(p <= a) <= a + the
-    total variation distance between their distribution and that which the weights stand for: 0 for exact weights that
-    nothing was cut from (Tibshirani, Barber, Candes, Ramdas 2019, "Conformal prediction under covariate shift"; for
-    estimated weights, Lei and Candes 2021, "Conformal inference of counterfactuals and individual treatment effects",
-    theorem 3). Because the score is a function of what the weights are learnt from, nothing is assumed of the shift but
-    that deployment inputs lie where calibration inputs do.
+    The weights are the density ratio of a score's statistics (see `Score.statistics`) among deployment and among
+    reference inputs. For an input drawn as the deployment inputs were, P(p <= a) <= a + the total variation distance
+    between their distribution and that which the weights stand for: 0 for exact weights that nothing was cut from
+    (Tibshirani, Barber, Candes, Ramdas 2019, "Conformal prediction under covariate shift"; for estimated weights, Lei
+    and Candes 2021, "Conformal inference of counterfactuals and individual treatment effects", theorem 3). The score is
+    a function of the statistics, so nothing is assumed of the shift but that deployment inputs lie where calibration
+    inputs do.
 
-    Reference inputs come from where the calibration inputs come from, and are none of them: the weights must be fixed
-    before calibration inputs are ranked. In a detector: `fit`, `adapt(deployment, reference)`, `calibrate`.
-
-    Where good inputs from deployment are at hand, calibrate on these with `Calibration`: that is exact. Weights are for
-    deployment inputs that may hold failures.
+    Reference inputs come from where the calibration inputs come from, and are none of them. In a detector: `fit`,
+    `adapt(deployment, reference)`, `calibrate`. Where good inputs from deployment are at hand, calibrate on these with
+    `Calibration`: that is exact. Weights are for deployment inputs that may hold failures.
 
     Args:
         n_components, max_weight: see `DensityRatio`. At alpha it takes `max_weight` times the calibration inputs that
@@ -55,11 +53,7 @@ class WeightedCalibration(WeightedScores):
         """See `WeightedScores`."""
         return self.ratio.fitted
 
-    def adapt(
-        self,
-        reference: Sample,
-        deployment: Sample,
-    ) -> Self:
+    def adapt(self, reference: Sample, deployment: Sample) -> Self:
         """See `WeightedScores`; reads the statistics alone."""
         self.ratio.fit(reference[0], deployment[0])
         self.forget()

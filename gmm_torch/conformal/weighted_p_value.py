@@ -20,18 +20,16 @@ def weighted_p_value(
     With w = dQ/dP, the likelihood ratio of where the new input comes from (Q) and where the calibration inputs come
     from (P), P(p <= a) <= a for every a, ties included (Tibshirani, Barber, Candes, Ramdas 2019, "Conformal prediction
     under covariate shift", lemma 3; as p-values, Jin and Candes 2023, "Model-free selective inference under covariate
-    shift via weighted conformal p-values", equation 4). Only ratios of weights matter. Equal weights give
-    `conformal_p_value`, to the last digit. With weights of another distribution Q' the rate is off by the total
-    variation distance of Q and Q' at most.
+    shift via weighted conformal p-values", equation 4). Only ratios of weights matter; equal ones give
+    `conformal_p_value`. With weights of another distribution Q' the rate is off by the total variation distance of Q
+    and Q' at most.
 
     Args:
         score: (N,), higher = more typical; NaN counts as the least typical of all.
-        log_weight: (N,), logarithms of the weights of the new inputs; NaN counts as plus infinity, where p is 1: of
-            such an input nothing can be said.
+        log_weight: (N,), logarithms of the weights of the new inputs; NaN counts as plus infinity, where p is 1.
         calibration: (n,) scores, in any order; finite.
         calibration_log_weights: (n,), below plus infinity; minus infinity for a score that does not count.
-        uniform: (N,), independent draws from (0, 1]: scores equal to the new one, it included, then count so far, and
-            P(p <= a) = a exactly; see `smoothed_p_value`.
+        uniform: (N,), independent draws from (0, 1], with which P(p <= a) = a exactly; see `smoothed_p_value`.
 
     Returns:
         (N,) in [0, 1], float64, or float32 on a device that has no other; without gradient.
@@ -105,11 +103,8 @@ def cumulative_weights(log_weights: Tensor) -> Tensor:
 def weighted_quotient(total: Tensor, largest: Tensor, up_to: Tensor, log_weight: Tensor) -> Tensor:
     """(total[up_to] + w) / (total[n] + w), (N,); never above 1, never decreasing in `up_to`.
 
-    Args:
-        total: (n + 1,), `cumulative_weights`.
-        largest: (), their unit, `largest_log_weight`.
-        up_to: (N,) int64, how many calibration scores are not above each score.
-        log_weight: (N,), of the new inputs.
+    Of `cumulative_weights` (n + 1,) in the unit `largest` (), the number `up_to` (N,) int64 of calibration scores not
+    above each score, and the new inputs' log-weights (N,).
     """
     scale, own = _in_common_unit(log_weight, largest)
     return _quotient(total[up_to] * scale + own, total[-1] * scale + own)

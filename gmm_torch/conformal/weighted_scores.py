@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -34,10 +34,9 @@ Sample = tuple[Tensor, Tensor, Tensor | None]
 class WeightedScores(Calibration):
     """Calibration scores with weights; see `weighted_p_value` for the guarantee.
 
-    No new input has a weight above `largest_weight`. The calibration weights must sum to so much that even an input of
-    that weight is refused at alpha where its score is below all others: else what is furthest from the calibration
-    inputs, and so has the largest weight, would be accepted whatever its score. With weights that are all 1 this is
-    the number of inputs that `Calibration` asks for. The effective sample size is then at least as large.
+    The calibration weights must sum to so much that even an input of `largest_weight` is refused at alpha where its
+    score is below all others: else what is furthest from the calibration inputs, and so has the largest weight, would
+    be accepted whatever its score. With weights of 1 this is the number of inputs that `Calibration` asks for.
     """
 
     is_weighted = True
@@ -70,17 +69,11 @@ class WeightedScores(Calibration):
         for name in self.sized:
             setattr(self, name, getattr(self, name)[:0])
 
-    def adapt(
-        self,
-        reference: Sample,
-        deployment: Sample,
-    ) -> Self:
+    def adapt(self, reference: Sample, deployment: Sample) -> Self:
         """Learn how deployment inputs differ from reference inputs, which come from where calibration inputs do.
 
-        The scores are dropped: calibration inputs must be none of these.
-
-        Args:
-            reference, deployment: of either; labels where it `needs_labels`, of the reference alone.
+        The scores are dropped: calibration inputs must be none of these. Where it `needs_labels`, those of the
+        reference inputs are read.
 
         Raises:
             ValueError: too few of them, or what else the weights can't be learnt from.
@@ -88,12 +81,9 @@ class WeightedScores(Calibration):
         raise NotImplementedError
 
     def log_weights(self, statistics: Tensor, predictions: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(N,) log-weights of inputs, for `fit` with their labels where it `needs_labels`, else without.
+        """(N,) log-weights of inputs, of statistics (N, S) and predictions (N,).
 
-        Args:
-            statistics: (N, S), of the score.
-            predictions: (N,) int64.
-            labels: (N,) int64, of calibration inputs.
+        For `fit` with the labels (N,) of calibration inputs where it `needs_labels`, else without.
 
         Raises:
             NotFittedError: before `adapt`.
@@ -119,22 +109,17 @@ class WeightedScores(Calibration):
         """How much the scores are worth, for `repr`."""
         if not len(self):
             return "no scores yet, promises nothing"
-        size = self.effective_size
-        doubt = (
-            ", so little that the rate may be several times alpha: check it on good inputs" if size < DOUBTFUL else ""
-        )
-        return f"{len(self)} scores, effective sample size {size:.1f}{doubt}"
+        said = f"{len(self)} scores, effective sample size {self.effective_size:.1f}"
+        if self.effective_size < DOUBTFUL:
+            return f"{said}, so little that the rate may be several times alpha: check it on good inputs"
+        return said
 
     def smallest(self, alpha: float) -> int:
         """See `Calibration`; of inputs with a mean weight of 1."""
         return max(1, math.ceil(self.largest_weight * calibration_size(alpha) * (1 - 1e-9)))
 
     def require(self, alpha: float, n: int) -> None:
-        """See `Calibration`.
-
-        Raises:
-            NotFittedError: there are no weights yet.
-        """
+        """See `Calibration`; raises `NotFittedError` before `adapt`."""
         self._check_adapted()
         self.require_size(alpha, n)
 
@@ -143,12 +128,7 @@ class WeightedScores(Calibration):
         super().require(alpha, n)
 
     def fit(
-        self,
-        scores: Tensor,
-        alpha: float,
-        *,
-        predictions: Tensor | None = None,
-        log_weight: Tensor | None = None,
+        self, scores: Tensor, alpha: float, *, predictions: Tensor | None = None, log_weight: Tensor | None = None
     ) -> Self:
         """Take over calibration scores (n,), finite, with log-weights (n,) as `log_weights` gives them.
 
@@ -177,9 +157,8 @@ class WeightedScores(Calibration):
 
     def target(self, alpha: float) -> Self:
         """See `Calibration`."""
-        check_probability("alpha", alpha)
+        super().target(alpha)
         if len(self):
-            self.require(alpha, len(self))
             self.require_weight(alpha, self.log_weights_of_scores)
         return self
 
@@ -219,12 +198,7 @@ class WeightedScores(Calibration):
         return smoothed_quotient(self.total, largest, below, up_to, log_weight, uniform)
 
     def accepts(
-        self,
-        score: Tensor,
-        predictions: Tensor | None = None,
-        *,
-        alpha: float,
-        log_weight: Tensor | None = None,
+        self, score: Tensor, predictions: Tensor | None = None, *, alpha: float, log_weight: Tensor | None = None
     ) -> Tensor:
         """See `Calibration`."""
         return ~refused(self.p_value(score, log_weight=log_weight), alpha)
@@ -267,10 +241,6 @@ class WeightedScores(Calibration):
         self.total = cumulative_weights(self.log_weights_of_scores).to(widest(self.scores.device))
 
     def _is_ordered(self) -> bool:
-        known = bool((self.log_weights_of_scores < torch.inf).all())  # NaN is not
-        return known and self.scores.shape == self.log_weights_of_scores.shape and super()._is_ordered()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if not self.log_weights_of_scores.is_floating_point():
-            raise ValueError("calibration log-weights: expected numbers; the state is damaged")
+        log_weights = self.log_weights_of_scores
+        known = log_weights.is_floating_point() and bool((log_weights < torch.inf).all())  # NaN is not
+        return known and self.scores.shape == log_weights.shape and super()._is_ordered()

@@ -11,7 +11,6 @@ input; and with e-values the rate holds (Wang, Ramdas 2022). With equal weights 
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.conformal_selection import check_errors
 from gmm_torch.conformal.e_values import MAX_NUMBERS, e_discoveries
 from gmm_torch.conformal.p_values import comparable, rank, stream_uniforms
 from gmm_torch.conformal.weighted_p_value import (
@@ -23,7 +22,7 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_quotient,
 )
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_probability, check_scores
+from gmm_torch.functional.checks import check_count, check_one_each, check_probability, check_scores
 
 
 def weighted_discoveries(
@@ -35,7 +34,7 @@ def weighted_discoveries(
     *,
     seed: int | None = None,
 ) -> Tensor:
-    """Which inputs are failures, at a false discovery rate of at most q where they come from elsewhere.
+    """Which inputs are failures, (m,) bool, at a false discovery rate of at most q where they come from elsewhere.
 
     On average over calibration sets and batches, for good inputs that are independent draws of Q, and weights
     w = dQ/dP that were fixed before, functions of the input alone. With weights of another Q' the rate is off by the
@@ -47,9 +46,6 @@ def weighted_discoveries(
         q: false discovery rate, in (0, 1).
         seed: of a draw by which more are found, nearly as many as by Benjamini and Hochberg ("homogeneous pruning"):
             another one for each batch, chosen before. None for no draw ("deterministic pruning").
-
-    Returns:
-        (m,) bool.
 
     Raises:
         ValueError: shapes, calibration scores that are not finite, weights that are NaN or infinite, a q out of range.
@@ -91,7 +87,7 @@ def weighted_conformal_selection(
     *,
     seed: int | None = None,
 ) -> Tensor:
-    """Which predictions can go out unseen where they come from elsewhere: at most a share q of them wrong, on average.
+    """Which predictions from elsewhere can go out unseen, (m,) bool: at most a share q of them wrong, on average.
 
     `conformal_selection` with weights: whether a prediction is wrong must depend on the input alone, not on where it
     comes from (covariate shift). Otherwise as for `weighted_discoveries`, for labelled inputs in place of good ones.
@@ -104,12 +100,9 @@ def weighted_conformal_selection(
         calibration, calibration_log_weights: (n,), of labelled inputs that took part in no fitting.
         errors: (n,) bool, True where the prediction is wrong.
         q, seed: see `weighted_discoveries`.
-
-    Returns:
-        (m,) bool.
     """
     check_scores("calibration scores", calibration)
-    check_errors(errors, calibration)
+    check_one_each("errors", "calibration score", calibration, errors, flags=True, do="pass prediction != label")
     wide = widest(calibration.device)
     # the most typical are named, and a prediction that is right counts for none
     never = torch.finfo(wide).max

@@ -1,12 +1,11 @@
 """A threshold at which accepted predictions are wrong at most at a target rate where new inputs come from elsewhere."""
 
-import math
-
 from torch import Tensor
 
-from gmm_torch.conformal.selective import AcceptanceRule, UnattainableRiskError, check_labelled
+from gmm_torch.conformal.selective import AcceptanceRule, UnattainableRiskError, candidate_thresholds, check_labelled
+from gmm_torch.conformal.thinning import relative_weights
 from gmm_torch.conformal.weighted_p_value import effective_sample_size
-from gmm_torch.functional.checks import check_count
+from gmm_torch.functional.checks import check_one_each
 from gmm_torch.testing.betting import weighted_upper_bound
 
 
@@ -28,6 +27,8 @@ def select_weighted_threshold(
     prediction of such an input is wrong must not depend on where it comes from (covariate shift). With weights of
     another distribution Q', the rate is off by 2 TV(Q, Q') / (share accepted) at most.
 
+    The counts of the result are of the labelled inputs, its `risk_bound` is of deployment.
+
     Args:
         scores: (n,) of labelled inputs, which took part in no fitting, nor in learning weights; higher = more typical.
         errors: (n,) bool, True where the prediction is wrong.
@@ -36,39 +37,27 @@ def select_weighted_threshold(
         target, delta: in (0, 1).
         n_candidates: at most n are used.
 
-    Returns:
-        the threshold; its counts are of the labelled inputs, its `risk_bound` is of deployment.
-
     Raises:
         UnattainableRiskError: no candidate passes; with the reason.
         ValueError: shapes, NaN, weights above the largest.
     """
     check_labelled(scores, errors, target, delta)
-    check_count("n_candidates", n_candidates)
-    if not 0 < max_weight < math.inf:
-        raise ValueError(f"max_weight: expected a finite number above 0; got {max_weight}")
-    if log_weights.shape != scores.shape or not bool((log_weights <= math.log(max_weight) + 1e-6).all()):
-        raise ValueError(
-            f"log-weights: expected one per score, shape {tuple(scores.shape)}, none above log {max_weight:g}; got "
-            f"{tuple(log_weights.shape)}, or larger ones or NaN: give those of the calibration and its `max_weight`"
-        )
-    weights = (log_weights.detach().double() - math.log(max_weight)).exp().clamp_max(1)
-    n, ordered, errors = len(scores), scores.detach().sort(descending=True).values, errors.bool()
-    ranks = sorted({max(1, n * (j + 1) // n_candidates) for j in range(n_candidates)})
+    check_one_each("log-weights", "score", scores, log_weights)
+    weights, errors = relative_weights(log_weights, max_weight).clamp_max(1), errors.bool()
+    thresholds = candidate_thresholds(scores, n_candidates)
     rules = []
-    for rank in ranks:
-        threshold = float(ordered[rank - 1])
+    for threshold in thresholds:
         accepted = scores > threshold
-        bound = weighted_upper_bound(errors[accepted], weights[accepted], 1 - delta / len(ranks))
-        n_errors = int(errors[accepted].sum())
-        rules.append(AcceptanceRule(threshold, int(accepted.sum()), n_errors, n, bound, target, delta))
+        bound = weighted_upper_bound(errors[accepted], weights[accepted], 1 - delta / len(thresholds))
+        counts = int(accepted.sum()), int(errors[accepted].sum()), len(scores)
+        rules.append(AcceptanceRule(threshold, *counts, bound, target, delta))
     passed = [rule for rule in rules if rule.risk_bound <= target]
     if passed:
         return passed[-1]
     least = min(rules, key=lambda rule: rule.risk_bound)
     raise UnattainableRiskError(
         f"target: an error rate of {target:g} with confidence {1 - delta:g} can't be had where weights are up to "
-        f"{max_weight:g}; the best threshold accepts {least.n_accepted} of {n} labelled inputs (effective sample size "
-        f"{effective_sample_size(log_weights):.1f} of all), and a rate of up to {least.risk_bound:.3g} can't be "
-        "excluded: give more labelled inputs, a higher target, a larger delta or a smaller max_weight"
+        f"{max_weight:g}; the best threshold accepts {least.n_accepted} of {len(scores)} labelled inputs (effective "
+        f"sample size {effective_sample_size(log_weights):.1f} of all), and a rate of up to {least.risk_bound:.3g} "
+        "can't be excluded: give more labelled inputs, a higher target, a larger delta or a smaller max_weight"
     )

@@ -20,7 +20,6 @@ class ComponentChange(NamedTuple):
     """How often a component of the mixture explains inputs best, before and now.
 
     Attributes:
-        component: its number.
         share_before, share_now: of reference inputs, and of inputs now.
         low, high: a 95 % interval of the share now.
         p_value: of "the share has not grown", Fisher's exact test, one-sided, Holm-corrected for all components.
@@ -37,13 +36,9 @@ class ComponentChange(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """P-values of a stretch of the stream; of clean inputs the deciles are 0.1, 0.5 and 0.9.
+    """P-values of n inputs of the stream, the first at index `start`: the share refused at alpha, and three deciles.
 
-    Attributes:
-        start: index of its first input.
-        n: inputs in it.
-        refused: share that is refused at alpha.
-        low, median, high: deciles 1, 5 and 9 of the p-values.
+    Of clean inputs the deciles are 0.1, 0.5 and 0.9.
     """
 
     start: int
@@ -55,11 +50,9 @@ class Stretch(NamedTuple):
 
 
 class WhatChanged(NamedTuple):
-    """What changed, a description: the alarm said where to look, so what is found there is no second proof.
+    """What changed: components whose share has grown, the least doubtful first, and p-values over time.
 
-    Attributes:
-        components: of which the share has grown, the least doubtful first.
-        stretches: p-values over time.
+    A description: the alarm said where to look, so what is found there is no second proof.
     """
 
     components: tuple[ComponentChange, ...]
@@ -89,10 +82,8 @@ def onset(p_values: Tensor) -> int:
     The start from which on one of the bets of `martingale.bet` that gain by small numbers gains most: the change point
     that is most likely where p-values after it have that bet's density (Page 1954). An estimate without a promise.
 
-    Small p-values are taken as they are, though as 0.05 / N at least, below which one of N clean inputs is with
-    probability 0.05 at most: so no single input decides. Large ones count by how few of the N are as large, since clean
-    p-values may be large from the start: they have ties at 1, and bounds are 1 for many ranks. So inputs that are too
-    typical must have others before.
+    Small p-values count as 0.05 / N at least, so that no single input decides. Large ones count by how few of the N are
+    as large, since clean p-values may be large from the start: they have ties at 1, and bounds are 1 for many ranks.
 
     Raises:
         ValueError: no p-values, or some outside [0, 1].
@@ -121,8 +112,7 @@ def what_changed(
 
     Args:
         reference_components: (n,) int64, `mixture.predict` of reference inputs, which the mixture was not fitted to.
-        components: (m,) int64, the same of the inputs around the alarm, in their order.
-        p_values: (m,) of these.
+        components, p_values: (m,) int64, and (m,), of the inputs around the alarm, in their order.
         start: index in the stream of the first of these; indices given are of the stream.
         alpha: for the share refused.
         n_examples: for each component.

@@ -11,14 +11,8 @@ def half_gradient(quadratic: Callable[[Tensor], Tensor], deviation: Tensor) -> T
 
     With it v_i (P v)_i sums to q(v) exactly (Euler's theorem on functions of degree two). Where v is the deviation
     from the mean of a Gaussian with precision P, each share has expectation one, because E[v v'] P is the identity.
-    A share is negative where a coordinate lies closer to what the others lead to expect than to the mean.
-
-    Args:
-        quadratic: from (N, D) to (N,), row by row.
-        deviation: (N, D), the v.
-
-    Returns:
-        (N, D), without gradient. Works inside `torch.inference_mode` too.
+    A share is negative where a coordinate lies closer to what the others lead to expect than to the mean. `quadratic`
+    maps (N, D) to (N,) row by row; the result (N, D) has no gradient.
     """
     with torch.inference_mode(False), torch.enable_grad():
         v = deviation.detach().clone().requires_grad_()

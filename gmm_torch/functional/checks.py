@@ -48,6 +48,22 @@ def check_tensor(name: str, value: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
 
 
+def check_one_each(name: str, each: str, like: Tensor, *values: Tensor, flags: bool = False, do: str = "") -> None:
+    """Raise ValueError unless every value is (N,), one for each of `like`, and bool where they are flags."""
+    for value in values:
+        if value.shape != like.shape or value.dim() != 1 or (flags and value.dtype != torch.bool):
+            kind, got = "bool " if flags else "", f"{tuple(value.shape)} of {value.dtype}"
+            hint = f": {do}" if do else ""
+            raise ValueError(f"{name}: expected one {kind}per {each}, shape {tuple(like.shape)}; got {got}{hint}")
+
+
+def check_classes(name: str, classes: Tensor, n_classes: int) -> None:
+    """Raise ValueError unless classes (N,) lie in [0, n_classes)."""
+    if len(classes) and not bool(((classes >= 0) & (classes < n_classes)).all()):
+        got = f"{int(classes.min())} to {int(classes.max())}"
+        raise ValueError(f"{name}: expected classes 0 to {n_classes - 1}; got {got}")
+
+
 def check_p_values(p_values: Tensor) -> None:
     """Raise ValueError unless p-values are (N,), N >= 1, and lie in [0, 1]."""
     if p_values.ndim != 1 or len(p_values) == 0:
@@ -66,4 +82,13 @@ def check_scores(name: str, scores: Tensor, at_least: int = 1) -> None:
         raise ValueError(
             f"{name}: expected numbers; {bad} of {len(scores)} are NaN. Look for the input that the score is "
             "undefined on."
+        )
+
+
+def check_finite_scores(scores: Tensor) -> None:
+    """Raise ValueError unless calibration scores are finite."""
+    bad = int((~torch.isfinite(scores)).sum())
+    if bad:
+        raise ValueError(
+            f"calibration scores: expected finite numbers; {bad} of {len(scores)} are not: look for such inputs"
         )

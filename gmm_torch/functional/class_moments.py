@@ -7,15 +7,10 @@ from torch import Tensor
 
 
 class ClassMoments(NamedTuple):
-    """Moments of C classes.
+    """Moments of C classes; float64."""
 
-    Attributes:
-        means: (C, D) float64; the mean of all points for a class without any.
-        within: (D, D) float64, the covariance of points about the mean of their class, regularised.
-    """
-
-    means: Tensor
-    within: Tensor
+    means: Tensor  # (C, D); the mean of all points for a class without any
+    within: Tensor  # (D, D), the regularised covariance of points about the mean of their class, positive definite
 
 
 def class_moments(points: Tensor, classes: Tensor, n_classes: int, reg_covar: float) -> ClassMoments:
@@ -27,9 +22,6 @@ def class_moments(points: Tensor, classes: Tensor, n_classes: int, reg_covar: fl
         n_classes: C.
         reg_covar: > 0, added to each variance as a share of the feature's total variance, and as the same share of a
             thousandth of the mean variance, so that a feature that never varies is no obstacle.
-
-    Returns:
-        `ClassMoments`; the covariance is positive definite.
     """
     wide = points.double()
     centre = wide.mean(0)

@@ -1,31 +1,25 @@
 """Several p-values of one input as one statistic."""
 
-import functools
 import math
 
 import torch
 from torch import Tensor
 
-# Half the width of the window that the slope of a rank is taken from, in standard deviations of the reference.
-WINDOW = 0.1
-# Smallest scale of the tail below the reference, in the same unit: where the lowest scores are tied they have none.
-MIN_EXCESS = 1e-3
-# Of so many of the lowest reference scores, at least, the scale of that tail is the mean excess: the gap between two of
-# them is now and then so small that their part alone decides.
-MIN_TAIL = 5
+WINDOW = 0.1  # half the width of what the slope of a rank is averaged over, in standard deviations of the reference
+MIN_EXCESS = 1e-3  # scale of the tail below the reference, in the same unit: tied lowest scores have none
+MIN_TAIL = 5  # lowest scores that give that scale: a small gap between two of them must not decide
 
 
 def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     """Logarithm of a p-value of each score among reference scores, as a continuous and increasing function.
 
-    Between distinct reference scores it interpolates log(#{reference <= score} / (n + 1)) linearly: within a rank of
-    the conformal p-value, scores that are tied counted as one rank. Below the smallest it goes on as an exponential
-    tail whose scale is the mean excess of the lowest tenth, of five at least, so that inputs further out stay ordered.
-    Only the order of the combined statistic is used, so this shape bears on power, never on validity.
+    Between distinct reference scores it interpolates log(#{reference <= score} / (n + 1)) linearly, scores that are
+    tied counted as one rank. Below the smallest it goes on as an exponential tail whose scale is the mean excess of the
+    lowest tenth, of five at least, so that inputs further out stay ordered. Only the order of the combined statistic is
+    used, so this shape bears on power, never on validity.
 
-    The slope of a rank between two reference scores that nearly agree has no bound, and above the largest it is zero.
-    So the gradient is that of the function averaged over a window of two tenths of the reference's standard deviation
-    about the score: bounded, and zero only further above the largest reference than half the window.
+    The slope of a rank between two scores that nearly agree has no bound, and above the largest it is zero. So the
+    gradient is that of the function averaged over a window of two tenths of the reference's standard deviation.
 
     Args:
         score: (..., N).
@@ -34,7 +28,8 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     Returns:
         (..., N), at most 0, differentiable in the score.
     """
-    score, reference = score.to(_wider(score, reference)), reference.to(_wider(score, reference))
+    dtype = torch.promote_types(score.dtype, reference.dtype)
+    score, reference = score.to(dtype), reference.to(dtype)
     spread = reference.std(-1, correction=0, keepdim=True)
     spread = torch.where(spread > 0, spread, 1)  # a reference that is constant has no scale: a nat
     if not (torch.is_grad_enabled() and score.requires_grad):
@@ -44,10 +39,6 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     slope = torch.where(torch.isfinite(at), (above - below) / (2 * reach), 0)
     step = torch.where(torch.isfinite(at), score - at, 0)  # zero, with the gradient of the score
     return _interpolated(at, reference, spread) + slope * step
-
-
-def _wider(*values: Tensor) -> torch.dtype:
-    return functools.reduce(torch.promote_types, (value.dtype for value in values))
 
 
 def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
@@ -74,14 +65,8 @@ def root_mean(log_p: Tensor, log_weights: Tensor) -> Tensor:
     """-log sum_j w_j p_j^(-1/2): a weighted mean of e-values p^(-1/2) / 2, small when any p-value is small.
 
     The exponent lies between the harmonic mean, which sees only the smallest, and Fisher's product, which a crowd of
-    middling p-values can outvote (Vovk and Wang 2020, generalised means).
-
-    Args:
-        log_p: (N, J).
-        log_weights: (J,).
-
-    Returns:
-        (N,), higher = more typical.
+    middling p-values can outvote (Vovk and Wang 2020, generalised means). Of `log_p` (N, J) and `log_weights` (J,), as
+    every combination here: (N,), higher = more typical.
     """
     return -torch.logsumexp(log_weights - 0.5 * log_p, dim=-1)
 

@@ -10,14 +10,8 @@ from gmm_torch.functional.linear_algebra import log_det_of_factor, robust_choles
 class ConditionalNormal:
     """K normals of some features given the others (Bishop 2006, equations 2.81 and 2.82).
 
-    Args:
-        means: (K, D).
-        covariances: (K, D, D).
-        known: (o,) int64, which features are given.
-        unknown: (m,) int64, the others that are wanted.
-
-    Attributes:
-        covariances: (K, m, m), the same whatever the known features are.
+    Of means (K, D) and covariances (K, D, D); `known` (o,) and `unknown` (m,) int64 are the features that are given and
+    wanted. The attribute `covariances` (K, m, m) is the same whatever the known features are.
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, known: Tensor, unknown: Tensor) -> None:

@@ -13,16 +13,8 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     """log P(Y <= y | X = x), (x, y) a draw from a mixture of normals; differentiable.
 
     Given x, Y is a mixture of normals again: the weights are the responsibilities of the components for x, means and
-    variances those of the regressions of y on x (Bishop 2006, equations 2.81 and 2.82).
-
-    Args:
-        pairs: (N, 2), x and y.
-        log_weights: (K,).
-        means: (K, 2).
-        covariances: (K, 2, 2), positive definite.
-
-    Returns:
-        (N,), at most 0.
+    variances those of the regressions of y on x (Bishop 2006, equations 2.81 and 2.82). Of pairs (N, 2), log-weights
+    (K,), means (K, 2) and covariances (K, 2, 2), positive definite: (N,), at most 0.
     """
     deviation = pairs[:, None] - means  # (N, K, 2)
     variance = covariances[:, 0, 0]
@@ -32,5 +24,4 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     left = covariances[:, 1, 1] - slope * covariances[:, 0, 1]
     scale = torch.maximum(left, LEAST_LEFT * covariances[:, 1, 1]).sqrt()
     standard = (deviation[..., 1] - slope * deviation[..., 0]) / scale
-    result: Tensor = (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)
-    return result
+    return (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)

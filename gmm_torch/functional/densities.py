@@ -13,16 +13,7 @@ ERFC = (
 
 
 def log_normal(squared_distance: Tensor, log_det: Tensor, n_features: int) -> Tensor:
-    """Log-density of a D-variate normal in nats.
-
-    Args:
-        squared_distance: (..., K), squared Mahalanobis distances to the means.
-        log_det: (..., K) or broadcastable, log-determinants of the covariances.
-        n_features: D.
-
-    Returns:
-        (..., K).
-    """
+    """Log-densities (..., K) of normals in nats, from squared Mahalanobis distances (..., K) and log-determinants."""
     return -0.5 * (n_features * math.log(2 * math.pi) + log_det + squared_distance)
 
 
@@ -32,12 +23,6 @@ def log_normal_cdf(x: Tensor) -> Tensor:
     By the approximation of erfc in Press et al., "Numerical recipes", 2nd edition, section 6.2 (`erfcc`), whose
     logarithm has no product that overflows. `torch.special.log_ndtr` loses its gradient far out in float32, and its
     export to ONNX is not a number there.
-
-    Args:
-        x: (...,).
-
-    Returns:
-        (...,), at most 0.
     """
     log_tail = _log_half_erfc(x.abs() * 0.5**0.5)  # log P(Z <= -|x|)
     return torch.where(x < 0, log_tail, torch.log1p(-log_tail.exp()))

@@ -9,14 +9,8 @@ from gmm_torch.functional.linear_algebra import log_det_of_factor, robust_choles
 def bhattacharyya(means: Tensor, covariances: Tensor, other_means: Tensor, other_covariances: Tensor) -> Tensor:
     """Bhattacharyya distances between normals, in nats, >= 0: zero for equal ones, symmetric. Costs K L D^3.
 
-    (m_i - m_j)' S^-1 (m_i - m_j) / 8 + log(det S / sqrt(det S_i det S_j)) / 2 with S = (S_i + S_j) / 2.
-
-    Args:
-        means, covariances: (K, D) and (K, D, D).
-        other_means, other_covariances: (L, D) and (L, D, D).
-
-    Returns:
-        (K, L).
+    (m_i - m_j)' S^-1 (m_i - m_j) / 8 + log(det S / sqrt(det S_i det S_j)) / 2 with S = (S_i + S_j) / 2: (K, L) of means
+    (K, D), covariances (K, D, D), and others (L, D), (L, D, D).
     """
     half, other_half = (log_det_of_factor(robust_cholesky(each)[0]) / 2 for each in (covariances, other_covariances))
     rows = []

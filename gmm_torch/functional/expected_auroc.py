@@ -10,12 +10,8 @@ def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
     Input i counts as a positive with its probability and as a negative with the rest: the ratio of the expected number
     of pairs in the right order to that of all pairs. With probabilities 0 and 1 it is the area itself.
 
-    Args:
-        score: (N,), higher = more positive.
-        probability: (N,), of being a positive.
-
-    Returns:
-        (), float64; NaN where positives or negatives have no weight at all.
+    Of scores (N,), higher = more positive, and probabilities (N,): (), float64; NaN where positives or negatives have
+    no weight at all.
     """
     positive = probability.double()
     negative = 1 - positive
@@ -26,5 +22,4 @@ def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
     pairs = positive * (below + of_negative / 2)[rank]
     # An input makes no pair with itself.
     own = positive * negative
-    result: Tensor = (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())
-    return result
+    return (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())

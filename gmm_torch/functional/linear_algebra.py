@@ -15,12 +15,8 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     never succeeds falls back to its diagonal. On a CPU the attempts stop as soon as all succeed; on an accelerator
     reading the codes would stall the stream, so the (cheap) attempts all run.
 
-    Args:
-        matrix: (..., D, D), symmetric.
-
-    Returns:
-        factor: (..., D, D), lower triangular.
-        jitter: (...,), what was added to the diagonal; infinite where the fallback to the diagonal was taken.
+    Of symmetric matrices (..., D, D): their factors (..., D, D), and the jitter (...,) that was added to the diagonal,
+    infinite where the fallback was taken.
     """
     eps = torch.finfo(matrix.dtype).eps
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
@@ -46,14 +42,8 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Upper triangular `U` with `U @ U.T` the inverse of `covariance`, and the jitter used.
 
-    `U` is the transposed inverse of the lower Cholesky factor; whitening a row vector is then `(x - mean) @ U`, a
-    plain matrix product, which exports and differentiates where a triangular solve does not.
-
-    Args:
-        covariance: (..., D, D), symmetric.
-
-    Returns:
-        (..., D, D) and (...,).
+    `U` (..., D, D) is the transposed inverse of the lower Cholesky factor; whitening a row vector is then
+    `(x - mean) @ U`, a plain matrix product, which exports and differentiates where a triangular solve does not.
     """
     lower, jitter = robust_cholesky(covariance)
     identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
@@ -68,8 +58,7 @@ def times_transpose(factor: Tensor) -> Tensor:
     size = factor.detach().abs().amax(-1)
     size = torch.where(size > 0, size, torch.ones_like(size))
     scaled = factor / size[..., None]
-    result: Tensor = (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
-    return result
+    return (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
 
 
 def covariance_factor(factor: Tensor) -> Tensor:

@@ -10,21 +10,15 @@ TOLERANCE = 1e-3
 
 
 def require_positive(value: Tensor, name: str) -> Tensor:
-    """`value`, where every entry is finite and positive.
-
-    Raises:
-        ValueError: one is not.
-    """
+    """`value`; raises ValueError unless every entry is finite and positive."""
     if not bool((torch.isfinite(value) & (value > 0)).all()):
         raise ValueError(f"{name}: expected finite numbers > 0; got {float(value.min()):g} or NaN")
     return value
 
 
 def checked_precision_factor(covariance: Tensor, name: str) -> Tensor:
-    """Upper triangular U (..., D, D) with U U' the inverse of `covariance` (..., D, D).
-
-    Raises:
-        ValueError: a matrix is not finite, not symmetric or not positive definite.
+    """Upper triangular U (..., D, D) with U U' the inverse of `covariance`; raises ValueError unless that is finite,
+    symmetric and positive definite.
     """
     size = covariance.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
     asymmetry = (covariance - covariance.mT).abs().amax((-2, -1))
@@ -37,11 +31,7 @@ def checked_precision_factor(covariance: Tensor, name: str) -> Tensor:
 
 
 def checked_factor_of_precision(precision: Tensor, name: str) -> Tensor:
-    """Upper triangular U (..., D, D) with U U' the given `precision` (..., D, D).
-
-    Raises:
-        ValueError: a matrix is not finite, not symmetric or not positive definite.
-    """
+    """Upper triangular U (..., D, D) with U U' the given `precision`; raises as `checked_precision_factor` does."""
     # The inverse of the reversed matrix has the factor V with V V' = (J P J)^-1; its inverse transpose is the lower
     # factor of J P J, and reversing that gives the upper factor of P.
     upper = checked_precision_factor(precision.flip(-2, -1), name)

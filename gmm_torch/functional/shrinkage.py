@@ -14,9 +14,6 @@ def oracle_approximating_shrinkage(covariance: Tensor, n: Tensor) -> Tensor:
     Args:
         covariance: (..., D, D), symmetric.
         n: (...,), number of points that each was estimated from, need not be whole.
-
-    Returns:
-        (..., D, D).
     """
     d = covariance.shape[-1]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -43,10 +43,9 @@ def evaluate(
         `accuracy`, and `false_alarm_rate`, the share of the loader's inputs with p <= alpha. For each source, which is
         `errors` (wrong predictions of the loader) or a name of `ood`: `<source>/n`, `<source>/refused` (the share with
         p <= alpha), and, against the right predictions, `<source>/auroc` and `<source>/fpr95` (the share accepted where
-        95 % of the right predictions are), each with that of the largest softmax probability as
-        `<source>/softmax_auroc`, `<source>/softmax_fpr95`. `errors/aurc` and `errors/softmax_aurc` are the areas under
-        the risk-coverage curve (see `testing.risk_coverage.aurc`), lower is better. What is undefined, because no
-        prediction is wrong or none is right, is left out.
+        95 % of the right predictions are), with those of the largest softmax probability as `<source>/softmax_auroc`
+        and `<source>/softmax_fpr95`. `errors/aurc` and `errors/softmax_aurc` are the areas under the risk-coverage
+        curve, lower is better. What is undefined, because no prediction is wrong or none is right, is left out.
 
     Raises:
         NotFittedError: the detector is not fitted and calibrated.
@@ -73,12 +72,7 @@ def measure(
 
 
 def check_sources(ood: object) -> None:
-    """Raise unless out-of-distribution loaders have names of their own; None for no loaders.
-
-    Raises:
-        TypeError: they have none.
-        ValueError: a name that is taken, or that makes another's.
-    """
+    """Raise TypeError unless out-of-distribution loaders, if any, have names, ValueError unless these are their own."""
     if ood is None:
         return
     if not isinstance(ood, Mapping):
@@ -113,10 +107,9 @@ def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> 
     n = len(failures.score)
     found: dict[str, float | None] = {"n": float(n), "refused": _mean(failures.refused) if n else None}
     defined = n > 0 and bool(right.any())
-    for prefix, good, bad in (
-        ("", clean.score[right], failures.score),
-        ("softmax_", clean.max_softmax[right], failures.max_softmax),
-    ):
+    softmax = clean.max_softmax, failures.max_softmax
+    for prefix, of_clean, bad in (("", clean.score, failures.score), ("softmax_", *softmax)):
+        good = of_clean[right]
         is_good = torch.arange(len(good) + n, device=good.device) < len(good)
         auroc = binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()) if defined else None
         found[f"{prefix}auroc"] = None if auroc is None else float(auroc)

@@ -1,6 +1,5 @@
 """Evidence that a stream has drifted from the calibration set, as a torchmetrics Metric."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from gmm_torch.conformal.martingale import Capital, bet, check_threshold, online_p_values, opening_capital
+from gmm_torch.conformal.martingale import Capital, bet, check_threshold, first_alarm, online_p_values, opening_capital
 from gmm_torch.conformal.p_values import stream_uniforms
 from gmm_torch.functional.checks import check_scores
 
@@ -27,7 +26,6 @@ class ExchangeabilityMartingale(Metric):
         threshold: capital at which to raise the alarm; the chance of a false alarm is at most 1 / threshold.
         jump: share of the capital that is divided anew before each input, see `gmm_torch.conformal.martingale.bet`.
         seed: of the draws that break ties.
-        kwargs: of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -74,9 +72,8 @@ class ExchangeabilityMartingale(Metric):
         uniform = stream_uniforms(len(scores), self.seed, int(self.n_seen)).to(scores.device)
         ranked = online_p_values(scores, uniform, self.seen)
         wager = bet(ranked.p_value, Capital(self.log_capital, self.shares), self.jump)
-        reached = (wager.log_path >= math.log(self.threshold)).nonzero()
-        if len(reached) and not self.alarm:
-            self.alarm_at = self.n_seen + reached[0, 0]
+        if not self.alarm and (first := first_alarm(wager.log_path, self.threshold)) is not None:
+            self.alarm_at = self.n_seen + first
         self.seen = ranked.seen
         self.log_capital = wager.capital.log_capital.to(scores.device)
         self.shares = wager.capital.shares.to(scores.device)
@@ -105,11 +102,7 @@ class ExchangeabilityMartingale(Metric):
         return int(self.alarm_at) if self.alarm else None
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Two streams have no common order, and so no common martingale.
-
-        Raises:
-            NotImplementedError: always.
-        """
+        """Raises: two streams have no common order, and so no common martingale."""
         raise NotImplementedError(
             "martingales of two streams can't be merged: update one metric with both, in the order of the inputs"
         )

@@ -26,12 +26,7 @@ class ScoreMetric(Metric):
         self.add_state("loss", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, loss: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            scores: (N,), higher = accepted earlier.
-            loss: (N,), usually 1 or True where the prediction is wrong, or the input should be refused.
-        """
+        """Add scores (N,), higher = accepted earlier, and losses (N,), usually 1 where a prediction is wrong."""
         self.scores.append(scores.detach())
         self.loss.append(loss.detach().double())
 
@@ -47,17 +42,13 @@ class ScoreMetric(Metric):
 class AURC(ScoreMetric):
     """Area under the risk-coverage curve (`gmm_torch.testing.risk_coverage.aurc`)."""
 
-    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        """See `ScoreMetric`."""
-        return aurc(scores, loss)
+    of = staticmethod(aurc)
 
 
 class AUGRC(ScoreMetric):
     """Area under the generalized-risk-coverage curve (`gmm_torch.testing.risk_coverage.augrc`)."""
 
-    def of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        """See `ScoreMetric`."""
-        return augrc(scores, loss)
+    of = staticmethod(augrc)
 
 
 class FPRAtTPR(ScoreMetric):
@@ -65,7 +56,6 @@ class FPRAtTPR(ScoreMetric):
 
     Args:
         tpr: share of the good inputs to accept, in (0, 1].
-        kwargs: of `torchmetrics.Metric`.
     """
 
     def __init__(self, tpr: float = 0.95, **kwargs: bool) -> None:

@@ -30,8 +30,7 @@ def auroc_difference(
     interval it keeps its width where both AUROCs are 1.
 
     Args:
-        good: both scores of the good inputs, (N,) each, higher = more typical.
-        failures: both scores of the failures, (M,) each.
+        good, failures: both scores of these inputs, (N,) and (M,) each, higher = more typical.
         confidence: of the interval, in (0, 1).
 
     Raises:

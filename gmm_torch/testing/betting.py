@@ -9,6 +9,8 @@ here is the mean over a grid of bets that are fixed beforehand, so the order of 
 import math
 from collections.abc import Callable
 
+import numpy as np
+import scipy
 import torch
 from torch import Tensor
 
@@ -19,14 +21,9 @@ HALVINGS = 25
 
 
 def log_wealth_below(errors: Tensor, weights: Tensor, rate: float) -> float:
-    """Logarithm of the wealth of bets against "E[w error] >= rate * E[w]"; nondecreasing in the rate.
+    """Logarithm of the wealth of bets against "E[w error] >= rate * E[w]"; nondecreasing in the rate, in [0, 1).
 
     The mean over the bets c of prod_i (1 + c w_i (rate - error_i) / (1 - rate)).
-
-    Args:
-        errors: (n,) bool.
-        weights: (n,) in [0, 1].
-        rate: in [0, 1).
     """
     bets = torch.tensor(BETS, dtype=torch.float64)[:, None] / (1 - rate)
     gains = bets * weights.detach().cpu().double() * (rate - errors.detach().cpu().double())
@@ -38,10 +35,9 @@ def weighted_upper_bound(errors: Tensor, weights: Tensor, confidence: float) -> 
 
     Args:
         errors, weights: (n,) bool, and (n,) in [0, 1]; their pairs are independent draws from one source.
-        confidence: in (0, 1).
 
     Raises:
-        ValueError: shapes, weights outside [0, 1], a confidence out of range.
+        ValueError: shapes, weights outside [0, 1], a confidence outside (0, 1).
     """
     check_probability("confidence", confidence)
     if errors.shape != weights.shape or errors.dtype != torch.bool or errors.dim() != 1:
@@ -64,10 +60,9 @@ def rate_interval(n_wrong: int, n_right: int, confidence: float) -> tuple[float,
     one_sided = (1 + confidence) / 2
 
     def wealth(n_against: int, n_for: int, rate: float) -> float:
-        lost = [n_against * (math.log1p(-c) if c < 1 else -math.inf) if n_against else 0.0 for c in BETS]
-        paths = [each + n_for * math.log1p(c * rate / (1 - rate)) for each, c in zip(lost, BETS, strict=True)]
-        most = max(paths)
-        return most + math.log(sum(math.exp(each - most) for each in paths) / len(BETS))
+        bets = np.array(BETS)
+        paths = scipy.special.xlog1py(n_against, -bets) + n_for * np.log1p(bets * rate / (1 - rate))
+        return float(np.logaddexp.reduce(paths)) - math.log(len(BETS))
 
     high = _smallest(lambda rate: wealth(n_wrong, n_right, rate), one_sided)
     low = 1 - _smallest(lambda rate: wealth(n_right, n_wrong, rate), one_sided)

@@ -13,7 +13,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_p_values
+from gmm_torch.functional.checks import check_one_each, check_p_values
 from gmm_torch.testing.binomial import interval
 
 EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -21,14 +21,7 @@ EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0
 
 @dataclass(frozen=True)
 class RateBin:
-    """Inputs with low < p <= high, and how many of their predictions are wrong.
-
-    Attributes:
-        low, high: the edges.
-        n, n_errors: counts.
-        rate: n_errors / n, None for an empty bin.
-        interval: Clopper-Pearson interval of the rate, (0, 1) for an empty bin.
-    """
+    """Inputs with low < p <= high; their rate is None where there are none, the interval is Clopper-Pearson's."""
 
     low: float
     high: float
@@ -44,8 +37,7 @@ def error_rates(
     """The error rate by p-value, in bins (edge, next edge].
 
     Args:
-        p_values: (N,) in [0, 1].
-        errors: (N,) bool or 0/1, True where the prediction is wrong.
+        p_values, errors: (N,) in [0, 1], and (N,) bool or 0/1, True where the prediction is wrong.
         edges: ascending, from 0 to 1; a p-value of 0 belongs to the first bin.
         confidence: of each bin's interval, not of all together.
 
@@ -53,7 +45,7 @@ def error_rates(
         ValueError: shapes, p-values or edges outside their range.
     """
     check_p_values(p_values)
-    _check_errors(p_values, errors)
+    check_one_each("errors", "p-value", p_values, errors, do="pass True where the prediction is wrong")
     if list(edges) != sorted(set(edges)) or edges[0] != 0 or edges[-1] != 1:
         raise ValueError(f"edges: expected ascending numbers from 0 to 1; got {list(edges)}")
     inner = p_values.new_tensor(list(edges[1:-1]))
@@ -111,11 +103,3 @@ def _filled(bins: Sequence[RateBin]) -> list[RateBin]:
     if len(filled) < 2:
         raise ValueError(f"trend: expected at least two bins with inputs; got {len(filled)}: choose other edges")
     return filled
-
-
-def _check_errors(p_values: Tensor, errors: Tensor) -> None:
-    if errors.shape != p_values.shape:
-        raise ValueError(
-            f"errors: expected one per p-value, shape {tuple(p_values.shape)}; got {tuple(errors.shape)}: pass True "
-            "where the prediction is wrong"
-        )

@@ -13,10 +13,8 @@ def homogeneity(sizes: ArrayLike, events: ArrayLike, n_draws: int = 9999, seed: 
     chi-squared. Valid for any counts; 1 where nothing or everything is an event.
 
     Args:
-        sizes: (K,) integers, members of each group; a group without any says nothing.
-        events: (K,) integers, how many of them are events.
+        sizes, events: (K,) integers, members of each group and events among them; no members say nothing.
         n_draws: random deals; the p-value is never below 1 / (n_draws + 1).
-        seed: of these.
     """
     check_count("n_draws", n_draws)
     sizes, events = np.asarray(sizes, dtype=np.int64), np.asarray(events, dtype=np.int64)

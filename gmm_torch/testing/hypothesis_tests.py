@@ -39,11 +39,9 @@ def compare(
     """All tests of "failures are less typical than good inputs", with the effect size and its interval.
 
     Args:
-        good: (N,) scores of good inputs, higher = more typical.
-        failures: (M,) scores of failures.
+        good, failures: (N,) and (M,) scores, higher = more typical.
         confidence: of the interval of the effect size, in (0, 1).
         n_permutations: draws of the permutation test; 0 leaves it out.
-        seed: of these draws.
 
     Raises:
         ValueError: if a sample is empty, not 1-D or holds NaN, or `confidence` is outside (0, 1).
@@ -106,7 +104,7 @@ def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed
         return float((ranks >= ranks[0]).mean())
     result = scipy.stats.permutation_test(
         (ranks[: len(x)], ranks[len(x) :]),
-        _mean_difference,
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
         vectorized=True,
         n_resamples=n_permutations,
         batch=max(1, 10_000_000 // len(ranks)),
@@ -131,15 +129,6 @@ def superiority_interval(
     2", Statistics in Medicine 25, method 5: the theta with |theta - estimate| <= z sqrt(V(theta)), where V is
     the variance of Hanley and McNeil (1982) with both sample sizes replaced by their mean in the numerator. A
     Wald interval, DeLong's included, has no width at an AUROC of 1, where few failures often end up.
-
-    Args:
-        superiority: the estimate, in [0, 1].
-        n_good: size of one sample.
-        n_failures: size of the other.
-        confidence: in (0, 1).
-
-    Returns:
-        (low, high), within [0, 1] and around the estimate.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -177,15 +166,9 @@ def interval_of_superiority(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: reject where the adjusted p-value <= a, and P(any false rejection) <= a.
+    """P-values adjusted by Holm's step-down: where the adjusted ones <= a are rejected, P(any false rejection) <= a.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure"; valid however the tests depend.
-
-    Args:
-        p_values: m p-values, in any order.
-
-    Returns:
-        m adjusted p-values in the same order, at most 1.
 
     Raises:
         ValueError: if a p-value is outside [0, 1].
@@ -197,13 +180,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         )
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return [float(value) for value in adjusted]
-
-
-def _mean_difference(x: NDArray[Any], y: NDArray[Any], axis: int) -> NDArray[Any]:
-    return np.asarray(x.mean(axis) - y.mean(axis))
+    adjusted: list[float] = np.minimum(stepped, 1)[np.argsort(order)].tolist()
+    return adjusted
 
 
 def _samples(good: Tensor, failures: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_scores
+from gmm_torch.functional.checks import check_one_each, check_scores
 
 
 class RiskCoverage(NamedTuple):
@@ -31,7 +31,9 @@ def risk_coverage(scores: Tensor, loss: Tensor) -> RiskCoverage:
     Raises:
         ValueError: if the shapes are not two equal (N,), N >= 1, or a value is NaN.
     """
-    _check(scores, loss)
+    check_scores("scores", scores)
+    check_scores("loss", loss)
+    check_one_each("loss", "score", scores, loss)
     distinct, tie = scores.unique(return_inverse=True)  # ascending (T,), (N,)
     loss = loss.double()
     total = loss.new_zeros(len(distinct)).index_add_(0, tie, loss)  # (T,)
@@ -45,14 +47,8 @@ def risk_coverage(scores: Tensor, loss: Tensor) -> RiskCoverage:
 def aurc(scores: Tensor, loss: Tensor) -> Tensor:
     """Area under the risk-coverage curve: the mean over k of the risk of the k highest-scoring inputs.
 
-    Geifman, Uziel, El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers".
-
-    Args:
-        scores: (N,), higher = accepted earlier.
-        loss: (N,), usually 1 where the prediction is wrong.
-
-    Returns:
-        float64 scalar, lower = better; 0 when nothing is wrong.
+    Geifman, Uziel, El-Yaniv 2019, "Bias-reduced uncertainty estimation for deep neural classifiers". Arguments as for
+    `risk_coverage`; float64 scalar, lower = better, 0 when nothing is wrong.
     """
     return risk_coverage(scores, loss).risk.mean()
 
@@ -67,21 +63,7 @@ def augrc(scores: Tensor, loss: Tensor) -> Tensor:
 
     Traub et al. 2024, "Overcoming common flaws in the evaluation of selective classification systems": the
     risk of an undetected failure, averaged over the coverage. With 0/1 losses and error rate e it is
-    e (1 - e) (1 - AUROC) + e^2 / 2.
-
-    Args:
-        scores: (N,), higher = accepted earlier.
-        loss: (N,), usually 1 where the prediction is wrong.
-
-    Returns:
-        float64 scalar, lower = better; 0 when nothing is wrong.
+    e (1 - e) (1 - AUROC) + e^2 / 2. Arguments and result as for `aurc`.
     """
     risk = risk_coverage(scores, loss).generalized_risk  # (N,)
     return (risk.sum() - risk[-1] / 2) / len(risk)
-
-
-def _check(scores: Tensor, loss: Tensor) -> None:
-    check_scores("scores", scores)
-    check_scores("loss", loss)
-    if scores.shape != loss.shape:
-        raise ValueError(f"loss: expected one per score, shape {tuple(scores.shape)}; got {tuple(loss.shape)}")

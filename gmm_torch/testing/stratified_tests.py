@@ -11,13 +11,8 @@ import scipy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_probability, check_scores
-from gmm_torch.testing.hypothesis_tests import (
-    holm,
-    interval_of_superiority,
-    superiority_interval,
-    superiority_variance,
-)
+from gmm_torch.functional.checks import check_one_each, check_probability, check_scores
+from gmm_torch.testing.hypothesis_tests import holm, interval_of_superiority, superiority_interval, superiority_variance
 
 
 @dataclass(frozen=True)
@@ -27,10 +22,8 @@ class StratumComparison:
     Attributes:
         name: of the stratum, such as a class.
         n_failures, n_good: its inputs.
-        superiority: P(good > failure) + P(good = failure) / 2.
-        interval: of the superiority, for this stratum alone.
-        mann_whitney_p: one-sided p-value of "failures do not score lower".
-        mann_whitney_p_holm: the same, corrected over all strata.
+        superiority, interval: P(good > failure) + P(good = failure) / 2, and its interval for this stratum alone.
+        mann_whitney_p, mann_whitney_p_holm: one-sided p-value of "failures do not score lower"; the same, corrected.
     """
 
     name: int
@@ -51,8 +44,7 @@ class StratifiedComparison:
         permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None if not made.
         superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
             number of pairs: the AUROC within strata.
-        interval: of the superiority, if it is the same in all strata.
-        confidence: of every interval.
+        interval, confidence: of the superiority, if it is the same in all strata.
         n_failures, n_good: inputs in the strata that were compared.
         strata: those that hold both good inputs and failures, one by one; the others say nothing.
     """
@@ -84,19 +76,9 @@ class _Stratum:
         m, n = self.sizes
         return float((self.ranks[~self.failure].sum() - n * (n + 1) / 2) / (m * n))
 
-    @property
-    def mann_whitney_p(self) -> float:
-        low, high = self.ranks[self.failure], self.ranks[~self.failure]
-        return float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue)
-
 
 def compare_within(
-    scores: Tensor,
-    failure: Tensor,
-    stratum: Tensor,
-    confidence: float = 0.95,
-    n_permutations: int = 0,
-    seed: int = 0,
+    scores: Tensor, failure: Tensor, stratum: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
 ) -> StratifiedComparison:
     """Test "failures score lower" within strata, such as predicted classes.
 
@@ -107,18 +89,16 @@ def compare_within(
 
     Args:
         scores: (N,), higher = more typical.
-        failure: (N,) bool or 0/1, True where the prediction is wrong.
-        stratum: (N,) integers.
+        failure, stratum: (N,) bool or 0/1, True where the prediction is wrong, and (N,) integers.
         confidence: of the intervals, in (0, 1).
         n_permutations: draws of the permutation test; 0 leaves it out.
-        seed: of these draws.
 
     Raises:
         ValueError: shapes, NaN, or no stratum with both good inputs and failures.
     """
     check_probability("confidence", confidence)
     strata = _strata(scores, failure, stratum)
-    observed = sum(_statistic(s.ranks[s.failure].sum(), s) for s in strata)
+    observed = sum(float(s.ranks[s.failure].sum()) / (len(s.ranks) + 1) for s in strata)
     mean = sum(s.sizes[0] / 2 for s in strata)  # of a rank (size + 1) / 2, over size + 1
     variance = sum(_variance(s) for s in strata)
     # all scores equal: no evidence at all
@@ -128,7 +108,7 @@ def compare_within(
     superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
     return StratifiedComparison(
         van_elteren_p=float(scipy.stats.norm.cdf(z)) if variance > 0 else 1.0,
-        permutation_p=_permutation(strata, float(observed), n_permutations, seed) if n_permutations else None,
+        permutation_p=_permutation(strata, observed, n_permutations, seed) if n_permutations else None,
         superiority=superiority,
         interval=interval_of_superiority(
             superiority,
@@ -145,23 +125,14 @@ def compare_within(
 
 
 def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
-    p = [s.mann_whitney_p for s in strata]
-    return tuple(
-        StratumComparison(
-            name=s.name,
-            n_failures=s.sizes[0],
-            n_good=s.sizes[1],
-            superiority=s.superiority,
-            interval=superiority_interval(s.superiority, s.sizes[1], s.sizes[0], confidence),
-            mann_whitney_p=alone,
-            mann_whitney_p_holm=corrected,
-        )
-        for s, alone, corrected in zip(strata, p, holm(p), strict=True)
-    )
-
-
-def _statistic(rank_sum: float, s: _Stratum) -> float:
-    return float(rank_sum) / (len(s.ranks) + 1)
+    samples = [(s.ranks[s.failure], s.ranks[~s.failure]) for s in strata]
+    p = [float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue) for low, high in samples]
+    found = []
+    for s, alone, corrected in zip(strata, p, holm(p), strict=True):
+        m, n = s.sizes
+        interval = superiority_interval(s.superiority, n, m, confidence)
+        found.append(StratumComparison(s.name, m, n, s.superiority, interval, alone, corrected))
+    return tuple(found)
 
 
 def _variance(s: _Stratum) -> float:
@@ -181,20 +152,16 @@ def _permutation(strata: list[_Stratum], observed: float, n_permutations: int, s
 
 def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
     check_scores("scores", scores)
-    if failure.shape != scores.shape or stratum.shape != scores.shape:
-        raise ValueError(
-            f"failure and stratum: expected one per score, shape {tuple(scores.shape)}; got {tuple(failure.shape)} "
-            f"and {tuple(stratum.shape)}"
-        )
+    check_one_each("failure and stratum", "score", scores, failure, stratum)
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
+    all_names = np.unique(names)
+    members = [(int(name), names == name) for name in all_names]
     strata = [
-        _Stratum(int(name), scipy.stats.rankdata(x[names == name]), wrong[names == name])
-        for name in np.unique(names)
-        if wrong[names == name].any() and not wrong[names == name].all()
+        _Stratum(name, scipy.stats.rankdata(x[own]), wrong[own]) for name, own in members if 0 < wrong[own].mean() < 1
     ]
     if not strata:
         raise ValueError(
-            f"strata: expected at least one with both good inputs and failures; none of {len(np.unique(names))} has: "
+            f"strata: expected at least one with both good inputs and failures; none of {len(all_names)} has: "
             "there is nothing to compare within them"
         )
     return strata

@@ -9,14 +9,10 @@ from gmm_torch.functional.checks import check_scores
 
 
 def threshold_at_tpr(good: Tensor, tpr: float = 0.95) -> Tensor:
-    """The highest threshold t such that at least `tpr` of the good inputs have a score >= t.
+    """The highest threshold t such that at least `tpr` of the good inputs (N,) have a score >= t.
 
     It is the k-th highest score of the good inputs, with the smallest k whose float64 quotient k / N is at least `tpr`:
     one of the scores, no value between two.
-
-    Args:
-        good: (N,) scores of inputs that should be accepted, higher = more typical.
-        tpr: share of them to accept, in (0, 1].
 
     Raises:
         ValueError: if `good` is not (N,), N >= 1, holds NaN, or `tpr` is outside (0, 1].
@@ -35,15 +31,8 @@ def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
     """Share of the failures accepted at the threshold that accepts at least `tpr` of the good inputs.
 
     An input is accepted when its score >= `threshold_at_tpr(good, tpr)`, so failures that tie with the
-    threshold count as accepted, as the good inputs there do: a constant score has the rate 1.
-
-    Args:
-        good: (N,) scores of inputs that should be accepted, higher = more typical.
-        failures: (M,) scores of inputs that should be refused.
-        tpr: share of the good inputs to accept, in (0, 1].
-
-    Returns:
-        float64 scalar in [0, 1], lower = better.
+    threshold count as accepted, as the good inputs there do: a constant score has the rate 1. Of scores (N,) and (M,),
+    higher = more typical: float64 scalar in [0, 1], lower = better.
 
     Raises:
         ValueError: if a sample is empty, not 1-D or holds NaN, or `tpr` is outside (0, 1].

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.batch_tests import batch_p_value, corrected_fisher
+from gmm_torch.conformal.batch_tests import batch_p_value
 from gmm_torch.conformal.calibration_conditional import BOUNDS, conditional_alpha
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.martingale import bet, online_p_values
@@ -123,17 +123,6 @@ def test_the_p_value_of_a_batch_is_valid_with_ties(statistic):
     )
     for alpha in (0.05, 0.2):
         assert at_most(int((p <= alpha + 1e-9).sum()), 600, alpha)
-
-
-def test_fishers_combination_needs_its_correction():
-    n_batches, n, m, alpha = 1000, 200, 200, 0.05
-    g = generator()
-    p = [
-        conformal_p_value(torch.randn(m, generator=g), torch.randn(n, generator=g).sort().values)
-        for _ in range(n_batches)
-    ]
-    assert at_most(sum(corrected_fisher(row, n) <= alpha for row in p), n_batches, alpha)
-    assert not at_most(sum(corrected_fisher(row, 10**12) <= alpha for row in p), n_batches, alpha)
 
 
 @pytest.mark.parametrize("select", [select_alpha, select_threshold])

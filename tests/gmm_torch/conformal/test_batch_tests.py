@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.batch_tests import batch_p_value, corrected_fisher
+from gmm_torch.conformal.batch_tests import batch_p_value
 
 STATISTICS = ("fisher", "rank_sum", "kolmogorov")
 
@@ -69,13 +69,6 @@ def test_it_repeats_with_its_seed_and_the_order_of_inputs_does_not_matter():
 def test_what_is_not_a_number_is_the_least_typical_of_all():
     calibration = draw(50, 0, 1)
     assert batch_p_value(torch.tensor([torch.nan]), calibration, n_permutations=999) < 0.06
-
-
-def test_corrected_fisher_is_fishers_with_infinitely_many_calibration_inputs():
-    p = torch.tensor([0.1, 0.5, 0.03])
-    expected = stats.combine_pvalues(p.double().numpy()).pvalue
-    assert corrected_fisher(p, 10**12) == pytest.approx(expected, rel=1e-5)
-    assert corrected_fisher(p, 10) > expected
 
 
 def test_bad_samples_are_refused_in_words():

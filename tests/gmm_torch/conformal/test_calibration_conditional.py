@@ -8,13 +8,12 @@ from gmm_torch.conformal.calibration_conditional import (
     berk_jones_bounds,
     conditional_alpha,
     conditional_calibration_size,
-    conditional_p_value,
     dkw_bounds,
     false_alarm_interval,
     simes_bounds,
     simultaneous_calibration_size,
 )
-from gmm_torch.conformal.p_values import conformal_p_value, threshold_index
+from gmm_torch.conformal.p_values import threshold_index
 
 ALL = {"simes": simes_bounds, "dkw": dkw_bounds, "berk_jones": berk_jones_bounds}
 every_method = pytest.mark.parametrize("bounds", ALL.values(), ids=ALL)
@@ -54,19 +53,6 @@ def test_the_map_is_monotone_ends_at_one_and_never_lowers_a_p_value_by_more_than
 @every_method
 def test_a_smaller_delta_gives_larger_bounds(bounds):
     assert bool((bounds(200, 0.01) >= bounds(200, 0.2) - 1e-12).all())
-
-
-def test_the_map_takes_every_p_value_of_the_grid_to_its_bound():
-    n = 50_000
-    score = torch.arange(n + 1) - 0.5
-    p = conformal_p_value(score, torch.arange(float(n)))
-    table = torch.linspace(0, 1, n + 1, dtype=torch.float64)
-    torch.testing.assert_close(conditional_p_value(p, table), table)
-
-
-def test_p_values_of_another_calibration_set_are_refused():
-    with pytest.raises(ValueError, match=r"multiples of 1/\(n \+ 1\) = 1/21"):
-        conditional_p_value(torch.tensor([0.07]), simes_bounds(20, 0.1))
 
 
 @pytest.mark.parametrize(("alpha", "delta", "n"), [(0.05, 0.1, 1000), (0.01, 0.05, 5000), (0.2, 0.5, 30)])

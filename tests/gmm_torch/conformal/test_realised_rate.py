@@ -4,8 +4,8 @@ import torch
 from scipy import stats
 
 from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.calibration_conditional import realised_rate
 from gmm_torch.conformal.calibrations import make_calibration
-from gmm_torch.conformal.realised_rate import realised_rate
 
 
 def test_it_is_the_interval_of_the_beta_distribution():
