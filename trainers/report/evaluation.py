@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detection.explanation.component_report import Share
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
-from trainers.report.words import class_name, in_words
+from trainers.report.tables.text import class_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Evaluation:
     Args:
         metrics: as in metrics.json.
         records: of all images: clean test images, successes of attacks, out-of-distribution sets.
-        projection: (n, 2), a plane through the features (`principal_plane`).
+        projection: (N, 2), a plane through the features (`principal_plane`).
         images: row -> (H, W, 1 or 3) uint8, for the rows that `shown_rows(records, components)` asks for.
         class_names: index -> name.
         title: of the page.
@@ -81,7 +80,3 @@ class Evaluation:
     def name(self, label: int) -> str:
         """A class in words."""
         return class_name(label, self.class_names)
-
-    def made_of(self, predictions: Sequence[Share]) -> str:
-        """The first of some classes with their shares, in words."""
-        return in_words(predictions, self.class_names)

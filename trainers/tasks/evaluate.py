@@ -25,8 +25,12 @@ from trainers.evaluation.predict import predict
 from trainers.evaluation.shifts import shift_metrics
 from trainers.records.record import TEST, Records
 from trainers.records.score_file import write_scores
-from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.report.components import shown_rows
+from trainers.report.evaluation import Evaluation
 from trainers.report.logged import log_results
+from trainers.report.page import write_report
+from trainers.report.projection import principal_plane
+from trainers.report.reasons import reason_rows
 from trainers.report.tables.attacks import attack_table
 from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
 from trainers.report.tables.budgets import budget_table
@@ -62,21 +66,18 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     results = {name: attacked(run, detector.classifier, name) for name in run.attacks}
     images |= {f"adversarial/{name}": TensorDataset(result.images) for name, result in results.items()}
     images |= {f"ood/{name}": dataset for name, dataset in run.ood.items()}
-    known: dict[str, tuple[Tensor, ...]] = {}
-    for name, result in results.items():
-        known[f"adversarial/{name}"] = (result.label, result.index)
-    known[TEST] = (data.test_images.targets,)
+    known: dict[str, tuple[Tensor, ...]] = {TEST: (data.test_images.targets,)}
+    known |= {f"adversarial/{name}": (result.label, result.index) for name, result in results.items()}
     budgets = {name: attacked_at_budgets(run, detector.classifier, name) for name in run.attack_budgets}
     records = {
         source: predict(run, detector, dataset, source, *known.get(source, ())) for source, dataset in images.items()
     }
     clean = records[TEST]
     facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
+    successes = {name: records[f"adversarial/{name}"] for name in results}
     metrics = metrics_of(run, detector, records, facts)
     metrics["attack_doubts"] = attack_diagnostics(results, budgets)
-    metrics["every_attack"] = every_attack_metrics(
-        results, {name: records[f"adversarial/{name}"] for name in results}, clean.rows(~clean.wrong)
-    )
+    metrics["every_attack"] = every_attack_metrics(results, successes, clean.rows(~clean.wrong))
     metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, clean)
     metrics["corruptions"] = corruption_metrics(run, detector)
     metrics["shifts"] = shift_metrics(run, detector)

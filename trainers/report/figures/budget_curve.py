@@ -32,8 +32,6 @@ def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets, [epsilon_text(budget) for budget in budgets])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("budget of the attack")
-    axes.set_ylabel("%")
+    axes.set(ylim=(0, 100), xlabel="budget of the attack", ylabel="%")
     legend_below(figure, 3)
     return figure

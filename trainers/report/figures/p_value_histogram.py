@@ -44,12 +44,9 @@ def p_value_histogram(
         low, high = 100 * _usual(len(p_values), widths, grid)
         axes.stairs(high, ends / steps, baseline=low, fill=True, color=MUTED, alpha=0.2)
     axes.stairs(100 * widths / steps, ends / steps, baseline=None, color=INK, linewidth=1, linestyle=(0, (3, 2)))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, np.clip(axes.get_ylim()[1], 10, 100))
+    axes.set(xlim=(0, 1), ylim=(0, np.clip(axes.get_ylim()[1], 10, 100)), xlabel="p-value", ylabel="images (%)")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(False, axis="x")
-    axes.set_xlabel("p-value")
-    axes.set_ylabel("images (%)")
     return figure
 
 

@@ -28,9 +28,7 @@ def risk_coverage(scores: NDArray[Any], softmax: NDArray[Any], wrong: NDArray[An
         curve = functional.risk_coverage(torch.from_numpy(order.astype(float)), torch.from_numpy(wrong.astype(float)))
         coverage, risk = thin(100 * curve.coverage.numpy(), 100 * curve.risk.numpy())
         axes.plot(coverage, risk, color=colour, linestyle=line, label=label)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, max(1.0, 160 * float(wrong.mean())))  # the first few accepted images alone may reach 100 %
-    axes.set_xlabel("coverage: images accepted (%)")
-    axes.set_ylabel("error rate among them (%)")
+    top = max(1.0, 160 * float(wrong.mean()))  # the first few accepted images alone may reach 100 %
+    axes.set(xlim=(0, 100), ylim=(0, top), xlabel="coverage: images accepted (%)", ylabel="error rate among them (%)")
     legend_below(figure, 3)
     return figure

@@ -25,10 +25,8 @@ def roc(ours: Pair, softmax: Pair) -> Figure:
     axes.plot([0, 100], [0, 100], color=RULE, linewidth=1)
     axes.plot(*_curve(*softmax), color=SOFTMAX, linestyle=(0, (4, 1.5)))
     axes.plot(*_curve(*ours), color=OURS, linewidth=1.8)
-    axes.set_xlim(-1.5, 101.5)  # curves along the frame keep their full width
-    axes.set_ylim(-1.5, 101.5)
-    axes.set_xlabel("good inputs refused (%)")
-    axes.set_ylabel("failures refused (%)")
+    wide = (-1.5, 101.5)  # curves along the frame keep their full width
+    axes.set(xlim=wide, ylim=wide, xlabel="good inputs refused (%)", ylabel="failures refused (%)")
     return figure
 
 

@@ -1,9 +1,11 @@
 """One table for the terminal, Markdown, LaTeX and pages; the other files of this folder say what it holds."""
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -72,6 +74,11 @@ class TextTable:
         begin = rf"\begin{{tabular}}{{{'l' * self.left}{'r' * (len(self.columns) - self.left)}}}"
         end = (r"\bottomrule", r"\end{tabular}", "")
         return "\n".join([f"% {self.caption}", begin, r"\toprule", head, r"\midrule", *rows, *end])
+
+
+def wide_console() -> Console:
+    """The terminal; a file or a pipe has room for every column."""
+    return Console(width=None if sys.stdout.isatty() else 220)
 
 
 def _latex(cell: str) -> str:
