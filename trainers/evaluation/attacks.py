@@ -18,6 +18,7 @@ from trainers.attacks import Attack, AttackResult
 from trainers.attacks.attack_budgets import budget_diagnostics
 from trainers.attacks.diagnostics import AttackWarning, comparison_diagnostics, result_diagnostics
 from trainers.classifiers.build import build_classifier
+from trainers.evaluation.detection_metrics import share
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,7 @@ def attack_diagnostics(
 
 
 def attack_facts(result: AttackResult) -> dict[str, Any]:
-    """The attack by itself: its budget, how often it succeeded, by how much it changed images, how long it took.
-
-    Args:
-        result: of one attack.
-
-    Returns:
-        the keys `ATTACK_FACTS`, see `AttackResult`.
-    """
+    """The attack by itself, `ATTACK_FACTS`: its budget, how often it succeeded, how far it went, how long it took."""
     return {name: getattr(result, name) for name in ATTACK_FACTS}
 
 
@@ -88,7 +82,7 @@ def verdict_facts(accept: Tensor, n_attacked: int) -> dict[str, float | None]:
         attacked images that end up wrong and accepted, None where none was attacked.
     """
     return {
-        "refusal_rate": float((~accept).double().mean()) if len(accept) else None,
+        "refusal_rate": share(~accept),
         "evasion_rate": float(accept.sum()) / n_attacked if n_attacked else None,
     }
 

@@ -17,14 +17,7 @@ from trainers.run.run import Run
 def budget_curve_metrics(
     run: Run, detector: FailureDetector, budgets: Mapping[str, Sequence[AttackResult]], clean: Records
 ) -> dict[str, list[dict[str, Any]]]:
-    """The content of metrics.json under `sweeps`: name -> `budget_metrics` of each budget.
-
-    Args:
-        run: of which.
-        detector: applied to the successes.
-        budgets: name -> results by rising budget.
-        clean: the clean test images.
-    """
+    """The content of metrics.json under `sweeps`: name -> `budget_metrics` of each budget, in rising order."""
     right = clean.rows(~clean.wrong)
     found = {}
     for name, results in budgets.items():
@@ -35,12 +28,7 @@ def budget_curve_metrics(
 
 
 def budget_metrics(result: AttackResult, right: Records, successes: Records) -> dict[str, Any]:
-    """One point of a curve.
-
-    Args:
-        result: of the attack at one budget.
-        right: clean images that are classified rightly.
-        successes: of the attack.
+    """One point of a curve: the successes of an attack at one budget, beside the clean images classified rightly.
 
     Returns:
         the keys of `attack_facts` and `verdict_facts`; n, the number of successes; those of `auroc_metrics`.
