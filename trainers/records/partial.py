@@ -22,8 +22,11 @@ class Partial:
         job: letters and digits that stand for everything that rows depend on, except the list of images.
 
     Raises:
-        ValueError: on entering, if another process is writing the same.
+        ValueError: on entering, if another process is writing the same, or if something else is at `path`.
     """
+
+    replaces = ""
+    """What may be at `path`."""
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         self.path = Path(path)
@@ -31,6 +34,10 @@ class Partial:
         self._lock = FileLock(f"{self.partial}.lock")
 
     def __enter__(self) -> Self:
+        if self.path.exists() and not self._is_replaceable():
+            raise ValueError(
+                f"output: expected {self.replaces} to replace; got {self.path}, which is neither: set another output"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -43,6 +50,9 @@ class Partial:
     def __exit__(self, *error: object) -> None:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _is_replaceable(self) -> bool:
+        raise NotImplementedError
 
     def _check_count(self, n_written: int, n_rows: int) -> None:
         if n_written != n_rows:

@@ -6,7 +6,6 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from trainers.records.partial import Partial
@@ -41,8 +40,10 @@ class VerdictFile(Partial):
         job: see `Partial`.
 
     Raises:
-        ValueError: on entering, see `Partial`, or `path` is another kind of file.
+        ValueError: on entering, see `Partial`.
     """
+
+    replaces = "a new file, or a CSV of verdicts"
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         super().__init__(path, job)
@@ -50,7 +51,6 @@ class VerdictFile(Partial):
         self._n_rows = 0
 
     def __enter__(self) -> Self:
-        self._check_replaceable()
         super().__enter__()
         self._file = open(self.partial, "a+b")
         return self
@@ -59,13 +59,12 @@ class VerdictFile(Partial):
         self._file.close()
         super().__exit__(*error)
 
-    def _check_replaceable(self) -> None:
+    def _is_replaceable(self) -> bool:
+        if self.path.is_dir():
+            return False
         header = ",".join(COLUMNS).encode()
-        if self.path.exists() and (self.path.is_dir() or _start(self.path, len(header)) not in (b"", header)):
-            raise ValueError(
-                f"output: expected a new file, or a CSV of verdicts to replace; got {self.path}, which is neither: set "
-                "another output"
-            )
+        with open(self.path, "rb") as file:
+            return file.read(len(header)) in (b"", header)
 
     def keep(self, paths: Sequence[str], batch_size: int) -> "array[float]":
         """Drop all behind the last whole batch of `paths`; the scores of the rows that remain, in their order.
@@ -112,11 +111,6 @@ class VerdictFile(Partial):
         csv.writer(text).writerows(rows)
         self._file.write(os.fsencode(text.getvalue()))
         self._file.flush()
-
-
-def _start(path: Path, n_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(n_bytes)
 
 
 def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:

@@ -32,8 +32,10 @@ class VerdictParts(Partial):
         batch_size: of the rows that `append` is given, but for the last.
 
     Raises:
-        ValueError: PyArrow is missing; on entering, see `Partial`, or `path` is something else.
+        ValueError: PyArrow is missing; on entering, see `Partial`.
     """
+
+    replaces = "a new folder, or one of verdicts"
 
     def __init__(self, path: str | os.PathLike[str], job: str, batch_size: int) -> None:
         if find_spec("pyarrow") is None:
@@ -46,11 +48,6 @@ class VerdictParts(Partial):
         self._n_rows = 0
 
     def __enter__(self) -> Self:
-        if self.path.exists() and not (self.path.is_dir() and not _others(self.path)):
-            raise ValueError(
-                f"output: expected a new folder, or one of verdicts to replace; got {self.path}, which is neither: set "
-                "another output"
-            )
         super().__enter__()
         self.partial.mkdir(exist_ok=True)
         for other in _others(self.partial):
@@ -99,6 +96,9 @@ class VerdictParts(Partial):
         if self.path.exists():
             shutil.rmtree(self.path)
         os.replace(self.partial, self.path)
+
+    def _is_replaceable(self) -> bool:
+        return self.path.is_dir() and not _others(self.path)
 
     def _part(self, index: int) -> Path:
         return self.partial / f"part-{index:05}.parquet"

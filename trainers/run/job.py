@@ -16,15 +16,7 @@ from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import require_all, require_numbers
 
 # What a user can mend; anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (
-    DataError,
-    DriftError,
-    FileFormatError,
-    NotFittedError,
-    OSError,
-    FloatingPointError,
-    ValueError,
-)
+USER_ERRORS = (DataError, DriftError, FileFormatError, NotFittedError, OSError, FloatingPointError, ValueError)
 
 log = logging.getLogger(__name__)
 

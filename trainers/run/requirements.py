@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,6 +22,12 @@ def require(value: Any, key: str, reason: str) -> None:
     """Raise ValueError, with what to set, where a setting is null."""
     if value is None:
         raise ValueError(f"{reason}: set {key}=...")
+
+
+def require_packages(names: Iterable[str], what: str, extra: str) -> None:
+    """Raise ValueError, with the extra that installs them, where packages are missing."""
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise ValueError(f"{what} needs {', '.join(missing)}: pip install -e '.[{extra}]'")
 
 
 def require_weights(cfg: DictConfig, reason: str) -> None:

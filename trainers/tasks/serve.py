@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.evaluation.drift import drift_monitor
 from trainers.run.model import Model, load_model
+from trainers.run.requirements import require_packages
 from trainers.run.run import Run
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
@@ -47,9 +47,7 @@ def serve(
         drain: see `run_app`.
         limits: see `trainers.serve.limits.Limits`.
     """
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise ValueError(f"task=serve needs {', '.join(missing)}: pip install -e '.[serve]'")
+    require_packages(PACKAGES, "task=serve", "serve")
     from trainers.serve import Limits, create_app
     from trainers.serve.keys import ENVIRONMENT, key_of_environment
     from trainers.serve.server import run_app
