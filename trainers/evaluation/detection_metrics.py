@@ -38,14 +38,10 @@ ALPHA = 0.05  # at which those of each class are
 
 
 def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
-    """The keys of `DETECTION`: how well one threshold on the score separates the two samples.
+    """The keys of `DETECTION`: how well one threshold separates scores (N,) and (M,), N, M >= 1.
 
     `aupr_in` is the average precision with the good inputs as positives, `aupr_out` with the failures;
     `fpr_at_95_tpr` the share of failures accepted where 95 % of the good inputs are.
-
-    Args:
-        good: (N,) scores, N >= 1.
-        failures: (M,) scores, M >= 1.
     """
     scores = torch.cat([good, failures])
     failure = torch.cat([torch.zeros_like(good), torch.ones_like(failures)]).long()
@@ -69,11 +65,7 @@ def auroc(good: Tensor, failures: Tensor) -> float | None:
 
 
 def auroc_metrics(good: Records, failures: Records) -> dict[str, Any]:
-    """How well the score tells failures from good inputs, and how well the softmax does.
-
-    Returns:
-        auroc, and baselines: max_softmax -> auroc; None where there is nothing to compare.
-    """
+    """How well the score tells failures from good inputs, and how well the softmax does: auroc, and baselines."""
     softmax = auroc(good.max_softmax, failures.max_softmax)
     return {"auroc": auroc(good.score, failures.score), "baselines": {BASELINE: {"auroc": softmax}}}
 
@@ -114,21 +106,13 @@ def source_metrics(good: Records, failures: Records) -> dict[str, Any]:
 
 
 def risk_coverage_metrics(scores: Tensor, wrong: Tensor) -> dict[str, float]:
-    """The areas aurc, augrc and excess_aurc, of refusing inputs from the lowest score up.
-
-    Args:
-        scores: (N,), N >= 1.
-        wrong: (N,) bool, True where the prediction is wrong.
-    """
+    """The areas aurc, augrc and excess_aurc, of refusing inputs from the lowest of scores (N,) up, N >= 1."""
     areas = {"aurc": AURC()(scores, wrong), "augrc": AUGRC()(scores, wrong), "excess_aurc": excess_aurc(scores, wrong)}
     return {name: float(area) for name, area in areas.items()}
 
 
 def error_metrics(clean: Records) -> dict[str, Any]:
-    """The source `errors`: `source_metrics` of wrong against right, and what only labelled test images can show.
-
-    Args:
-        clean: all test images, N >= 1.
+    """The source `errors`, of all N >= 1 test images: wrong predictions against right ones.
 
     Returns:
         the keys of `source_metrics` and `risk_coverage_metrics`; permutation_p; within_class, see
@@ -151,10 +135,7 @@ def error_metrics(clean: Records) -> dict[str, Any]:
 def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor) -> dict[str, Any]:
     """Are wrong predictions less typical than right ones of the same predicted class? See `compare_within`.
 
-    Args:
-        scores: (N,).
-        wrong: (N,) bool.
-        prediction: (N,) int64, predicted classes.
+    All three are (N,); `prediction` holds the predicted classes.
 
     Returns:
         van_elteren_p, permutation_p, superiority (the AUROC within classes), interval, confidence, n_failures, n_good;
@@ -177,11 +158,7 @@ def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor) -> d
 
 
 def error_rate_metrics(p_values: Tensor, wrong: Tensor) -> dict[str, Any]:
-    """The error rate by p-value, and whether it falls as the p-value rises.
-
-    Args:
-        p_values: (N,), N >= 1.
-        wrong: (N,) bool.
+    """The error rate by p-value, (N,) each, N >= 1, and whether it falls as the p-value rises.
 
     Returns:
         bins: low, high, n, n_errors, rate (None where n = 0), interval, of the images with low < p <= high;
@@ -203,9 +180,6 @@ def false_alarm_rates(p_values: Tensor) -> dict[str, dict[str, Any]]:
 
     Returns:
         false_alarm_rate: {"0.01": rate, ...}; false_alarm_interval: {"0.01": (low, high), ...}.
-
-    Raises:
-        ValueError: if there are no p-values or one is outside [0, 1].
     """
     check_p_values(p_values)
     n, alarms = len(p_values), {f"{alpha:g}": int(refused(p_values, alpha).sum()) for alpha in ALPHAS}
@@ -218,9 +192,7 @@ def false_alarm_rates(p_values: Tensor) -> dict[str, dict[str, Any]]:
 def class_false_alarms(p_values: Tensor, prediction: Tensor) -> dict[str, Any]:
     """Whether some predicted class bears more than its share of the false alarms: clean test images with p <= alpha.
 
-    Args:
-        p_values: (N,) of clean test images, N >= 1.
-        prediction: (N,) int64, predicted classes.
+    Both are (N,), of clean test images, N >= 1; `prediction` holds the predicted classes.
 
     Returns:
         alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates

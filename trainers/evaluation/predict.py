@@ -35,12 +35,8 @@ def predict(
         records = Records.cat(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {source}"))
     else:
         records = _none()
-    return replace(
-        records,
-        source=np.full(n, source, dtype=object),
-        label=torch.full((n,), -1) if label is None else label,
-        index=torch.arange(n) if index is None else index,
-    )
+    sources, positions = np.full(n, source, dtype=object), torch.arange(n) if index is None else index
+    return replace(records, source=sources, index=positions, label=records.label if label is None else label)
 
 
 def _none() -> Records:

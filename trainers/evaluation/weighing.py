@@ -39,14 +39,9 @@ def new_weights(run: Run) -> WeightedScores:
 
 
 class Here(NamedTuple):
-    """What `reduce` keeps of images from where a detector was calibrated, with their labels.
+    """What `reduce` keeps of images from where a detector was calibrated, with their labels."""
 
-    Attributes:
-        reference: the validation split, with which images from elsewhere are compared.
-        calibration: the calibration split.
-    """
-
-    reference: Reduced
+    reference: Reduced  # the validation split, with which images from elsewhere are compared
     calibration: Reduced
 
 

@@ -1,8 +1,10 @@
 """Records of evaluated inputs: the one table behind score files, metrics, report, service and files of verdicts."""
 
+import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,9 +15,11 @@ from torch import Tensor
 from gmm_torch.detection import Outputs
 from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.verdict import Verdict
+from gmm_torch.files import atomic_path
 
 TEST = "test"
 """The source of the clean test images; the others are "adversarial/<attack>" and "ood/<set>"."""
+SCORES = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
 
 
 class Record(NamedTuple):
@@ -137,11 +141,7 @@ class Records:
         return cls(**joined)
 
     def records(self, class_names: Sequence[str] | None = None) -> Iterator[Record]:
-        """The rows, one by one.
-
-        Args:
-            class_names: index -> name; numbers where None.
-        """
+        """The rows, one by one; classes by their number where they have no names."""
         names = ("path", "error", "prediction", "score", "p_value", "accept", "component", "max_softmax", "finite")
         for values in zip(*(getattr(self, name).tolist() for name in names), strict=True):
             row = dict(zip(names, values, strict=True))
@@ -155,32 +155,23 @@ def records_of(
     *,
     components: Tensor | None = None,
     features: Tensor | None = None,
-    source: str = "",
-    label: Tensor | None = None,
-    index: Tensor | None = None,
     path: Sequence[str] | None = None,
     error: Sequence[str] | None = None,
 ) -> Records:
     """Records of a batch of N inputs, from what the classifier and the detector say about them.
 
-    An input whose logits, features or score are not finite is refused, whatever the calibration makes of it, and so is
-    a file that can't be read.
-
-    Args:
-        outputs: of the classifier.
-        verdict: of the detector, on these.
-        components, features: see `Records`; none where left out.
-        source, label, index, path, error: see `Records`; where left out: no source, -1, positions in the batch, no
-            path, no error.
+    They have no source and no label. An input whose logits, features or score are not finite is refused, whatever the
+    calibration makes of it, and so is a file that can't be read.
     """
     n = len(verdict.score)
+    paths, errors = (np.array(words or [""] * n, dtype=object) for words in (path, error))
     parts = (outputs.logits, *outputs.features.values(), verdict.score[:, None])
     finite = torch.stack([part.isfinite().flatten(1).all(1) for part in parts]).all(0)
     nothing = verdict.score.new_zeros(n, 0)
-    damaged = torch.tensor([bool(each) for each in error or [""] * n], dtype=torch.bool, device=finite.device)
+    damaged = torch.from_numpy(errors != "").to(finite.device)
     columns = {
-        "label": torch.full((n,), -1) if label is None else label,
-        "index": torch.arange(n) if index is None else index,
+        "label": torch.full((n,), -1),
+        "index": torch.arange(n),
         "prediction": verdict.prediction,
         "score": verdict.score.masked_fill(~finite, -torch.inf).masked_fill(damaged, torch.nan),
         "p_value": verdict.p_value.masked_fill(damaged, torch.nan),
@@ -190,13 +181,13 @@ def records_of(
         "components": nothing.long() if components is None else components,
         "features": nothing if features is None else features,
     }
-    return Records(
-        _words([source] * n),
-        _words(path or [""] * n),
-        _words(error or [""] * n),
-        **{name: value.detach().cpu() for name, value in columns.items()},
-    )
+    tensors = {name: value.detach().cpu() for name, value in columns.items()}
+    return Records(source=np.full(n, "", dtype=object), path=paths, error=errors, **tensors)
 
 
-def _words(values: Sequence[str]) -> NDArray[np.object_]:
-    return np.array(values, dtype=object)
+def write_scores(records: Records, path: Path) -> None:
+    """Write the columns `SCORES` as CSV, one row an evaluated image."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(SCORES)
+        writer.writerows(zip(*(getattr(records, name).tolist() for name in SCORES), strict=True))

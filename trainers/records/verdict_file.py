@@ -16,11 +16,7 @@ COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "err
 
 
 def read_csv(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The rows of a CSV, one by one.
-
-    Raises:
-        ValueError: it is no CSV of verdicts.
-    """
+    """The rows of a CSV, one by one; ValueError where it is no CSV of verdicts."""
     with open(path, "rb") as file:
         rows = _whole_rows(file)
         if tuple(next(rows, ((), 0))[0]) != COLUMNS:
@@ -38,9 +34,6 @@ class VerdictFile(Partial):
     Args:
         path: of the CSV; one that exists is replaced at the end, and no other kind of file is.
         job: see `Partial`.
-
-    Raises:
-        ValueError: on entering, see `Partial`.
     """
 
     replaces = "a new file, or a CSV of verdicts"
@@ -98,11 +91,7 @@ class VerdictFile(Partial):
         self._write(map(_cells, rows))
 
     def finish(self, n_rows: int) -> None:
-        """Move the rows to `path`.
-
-        Raises:
-            RuntimeError: there are not as many as there should be; they stay where they are.
-        """
+        """Move the rows to `path`; RuntimeError where there are not as many as there should be, which then stay."""
         self._check_count(self._n_rows, n_rows)
         os.replace(self.partial, self.path)
 

@@ -32,7 +32,7 @@ class VerdictParts(Partial):
         batch_size: of the rows that `append` is given, but for the last.
 
     Raises:
-        ValueError: PyArrow is missing; on entering, see `Partial`.
+        ValueError: PyArrow is missing.
     """
 
     replaces = "a new folder, or one of verdicts"
@@ -85,11 +85,7 @@ class VerdictParts(Partial):
             self._write()
 
     def finish(self, n_rows: int) -> None:
-        """Write the rows that wait, and move all to `path`.
-
-        Raises:
-            RuntimeError: there are not as many as there should be; they stay where they are.
-        """
+        """Write the rows that wait, and move all to `path`; see `VerdictFile.finish`."""
         if self._waiting:
             self._write()
         self._check_count(self._n_rows, n_rows)
@@ -123,11 +119,7 @@ class VerdictParts(Partial):
 
 
 def read_parts(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The rows of a folder of verdicts, one by one.
-
-    Raises:
-        ValueError: its files hold no verdicts.
-    """
+    """The rows of a folder of verdicts, one by one; ValueError where its files hold none."""
     import pyarrow.parquet as pq
 
     for part in _parts(Path(path)):

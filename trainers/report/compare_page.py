@@ -40,12 +40,11 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
 
 
 def _is_drawn(column: str, found: list[Setting]) -> bool:
-    known = (setting.numbers[column].mean for setting in found[:MOST])
+    known = (setting.number(column).mean for setting in found[:MOST])
     return column not in NOT_OF_A_SOURCE and any(mean is not None for mean in known)
 
 
 def _figure(column: str, number: int, found: list[Setting]) -> Markup:
     names = [setting.name for setting in found]
-    ours = [setting.numbers[column] for setting in found]
-    softmax = [setting.numbers[column + SOFTMAX] for setting in found if column + SOFTMAX in setting.numbers]
+    ours, softmax = ([setting.number(key) for setting in found] for key in (column, column + SOFTMAX))
     return inline_svg(settings(names, ours, softmax), f"settings{number}", f"AUROC of {column} by setting")

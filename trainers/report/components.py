@@ -84,11 +84,7 @@ def shown_rows(records: Records, components: Mapping[str, Components]) -> set[in
 
 
 def sections(evaluation: Evaluation) -> list[Section]:
-    """One section a mixture, that with the most components in use first; none where the evaluation has no components.
-
-    Raises:
-        ValueError: the evaluation has images, but lacks one of a sheet.
-    """
+    """One section a mixture, that with the most components in use first."""
     found = [_section(evaluation, name, components) for name, components in evaluation.components.items()]
     return sorted(found, key=lambda section: -len(section.lines) - section.n_left_out)
 

@@ -30,9 +30,6 @@ class Evaluation:
         components: of each mixture by name, in the order of the score.
         explanations: row -> why it was refused, for the rows of `reason_rows(records)`.
         neighbours: position among the fitting images -> (H, W, 1 or 3) uint8, for those that explanations name.
-
-    Raises:
-        ValueError: the lengths differ.
     """
 
     metrics: Mapping[str, Any]

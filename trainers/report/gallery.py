@@ -56,11 +56,7 @@ def gallery_rows(records: Records) -> dict[str, dict[str, list[int]]]:
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
-    """The galleries of the page, in the order of the records; none where the evaluation has no images.
-
-    Raises:
-        ValueError: if there are images, but not those of `gallery_rows`.
-    """
+    """The galleries of the page, in the order of the records; none where the evaluation has no images."""
     if not evaluation.images:
         return []
     return [

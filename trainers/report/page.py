@@ -42,11 +42,7 @@ from trainers.report.template import write_page
 
 
 def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
-    """Write the report of a run as one HTML page that needs nothing beside it; the page's figures, in their order.
-
-    Raises:
-        ValueError: an image that the galleries show is missing.
-    """
+    """Write the report of a run as one HTML page that needs nothing beside it; the page's figures, in their order."""
     conclusion = conclude(evaluation.metrics)
     shown = galleries(evaluation)  # before the figures, which take long, and are not drawn for a mistake
     content = {
@@ -177,16 +173,12 @@ def _class_alarms(evaluation: Evaluation) -> Panel | None:
 
 def _rocs(evaluation: Evaluation) -> list[Panel]:
     panels = []
-    for i, name in enumerate(evaluation.sources):
-        good, failures = evaluation.records.good(name), evaluation.records.failures(name)
-        if not (good.any() and failures.any()):
-            continue
-        source = evaluation.metrics["sources"][name]
-        note = f"AUROC {percent(source['auroc'])}, softmax {percent(of_softmax(source))}"
-        ours, softmax = (
-            (evaluation.column(score, good), evaluation.column(score, failures)) for score in ("score", BASELINE)
-        )
-        panels.append(panel(f"roc{i}", source_label(name), note, roc(ours, softmax)))
+    for i, (name, source) in enumerate(evaluation.metrics["sources"].items()):
+        kinds = evaluation.records.good(name), evaluation.records.failures(name)
+        if all(rows.any() for rows in kinds):
+            note = f"AUROC {percent(source['auroc'])}, softmax {percent(of_softmax(source))}"
+            ours, softmax = ([evaluation.column(score, rows) for rows in kinds] for score in ("score", BASELINE))
+            panels.append(panel(f"roc{i}", source_label(name), note, roc(ours, softmax)))
     return panels
 
 
@@ -248,8 +240,8 @@ def _planes(evaluation: Evaluation) -> list[Panel]:
     for i, name in enumerate(evaluation.sources):
         failures = evaluation.records.failures(name)
         if correct.any() and failures.any():
-            planes = evaluation.projection[correct], evaluation.projection[failures]
-            figure = feature_failures(*planes, source_colour(name))
+            points = evaluation.projection[correct], evaluation.projection[failures]
+            figure = feature_failures(*points, source_colour(name))
             panels.append(panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
     return panels
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def principal_plane(features: Tensor, fit_rows: Tensor | None = None) -> Tensor:
-    """Coordinates in the plane of the two directions in which the features vary most (principal components).
+    """Coordinates in the plane of the two directions in which features (N, D) vary most (principal components).
 
     Args:
         features: (N, D).

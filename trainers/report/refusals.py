@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gmm_torch.conformal.what_changed import ComponentChange, Stretch
 from gmm_torch.detection.explanation.explanation import InputExplanation
-from trainers.records.verdict_summary import VerdictSummary
+from trainers.records.verdicts import VerdictSummary
 from trainers.report.figures.p_value_histogram import p_value_histogram
 from trainers.report.figures.p_values_over_time import p_values_over_time
 from trainers.report.figures.style import OURS, WIDE
@@ -57,13 +57,9 @@ def write_refusals(
     Args:
         summary: of the verdicts.
         images, explanations: (H, W, 1 or 3) each, and why; those of `summary.refused`.
-        path: of the page.
-        alpha: of the detector.
-        grid: of its p-values, see `Calibration.grid`.
+        alpha, grid: of the detector, see `Calibration.grid`.
         weighted_bars: where its calibration images have weights, sentences on what the histogram shows; else empty.
-        class_names: in the order of the labels.
-        title: the line above the headline.
-        remarks: sentences below it.
+        title, remarks: the line above the headline, and sentences below it.
         change: after an alarm.
     """
     refusals = [

@@ -14,13 +14,7 @@ HERE = Path(__file__).parent
 
 
 def write_page(template: str, path: Path | str, **content: Any) -> None:
-    """Write a page that needs nothing beside it.
-
-    Args:
-        template: name of a file beside this one.
-        path: of the page.
-        content: what the template asks for; one name less is an error.
-    """
+    """Write a page that needs nothing beside it, of a template beside this file and all that it asks for."""
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     page = _environment().get_template(template).render(css=css, **content)
     write_text(path, page, errors="backslashreplace")  # the name of a file need not be text

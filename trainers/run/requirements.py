@@ -36,6 +36,12 @@ def require_weights(cfg: DictConfig, reason: str) -> None:
         raise ValueError(f"{reason}: set classifier.checkpoint=..., or training=none if it comes with its weights")
 
 
+def require_detector(cfg: DictConfig, task: str) -> None:
+    """Raise ValueError unless the files that a task needs are set: a detector, and its classifier."""
+    require_weights(cfg, f"task={task} needs the detector's classifier")
+    require(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
+
+
 def require_numbers(cfg: DictConfig) -> None:
     """Raise ValueError unless what every task counts with is a whole number in its range."""
     for key, at_least in (("seed", 0), ("data.batch_size", 1), ("data.num_workers", 0), ("trainer.max_epochs", -1)):
@@ -45,12 +51,7 @@ def require_numbers(cfg: DictConfig) -> None:
 
 @contextmanager
 def naming(key: str, do: str = "") -> Iterator[None]:
-    """Within, an error about how the node of a key is made is a ValueError that begins with the key.
-
-    Args:
-        key: of the config.
-        do: what to do, for the end of the error; nothing where its cause says so.
-    """
+    """Within, an error about how the node of a key is made is a ValueError: the key, its cause, and what to do."""
     try:
         yield
     except (InstantiationException, TypeError) as error:
@@ -80,12 +81,7 @@ def require_all(cfg: DictConfig) -> None:
 
 
 def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ValueError where a command sets what the detector of `checkpoint` has settled already.
-
-    Args:
-        cfg: of the run.
-        overrides: as typed, `key=value`.
-    """
+    """Raise ValueError where a command, `key=value` as typed, sets what the detector of `checkpoint` has settled."""
     if cfg.get("checkpoint") is None:
         return
     task = cfg.task._target_.rpartition(".")[2]
@@ -102,12 +98,7 @@ def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def check_torchrun(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ValueError where processes that torchrun has started would each do a run of their own.
-
-    Args:
-        cfg: of the run.
-        overrides: of Hydra's own settings, as typed, `key=value`.
-    """
+    """Raise ValueError where processes of torchrun would each do a run; `overrides` are those of Hydra's settings."""
     n = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if n == 1:
         return

@@ -37,7 +37,7 @@ from trainers.report.tables.evasion import evasion_table
 from trainers.report.tables.format import wide_console
 from trainers.report.tables.text import BASELINE
 from trainers.run.model import load_detector
-from trainers.run.requirements import require, require_weights
+from trainers.run.requirements import require, require_detector
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ def adaptive(
         n_others: how many clean images the attacker has to imitate.
         static: the attack that does not know the detector; its successes make the AUROC.
     """
-    require_weights(cfg, "task=adaptive needs the detector's classifier")
-    require(cfg.checkpoint, "checkpoint", "task=adaptive needs a fitted detector")
+    require_detector(cfg, "adaptive")
     require(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
     if not budgets:
         raise ValueError("task.budgets: expected at least one, such as [8/255]; got none")
@@ -111,7 +110,7 @@ def adaptive(
     images: dict[str, dict[str, Tensor]] = {}
     for name, each in detectors.items():
         log.info("adaptive attacks on %s: %d images", name, len(clean.images))
-        found: list[Curve] = []
+        found = [Curve(name, STATIC, epsilons, torch.stack(passed[name]))]
         with frozen(each):
             threat = _threat_model(run, each, clean, scored[name][TEST], n_others)
             for one in attacks:
@@ -119,7 +118,6 @@ def adaptive(
                 notes[one.name, name] = [*detector_diagnostics(threat, one), *curve_diagnostics(curve)]
                 found.append(curve)
                 images.setdefault(name, {})[one.name] = changed
-        found.insert(0, Curve(name, STATIC, epsilons, torch.stack(passed[name])))
         curves += [*found, union(found)]
     # An image that passes a detector is wrong for the classifier, too.
     curves.insert(0, union([Curve("none", STATIC, epsilons, torch.stack(wrong)), *curves]))

@@ -12,8 +12,13 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import write_text
 from trainers.cache.run_folder import begin_stage
-from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
-from trainers.evaluation.budgets import budget_curve_metrics
+from trainers.evaluation.attacks import (
+    attack_diagnostics,
+    attack_facts,
+    attacked,
+    attacked_at_budgets,
+    budget_curve_metrics,
+)
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
 from trainers.evaluation.diagnosis import fitted_to
@@ -23,8 +28,7 @@ from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
 from trainers.evaluation.predict import predict
 from trainers.evaluation.shifts import shift_metrics
-from trainers.records.record import TEST, Records
-from trainers.records.score_file import write_scores
+from trainers.records.record import TEST, Records, write_scores
 from trainers.report.components import shown_rows
 from trainers.report.evaluation import Evaluation
 from trainers.report.logged import log_results
@@ -39,7 +43,7 @@ from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
 from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
-from trainers.run.requirements import is_weighted, require, require_weights
+from trainers.run.requirements import is_weighted, require, require_detector
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -47,8 +51,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the detector of `checkpoint` on the classifier of `classifier.checkpoint`."""
-    require_weights(cfg, "task=evaluate needs the detector's classifier")
-    require(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
+    require_detector(cfg, "evaluate")
     if is_weighted(cfg):
         require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)

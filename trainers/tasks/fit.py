@@ -33,11 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def fit(cfg: DictConfig, folder: Path) -> float | None:
-    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`.
-
-    Returns:
-        the log-likelihood of held-out images, see `held_out_log_likelihood`.
-    """
+    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`; gives the `objective`."""
     require_weights(cfg, "task=fit needs a trained classifier")
     this = Run(cfg, folder)
     this.check()

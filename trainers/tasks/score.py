@@ -25,8 +25,7 @@ from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
-from trainers.records.verdict_summary import N_NAMED, VerdictSummary, summarize_verdicts
-from trainers.records.verdicts import output_of
+from trainers.records.verdicts import N_NAMED, VerdictSummary, output_of, summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
 from trainers.run.model import Model, load_model
 from trainers.run.preprocessing import in_another_way, preprocessing_of
@@ -47,9 +46,6 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     Args:
         cfg, folder: as of every task.
         class_names: see `load_model`.
-
-    Raises:
-        ValueError: input is missing, or page is no number.
     """
     require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
@@ -159,7 +155,7 @@ def _images(paths: Sequence[str], batches: FileBatches) -> Iterator[Tensor]:
 
 def _change(drift: Drift, batches: FileBatches) -> Change | None:
     """What the page shows after an alarm."""
-    if drift.alarm_at is None or drift.changed is None:
+    if drift.alarm_at is None:
         return None
     examples = {}
     for each in drift.grown:

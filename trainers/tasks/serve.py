@@ -41,10 +41,9 @@ def serve(
 
     Args:
         cfg, folder: as of every task.
-        host, port: where to listen.
         class_names: see `load_model`.
         name, log, open_metrics: see `create_app`.
-        drain: see `run_app`.
+        host, port, drain: see `run_app`.
         limits: see `trainers.serve.limits.Limits`.
     """
     require_packages(PACKAGES, "task=serve", "serve")
@@ -79,11 +78,7 @@ def _takes(model: Model) -> tuple[object, ...]:
 
 
 def _watch(monitor: DriftMonitor | None) -> Callable[[Tensor], TimeWindows]:
-    """The bets that `drift=` chooses, from calibration scores.
-
-    Raises:
-        ValueError: what a service can't do: bet with a memory that grows, not bet, or end at an alarm.
-    """
+    """The bets that `drift=` chooses, from calibration scores; ValueError where a service can't do so."""
     if monitor is None or monitor.against != "reference" or monitor.stop:
         raise ValueError(
             "drift: expected reference or windows, and drift.stop=false, for task=serve, which watches in bounded "

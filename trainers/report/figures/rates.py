@@ -15,13 +15,9 @@ MAX_NAME = 18  # letters
 def class_alarms(
     names: Sequence[str], rates: Sequence[float], intervals: Sequence[tuple[float, float]], alpha: float
 ) -> Figure:
-    """Share of clean images refused in each predicted class, with its interval; the line is what was asked for.
+    """Share in [0, 1] of clean images refused in each of C predicted classes, with its interval.
 
-    Args:
-        names: (C,) of the classes that have images.
-        rates: (C,) in [0, 1].
-        intervals: (C,) pairs around the rates.
-        alpha: the false alarm rate that was asked for.
+    The line is the false alarm rate that was asked for.
     """
     figure, axes = new_axes(WIDE)
     shown = np.argsort(-np.asarray(rates, dtype=float), kind="stable")[:MAX_CLASSES].tolist()

@@ -13,10 +13,7 @@ from trainers.report.figures.style import CORRECT, OURS, SOFTMAX, WIDE, legend_b
 def risk_coverage(scores: NDArray[Any], softmax: NDArray[Any], wrong: NDArray[Any]) -> Figure:
     """Error rate among the accepted against the share accepted: ours, the plain softmax's, the best possible.
 
-    Args:
-        scores: (N,) of the clean test images, higher = accepted earlier.
-        softmax: (N,) maximum softmax probabilities.
-        wrong: (N,) bool.
+    All three are (N,), of the clean test images; higher scores and softmax probabilities are accepted earlier.
     """
     figure, axes = new_axes(WIDE)
     best = -wrong.astype(float)

@@ -1,5 +1,6 @@
 """ROC curves of one source of failure, ours and the plain softmax's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,13 @@ from torchmetrics.functional.classification import binary_roc
 from gmm_torch.metrics.ranks import unit_ranks
 from trainers.report.figures.style import OURS, RULE, SMALL, SOFTMAX, new_axes, thin
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
+Pair = Sequence[NDArray[Any]]
 
 
 def roc(ours: Pair, softmax: Pair) -> Figure:
     """Failures refused against good inputs refused, over all thresholds.
 
-    Args:
-        ours: scores of the (N,) good inputs and the (M,) failures, higher = more typical, N, M >= 1.
-        softmax: the maximum softmax probabilities of the same inputs.
+    Both are pairs, scores of the good inputs (N,) and of the failures (M,), higher = more typical, N, M >= 1.
     """
     figure, axes = new_axes(SMALL)
     axes.plot([0, 100], [0, 100], color=RULE, linewidth=1)

@@ -30,11 +30,10 @@ def severity_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def shift_curve(points: Sequence[Mapping[str, Any]], alpha: float) -> Figure:
-    """Share refused, in per cent, with 95 % intervals, by severity from 0 on.
+    """Share refused, in per cent, with 95 % intervals, by severity; at most `alpha` is promised.
 
     Args:
         points: by rising severity, as in metrics.json under `shifts`, the images as they are first.
-        alpha: what is promised.
     """
     figure, axes = new_axes(SMALL)
     for key, colour, line in (("plain", ERRORS, (0, (4, 1.5))), ("weighted", OURS, "solid")):

@@ -86,9 +86,9 @@ def source_colour(source: str) -> str:
     return {"errors": ERRORS, "adversarial": ADVERSARIAL, "ood": OOD}.get(source.partition("/")[0], CORRECT)
 
 
-def thin(*curves: NDArray[Any], points: int = 300) -> tuple[NDArray[Any], ...]:
-    """The same evenly spaced points of curves of one length, both ends included."""
-    keep = np.unique(np.linspace(0, len(curves[0]) - 1, points).round().astype(int))
+def thin(*curves: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """The same 300 evenly spaced points of curves of one length, both ends included."""
+    keep = np.unique(np.linspace(0, len(curves[0]) - 1, 300).round().astype(int))
     return tuple(curve[keep] for curve in curves)
 
 

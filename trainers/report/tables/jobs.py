@@ -56,9 +56,13 @@ class Setting(NamedTuple):
     numbers: Mapping[str, Spread]
     one_network: bool
 
+    def number(self, column: str) -> Spread:
+        """Of a column that its jobs may lack."""
+        return self.numbers.get(column, Spread(None, None))
+
     def text(self, column: str) -> str:
         """A number in per cent."""
-        return self.numbers[column].text() if column in self.numbers else MISSING
+        return self.number(column).text()
 
     @property
     def seeds_in_words(self) -> str:
@@ -136,7 +140,11 @@ class Summary:
                 " ".join(word for key in self._overrides if (word := group[0].overrides.get(key))) or group[0].name,
                 [job.seed for job in group],
                 group[0].overrides,
-                {key: _spread([job.numbers.get(key) for job in group]) for key in self._all_columns},
+                {
+                    key: _spread([job.numbers.get(key) for job in group])
+                    for key in self._all_columns
+                    if any(key in job.numbers for job in group)
+                },
                 len(group) > 1 and len({job.network for job in group}) == 1 and bool(group[0].network),
             )
             for group in groups.values()
@@ -180,10 +188,9 @@ class Summary:
             of_setting = [setting.seeds_in_words, *map(setting.text, NOT_OF_A_SOURCE)]
             name = setting.name
             for key in self.columns:
-                if key in NOT_OF_A_SOURCE or not self._has(setting, key):
+                if key in NOT_OF_A_SOURCE or key not in setting.numbers:
                     continue
-                softmax = setting.numbers.get(key + SOFTMAX)
-                if better := winner(setting.numbers[key].mean, softmax.mean if softmax else None):
+                if better := winner(setting.number(key).mean, setting.number(key + SOFTMAX).mean):
                     bold.add((len(rows), 2 if better > 0 else 3))
                 rows.append([name, key, *map(setting.text, (key, key + SOFTMAX, key + REFUSED)), *of_setting])
                 name, of_setting = "", ["" for _ in of_setting]
@@ -192,17 +199,13 @@ class Summary:
         columns = ["setting", "source", "AUROC", "softmax AUROC", f"refused{alpha}", "seeds", *NOT_OF_A_SOURCE]
         return TextTable(columns, rows, self.caption, left=2, bold=bold, sections=ends[:-1], folds=True)
 
-    def _has(self, setting: Setting, key: str) -> bool:
-        """Whether a job of the setting has the source."""
-        return any(key in job.numbers for job in self.jobs if job.overrides == setting.overrides)
-
     def settings_table(self) -> TextTable:
         """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
         settings = self.settings
         rows = [[each.name, str(len(set(each.seeds))), *map(each.text, self.columns)] for each in settings]
         bold = set()
         for j, key in enumerate(self.columns, 2):
-            means = [setting.numbers[key].mean for setting in settings]
+            means = [setting.number(key).mean for setting in settings]
             best = max((mean for mean in means if mean is not None), default=None) if key != FALSE_ALARMS else None
             bold |= {(i, j) for i, mean in enumerate(means) if mean is not None and mean == best and len(means) > 1}
         return TextTable(["setting", "seeds", *self.columns], rows, self.caption, bold=bold)
