@@ -41,12 +41,7 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
 
 
 def severity_metrics(severity: int, records: Records, right: Records) -> dict[str, Any]:
-    """Does the detector see the errors that a corruption makes, and how much is left to predict?
-
-    Args:
-        severity: from 1 to 5; 0 for the same images without the corruption.
-        records: of the corrupted images, N >= 1.
-        right: of images as they are that are classified rightly.
+    """Does the detector see the errors in N >= 1 corrupted images (0: as they are), and how much is left to predict?
 
     Returns:
         severity, n; error_rate; coverage, the share accepted; risk, the error rate among the accepted; refusal_rate,

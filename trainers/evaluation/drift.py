@@ -21,22 +21,14 @@ WINDOW = 1000  # images from the likely beginning of a change on, of which the c
 
 
 class Drift(NamedTuple):
-    """An alarm, and what is there to see; indices count images from 0.
+    """An alarm, and what is there to see; indices count images from 0."""
 
-    Attributes:
-        alarm_at: the image that raised the first alarm; None for none, of which nothing else says anything.
-        began_at: the image with which the change most likely began, an estimate.
-        changed: p-values of the whole stream, and the components that explain more images than before, with examples
-            by index.
-        mixture: the name of the one whose components are compared, the score's first; empty where it has none.
-        unnamed: why no components are compared; empty where they are.
-    """
-
-    alarm_at: int | None
-    began_at: int = 0
+    alarm_at: int | None  # the image that raised the first alarm; None for none, of which nothing else says anything
+    began_at: int = 0  # the image with which the change most likely began, an estimate
+    # P-values of the whole stream, and the components that explain more images than before, with examples by index.
     changed: WhatChanged = WhatChanged((), ())
-    mixture: str = ""
-    unnamed: str = ""
+    mixture: str = ""  # whose components are compared, the score's first; empty where it has none
+    unnamed: str = ""  # why no components are compared; empty where they are
 
     @property
     def grown(self) -> list[ComponentChange]:

@@ -46,12 +46,7 @@ class Here(NamedTuple):
 
 
 def images_here(run: Run, detector: FailureDetector) -> Here:
-    """Read both splits.
-
-    Raises:
-        ValueError: the data are split in another way than at the fit; too few images in the calibration split.
-        WeightsError: too few images in the validation split.
-    """
+    """Read both splits; ValueError or WeightsError where they are others than at the fit, or have too few images."""
     images, indices = run.data.training_images, run.data.indices
     check_split(detector.preprocessing, split_of(run.cfg.data, images.held_out is not None) | digest_of(images))
     _check_enough(len(indices["validation"]))
@@ -68,9 +63,8 @@ def weighted_detector(
     """Another detector around the same classifier, with a calibration that is weighted by unlabelled images.
 
     Args:
-        run, detector: fitted in such a run; stays as it is.
+        run, detector, here: a fitted detector, which stays as it is, and the data that it was calibrated on.
         calibration: without scores.
-        here: of the data that the detector was calibrated on.
         deployment: batches x or (x, ...) of images as they come there.
 
     Raises:

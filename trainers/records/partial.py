@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ class Partial:
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         self.path = Path(path)
         self.partial = self.path.with_name(f"{self.path.stem}-{job}.partial{self.path.suffix}")
+        self._n_rows = 0
         self._lock = FileLock(f"{self.partial}.lock")
 
     def __enter__(self) -> Self:
@@ -54,6 +56,10 @@ class Partial:
     def _is_replaceable(self) -> bool:
         raise NotImplementedError
 
-    def _check_count(self, n_written: int, n_rows: int) -> None:
-        if n_written != n_rows:
-            raise RuntimeError(f"verdicts: expected {n_rows} rows; {n_written} were written to {self.partial}")
+    def finish(self, n_rows: int) -> None:
+        """Move the rows to `path`; RuntimeError where there are not as many as there should be, which then stay."""
+        if self._n_rows != n_rows:
+            raise RuntimeError(f"verdicts: expected {n_rows} rows; {self._n_rows} were written to {self.partial}")
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        os.replace(self.partial, self.path)

@@ -23,17 +23,12 @@ SCORES = ("source", "index", "label", "prediction", "score", "p_value", "accept"
 
 
 class Record(NamedTuple):
-    """One input and the verdict on it; see `Records` for the columns.
-
-    Attributes:
-        class_name: of the prediction; empty where the input can't be read.
-        score, p_value: NaN there.
-    """
+    """One input and the verdict on it; see `Records` for the columns."""
 
     path: str
-    class_name: str
-    score: float
-    p_value: float
+    class_name: str  # of the prediction; empty where the input can't be read
+    score: float  # NaN there
+    p_value: float  # likewise
     accept: bool
     component: int
     error: str
@@ -49,38 +44,21 @@ def unreadable(path: str, error: str) -> Record:
 
 @dataclass(eq=False)  # not frozen, or Lightning could not take it to the CPU
 class Records:
-    """N inputs and the verdicts on them, on the CPU, one row an input.
+    """N inputs and the verdicts on them, on the CPU, one row an input."""
 
-    Attributes:
-        source: (N,) str, `TEST`, "adversarial/<attack>" or "ood/<set>"; empty where nobody asks.
-        path: (N,) str, of the input's file; empty where it has none.
-        error: (N,) str, why the file can't be read; empty where it can.
-        index: (N,) int64, position in its data set.
-        label: (N,) int64, the true class; -1 where it is unknown, or none of the classes.
-        prediction: (N,) int64.
-        score: (N,), higher = more typical; -inf where an output is not finite, NaN where the file can't be read.
-        p_value: (N,); NaN where the file can't be read.
-        accept: (N,) bool; never where an output is not finite.
-        finite: (N,) bool, whether logits, features and score are finite numbers.
-        max_softmax: (N,), the baseline: the largest softmax probability.
-        components: (N, J) int64, the most probable component of each of the J mixtures; -1 where features are not
-            finite.
-        features: (N, D) of the last layer, for pictures; D = 0 where nobody asks.
-    """
-
-    source: NDArray[np.object_]
-    path: NDArray[np.object_]
-    error: NDArray[np.object_]
-    index: Tensor
-    label: Tensor
-    prediction: Tensor
-    score: Tensor
-    p_value: Tensor
-    accept: Tensor
-    finite: Tensor
-    max_softmax: Tensor
-    components: Tensor
-    features: Tensor
+    source: NDArray[np.object_]  # (N,) str, `TEST`, "adversarial/<attack>" or "ood/<set>"; empty where nobody asks
+    path: NDArray[np.object_]  # (N,) str, of the input's file; empty where it has none
+    error: NDArray[np.object_]  # (N,) str, why the file can't be read; empty where it can
+    index: Tensor  # (N,) int64, position in its data set
+    label: Tensor  # (N,) int64, the true class; -1 where it is unknown, or none of the classes
+    prediction: Tensor  # (N,) int64
+    score: Tensor  # (N,), higher = more typical; -inf where an output is not finite, NaN where the file can't be read
+    p_value: Tensor  # (N,); NaN where the file can't be read
+    accept: Tensor  # (N,) bool; never where an output is not finite
+    finite: Tensor  # (N,) bool, whether logits, features and score are finite numbers
+    max_softmax: Tensor  # (N,), the baseline: the largest softmax probability
+    components: Tensor  # (N, J) int64, the most probable one of each of J mixtures; -1 where features are not finite
+    features: Tensor  # (N, D) of the last layer, for pictures; D = 0 where nobody asks
 
     def __post_init__(self) -> None:
         lengths = {each.name: len(getattr(self, each.name)) for each in fields(self)}

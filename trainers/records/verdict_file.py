@@ -41,7 +41,6 @@ class VerdictFile(Partial):
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         super().__init__(path, job)
         self._file: BinaryIO
-        self._n_rows = 0
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -89,11 +88,6 @@ class VerdictFile(Partial):
         """Write the rows of a batch at once."""
         self._n_rows += len(rows)
         self._write(map(_cells, rows))
-
-    def finish(self, n_rows: int) -> None:
-        """Move the rows to `path`; RuntimeError where there are not as many as there should be, which then stay."""
-        self._check_count(self._n_rows, n_rows)
-        os.replace(self.partial, self.path)
 
     def _write(self, rows: Any) -> None:
         text = io.StringIO(newline="")

@@ -45,7 +45,6 @@ class VerdictParts(Partial):
         super().__init__(path, job)
         self.rows_a_part = -(-ROWS // batch_size) * batch_size
         self._waiting: list[Record] = []
-        self._n_rows = 0
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -85,13 +84,10 @@ class VerdictParts(Partial):
             self._write()
 
     def finish(self, n_rows: int) -> None:
-        """Write the rows that wait, and move all to `path`; see `VerdictFile.finish`."""
+        """Write the rows that wait, and move all to `path`; see `Partial.finish`."""
         if self._waiting:
             self._write()
-        self._check_count(self._n_rows, n_rows)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        os.replace(self.partial, self.path)
+        super().finish(n_rows)
 
     def _is_replaceable(self) -> bool:
         return self.path.is_dir() and not _others(self.path)

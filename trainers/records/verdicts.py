@@ -31,23 +31,14 @@ def _is_parquet(path: Path) -> bool:
 
 
 class VerdictSummary(NamedTuple):
-    """What verdicts on disk come to; 4 bytes an image.
-
-    Attributes:
-        n: images.
-        n_refused: of these, those that can't be read among them.
-        n_unreadable: of these.
-        p_values: of the images that can be read.
-        refused: the readable ones that are refused, the least typical first; as many as were asked for.
-        unreadable: the first ones; as many as were asked for, and `N_NAMED` at least.
-    """
+    """What verdicts on disk come to; 4 bytes an image."""
 
     n: int
-    n_refused: int
+    n_refused: int  # those that can't be read among them
     n_unreadable: int
-    p_values: "array[float]"
-    refused: list[Record]
-    unreadable: list[Record]
+    p_values: "array[float]"  # of the images that can be read
+    refused: list[Record]  # that can be read, the least typical first; as many as were asked for
+    unreadable: list[Record]  # the first; as many as were asked for, and `N_NAMED` at least
 
 
 def summarize_verdicts(path: str | os.PathLike[str], n_shown: int = 0) -> VerdictSummary:

@@ -91,5 +91,5 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     kind = "png" if max(picture.size) <= LARGEST_SIDE else "jpeg"
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     stream = io.BytesIO()
-    picture.save(stream, format=kind, optimize=kind == "png", quality=88)  # of which a PNG has no quality
+    picture.save(stream, format=kind, optimize=kind == "png", quality=88)  # the quality of a JPEG
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -26,17 +26,11 @@ SHORT = {"fpr_at_95_tpr": "fpr95", BASELINE: "softmax"}
 
 
 class Results(NamedTuple):
-    """What a logger that takes more than numbers is given.
+    """What a logger that takes more than numbers is given."""
 
-    Attributes:
-        folder: with `FILES`, as they are found, `tables/*.md` and `figures/*.png`.
-        tables: by name.
-        figures: name -> its heading and its note.
-    """
-
-    folder: Path
-    tables: Mapping[str, TextTable]
-    figures: Mapping[str, str]
+    folder: Path  # with `FILES`, as they are found, `tables/*.md` and `figures/*.png`
+    tables: Mapping[str, TextTable]  # by name
+    figures: Mapping[str, str]  # name -> its heading and its note
 
     def figure(self, name: str) -> Path:
         """The file of a figure."""

@@ -16,12 +16,11 @@ from trainers.report.curves import Curves, budget_curves, severity_curves, shift
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
 from trainers.report.figures.features import feature_components, feature_failures
-from trainers.report.figures.p_value_histogram import p_value_histogram
+from trainers.report.figures.p_values import p_value_histogram
 from trainers.report.figures.rates import MAX_CLASSES, class_alarms, error_rate
-from trainers.report.figures.risk_coverage import risk_coverage
-from trainers.report.figures.roc import roc
 from trainers.report.figures.score_histograms import Group, score_histograms
 from trainers.report.figures.style import CORRECT, OURS, source_colour
+from trainers.report.figures.thresholds import risk_coverage, roc
 from trainers.report.gallery import galleries
 from trainers.report.reasons import reasons
 from trainers.report.svg import Panel, panel
@@ -68,7 +67,9 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "error_rate": _error_rate(evaluation),
         "mixture": _mixture(evaluation),
         "planes": _planes(evaluation),
-        "kinds": {name.partition("/")[0] for name in evaluation.sources if evaluation.records.failures(name).any()},
+        "kinds": {
+            name.partition("/")[0] for name in evaluation.metrics["sources"] if evaluation.records.failures(name).any()
+        },
         "components": sections(evaluation),
         "galleries": shown,
         "reasons": reasons(evaluation),
@@ -131,7 +132,7 @@ def _kinds(evaluation: Evaluation) -> list[tuple[str, Tensor, str]]:
     """Label, rows and colour: of the correct predictions, and of the failures of each source."""
     records = evaluation.records
     kinds = [("correct", records.good("errors"), CORRECT)]
-    kinds += [(source_label(s), records.failures(s), source_colour(s)) for s in evaluation.sources]
+    kinds += [(source_label(s), records.failures(s), source_colour(s)) for s in evaluation.metrics["sources"]]
     return [kind for kind in kinds if kind[1].any()]
 
 
@@ -237,7 +238,7 @@ def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
 def _planes(evaluation: Evaluation) -> list[Panel]:
     correct = evaluation.records.good("errors")
     panels = []
-    for i, name in enumerate(evaluation.sources):
+    for i, name in enumerate(evaluation.metrics["sources"]):
         failures = evaluation.records.failures(name)
         if correct.any() and failures.any():
             points = evaluation.projection[correct], evaluation.projection[failures]

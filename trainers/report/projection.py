@@ -5,12 +5,11 @@ from torch import Tensor
 
 
 def principal_plane(features: Tensor, fit_rows: Tensor | None = None) -> Tensor:
-    """Coordinates in the plane of the two directions in which features (N, D) vary most (principal components).
+    """Coordinates in the plane of the two directions in which the features vary most (principal components).
 
     Args:
         features: (N, D).
-        fit_rows: (N,) bool, the rows that define the plane (the clean test images, so that far outliers
-            don't turn it); all where None.
+        fit_rows: (N,) bool, those that define the plane (the clean test images, so that far outliers don't turn it).
 
     Returns:
         (N, 2) float64 on the CPU, in the features' unit; the second column is 0 where D = 1. The sign of a

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from gmm_torch.conformal.what_changed import ComponentChange, Stretch
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.records.verdicts import VerdictSummary
-from trainers.report.figures.p_value_histogram import p_value_histogram
-from trainers.report.figures.p_values_over_time import p_values_over_time
+from trainers.report.figures.p_values import p_value_histogram, p_values_over_time
 from trainers.report.figures.style import OURS, WIDE
 from trainers.report.gallery import Tile, data_uri
 from trainers.report.reasons import reason_of
@@ -23,18 +22,12 @@ from trainers.report.template import write_page
 
 
 class Change(NamedTuple):
-    """What the page shows after an alarm.
+    """What the page shows after an alarm."""
 
-    Attributes:
-        alarm_at: index of the image that raised it.
-        stretches: p-values over the stream.
-        mixture: the name of the one whose components are compared.
-        examples: of each component that grew, the least typical images, path and (H, W, 1 or 3).
-    """
-
-    alarm_at: int
-    stretches: Sequence[Stretch]
-    mixture: str
+    alarm_at: int  # index of the image that raised it
+    stretches: Sequence[Stretch]  # p-values over the stream
+    mixture: str  # the name of the one whose components are compared
+    # Of each component that grew, the least typical images: path and (H, W, 1 or 3).
     examples: Mapping[ComponentChange, Sequence[tuple[str, NDArray[np.uint8]]]]
 
 

@@ -33,8 +33,7 @@ class Model(NamedTuple):
 def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[int]) -> FailureDetector:
     """The detector of `checkpoint`, for images of this shape (C, H, W); says where they are prepared in another way.
 
-    Raises:
-        ValueError: it was fitted to images of another, or normalised in another way, or for another classifier.
+    ValueError where it was fitted to images of another shape, or normalised in another way, or for another classifier.
     """
     now = preprocessing_of(classifier, resize_of(cfg.data.get("source")))
     try:
@@ -68,7 +67,6 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
 
     Raises:
         ValueError: a file or a setting is missing, or there are not as many names as the classifier has classes.
-        OSError: a file can't be read.
     """
     cfg = run.cfg
     require_detector(cfg, task)

@@ -104,8 +104,7 @@ def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any], div
     """What to say where a source may count images as test images that the fit saw; None where it does not.
 
     Args:
-        fitted: with the entries of `split_of` and `digest_of` at the fit.
-        now: both, of the images to be evaluated on.
+        fitted, now: with the entries of `split_of` and `digest_of` at the fit, and of the images to be evaluated on.
         divided: whether those are a random share of a folder, see `LabelledImages`.
     """
     if other := _others(fitted, now, [f"source.{name}" for name in TRAINING]):

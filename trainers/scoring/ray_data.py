@@ -123,30 +123,21 @@ class RayEngine:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
+        by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        decode = partial(decoded, image_shape=batches.image_shape, resize=batches.resize)
+        arguments = (OmegaConf.to_container(run.cfg), model.class_names, model.image_shape, sys.path)
         with ray.data.DataContext.current(context):
             return (
                 ray.data.from_arrow(list(self._tasks(batches)))
-                .map_batches(
-                    partial(decoded, image_shape=batches.image_shape, resize=batches.resize),
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    zero_copy_batch=True,
-                )
+                .map_batches(decode, **by_row)
                 .map_batches(
                     Judge,
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    zero_copy_batch=True,
-                    fn_constructor_args=(
-                        OmegaConf.to_container(run.cfg),
-                        model.class_names,
-                        model.image_shape,
-                        sys.path,
-                    ),
+                    fn_constructor_args=arguments,
                     compute=ray.data.ActorPoolStrategy(size=self.actors),
                     num_cpus=self.num_cpus,
                     num_gpus=self.num_gpus,
                     memory=1,  # byte: stages that ask for the same are made one, and would not overlap
+                    **by_row,
                 )
             )
 

@@ -35,9 +35,8 @@ from trainers.report.logged import log_results
 from trainers.report.page import write_report
 from trainers.report.projection import principal_plane
 from trainers.report.reasons import reason_rows
-from trainers.report.tables.attacks import attack_table
+from trainers.report.tables.attacks import attack_table, budget_table
 from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
-from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table

@@ -31,8 +31,7 @@ def score_histograms(groups: Sequence[Group], threshold: float | None = None, al
 
     Args:
         groups: the first, and how far the others reach, set the range of the axis.
-        threshold: the score below which an image is refused; None leaves the line out.
-        alpha: the false alarm rate that the threshold belongs to.
+        threshold, alpha: the score below which an image is refused, None for no line, and its false alarm rate.
     """
     figure, axes = new_axes((WIDE[0], 0.36 * len(groups) + 0.85))
     edges = np.linspace(*_range(groups), BINS + 1)

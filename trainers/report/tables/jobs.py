@@ -74,19 +74,12 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The jobs of a sweep with the mean and standard deviation over their seeds.
+    """The jobs of a sweep with the mean and standard deviation over their seeds."""
 
-    Args:
-        jobs: one per metrics.json, in the order of their folders.
-        unfinished: folders of jobs without a metrics.json.
-        facts: what all jobs have in common: images, device, versions.
-        alphas: at which they refuse.
-    """
-
-    jobs: list[Job]
-    unfinished: list[str]
-    facts: list[str]
-    alphas: list[float]
+    jobs: list[Job]  # one per metrics.json, in the order of their folders
+    unfinished: list[str]  # folders of jobs without a metrics.json
+    facts: list[str]  # what all jobs have in common: images, device, versions
+    alphas: list[float]  # at which they refuse
 
     @property
     def header(self) -> list[str]:
@@ -232,9 +225,7 @@ class Summary:
 def summarize(folder: Path | str) -> Summary:
     """Gather every metrics.json below the folder of a sweep, or of single runs; write summary.csv, .md and .tex there.
 
-    Raises:
-        FileNotFoundError: there is no metrics.json below the folder.
-        ValueError: one is not what a run writes.
+    FileNotFoundError where there is none, ValueError where one is not what a run writes.
     """
     folder = Path(folder)
     found = sorted(path.parent for path in folder.rglob(METRICS))
