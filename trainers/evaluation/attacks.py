@@ -80,7 +80,7 @@ def verdict_facts(accept: Tensor, n_attacked: int) -> dict[str, float | None]:
     }
 
 
-def budget_curve_metrics(
+def sweep_metrics(
     run: Run, detector: FailureDetector, budgets: Mapping[str, Sequence[AttackResult]], clean: Records
 ) -> dict[str, list[dict[str, Any]]]:
     """The content of metrics.json under `sweeps`: name -> `budget_metrics` of each budget, in rising order."""

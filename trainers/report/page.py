@@ -42,7 +42,8 @@ from trainers.report.template import write_page
 
 def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
     """Write the report of a run as one HTML page that needs nothing beside it; the page's figures, in their order."""
-    conclusion = conclude(evaluation.metrics)
+    metrics = evaluation.metrics
+    conclusion = conclude(metrics)
     shown = galleries(evaluation)  # before the figures, which take long, and are not drawn for a mistake
     content = {
         "title": evaluation.title,
@@ -51,25 +52,23 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "cards": _cards(evaluation),
         "findings": _findings(evaluation),
         "alpha": f"{evaluation.alpha:g}",
-        "results": evaluation.metrics["sources"].items(),
-        "every_attack": every_attack_line(evaluation.metrics),
-        "caption": caption(evaluation.metrics),
+        "results": metrics["sources"].items(),
+        "every_attack": every_attack_line(metrics),
+        "caption": caption(metrics),
         "scores": _scores(evaluation),
         "p_values": _p_values(evaluation),
-        "band": evaluation.metrics["calibration"].get("grid") is not None,
+        "band": metrics["calibration"].get("grid") is not None,
         "class_alarms": _class_alarms(evaluation),
         "rocs": _rocs(evaluation),
-        "diagnostics": evaluation.metrics.get("attack_doubts", {}),
-        "budgets": budget_curves(evaluation.metrics),
-        "corruptions": severity_curves(evaluation.metrics),
-        "shifts": shift_curves(evaluation.metrics),
+        "diagnostics": metrics.get("attack_doubts", {}),
+        "budgets": budget_curves(metrics),
+        "corruptions": severity_curves(metrics),
+        "shifts": shift_curves(metrics),
         "selection": _selection(evaluation),
         "error_rate": _error_rate(evaluation),
         "mixture": _mixture(evaluation),
         "planes": _planes(evaluation),
-        "kinds": {
-            name.partition("/")[0] for name in evaluation.metrics["sources"] if evaluation.records.failures(name).any()
-        },
+        "kinds": {name.partition("/")[0] for name in metrics["sources"] if evaluation.records.failures(name).any()},
         "components": sections(evaluation),
         "galleries": shown,
         "reasons": reasons(evaluation),

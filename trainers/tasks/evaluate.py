@@ -12,13 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import write_text
 from trainers.cache.run_folder import begin_stage
-from trainers.evaluation.attacks import (
-    attack_diagnostics,
-    attack_facts,
-    attacked,
-    attacked_at_budgets,
-    budget_curve_metrics,
-)
+from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets, sweep_metrics
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
 from trainers.evaluation.diagnosis import fitted_to
@@ -80,7 +74,7 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     metrics = metrics_of(run, detector, records, facts)
     metrics["attack_doubts"] = attack_diagnostics(results, budgets)
     metrics["every_attack"] = every_attack_metrics(results, successes, clean.rows(~clean.wrong))
-    metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, clean)
+    metrics["sweeps"] = sweep_metrics(run, detector, budgets, clean)
     metrics["corruptions"] = corruption_metrics(run, detector)
     metrics["shifts"] = shift_metrics(run, detector)
     benchmark = cfg.get("benchmark")
