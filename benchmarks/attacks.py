@@ -21,7 +21,7 @@ from pages import RESULTS, ROOT, filled, save, table
 
 from gmm_torch.files import atomic_path
 from trainers.evaluation.metrics_file import read_metrics
-from trainers.report.tables.budgets import budget_table
+from trainers.report.tables.attacks import budget_table
 from trainers.report.tables.corruptions import COLUMNS as CORRUPTION_COLUMNS
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.results import caption

@@ -33,8 +33,8 @@ from gmm_torch.lightning.mixture_module import MixtureModule
 from tests.configuration import configure
 from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
-from trainers.run.checkpoint_io import AtomicCheckpointIO
 from trainers.run.job import quieten, run_task
+from trainers.run.trainer import AtomicCheckpointIO
 
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 

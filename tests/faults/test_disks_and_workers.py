@@ -15,8 +15,8 @@ from gmm_torch import FailureDetector
 from tests.configuration import configure
 from tests.faults.parsers import make_detector, net
 from trainers.classifiers.checkpoint import read_weights, save_weights
-from trainers.run.checkpoint_io import AtomicCheckpointIO
 from trainers.run.job import USER_ERRORS, run_task
+from trainers.run.trainer import AtomicCheckpointIO
 
 
 @contextmanager

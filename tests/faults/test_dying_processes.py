@@ -15,8 +15,8 @@ from gmm_torch.lightning.mixture_module import MixtureModule
 from tests.processes import run_trainers
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
-from trainers.run.checkpoint_io import AtomicCheckpointIO
 from trainers.run.strategies import without_gradients
+from trainers.run.trainer import AtomicCheckpointIO
 
 OPTIONS = EMOptions(max_iter=8, tol=0.0, seed=3)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.configuration import configure
 from tests.trainers.test_score import once, place, rows, scoring  # noqa: F401 - fixtures
+from trainers.run import requirements
 from trainers.run.job import run_task
 from trainers.scoring import ray_data
 
@@ -118,6 +119,6 @@ def test_packed_images_are_judged_as_files_are_and_the_rest_after_a_kill(cluster
 
 
 def test_without_ray_one_error_says_what_to_install(place, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(ray_data, "find_spec", lambda name: None if name == "ray" else name)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "ray" else name)
     with pytest.raises(Exception, match=r"engine=ray needs ray: pip install -e '\.\[ray\]'"):
         run_task(configure(*scoring(place, f"input={place / 'new'}", *on_ray())), tmp_path)

@@ -12,27 +12,25 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, TensorDataset
 
+from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.files.storage import fingerprint
 from trainers.attacks import Attack, AttackResult
 from trainers.attacks.attack_budgets import budget_diagnostics
 from trainers.attacks.diagnostics import AttackWarning, comparison_diagnostics, result_diagnostics
 from trainers.classifiers.build import build_classifier
+from trainers.evaluation.detection_metrics import auroc_metrics, share
+from trainers.evaluation.predict import predict
+from trainers.records.record import Records
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 
 CODE = (build_classifier, Attack)  # that makes a result
 ATTACK_FACTS = (
-    "norm",
-    "epsilon",
-    "black_box",
-    "n_attacked",
-    "success_rate",
-    "median_l1",
-    "median_l2",
-    "median_linf",
-    "seconds_per_image",
+    *("norm", "epsilon", "black_box", "n_attacked", "success_rate"),
+    *("median_l1", "median_l2", "median_linf", "seconds_per_image"),
 )
 
 
@@ -46,9 +44,9 @@ def attacked(run: Run, classifier: nn.Module, name: str) -> AttackResult:
 
 def attacked_at_budgets(run: Run, classifier: nn.Module, name: str) -> list[AttackResult]:
     """What an attack does to the classifier at each of its budgets; from the cache what was done before."""
-    attack = run.attack_budgets[name]
-    log.info("attack %s at %d budgets", name, len(attack.attacks))
-    results = [_once(run, classifier, each) for each in attack.attacks]
+    attacks = run.attack_budgets[name].attacks
+    log.info("attack %s at %d budgets", name, len(attacks))
+    results = [_once(run, classifier, each) for each in attacks]
     _tell(name, budget_diagnostics(results))
     return results
 
@@ -65,31 +63,47 @@ def attack_diagnostics(
 
 
 def attack_facts(result: AttackResult) -> dict[str, Any]:
-    """The attack by itself: its budget, how often it succeeded, by how much it changed images, how long it took.
-
-    Args:
-        result: of one attack.
-
-    Returns:
-        the keys `ATTACK_FACTS`, see `AttackResult`.
-    """
+    """The attack by itself, `ATTACK_FACTS`: its budget, how often it succeeded, how far it went, how long it took."""
     return {name: getattr(result, name) for name in ATTACK_FACTS}
 
 
 def verdict_facts(accept: Tensor, n_attacked: int) -> dict[str, float | None]:
-    """What became of the successes of an attack that does not know the detector.
-
-    Args:
-        accept: (n,) bool, of the successes.
-        n_attacked: number of images attacked.
+    """What became of the successes, (n,) bool, of an attack that does not know the detector.
 
     Returns:
         refusal_rate: the share of the successes that are refused, None without any; evasion_rate: the share of the
         attacked images that end up wrong and accepted, None where none was attacked.
     """
     return {
-        "refusal_rate": float((~accept).double().mean()) if len(accept) else None,
+        "refusal_rate": share(~accept),
         "evasion_rate": float(accept.sum()) / n_attacked if n_attacked else None,
+    }
+
+
+def sweep_metrics(
+    run: Run, detector: FailureDetector, budgets: Mapping[str, Sequence[AttackResult]], clean: Records
+) -> dict[str, list[dict[str, Any]]]:
+    """The content of metrics.json under `sweeps`: name -> `budget_metrics` of each budget, in rising order."""
+    right = clean.rows(~clean.wrong)
+    found = {}
+    for name, results in budgets.items():
+        images: ConcatDataset[Any] = ConcatDataset([TensorDataset(result.images) for result in results])
+        parts = predict(run, detector, images, name).split([result.n_success for result in results])
+        found[name] = [budget_metrics(result, right, part) for result, part in zip(results, parts, strict=True)]
+    return found
+
+
+def budget_metrics(result: AttackResult, right: Records, successes: Records) -> dict[str, Any]:
+    """One point of a curve: the successes of an attack at one budget, beside the clean images classified rightly.
+
+    Returns:
+        the keys of `attack_facts` and `verdict_facts`; n, the number of successes; those of `auroc_metrics`.
+    """
+    return {
+        **attack_facts(result),
+        **verdict_facts(successes.accept, result.n_attacked),
+        "n": result.n_success,
+        **auroc_metrics(right, successes),
     }
 
 

@@ -15,17 +15,11 @@ from trainers.records.record import Records
 
 @dataclass(frozen=True)
 class Components:
-    """What labelled images say about the components of one mixture.
+    """What labelled images say about the components of one mixture."""
 
-    Attributes:
-        found: the report of the component by the clean test images.
-        component: (n_test,) the component of each of them, in the order of the records.
-        held_out: (K, 2), labelled calibration images of each component, and how many are predicted wrongly; None where
-            the detector was given no labels.
-    """
-
-    found: ComponentReport
-    component: NDArray[np.integer[Any]]
+    found: ComponentReport  # by the clean test images
+    component: NDArray[np.integer[Any]]  # (n_test,) of each of them, in the order of the records
+    # (K, 2), labelled calibration images of each component, and how many are predicted wrongly; None without labels.
     held_out: NDArray[np.integer[Any]] | None = None
 
 

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
 from gmm_torch.detection import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
-from trainers.evaluation.detection_metrics import auroc_metrics, detection_metrics
+from trainers.evaluation.detection_metrics import auroc_metrics, detection_metrics, share
 from trainers.evaluation.predict import predict
 from trainers.records.record import Records
 from trainers.run.run import Run
@@ -35,20 +34,14 @@ def corruption_metrics(run: Run, detector: FailureDetector) -> dict[str, Any]:
         images: ConcatDataset[Any] = ConcatDataset(
             [CorruptedImages(test, chosen, corruption, severity, seed) for severity in SEVERITIES]
         )
-        parts = predict(run, detector, images, f"{name} in {n} severities", labels.repeat(n)).split([len(chosen)] * n)
-        kinds[name] = [
-            severity_metrics(severity, part, right) for severity, part in zip(SEVERITIES, parts, strict=True)
-        ]
+        records = predict(run, detector, images, f"{name} in {n} severities", labels.repeat(n))
+        parts = zip(SEVERITIES, records.split([len(chosen)] * n), strict=True)
+        kinds[name] = [severity_metrics(severity, part, right) for severity, part in parts]
     return {"clean": severity_metrics(0, clean, right), "kinds": kinds}
 
 
 def severity_metrics(severity: int, records: Records, right: Records) -> dict[str, Any]:
-    """Does the detector see the errors that a corruption makes, and how much is left to predict?
-
-    Args:
-        severity: from 1 to 5; 0 for the same images without the corruption.
-        records: of the corrupted images, N >= 1.
-        right: of images as they are that are classified rightly.
+    """Does the detector see the errors in N >= 1 corrupted images (0: as they are), and how much is left to predict?
 
     Returns:
         severity, n; error_rate; coverage, the share accepted; risk, the error rate among the accepted; refusal_rate,
@@ -56,20 +49,15 @@ def severity_metrics(severity: int, records: Records, right: Records) -> dict[st
         `right` are; None where there are none; `auroc_metrics` of the errors against the rest.
     """
     wrong, accept = records.wrong, records.accept
-    compared = bool(wrong.any()) and len(right) > 0
+    errors = records.score[wrong]
+    fpr = detection_metrics(right.score, errors)["fpr_at_95_tpr"] if len(right) and len(errors) else None
     return {
         "severity": severity,
         "n": len(records),
-        "error_rate": _share(wrong),
-        "coverage": _share(accept),
-        "risk": _share(wrong[accept]),
-        "refusal_rate": _share(~accept[wrong]),
-        "fpr_at_95_clean_tpr": detection_metrics(right.score, records.score[wrong])["fpr_at_95_tpr"]
-        if compared
-        else None,
+        "error_rate": share(wrong),
+        "coverage": share(accept),
+        "risk": share(wrong[accept]),
+        "refusal_rate": share(~accept[wrong]),
+        "fpr_at_95_clean_tpr": fpr,
         **auroc_metrics(records.rows(~wrong), records.rows(wrong)),
     }
-
-
-def _share(found: Tensor) -> float | None:
-    return float(found.double().mean()) if len(found) else None

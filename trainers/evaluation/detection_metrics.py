@@ -4,45 +4,44 @@ Scores are (N,) tensors, higher = more typical. A number that can't be had (no f
 reason next to it, never NaN.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from gmm_torch.conformal.class_rates import class_rates
 from gmm_torch.conformal.p_values import refused
+from gmm_torch.functional.checks import check_p_values
 from gmm_torch.metrics import AUGRC, AURC, FPRAtTPR
 from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.testing.auroc_difference import auroc_difference
+from gmm_torch.testing.binomial import interval
 from gmm_torch.testing.error_rates import cochran_armitage, error_rates, rises
 from gmm_torch.testing.homogeneity import homogeneity
 from gmm_torch.testing.hypothesis_tests import compare, holm, permutation
 from gmm_torch.testing.risk_coverage import excess_aurc
 from gmm_torch.testing.stratified_tests import compare_within
 from trainers.records.record import Records
+from trainers.report.tables.text import BASELINE
 
-BASELINE = "max_softmax"
 DETECTION = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
 TESTS = ("mann_whitney_p", "ks_p")
-SELECTION = ("aurc", "augrc", "excess_aurc")
 ERROR_TESTS = ("permutation_p", "van_elteren_p", "trend_p", "rise_p")  # of the source `errors` alone
 N_PERMUTATIONS = 999  # a second or two with ten thousand images
+CONFIDENCE = 0.95  # of every interval
+ALPHAS = (0.01, 0.05, 0.10)  # at which false alarms are counted
+ALPHA = 0.05  # at which those of each class are
 
 
 def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
-    """The keys of `DETECTION`: how well one threshold on the score separates the two samples.
+    """The keys of `DETECTION`: how well one threshold separates scores (N,) and (M,), N, M >= 1.
 
     `aupr_in` is the average precision with the good inputs as positives, `aupr_out` with the failures;
     `fpr_at_95_tpr` the share of failures accepted where 95 % of the good inputs are.
-
-    Args:
-        good: (N,) scores, N >= 1.
-        failures: (M,) scores, M >= 1.
     """
     scores = torch.cat([good, failures])
     failure = torch.cat([torch.zeros_like(good), torch.ones_like(failures)]).long()
@@ -55,28 +54,24 @@ def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
     }
 
 
+def share(found: Tensor) -> float | None:
+    """Of (N,) bool, those that are true; None where N = 0."""
+    return float(found.double().mean()) if len(found) else None
+
+
+def auroc(good: Tensor, failures: Tensor) -> float | None:
+    """Of scores (N,) and (M,); None where there is nothing to compare."""
+    return detection_metrics(good, failures)["auroc"] if len(good) and len(failures) else None
+
+
 def auroc_metrics(good: Records, failures: Records) -> dict[str, Any]:
-    """How well the score tells failures from good inputs, and how well the softmax does.
-
-    Returns:
-        auroc, and baselines: max_softmax -> auroc; None where there is nothing to compare.
-    """
-
-    def auroc(method: str) -> float | None:
-        if not (len(good) and len(failures)):
-            return None
-        return detection_metrics(getattr(good, method), getattr(failures, method))["auroc"]
-
-    return {"auroc": auroc("score"), "baselines": {BASELINE: {"auroc": auroc(BASELINE)}}}
+    """How well the score tells failures from good inputs, and how well the softmax does: auroc, and baselines."""
+    softmax = auroc(good.max_softmax, failures.max_softmax)
+    return {"auroc": auroc(good.score, failures.score), "baselines": {BASELINE: {"auroc": softmax}}}
 
 
-def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -> dict[str, Any]:
-    """Everything metrics.json says about one source of failure, but for the correction over the table.
-
-    Args:
-        good: the N inputs to accept.
-        failures: the M inputs to refuse.
-        confidence: of the interval of the effect size.
+def source_metrics(good: Records, failures: Records) -> dict[str, Any]:
+    """What metrics.json says about N inputs to accept and M to refuse, but for the correction over the table.
 
     Returns:
         n (= M), n_good, refused (share of the failures), the keys of `DETECTION` and `TESTS`, effect_size (probability
@@ -95,37 +90,29 @@ def source_metrics(good: Records, failures: Records, confidence: float = 0.95) -
             **dict.fromkeys(("refused", *DETECTION, *TESTS, "effect_size", "auroc_difference")),
             "baselines": {BASELINE: dict.fromkeys(DETECTION)},
         }
-    tests = compare(good.score, failures.score, confidence)
-    effect = {"superiority": tests.superiority, "interval": list(tests.interval), "confidence": tests.confidence}
-    difference = auroc_difference((good.score, good.max_softmax), (failures.score, failures.max_softmax), confidence)
+    tests = compare(good.score, failures.score, CONFIDENCE)
+    effect = {"superiority": tests.superiority, "interval": tests.interval, "confidence": tests.confidence}
+    difference = auroc_difference((good.score, good.max_softmax), (failures.score, failures.max_softmax), CONFIDENCE)
     return {
         **counts,
-        "refused": float((~failures.accept).double().mean()),
+        "refused": share(~failures.accept),
         **detection_metrics(good.score, failures.score),
         "mann_whitney_p": tests.mann_whitney_p,
         "ks_p": tests.ks_p,
         "effect_size": effect,
-        "auroc_difference": {**difference._asdict(), "interval": list(difference.interval)},
+        "auroc_difference": difference._asdict(),
         "baselines": {BASELINE: detection_metrics(good.max_softmax, failures.max_softmax)},
     }
 
 
 def risk_coverage_metrics(scores: Tensor, wrong: Tensor) -> dict[str, float]:
-    """The keys of `SELECTION`, of refusing inputs from the lowest score up.
-
-    Args:
-        scores: (N,), N >= 1.
-        wrong: (N,) bool, True where the prediction is wrong.
-    """
-    areas: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (AURC(), AUGRC(), excess_aurc)
-    return {name: float(area(scores, wrong)) for name, area in zip(SELECTION, areas, strict=True)}
+    """The areas aurc, augrc and excess_aurc, of refusing inputs from the lowest of scores (N,) up, N >= 1."""
+    areas = {"aurc": AURC()(scores, wrong), "augrc": AUGRC()(scores, wrong), "excess_aurc": excess_aurc(scores, wrong)}
+    return {name: float(area) for name, area in areas.items()}
 
 
 def error_metrics(clean: Records) -> dict[str, Any]:
-    """The source `errors`: `source_metrics` of wrong against right, and what only labelled test images can show.
-
-    Args:
-        clean: all test images, N >= 1.
+    """The source `errors`, of all N >= 1 test images: wrong predictions against right ones.
 
     Returns:
         the keys of `source_metrics` and `risk_coverage_metrics`; permutation_p; within_class, see
@@ -145,14 +132,10 @@ def error_metrics(clean: Records) -> dict[str, Any]:
     }
 
 
-def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor, confidence: float = 0.95) -> dict[str, Any]:
+def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor) -> dict[str, Any]:
     """Are wrong predictions less typical than right ones of the same predicted class? See `compare_within`.
 
-    Args:
-        scores: (N,).
-        wrong: (N,) bool.
-        prediction: (N,) int64, predicted classes.
-        confidence: of the intervals.
+    All three are (N,); `prediction` holds the predicted classes.
 
     Returns:
         van_elteren_p, permutation_p, superiority (the AUROC within classes), interval, confidence, n_failures, n_good;
@@ -160,98 +143,66 @@ def within_class_metrics(scores: Tensor, wrong: Tensor, prediction: Tensor, conf
         interval, mann_whitney_p, and mann_whitney_p_holm, corrected over the classes). Where there is no such class
         the numbers are None and a `reason` says so.
     """
-    wrong = wrong.bool()
     if not set(prediction[wrong].tolist()) & set(prediction[~wrong].tolist()):
         return {
             "reason": "no predicted class has both wrong and right predictions",
             **dict.fromkeys(("van_elteren_p", "permutation_p", "superiority", "interval")),
-            "confidence": confidence,
+            "confidence": CONFIDENCE,
             "n_failures": 0,
             "n_good": 0,
             "classes": [],
         }
-    found = asdict(compare_within(scores, wrong, prediction, confidence, N_PERMUTATIONS))
-    classes = [{**each, "interval": list(each["interval"])} for each in found.pop("strata")]
-    return {**found, "interval": list(found["interval"]), "classes": classes}
+    found = asdict(compare_within(scores, wrong, prediction, CONFIDENCE, N_PERMUTATIONS))
+    classes = found.pop("strata")
+    return {**found, "classes": classes}
 
 
-def error_rate_metrics(p_values: Tensor, wrong: Tensor, confidence: float = 0.95) -> dict[str, Any]:
-    """The error rate by p-value, and whether it falls as the p-value rises.
-
-    Args:
-        p_values: (N,), N >= 1.
-        wrong: (N,) bool.
-        confidence: of each bin's interval.
+def error_rate_metrics(p_values: Tensor, wrong: Tensor) -> dict[str, Any]:
+    """The error rate by p-value, (N,) each, N >= 1, and whether it falls as the p-value rises.
 
     Returns:
         bins: low, high, n, n_errors, rate (None where n = 0), interval, of the images with low < p <= high;
         trend_p: a small one shows that the rate falls over the bins (Cochran-Armitage); rise_p: a small one shows that
         it rises between two neighbours all the same. Both None, with a `reason`, where all images are in one bin.
     """
-    bins = error_rates(p_values, wrong, confidence=confidence)
-    found: dict[str, Any] = {
-        "confidence": confidence,
-        "bins": [{**asdict(each), "interval": list(each.interval)} for each in bins],
-    }
+    bins = error_rates(p_values, wrong, confidence=CONFIDENCE)
+    found: dict[str, Any] = {"confidence": CONFIDENCE, "bins": [asdict(each) for each in bins]}
     if sum(each.n > 0 for each in bins) < 2:
         return {**found, "reason": "all p-values are in one bin", "trend_p": None, "rise_p": None}
     return {**found, "trend_p": cochran_armitage(bins), "rise_p": rises(bins)}
 
 
-def false_alarm_rates(
-    p_values: Tensor, alphas: Sequence[float] = (0.01, 0.05, 0.10), confidence: float = 0.95
-) -> dict[str, dict[str, Any]]:
-    """The share of clean test images with p <= alpha, with the exact interval of Clopper and Pearson (1934).
+def false_alarm_rates(p_values: Tensor) -> dict[str, dict[str, Any]]:
+    """The share of N clean test images with p <= alpha, with the exact interval of Clopper and Pearson (1934).
 
     The interval is for the false alarm rate of this detector, calibration set included; over calibration
     sets of n images that rate itself varies around alpha by about sqrt(alpha (1 - alpha) / n).
 
-    Args:
-        p_values: (N,) of clean test images, N >= 1.
-        alphas: false alarm rates asked for.
-        confidence: of the interval.
-
     Returns:
-        false_alarm_rate: {"0.01": rate, ...}; false_alarm_interval: {"0.01": [low, high], ...}.
-
-    Raises:
-        ValueError: if there are no p-values or one is outside [0, 1].
+        false_alarm_rate: {"0.01": rate, ...}; false_alarm_interval: {"0.01": (low, high), ...}.
     """
-    if p_values.ndim != 1 or len(p_values) == 0 or not bool(((p_values >= 0) & (p_values <= 1)).all()):
-        raise ValueError(
-            f"p_values: expected (N,), N >= 1, in [0, 1]; got {tuple(p_values.shape)}. "
-            "Pass those of the clean test images."
-        )
-    rates: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
-    for alpha in alphas:
-        alarms = int(refused(p_values, alpha).sum())
-        interval = stats.binomtest(alarms, len(p_values)).proportion_ci(confidence, method="exact")
-        rates[f"{alpha:g}"] = alarms / len(p_values)
-        intervals[f"{alpha:g}"] = [float(interval.low), float(interval.high)]
-    return {"false_alarm_rate": rates, "false_alarm_interval": intervals}
+    check_p_values(p_values)
+    n, alarms = len(p_values), {f"{alpha:g}": int(refused(p_values, alpha).sum()) for alpha in ALPHAS}
+    return {
+        "false_alarm_rate": {alpha: k / n for alpha, k in alarms.items()},
+        "false_alarm_interval": {alpha: interval(k, n, CONFIDENCE) for alpha, k in alarms.items()},
+    }
 
 
-def class_false_alarms(
-    p_values: Tensor, prediction: Tensor, alpha: float = 0.05, confidence: float = 0.95
-) -> dict[str, Any]:
+def class_false_alarms(p_values: Tensor, prediction: Tensor) -> dict[str, Any]:
     """Whether some predicted class bears more than its share of the false alarms: clean test images with p <= alpha.
 
-    Args:
-        p_values: (N,) of clean test images, N >= 1.
-        prediction: (N,) int64, predicted classes.
-        alpha: false alarm rate asked for.
-        confidence: of each class's interval.
+    Both are (N,), of clean test images, N >= 1; `prediction` holds the predicted classes.
 
     Returns:
         alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates
         differ, and `MondrianCalibration` would make them equal.
     """
-    rates = class_rates(refused(p_values, alpha), prediction, confidence)
+    rates = class_rates(refused(p_values, ALPHA), prediction, CONFIDENCE)
     return {
-        "alpha": alpha,
-        "confidence": confidence,
-        "classes": [{**asdict(each), "interval": list(each.interval)} for each in rates],
+        "alpha": ALPHA,
+        "confidence": CONFIDENCE,
+        "classes": [asdict(each) for each in rates],
         "homogeneity_p": homogeneity([each.n for each in rates], [each.n_refused for each in rates]),
     }
 
@@ -263,19 +214,14 @@ def holm_correct(sources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, A
     themselves, see `within_class_metrics`.
     """
     corrected = deepcopy(dict(sources))
-    parts = [
-        part
-        for source in corrected.values()
-        for part in (source, source.get("within_class"), source.get("error_rate"))
-        if part is not None
-    ]
     made = []
-    for part in parts:
-        for test in (*TESTS, *ERROR_TESTS):
-            if test in part:
-                part[f"{test}_holm"] = None
-                if part[test] is not None:
-                    made.append((part, test))
+    for source in corrected.values():
+        for part in (source, source.get("within_class", {}), source.get("error_rate", {})):
+            for test in (*TESTS, *ERROR_TESTS):
+                if test in part:
+                    part[f"{test}_holm"] = None
+                    if part[test] is not None:
+                        made.append((part, test))
     for (part, test), value in zip(made, holm([part[test] for part, test in made]), strict=True):
         part[f"{test}_holm"] = value
     return corrected

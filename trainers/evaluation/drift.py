@@ -21,27 +21,19 @@ WINDOW = 1000  # images from the likely beginning of a change on, of which the c
 
 
 class Drift(NamedTuple):
-    """An alarm, and what is there to see; indices count images from 0.
+    """An alarm, and what is there to see; indices count images from 0."""
 
-    Attributes:
-        alarm_at: the image that raised the first alarm; None for none.
-        began_at: the image with which the change most likely began, an estimate.
-        changed: p-values of the whole stream, and the components that explain more images than before, with examples
-            by index; None without an alarm.
-        mixture: the name of the one whose components are compared, the score's first; empty where it has none.
-        unnamed: why no components are compared; empty where they are, and without an alarm.
-    """
-
-    alarm_at: int | None
-    began_at: int | None = None
-    changed: WhatChanged | None = None
-    mixture: str = ""
-    unnamed: str = ""
+    alarm_at: int | None  # the image that raised the first alarm; None for none, of which nothing else says anything
+    began_at: int = 0  # the image with which the change most likely began, an estimate
+    # P-values of the whole stream, and the components that explain more images than before, with examples by index.
+    changed: WhatChanged = WhatChanged((), ())
+    mixture: str = ""  # whose components are compared, the score's first; empty where it has none
+    unnamed: str = ""  # why no components are compared; empty where they are
 
     @property
     def grown(self) -> list[ComponentChange]:
         """The components whose share grew; see `WhatChanged`."""
-        return [] if self.changed is None else self.changed.grown
+        return self.changed.grown
 
 
 def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
@@ -90,7 +82,7 @@ def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
 
 def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str], *, warned: bool = False) -> list[str]:
     """Sentences for the terminal and the page; where the monitor has `warned`, without what an alarm means."""
-    if drift.alarm_at is None or drift.began_at is None:
+    if drift.alarm_at is None:
         return [
             "No alarm of drift: the bet against the calibration inputs did not reach "
             f"{monitor.threshold:g} times its stake."
@@ -124,7 +116,7 @@ def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> di
             {**each._asdict(), "start": datetime.fromtimestamp(each.start, UTC).isoformat()}
             for each in monitor.windows.windows
         ]
-    if drift.changed is not None and drift.began_at is not None:
+    if drift.alarm_at is not None:
         facts["began"] = {"index": drift.began_at, "path": paths[drift.began_at]}
         facts["component_of"] = drift.mixture or None
         facts["components"] = [

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from trainers.attacks import AttackResult
 from trainers.evaluation.attacks import verdict_facts
-from trainers.evaluation.detection_metrics import detection_metrics
+from trainers.evaluation.detection_metrics import auroc
 from trainers.records.record import Records
+from trainers.report.tables.text import BASELINE
 
 
 def every_attack_metrics(
@@ -22,8 +23,7 @@ def every_attack_metrics(
     that every attack was tried on are counted, so an attack on few images makes them few.
 
     Args:
-        results: name -> what the attack left.
-        successes: name -> records of its successes.
+        results, successes: name -> what the attack left, and records of its successes.
         right: clean images that are classified rightly.
 
     Returns:
@@ -49,17 +49,14 @@ def every_attack_metrics(
     accepted = largest("accept")
     changed = accepted >= 0
 
-    def auroc(column: str) -> float | None:
-        good, best = getattr(right, column).double(), largest(column)[changed]
-        return detection_metrics(good, best)["auroc"] if len(good) and len(best) else None
-
+    ours, softmax = (auroc(getattr(right, name).double(), largest(name)[changed]) for name in ("score", BASELINE))
     return {
         "attacks": list(results),
         "n_attacked": len(attacked),
         "n": int(changed.sum()),
         **verdict_facts(accepted[changed] > 0, len(attacked)),
-        "auroc": auroc("score"),
-        "baselines": {"max_softmax": {"auroc": auroc("max_softmax")}},
+        "auroc": ours,
+        "baselines": {BASELINE: {"auroc": softmax}},
     }
 
 

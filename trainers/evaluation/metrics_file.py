@@ -4,7 +4,7 @@ import functools
 import json
 import operator
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,27 +36,22 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "foolbox", "sci
 
 
 def metrics_of(
-    run: Run,
-    detector: FailureDetector,
-    records: Mapping[str, Records],
-    attacks: Mapping[str, Mapping[str, Any]],
+    run: Run, detector: FailureDetector, records: Mapping[str, Records], attacks: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The content of metrics.json: how well each source of failure is told, and what it was measured with.
 
     Args:
-        run: of which.
-        detector: that decided.
+        run, detector: what decided.
         records: source -> records, the clean test images among them.
         attacks: source -> `attack_facts`, of the attacks among the sources.
     """
     clean, every = records[TEST], Records.cat(list(records.values()))
     sources = {"errors": error_metrics(clean)}
-    for source in records:
-        if source != TEST:
-            failures = every.rows(every.failures(source))
-            sources[source] = source_metrics(every.rows(every.good(source)), failures)
-            if facts := attacks.get(source):
-                sources[source] |= {**facts, **verdict_facts(failures.accept, facts["n_attacked"])}
+    for source in [name for name in records if name != TEST]:
+        failures = every.rows(every.failures(source))
+        sources[source] = source_metrics(every.rows(every.good(source)), failures)
+        if facts := attacks.get(source):
+            sources[source] |= {**facts, **verdict_facts(failures.accept, facts["n_attacked"])}
     findings = [*fitted_to(run, detector), *softmax_wins(sources), *diagnose(detector)]
     return {
         "title": run.cfg.title,
@@ -138,12 +133,11 @@ def without_times(value: Any) -> Any:
 
 def times(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float | None]]:
     """Where in mappings and lists the key `TIME` stands, and what it says."""
-    if isinstance(value, Mapping) and TIME in value:
-        yield where, value[TIME]
-    inside: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
-        inside = value.items()
+        if TIME in value:
+            yield where, value[TIME]
+        for key, item in value.items():
+            yield from times(item, (*where, key))
     elif isinstance(value, list | tuple):
-        inside = enumerate(value)
-    for key, item in inside:
-        yield from times(item, (*where, key))
+        for i, item in enumerate(value):
+            yield from times(item, (*where, i))

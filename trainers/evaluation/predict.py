@@ -26,23 +26,17 @@ def predict(
     """Records of the images of a data set, in its order.
 
     Args:
-        run: of which.
-        detector: that decides.
-        dataset: of images.
+        run, detector, dataset: what decides of which images.
         source: see `Records`.
         label: (N,) int64, the true classes; none of the classes where left out.
         index: (N,) int64, see `Records`; positions in `dataset` where left out.
     """
-    n = len(dataset)  # type: ignore[arg-type]
-    records = (
-        Records.cat(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {source}")) if n else _none()
-    )
-    return replace(
-        records,
-        source=np.full(n, source, dtype=object),
-        label=torch.full((n,), -1) if label is None else label,
-        index=torch.arange(n) if index is None else index,
-    )
+    if n := len(dataset):  # type: ignore[arg-type]
+        records = Records.cat(run.predict(EvaluationModule(detector), run.loader(dataset), f"score {source}"))
+    else:
+        records = _none()
+    sources, positions = np.full(n, source, dtype=object), torch.arange(n) if index is None else index
+    return replace(records, source=sources, index=positions, label=records.label if label is None else label)
 
 
 def _none() -> Records:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Subset
 
 from gmm_torch.conformal.p_values import threshold_index
@@ -11,6 +10,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.errors import WeightsError
 from gmm_torch.testing.binomial import interval
 from trainers.data.images import LabelledImages
+from trainers.evaluation.detection_metrics import share
 from trainers.evaluation.predict import predict
 from trainers.evaluation.weighing import Here, images_here, new_weights, weighted_detector
 from trainers.records.record import Records
@@ -53,7 +53,7 @@ def _compared(run: Run, detector: FailureDetector, here: Here, images: LabelledI
     judged, there = (part.sort().values for part in order[: 2 * n].split(n))
     labels, shown = images.targets[judged], Subset(images, judged.tolist())
     plain = predict(run, detector, shown, "images from elsewhere", labels)
-    found = {"n": n, "error_rate": float(plain.wrong.double().mean()), "plain": rates(plain, detector.alpha)}
+    found = {"n": n, "error_rate": share(plain.wrong), "plain": rates(plain, detector.alpha)}
     calibration = new_weights(run)
     try:
         weighted = weighted_detector(run, detector, calibration, here, run.loader(Subset(images, there.tolist())))
@@ -74,15 +74,10 @@ def rates(records: Records, alpha: float) -> dict[str, Any]:
     """
     refused, wrong, p = ~records.accept, records.wrong, records.p_value.double()
     right = p[~wrong].sort().values
+    at_alpha = share(p[wrong] < right[threshold_index(alpha, len(right) - 1)]) if len(right) else None
     return {
-        "false_alarm_rate": float(refused.double().mean()),
-        "false_alarm_interval": list(interval(int(refused.sum()), len(records))),
-        "refusal_rate": _share(refused[wrong]),
-        "refusal_rate_at_alpha": _share(p[wrong] < right[threshold_index(alpha, len(right) - 1)])
-        if len(right)
-        else None,
+        "false_alarm_rate": share(refused),
+        "false_alarm_interval": interval(int(refused.sum()), len(records)),
+        "refusal_rate": share(refused[wrong]),
+        "refusal_rate_at_alpha": at_alpha,
     }
-
-
-def _share(found: Tensor) -> float | None:
-    return float(found.double().mean()) if len(found) else None

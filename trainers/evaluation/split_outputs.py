@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.detection import FailureDetector, Outputs
 from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.finite_check import FiniteCheck
+from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
 from gmm_torch.em.batches import first_of
 from trainers.classifiers.build import build_classifier
@@ -25,12 +27,6 @@ CODE = (build_classifier, OutputsModule, Sample)  # that makes them
 
 def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:
     """Hand the logits and features of a split to `take`, batch by batch; from the cache if they fit there at once.
-
-    Args:
-        run: with the data.
-        detector: whose extractor looks at the images.
-        split: "mixture", "calibration" or "validation".
-        take: what is done with them.
 
     Raises:
         ValueError: features that are not finite, at the end.
@@ -65,6 +61,15 @@ def split_sample(run: Run, detector: FailureDetector, split: str) -> Drawn:
     depends_on = {**_depends_on(run, detector, split), "sample": [MAX_BYTES, MAX_INPUTS]}
     path = run.cache.file("outputs", depends_on, CODE, ".safetensors", lambda path: write_outputs(draw(), path))
     return read_outputs(path, detector.extractor.layers, run.device)
+
+
+def reduced_split(run: Run, detector: FailureDetector, split: str) -> Reduced:
+    """What `detector.reduce` keeps of a split, with its labels."""
+    found = Chunks(detector.reduce)
+    split_outputs(run, detector, split, found.add)
+    reduced = Reduced.cat(found.end())
+    labels = run.data.training_images.targets[run.data.indices[split]]
+    return reduced._replace(labels=labels.to(reduced.prediction.device))
 
 
 def _loader(run: Run, split: str) -> DataLoader[Any]:

@@ -6,7 +6,7 @@ import heapq
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
-from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.errors import WeightsError, WeightsWarning
 from trainers.data.file_batches import FileBatches
-from trainers.evaluation.split_outputs import split_outputs
+from trainers.evaluation.split_outputs import reduced_split
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.model import Model
 from trainers.run.preprocessing import check_split, digest_of, split_of
@@ -39,24 +39,14 @@ def new_weights(run: Run) -> WeightedScores:
 
 
 class Here(NamedTuple):
-    """What `reduce` keeps of images from where a detector was calibrated, with their labels.
+    """What `reduce` keeps of images from where a detector was calibrated, with their labels."""
 
-    Attributes:
-        reference: the validation split, with which images from elsewhere are compared.
-        calibration: the calibration split.
-    """
-
-    reference: Reduced
+    reference: Reduced  # the validation split, with which images from elsewhere are compared
     calibration: Reduced
 
 
 def images_here(run: Run, detector: FailureDetector) -> Here:
-    """Read both splits.
-
-    Raises:
-        ValueError: the data are split in another way than at the fit; too few images in the calibration split.
-        WeightsError: too few images in the validation split.
-    """
+    """Read both splits; ValueError or WeightsError where they are others than at the fit, or have too few images."""
     images, indices = run.data.training_images, run.data.indices
     check_split(detector.preprocessing, split_of(run.cfg.data, images.held_out is not None) | digest_of(images))
     _check_enough(len(indices["validation"]))
@@ -64,7 +54,7 @@ def images_here(run: Run, detector: FailureDetector) -> Here:
         new_weights(run).require_size(detector.alpha, len(indices["calibration"]))
     except ValueError as error:
         raise ValueError(f"{error}; or fit with a smaller data.calibration_every, and say the same here") from error
-    return Here(_split(run, detector, "validation"), _split(run, detector, "calibration"))
+    return Here(reduced_split(run, detector, "validation"), reduced_split(run, detector, "calibration"))
 
 
 def weighted_detector(
@@ -73,10 +63,8 @@ def weighted_detector(
     """Another detector around the same classifier, with a calibration that is weighted by unlabelled images.
 
     Args:
-        run: of which.
-        detector: fitted; stays as it is.
+        run, detector, here: a fitted detector, which stays as it is, and the data that it was calibrated on.
         calibration: without scores.
-        here: of the data that the detector was calibrated on.
         deployment: batches x or (x, ...) of images as they come there.
 
     Raises:
@@ -85,8 +73,10 @@ def weighted_detector(
     _check_enough(len(here.reference.prediction))
     weighted = copy.deepcopy(detector, {id(detector.classifier): detector.classifier})
     weighted.calibration = calibration.to(run.device)
-    there = _reduced(weighted, lambda take: _outputs(run, weighted, deployment, take))
-    weighted.adapt_reduced(there, here.reference)
+    there = Chunks(weighted.reduce)
+    run.predictor.predict(OutputsModule(weighted.extractor, there.add), deployment, return_predictions=False)
+    weighted.to(run.device)  # a Trainer leaves what it ran on the CPU
+    weighted.adapt_reduced(Reduced.cat(there.end()), here.reference)
     return weighted.calibrate_reduced(here.calibration)
 
 
@@ -96,23 +86,6 @@ def _check_enough(n: int) -> None:
             f"weights: expected at least {MIN_INPUTS} images in the validation split, with which those from elsewhere "
             f"are compared; got {n}: fit with a smaller data.validation_every or more images, and say the same here"
         )
-
-
-def _split(run: Run, detector: FailureDetector, split: str) -> Reduced:
-    found = _reduced(detector, lambda take: split_outputs(run, detector, split, take))
-    labels = run.data.training_images.targets[run.data.indices[split]]
-    return found._replace(labels=labels.to(found.prediction.device))
-
-
-def _reduced(detector: FailureDetector, hand_on: Callable[[Callable[[Outputs], None]], object]) -> Reduced:
-    chunks = Chunks(detector.reduce)
-    hand_on(chunks.add)
-    return Reduced.cat(chunks.end())
-
-
-def _outputs(run: Run, detector: FailureDetector, loader: DataLoader[Any], take: Callable[[Outputs], None]) -> None:
-    run.predictor.predict(OutputsModule(detector.extractor, take), loader, return_predictions=False)
-    detector.to(run.device)  # a Trainer leaves what it ran on the CPU
 
 
 def weighted_by_files(run: Run, model: Model, batches: FileBatches, path: Path) -> Model:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -22,15 +23,23 @@ class Partial:
         job: letters and digits that stand for everything that rows depend on, except the list of images.
 
     Raises:
-        ValueError: on entering, if another process is writing the same.
+        ValueError: on entering, if another process is writing the same, or if something else is at `path`.
     """
+
+    replaces = ""
+    """What may be at `path`."""
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         self.path = Path(path)
         self.partial = self.path.with_name(f"{self.path.stem}-{job}.partial{self.path.suffix}")
+        self._n_rows = 0
         self._lock = FileLock(f"{self.partial}.lock")
 
     def __enter__(self) -> Self:
+        if self.path.exists() and not self._is_replaceable():
+            raise ValueError(
+                f"output: expected {self.replaces} to replace; got {self.path}, which is neither: set another output"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -44,6 +53,13 @@ class Partial:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _check_count(self, n_written: int, n_rows: int) -> None:
-        if n_written != n_rows:
-            raise RuntimeError(f"verdicts: expected {n_rows} rows; {n_written} were written to {self.partial}")
+    def _is_replaceable(self) -> bool:
+        raise NotImplementedError
+
+    def finish(self, n_rows: int) -> None:
+        """Move the rows to `path`; RuntimeError where there are not as many as there should be, which then stay."""
+        if self._n_rows != n_rows:
+            raise RuntimeError(f"verdicts: expected {n_rows} rows; {self._n_rows} were written to {self.partial}")
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        os.replace(self.partial, self.path)

@@ -1,8 +1,10 @@
 """Records of evaluated inputs: the one table behind score files, metrics, report, service and files of verdicts."""
 
+import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,23 +15,20 @@ from torch import Tensor
 from gmm_torch.detection import Outputs
 from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.verdict import Verdict
+from gmm_torch.files import atomic_path
 
 TEST = "test"
 """The source of the clean test images; the others are "adversarial/<attack>" and "ood/<set>"."""
+SCORES = ("source", "index", "label", "prediction", "score", "p_value", "accept", "max_softmax", "component")
 
 
 class Record(NamedTuple):
-    """One input and the verdict on it; see `Records` for the columns.
-
-    Attributes:
-        class_name: of the prediction; empty where the input can't be read.
-        score, p_value: NaN there.
-    """
+    """One input and the verdict on it; see `Records` for the columns."""
 
     path: str
-    class_name: str
-    score: float
-    p_value: float
+    class_name: str  # of the prediction; empty where the input can't be read
+    score: float  # NaN there
+    p_value: float  # likewise
     accept: bool
     component: int
     error: str
@@ -45,38 +44,21 @@ def unreadable(path: str, error: str) -> Record:
 
 @dataclass(eq=False)  # not frozen, or Lightning could not take it to the CPU
 class Records:
-    """N inputs and the verdicts on them, on the CPU, one row an input.
+    """N inputs and the verdicts on them, on the CPU, one row an input."""
 
-    Attributes:
-        source: (N,) str, `TEST`, "adversarial/<attack>" or "ood/<set>"; empty where nobody asks.
-        path: (N,) str, of the input's file; empty where it has none.
-        error: (N,) str, why the file can't be read; empty where it can.
-        index: (N,) int64, position in its data set.
-        label: (N,) int64, the true class; -1 where it is unknown, or none of the classes.
-        prediction: (N,) int64.
-        score: (N,), higher = more typical; -inf where an output is not finite, NaN where the file can't be read.
-        p_value: (N,); NaN where the file can't be read.
-        accept: (N,) bool; never where an output is not finite.
-        finite: (N,) bool, whether logits, features and score are finite numbers.
-        max_softmax: (N,), the baseline: the largest softmax probability.
-        components: (N, J) int64, the most probable component of each of the J mixtures; -1 where features are not
-            finite.
-        features: (N, D) of the last layer, for pictures; D = 0 where nobody asks.
-    """
-
-    source: NDArray[np.object_]
-    path: NDArray[np.object_]
-    error: NDArray[np.object_]
-    index: Tensor
-    label: Tensor
-    prediction: Tensor
-    score: Tensor
-    p_value: Tensor
-    accept: Tensor
-    finite: Tensor
-    max_softmax: Tensor
-    components: Tensor
-    features: Tensor
+    source: NDArray[np.object_]  # (N,) str, `TEST`, "adversarial/<attack>" or "ood/<set>"; empty where nobody asks
+    path: NDArray[np.object_]  # (N,) str, of the input's file; empty where it has none
+    error: NDArray[np.object_]  # (N,) str, why the file can't be read; empty where it can
+    index: Tensor  # (N,) int64, position in its data set
+    label: Tensor  # (N,) int64, the true class; -1 where it is unknown, or none of the classes
+    prediction: Tensor  # (N,) int64
+    score: Tensor  # (N,), higher = more typical; -inf where an output is not finite, NaN where the file can't be read
+    p_value: Tensor  # (N,); NaN where the file can't be read
+    accept: Tensor  # (N,) bool; never where an output is not finite
+    finite: Tensor  # (N,) bool, whether logits, features and score are finite numbers
+    max_softmax: Tensor  # (N,), the baseline: the largest softmax probability
+    components: Tensor  # (N, J) int64, the most probable one of each of J mixtures; -1 where features are not finite
+    features: Tensor  # (N, D) of the last layer, for pictures; D = 0 where nobody asks
 
     def __post_init__(self) -> None:
         lengths = {each.name: len(getattr(self, each.name)) for each in fields(self)}
@@ -137,11 +119,7 @@ class Records:
         return cls(**joined)
 
     def records(self, class_names: Sequence[str] | None = None) -> Iterator[Record]:
-        """The rows, one by one.
-
-        Args:
-            class_names: index -> name; numbers where None.
-        """
+        """The rows, one by one; classes by their number where they have no names."""
         names = ("path", "error", "prediction", "score", "p_value", "accept", "component", "max_softmax", "finite")
         for values in zip(*(getattr(self, name).tolist() for name in names), strict=True):
             row = dict(zip(names, values, strict=True))
@@ -155,32 +133,23 @@ def records_of(
     *,
     components: Tensor | None = None,
     features: Tensor | None = None,
-    source: str = "",
-    label: Tensor | None = None,
-    index: Tensor | None = None,
     path: Sequence[str] | None = None,
     error: Sequence[str] | None = None,
 ) -> Records:
     """Records of a batch of N inputs, from what the classifier and the detector say about them.
 
-    An input whose logits, features or score are not finite is refused, whatever the calibration makes of it, and so is
-    a file that can't be read.
-
-    Args:
-        outputs: of the classifier.
-        verdict: of the detector, on these.
-        components, features: see `Records`; none where left out.
-        source, label, index, path, error: see `Records`; where left out: no source, -1, positions in the batch, no
-            path, no error.
+    They have no source and no label. An input whose logits, features or score are not finite is refused, whatever the
+    calibration makes of it, and so is a file that can't be read.
     """
     n = len(verdict.score)
+    paths, errors = (np.array(words or [""] * n, dtype=object) for words in (path, error))
     parts = (outputs.logits, *outputs.features.values(), verdict.score[:, None])
     finite = torch.stack([part.isfinite().flatten(1).all(1) for part in parts]).all(0)
     nothing = verdict.score.new_zeros(n, 0)
-    damaged = torch.tensor([bool(each) for each in error or [""] * n], dtype=torch.bool, device=finite.device)
+    damaged = torch.from_numpy(errors != "").to(finite.device)
     columns = {
-        "label": torch.full((n,), -1) if label is None else label,
-        "index": torch.arange(n) if index is None else index,
+        "label": torch.full((n,), -1),
+        "index": torch.arange(n),
         "prediction": verdict.prediction,
         "score": verdict.score.masked_fill(~finite, -torch.inf).masked_fill(damaged, torch.nan),
         "p_value": verdict.p_value.masked_fill(damaged, torch.nan),
@@ -190,13 +159,13 @@ def records_of(
         "components": nothing.long() if components is None else components,
         "features": nothing if features is None else features,
     }
-    return Records(
-        _words([source] * n),
-        _words(path or [""] * n),
-        _words(error or [""] * n),
-        **{name: value.detach().cpu() for name, value in columns.items()},
-    )
+    tensors = {name: value.detach().cpu() for name, value in columns.items()}
+    return Records(source=np.full(n, "", dtype=object), path=paths, error=errors, **tensors)
 
 
-def _words(values: Sequence[str]) -> NDArray[np.object_]:
-    return np.array(values, dtype=object)
+def write_scores(records: Records, path: Path) -> None:
+    """Write the columns `SCORES` as CSV, one row an evaluated image."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(SCORES)
+        writer.writerows(zip(*(getattr(records, name).tolist() for name in SCORES), strict=True))

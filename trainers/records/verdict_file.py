@@ -6,7 +6,6 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from trainers.records.partial import Partial
@@ -17,11 +16,7 @@ COLUMNS = ("path", "prediction", "score", "p_value", "accept", "component", "err
 
 
 def read_csv(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The rows of a CSV, one by one.
-
-    Raises:
-        ValueError: it is no CSV of verdicts.
-    """
+    """The rows of a CSV, one by one; ValueError where it is no CSV of verdicts."""
     with open(path, "rb") as file:
         rows = _whole_rows(file)
         if tuple(next(rows, ((), 0))[0]) != COLUMNS:
@@ -39,18 +34,15 @@ class VerdictFile(Partial):
     Args:
         path: of the CSV; one that exists is replaced at the end, and no other kind of file is.
         job: see `Partial`.
-
-    Raises:
-        ValueError: on entering, see `Partial`, or `path` is another kind of file.
     """
+
+    replaces = "a new file, or a CSV of verdicts"
 
     def __init__(self, path: str | os.PathLike[str], job: str) -> None:
         super().__init__(path, job)
         self._file: BinaryIO
-        self._n_rows = 0
 
     def __enter__(self) -> Self:
-        self._check_replaceable()
         super().__enter__()
         self._file = open(self.partial, "a+b")
         return self
@@ -59,13 +51,12 @@ class VerdictFile(Partial):
         self._file.close()
         super().__exit__(*error)
 
-    def _check_replaceable(self) -> None:
+    def _is_replaceable(self) -> bool:
+        if self.path.is_dir():
+            return False
         header = ",".join(COLUMNS).encode()
-        if self.path.exists() and (self.path.is_dir() or _start(self.path, len(header)) not in (b"", header)):
-            raise ValueError(
-                f"output: expected a new file, or a CSV of verdicts to replace; got {self.path}, which is neither: set "
-                "another output"
-            )
+        with open(self.path, "rb") as file:
+            return file.read(len(header)) in (b"", header)
 
     def keep(self, paths: Sequence[str], batch_size: int) -> "array[float]":
         """Drop all behind the last whole batch of `paths`; the scores of the rows that remain, in their order.
@@ -98,25 +89,11 @@ class VerdictFile(Partial):
         self._n_rows += len(rows)
         self._write(map(_cells, rows))
 
-    def finish(self, n_rows: int) -> None:
-        """Move the rows to `path`.
-
-        Raises:
-            RuntimeError: there are not as many as there should be; they stay where they are.
-        """
-        self._check_count(self._n_rows, n_rows)
-        os.replace(self.partial, self.path)
-
     def _write(self, rows: Any) -> None:
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
         self._file.write(os.fsencode(text.getvalue()))
         self._file.flush()
-
-
-def _start(path: Path, n_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(n_bytes)
 
 
 def _whole_rows(file: BinaryIO) -> Iterator[tuple[list[str], int]]:

@@ -32,8 +32,10 @@ class VerdictParts(Partial):
         batch_size: of the rows that `append` is given, but for the last.
 
     Raises:
-        ValueError: PyArrow is missing; on entering, see `Partial`, or `path` is something else.
+        ValueError: PyArrow is missing.
     """
+
+    replaces = "a new folder, or one of verdicts"
 
     def __init__(self, path: str | os.PathLike[str], job: str, batch_size: int) -> None:
         if find_spec("pyarrow") is None:
@@ -43,14 +45,8 @@ class VerdictParts(Partial):
         super().__init__(path, job)
         self.rows_a_part = -(-ROWS // batch_size) * batch_size
         self._waiting: list[Record] = []
-        self._n_rows = 0
 
     def __enter__(self) -> Self:
-        if self.path.exists() and not (self.path.is_dir() and not _others(self.path)):
-            raise ValueError(
-                f"output: expected a new folder, or one of verdicts to replace; got {self.path}, which is neither: set "
-                "another output"
-            )
         super().__enter__()
         self.partial.mkdir(exist_ok=True)
         for other in _others(self.partial):
@@ -88,17 +84,13 @@ class VerdictParts(Partial):
             self._write()
 
     def finish(self, n_rows: int) -> None:
-        """Write the rows that wait, and move all to `path`.
-
-        Raises:
-            RuntimeError: there are not as many as there should be; they stay where they are.
-        """
+        """Write the rows that wait, and move all to `path`; see `Partial.finish`."""
         if self._waiting:
             self._write()
-        self._check_count(self._n_rows, n_rows)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        os.replace(self.partial, self.path)
+        super().finish(n_rows)
+
+    def _is_replaceable(self) -> bool:
+        return self.path.is_dir() and not _others(self.path)
 
     def _part(self, index: int) -> Path:
         return self.partial / f"part-{index:05}.parquet"
@@ -123,11 +115,7 @@ class VerdictParts(Partial):
 
 
 def read_parts(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The rows of a folder of verdicts, one by one.
-
-    Raises:
-        ValueError: its files hold no verdicts.
-    """
+    """The rows of a folder of verdicts, one by one; ValueError where its files hold none."""
     import pyarrow.parquet as pq
 
     for part in _parts(Path(path)):

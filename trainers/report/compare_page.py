@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from trainers.report.figures.settings import settings
 from trainers.report.svg import inline_svg
-from trainers.report.tables.jobs import NOT_OF_A_SOURCE, Setting, Summary
+from trainers.report.tables.jobs import NOT_OF_A_SOURCE, SOFTMAX, Setting, Summary
 from trainers.report.template import write_page
 
 LEAD = (
@@ -17,15 +17,8 @@ MOST = 40  # settings that a figure can show
 
 
 def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
-    """Write the page.
-
-    Args:
-        summary: of the sweep.
-        title: of the page.
-        path: of the page; links lead from there to the reports of the runs.
-    """
+    """Write the page of a sweep, from whose `path` links lead to the reports of the runs."""
     found = summary.settings
-    columns = list(found[0].numbers)
     write_page(
         "compare.html.j2",
         path,
@@ -35,7 +28,9 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
         table=summary.settings_table(),
         sources=summary.sources_table(),
         mismatch=summary.mismatch,
-        figures=[(key, _figure(key, i, found[:MOST])) for i, key in enumerate(columns) if _is_drawn(key, found)],
+        figures=[
+            (key, _figure(key, i, found[:MOST])) for i, key in enumerate(summary.columns) if _is_drawn(key, found)
+        ],
         left_out=max(0, len(found) - MOST),
         runs=[
             (job.name, " ".join(f"{key}={value}" for key, value in job.overrides.items()), job.seed)
@@ -45,16 +40,11 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
 
 
 def _is_drawn(column: str, found: list[Setting]) -> bool:
-    known = (setting.numbers[column].mean for setting in found[:MOST])
+    known = (setting.number(column).mean for setting in found[:MOST])
     return column not in NOT_OF_A_SOURCE and any(mean is not None for mean in known)
 
 
 def _figure(column: str, number: int, found: list[Setting]) -> Markup:
     names = [setting.name for setting in found]
-    ours = [(setting.numbers[column].mean, setting.numbers[column].std) for setting in found]
-    softmax = [
-        (setting.baselines[column].mean, setting.baselines[column].std)
-        for setting in found
-        if column in setting.baselines
-    ]
+    ours, softmax = ([setting.number(key) for setting in found] for key in (column, column + SOFTMAX))
     return inline_svg(settings(names, ours, softmax), f"settings{number}", f"AUROC of {column} by setting")

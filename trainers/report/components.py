@@ -1,6 +1,6 @@
 """Components of the mixtures, ranked by error rate: a table, and sheets of their images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from trainers.evaluation.components import Components
 from trainers.records.record import Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, gallery_rows, tile
-from trainers.report.tables.text import MISSING, p_value_text, percent
+from trainers.report.tables.text import MISSING, classes_in_words, p_value_text, percent, percent_range
 
 N_SHEETS = 6  # components of a mixture whose images are shown, those with the highest error rates
 N_WRONG, N_RIGHT = 6, 6  # images of a sheet
@@ -45,7 +45,7 @@ class Sheet(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One mixture: what its components say, in words, as a table and as sheets."""
+    """What the components of one mixture say, in words, as a table and as sheets."""
 
     name: str
     title: str
@@ -76,52 +76,47 @@ def sheet_rows(records: Records, components: Components) -> dict[int, dict[str, 
     return chosen
 
 
-def shown_rows(records: Records, components: Mapping[str, Components] | None = None) -> set[int]:
+def shown_rows(records: Records, components: Mapping[str, Components]) -> set[int]:
     """The records whose images the page shows: galleries, explanations and sheets of components."""
-    found = {row for ends in gallery_rows(records).values() for chosen in ends.values() for row in chosen}
-    for each in (components or {}).values():
-        found |= {row for kinds in sheet_rows(records, each).values() for chosen in kinds.values() for row in chosen}
-    return found
+    groups = [*gallery_rows(records).values()]
+    groups += [kinds for each in components.values() for kinds in sheet_rows(records, each).values()]
+    return {row for group in groups for rows in group.values() for row in rows}
 
 
 def sections(evaluation: Evaluation) -> list[Section]:
-    """One section a mixture, that with the most components in use first; none where the evaluation has no components.
-
-    Raises:
-        ValueError: the evaluation has images, but lacks one of a sheet.
-    """
+    """One section a mixture, that with the most components in use first."""
     found = [_section(evaluation, name, components) for name, components in evaluation.components.items()]
     return sorted(found, key=lambda section: -len(section.lines) - section.n_left_out)
 
 
 def _section(evaluation: Evaluation, name: str, components: Components) -> Section:
-    occupied = [each for each in components.found.components if each.n]
+    occupied = _occupied(components)
     rows = sheet_rows(evaluation.records, components) if evaluation.images and len(occupied) > 1 else {}
     sheets = [_sheet(evaluation, name, each, rows[each.component]) for each in occupied if each.component in rows]
-    in_files = " The column component of scores.csv and of files of verdicts is of this mixture."
-    return Section(
-        name,
-        mixture_in_words(name),
-        component_summary(components) + in_files * (name == evaluation.mixture),
-        [_line(evaluation, each, components.held_out) for each in occupied[:N_ROWS]],
-        max(0, len(occupied) - N_ROWS),
-        sheets,
-    )
+    summary = component_summary(components)
+    if name == evaluation.mixture:
+        summary += " The column component of scores.csv and of files of verdicts is of this mixture."
+    lines = [_line(evaluation, each, components.held_out) for each in occupied[:N_ROWS]]
+    return Section(name, mixture_in_words(name), summary, lines, len(occupied) - len(lines), sheets)
+
+
+def _occupied(components: Components) -> list[ComponentSummary]:
+    return [each for each in components.found.components if each.n]
 
 
 def component_summary(components: Components) -> str:
     """What the table says, in a few sentences."""
-    found = components.found
-    occupied = [each for each in found.components if each.n]
+    found, occupied = components.found, _occupied(components)
     if not occupied:
         return "No test image, so nothing is known."
     n_all = len(found.components)
     if len(occupied) == 1:
         return f"All test images are in one of {n_all} components, so it tells nothing apart."
-    largest = percent(max(each.n for each in occupied) / found.n)
+    largest = max(each.n for each in occupied)
+    purity = sum(each.n * each.predictions[0].share for each in occupied) / found.n
     used = (
-        f"{len(occupied)} of {n_all} components hold test images, the largest {largest}\u00a0% of them. Purity: "
-        f"{percent(purity(occupied))}\u00a0% have the prediction that is most frequent in their component."
+        f"{len(occupied)} of {n_all} components hold test images, the largest {percent(largest / found.n)}\u00a0% of "
+        f"them. Purity: {percent(purity)}\u00a0% have the prediction that is most frequent in their component."
     )
     if not found.n_errors:
         return f"{used} None of the {found.n} is predicted wrongly."
@@ -131,48 +126,37 @@ def component_summary(components: Components) -> str:
         total, n_images, n_top = total + each.n_errors, n_images + each.n, n_top + 1
         if 2 * total >= found.n_errors:
             break
-    holders = "one of them holds" if n_top == 1 else f"{n_top} of them hold"
-    share = percent(n_images / found.n)
-    holders = holders[0].upper() + holders[1:]
-    sentences = [used, f"{holders} {total} of the {found.n_errors} errors with {share}\u00a0% of the images."]
+    holders = "One of them holds" if n_top == 1 else f"{n_top} of them hold"
+    most = f"{holders} {total} of the {found.n_errors} errors with {percent(n_images / found.n)}\u00a0% of the images."
     test = f"p = {p_value_text(found.difference_p)}"
     if components.held_out is not None:
         size, errors = torch.as_tensor(components.held_out).T
         test += f"; on the calibration images p = {p_value_text(homogeneity(size, errors))}"
     differs = found.difference_p <= 0.05
     claim = "The error rate differs between components" if differs else "No difference of error rates is shown"
-    return " ".join([*sentences, f"{claim} (permutation test, {test})."])
-
-
-def purity(summaries: Sequence[ComponentSummary]) -> float:
-    """Share of the images with the prediction that is most frequent in their component."""
-    most_frequent = sum(each.n * each.predictions[0].share for each in summaries if each.n)
-    return most_frequent / sum(each.n for each in summaries)
+    return f"{used} {most} {claim} (permutation test, {test})."
 
 
 def _line(evaluation: Evaluation, each: ComponentSummary, held_out: NDArray[Any] | None) -> ComponentLine:
-    low, high = each.interval
+    confusions = [
+        f"{evaluation.name(label)} taken for {evaluation.name(prediction)}" + (f" ({n}\u00a0×)" if n > 1 else "")
+        for label, prediction, n in each.confusions[:N_CONFUSIONS]
+    ]
     return ComponentLine(
         each.component,
-        evaluation.made_of(each.predictions),
+        classes_in_words(each.predictions, evaluation.class_names),
         each.n,
         each.n_errors,
         percent(each.error_rate),
-        f"{percent(low)}–{percent(high)}",
+        "–".join(map(percent, each.interval)),
         MISSING if held_out is None else f"{held_out[each.component, 1]} of {held_out[each.component, 0]}",
-        "; ".join(
-            f"{evaluation.name(label)} taken for {evaluation.name(prediction)}" + (f" ({n}\u00a0×)" if n > 1 else "")
-            for label, prediction, n in each.confusions[:N_CONFUSIONS]
-        ),
+        "; ".join(confusions),
     )
 
 
 def _sheet(evaluation: Evaluation, name: str, each: ComponentSummary, rows: Mapping[str, list[int]]) -> Sheet:
-    low, high = each.interval
-    interval = f"95 % interval {percent(low)} to {percent(high)} %"
-    return Sheet(
-        f"Component {each.component} of {name}: {percent(each.error_rate)} % wrong",
-        f"{each.n_errors} of {each.n} test images ({interval}). Predicted: {evaluation.made_of(each.predictions)}.",
-        [tile(evaluation, row) for row in rows["wrong"]],
-        [tile(evaluation, row) for row in rows["right"]],
-    )
+    predicted = classes_in_words(each.predictions, evaluation.class_names)
+    of = f"{each.n_errors} of {each.n} test images (95 % interval {percent_range(each.interval)} %)"
+    title = f"Component {each.component} of {name}: {percent(each.error_rate)} % wrong"
+    wrong, right = ([tile(evaluation, row) for row in rows[kind]] for kind in ("wrong", "right"))
+    return Sheet(title, f"{of}. Predicted: {predicted}.", wrong, right)

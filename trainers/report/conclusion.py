@@ -33,11 +33,17 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     """What the detector catches, what it does not, where plain softmax confidence is the better choice."""
     sources = {**metrics["sources"], **_corrupted(metrics)}
     measured = {name: s for name, s in sources.items() if s["fpr_at_95_tpr"] is not None}
-    others = [_corruptions(metrics), _budgets(metrics), _false_alarms(metrics), _shifts(metrics)]
-    if not measured:
-        sentences = [*others, _unmeasured(sources)]
-        return Conclusion("There were no failures to catch.", [sentence for sentence in sentences if sentence])
-    measured = {name: s for name, s in measured.items() if not _unsure(s)}
+    sure = {name: s for name, s in measured.items() if not _unsure(s)}
+    sentences = [
+        _comparison({name: s for name, s in sure.items() if name != CORRUPTED}),
+        *(about(metrics) for about in (_corruptions, _budgets, _false_alarms, _shifts)),
+        *(about(sources) for about in (_too_few, _unmeasured)),
+    ]
+    headline = _headline(sure) if measured else "There were no failures to catch."
+    return Conclusion(headline, [sentence for sentence in sentences if sentence])
+
+
+def _headline(measured: Mapping[str, Any]) -> str:
     refused = {name: 1 - s["fpr_at_95_tpr"] for name, s in measured.items()}
     ordered = sorted(measured, key=lambda name: (-refused[name], -(measured[name]["auroc"] or 0)))
     caught = [name for name in ordered if refused[name] >= CATCHES]
@@ -50,12 +56,7 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
         clauses.append(f"{'but only' if caught else 'catches only'} part of the {_names(partly)}")
     if missed:
         clauses.append(f"{'and ' if clauses else ''}misses most {_names(missed)}")
-    in_table = {name: s for name, s in measured.items() if name != CORRUPTED}
-    sentences = [_comparison(in_table), *others, _too_few(sources), _unmeasured(sources)]
-    return Conclusion(
-        f"The detector {', '.join(clauses)}." if clauses else "There were too few failures for a conclusion.",
-        [sentence for sentence in sentences if sentence],
-    )
+    return f"The detector {', '.join(clauses)}." if clauses else "There were too few failures for a conclusion."
 
 
 def _corrupted(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -68,20 +69,21 @@ def _corrupted(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return {}
     points = [point for kind in found["kinds"].values() for point in kind]
     accepted = [
-        (point["fpr_at_95_clean_tpr"], round(point["n"] * point["error_rate"]))
+        (rate, round(point["n"] * point["error_rate"]))
         for point in points
-        if point["fpr_at_95_clean_tpr"] is not None
+        if (rate := point["fpr_at_95_clean_tpr"]) is not None
     ]
     most = max((n for _, n in accepted), default=0)
     share = sum(rate * n for rate, n in accepted) / sum(n for _, n in accepted) if accepted else None
-    source = {
-        "n": most,
-        "auroc": mean([point["auroc"] for point in points]),
-        "fpr_at_95_tpr": share,
-        "effect_size": None if share is None else {"interval": interval(round(share * most), most)},
-        "baselines": {BASELINE: {"auroc": mean([of_softmax(point) for point in points])}},
+    return {
+        CORRUPTED: {
+            "n": most,
+            "auroc": mean([point["auroc"] for point in points]),
+            "fpr_at_95_tpr": share,
+            "effect_size": None if share is None else {"interval": interval(round(share * most), most)},
+            "baselines": {BASELINE: {"auroc": mean([of_softmax(point) for point in points])}},
+        }
     }
-    return {CORRUPTED: source}
 
 
 def _corruptions(metrics: Mapping[str, Any]) -> str:
@@ -104,8 +106,8 @@ def _corruptions(metrics: Mapping[str, Any]) -> str:
 
 
 def _budgets(metrics: Mapping[str, Any]) -> str:
-    points = [(name, point) for name, curve in metrics.get("sweeps", {}).items() for point in curve]
-    points = [(name, point) for name, point in points if point["evasion_rate"] is not None]
+    curves = metrics.get("sweeps", {}).items()
+    points = [(name, point) for name, curve in curves for point in curve if point["evasion_rate"] is not None]
     if not points:
         return ""
     name, worst = max(points, key=lambda each: each[1]["evasion_rate"])
@@ -136,8 +138,7 @@ def _shifts(metrics: Mapping[str, Any]) -> str:
 
 
 def _span(rates: Sequence[float]) -> str:
-    ends = percent(min(rates)), percent(max(rates))
-    return " to ".join(dict.fromkeys(ends))
+    return " to ".join(dict.fromkeys((percent(min(rates)), percent(max(rates)))))
 
 
 def _number(n: int, what: str) -> str:
@@ -145,43 +146,33 @@ def _number(n: int, what: str) -> str:
 
 
 def _comparison(measured: Mapping[str, Any]) -> str:
-    softmax = {name: value for name, s in measured.items() if (value := of_softmax(s)) is not None}
-    compared = list(softmax)
+    compared = {name: (s["auroc"], base) for name, s in measured.items() if (base := of_softmax(s)) is not None}
     if not compared:
         return ""
     worse = [name for name in compared if told_apart(measured[name]) < 0]
-    better = [name for name in compared if told_apart(measured[name]) > 0]
+    n_better = sum(told_apart(measured[name]) > 0 for name in compared)
     count = (
-        f"It ranks failures better than plain softmax confidence on {len(better)} of "
+        f"It ranks failures better than plain softmax confidence on {n_better} of "
         f"{_number(len(compared), 'source')} and worse on {len(worse) or 'none'}"
     )
-    if open_ := len(compared) - len(better) - len(worse):
+    if open_ := len(compared) - n_better - len(worse):
         count += f"; on {open_} the two can't be told apart"
-    ours = sum(measured[name]["auroc"] for name in compared) / len(compared)
-    base = sum(softmax[name] for name in compared) / len(compared)
-    count += f" (mean AUROC {percent(ours)} against {percent(base)})."
+    ours, softmax = (percent(mean(column)) for column in zip(*compared.values(), strict=True))
+    count += f" (mean AUROC {ours} against {softmax})."
     if not worse:
         return count
-    where = _join(
-        [
-            f"{source_label(name)} ({percent(softmax[name])} against our {percent(measured[name]['auroc'])})"
-            for name in worse
-        ]
-    )
-    return f"{count} Softmax is the better choice on {where}."
+    pairs = {name: [percent(auroc) for auroc in compared[name]] for name in worse}
+    where = [f"{source_label(name)} ({softmax} against our {ours})" for name, (ours, softmax) in pairs.items()]
+    return f"{count} Softmax is the better choice on {_join(where)}."
 
 
 def _false_alarms(metrics: Mapping[str, Any]) -> str:
-    rate = metrics["calibration"]["false_alarm_rate"].get("0.05")
-    if rate is None:
-        return ""
-    refused = f"Asked to refuse at most 5 % of clean images, it refused {percent(rate)} % of the clean test images"
-    usual = metrics["calibration"].get("realised_rate", {}).get("0.05")
-    if usual is None:
-        return f"{refused}."
-    return (
-        f"{refused}; {percent_range(usual)}\u00a0% are usual with {metrics['calibration']['n']:,} calibration images."
-    )
+    calibration = metrics["calibration"]
+    rate = percent(calibration["false_alarm_rate"]["0.05"])
+    text = f"Asked to refuse at most 5 % of clean images, it refused {rate} % of the clean test images"
+    if usual := calibration.get("realised_rate", {}).get("0.05"):
+        text += f"; {percent_range(usual)}\u00a0% are usual with {calibration['n']:,} calibration images"
+    return f"{text}."
 
 
 def _too_few(sources: Mapping[str, Any]) -> str:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trainers.report.figures.budget_curve import budget_curve
-from trainers.report.figures.severity_curve import severity_curve
-from trainers.report.figures.shift_curve import shift_curve
+from trainers.report.figures.severity_curves import severity_curve, shift_curve
 from trainers.report.svg import Panel, panel
-from trainers.report.tables.budgets import budget_table
+from trainers.report.tables.attacks import budget_table
 from trainers.report.tables.corruptions import corruption_table, mean
 from trainers.report.tables.format import TextTable
 from trainers.report.tables.shifts import shift_table

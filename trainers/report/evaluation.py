@@ -8,44 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detection.explanation.component_report import Share
 from gmm_torch.detection.explanation.explanation import InputExplanation
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
-from trainers.report.words import class_name, in_words
+from trainers.report.tables.text import class_name
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's results.
+    """A run's results."""
 
-    Args:
-        metrics: as in metrics.json.
-        records: of all images: clean test images, successes of attacks, out-of-distribution sets.
-        projection: (n, 2), a plane through the features (`principal_plane`).
-        images: row -> (H, W, 1 or 3) uint8, for the rows that `shown_rows(records, components)` asks for.
-        class_names: index -> name.
-        title: of the page.
-        history: mean log-likelihood per image after each EM iteration of the first mixture, nats.
-        converged: whether that fit met its tolerance.
-        components: of each mixture by name, in the order of the score.
-        explanations: row -> why it was refused, for the rows of `reason_rows(records)`.
-        neighbours: position among the fitting images -> (H, W, 1 or 3) uint8, for those that explanations name.
-
-    Raises:
-        ValueError: the lengths differ.
-    """
-
-    metrics: Mapping[str, Any]
-    records: Records
-    projection: NDArray[np.floating[Any]]
-    images: Mapping[int, NDArray[np.uint8]]
+    metrics: Mapping[str, Any]  # as in metrics.json
+    records: Records  # of all images: clean test images, successes of attacks, out-of-distribution sets
+    projection: NDArray[np.floating[Any]]  # (N, 2), a plane through the features (`principal_plane`)
+    images: Mapping[int, NDArray[np.uint8]]  # row -> (H, W, 1 or 3), for the rows of `shown_rows(records, components)`
     class_names: Sequence[str]
     title: str
-    history: Sequence[float]
-    converged: bool = True
-    components: Mapping[str, Components] = field(default_factory=dict)
-    explanations: Mapping[int, InputExplanation] = field(default_factory=dict)
+    history: Sequence[float]  # mean log-likelihood after each EM iteration of the first mixture, nats an image
+    converged: bool = True  # whether that fit met its tolerance
+    components: Mapping[str, Components] = field(default_factory=dict)  # of each mixture, in the order of the score
+    explanations: Mapping[int, InputExplanation] = field(default_factory=dict)  # for the rows of `reason_rows(records)`
+    # Position among the fitting images -> (H, W, 1 or 3), for those that explanations name.
     neighbours: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,11 +52,6 @@ class Evaluation:
         """The false alarm rate that `accept` was decided at."""
         return float(self.metrics.get("alpha", 0.05))
 
-    @property
-    def sources(self) -> list[str]:
-        """The sources of failure, in the order of the results table."""
-        return list(self.metrics["sources"])
-
     def column(self, name: str, rows: Tensor) -> NDArray[Any]:
         """The values of a column of the records in the chosen rows."""
         return np.asarray(getattr(self.records, name)[rows])
@@ -81,7 +59,3 @@ class Evaluation:
     def name(self, label: int) -> str:
         """A class in words."""
         return class_name(label, self.class_names)
-
-    def made_of(self, predictions: Sequence[Share]) -> str:
-        """The first of some classes with their shares, in words."""
-        return in_words(predictions, self.class_names)

@@ -20,7 +20,7 @@ from trainers.report.tables.evasion import (
     evasion_table,
     find_points,
 )
-from trainers.report.tables.text import BASELINE, percent
+from trainers.report.tables.text import BASELINE, percent, percent_range
 from trainers.report.template import write_page
 
 LEAD = (
@@ -43,13 +43,7 @@ class Pair(NamedTuple):
 
 
 def write_evasion_report(metrics: Mapping[str, Any], pairs: Sequence[Pair], path: Path | str) -> None:
-    """Write the page.
-
-    Args:
-        metrics: of the task `adaptive`.
-        pairs: images that evaded.
-        path: of the page; written to a temporary name first, then moved.
-    """
+    """Write the page, of the metrics of the task `adaptive` and images that evaded."""
     found = metrics["evasion"]
     curves = {
         "undefended": find_points(metrics, UNDEFENDED, BEST),
@@ -104,6 +98,5 @@ def headline(metrics: Mapping[str, Any]) -> str:
     last = points[-1]
     return (
         f"Up to {budget_label(last['epsilon'])} these attacks got {percent(last['rate'], 0)} % of the images past the "
-        f"detector; stronger ones may get more (95 % interval for these: {percent(last['interval'][0], 0)} to "
-        f"{percent(last['interval'][1], 0)} %)."
+        f"detector; stronger ones may get more (95 % interval for these: {percent_range(last['interval'], 0)} %)."
     )

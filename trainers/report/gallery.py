@@ -34,6 +34,11 @@ class Gallery(NamedTuple):
     tiles: list[Tile]
 
 
+def title_of(source: str) -> str:
+    """The images of a source in plain words."""
+    return "clean test images" if source == TEST else source_label(source)
+
+
 def gallery_rows(records: Records) -> dict[str, dict[str, list[int]]]:
     """The rows that the report shows as images: source -> {"lowest", "highest"} -> rows by p-value.
 
@@ -51,28 +56,19 @@ def gallery_rows(records: Records) -> dict[str, dict[str, list[int]]]:
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
-    """The galleries of the page, the clean test images first; none where the evaluation has no images.
-
-    Raises:
-        ValueError: if there are images, but not those of `gallery_rows`.
-    """
+    """The galleries of the page, in the order of the records; none where the evaluation has no images."""
     if not evaluation.images:
         return []
-    found = []
-    for source, ends in gallery_rows(evaluation.records).items():
-        name = "clean test images" if source == TEST else source_label(source)
-        for end, rows in ends.items():
-            if rows:
-                found.append(Gallery(f"{name}: {end} p-values", [tile(evaluation, row) for row in rows]))
-    return sorted(found, key=lambda gallery: not gallery.title.startswith("clean test images"))
+    return [
+        Gallery(f"{title_of(source)}: {end} p-values", [tile(evaluation, row) for row in rows])
+        for source, ends in gallery_rows(evaluation.records).items()
+        for end, rows in ends.items()
+        if rows
+    ]
 
 
 def tile(evaluation: Evaluation, row: int) -> Tile:
-    """The image of a row, with its prediction, truth and p-value.
-
-    Raises:
-        ValueError: the evaluation lacks the image.
-    """
+    """The image of a row, with its prediction, truth and p-value; ValueError where the evaluation lacks it."""
     if row not in evaluation.images:
         raise ValueError(
             f"the image of row {row} is missing: the report shows the rows of shown_rows(records, components). "
@@ -92,9 +88,8 @@ def tile(evaluation: Evaluation, row: int) -> Tile:
 def data_uri(image: NDArray[np.uint8]) -> str:
     """An (H, W, 1 or 3) uint8 image as a data URI: PNG, or JPEG once it had to be scaled down."""
     picture = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[-1] == 1 else image)
-    small = max(picture.size) <= LARGEST_SIDE
+    kind = "png" if max(picture.size) <= LARGEST_SIDE else "jpeg"
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     stream = io.BytesIO()
-    picture.save(stream, format="PNG" if small else "JPEG", **({"optimize": True} if small else {"quality": 88}))
-    kind = "png" if small else "jpeg"
+    picture.save(stream, format=kind, optimize=kind == "png", quality=88)  # the quality of a JPEG
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

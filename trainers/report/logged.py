@@ -13,7 +13,6 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 from PIL import Image
 
 from trainers.report.evaluation import Evaluation
@@ -27,17 +26,11 @@ SHORT = {"fpr_at_95_tpr": "fpr95", BASELINE: "softmax"}
 
 
 class Results(NamedTuple):
-    """What a logger that takes more than numbers is given.
+    """What a logger that takes more than numbers is given."""
 
-    Attributes:
-        folder: with `FILES`, as they are found, `tables/*.md` and `figures/*.png`.
-        tables: by name.
-        figures: name -> its heading and its note.
-    """
-
-    folder: Path
-    tables: Mapping[str, TextTable]
-    figures: Mapping[str, str]
+    folder: Path  # with `FILES`, as they are found, `tables/*.md` and `figures/*.png`
+    tables: Mapping[str, TextTable]  # by name
+    figures: Mapping[str, str]  # name -> its heading and its note
 
     def figure(self, name: str) -> Path:
         """The file of a figure."""
@@ -52,15 +45,10 @@ def log_results(
     figures: Sequence[Panel],
     folder: Path,
 ) -> None:
-    """Log a finished run, and end the loggers.
+    """Log a finished run, whose files are in its folder, and end the loggers.
 
-    Args:
-        loggers: each gets the numbers (`detection_values`); TensorBoard also tables as text and figures as images,
-            MLflow and Weights & Biases these and the files of the run as artifacts.
-        evaluation: the run's results.
-        tables: by name.
-        figures: of the report.
-        folder: of the run, with the files that it has written.
+    Each gets the numbers (`detection_values`); TensorBoard also tables as text and figures as images, MLflow and
+    Weights & Biases these and the files of the run as artifacts.
     """
     if not loggers:
         return
@@ -74,7 +62,8 @@ def log_results(
         for name, table in tables.items():
             (results.folder / "tables" / f"{name}.md").write_text(table.markdown(), encoding="utf-8")
         for each in figures:
-            _draw(each.figure, results.figure(_name(each)))
+            with rc_context(RC):
+                each.figure.savefig(results.figure(_name(each)), metadata={"Software": None})
         for logger in loggers:
             logger.log_metrics(values)
             _log_more(logger, results)
@@ -98,19 +87,15 @@ def detection_values(evaluation: Evaluation) -> dict[str, float]:
         "false_alarm_rate": 1 - float(records.accept[records.clean()].double().mean()),
     }
     sources = dict(metrics["sources"])
-    if metrics.get("every_attack"):
+    if metrics["every_attack"]:
         sources["every_attack"] = metrics["every_attack"]
-    for name, points in (metrics.get("corruptions") or {"kinds": {}})["kinds"].items():
+    for name, points in metrics["corruptions"].get("kinds", {}).items():
         sources |= {f"corruption/{name}/{point['severity']}": point for point in points}
     for name, source in sources.items():
         values |= _numbers(f"{name}/", source)
         for baseline, found in source["baselines"].items():
             values |= _numbers(f"{name}/{SHORT.get(baseline, baseline)}_", found)
-    for name in metrics["sources"]:
-        failures = records.failures(name)
-        if failures.any():
-            values[f"{name}/refused"] = 1 - float(records.accept[failures].double().mean())
-    values |= _numbers("held_out_log_likelihood/", metrics.get("held_out_log_likelihood", {}))
+    values |= _numbers("held_out_log_likelihood/", metrics["held_out_log_likelihood"])
     return {f"detection/{name}": value for name, value in values.items()}
 
 
@@ -125,11 +110,6 @@ def _numbers(prefix: str, found: Mapping[str, Any]) -> dict[str, float]:
 def _name(panel: Panel) -> str:
     """What a figure shows, in letters that every logger takes: `roc_pgd_attack`."""
     return f"{panel.key.rstrip(string.digits)}_{re.sub(r'[^a-z0-9]+', '_', panel.heading.lower()).strip('_')}"
-
-
-def _draw(figure: Figure, path: Path) -> None:
-    with rc_context(RC):
-        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 @singledispatch
@@ -161,9 +141,8 @@ def _(logger: WandbLogger, results: Results) -> None:
         logger.log_table(f"detection/{name}", list(table.columns), [list(row) for row in table.rows])
     for name, caption in results.figures.items():
         logger.log_image(f"detection/{name}", [str(results.figure(name))], caption=[caption])
-    run.log(
-        {"detection/report": wandb.Html((results.folder / "report.html").read_text(encoding="utf-8"), inject=False)}
-    )
+    page = (results.folder / "report.html").read_text(encoding="utf-8")
+    run.log({"detection/report": wandb.Html(page, inject=False)})
     artifact = wandb.Artifact(f"detection-{run.id}", type="report")
     artifact.add_dir(str(results.folder))
     run.log_artifact(artifact)

@@ -1,11 +1,12 @@
 """The report's page: its figures, tables and images."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gmm_torch.detection.diagnosis import PAGE
 from trainers.data.errors import first_few
@@ -13,39 +14,36 @@ from trainers.report.components import sections
 from trainers.report.conclusion import conclude
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
 from trainers.report.evaluation import Evaluation
-from trainers.report.figures.class_alarms import MAX_CLASSES, class_alarms
 from trainers.report.figures.em_history import em_history
-from trainers.report.figures.error_rate import error_rate
-from trainers.report.figures.feature_components import feature_components
-from trainers.report.figures.feature_failures import feature_failures
-from trainers.report.figures.p_value_histogram import p_value_histogram
-from trainers.report.figures.risk_coverage import risk_coverage
-from trainers.report.figures.roc import roc
+from trainers.report.figures.features import feature_components, feature_failures
+from trainers.report.figures.p_values import p_value_histogram
+from trainers.report.figures.rates import MAX_CLASSES, class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
 from trainers.report.figures.style import CORRECT, OURS, source_colour
+from trainers.report.figures.thresholds import risk_coverage, roc
 from trainers.report.gallery import galleries
 from trainers.report.reasons import reasons
 from trainers.report.svg import Panel, panel
 from trainers.report.tables.attacks import every_attack_line
+from trainers.report.tables.corruptions import mean
+from trainers.report.tables.error_rates import area_text
 from trainers.report.tables.results import caption
-from trainers.report.tables.text import BASELINE, MISSING, of_softmax, p_value_text, percent, source_label
+from trainers.report.tables.text import (
+    BASELINE,
+    MISSING,
+    of_softmax,
+    p_value_text,
+    percent,
+    percent_range,
+    source_label,
+)
 from trainers.report.template import write_page
 
 
 def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
-    """Write the report of a run as one HTML page that needs nothing beside it.
-
-    Args:
-        evaluation: the run's results.
-        path: of the page; written to a temporary name first, then moved.
-
-    Returns:
-        the page's figures, in their order.
-
-    Raises:
-        ValueError: if an image that the galleries show is missing.
-    """
-    conclusion = conclude(evaluation.metrics)
+    """Write the report of a run as one HTML page that needs nothing beside it; the page's figures, in their order."""
+    metrics = evaluation.metrics
+    conclusion = conclude(metrics)
     shown = galleries(evaluation)  # before the figures, which take long, and are not drawn for a mistake
     content = {
         "title": evaluation.title,
@@ -54,23 +52,23 @@ def write_report(evaluation: Evaluation, path: Path | str) -> list[Panel]:
         "cards": _cards(evaluation),
         "findings": _findings(evaluation),
         "alpha": f"{evaluation.alpha:g}",
-        "results": evaluation.metrics["sources"].items(),
-        "every_attack": every_attack_line(evaluation.metrics),
-        "caption": caption(evaluation.metrics),
+        "results": metrics["sources"].items(),
+        "every_attack": every_attack_line(metrics),
+        "caption": caption(metrics),
         "scores": _scores(evaluation),
         "p_values": _p_values(evaluation),
-        "band": evaluation.metrics["calibration"].get("grid") is not None,
+        "band": metrics["calibration"].get("grid") is not None,
         "class_alarms": _class_alarms(evaluation),
         "rocs": _rocs(evaluation),
-        "diagnostics": evaluation.metrics.get("attack_doubts", {}),
-        "budgets": budget_curves(evaluation.metrics),
-        "corruptions": severity_curves(evaluation.metrics),
-        "shifts": shift_curves(evaluation.metrics),
+        "diagnostics": metrics.get("attack_doubts", {}),
+        "budgets": budget_curves(metrics),
+        "corruptions": severity_curves(metrics),
+        "shifts": shift_curves(metrics),
         "selection": _selection(evaluation),
         "error_rate": _error_rate(evaluation),
         "mixture": _mixture(evaluation),
         "planes": _planes(evaluation),
-        "kinds": {name.partition("/")[0] for name in evaluation.sources if evaluation.records.failures(name).any()},
+        "kinds": {name.partition("/")[0] for name in metrics["sources"] if evaluation.records.failures(name).any()},
         "components": sections(evaluation),
         "galleries": shown,
         "reasons": reasons(evaluation),
@@ -104,53 +102,37 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     metrics = evaluation.metrics
     calibration = metrics["calibration"]
     measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
-    cards = [
-        (
-            "Test accuracy",
-            f"{percent(metrics['classifier']['test_accuracy'])} %",
-            f"{int(evaluation.records.clean().sum())} test images",
-        )
-    ]
+    n_test = int(evaluation.records.clean().sum())
+    cards = [("Test accuracy", metrics["classifier"]["test_accuracy"], f"{n_test} test images")]
     if measured:
-        ours = [s["auroc"] for s in measured.values()]
-        known = [value for s in measured.values() if (value := of_softmax(s)) is not None]
-        mean_softmax = float(np.mean(known)) if known else None
+        softmax = percent(mean([of_softmax(s) for s in measured.values()]))
+        over = f"over {len(measured)} of {len(metrics['sources'])} sources; softmax {softmax} %"
         weakest = min(measured, key=lambda name: measured[name]["auroc"])
         cards += [
-            (
-                "Mean AUROC",
-                f"{percent(float(np.mean(ours)))} %",
-                f"over {len(ours)} of {len(metrics['sources'])} sources; softmax {percent(mean_softmax)} %",
-            ),
-            (
-                "Weakest source",
-                f"{percent(measured[weakest]['auroc'])} %",
-                f"AUROC on {source_label(weakest)}",
-            ),
+            ("Mean AUROC", mean([s["auroc"] for s in measured.values()]), over),
+            ("Weakest source", measured[weakest]["auroc"], f"AUROC on {source_label(weakest)}"),
         ]
-    rate = calibration["false_alarm_rate"].get("0.05")
-    low, high = calibration.get("false_alarm_interval", {}).get("0.05", (None, None))
-    interval = f"; 95 % interval {percent(low)} to {percent(high)} %" if low is not None else ""
-    cards.append(("False alarms", f"{percent(rate)} %", f"at most 5 % were asked for{interval}"))
-    return [(name, _unbroken(value), _unbroken(note)) for name, value, note in cards]
-
-
-def _unbroken(text: str) -> str:
-    return text.replace(" %", "\u00a0%")
+    interval = f"; 95 % interval {percent_range(calibration['false_alarm_interval']['0.05'])} %"
+    rate = calibration["false_alarm_rate"]["0.05"]
+    cards.append(("False alarms", rate, f"at most 5 % were asked for{interval}"))
+    return [(name, f"{percent(share)}\u00a0%", note.replace(" %", "\u00a0%")) for name, share, note in cards]
 
 
 def _scores(evaluation: Evaluation) -> Panel:
-    kinds = [("correct", evaluation.records.good("errors"), CORRECT)] + [
-        (source_label(source), evaluation.records.failures(source), source_colour(source))
-        for source in evaluation.sources
-    ]
     groups = [
         Group(label, evaluation.column("score", rows).astype(float), colour)
-        for label, rows, colour in kinds
-        if rows.any()
+        for label, rows, colour in _kinds(evaluation)
     ]
     figure = score_histograms(groups, _threshold(evaluation), evaluation.alpha)
     return panel("scores", "Scores of each kind of image", "", figure)
+
+
+def _kinds(evaluation: Evaluation) -> list[tuple[str, Tensor, str]]:
+    """Label, rows and colour: of the correct predictions, and of the failures of each source."""
+    records = evaluation.records
+    kinds = [("correct", records.good("errors"), CORRECT)]
+    kinds += [(source_label(s), records.failures(s), source_colour(s)) for s in evaluation.metrics["sources"]]
+    return [kind for kind in kinds if kind[1].any()]
 
 
 def _threshold(evaluation: Evaluation) -> float | None:
@@ -162,19 +144,14 @@ def _threshold(evaluation: Evaluation) -> float | None:
 
 
 def _p_values(evaluation: Evaluation) -> list[Panel]:
-    kinds = [
-        ("all clean test images", evaluation.records.clean(), OURS),
-        ("correct", evaluation.records.good("errors"), CORRECT),
-    ]
-    kinds += [(source_label(s), evaluation.records.failures(s), source_colour(s)) for s in evaluation.sources]
+    kinds = [("all clean test images", evaluation.records.clean(), OURS), *_kinds(evaluation)]
     panels = []
     for i, (label, rows, colour) in enumerate(kinds):
-        if rows.any():
-            p = evaluation.column("p_value", rows).astype(float)
-            refused = ~evaluation.column("accept", rows).astype(bool)
-            note = f"n = {len(p)}; {percent(float(refused.mean()))} % at or below {evaluation.alpha:g}"
-            figure = p_value_histogram(p, colour, evaluation.metrics["calibration"].get("grid"))
-            panels.append(panel(f"p{i}", label, note, figure))
+        p = evaluation.column("p_value", rows).astype(float)
+        refused = ~evaluation.column("accept", rows)
+        note = f"n = {len(p)}; {percent(float(refused.mean()))} % at or below {evaluation.alpha:g}"
+        figure = p_value_histogram(p, colour, evaluation.metrics["calibration"].get("grid"))
+        panels.append(panel(f"p{i}", label, note, figure))
     return panels
 
 
@@ -196,18 +173,12 @@ def _class_alarms(evaluation: Evaluation) -> Panel | None:
 
 def _rocs(evaluation: Evaluation) -> list[Panel]:
     panels = []
-    for i, name in enumerate(evaluation.sources):
-        good, failures = evaluation.records.good(name), evaluation.records.failures(name)
-        if not (good.any() and failures.any()):
-            continue
-        source = evaluation.metrics["sources"][name]
-        note = f"AUROC {percent(source['auroc'])}, softmax {percent(of_softmax(source))}"
-        column: Callable[..., Any] = evaluation.column
-        figure = roc(
-            (column("score", good), column("score", failures)),
-            (column("max_softmax", good), column("max_softmax", failures)),
-        )
-        panels.append(panel(f"roc{i}", source_label(name), note, figure))
+    for i, (name, source) in enumerate(evaluation.metrics["sources"].items()):
+        kinds = evaluation.records.good(name), evaluation.records.failures(name)
+        if all(rows.any() for rows in kinds):
+            note = f"AUROC {percent(source['auroc'])}, softmax {percent(of_softmax(source))}"
+            ours, softmax = ([evaluation.column(score, rows) for rows in kinds] for score in ("score", BASELINE))
+            panels.append(panel(f"roc{i}", source_label(name), note, roc(ours, softmax)))
     return panels
 
 
@@ -216,20 +187,15 @@ def _selection(evaluation: Evaluation) -> Panel | None:
     wrong = evaluation.column("wrong", clean)
     if not wrong.any():
         return None
-    errors = evaluation.metrics["sources"].get("errors", {})
-    softmax = errors.get("baselines", {}).get(BASELINE, {})
-    note = "; ".join(
-        f"{name.upper()} {percent(errors.get(name), 2)} %, softmax {percent(softmax.get(name), 2)} %"
-        for name in ("aurc", "augrc")
-        if errors.get(name) is not None
-    )
-    figure = risk_coverage(evaluation.column("score", clean), evaluation.column("max_softmax", clean), wrong)
+    errors = evaluation.metrics["sources"]["errors"]
+    note = "; ".join(f"{name.upper()} {area_text(errors, name)}" for name in ("aurc", "augrc"))
+    figure = risk_coverage(evaluation.column("score", clean), evaluation.column(BASELINE, clean), wrong)
     return panel("risk", "Risk against coverage", note, figure)
 
 
 def _error_rate(evaluation: Evaluation) -> Panel | None:
-    found = evaluation.metrics["sources"].get("errors", {}).get("error_rate")
-    if not found or not evaluation.column("wrong", evaluation.records.clean()).any():
+    found = evaluation.metrics["sources"]["errors"]["error_rate"]
+    if not evaluation.column("wrong", evaluation.records.clean()).any():
         return None
     note = f"with {percent(found['confidence'], 0)} % intervals"
     if found.get("trend_p_holm") is not None:
@@ -242,10 +208,10 @@ def _mixture(evaluation: Evaluation) -> list[Panel]:
     if len(evaluation.history):
         of = f"{evaluation.mixture}; " if evaluation.mixture else ""
         note = f"{of}{len(evaluation.history)} iterations, {evaluation.history[-1]:.2f} nats at the end"
-        if evaluation.history[-1] < max(evaluation.history):
+        rises = evaluation.history[-1] >= max(evaluation.history)
+        if not rises:
             note += "; it falls where covariances are shrunk, for the sake of new images"
         if not evaluation.converged:
-            rises = evaluation.history[-1] >= max(evaluation.history)
             note += f"; not converged: raise {'mixture.em.max_iter or ' if rises else ''}mixture.em.tol"
         panels.append(panel("em", "Fit of the mixture", note, em_history(evaluation.history)))
     clean = evaluation.records.clean()
@@ -271,12 +237,11 @@ def _richest(evaluation: Evaluation) -> tuple[str, NDArray[Any]]:
 def _planes(evaluation: Evaluation) -> list[Panel]:
     correct = evaluation.records.good("errors")
     panels = []
-    for i, name in enumerate(evaluation.sources):
+    for i, name in enumerate(evaluation.metrics["sources"]):
         failures = evaluation.records.failures(name)
         if correct.any() and failures.any():
-            figure = feature_failures(
-                evaluation.projection[correct], evaluation.projection[failures], source_colour(name)
-            )
+            points = evaluation.projection[correct], evaluation.projection[failures]
+            figure = feature_failures(*points, source_colour(name))
             panels.append(panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
     return panels
 
@@ -296,10 +261,9 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     for name, found in metrics.get("left_out", {}).items():
         text = f"{found['n']:,} that can't be read: {first_few(found['files'], len(found['files']), found['n'])}"
         facts.append((f"Left out of {source_label(name)}", text))
-    intervals = calibration.get("false_alarm_interval", {})
     for alpha, rate in calibration["false_alarm_rate"].items():
-        interval = f" ({' to '.join(percent(end, 2) for end in intervals[alpha])})" if alpha in intervals else ""
-        facts.append((f"False alarms at {alpha}", f"{percent(rate, 2)} %{interval}"))
+        interval = percent_range(calibration["false_alarm_interval"][alpha], 2)
+        facts.append((f"False alarms at {alpha}", f"{percent(rate, 2)} % ({interval})"))
     for name, source in metrics["sources"].items():
         if source.get("success_rate") is not None:
             facts.append((f"Success of {source_label(name)}", f"{percent(source['success_rate'])} % of attacked"))
@@ -318,5 +282,6 @@ def _fitted_to(metrics: Mapping[str, Any]) -> str:
 
 def _with_reference(n: int, n_all: int | None) -> str:
     """How many images of a split serve, and what the others are for."""
-    others = f" of {n_all}; the other {n_all - n} are a reference of the score" if n_all and n < n_all else ""
-    return f"{n}{others}" if others else f"{n} images"
+    if n_all and n < n_all:
+        return f"{n} of {n_all}; the other {n_all - n} are a reference of the score"
+    return f"{n} images"

@@ -9,8 +9,7 @@ def principal_plane(features: Tensor, fit_rows: Tensor | None = None) -> Tensor:
 
     Args:
         features: (N, D).
-        fit_rows: (N,) bool, the rows that define the plane (the clean test images, so that far outliers
-            don't turn it); all where None.
+        fit_rows: (N,) bool, those that define the plane (the clean test images, so that far outliers don't turn it).
 
     Returns:
         (N, 2) float64 on the CPU, in the features' unit; the second column is 0 where D = 1. The sign of a

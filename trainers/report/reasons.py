@@ -7,13 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, mixture_in_words
-from gmm_torch.detection.explanation.explanation import in_words as part_in_words
+from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_words, mixture_in_words
 from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
-from trainers.report.gallery import Tile, data_uri, gallery_rows, tile
-from trainers.report.tables.text import MISSING, percent, source_label
-from trainers.report.words import class_name, in_words
+from trainers.report.gallery import Tile, data_uri, gallery_rows, tile, title_of
+from trainers.report.tables.text import MISSING, class_name, classes_in_words, percent
 
 N_TEST, N_FAILURE = 6, 2  # refused images of each source
 SMALLEST = 1e-3  # the p-value at which a bar is full
@@ -73,53 +71,36 @@ def reason_rows(records: Records) -> dict[str, list[int]]:
 
 
 def reasons(evaluation: Evaluation) -> list[Reasons]:
-    """The explanations of the page, those of clean test images first; none where the evaluation has none."""
+    """The explanations of the page, in the order of the records; none where the evaluation has none."""
     if not (evaluation.explanations and evaluation.images):
         return []
-    found = []
-    for source, rows in reason_rows(evaluation.records).items():
-        name = "clean test images" if source == TEST else source_label(source)
-        explained = [
-            reason_of(
-                tile(evaluation, row), evaluation.explanations[row], evaluation.class_names, evaluation.neighbours
-            )
-            for row in rows
-            if row in evaluation.explanations
-        ]
-        if explained:
-            found.append(Reasons(name, explained))
-    return sorted(found, key=lambda each: each.title != "clean test images")
+    names, near, why = evaluation.class_names, evaluation.neighbours, evaluation.explanations
+    found = [
+        Reasons(title_of(source), [reason_of(tile(evaluation, row), why[row], names, near) for row in rows])
+        for source, rows in reason_rows(evaluation.records).items()
+    ]
+    return [each for each in found if each.reasons]
 
 
 def reason_of(
-    tile: Tile,
-    explanation: InputExplanation,
-    names: Sequence[str],
-    neighbours: Mapping[int, NDArray[np.uint8]] | None = None,
+    tile: Tile, explanation: InputExplanation, names: Sequence[str], neighbours: Mapping[int, NDArray[np.uint8]]
 ) -> Reason:
-    """What is known about the reason for a verdict.
-
-    Args:
-        tile: the image.
-        explanation: of it.
-        names: of the classes.
-        neighbours: position among the fitting images -> (H, W, 1 or 3), those to be shown.
-    """
-    name = explanation.leading
-    facts = None if name is None else explanation.mixtures[name]
-    return Reason(
-        tile,
-        [
-            Meter(part_in_words(part), f"{p:.3f}", _width(p), part == explanation.dominant)
-            for part, p in explanation.part_p_values.items()
-        ],
-        _views(explanation),
-        "" if name is None else mixture_in_words(name),
-        "" if facts is None else _component(facts, names),
-        ". ".join(explanation.unusual),
-        [] if facts is None else [(feature, _of(share, facts)) for feature, share in facts.features],
-        [] if facts is None else _neighbours(facts, names, neighbours or {}),
-    )
+    """What is known about the reason for a verdict; of the `neighbours` that `Evaluation` has, those are shown."""
+    parts = [
+        Meter(in_words(part), f"{p:.3f}", _width(p), part == explanation.dominant)
+        for part, p in explanation.part_p_values.items()
+    ]
+    views, unusual = _views(explanation), ". ".join(explanation.unusual)
+    if (name := explanation.leading) is None:
+        return Reason(tile, parts, views, "", "", unusual, [], [])
+    facts = explanation.mixtures[name]
+    features = [(feature, _of(share, facts)) for feature, share in facts.features]
+    near = [
+        Neighbour(data_uri(neighbours[position]), class_name(prediction, names), f"{distance:.1f}")
+        for position, distance, prediction in facts.nearest
+        if position in neighbours
+    ]
+    return Reason(tile, parts, views, mixture_in_words(name), _component(facts, names), unusual, features, near)
 
 
 def _width(p: float) -> float:
@@ -128,11 +109,9 @@ def _width(p: float) -> float:
 
 
 def _views(explanation: InputExplanation) -> list[Meter]:
-    names = {"identity": "the image itself"}
-    if len(explanation.views) == 1:
-        names = {"identity": "probability of its class"}
+    itself = "the image itself" if len(explanation.views) > 1 else "probability of its class"
     return [
-        Meter(names.get(view, view), f"{percent(p, 0)} %", round(100 * p, 1), False)
+        Meter(itself if view == "identity" else view, f"{percent(p, 0)} %", round(100 * p, 1), False)
         for view, p in explanation.views.items()
     ]
 
@@ -140,9 +119,9 @@ def _views(explanation: InputExplanation) -> list[Meter]:
 def _component(facts: ComponentFacts, names: Sequence[str]) -> str:
     if facts.component < 0:
         return "The features are not finite"
-    made_of = in_words(facts.predictions, names)
     text = f"Component {facts.component}"
-    text += f", fitting images predicted {made_of}" if made_of else ""
+    if made_of := classes_in_words(facts.predictions, names):
+        text += f", fitting images predicted {made_of}"
     if facts.error_rate is not None:
         text += f"; {facts.n_errors} of {facts.n_labelled} calibration images wrong"
     return text
@@ -151,13 +130,3 @@ def _component(facts: ComponentFacts, names: Sequence[str]) -> str:
 def _of(share: float, facts: ComponentFacts) -> str:
     """Of the distance to the component, how much comes from one feature."""
     return f"{percent(share / facts.squared_distance, 0)}\u00a0%" if facts.squared_distance else MISSING
-
-
-def _neighbours(
-    facts: ComponentFacts, names: Sequence[str], pictures: Mapping[int, NDArray[np.uint8]]
-) -> list[Neighbour]:
-    return [
-        Neighbour(data_uri(pictures[position]), class_name(prediction, names), f"{distance:.1f}")
-        for position, distance, prediction in facts.nearest
-        if position in pictures
-    ]

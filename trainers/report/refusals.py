@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -11,30 +11,23 @@ from numpy.typing import NDArray
 
 from gmm_torch.conformal.what_changed import ComponentChange, Stretch
 from gmm_torch.detection.explanation.explanation import InputExplanation
-from trainers.records.verdict_summary import VerdictSummary
-from trainers.report.figures.p_value_histogram import p_value_histogram
-from trainers.report.figures.p_values_over_time import p_values_over_time
+from trainers.records.verdicts import VerdictSummary
+from trainers.report.figures.p_values import p_value_histogram, p_values_over_time
 from trainers.report.figures.style import OURS, WIDE
 from trainers.report.gallery import Tile, data_uri
-from trainers.report.reasons import Reason, reason_of
+from trainers.report.reasons import reason_of
 from trainers.report.svg import Panel, panel
 from trainers.report.tables.text import percent, percent_range
 from trainers.report.template import write_page
 
 
 class Change(NamedTuple):
-    """What the page shows after an alarm.
+    """What the page shows after an alarm."""
 
-    Attributes:
-        alarm_at: index of the image that raised it.
-        stretches: p-values over the stream.
-        mixture: the name of the one whose components are compared.
-        examples: of each component that grew, the least typical images, path and (H, W, 1 or 3).
-    """
-
-    alarm_at: int
-    stretches: Sequence[Stretch]
-    mixture: str
+    alarm_at: int  # index of the image that raised it
+    stretches: Sequence[Stretch]  # p-values over the stream
+    mixture: str  # the name of the one whose components are compared
+    # Of each component that grew, the least typical images: path and (H, W, 1 or 3).
     examples: Mapping[ComponentChange, Sequence[tuple[str, NDArray[np.uint8]]]]
 
 
@@ -56,18 +49,16 @@ def write_refusals(
 
     Args:
         summary: of the verdicts.
-        images: (H, W, 1 or 3) each, those of `summary.refused`.
-        explanations: of these.
-        path: of the page; written to a temporary name first, then moved.
-        alpha: of the detector.
-        grid: of its p-values, see `Calibration.grid`.
+        images, explanations: (H, W, 1 or 3) each, and why; those of `summary.refused`.
+        alpha, grid: of the detector, see `Calibration.grid`.
         weighted_bars: where its calibration images have weights, sentences on what the histogram shows; else empty.
-        class_names: in the order of the labels.
-        title: the line above the headline.
-        remarks: sentences below it.
+        title, remarks: the line above the headline, and sentences below it.
         change: after an alarm.
     """
-    shown = zip(summary.refused, images, explanations, strict=True)
+    refusals = [
+        (row.path, reason_of(Tile(data_uri(image), row.class_name, "", why.p_value, False), why, class_names, {}))
+        for row, image, why in zip(summary.refused, images, explanations, strict=True)
+    ]
     like = "the weighted calibration images" if weighted_bars else "the calibration images"
     write_page(
         "refusals.html.j2",
@@ -83,22 +74,17 @@ def write_refusals(
         over_time=_over_time(change) if change else None,
         mixture=change.mixture if change else "",
         grown=_grown(change) if change else [],
-        refusals=[(row.path, _reason(row.class_name, image, why, class_names)) for row, image, why in shown],
+        refusals=refusals,
         order=_order(summary),
         unreadable=[(row.path, row.error.removeprefix(row.path).lstrip(": ")) for row in summary.unreadable],
         n_unreadable=summary.n_unreadable,
     )
 
 
-def _reason(prediction: str, image: NDArray[Any], explanation: InputExplanation, names: Sequence[str]) -> Reason:
-    tile = Tile(data_uri(image), prediction, truth="", p_value=explanation.p_value, right=False)
-    return reason_of(tile, explanation, names)
-
-
 def _over_time(change: Change) -> Panel:
     n = change.stretches[-1].start + change.stretches[-1].n
-    note = f"alarm at image {change.alarm_at + 1:,} of {n:,}"
     figure = p_values_over_time(change.stretches, change.alarm_at)
+    note = f"alarm at image {change.alarm_at + 1:,} of {n:,}"
     return panel("time", "P-values in the order of the images", note, figure)
 
 
@@ -135,8 +121,7 @@ def _expected(summary: VerdictSummary, alpha: float, like: str) -> str:
 
 
 def _order(summary: VerdictSummary) -> str:
-    n = summary.n_refused - summary.n_unreadable
-    shown = len(summary.refused)
+    n, shown = summary.n_refused - summary.n_unreadable, len(summary.refused)
     return f"The {shown:,} least typical of {n:,}" if shown < n else f"All {n:,}, the least typical first"
 
 

@@ -28,9 +28,7 @@ def inline_svg(figure: Figure, key: str, description: str) -> Markup:
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{key}-', svg)
-    svg = re.sub(r'href="#', f'href="#{key}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{key}-", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     for colour, name in CSS_NAMES.items():
         svg = re.sub(rf"{colour}\b", f"var(--{name})", svg, flags=re.IGNORECASE)
     box = re.search(r'viewBox="[^"]*"', svg)

@@ -14,13 +14,7 @@ HERE = Path(__file__).parent
 
 
 def write_page(template: str, path: Path | str, **content: Any) -> None:
-    """Write a page that needs nothing beside it.
-
-    Args:
-        template: name of a file beside this one.
-        path: of the page; written to a temporary name first, then moved.
-        content: what the template asks for; one name less is an error.
-    """
+    """Write a page that needs nothing beside it, of a template beside this file and all that it asks for."""
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     page = _environment().get_template(template).render(css=css, **content)
     write_text(path, page, errors="backslashreplace")  # the name of a file need not be text
@@ -29,12 +23,9 @@ def write_page(template: str, path: Path | str, **content: Any) -> None:
 @cache
 def _environment() -> jinja2.Environment:
     """Compiles each template once."""
+    files, strict = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=files, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {each.__name__: each for each in (percent, p_value_text, source_label)}
     environment.globals |= {"winner": winner, "of_softmax": of_softmax}

@@ -16,28 +16,15 @@ from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import require_all, require_numbers
 
 # What a user can mend; anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (
-    DataError,
-    DriftError,
-    FileFormatError,
-    NotFittedError,
-    OSError,
-    FloatingPointError,
-    ValueError,
-)
+USER_ERRORS = (DataError, DriftError, FileFormatError, NotFittedError, OSError, FloatingPointError, ValueError)
 
 log = logging.getLogger(__name__)
 
 
 def quieten() -> None:
     """Leave out what Lightning and warnings say about the machine; errors and our own lines stay."""
-    for name in (
-        "lightning",
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning.pytorch.utilities.rank_zero",
-        "alembic",  # of MLflow's store
-    ):
+    parts = ("", ".pytorch", ".fabric", ".pytorch.utilities.rank_zero")
+    for name in (*(f"lightning{part}" for part in parts), "alembic"):  # the last is of MLflow's store
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
@@ -51,11 +38,9 @@ def quieten() -> None:
 
 
 def run_task(cfg: DictConfig, folder: Path) -> float | None:
-    """Write the resolved config into the folder and run the task on it.
+    """Write the resolved config into the folder and run the task on it; the value that a sweeper maximises, if any.
 
-    Returns:
-        the task's value, which a sweeper that optimises maximises; None where it has none. With `paths.cache`, that of
-        the same job if it was done before.
+    With `paths.cache` it is that of the same job, if that was done before.
     """
     require_all(cfg)
     OmegaConf.resolve(cfg)

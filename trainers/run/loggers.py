@@ -24,12 +24,9 @@ class CSVLogger(loggers.CSVLogger):
 
 
 def mlflow_logger(save_dir: str, tracking_uri: str | None = None, **options: Any) -> MLFlowLogger:
-    """Lightning's logger of MLflow, without a server on a database in the run's folder: MLflow refuses plain folders.
+    """Lightning's logger of MLflow, with the server of `tracking_uri` or MLFLOW_TRACKING_URI.
 
-    Args:
-        save_dir: the run's folder.
-        tracking_uri: of a server; without one that of MLFLOW_TRACKING_URI.
-        **options: of `MLFlowLogger`.
+    Without one it writes to a database in the run's folder, `save_dir`: MLflow refuses plain folders.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:

@@ -15,21 +15,14 @@ from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
 from trainers.data.resize import DEFAULT_RESIZE, Resize, resize_of
 from trainers.run.preprocessing import MOMENTS, in_another_way, preprocessing_of
-from trainers.run.requirements import require, require_weights
+from trainers.run.requirements import require, require_detector
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
 
 
 class Model(NamedTuple):
-    """A detector, on the run's device, and what its images and classes are.
-
-    Attributes:
-        detector: fitted, with its classifier inside.
-        class_names: in the order of the labels.
-        image_shape: (C, H, W).
-        resize: how an image gets that shape.
-    """
+    """A fitted detector, on the run's device, and what its images (C, H, W) and classes are."""
 
     detector: FailureDetector
     class_names: Sequence[str]
@@ -40,8 +33,7 @@ class Model(NamedTuple):
 def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[int]) -> FailureDetector:
     """The detector of `checkpoint`, for images of this shape (C, H, W); says where they are prepared in another way.
 
-    Raises:
-        ValueError: it was fitted to images of another, or normalised in another way, or for another classifier.
+    ValueError where it was fitted to images of another shape, or normalised in another way, or for another classifier.
     """
     now = preprocessing_of(classifier, resize_of(cfg.data.get("source")))
     try:
@@ -69,18 +61,15 @@ def load_model(run: Run, task: str, class_names: Sequence[str] | str | None) -> 
     """Load `classifier.checkpoint` and the detector of `checkpoint`.
 
     Args:
-        run: of the task.
-        task: its name, for errors.
+        run, task: the run, and its task's name, for errors.
         class_names: a list, or a text file (UTF-8) with one a line: then the data are not looked at, and
             `data.image_shape` must be set; None for those of the data.
 
     Raises:
         ValueError: a file or a setting is missing, or there are not as many names as the classifier has classes.
-        OSError: a file can't be read.
     """
     cfg = run.cfg
-    require_weights(cfg, f"task={task} needs the detector's classifier")
-    require(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
+    require_detector(cfg, task)
     if class_names is None:
         names, image_shape, classifier = run.data.class_names, run.data.image_shape, run.classifier
     else:

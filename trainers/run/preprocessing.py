@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,12 +19,7 @@ IMAGES = "training_images"
 
 
 def preprocessing_of(classifier: nn.Module, resize: Resize | None) -> dict[str, Any]:
-    """The moments of a classifier's normalisation, and how images get their size, as JSON can hold it.
-
-    Args:
-        classifier: a `NormalizedClassifier`.
-        resize: None where nothing is resized.
-    """
+    """The moments of a `NormalizedClassifier`, and how images get their size, if they are resized; for JSON."""
     normalize = classifier.get_submodule("normalize")
     moments = {name: [float(f"{x:.6g}") for x in getattr(normalize, name).flatten().tolist()] for name in MOMENTS}
     return moments | (asdict(resize) if resize else {})
@@ -35,7 +30,7 @@ def in_another_way(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     What only one of both knows is not compared: images of one size are not resized.
     """
-    other = {name: value for name, value in fitted.items() if now.get(name, value) != value}
+    other = _others(fitted, now, list(fitted))
     if not other:
         return ""
     expected, got = (", ".join(f"{name} {values[name]}" for name in other) for values in (fitted, now))
@@ -58,34 +53,30 @@ def split_of(data: Mapping[str, Any], held_out: bool) -> dict[str, Any]:
     if held_out:
         return {HELD_OUT: "calibration, validation"}
     source = data.get("source") or {}
-    of_source = {f"source.{name}": source[name] for name in TRAINING if name in source}
-    return {name: _set(value) for name, value in ({name: data[name] for name in SPLIT} | of_source).items()}
+    settings = {name: data[name] for name in SPLIT}
+    settings |= {f"source.{name}": source[name] for name in TRAINING if name in source}
+    return {name: "null" if value is None else str(value) for name, value in settings.items()}  # as on a command line
 
 
 def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise where images that a fit saw would calibrate or be compared with.
+    """Raise ValueError where images that a fit saw would calibrate or be compared with.
 
     Args:
         fitted: with the entries of `split_of` and `digest_of` at the fit.
         now: both. What no fit sees, because it is held out, asks for nothing.
-
-    Raises:
-        ValueError: now other images are left out of the fit than then.
     """
     if HELD_OUT in fitted and HELD_OUT not in now:
         raise ValueError(
             "data: expected images that are held out (a folder val/, or a list), as at the detector's fit; got none, "
             "so that images which it was fitted to would calibrate: give the data of the fit"
         )
-    options = [name for name in now if name in fitted and name != IMAGES]
-    if other := {name: fitted[name] for name in options if fitted[name] != now[name]}:
+    if other := _others(fitted, now, [name for name in now if name != IMAGES]):
         name, value = next(iter(other.items()))
-        settings = " ".join(f"data.{name}={value}" for name, value in other.items())
         raise ValueError(
             f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
-            f"so that images which it was fitted to would calibrate: set {settings}"
+            f"so that images which it was fitted to would calibrate: set {_settings(other)}"
         )
-    if HELD_OUT not in now and _are_others(fitted, now):
+    if HELD_OUT not in now and _others(fitted, now, [IMAGES]):
         raise ValueError(
             f"data: expected the training images of the detector's fit ({fitted[IMAGES]}); got {now[IMAGES]}. They are "
             "split by position, so where images came or went, some which it was fitted to would calibrate: give the "
@@ -113,18 +104,15 @@ def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any], div
     """What to say where a source may count images as test images that the fit saw; None where it does not.
 
     Args:
-        fitted: with the entries of `split_of` and `digest_of` at the fit.
-        now: both, of the images to be evaluated on.
+        fitted, now: with the entries of `split_of` and `digest_of` at the fit, and of the images to be evaluated on.
         divided: whether those are a random share of a folder, see `LabelledImages`.
     """
-    names = [f"source.{name}" for name in TRAINING]
-    if other := {name: fitted[name] for name in names if name in now and fitted.get(name, now[name]) != now[name]}:
-        settings = " ".join(f"data.{name}={value}" for name, value in other.items())
+    if other := _others(fitted, now, [f"source.{name}" for name in TRAINING]):
         return (
             "test images: expected those that the detector's fit left out; got others, among which images that it was "
-            f"fitted to may be, if the data are those of the fit: then set {settings}"
+            f"fitted to may be, if the data are those of the fit: then set {_settings(other)}"
         )
-    if divided and _are_others(fitted, now):
+    if divided and _others(fitted, now, [IMAGES]):
         return (
             f"test images: the folder has other images than at the detector's fit (for training {fitted[IMAGES]} then; "
             f"{now[IMAGES]} now). They are divided by chance anew, so images that the detector was fitted to are among "
@@ -134,9 +122,10 @@ def fitted_images_in_test(fitted: Mapping[str, Any], now: Mapping[str, Any], div
     return None
 
 
-def _are_others(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return IMAGES in fitted and IMAGES in now and bool(fitted[IMAGES] != now[IMAGES])
+def _others(fitted: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The entries at the fit that are others now; what only one of both knows is not compared."""
+    return {name: fitted[name] for name in names if name in fitted and now.get(name, fitted[name]) != fitted[name]}
 
 
-def _set(value: object) -> str:
-    return "null" if value is None else str(value)  # as on a command line
+def _settings(entries: Mapping[str, Any]) -> str:
+    return " ".join(f"data.{name}={value}" for name, value in entries.items())

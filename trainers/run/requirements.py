@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -23,10 +24,22 @@ def require(value: Any, key: str, reason: str) -> None:
         raise ValueError(f"{reason}: set {key}=...")
 
 
+def require_packages(names: Iterable[str], what: str, extra: str) -> None:
+    """Raise ValueError, with the extra that installs them, where packages are missing."""
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise ValueError(f"{what} needs {', '.join(missing)}: pip install -e '.[{extra}]'")
+
+
 def require_weights(cfg: DictConfig, reason: str) -> None:
     """Raise ValueError unless the classifier is trained: by its checkpoint, its package, or without a training."""
     if cfg.training and not brings_weights(cfg.classifier) and cfg.classifier.checkpoint is None:
         raise ValueError(f"{reason}: set classifier.checkpoint=..., or training=none if it comes with its weights")
+
+
+def require_detector(cfg: DictConfig, task: str) -> None:
+    """Raise ValueError unless the files that a task needs are set: a detector, and its classifier."""
+    require_weights(cfg, f"task={task} needs the detector's classifier")
+    require(cfg.checkpoint, "checkpoint", f"task={task} needs a fitted detector")
 
 
 def require_numbers(cfg: DictConfig) -> None:
@@ -38,12 +51,7 @@ def require_numbers(cfg: DictConfig) -> None:
 
 @contextmanager
 def naming(key: str, do: str = "") -> Iterator[None]:
-    """Within, an error about how the node of a key is made is a ValueError that begins with the key.
-
-    Args:
-        key: of the config.
-        do: what to do, for the end of the error; nothing where its cause says so.
-    """
+    """Within, an error about how the node of a key is made is a ValueError: the key, its cause, and what to do."""
     try:
         yield
     except (InstantiationException, TypeError) as error:
@@ -73,12 +81,7 @@ def require_all(cfg: DictConfig) -> None:
 
 
 def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ValueError where a command sets what the detector of `checkpoint` has settled already.
-
-    Args:
-        cfg: of the run.
-        overrides: as typed, `key=value`.
-    """
+    """Raise ValueError where a command, `key=value` as typed, sets what the detector of `checkpoint` has settled."""
     if cfg.get("checkpoint") is None:
         return
     task = cfg.task._target_.rpartition(".")[2]
@@ -95,12 +98,7 @@ def refuse_ignored(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def check_torchrun(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ValueError where processes that torchrun has started would each do a run of their own.
-
-    Args:
-        cfg: of the run.
-        overrides: of Hydra's own settings, as typed, `key=value`.
-    """
+    """Raise ValueError where processes of torchrun would each do a run; `overrides` are those of Hydra's settings."""
     n = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if n == 1:
         return

@@ -1,25 +1,38 @@
-"""The Trainer of a run."""
+"""The Trainer of a run, and how it writes checkpoints."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig
 
+from gmm_torch.files import atomic_path
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
-from trainers.run.checkpoint_io import AtomicCheckpointIO
 from trainers.run.requirements import naming
 
 
-def make_trainer(cfg: DictConfig, folder: Path, **changes: Any) -> lightning.Trainer:
-    """The configured Trainer, its files in the run's folder.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the checkpoint and moves it there in one step.
 
-    Args:
-        cfg: the node `trainer`.
-        folder: of the run.
-        **changes: of its arguments.
+    Lightning's own writes into the machine's temporary folder; from another file system a move is a copy, which a kill
+    cuts in the middle.
     """
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; see `TorchCheckpointIO`."""
+        content = io.BytesIO()  # torch.save into a file tells a full disk in words that nobody understands
+        torch.save(dict(checkpoint), content)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def make_trainer(cfg: DictConfig, folder: Path, **changes: Any) -> lightning.Trainer:
+    """The Trainer of the node `trainer`, with some arguments changed, its files in the run's folder."""
     with naming("trainer", "" if cfg.get("accelerator") in ("auto", "cpu") else "trainer=cpu runs on any machine"):
         plugins = [AtomicCheckpointIO(), *instantiate(cfg.get("plugins") or [])]
         trainer = instantiate(cfg, default_root_dir=str(folder), **{"plugins": plugins, **changes})

@@ -37,9 +37,6 @@ def train_classifier(run: "Run") -> None:
 
     The same training is the same images in the same roles, the same code, and the same config of all that has a part
     in it.
-
-    Raises:
-        ValueError: the config has no training.
     """
     require(run.cfg.training or None, "training", "a classifier without weights needs a training")
     _ = run.classifier  # built before anything is removed: its checkpoint may lie in this folder

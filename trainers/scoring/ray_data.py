@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -16,6 +15,7 @@ from trainers.data.file_batches import FileBatches
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.records.record import Records
 from trainers.run.model import Model
+from trainers.run.requirements import require_packages
 from trainers.run.run import Run
 from trainers.scoring.judge import Judge, decoded
 from trainers.scoring.record_table import records_of_table
@@ -62,9 +62,7 @@ class RayEngine:
         batches_a_task: int = 8,
         address: str | None = None,
     ) -> None:
-        missing = [package for package in PACKAGES if find_spec(package) is None]
-        if missing:
-            raise ValueError(f"engine=ray needs {', '.join(missing)}: pip install -e '.[ray]'")
+        require_packages(PACKAGES, "engine=ray", "ray")
         self.actors = actors
         self.num_cpus = num_cpus
         self.num_gpus = num_gpus
@@ -125,30 +123,21 @@ class RayEngine:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
+        by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        decode = partial(decoded, image_shape=batches.image_shape, resize=batches.resize)
+        arguments = (OmegaConf.to_container(run.cfg), model.class_names, model.image_shape, sys.path)
         with ray.data.DataContext.current(context):
             return (
                 ray.data.from_arrow(list(self._tasks(batches)))
-                .map_batches(
-                    partial(decoded, image_shape=batches.image_shape, resize=batches.resize),
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    zero_copy_batch=True,
-                )
+                .map_batches(decode, **by_row)
                 .map_batches(
                     Judge,
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    zero_copy_batch=True,
-                    fn_constructor_args=(
-                        OmegaConf.to_container(run.cfg),
-                        model.class_names,
-                        model.image_shape,
-                        sys.path,
-                    ),
+                    fn_constructor_args=arguments,
                     compute=ray.data.ActorPoolStrategy(size=self.actors),
                     num_cpus=self.num_cpus,
                     num_gpus=self.num_gpus,
                     memory=1,  # byte: stages that ask for the same are made one, and would not overlap
+                    **by_row,
                 )
             )
 

@@ -24,13 +24,10 @@ def table_of(records: Records) -> "pa.Table":
     for name in _NAMES:
         value = getattr(records, name)
         if name in _WORDS:
-            kind, values = pa.binary(), [os.fsencode(word) for word in value]
+            columns[name] = pa.array([[os.fsencode(word) for word in value]], pa.list_(pa.binary()))
         else:
-            kind = (
-                pa.float64() if value.is_floating_point() else pa.bool_() if value.dtype == torch.bool else pa.int64()
-            )
-            values = value.flatten().tolist()
-        columns[name] = pa.array([values], pa.list_(kind))
+            numbers = value.double() if value.is_floating_point() else value
+            columns[name] = pa.array([numbers.flatten().numpy()])
     return pa.table(columns)
 
 
@@ -38,12 +35,11 @@ def records_of_table(row: "pa.Table") -> Records:
     """What `table_of` made a row of; numbers in the widest type of their kind."""
     columns: dict[str, Any] = {}
     for name in _NAMES:
-        values = row[name][0].as_py()
+        values = row[name][0].values
         if name in _WORDS:
-            columns[name] = np.array([os.fsdecode(word) for word in values], dtype=object)
+            columns[name] = np.array([os.fsdecode(word) for word in values.to_pylist()], dtype=object)
         else:
-            kinds = {float: torch.float64, bool: torch.bool, int: torch.int64}
-            columns[name] = torch.tensor(values, dtype=kinds[type(values[0])] if values else torch.int64)
+            columns[name] = torch.tensor(values.to_numpy(zero_copy_only=False))
     n = len(columns["score"])
     columns["components"] = columns["components"].reshape(n, len(columns["components"]) // n)
     return Records(features=torch.empty(n, 0), **columns)

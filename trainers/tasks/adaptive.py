@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from foolbox.attacks.base import AttackWithDistance
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -36,9 +34,10 @@ from trainers.evaluation.predict import predict
 from trainers.records.record import TEST, Records
 from trainers.report.evasion_page import Pair, write_evasion_report
 from trainers.report.tables.evasion import evasion_table
+from trainers.report.tables.format import wide_console
 from trainers.report.tables.text import BASELINE
 from trainers.run.model import load_detector
-from trainers.run.requirements import require, require_weights
+from trainers.run.requirements import require, require_detector
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -60,16 +59,14 @@ def adaptive(
     """Attack the detector of `checkpoint` by those who know it; write `metrics.json`, `evasion.csv`, `report.html`.
 
     Args:
-        cfg: of the run; the attacks are those of `adaptive`.
-        folder: of the run.
+        cfg, folder: as of every task; the attacks are those of `adaptive`.
         budgets: largest changes of a pixel, numbers in [0, 1] or fractions such as "8/255".
         n_images: how many images that the classifier gets right are attacked.
         n_unrestricted: how many of them are also attacked without a budget, as a check of the attacks.
         n_others: how many clean images the attacker has to imitate.
         static: the attack that does not know the detector; its successes make the AUROC.
     """
-    require_weights(cfg, "task=adaptive needs the detector's classifier")
-    require(cfg.checkpoint, "checkpoint", "task=adaptive needs a fitted detector")
+    require_detector(cfg, "adaptive")
     require(cfg.get("adaptive") or None, "adaptive", "task=adaptive needs attacks")
     if not budgets:
         raise ValueError("task.budgets: expected at least one, such as [8/255]; got none")
@@ -103,11 +100,7 @@ def adaptive(
     for attack, epsilon in zip(statics, epsilons, strict=True):
         result = attack.run(detector.classifier, test, device=device, seed=cfg.seed)
         source = f"adversarial/{STATIC} {255 * epsilon:g}"
-        about[source] = {
-            "epsilon": epsilon,
-            "n_attacked": result.n_attacked,
-            "success_rate": result.success_rate,
-        }
+        about[source] = {name: getattr(result, name) for name in ("epsilon", "n_attacked", "success_rate")}
         wrong.append(torch.isin(clean.index, result.index))
         for name, each in detectors.items():
             scored[name][source] = predict(run, each, TensorDataset(result.images), source, result.label, result.index)
@@ -117,7 +110,7 @@ def adaptive(
     images: dict[str, dict[str, Tensor]] = {}
     for name, each in detectors.items():
         log.info("adaptive attacks on %s: %d images", name, len(clean.images))
-        found: list[Curve] = []
+        found = [Curve(name, STATIC, epsilons, torch.stack(passed[name]))]
         with frozen(each):
             threat = _threat_model(run, each, clean, scored[name][TEST], n_others)
             for one in attacks:
@@ -125,7 +118,6 @@ def adaptive(
                 notes[one.name, name] = [*detector_diagnostics(threat, one), *curve_diagnostics(curve)]
                 found.append(curve)
                 images.setdefault(name, {})[one.name] = changed
-        found.insert(0, Curve(name, STATIC, epsilons, torch.stack(passed[name])))
         curves += [*found, union(found)]
     # An image that passes a detector is wrong for the classifier, too.
     curves.insert(0, union([Curve("none", STATIC, epsilons, torch.stack(wrong)), *curves]))
@@ -145,7 +137,7 @@ def adaptive(
     write_evasion_report(metrics, pairs, folder / "report.html")
     for curve in curves:
         warn(f"{curve.attack} on {curve.defence}", notes.get((curve.attack, curve.defence), []))
-    console = Console(width=None if sys.stdout.isatty() else 220)  # a file or a pipe has room for every column
+    console = wide_console()
     console.print(evasion_table(metrics).terminal())
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -160,15 +152,14 @@ def _baseline(run: Run, detector: FailureDetector) -> FailureDetector:
 def _false_alarms(test: Records) -> dict[str, Any]:
     """The share of clean test images that are refused."""
     n, refused = len(test.accept), int((~test.accept).sum())
-    return {"n": n, "rate": refused / n, "interval": list(interval(refused, n))}
+    return {"n": n, "rate": refused / n, "interval": interval(refused, n)}
 
 
 def _threat_model(
     run: Run, detector: FailureDetector, clean: CorrectImages, test: Records, n_others: int
 ) -> ThreatModel:
     """What the attacker knows, on the detector's device."""
-    good = test.accept & ~test.wrong
-    candidates = good.nonzero()[:, 0]  # they may be sorted by class
+    candidates = (test.accept & ~test.wrong).nonzero()[:, 0]  # they may be sorted by class
     drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(run.cfg.seed))
     chosen = candidates[drawn[:n_others]]
     if not len(chosen):
@@ -177,21 +168,20 @@ def _threat_model(
             "got none: calibrate on images like the test images"
         )
     others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])
-    images, device = clean.images.to(detector.device), detector.device
-    size = run.data.batch_size
+    images, size = clean.images.to(detector.device), run.data.batch_size
     outputs, imitated = (detector.outputs(each.split(size)) for each in (images, others))
-    return ThreatModel(detector, images, clean.label.to(device), outputs, imitated)
+    return ThreatModel(detector, images, clean.label.to(detector.device), outputs, imitated)
 
 
 def _write_csv(curves: Sequence[Curve], path: Path) -> None:
-    columns = ("defence", "attack", "epsilon", "n", "n_evaded", "n_lost", "rate", "low", "high")
+    columns = ("epsilon", "n", "n_evaded", "n_lost", "rate")
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow(("defence", "attack", *columns, "low", "high"))
         for curve in curves:
             for point in curve.points():
-                counts = (point.epsilon, point.n, point.n_evaded, point.n_lost, point.rate)
-                writer.writerow((curve.defence, curve.attack, *counts, *point.interval))
+                numbers = [getattr(point, name) for name in columns]
+                writer.writerow((curve.defence, curve.attack, *numbers, *point.interval))
 
 
 def _pairs(
@@ -204,21 +194,12 @@ def _pairs(
             for e, i in curve.found.nonzero().tolist():
                 best = (curve.epsilons[e], curve.attack, e)
                 candidates[i] = min(candidates.get(i, best), best)
-    pairs = []
+    names, pairs = run.data.class_names, []
     for i, (epsilon, attack, e) in sorted(candidates.items(), key=lambda item: item[1])[:N_PAIRS]:
         changed = images[attack][e, i]
         with torch.no_grad():
             verdict = detector(changed[None].to(detector.device))
-        names = run.data.class_names
-        pairs.append(
-            Pair(
-                picture(clean.images[i]),
-                picture(changed),
-                names[int(clean.label[i])],
-                names[int(verdict.prediction)],
-                float(verdict.p_value),
-                epsilon,
-                attack,
-            )
-        )
+        shown, truth = (picture(clean.images[i]), picture(changed)), names[int(clean.label[i])]
+        prediction, p_value = names[int(verdict.prediction)], float(verdict.p_value)
+        pairs.append(Pair(*shown, truth, prediction, p_value, epsilon, attack))
     return pairs

@@ -12,8 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from gmm_torch.detection import FailureDetector
 from gmm_torch.files import write_text
 from trainers.cache.run_folder import begin_stage
-from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets
-from trainers.evaluation.budgets import budget_curve_metrics
+from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets, sweep_metrics
 from trainers.evaluation.components import components_of
 from trainers.evaluation.corruptions import corruption_metrics
 from trainers.evaluation.diagnosis import fitted_to
@@ -23,19 +22,21 @@ from trainers.evaluation.metrics_file import metrics_of, write_metrics
 from trainers.evaluation.pictures import pictures
 from trainers.evaluation.predict import predict
 from trainers.evaluation.shifts import shift_metrics
-from trainers.records.record import TEST, Records
-from trainers.records.score_file import write_scores
-from trainers.report import Evaluation, principal_plane, reason_rows, shown_rows, write_report
+from trainers.records.record import TEST, Records, write_scores
+from trainers.report.components import shown_rows
+from trainers.report.evaluation import Evaluation
 from trainers.report.logged import log_results
-from trainers.report.tables.attacks import attack_table
+from trainers.report.page import write_report
+from trainers.report.projection import principal_plane
+from trainers.report.reasons import reason_rows
+from trainers.report.tables.attacks import attack_table, budget_table
 from trainers.report.tables.benchmark import FILE, benchmark_table, group_averages
-from trainers.report.tables.budgets import budget_table
 from trainers.report.tables.corruptions import corruption_table
 from trainers.report.tables.error_rates import error_table
 from trainers.report.tables.results import results_table
 from trainers.report.tables.shifts import shift_table
 from trainers.run.model import load_detector
-from trainers.run.requirements import is_weighted, require, require_weights
+from trainers.run.requirements import is_weighted, require, require_detector
 from trainers.run.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the detector of `checkpoint` on the classifier of `classifier.checkpoint`."""
-    require_weights(cfg, "task=evaluate needs the detector's classifier")
-    require(cfg.checkpoint, "checkpoint", "task=evaluate needs a fitted detector")
+    require_detector(cfg, "evaluate")
     if is_weighted(cfg):
         require(cfg.get("shift"), "shift", "task=evaluate learns weights of a calibration from images from elsewhere")
     this = Run(cfg, folder)
@@ -62,22 +62,19 @@ def evaluate_detector(run: Run, detector: FailureDetector) -> dict[str, Any]:
     results = {name: attacked(run, detector.classifier, name) for name in run.attacks}
     images |= {f"adversarial/{name}": TensorDataset(result.images) for name, result in results.items()}
     images |= {f"ood/{name}": dataset for name, dataset in run.ood.items()}
-    known: dict[str, tuple[Tensor, ...]] = {}
-    for name, result in results.items():
-        known[f"adversarial/{name}"] = (result.label, result.index)
-    known[TEST] = (data.test_images.targets,)
+    known: dict[str, tuple[Tensor, ...]] = {TEST: (data.test_images.targets,)}
+    known |= {f"adversarial/{name}": (result.label, result.index) for name, result in results.items()}
     budgets = {name: attacked_at_budgets(run, detector.classifier, name) for name in run.attack_budgets}
     records = {
         source: predict(run, detector, dataset, source, *known.get(source, ())) for source, dataset in images.items()
     }
     clean = records[TEST]
     facts = {f"adversarial/{name}": attack_facts(result) for name, result in results.items()}
+    successes = {name: records[f"adversarial/{name}"] for name in results}
     metrics = metrics_of(run, detector, records, facts)
     metrics["attack_doubts"] = attack_diagnostics(results, budgets)
-    metrics["every_attack"] = every_attack_metrics(
-        results, {name: records[f"adversarial/{name}"] for name in results}, clean.rows(~clean.wrong)
-    )
-    metrics["sweeps"] = budget_curve_metrics(run, detector, budgets, clean)
+    metrics["every_attack"] = every_attack_metrics(results, successes, clean.rows(~clean.wrong))
+    metrics["sweeps"] = sweep_metrics(run, detector, budgets, clean)
     metrics["corruptions"] = corruption_metrics(run, detector)
     metrics["shifts"] = shift_metrics(run, detector)
     benchmark = cfg.get("benchmark")

@@ -14,8 +14,6 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import diagnose
 from gmm_torch.detection.scores import Score
-from gmm_torch.detection.streaming.chunks import Chunks
-from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
@@ -23,7 +21,7 @@ from trainers.cache.run_folder import DETECTOR, begin_stage
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
-from trainers.evaluation.split_outputs import split_outputs, split_sample
+from trainers.evaluation.split_outputs import reduced_split, split_sample
 from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
@@ -35,11 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def fit(cfg: DictConfig, folder: Path) -> float | None:
-    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`.
-
-    Returns:
-        the log-likelihood of held-out images, see `held_out_log_likelihood`.
-    """
+    """Fit and calibrate a detector for the classifier of `classifier.checkpoint`; gives the `objective`."""
     require_weights(cfg, "task=fit needs a trained classifier")
     this = Run(cfg, folder)
     this.check()
@@ -54,13 +48,11 @@ def fit_detector(run: Run) -> FailureDetector:
     images = run.data.training_images
     detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
     drawn = split_sample(run, detector, "mixture")
-    if len(drawn.outputs.logits) < drawn.n_given:
-        log.info("fit: a random sample of %d images out of %d", len(drawn.outputs.logits), drawn.n_given)
     n = len(drawn.outputs.logits)
+    if n < drawn.n_given:
+        log.info("fit: a random sample of %d images out of %d", n, drawn.n_given)
     if rest := detector.held_out_of(n):
         log.info("fit: mixtures to %d of %d images; the other %d are a reference of the score", n - rest, n, rest)
-    options = run.em_options
-
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
     numbers = count(1)  # of the mixtures, in the order in which they are fitted
 
@@ -69,7 +61,7 @@ def fit_detector(run: Run) -> FailureDetector:
         number = next(numbers)
         name = _part_of(mixture, detector.score)
         log.info("fit mixture %d, of %s: %d components of type %s, %d points of %d features", number, name, *sizes)
-        module = MixtureModule(mixture, features, options, logged_as=f"em/{number}/log_likelihood")
+        module = MixtureModule(mixture, features, run.em_options, logged_as=f"em/{number}/log_likelihood")
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
             max_epochs=module.em.n_passes,
@@ -97,17 +89,13 @@ def fit_detector(run: Run) -> FailureDetector:
 
 def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     """Calibrate a fitted detector on the calibration split, and take the error rates of its components there."""
-    found = Chunks(detector.reduce)
-    split_outputs(run, detector, "calibration", found.add)
-    reduced = Reduced.cat(found.end())
+    reduced = reduced_split(run, detector, "calibration")
     detector.calibrate_reduced(reduced)
     n, n_ranked = len(reduced.prediction), len(detector.calibration)
     if n_ranked < n:
         log.info("calibration: %d of %d images; the other %d are a reference of the score", n_ranked, n, n - n_ranked)
     log.info("calibration, %s: %s", detector.calibration.name, detector.calibration.describe(run.data.class_names))
-    # The labels serve explanations alone: no verdict depends on them.
-    labels = run.data.training_images.targets[run.data.indices["calibration"]]
-    detector.report_reduced(reduced._replace(labels=labels))
+    detector.report_reduced(reduced)  # labels serve explanations alone: no verdict depends on them
 
 
 def _part_of(mixture: GaussianMixture, score: Score) -> str:

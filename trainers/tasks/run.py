@@ -14,10 +14,9 @@ from trainers.tasks.fit import fit_detector
 
 
 def run(cfg: DictConfig, folder: Path) -> float | None:
-    """Train, fit, calibrate, evaluate, report. A classifier with a checkpoint is not trained again.
+    """Train, fit, calibrate, evaluate, report; the `objective` of held-out images.
 
-    Returns:
-        the log-likelihood of held-out images, see `held_out_log_likelihood`.
+    A classifier with a checkpoint is not trained again.
     """
     this = Run(cfg, folder)
     this.check()

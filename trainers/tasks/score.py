@@ -25,8 +25,7 @@ from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weights_facts, weights_in_words
 from trainers.records.partial import unfinished_files
-from trainers.records.verdict_summary import N_NAMED, VerdictSummary, summarize_verdicts
-from trainers.records.verdicts import output_of
+from trainers.records.verdicts import N_NAMED, VerdictSummary, output_of, summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
 from trainers.run.model import Model, load_model
 from trainers.run.preprocessing import in_another_way, preprocessing_of
@@ -47,9 +46,6 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     Args:
         cfg, folder: as of every task.
         class_names: see `load_model`.
-
-    Raises:
-        ValueError: input is missing, or page is no number.
     """
     require(cfg.input, "input", "task=score needs images: a folder, a file, or a text file with one path a line")
     if cfg.page is not None and (type(cfg.page) is not int or cfg.page < 0):
@@ -88,9 +84,8 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             run.predictor.predict(module, loader, return_predictions=False)
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
-    counts = {"n": summary.n, "n_refused": summary.n_refused, "n_unreadable": summary.n_unreadable}
     together = {
-        **counts,
+        **{name: getattr(summary, name) for name in ("n", "n_refused", "n_unreadable")},
         "alpha": model.detector.alpha,
         "component_of": model.detector.score.component_of,  # the mixture that rows name components of
         "image_shape": list(model.image_shape),
@@ -110,7 +105,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     if cfg.page is not None:
         remarks = [f"{warning}.", *said] if warning else said
         _write_page(model, summary, batches, page, remarks, drift, title=str(cfg.input))
-    _tell(summary, model.detector.alpha, path, page if cfg.page is not None else None, told)
+    _tell(summary, model.detector.alpha, path, told if cfg.page is None else [*told, f"page: {page}"])
 
 
 def _job(cfg: DictConfig, model: Model, batches: FileBatches) -> str:
@@ -132,9 +127,8 @@ def _write_page(
     title: str,
 ) -> None:
     detector = model.detector
-    rows = [row.path for row in summary.refused]
     pictures, explanations = [], []
-    for images in _images(rows, batches):
+    for images in _images([row.path for row in summary.refused], batches):
         pictures += [picture(torch.nan_to_num(image)) for image in images]
         explanation = detector.explain(images.to(detector.device), model.class_names, n_features=3)
         explanations += [explanation[i] for i in range(len(images))]
@@ -161,7 +155,7 @@ def _images(paths: Sequence[str], batches: FileBatches) -> Iterator[Tensor]:
 
 def _change(drift: Drift, batches: FileBatches) -> Change | None:
     """What the page shows after an alarm."""
-    if drift.alarm_at is None or drift.changed is None:
+    if drift.alarm_at is None:
         return None
     examples = {}
     for each in drift.grown:
@@ -171,7 +165,7 @@ def _change(drift: Drift, batches: FileBatches) -> Change | None:
     return Change(drift.alarm_at, drift.changed.stretches, drift.mixture, examples)
 
 
-def _tell(summary: VerdictSummary, alpha: float, path: Path, page: Path | None, said: list[str]) -> None:
+def _tell(summary: VerdictSummary, alpha: float, path: Path, said: list[str]) -> None:
     console = Console(soft_wrap=True)
     unreadable = ""
     if n := summary.n_unreadable:
@@ -180,5 +174,3 @@ def _tell(summary: VerdictSummary, alpha: float, path: Path, page: Path | None, 
     console.print(f"{summary.n_refused} of {summary.n} images refused at alpha={alpha:g}{unreadable}: {path}")
     for sentence in said:
         console.print(sentence)
-    if page is not None:
-        console.print(f"page: {page}")

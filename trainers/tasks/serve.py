@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gmm_torch.detection import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.evaluation.drift import drift_monitor
 from trainers.run.model import Model, load_model
+from trainers.run.requirements import require_packages
 from trainers.run.run import Run
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
@@ -41,15 +41,12 @@ def serve(
 
     Args:
         cfg, folder: as of every task.
-        host, port: where to listen.
         class_names: see `load_model`.
         name, log, open_metrics: see `create_app`.
-        drain: see `run_app`.
+        host, port, drain: see `run_app`.
         limits: see `trainers.serve.limits.Limits`.
     """
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise ValueError(f"task=serve needs {', '.join(missing)}: pip install -e '.[serve]'")
+    require_packages(PACKAGES, "task=serve", "serve")
     from trainers.serve import Limits, create_app
     from trainers.serve.keys import ENVIRONMENT, key_of_environment
     from trainers.serve.server import run_app
@@ -81,11 +78,7 @@ def _takes(model: Model) -> tuple[object, ...]:
 
 
 def _watch(monitor: DriftMonitor | None) -> Callable[[Tensor], TimeWindows]:
-    """The bets that `drift=` chooses, from calibration scores.
-
-    Raises:
-        ValueError: what a service can't do: bet with a memory that grows, not bet, or end at an alarm.
-    """
+    """The bets that `drift=` chooses, from calibration scores; ValueError where a service can't do so."""
     if monitor is None or monitor.against != "reference" or monitor.stop:
         raise ValueError(
             "drift: expected reference or windows, and drift.stop=false, for task=serve, which watches in bounded "

@@ -1,13 +1,12 @@
 """Gathering the runs of a sweep."""
 
 import logging
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from trainers.report.compare_page import write_comparison
+from trainers.report.tables.format import wide_console
 from trainers.report.tables.jobs import summarize as gather_runs
 from trainers.run.requirements import require
 
@@ -17,8 +16,7 @@ log = logging.getLogger(__name__)
 def summarize(cfg: DictConfig, folder: Path) -> None:
     """Gather every run below `input` into one table and one page."""
     require(cfg.input, "input", "task=summarize needs the folder of a sweep, runs/multirun/<date>/<time> for instance")
-    # A file or a pipe has room for every column.
-    console = Console(width=None if sys.stdout.isatty() else 220)
+    console = wide_console()
     summary = gather_runs(cfg.input)
     jobs, sources = summary.table(), summary.sources_table()
     if jobs.narrowest <= console.width:

@@ -5,9 +5,8 @@ import torch
 
 from tests.trainers.attacks.test_diagnostics import _result
 from tests.trainers.evaluation.records import made_up
-from trainers.evaluation.attacks import ATTACK_FACTS, attack_facts, verdict_facts
-from trainers.evaluation.budgets import budget_metrics
-from trainers.report.tables.budgets import budget_table
+from trainers.evaluation.attacks import ATTACK_FACTS, attack_facts, budget_metrics, verdict_facts
+from trainers.report.tables.attacks import budget_table
 from trainers.report.tables.text import epsilon_text, number
 
 

@@ -186,7 +186,7 @@ def test_false_alarms_are_counted_by_predicted_class():
 
 @pytest.mark.parametrize("p_values", [torch.zeros(0), torch.tensor([0.5, math.nan]), torch.tensor([1.5])])
 def test_what_is_no_p_value_is_refused(p_values):
-    with pytest.raises(ValueError, match="p_values: expected"):
+    with pytest.raises(ValueError, match="p-values: expected"):
         false_alarm_rates(p_values)
 
 

@@ -14,7 +14,7 @@ from tests.configuration import configure
 from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of
 from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import VerdictFile
-from trainers.records.verdict_summary import summarize_verdicts
+from trainers.records.verdicts import summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
 
 PATHS = [f"{i:03}.png" for i in range(200)]

@@ -4,7 +4,7 @@ import pytest
 
 from trainers.records.record import Record, unreadable
 from trainers.records.verdict_file import COLUMNS, VerdictFile, read_csv
-from trainers.records.verdict_summary import summarize_verdicts
+from trainers.records.verdicts import summarize_verdicts
 
 PATHS = ["a.png", 'comma, "quote".png', "new\nline.png", "ä.png", "\udcff.png", "f.png", "g.png"]
 ROWS = [

@@ -6,8 +6,7 @@ import pytest
 from tests.trainers.records.test_verdict_file import BATCH, PATHS, ROWS
 from trainers.records import verdict_parts
 from trainers.records.verdict_parts import VerdictParts
-from trainers.records.verdict_summary import summarize_verdicts
-from trainers.records.verdicts import read_verdicts
+from trainers.records.verdicts import read_verdicts, summarize_verdicts
 
 
 @pytest.fixture(autouse=True)

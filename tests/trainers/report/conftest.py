@@ -8,7 +8,9 @@ from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.components import Components
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
 from trainers.records.record import Records
-from trainers.report import Evaluation, reason_rows, shown_rows
+from trainers.report.components import shown_rows
+from trainers.report.evaluation import Evaluation
+from trainers.report.reasons import reason_rows
 
 
 def explain(row, prediction, accept, p_value):

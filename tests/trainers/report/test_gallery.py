@@ -6,8 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainers.report import gallery_rows
-from trainers.report.gallery import data_uri, galleries
+from trainers.report.gallery import data_uri, galleries, gallery_rows
 
 
 def decode(uri):

@@ -8,7 +8,7 @@ import torch
 
 from gmm_torch.detection.explanation.component_report import component_report
 from trainers.evaluation.components import Components
-from trainers.report import write_report
+from trainers.report.page import write_report
 from trainers.report.refusals import breakable
 
 THREE = [torch.zeros(3, dtype=torch.long)] * 3

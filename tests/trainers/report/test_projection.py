@@ -1,7 +1,7 @@
 import torch
 from sklearn.decomposition import PCA
 
-from trainers.report import principal_plane
+from trainers.report.projection import principal_plane
 
 
 def test_the_plane_is_that_of_scikit_learn_up_to_signs():

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.report import reason_rows
 from trainers.report.gallery import gallery_rows
-from trainers.report.reasons import reasons
+from trainers.report.reasons import reason_rows, reasons
 
 
 @pytest.fixture(scope="module")

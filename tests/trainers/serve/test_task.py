@@ -19,9 +19,9 @@ from tests.configuration import configure
 from tests.trainers.serve.conftest import digit_images, png
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.checkpoint import save_weights
+from trainers.run import requirements
 from trainers.run.job import run_task
 from trainers.serve.server import run_app
-from trainers.tasks import serve
 
 NETWORK = ("classifier=small_cnn", "+classifier.width=8")
 
@@ -143,7 +143,7 @@ def test_a_mistake_is_told_before_the_port_opens(files, tmp_path, monkeypatch):
 
 
 def test_without_the_extra_it_says_what_to_install(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(ValueError, match=r"needs uvicorn: pip install -e '\.\[serve\]'"):
         run_task(configure("task=serve", *NETWORK, *files), tmp_path)
 

@@ -1,1 +1,1 @@
-"""One file = one figure: a pure function of arrays to a Matplotlib figure."""
+"""Figures: pure functions of arrays to a Matplotlib figure."""

@@ -11,10 +11,9 @@ from trainers.report.tables.text import epsilon_text, of_softmax
 
 
 def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """Success, detection and what passes, in per cent, against the budget; gaps where there was no success.
+    """Success, detection and what passes, in per cent, against the budget, of the points of an attack by rising budget.
 
-    Args:
-        points: by rising budget, as in metrics.json under `sweeps`.
+    They are those of metrics.json under `sweeps`; there are gaps where there was no success.
     """
     figure, axes = new_axes(WIDE)
     budgets = [point["epsilon"] for point in points]
@@ -32,8 +31,6 @@ def budget_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets, [epsilon_text(budget) for budget in budgets])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("budget of the attack")
-    axes.set_ylabel("%")
+    axes.set(ylim=(0, 100), xlabel="budget of the attack", ylabel="%")
     legend_below(figure, 3)
     return figure

@@ -9,15 +9,10 @@ from trainers.report.figures.style import OURS, WIDE, new_axes
 
 
 def em_history(history: Sequence[float]) -> Figure:
-    """Mean log-likelihood per image after each EM iteration.
-
-    Args:
-        history: nats, one per iteration.
-    """
+    """Mean log-likelihood per image after each EM iteration, in nats."""
     figure, axes = new_axes(WIDE)
     axes.plot(range(1, len(history) + 1), list(history), color=OURS, marker="o", markersize=2.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False, style="plain")
-    axes.set_xlabel("EM iteration")
-    axes.set_ylabel("mean log-likelihood (nats)")
+    axes.set(xlabel="EM iteration", ylabel="mean log-likelihood (nats)")
     return figure

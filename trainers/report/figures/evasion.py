@@ -1,28 +1,20 @@
 """Evasion rate by perturbation budget."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from trainers.report.figures.style import CORRECT, OURS, SOFTMAX, WIDE, legend_below, new_axes, rate_bars
 
-
-class Kind(NamedTuple):
-    """How one curve is called and drawn."""
-
-    label: str
-    colour: str
-    line: Any
-
-
-KINDS = {
-    "undefended": Kind("no detector", CORRECT, (0, (1, 1.5))),
-    "static": Kind("detector, attack that does not know it", OURS, (0, (4, 1.5))),
-    "softmax": Kind("softmax, adaptive", SOFTMAX, "solid"),
-    "adaptive": Kind("detector, adaptive", OURS, "solid"),
+KINDS: dict[str, tuple[str, str, Any]] = {
+    "undefended": ("no detector", CORRECT, (0, (1, 1.5))),
+    "static": ("detector, attack that does not know it", OURS, (0, (4, 1.5))),
+    "softmax": ("softmax, adaptive", SOFTMAX, "solid"),
+    "adaptive": ("detector, adaptive", OURS, "solid"),
 }
+"""Curve -> label, colour, line."""
 
 
 def evasion(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -32,31 +24,20 @@ def evasion(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         curves: key of `KINDS` -> points with "epsilon" in [0, 1], "rate" and "interval", as in metrics.json.
     """
     figure, axes = new_axes(WIDE)
-    for name, kind in KINDS.items():
+    for name, (label, colour, line) in KINDS.items():
         points = curves.get(name)
         if not points:
             continue
         budget = [255 * point["epsilon"] for point in points]
-        middle, below, above = rate_bars([point["rate"] for point in points], [point["interval"] for point in points])
-        axes.plot(
-            budget,
-            middle,
-            color=kind.colour,
-            linestyle=kind.line,
-            label=kind.label,
-            marker="o",
-            markersize=2.5,
-            clip_on=False,
-        )
-        if kind.line == "solid":
-            axes.fill_between(budget, middle - below, middle + above, color=kind.colour, alpha=0.15, linewidth=0)
+        middle, reach = rate_bars([point["rate"] for point in points], [point["interval"] for point in points])
+        axes.plot(budget, middle, color=colour, linestyle=line, label=label, marker="o", markersize=2.5, clip_on=False)
+        if line == "solid":
+            axes.fill_between(budget, middle - reach[0], middle + reach[1], color=colour, alpha=0.15, linewidth=0)
     budgets = np.unique([255 * point["epsilon"] for points in curves.values() for point in points])
     if len(budgets) and budgets.min() > 0:
         axes.set_xscale("log", base=2)
         axes.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])
         axes.minorticks_off()
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("budget: largest change of a pixel, in 1/255")
-    axes.set_ylabel("wrong and accepted (%)")
+    axes.set(ylim=(0, 100), xlabel="budget: largest change of a pixel, in 1/255", ylabel="wrong and accepted (%)")
     legend_below(figure, 2)
     return figure

@@ -31,8 +31,7 @@ def score_histograms(groups: Sequence[Group], threshold: float | None = None, al
 
     Args:
         groups: the first, and how far the others reach, set the range of the axis.
-        threshold: the score below which an image is refused; None leaves the line out.
-        alpha: the false alarm rate that the threshold belongs to.
+        threshold, alpha: the score below which an image is refused, None for no line, and its false alarm rate.
     """
     figure, axes = new_axes((WIDE[0], 0.36 * len(groups) + 0.85))
     edges = np.linspace(*_range(groups), BINS + 1)
@@ -55,12 +54,10 @@ def score_histograms(groups: Sequence[Group], threshold: float | None = None, al
         axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
         axes.text(threshold, len(groups) + 0.02, f"refused at {alpha:g} ◂ ", ha="right", fontsize=7, color=INK)
     axes.set_yticks([len(groups) - 1 - row + 0.25 for row in range(len(groups))], [g.label for g in groups])
-    axes.set_ylim(0, len(groups) + 0.1)
-    axes.set_xlim(edges[0], edges[-1])
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, len(groups) + 0.1), xlabel="score (higher = more typical)")
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("score (higher = more typical)")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from trainers.report.figures.style import OURS, SOFTMAX, new_axes
@@ -13,30 +14,16 @@ Point = tuple[float | None, float | None]
 
 
 def settings(names: Sequence[str], ours: Sequence[Point], softmax: Sequence[Point]) -> Figure:
-    """A row a setting: AUROC of the score, filled, and of the softmax, hollow, with standard deviations.
-
-    Args:
-        names: of the settings, from top to bottom.
-        ours: a point each.
-        softmax: likewise; empty where no baseline was kept.
-    """
+    """A row a setting, from top to bottom: AUROC of the score, filled, and of the softmax, hollow, if it was kept."""
     figure, axes = new_axes((WIDTH, 0.7 + ROW * len(names)))
-    rows = range(len(names))
     for points, colour, face in ((softmax, SOFTMAX, "none"), (ours, OURS, OURS)):
-        known = [(row, mean, std or 0.0) for row, (mean, std) in zip(rows, points, strict=False) if mean is not None]
+        known = [(row, mean, std or 0.0) for row, (mean, std) in enumerate(points) if mean is not None]
         if known:
             at, means, stds = zip(*known, strict=True)
+            place, reach = 100 * np.array(means), 100 * np.array(stds)
             axes.errorbar(
-                [100 * mean for mean in means],
-                at,
-                xerr=[100 * std for std in stds],
-                fmt="o",
-                color=colour,
-                markerfacecolor=face,
-                markersize=4.5,
-                elinewidth=1,
+                place, at, xerr=reach, fmt="o", color=colour, markerfacecolor=face, markersize=4.5, elinewidth=1
             )
-    axes.set_yticks(list(rows), list(names))
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("AUROC (%)")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="AUROC (%)")
     return figure

@@ -86,26 +86,17 @@ def source_colour(source: str) -> str:
     return {"errors": ERRORS, "adversarial": ADVERSARIAL, "ood": OOD}.get(source.partition("/")[0], CORRECT)
 
 
-def thin(*curves: NDArray[Any], points: int = 300) -> tuple[NDArray[Any], ...]:
-    """The same evenly spaced points of curves of one length, both ends included."""
-    keep = np.unique(np.linspace(0, len(curves[0]) - 1, points).round().astype(int))
+def thin(*curves: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """The same 300 evenly spaced points of curves of one length, both ends included."""
+    keep = np.unique(np.linspace(0, len(curves[0]) - 1, 300).round().astype(int))
     return tuple(curve[keep] for curve in curves)
 
 
-def rate_bars(
-    rates: Sequence[float], intervals: Sequence[Sequence[float]]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Rates in per cent, and how far their intervals reach below and above: three arrays (n,)."""
-    middle = 100 * np.asarray(rates, dtype=float).reshape(-1)
-    ends = 100 * np.asarray(intervals, dtype=float).reshape(-1, 2)
-    return middle, np.maximum(middle - ends[:, 0], 0), np.maximum(ends[:, 1] - middle, 0)
-
-
-def frame(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Corners (2,), (2,) of a frame around nearly all of (N, 2) points: the middle 99 %, and a margin."""
-    low, high = np.percentile(points, [0.5, 99.5], axis=0)
-    margin = 0.25 * np.maximum(high - low, 1e-9)
-    return low - margin, high + margin
+def rate_bars(rates: Sequence[float], intervals: Sequence[Sequence[float]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rates in per cent, (n,), and how far their intervals reach below and above, (2, n)."""
+    middle = 100 * np.asarray(rates, dtype=float)
+    low, high = 100 * np.asarray(intervals, dtype=float).reshape(-1, 2).T
+    return middle, np.maximum([middle - low, high - middle], 0)
 
 
 def draw_points(axes: Axes, points: NDArray[Any], colours: Any, size: float, alpha: float, limit: int = 4000) -> None:

@@ -1,1 +1,1 @@
-"""One file = one table; `format.py` writes each for the terminal, for Markdown and for pages."""
+"""Tables; `format.py` writes each for the terminal, for Markdown and for pages."""

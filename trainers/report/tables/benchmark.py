@@ -15,10 +15,6 @@ FILE = "benchmark.md"
 def group_averages(metrics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> dict[str, Any]:
     """The mean AUROC over the near and over the far sets, as OpenOOD v1.5 takes it: each set weighs the same.
 
-    Args:
-        metrics: the content of metrics.json.
-        benchmark: `name`, and under `near` and `far` the names of sets.
-
     Returns:
         name; near and far: sets, missing (those that the run lacks), auroc and max_softmax in [0, 1], both None where
         one is missing.
@@ -38,11 +34,7 @@ def _average(sources: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
 
 
 def check_benchmark(benchmark: Mapping[str, Any], ood: Sequence[str]) -> None:
-    """Raise when a benchmark averages over sets that the config does not name.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Raise ValueError when a benchmark averages over sets that the config does not name."""
     unknown = [name for group in GROUPS for name in benchmark[group] if name not in ood]
     if unknown:
         raise ValueError(

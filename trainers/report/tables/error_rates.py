@@ -40,11 +40,11 @@ def error_caption(metrics: Mapping[str, Any]) -> str:
             f"AUROC within predicted classes {percent(within['superiority'])} ({percent_range(within['interval'])}), "
             f"p (Holm) = {p_value_text(within['van_elteren_p_holm'])}"
         )
-    facts += [f"{name.upper()} {_area(errors, name)}" for name in ("aurc", "augrc")]
+    facts += [f"{name.upper()} {area_text(errors, name)}" for name in ("aurc", "augrc")]
     return "; ".join(facts)
 
 
-def _area(errors: Mapping[str, Any], name: str) -> str:
+def area_text(errors: Mapping[str, Any], name: str) -> str:
     """An area under a curve of selective prediction, ours and that of the softmax."""
     text = f"{percent(errors[name], 2)} %"
     baseline = of_softmax(errors, name)

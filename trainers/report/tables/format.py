@@ -1,9 +1,11 @@
 """One table for the terminal, Markdown, LaTeX and pages; the other files of this folder say what it holds."""
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,29 +14,17 @@ from trainers.report.tables.text import MISSING
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text.
-
-    Attributes:
-        columns: the headings.
-        rows: a cell a column each.
-        caption: what the numbers are and rest on, without a full stop.
-        left: how many of the first columns hold words, which stand on the left.
-        bold: (row, column) of the cells that stand out.
-        sections: rows below which there is a line.
-        wraps: whether the columns of numbers may be broken where the terminal is narrow.
-        folds: whether those of words may be.
-        padding: blanks beside each cell in the terminal.
-    """
+    """A table of text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    caption: str
-    left: int = 1
-    bold: Collection[tuple[int, int]] = field(default_factory=frozenset)
-    sections: Collection[int] = ()
-    wraps: bool = True
-    folds: bool = False
-    padding: int = 1
+    caption: str  # what the numbers are and rest on, without a full stop
+    left: int = 1  # how many of the first columns hold words, which stand on the left
+    bold: Collection[tuple[int, int]] = ()  # (row, column) of the cells that stand out
+    sections: Collection[int] = ()  # rows below which there is a line
+    wraps: bool = True  # whether the columns of numbers may be broken where the terminal is narrow
+    folds: bool = False  # whether those of words may be
+    padding: int = 1  # blanks beside each cell in the terminal
 
     def terminal(self) -> Table:
         """For rich to print."""
@@ -72,6 +62,11 @@ class TextTable:
         begin = rf"\begin{{tabular}}{{{'l' * self.left}{'r' * (len(self.columns) - self.left)}}}"
         end = (r"\bottomrule", r"\end{tabular}", "")
         return "\n".join([f"% {self.caption}", begin, r"\toprule", head, r"\midrule", *rows, *end])
+
+
+def wide_console() -> Console:
+    """The terminal; a file or a pipe has room for every column."""
+    return Console(width=None if sys.stdout.isatty() else 220)
 
 
 def _latex(cell: str) -> str:

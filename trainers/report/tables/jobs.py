@@ -5,7 +5,7 @@ import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from trainers.report.tables.text import BASELINE, MISSING, percent, source_label
 ACCURACY = "test accuracy"
 FALSE_ALARMS = "false alarms at 0.05"
 NOT_OF_A_SOURCE = (ACCURACY, FALSE_ALARMS)  # columns
+SOFTMAX, REFUSED = ", softmax", ", refused"  # ends of the columns that stand beside a source's AUROC
 METRICS = "metrics.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -32,8 +33,6 @@ class Job:
     overrides: Mapping[str, str]  # without the seed
     seed: str
     numbers: Mapping[str, float | None]  # column -> share in [0, 1]
-    baselines: Mapping[str, float | None] = field(default_factory=dict)  # likewise, of the largest softmax probability
-    refused: Mapping[str, float | None] = field(default_factory=dict)  # likewise, failures refused at the run's alpha
     network: str = ""  # digits that stand for the classifier's weights; empty where the run does not say
 
 
@@ -55,37 +54,37 @@ class Setting(NamedTuple):
     seeds: list[str]
     overrides: Mapping[str, str]
     numbers: Mapping[str, Spread]
-    baselines: Mapping[str, Spread]
-    refused: Mapping[str, Spread]
     one_network: bool
+
+    def number(self, column: str) -> Spread:
+        """Of a column that its jobs may lack."""
+        return self.numbers.get(column, Spread(None, None))
+
+    def text(self, column: str) -> str:
+        """A number in per cent."""
+        return self.number(column).text()
 
     @property
     def seeds_in_words(self) -> str:
         """How many there are, and whether they changed what was trained."""
-        n, n_runs = len(set(self.seeds)), len(self.seeds)
-        runs = f"{n_runs} runs of " * (n_runs > n)
+        n = len(set(self.seeds))
+        runs = f"{len(self.seeds)} runs of " * (len(self.seeds) > n)
         return f"{runs}{n} seed{'s' * (n > 1)}" + ", one network" * self.one_network
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The jobs of a sweep with the mean and standard deviation over their seeds.
+    """The jobs of a sweep with the mean and standard deviation over their seeds."""
 
-    Args:
-        jobs: one per metrics.json, in the order of their folders.
-        unfinished: folders of jobs without a metrics.json.
-        facts: what all jobs have in common: images, device, versions.
-    """
-
-    jobs: list[Job]
-    unfinished: list[str] = field(default_factory=list)
-    facts: list[str] = field(default_factory=list)
-    alphas: list[float] = field(default_factory=list)
+    jobs: list[Job]  # one per metrics.json, in the order of their folders
+    unfinished: list[str]  # folders of jobs without a metrics.json
+    facts: list[str]  # what all jobs have in common: images, device, versions
+    alphas: list[float]  # at which they refuse
 
     @property
     def header(self) -> list[str]:
         """The columns: job, overrides, seed, numbers."""
-        return ["job", *self._overrides, "seed", *self._numbers]
+        return ["job", *self._overrides, "seed", *self.columns]
 
     @property
     def _overrides(self) -> list[str]:
@@ -94,22 +93,20 @@ class Summary:
         return [key for key in keys if len(self.jobs) == 1 or len({job.overrides.get(key) for job in self.jobs}) > 1]
 
     @property
-    def _numbers(self) -> list[str]:
-        return list(dict.fromkeys(key for job in self.jobs for key in job.numbers))
+    def columns(self) -> list[str]:
+        """The columns of numbers, but for those that stand beside a source's AUROC."""
+        return [key for key in self._all_columns if not key.endswith((SOFTMAX, REFUSED))]
 
     @property
-    def _baselines(self) -> list[str]:
-        return list(dict.fromkeys(key for job in self.jobs for key in job.baselines))
-
-    @property
-    def _refused(self) -> list[str]:
-        return list(dict.fromkeys(key for job in self.jobs for key in job.refused))
+    def _all_columns(self) -> list[str]:
+        found = dict.fromkeys(key for job in self.jobs for key in job.numbers)
+        return sorted(found, key=lambda key: (key.endswith(REFUSED), key.endswith(SOFTMAX)))
 
     @property
     def mismatch(self) -> list[str]:
         """In which ways the jobs are not those of one sweep, in sentences without their stops; none where they are."""
         n, found = len(self.jobs), []
-        missing = {key: n - sum(key in job.numbers for job in self.jobs) for key in self._numbers}
+        missing = {key: n - sum(key in job.numbers for job in self.jobs) for key in self.columns}
         if lacking := [f"{key} (not in {count} of {n})" for key, count in missing.items() if count]:
             found.append(f"the jobs do not have the same columns: {', '.join(lacking)}")
         keys = {frozenset(job.overrides) for job in self.jobs}
@@ -136,9 +133,11 @@ class Summary:
                 " ".join(word for key in self._overrides if (word := group[0].overrides.get(key))) or group[0].name,
                 [job.seed for job in group],
                 group[0].overrides,
-                {key: _spread([job.numbers.get(key) for job in group]) for key in self._numbers},
-                {key: _spread([job.baselines.get(key) for job in group]) for key in self._baselines},
-                {key: _spread([job.refused.get(key) for job in group]) for key in self._refused},
+                {
+                    key: _spread([job.numbers.get(key) for job in group])
+                    for key in self._all_columns
+                    if any(key in job.numbers for job in group)
+                },
                 len(group) > 1 and len({job.network for job in group}) == 1 and bool(group[0].network),
             )
             for group in groups.values()
@@ -148,16 +147,9 @@ class Summary:
     def statistics(self) -> list[Job]:
         """Mean and standard deviation (n - 1 in the denominator) of each setting with several seeds, as rows."""
         return [
-            Job(
-                name,
-                setting.overrides,
-                setting.seeds_in_words,
-                {key: spread[i] for key, spread in setting.numbers.items()},
-                {key: spread[i] for key, spread in setting.baselines.items()},
-                {key: spread[i] for key, spread in setting.refused.items()},
-            )
-            for setting in self.settings
-            if len(set(setting.seeds)) > 1
+            Job(name, each.overrides, each.seeds_in_words, {key: spread[i] for key, spread in each.numbers.items()})
+            for each in self.settings
+            if len(set(each.seeds)) > 1
             for i, name in enumerate(("mean", "std"))
         ]
 
@@ -165,25 +157,20 @@ class Summary:
         """All rows, numbers as shares in full precision, empty where there is none."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        more = [f"{key}, softmax" for key in self._baselines] + [f"{key}, refused" for key in self._refused]
-        writer.writerow([*self.header, *more])
-        for job in [*self.jobs, *self.statistics]:
-            numbers = [job.numbers.get(key) for key in self._numbers]
-            numbers += [job.baselines.get(key) for key in self._baselines]
-            numbers += [job.refused.get(key) for key in self._refused]
-            writer.writerow([*self._words(job), *("" if value is None else value for value in numbers)])
+        writer.writerow(["job", *self._overrides, "seed", *self._all_columns])
+        for job in [*self.jobs, *self.statistics]:  # None is written as an empty cell
+            writer.writerow([*self._words(job), *(job.numbers.get(key) for key in self._all_columns)])
         return stream.getvalue()
 
     def table(self) -> TextTable:
         """All rows, numbers in per cent."""
         rows = [*self.jobs, *self.statistics]
         cells = [
-            [*(word or MISSING for word in self._words(job)), *(percent(job.numbers.get(key)) for key in self._numbers)]
+            [*(word or MISSING for word in self._words(job)), *(percent(job.numbers.get(key)) for key in self.columns)]
             for job in rows
         ]
-        n, width = len(self.jobs), len(self.header)
+        n, left = len(self.jobs), len(self._overrides) + 2
         bold = {(i, 0) for i in range(n, len(rows), 2)}  # the means
-        left = width - len(self._numbers)
         return TextTable(self.header, cells, self.caption, left=left, bold=bold, sections=(n - 1,))
 
     def sources_table(self) -> TextTable:
@@ -191,78 +178,54 @@ class Summary:
         rows: list[list[str]] = []
         bold, ends = set(), []
         for setting in self.settings:
-            of_setting = [setting.seeds_in_words, *(_text(setting.numbers, key) for key in NOT_OF_A_SOURCE)]
+            of_setting = [setting.seeds_in_words, *map(setting.text, NOT_OF_A_SOURCE)]
             name = setting.name
-            for key, ours in setting.numbers.items():
-                if key in NOT_OF_A_SOURCE or not self._has(setting, key):
+            for key in self.columns:
+                if key in NOT_OF_A_SOURCE or key not in setting.numbers:
                     continue
-                known = setting.baselines.get(key)
-                if better := winner(ours.mean, known.mean if known else None):
+                if better := winner(setting.number(key).mean, setting.number(key + SOFTMAX).mean):
                     bold.add((len(rows), 2 if better > 0 else 3))
-                of_source = [ours.text(), _text(setting.baselines, key), _text(setting.refused, key)]
-                rows.append([name, key, *of_source, *of_setting])
+                rows.append([name, key, *map(setting.text, (key, key + SOFTMAX, key + REFUSED)), *of_setting])
                 name, of_setting = "", ["" for _ in of_setting]
             ends.append(len(rows) - 1)
         alpha = f" at {self.alphas[0]:g}" if len(self.alphas) == 1 else ""
         columns = ["setting", "source", "AUROC", "softmax AUROC", f"refused{alpha}", "seeds", *NOT_OF_A_SOURCE]
         return TextTable(columns, rows, self.caption, left=2, bold=bold, sections=ends[:-1], folds=True)
 
-    def _has(self, setting: Setting, key: str) -> bool:
-        """Whether a job of the setting has the source."""
-        return any(key in job.numbers for job in self.jobs if job.overrides == setting.overrides)
-
     def settings_table(self) -> TextTable:
         """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
         settings = self.settings
-        rows = [
-            [setting.name, str(len(set(setting.seeds))), *(setting.numbers[key].text() for key in self._numbers)]
-            for setting in settings
-        ]
+        rows = [[each.name, str(len(set(each.seeds))), *map(each.text, self.columns)] for each in settings]
         bold = set()
-        for j, key in enumerate(self._numbers, 2):
-            means = [setting.numbers[key].mean for setting in settings]
+        for j, key in enumerate(self.columns, 2):
+            means = [setting.number(key).mean for setting in settings]
             best = max((mean for mean in means if mean is not None), default=None) if key != FALSE_ALARMS else None
             bold |= {(i, j) for i, mean in enumerate(means) if mean is not None and mean == best and len(means) > 1}
-        return TextTable(["setting", "seeds", *self._numbers], rows, self.caption, bold=bold)
+        return TextTable(["setting", "seeds", *self.columns], rows, self.caption, bold=bold)
 
     @property
     def caption(self) -> str:
         """What the numbers are, and which jobs left none."""
-        words = "; ".join([f"{len(self.jobs)} jobs", *self._in_per_cent, *self._deviation, *self.facts])
-        if self.unfinished:
-            words += f"; without a {METRICS}: {', '.join(self.unfinished)}"
-        return words
-
-    @property
-    def _in_per_cent(self) -> list[str]:
-        first = [key for key in NOT_OF_A_SOURCE if key in self._numbers]
-        return [f"{', '.join(first)} and AUROC per source, in %"]
-
-    @property
-    def _deviation(self) -> list[str]:
-        """What the standard deviation over seeds is of, where there is one."""
+        first = ", ".join(key for key in NOT_OF_A_SOURCE if key in self.columns)
+        words = [f"{len(self.jobs)} jobs", f"{first} and AUROC per source, in %"]
         several = [setting for setting in self.settings if len(setting.seeds) > 1]
-        if not several:
-            return []
-        fixed = "; of seeds with one network: of mixtures and attacks alone"
-        return [f"± and std: over seeds{fixed * any(setting.one_network for setting in several)}"]
+        if several:
+            words.append("± and std: over seeds")
+        if any(setting.one_network for setting in several):
+            words.append("of seeds with one network: of mixtures and attacks alone")
+        words += self.facts
+        if self.unfinished:
+            words.append(f"without a {METRICS}: {', '.join(self.unfinished)}")
+        return "; ".join(words)
 
     def _words(self, job: Job) -> list[str]:
         return [job.name, *(job.overrides.get(key, "") for key in self._overrides), job.seed]
 
 
 def summarize(folder: Path | str) -> Summary:
-    """Gather every metrics.json below a sweep's folder; write summary.csv, .md and .tex into it.
+    """Gather every metrics.json below the folder of a sweep, or of single runs; write summary.csv, .md and .tex there.
 
-    Args:
-        folder: of a sweep (runs/multirun/<date>/<time>) or of single runs.
-
-    Returns:
-        the table; print its `table().terminal()` with rich.
-
-    Raises:
-        FileNotFoundError: if there is no metrics.json below the folder.
-        ValueError: if one is not what a run writes.
+    FileNotFoundError where there is none, ValueError where one is not what a run writes.
     """
     folder = Path(folder)
     found = sorted(path.parent for path in folder.rglob(METRICS))
@@ -276,11 +239,9 @@ def summarize(folder: Path | str) -> Summary:
     jobs, metrics = zip(*(_job(path, folder) for path in found), strict=True)
     alphas = sorted({float(each["alpha"]) for each in metrics if "alpha" in each})
     summary = Summary(sorted(jobs, key=lambda job: _natural(job.name)), unfinished, _facts(metrics), alphas)
-    tables = summary.table(), summary.sources_table()
-    texts = {"summary.csv": summary.csv(), "summary.md": "\n".join(table.markdown() for table in tables)}
-    texts["summary.tex"] = summary.settings_table().latex()
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    write_text(folder / "summary.csv", summary.csv())
+    write_text(folder / "summary.md", f"{summary.table().markdown()}\n{summary.sources_table().markdown()}")
+    write_text(folder / "summary.tex", summary.settings_table().latex())
     return summary
 
 
@@ -288,19 +249,21 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
     """What a job says, checked: in short, and whole."""
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-        numbers = {ACCURACY: _share(metrics["classifier"]["test_accuracy"])}
+        numbers = {ACCURACY: metrics["classifier"]["test_accuracy"]}
         if (rates := metrics.get("calibration", {}).get("false_alarm_rate")) is not None:
-            numbers[FALSE_ALARMS] = _share(rates.get("0.05"))
-        baselines, refused = {}, {}
+            numbers[FALSE_ALARMS] = rates.get("0.05")
         for name, source in metrics["sources"].items():
-            numbers[source_label(name)] = _share(source["auroc"])
+            label = source_label(name)
+            numbers[label] = source["auroc"]
             if BASELINE in source.get("baselines", {}):
-                baselines[source_label(name)] = _share(source["baselines"][BASELINE]["auroc"])
+                numbers[label + SOFTMAX] = source["baselines"][BASELINE]["auroc"]
             if "refused" in source:
-                refused[source_label(name)] = _share(source["refused"])
+                numbers[label + REFUSED] = source["refused"]
         for group in GROUPS if "benchmark" in metrics else ():
             average = metrics["benchmark"][group]
-            numbers[f"{group}-OOD"], baselines[f"{group}-OOD"] = _share(average["auroc"]), _share(average[BASELINE])
+            numbers |= {f"{group}-OOD": average["auroc"], f"{group}-OOD{SOFTMAX}": average[BASELINE]}
+        for value in numbers.values():
+            _check_share(value)
         seed = str(metrics["seed"])
         network = "".join(map(str, metrics["classifier"].get("fingerprint", {}).values()))
         float(metrics.get("alpha", 0))
@@ -311,7 +274,7 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
             "that job or move its folder away"
         ) from error
     overrides = {key: value for key, value in _overrides(path / OVERRIDES).items() if key != "seed"}
-    return Job(str(path.relative_to(folder)), overrides, seed, numbers, baselines, refused, network), metrics
+    return Job(str(path.relative_to(folder)), overrides, seed, numbers, network), metrics
 
 
 def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -333,14 +296,9 @@ def _span(values: Sequence[int | None]) -> str:
     return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
-def _text(spreads: Mapping[str, Spread], key: str) -> str:
-    return spreads[key].text() if key in spreads else MISSING
-
-
-def _share(value: Any) -> float | None:
-    if value is None or 0 <= value <= 1:
-        return value
-    raise ValueError(f"expected a number from 0 to 1; got {value}")
+def _check_share(value: Any) -> None:
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"expected a number from 0 to 1; got {value}")
 
 
 def _overrides(path: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Numbers, sources and budgets in words, for tables, figures and pages."""
+"""Numbers, sources, budgets and classes in words, for tables, figures and pages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 BASELINE = "max_softmax"
@@ -48,10 +48,21 @@ def source_label(source: str) -> str:
     return {"errors": "test errors", "adversarial": f"{name} attack", "ood": f"{name} (OOD)"}.get(kind, source)
 
 
+def class_name(label: int, names: Sequence[str]) -> str:
+    """A class in words; below 0 is none of them."""
+    if label < 0:
+        return "none of the classes"
+    return str(names[label]) if label < len(names) else f"class {label}"
+
+
+def classes_in_words(shares: Sequence[tuple[int, float]], names: Sequence[str]) -> str:
+    """The first three of some classes with their shares."""
+    return ", ".join(f"{class_name(label, names)} ({100 * share:.0f}\u00a0%)" for label, share in shares[:3])
+
+
 def of_softmax(found: Mapping[str, Any], name: str = "auroc") -> float | None:
     """A number of the largest softmax probability, beside ours in metrics.json; None where there is none."""
-    value: float | None = found["baselines"].get(BASELINE, {}).get(name)
-    return value
+    return found["baselines"].get(BASELINE, {}).get(name)
 
 
 def told_apart(source: Mapping[str, Any]) -> int:

@@ -3,17 +3,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from trainers.report.figures.budget_curve import budget_curve
-from trainers.report.figures.class_alarms import class_alarms
 from trainers.report.figures.em_history import em_history
-from trainers.report.figures.error_rate import error_rate
-from trainers.report.figures.feature_components import feature_components
-from trainers.report.figures.feature_failures import feature_failures
-from trainers.report.figures.p_value_histogram import p_value_histogram
-from trainers.report.figures.risk_coverage import risk_coverage
-from trainers.report.figures.roc import roc
+from trainers.report.figures.features import feature_components, feature_failures
+from trainers.report.figures.p_values import p_value_histogram
+from trainers.report.figures.rates import class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
-from trainers.report.figures.severity_curve import severity_curve
+from trainers.report.figures.severity_curves import severity_curve
 from trainers.report.figures.style import ADVERSARIAL, ERRORS, OURS, SOFTMAX, thin
+from trainers.report.figures.thresholds import risk_coverage, roc
 
 RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.normal(size=(50, 2))

@@ -1,5 +1,6 @@
-"""P-values against the uniform distribution that clean images should have."""
+"""P-values: against the uniform distribution that clean images should have, and over a stream of images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
-from trainers.report.figures.style import INK, MUTED, SMALL, new_axes
+from gmm_torch.conformal.what_changed import Stretch
+from trainers.report.figures.style import ERRORS, INK, MUTED, OURS, SMALL, WIDE, new_axes
 
 BINS = 20
 USUAL = 0.95  # share of the bars that the band holds
@@ -27,9 +29,8 @@ def p_value_histogram(
 
     Args:
         p_values: (N,) in [0, 1].
-        colour: of the bars.
+        colour, size: of the bars, and of the figure in inches.
         grid: see `Calibration.grid`; None for twentieths.
-        size: of the figure, in inches.
     """
     figure, axes = new_axes(size)
     steps = BINS if grid is None else grid  # of the axis; a bar ends at one of them
@@ -44,12 +45,9 @@ def p_value_histogram(
         low, high = 100 * _usual(len(p_values), widths, grid)
         axes.stairs(high, ends / steps, baseline=low, fill=True, color=MUTED, alpha=0.2)
     axes.stairs(100 * widths / steps, ends / steps, baseline=None, color=INK, linewidth=1, linestyle=(0, (3, 2)))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, np.clip(axes.get_ylim()[1], 10, 100))
+    axes.set(xlim=(0, 1), ylim=(0, np.clip(axes.get_ylim()[1], 10, 100)), xlabel="p-value", ylabel="images (%)")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(False, axis="x")
-    axes.set_xlabel("p-value")
-    axes.set_ylabel("images (%)")
     return figure
 
 
@@ -65,3 +63,16 @@ def _usual(n: int, widths: NDArray[Any], grid: int) -> NDArray[Any]:
         for width in np.unique(widths)
     }
     return np.array([of_width[width] for width in widths]).T
+
+
+def p_values_over_time(stretches: Sequence[Stretch], alarm_at: int) -> Figure:
+    """Median and middle four fifths of the p-values of each stretch; the dashed line is the alarm."""
+    figure, axes = new_axes(WIDE)
+    edges = [each.start for each in stretches] + [stretches[-1].start + stretches[-1].n]
+    axes.stairs([each.high for each in stretches], edges, baseline=[each.low for each in stretches],
+                fill=True, color=OURS, alpha=0.25)  # fmt: skip
+    axes.stairs([each.median for each in stretches], edges, baseline=None, color=OURS, linewidth=1.4)
+    axes.stairs([each.refused for each in stretches], edges, baseline=None, color=ERRORS, linewidth=1)
+    axes.axvline(alarm_at, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+    axes.set(xlim=(0, edges[-1]), ylim=(0, 1), xlabel="image", ylabel="p-value; share refused")
+    return figure
