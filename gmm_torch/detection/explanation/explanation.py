@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gmm_torch.detection.explanation.column_names import ColumnNames
 from gmm_torch.detection.explanation.component_report import Share, shares
 from gmm_torch.detection.explanation.examples import ComponentExamples, Examples
-from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import LOG_SOFTMAX, FeatureMixture
 from gmm_torch.detection.scores import SCORES
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 N_SHOWN = 3  # features and classes in a sentence
 MOST = 0.05  # p-value above which no part is unusual
-RESIDUAL = "distance to the principal subspace"
 
 
 @dataclass(frozen=True, repr=False)
@@ -322,10 +321,10 @@ def explain(
     of_predicted_class = outputs.logits.softmax(-1).gather(-1, of_predicted)[..., 0]
     influence = list(breakdown.influence.values())
     examples, extractor = detector.examples, detector.extractor
-    mixtures = {
-        name: _explain_mixture(model, kept, examples, outputs, _namer(model, extractor), n_features, n_nearest)
-        for (name, model), kept in zip(detector.score.models().items(), examples.kept, strict=True)
-    }
+    mixtures = {}
+    for (name, model), kept in zip(detector.score.models().items(), examples.kept, strict=True):
+        names = ColumnNames(tuple(model.blocks), dict(extractor.statistics), extractor.views)
+        mixtures[name] = _explain_mixture(model, kept, examples, outputs, names, n_features, n_nearest)
     return Explanation(
         verdict=verdict,
         views=torch.where(torch.isnan(of_predicted_class), 0, of_predicted_class),
@@ -343,7 +342,7 @@ def _explain_mixture(
     kept: ComponentExamples,
     examples: Examples,
     outputs: Outputs,
-    name_of: Callable[[int, Sequence[str] | None], str],
+    names: ColumnNames,
     n_features: int,
     n_nearest: int,
 ) -> MixtureExplanation:
@@ -371,8 +370,8 @@ def _explain_mixture(
         labelled=kept.labelled if observed else None,
         wrong=kept.wrong if observed else None,
         n_features=model.mixture.n_features,
-        name_of=name_of,
-        layer_of=lambda column: model.coordinate(column).layer,
+        name_of=names.name,
+        layer_of=names.layer,
     )
 
 
@@ -412,24 +411,3 @@ def _layer(mixture: MixtureExplanation, i: int, columns: Sequence[int]) -> str |
 def in_figures(value: float) -> str:
     """Three significant figures, and thousands without an exponent."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _namer(model: FeatureMixture, extractor: FeatureExtractor) -> Callable[[int, Sequence[str] | None], str]:
-    widths = {block.layer: block.width for block in model.blocks}
-
-    def name(position: int, class_names: Sequence[str] | None = None) -> str:
-        layer, of_views, place = model.coordinate(position)
-        if layer is None:
-            return RESIDUAL
-        if layer == LOG_SOFTMAX:
-            feature = f"log-probability of {place if class_names is None else class_names[place]}"
-        else:
-            statistics = extractor.statistics.get(layer, ("",))
-            which, channel = divmod(place, widths[layer] // len(statistics))
-            feature = f"{layer} {statistics[which]}".rstrip() + f"[{channel}]"
-        if len(extractor.views) == 1:
-            return feature
-        views = [extractor.views[view] for view in of_views]
-        return f"{feature}, view {views[0]}" if len(views) == 1 else f"{feature}, mean of {' and '.join(views)}"
-
-    return name

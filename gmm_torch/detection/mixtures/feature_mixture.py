@@ -57,14 +57,6 @@ def each_view(n_views: int) -> tuple[tuple[int, ...], ...]:
     return tuple((view,) for view in range(n_views))
 
 
-class Coordinate(NamedTuple):
-    """Where a coordinate comes from; `layer` is None for what a projection leaves out of all layers and views."""
-
-    layer: str | None
-    views: tuple[int, ...]
-    position: int
-
-
 @dataclass(frozen=True)
 class FeatureMixture:
     """One mixture of a score."""
@@ -82,14 +74,6 @@ class FeatureMixture:
     def _points(self, outputs: Outputs) -> Tensor:
         features = self.features(outputs)
         return features if self.projection is None else self.projection(features)
-
-    def coordinate(self, position: int) -> Coordinate:
-        """Where a column of `contributions` comes from."""
-        for layer, groups, width in self.blocks:
-            if position < len(groups) * width:
-                return Coordinate(layer, groups[position // width], position % width)
-            position -= len(groups) * width
-        return Coordinate(None, (), 0)
 
     def contributions(self, outputs: Outputs, component: Tensor) -> Tensor:
         """Share of each feature in the squared Mahalanobis distance to the mean of a component.

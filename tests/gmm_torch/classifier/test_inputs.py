@@ -76,7 +76,8 @@ def test_a_detector_of_texts_by_name_judges_them_alike_however_they_are_batched_
     wide = detector(padded(new, 17)).score
     for score in (alone, wide):
         torch.testing.assert_close(score, verdict.score, rtol=1e-3, atol=1e-3)
-    assert {detector.score.models()["moment_likelihood"].coordinate(i).layer for i in range(9 * 6)} <= {*NAMES}
+    mixture = detector.explain(new).mixtures["moment_likelihood"]
+    assert {mixture.layer_of(i) for i in range(mixture.contributions.shape[1])} <= {*NAMES, None}
     assert all(each.n == 120 for each in detector.component_report(parts[:3]).values())
     other = FailureDetector(net, n_components=1).fit([padded(each, 13) for each in parts[:3]])
     other.calibrate([padded(each, 13) for each in parts[3:]])

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 import re
 
 import pytest
@@ -216,6 +217,13 @@ def test_words_name_classes_layers_statistics_and_views(its_net, detector):
     assert str(explanation[-1]) == str(explanation[19])
     with pytest.raises(IndexError):
         explanation[20]
+
+
+def test_an_explanation_goes_to_another_process(detector):
+    explanation = detector.explain(images(20, 3), NAMES)
+    there = pickle.loads(pickle.dumps(explanation))
+    assert [str(each) for each in there] == [str(each) for each in explanation]
+    assert there[3].numbers() == explanation[3].numbers()
 
 
 def test_features_that_are_projected_are_named_as_before_the_projection():

@@ -5,7 +5,7 @@ import torch
 
 from gmm_torch.covariance import FAMILIES
 from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.feature_mixture import Block, Coordinate, FeatureMixture, each_view
+from gmm_torch.detection.mixtures.feature_mixture import Block, FeatureMixture
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 
@@ -88,11 +88,3 @@ def test_distances_are_those_of_the_metric_of_the_points_own_component(covarianc
 def test_no_points_have_no_distances():
     model = build("full")
     assert model.distances(draws(0, 1), draws(5, 2), torch.empty(0, dtype=torch.long)).shape == (0, 5)
-
-
-def test_columns_are_named_by_layer_view_and_position():
-    blocks = [Block("a", each_view(2), 3), Block("b", ((0, 1),), 2)]
-    model = FeatureMixture(GaussianMixture(1, 8), lambda o: o.logits, blocks)
-    coordinates = [model.coordinate(i) for i in range(9)]
-    assert coordinates[:6] == [Coordinate("a", (view,), position) for view in range(2) for position in range(3)]
-    assert coordinates[6:] == [Coordinate("b", (0, 1), 0), Coordinate("b", (0, 1), 1), Coordinate(None, (), 0)]
