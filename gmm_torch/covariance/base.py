@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.devices import SPILL_POINTS, is_host
-from gmm_torch.parameters import Parameters
+from gmm_torch.parameters import Parameters, where
 from gmm_torch.registry import register
 
 Factors = dict[str, Tensor]
@@ -164,10 +164,7 @@ class CovarianceFamily(ABC):
 
         A family that shares its covariance leaves it as it is.
         """
-        return {
-            name: torch.where(component.reshape(component.shape + (1,) * value.dim()), value, factors[name])
-            for name, value in fresh.items()
-        }
+        return {name: where(component, value, factors[name]) for name, value in fresh.items()}
 
     # ---- EM for families linear in their features
 
@@ -269,26 +266,12 @@ class CovarianceFamily(ABC):
         return self.update(moments, reg_covar, previous)
 
     def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
-        """Parameters whose covariances are shrunk by `oracle_approximating_shrinkage`.
-
-        Args:
-            parameters: with leading dimensions.
-            counts: (..., K), effective counts of points.
-
-        Only for a family that `shrinks`.
-        """
+        """Covariances shrunk, for effective counts (..., K) of points; of a family that `shrinks`."""
         raise NotImplementedError(self.name)
 
     def keep_empty(self, factors: Factors, previous: Factors, occupied: Tensor) -> Factors:
         """`factors` for components that are `occupied` (..., K), `previous` ones for the rest."""
-
-        def pick(name: str) -> Tensor:
-            new = factors[name]
-            return torch.where(
-                occupied.reshape(occupied.shape + (1,) * (new.dim() - occupied.dim())), new, previous[name]
-            )
-
-        return {name: pick(name) for name in factors}
+        return {name: where(occupied, value, previous[name]) for name, value in factors.items()}
 
 
 def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:

@@ -135,10 +135,6 @@ class Full(Triangular):
         covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
         return self.factorise(covariance, reg_covar)
 
-    def fresh(self, variance: Tensor) -> Factors:
-        """U = diag(1 / sqrt(variance))."""
-        return {"factor": torch.diag_embed(variance.rsqrt())}
-
 
 def worth_adding(responsibilities: Tensor, share: Tensor) -> Tensor:
     """Which responsibilities (..., K, n) are worth adding, for components that expect these shares (..., K) of points.

@@ -234,12 +234,7 @@ class DataSummary:
         return DataSummary(**tree_map_only(Tensor, lambda value: value.to(self.mean.device), vars(total)))
 
     def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
-        """Location and scale of the summarised points; one scale for all features unless `per_feature`.
-
-        Args:
-            per_feature: whether every feature has a scale of its own.
-            smallest: what no scale is below.
-        """
+        """Location and scale of the summarised points; one scale unless `per_feature`, none below `smallest`."""
         deviation, varies = self.deviation, self.varies
         if not per_feature:
             deviation = root_mean_square(deviation).expand_as(deviation)
@@ -297,21 +292,15 @@ def check_range(
 ) -> None:
     """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
 
-    Args:
-        largest, deviation, varies: see `DataSummary`.
-        dtype, stored: see above.
-
     Raises:
         ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
             is not constant has a standard deviation below the type's `tiny / eps`.
     """
     limits = torch.finfo(dtype)
     high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
-    wider = (
-        ": divide the data by a constant"
-        if dtype == torch.float64
-        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
-    )
+    wider = ": divide the data by a constant"
+    if dtype != torch.float64:
+        wider += ", or fit a mixture of dtype=torch.float64 to points of that type"
     if largest > high:
         raise ValueError(
             f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {largest:.2g}" + wider

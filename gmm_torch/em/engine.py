@@ -305,7 +305,9 @@ class EM:
             parameters: in raw units, their means relative to the location.
             location: (D,) float64.
         """
-        batches = stand_ins(self.family, parameters.map(lambda value: value.double()))
+        wide = parameters.map(lambda value: value.double())
+        dense = self.family.dense(wide.factors, self.n_components, self.n_features)
+        batches = stand_ins(wide.log_weights.softmax(-1), wide.means, dense)
         total = self.collect((x + location, weight.sum(0) * self.n_components) for x, weight in batches)
         assert isinstance(total, DataSummary)
         self.standardise(total)

@@ -150,11 +150,6 @@ class EStep:
             x.new_empty(self._n_scratch * step, dtype=self.dtype),
         )
 
-    def _placed(self, buffer: Tensor, n: int) -> Tensor:
-        """(1 + D + Q, n) in the buffer, in the order of memory that suits the family."""
-        used = buffer[: self._n_rows * n]
-        return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
-
     def _block(self, x: Tensor, weight: Tensor | None, workspace: Workspace) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
         moments = self._zero_moments(self.prepared)
@@ -162,18 +157,12 @@ class EStep:
         step, scratch, objectives = workspace.step, workspace.scratch, []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            features = self._placed(workspace.features, len(part))
-            self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
-            self.family.complete(features, self.n_features)
+            features = self._features(part, self.dtype, workspace.features)
             wide_features = None
             if workspace.wide_features is not None:
-                wide_features = self._placed(workspace.wide_features, len(part))
-                wide_columns = wide_features[1 : self.n_features + 1]
-                if x.dtype == torch.float64:
-                    self.standardisation.columns(part, torch.float64, out=wide_columns)
-                else:  # narrower points are standardised in float32, and stand there already
-                    wide_columns.copy_(features[1 : self.n_features + 1])
-                self.family.complete(wide_features, self.n_features)
+                # Narrower points are standardised in float32, and stand there already.
+                columns = None if x.dtype == torch.float64 else features[1 : self.n_features + 1]
+                wide_features = self._features(part, torch.float64, workspace.wide_features, columns)
             joint, objective = self.responsibilities(features, wide_features, scratch)
             if weight is not None:
                 joint.mul_(weight[start : start + step].to(self.dtype))
@@ -203,13 +192,21 @@ class EStep:
             wide_moments = self.family.moments(self.wide_prepared, wide_features, own)
         return self._statistics(x, weight, objective, moments, wide_moments)
 
-    def _features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(1 + D + Q, n)."""
+    def _features(
+        self, x: Tensor, dtype: torch.dtype, buffer: Tensor | None = None, columns: Tensor | None = None
+    ) -> Tensor:
+        """(1 + D + Q, n), in the buffer if there is one, of `columns` (D, n) where x stands there standardised."""
         if torch.compiler.is_compiling():  # which fuses the parts, and refuses an `out` that is not one block of memory
             columns = self.standardisation.columns(x, dtype)
             return torch.cat([columns.new_ones(1, len(x)), columns, self.family.products(columns)])
-        features = self._placed(x.new_empty(self._n_rows * len(x), dtype=dtype), len(x))
-        self.standardisation.columns(x, dtype, out=features[1 : self.n_features + 1])
+        size = self._n_rows * len(x)
+        flat = x.new_empty(size, dtype=dtype) if buffer is None else buffer[:size]
+        features = flat.view(len(x), -1).mT if self.family.by_point else flat.view(-1, len(x))
+        place = features[1 : self.n_features + 1]
+        if columns is None:
+            self.standardisation.columns(x, dtype, out=place)
+        else:
+            place.copy_(columns)
         return self.family.complete(features, self.n_features)
 
     def _statistics(

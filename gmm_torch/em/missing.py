@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, gather, gather_objects
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep
+from gmm_torch.em.stand_ins import moments_of
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.conditional_normal import ConditionalNormal
-from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.parameters import Parameters
 
 # Points of one pattern that are looked at together, in numbers over all components.
@@ -97,23 +97,6 @@ class ObservedEStep(EStep):
             log_likelihood=log_likelihood[None],
             moments={name: value[None] for name, value in moments.items()},
         )
-
-
-def moments_of(
-    family: CovarianceFamily, parameters: Parameters, counts: Tensor, means: Tensor, covariances: Tensor
-) -> Factors:
-    """What a family would sum over points with these effective counts (K,), means (K, D) and covariances (K, D, D).
-
-    Any family can be asked with 2 D points a component that have exactly these.
-    """
-    k, d = means.shape
-    lower, _ = robust_cholesky(covariances)
-    axes = math.sqrt(d) * lower.mT  # (K, D, D), row j is a deviation
-    points = torch.cat([means[:, None] + axes, means[:, None] - axes], dim=1).flatten(0, 1)  # (2 K D, D)
-    owner = torch.arange(k, device=means.device).repeat_interleave(2 * d)
-    share = (torch.arange(k, device=means.device)[:, None] == owner) * (counts / (2 * d))[:, None]
-    prepared = family.prepare(parameters, torch.zeros_like(means[0]))
-    return family.moments(prepared, family.features(points.mT.contiguous()), share)
 
 
 @torch.no_grad()

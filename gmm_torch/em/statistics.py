@@ -45,15 +45,8 @@ class Statistics:
         total_weight, log_likelihood, *moments = all_reduce_sum(
             [self.total_weight, self.log_likelihood, *self.moments.values()]
         )
-        worst, points = gather(self.worst), gather(self.worst_point)  # (processes, R), (processes, R, D)
-        weights = gather(self.worst_weight)
-        winner = worst.argmin(0)
-        restart = torch.arange(worst.shape[1], device=worst.device)
-        return Statistics(
-            total_weight,
-            log_likelihood,
-            dict(zip(self.moments, moments, strict=True)),
-            worst[winner, restart],
-            points[winner, restart],
-            weights[winner, restart],
-        )
+        worst = gather(self.worst)  # (processes, R)
+        chosen = worst.argmin(0), torch.arange(worst.shape[1], device=worst.device)
+        points, weights = gather(self.worst_point)[chosen], gather(self.worst_weight)[chosen]
+        summed = dict(zip(self.moments, moments, strict=True))
+        return Statistics(total_weight, log_likelihood, summed, worst[chosen], points, weights)
