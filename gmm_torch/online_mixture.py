@@ -132,13 +132,10 @@ class OnlineMixture:
 
         Does nothing while all processes together have fewer recent points than 20 a component.
         """
-        x = self._recent[: min(self._n_seen, len(self._recent))] if self._recent is not None else None
-        if x is not None:
-            x = x[torch.isfinite(x).all(1)]
-        device = torch.device("cpu") if x is None else x.device
-        if sum_of_all(0 if x is None else len(x), device) < POINTS_PER_PARAMETER * self.n_components:
+        x = torch.empty(0, 1, device="cpu") if self._recent is None else self._recent[: self._n_seen]
+        x = x[torch.isfinite(x).all(1)]
+        if sum_of_all(len(x), x.device) < POINTS_PER_PARAMETER * self.n_components:
             return self
-        assert x is not None
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self
@@ -219,15 +216,14 @@ class OnlineMixture:
         return self.window or POINTS_PER_PARAMETER * self.n_components * n_features
 
     def _empty(self, like: Tensor) -> GaussianMixture:
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        kind: dict[str, Any] = {"device": like.device, "dtype": dtype}
-        return GaussianMixture(self.n_components, like.shape[1], self.covariance_type, **kind)
+        sizes = self.n_components, like.shape[1]
+        return GaussianMixture(*sizes, self.covariance_type, device=like.device, dtype=_stored(like))
 
     def _room(self, x: Tensor) -> Tensor:
         if self._recent is None:
             if x.dim() != 2:
                 raise ValueError(f"x: expected shape (N, D); got {tuple(x.shape)}")
-            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            dtype = _stored(x)
             share = -(-self._window(x.shape[1]) // (torch.distributed.get_world_size() if is_distributed() else 1))
             fits = BUFFER_BYTES // (x.shape[1] * dtype.itemsize)
             self._recent = torch.zeros(max(1, min(share, fits)), x.shape[1], dtype=dtype, device=x.device)
@@ -241,3 +237,8 @@ class OnlineMixture:
         recent[start : start + head] = x[:head]
         recent[: len(x) - head] = x[head:]
         self._n_seen += len(x)
+
+
+def _stored(x: Tensor) -> torch.dtype:
+    """The type that a mixture of such points is kept in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

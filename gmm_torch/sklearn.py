@@ -34,8 +34,11 @@ from gmm_torch.parameters import Parameters
 
 # The types whose covariances are matrices; those of the others are variances.
 MATRIX_TYPES = ("full", "tied")
+INITIAL_VALUES = ("weights_init", "means_init", "precisions_init")
 # What `sklearn.mixture.GaussianMixture` has no parameter for.
 OWN_PARAMETERS = ("device", "dtype")
+# What both say of a fit beside its parameters.
+COURSE = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_")
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -172,7 +175,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             )
         weight = None if sample_weight is None else check_weight(np.array(sample_weight), len(X))
         warm = self.warm_start and hasattr(self, "mixture_")
-        initial = self._last_parameters() if warm else self._checked_initial_values(X.shape[1])
+        initial = self._last_parameters() if warm else self._initial_values(X.shape[1])
         device = self._device()
         mixture = TorchMixture(
             self.n_components, X.shape[1], self.covariance_type, device=device, dtype=getattr(torch, X.dtype.name)
@@ -232,24 +235,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             "precisions_init": self._precisions(self._cholesky(last)),
         }
 
-    def _checked_initial_values(self, n_features: int) -> dict[str, Tensor]:
+    def _initial_values(self, n_features: int) -> dict[str, Tensor]:
         """The initial values that were given, checked, as float64 tensors."""
-        k, d = self.n_components, n_features
-        precision_shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
-        checks: dict[str, tuple[str, tuple[int, ...], Callable[[NDArray[Any]], None]]] = {
-            "weights_init": ("weights", (k,), check_weights),
-            "means_init": ("means", (k, d), lambda means: None),
-            "precisions_init": (f"{self.covariance_type} precision", precision_shape, self._check_precisions),
-        }
+        k, d, kind = self.n_components, n_features, self.covariance_type
+        precision_shape: tuple[int, ...] = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[kind]
+        shapes = {"weights": (k,), "means": (k, d), f"{kind} precision": precision_shape}
         checked = {}
-        for name, (label, shape, check) in checks.items():
+        for name, (label, shape) in zip(INITIAL_VALUES, shapes.items(), strict=True):
             value = getattr(self, name)
             if value is None:
                 continue
             value = check_array(value, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name=name)
             if value.shape != shape:
                 raise ValueError(f"The parameter '{label}' should have the shape of {shape}, but got {value.shape}")
-            check(value)
+            if name == "weights_init":
+                check_weights(value)
+            elif name == "precisions_init":
+                self._check_precisions(value)
             checked[name] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return checked
 
@@ -341,11 +343,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self.mixture_.n_parameters()
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Draw from the mixture with `random_state`.
-
-        Returns:
-            points (n_samples, D) and their components (n_samples,), in ascending order of the component.
-        """
+        """Points (n_samples, D) drawn with `random_state`, and their components (n_samples,), which ascend."""
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
@@ -370,13 +368,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         device: str | torch.device | None = None,
         dtype: str | None = None,
     ) -> Self:
-        """The same mixture as a scikit-learn `estimator`, fitted if that is.
+        """The same mixture as a scikit-learn `estimator`, fitted if that is, with `device` and `dtype`.
 
         Of a fitted one, `weights_`, `means_` and `precisions_cholesky_` are what counts, as in scikit-learn.
-
-        Args:
-            estimator: a `sklearn.mixture.GaussianMixture`.
-            device, dtype: parameters of the new estimator.
 
         Raises:
             TypeError: another kind of estimator.
@@ -389,25 +383,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         converted = cls(**copy.deepcopy(estimator.get_params(deep=False)), device=device, dtype=dtype)
         if not hasattr(estimator, "precisions_cholesky_"):
             return converted
-        means = torch.tensor(np.asarray(estimator.means_), device="cpu")
-        n_components, n_features = means.shape
-        mixture = TorchMixture(
-            n_components,
-            n_features,
-            estimator.covariance_type,
-            device=converted._device(),
-            dtype=means.dtype if dtype is None else getattr(torch, dtype),
+        weights, means, cholesky = (
+            torch.tensor(np.asarray(each), device="cpu")
+            for each in (estimator.weights_, estimator.means_, estimator.precisions_cholesky_)
         )
-        factors = {
-            "factor": torch.tensor(np.asarray(estimator.precisions_cholesky_), dtype=torch.float64, device="cpu")
-        }
-        log_weights = torch.tensor(np.asarray(estimator.weights_), dtype=torch.float64, device="cpu").log()
+        stored = means.dtype if dtype is None else getattr(torch, dtype)
+        kind, device = estimator.covariance_type, converted._device()
+        mixture = TorchMixture(means.shape[0], means.shape[1], kind, device=device, dtype=stored)
         location = means.double().mean(0)
-        converted.mixture_ = mixture.assign(Parameters(log_weights, means - location, factors), location)
-        converted.n_features_in_ = n_features
-        for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_"):
-            if hasattr(estimator, name):
-                setattr(converted, name, copy.copy(getattr(estimator, name)))
+        parameters = Parameters(weights.double().log(), means - location, {"factor": cholesky.double()})
+        converted.mixture_ = mixture.assign(parameters, location)
+        converted.n_features_in_ = means.shape[1]
+        copy_attributes(COURSE, estimator, converted)
         return converted
 
     def to_sklearn(self) -> sklearn.mixture.GaussianMixture:
@@ -418,11 +405,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         converted = sklearn.mixture.GaussianMixture(**copy.deepcopy(parameters))
         if not hasattr(self, "mixture_"):
             return converted
-        names = ["weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"]
-        names += ["converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_", "feature_names_in_"]
-        for name in names:
-            if hasattr(self, name):
-                setattr(converted, name, copy.copy(getattr(self, name)))
+        names = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "n_features_in_")
+        copy_attributes(names + COURSE, self, converted)
         return converted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -469,6 +453,13 @@ class Progress:
     def _print(self, message: str, detail: str = "") -> None:
         if self.verbose:
             print(message + (detail if self.verbose > 1 else ""))  # noqa: T201
+
+
+def copy_attributes(names: tuple[str, ...], source: object, target: object) -> None:
+    """Give `target` copies of those attributes that `source` has."""
+    for name in names:
+        if hasattr(source, name):
+            setattr(target, name, copy.copy(getattr(source, name)))
 
 
 def read_only(parameter: Tensor) -> NDArray[Any]:
