@@ -17,6 +17,7 @@ from gmm_torch.classifier.probabilities import watched
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
+from trainers.classifiers.libraries import transformers
 from trainers.classifiers.preprocessing import brings_weights, library_of
 from trainers.classifiers.spectral import normalise_spectra
 
@@ -32,14 +33,14 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
 
     Args:
         cfg: `_target_` and keyword arguments of the network, and five keys of its own: `adapter` (a `_target_` that
-            gives an `Adapter`, or null), `checkpoint` (a path or null),
-            `weights_key` (which weights of a checkpoint that has several), `normalize` (`mean` and `std`, one value
-            per channel; null for none) and `spectral_norm` (whether to `normalise_spectra`; a checkpoint must have been
-            trained like that). Number of classes, channels and size of the images are passed under the names that the
-            network has for them (`trainers.classifiers.arguments`), unless they are set. A checkpoint that
-            `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings its normalisation along.
-        num_classes: number of classes C of the data.
-        image_shape: shape (channels, height, width) of the data's images.
+            gives an `Adapter`, or null), `checkpoint` (a path or null), `weights_key` (which weights of a checkpoint
+            that has several), `normalize` (`mean` and `std`, one value per channel; null for none) and `spectral_norm`
+            (whether to `normalise_spectra`; a checkpoint must have been trained like that). Number of classes, channels
+            and size of the images are passed under the names that the network has for them
+            (`trainers.classifiers.arguments`), unless they are set. A checkpoint that `save_weights` wrote of a whole
+            classifier brings its normalisation along.
+        num_classes: C, of the data.
+        image_shape: (channels, height, width) of the data's images.
 
     Returns:
         `NormalizedClassifier` of `normalize` and `network`.
@@ -92,8 +93,7 @@ def _network(cfg: DictConfig, num_classes: int, n_channels: int, image_shape: Se
             f"classifier._target_={cfg['_target_']}: expected what gives a torch.nn.Module; got one that gives "
             f"{type(network).__name__}: name the network's class, or a function that makes one"
         )
-    kind = None if library is None else library.kind_of_output(network)
-    if kind is not None:
+    if library is transformers and (kind := transformers.kind_of_output(network)) is not None:
         raise ValueError(f"the classifier {cfg['_target_']} declares itself {kind}; {_ONE_CLASS}")
     return network
 

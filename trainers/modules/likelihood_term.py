@@ -1,8 +1,7 @@
 """The density of a classifier's features as a term of its loss."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
 
 Mode = Literal["online", "gradient", "implicit"]
-MODES = ("online", "gradient", "implicit")
+MODES = get_args(Mode)
 IMPLICIT_TOL = 1e-4  # of EM and of the linear system: the gradient is one of a batch, and no better than that
 
 
@@ -124,12 +123,11 @@ class LikelihoodTerm(nn.Module):
             if not self.online.started:
                 # Parameters that take no part in a loss are an error in a distributed training.
                 return z.new_zeros(()) + 0 * sum(parameter.sum() for parameter in self.parameters())
-            modes: dict[str, Callable[[Tensor], Tensor]] = {
-                "online": lambda z: self.online.mixture.log_prob(z),
-                "gradient": lambda z: self.trained.log_prob(z),  # type: ignore[union-attr]
-                "implicit": self._implicit,
-            }
-            return -self.weight * modes[self.mode](z).mean() / z.shape[1]
+            if self.mode == "implicit":
+                log_prob = self._implicit(z)
+            else:
+                log_prob = (self.online.mixture if self.trained is None else self.trained).log_prob(z)
+            return -self.weight * log_prob.mean() / z.shape[1]
 
     def _implicit(self, z: Tensor) -> Tensor:
         fitting, others = z.tensor_split(2)
@@ -141,13 +139,3 @@ class LikelihoodTerm(nn.Module):
         distance = mixture.family.squared_distance(others.double(), found.means, factors)
         log_det = mixture.family.log_det(factors, z.shape[1])
         return (found.weights.log() + log_normal(distance, log_det, z.shape[1])).logsumexp(-1)
-
-    # ---- saving
-
-    def progress(self) -> dict[str, Any]:
-        """The state of the online mixture, for checkpoints: tensors and plain values."""
-        return self.online.state_dict()
-
-    def resume(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from `progress`."""
-        self.online.load_state_dict(state, device)
