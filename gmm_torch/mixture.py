@@ -109,9 +109,6 @@ class GaussianMixture(MixtureDensity):
                 weight_concentration, shrinkage, n_init=1, init_params="kmeans", weights_init, means_init,
                 precisions_init, seed=0.
 
-        Returns:
-            self.
-
         Raises:
             ValueError: NaN, infinity or numbers out of range, wrong shape, fewer points than components, an option out
                 of range; with `missing`, a feature or a point without any value.
@@ -237,10 +234,7 @@ class GaussianMixture(MixtureDensity):
         """The distribution of some features, whatever the others are.
 
         Args:
-            features: which of them, in the order wanted; none twice.
-
-        Returns:
-            a mixture of the type "full" over `len(features)` features.
+            features: which of them, in the order wanted; none twice. The result is of the type "full".
 
         Raises:
             ValueError: no feature, one twice, or one that does not exist.
@@ -253,12 +247,11 @@ class GaussianMixture(MixtureDensity):
     def condition(self, features: Sequence[int], values: Array) -> Self:
         """The distribution of the other features, given the values of some.
 
+        The result is of the type "full", over these others in their order.
+
         Args:
             features: which are known; none twice, and not all.
             values: (len(features),), what they are.
-
-        Returns:
-            a mixture of the type "full" over the other features, in their order.
 
         Raises:
             ValueError: no feature, one twice, all, or one that does not exist; values of another shape or not finite.

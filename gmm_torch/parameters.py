@@ -9,17 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of one mixture, or of a batch of mixtures along leading dimensions.
+    """Parameters of one mixture, or of a batch of mixtures along leading dimensions."""
 
-    Attributes:
-        log_weights: (..., K), logarithms of the mixture weights.
-        means: (..., K, D).
-        factors: what the covariance family stores, by name; see `gmm_torch.covariance`.
-    """
-
-    log_weights: Tensor
-    means: Tensor
-    factors: dict[str, Tensor]
+    log_weights: Tensor  # (..., K)
+    means: Tensor  # (..., K, D)
+    factors: dict[str, Tensor]  # what the covariance family stores, by name; see `gmm_torch.covariance`
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Parameters":
         """The same parameters with `function` applied to each tensor."""

@@ -11,7 +11,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -44,40 +43,23 @@ COURSE = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_nam
 class GaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by EM, with the interface of `sklearn.mixture.GaussianMixture`.
 
+    Args and attributes are scikit-learn's but for these.
+
     Args:
-        n_components: K >= 1.
-        covariance_type: "full", "tied", "diag" or "spherical".
-        tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
         reg_covar: variance that is added to the diagonal of every covariance, in squared units of the data; never
             below 1e-10 of a feature's variance.
         max_iter: largest number of EM iterations; 0 leaves the initialisation as it is.
         n_init: number of restarts, run as one batch; the best is kept.
-        init_params: "kmeans", "k-means++", "random" or "random_from_data".
-        weights_init: (K,), initial weights, or None.
-        means_init: (K, D), initial means, instead of those of `init_params`, or None.
-        precisions_init: initial precisions, in the shape of `precisions_`, or None.
-        random_state: seed or generator of the initialisation and of `sample`.
-        warm_start: whether `fit` goes on from the last fit.
-        verbose: 1 prints every `verbose_interval`-th iteration, 2 also its change of the log-likelihood and its time.
-        verbose_interval: iterations between two lines.
         device: where to compute, "cuda" for instance; None for torch's default device.
         dtype: "float32" or "float64", what to compute in; None for that of the data.
 
     Attributes:
-        mixture_: the fitted `gmm_torch.GaussianMixture`. The five below are read-only copies of its parameters, made
-            when they are asked for; assign parameters of your own through `from_sklearn`.
-        weights_: (K,).
-        means_: (K, D).
-        covariances_: (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical.
-        precisions_: the inverses of the covariances, in their shape.
-        precisions_cholesky_: upper triangular factors U with U U' the precisions, or their square roots.
-        converged_: whether the best restart met the tolerance.
+        mixture_: the fitted `gmm_torch.GaussianMixture`. `weights_`, `means_`, `covariances_`, `precisions_` and
+            `precisions_cholesky_` are read-only copies of its parameters, made when they are asked for; assign
+            parameters of your own through `from_sklearn`.
         n_iter_: number of iterations of the batch of restarts.
         lower_bound_: mean log-likelihood of the training data in the last iteration, less a term of the size of the
-            regularisation, in nats.
-        lower_bounds_: the same for each iteration, a list.
-        n_features_in_: D.
-        feature_names_in_: (D,), names of the features, where X has some.
+            regularisation, in nats; `lower_bounds_` has those of each iteration.
 
     Examples:
         >>> import numpy as np
@@ -88,20 +70,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++"})],
-        "weights_init": ["array-like", None],
-        "means_init": ["array-like", None],
-        "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        **sklearn.mixture.GaussianMixture._parameter_constraints,
         "device": [str, torch.device, None],
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
@@ -161,9 +130,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             X: (N, D), N >= max(2, K).
             y: ignored.
             sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
-
-        Returns:
-            self.
 
         Raises:
             ValueError: NaN or infinity, fewer points than components, a parameter or an initial value out of range.
@@ -418,13 +384,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
 
 class Progress:
-    """Prints the course of a fit as scikit-learn's `verbose` does.
-
-    Args:
-        verbose: 0 prints nothing, 1 the iterations, 2 also changes and times.
-        interval: iterations between two lines.
-        n_init: restarts in the batch.
-    """
+    """Prints the course of a fit as scikit-learn's `verbose` does: 0 nothing, 1 iterations, 2 also changes, times."""
 
     def __init__(self, verbose: int, interval: int, n_init: int) -> None:
         self.verbose = int(verbose)

@@ -41,7 +41,6 @@ class EStep:
     in float64, alone where the family allows it.
 
     Args:
-        family: the covariance family.
         parameters: float64, leading dimension R.
         reg_covar: (D,) float64, see `CovarianceFamily.prepare`.
         standardisation: maps raw points to the parameters' coordinates.
@@ -177,8 +176,7 @@ class EStep:
     def chunk(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Statistics of all points x (n, D), with weights (n,) or None, at once: as few operations as there can be.
 
-        A function of tensors whose sizes are known: it decides nothing by their numbers, so it may be compiled, and
-        captured in a CUDA graph.
+        It decides nothing by the numbers in tensors, so it may be compiled, and captured in a CUDA graph.
         """
         features, wide_features, wide_moments = self._features(x, self.dtype), None, {}
         if self.ill_conditioned is not None:
@@ -247,9 +245,9 @@ class Assignment(EStep):
 
 
 def equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`.
+    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`: one program is for all of them.
 
-    So there is one program for all of them. Points of the last one that the one before it has had are of weight zero.
+    Points of the last one that the one before it has had are of weight zero.
     """
     n = len(x)
     size = -(-n // max(1, -(-n // largest)))

@@ -28,19 +28,12 @@ CHUNK_NUMBERS = 2**22
 
 
 class Completed(NamedTuple):
-    """Some points with the same features missing, under one mixture.
+    """Some points with the same features missing, under one mixture."""
 
-    Attributes:
-        rows: (n,) int64, which points.
-        log_joint: (n, K), log w_k N(observed part | k).
-        expected: (n, K, D), the points with the expectation of what is missing.
-        spread: (K, D, D), covariance of what is missing given what is observed; zero elsewhere.
-    """
-
-    rows: Tensor
-    log_joint: Tensor
-    expected: Tensor
-    spread: Tensor
+    rows: Tensor  # (n,) int64, which points
+    log_joint: Tensor  # (n, K), log w_k N(observed part | k)
+    expected: Tensor  # (n, K, D), the points with the expectation of what is missing
+    spread: Tensor  # (K, D, D), covariance of what is missing given what is observed; zero elsewhere
 
 
 def completed(log_weights: Tensor, means: Tensor, covariances: Tensor, z: Tensor) -> Iterator[Completed]:
@@ -144,12 +137,7 @@ def fit_observed(em: EM, x: Tensor, weight: Tensor | None, on_iteration: Callabl
         variance = all_reduce_sum([w @ deviation])[0] / total.clamp_min(torch.finfo(torch.float64).tiny)
         varies = variance > 0
         typical = variance[varies].mean() if bool(varies.any()) else torch.ones_like(mean[0])
-        if options.reg_mode == "absolute":
-            reg_covar = options.reg_covar / scale / scale
-        else:
-            reg_covar = options.reg_covar * torch.where(varies, variance, typical)
-        floor = 1e-10 * torch.where(varies, variance, typical)
-        em.go_on_from(start, torch.maximum(reg_covar, floor), ObservedEStep)
+        em.go_on_from(start, em.regularisation(scale, torch.where(varies, variance, typical)), ObservedEStep)
     return em.run([(x, weight)], on_iteration=on_iteration)
 
 

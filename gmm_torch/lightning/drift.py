@@ -53,10 +53,9 @@ class DriftMonitor(Callback):
     Attributes:
         martingale: the bet; None before the first run. A new run starts anew, or behind `earlier`.
         windows: the windows that it begins anew in, or None.
-        earlier: (n,) scores of inputs that came before those of the run, NaN for one without; None for none.
-        earlier_times: (n,) their times, for windows.
-        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window. What is
-            said in words counts from one.
+        earlier, earlier_times: (n,) scores of inputs before those of the run, NaN for one without, and their times, for
+            windows; None for none.
+        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window.
         path: log10 of the capital after each batch.
 
     Raises:

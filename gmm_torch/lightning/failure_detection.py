@@ -58,9 +58,6 @@ class FailureDetection(Callback):
         every_n_epochs: also fit, and log to the Trainer's `callback_metrics`, whenever so many epochs have ended.
         detector: makes a detector of a classifier; `partial(FailureDetector, n_components=5)` for options.
 
-    Attributes:
-        detector: the last one.
-
     Raises:
         ValueError: an option out of range, a name of `ood` that is taken.
         TypeError: no loader, no name and no number; a detector in place of what makes one.

@@ -25,7 +25,6 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         classifier: images (N, C, H, W) to logits (N, num_classes).
-        num_classes: number of classes.
         optimizer: makes an optimizer of the parameters.
         scheduler: makes a schedule, stepped after every optimizer step, of the optimizer and the keyword
             `total_steps`; None for a constant learning rate.
