@@ -20,19 +20,12 @@ POINTS_PER_PARAMETER = 20
 
 
 class OnlineMixture:
-    """Stepwise EM between refits, and at a refit EM on the recent points.
+    """Stepwise EM between refits, and at a refit EM on the recent points; `docs/training.md` says why.
 
     `update`, after a training step, takes in the features of that step: one step of `OnlineEM`, which never waits for
-    the device. `refit`, at a validation or the end of an epoch, does wait. It looks at what stepwise EM can't see: the
-    coordinates and the regularisation are taken anew from the recent points, because their scale has changed; EM runs
-    on these points from the present parameters, where it moves components without points, and from a new start, because
-    components that were placed before the classes came apart may be in a poor optimum; the better of the two by their
-    likelihood goes on. There are no parameters before the first refit.
-
-    How fast to forget: features move as fast as the classifier learns, so statistics must not be averaged over all of
-    the training (a step size that falls to zero, as in `OnlineEM` by default, does that); but a covariance needs many
-    times D points. Hence a fixed `window`, the smallest number of points that gives each of the K D means' coordinates
-    20 of them; see `OnlineEM`.
+    the device. `refit`, at a validation or the end of an epoch, does wait: EM runs on the recent points, in coordinates
+    of their own, from the present parameters and from a new start, and the better of the two by their likelihood goes
+    on. There are no parameters before the first refit.
 
     With a process group of torch.distributed, every process gives its own points, in as many calls as the others, and
     all have the same mixture.

@@ -36,12 +36,10 @@ class FailureDetection(Callback):
     the weights that they have: the one at hand, the one in or beside the checkpoint, or else one fitted then. Training
     goes on as without it, random states included. Put it last among the callbacks that change weights.
 
-    Logged for each validation loader (`val`, `val_1`, ..., or `val_<name>`), and each test loader likewise:
-    `detection/val/accuracy`, `detection/val/false_alarm_rate`, and for each source, `errors` (its own wrong
-    predictions) or an out-of-distribution loader's name, `detection/val/<source>/auroc`, `fpr95`, `aurc` (of errors
-    alone), `refused`, `n`, and those of the softmax as `softmax_auroc` ...; see `gmm_torch.metrics.evaluate`. What is
-    undefined, since no prediction is wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of
-    distribution stands beside the first loader of a stage.
+    `docs/lightning.md` lists what is logged for each validation and test loader: `detection/val/accuracy`,
+    `detection/val/errors/auroc` and so on, see `gmm_torch.metrics.evaluate`. What is undefined, since no prediction is
+    wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of distribution stands beside the
+    first loader of a stage.
 
     A DataLoader over a data set with a length, with no sampler of one's own, is read anew, each input once: in order,
     not shuffled, nothing dropped, and shared among the processes without repeating any. Others are read as they are,

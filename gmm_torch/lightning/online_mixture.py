@@ -28,17 +28,9 @@ class OnlineMixtureMonitor(Callback):
 
     The features come from the training steps themselves: no second pass, and no wait for the device. The module has a
     `classifier`, and batches are (images, labels). Each validation first renews the mixture, then logs
-
-    - `mixture/log_likelihood`: mean log p(z) of the validation images, in nats,
-    - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (NaN where there are only such
-      or only others),
-    - `mixture/drift`: how far the components have moved since the last validation, see `GaussianMixture.drift_from`,
-
-    and draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
+    `mixture/log_likelihood` (in nats), `mixture/error_auroc` and `mixture/drift`, explained in `docs/training.md`, and
+    draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
     `least_likely/<step>.png` in the Trainer's folder.
-
-    Training features are those of augmented images and, with batch normalisation, of the batch's own statistics; only
-    `exact_passes` sees features in evaluation mode.
 
     Args:
         n_components, covariance_type, window, every, reg_covar, seed: see `OnlineMixture`.

@@ -21,12 +21,9 @@ IMPLICIT_TOL = 1e-4  # of EM and of the linear system: the gradient is one of a 
 class LikelihoodTerm(nn.Module):
     """-weight * mean log p(z) / D, where z are the penultimate features of the training step that has just run.
 
-    Nothing keeps log p(z) from growing without bound as features shrink to a point. Two things do here. Each feature is
-    standardised by the mean and deviation of its batch, with their gradients, so that neither its unit nor its place
-    matter; what is left to gain is that features gather in clusters, and depend on each other. And noise of variance
-    `reg_covar` is added, so that nothing is gained below that size: the expected density is bounded.
-
-    The term is zero before the first `renew`, at the end of an epoch: there is no mixture yet.
+    Lest features shrink to a point, each is standardised by the mean and deviation of its batch, with their gradients,
+    and noise of variance `reg_covar` is added: see `docs/training.md`. The term is zero before the first `renew`, at
+    the end of an epoch: there is no mixture yet.
 
     Args:
         weight: lambda >= 0.
@@ -37,10 +34,8 @@ class LikelihoodTerm(nn.Module):
             - "gradient": the same until the first renewal; from then on its parameters follow the gradient of the loss,
               by the classifier's optimizer.
             - "implicit": it is EM's fixed point on one half of the batch, and the density is that of the other half;
-              the gradient goes through the fixed point too (`GaussianMixture.implicit_fit`). With the same half for
-              both there would be nothing to go through: at the maximum of the likelihood its gradient in the
-              parameters is zero. The fixed point is sought from the online mixture, which also stands in where half
-              of a batch has fewer points than two a component.
+              the gradient goes through the fixed point too (`GaussianMixture.implicit_fit`). The fixed point is sought
+              from the online mixture, which also stands in where half of a batch has fewer points than two a component.
         n_components, covariance_type, window, seed: see `OnlineMixture`.
         reg_covar: variance of the noise and of the regularisation, of a standardised feature's.
 
