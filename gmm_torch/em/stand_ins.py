@@ -36,7 +36,7 @@ def stand_ins(counts: Tensor, means: Tensor, covariances: Tensor) -> Iterator[tu
 def moments_of(
     family: CovarianceFamily, parameters: Parameters, counts: Tensor, means: Tensor, covariances: Tensor
 ) -> Factors:
-    """What a family would sum over points with these counts, means and covariances (see `stand_ins`) of components."""
+    """What a family would sum over points whose components have these counts, means and covariances: `stand_ins`'."""
     prepared = family.prepare(parameters, torch.zeros_like(means[0]))
     parts = [
         family.moments(prepared, family.features(x.mT.contiguous()), weight)

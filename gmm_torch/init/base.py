@@ -53,7 +53,7 @@ def chunks(x: Tensor, numbers_per_point: int) -> Iterator[slice]:
 
 
 def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) -> Tensor:
-    """Squared distances (..., K, m) of x (m, D) to centres (..., K, D), for who has them by the squared norms of x."""
+    """Squared distances (..., K, m) of x (m, D), whose squared `norm` (m,) may be known, to centres (..., K, D)."""
     norm = x.square().sum(-1) if norm is None else norm
     total = centres.square().sum(-1, keepdim=True) + norm
     return total.sub_(centres @ x.mT, alpha=2).clamp_min_(0)

@@ -55,7 +55,7 @@ class DriftMonitor(Callback):
         windows: the windows that it begins anew in, or None.
         earlier, earlier_times: (n,) scores of inputs before those of the run, NaN for one without, and their times, for
             windows; None for none.
-        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window.
+        alarms: index in the stream, from zero, of each input that raised one: one at most, or one in each window.
         path: log10 of the capital after each batch.
 
     Raises:
