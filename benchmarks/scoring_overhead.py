@@ -28,7 +28,7 @@ from timings import median_seconds
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.classifier.normalize import Normalize
+from gmm_torch.classifier.normalized import Normalize
 from gmm_torch.detection import Outputs
 from trainers.classifiers.resnet_cifar import ResNetCifar
 

@@ -124,10 +124,9 @@ class MixtureDensity(nn.Module):
             return self.family.dense(factors, self.n_components, self.n_features).to(self.location.dtype)
 
     def parameters_about_location(self, dtype: torch.dtype | None = None) -> Parameters:
-        """The constrained parameters, with means relative to `location`; differentiable in the stored ones.
+        """The constrained parameters, computed in `dtype` or the stored type, with means relative to `location`.
 
-        Args:
-            dtype: what to compute them in; None for the stored type.
+        They are differentiable in the stored ones.
         """
         dtype = dtype or self.location.dtype
         with full_precision(self.location.device):
@@ -223,11 +222,7 @@ class MixtureDensity(nn.Module):
         return self.log_prob(x)
 
     def score(self, x: Array, sample_weight: Array | None = None) -> float:
-        """Mean log-likelihood per point in nats, as scikit-learn's `score`; higher is better.
-
-        Args:
-            x: (N, D), N >= 1.
-            sample_weight: (N,), >= 0.
+        """Mean log-likelihood in nats per point of x (N, D), N >= 1, with weights (N,) >= 0; higher is better.
 
         Raises:
             ValueError: no points, or weights that are negative, not finite, all zero or of another length.
@@ -349,18 +344,11 @@ class MixtureDensity(nn.Module):
         return self.rsample(n, seed)
 
     def rsample(self, n: int, seed: int | None = None) -> Tensor:
-        """n points drawn from the mixture, (n, D), differentiable in the means and covariances.
+        """n >= 1 points drawn from the mixture, (n, D), differentiable in the means and covariances.
 
         A draw is mean_k + (factor of covariance_k) noise with k drawn first: the gradient of an expectation is right in
         the means and the covariances. The choice of k has no gradient, so none reaches the weights; for those, weigh
-        the draws by `log_prob` (the score-function estimator).
-
-        Args:
-            n: >= 1.
-            seed: of the draws; None for torch's global generator.
-
-        Raises:
-            ValueError: n is not positive.
+        the draws by `log_prob` (the score-function estimator). Without a seed torch's global generator draws.
         """
         self.require_fitted()
         check_count("n", n)

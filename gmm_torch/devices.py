@@ -77,10 +77,8 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast leaves the arithmetic alone: a mixture in bfloat16 means nothing.
-
-    Where autocast is off there is nothing to enter, which keeps exported programs free of such regions.
-    """
+    """A context without autocast, if that is on: a mixture in bfloat16 means nothing."""
+    # Where autocast is off there is nothing to enter, which keeps exported programs free of such regions.
     return torch.autocast(device.type, enabled=False) if autocast_is_on(device) else contextlib.nullcontext()
 
 

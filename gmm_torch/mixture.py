@@ -1,7 +1,10 @@
 """The Gaussian mixture: fits, and what can be asked of a fitted one."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -17,19 +20,15 @@ from gmm_torch.em.implicit import EMStep, Fitted, implicit, unrolled
 from gmm_torch.em.missing import fit_observed
 from gmm_torch.em.options import EMOptions
 from gmm_torch.em.stepwise import OnlineEM
+from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.functional.checks import check_count, check_tensor
 from gmm_torch.functional.conditional_normal import ConditionalNormal
 from gmm_torch.functional.divergences import bhattacharyya
-from gmm_torch.model_selection import ModelSelection, select
+from gmm_torch.model_selection import Candidate, ModelSelection
 
 
 class Estimate(NamedTuple):
-    """A Monte Carlo estimate.
-
-    Attributes:
-        value: in nats.
-        standard_error: of the value, in nats.
-    """
+    """A Monte Carlo estimate and its standard error, in nats."""
 
     value: float
     standard_error: float
@@ -110,9 +109,6 @@ class GaussianMixture(MixtureDensity):
                 weight_concentration, shrinkage, n_init=1, init_params="kmeans", weights_init, means_init,
                 precisions_init, seed=0.
 
-        Returns:
-            self.
-
         Raises:
             ValueError: NaN, infinity or numbers out of range, wrong shape, fewer points than components, an option out
                 of range; with `missing`, a feature or a point without any value.
@@ -154,7 +150,7 @@ class GaussianMixture(MixtureDensity):
         known = None
         if self.is_fitted:
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
-            known = (about, self.location.to(em.device))
+            known = about, self.location.to(em.device)
         n_known = self.n_points if n_known is None else n_known
         return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first, n_known=n_known)
 
@@ -166,8 +162,7 @@ class GaussianMixture(MixtureDensity):
         should be mixed: of a stream in order, class by class, it describes what came last.
 
         Args:
-            x: (n, D).
-            sample_weight: (n,), >= 0.
+            x, sample_weight: (n, D), and (n,) >= 0.
             **options: of `start_online`, for the whole stream: a later call may repeat them, not change them.
 
         Raises:
@@ -239,10 +234,7 @@ class GaussianMixture(MixtureDensity):
         """The distribution of some features, whatever the others are.
 
         Args:
-            features: which of them, in the order wanted; none twice.
-
-        Returns:
-            a mixture of the type "full" over `len(features)` features.
+            features: which of them, in the order wanted; none twice. The result is of the type "full".
 
         Raises:
             ValueError: no feature, one twice, or one that does not exist.
@@ -255,12 +247,11 @@ class GaussianMixture(MixtureDensity):
     def condition(self, features: Sequence[int], values: Array) -> Self:
         """The distribution of the other features, given the values of some.
 
+        The result is of the type "full", over these others in their order.
+
         Args:
             features: which are known; none twice, and not all.
             values: (len(features),), what they are.
-
-        Returns:
-            a mixture of the type "full" over the other features, in their order.
 
         Raises:
             ValueError: no feature, one twice, all, or one that does not exist; values of another shape or not finite.
@@ -378,9 +369,8 @@ class GaussianMixture(MixtureDensity):
 
         Args:
             x: (N, D); the mixtures take its device, and its type where that is float64.
-            n_components: numbers of components to try.
-            covariance_types: covariance types to try.
-            criterion: "bic" or "aic", see `bic` and `aic`.
+            n_components, covariance_types: what to try.
+            criterion: see `bic` and `aic`.
             **options: of `fit`.
 
         Raises:
@@ -390,13 +380,19 @@ class GaussianMixture(MixtureDensity):
         check_points(x, None)
         x = as_tensor(x)
         dtype = x.dtype if x.element_size() == 8 else None
-        return select(
-            lambda k, kind: cls(k, x.shape[1], kind, device=x.device, dtype=dtype).fit(x, **options),
-            x,
-            n_components,
-            covariance_types,
-            criterion,
-        )
+        if criterion not in ("bic", "aic"):
+            raise ValueError(f"criterion: expected 'bic' or 'aic'; got {criterion!r}")
+        grid = list(product(n_components, covariance_types))
+        if not grid:
+            raise ValueError("expected at least one number of components and one covariance type; got none")
+        candidates = []
+        for k, kind in grid:
+            mixture = cls(k, x.shape[1], kind, device=x.device, dtype=dtype)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                mixture.fit(x, **options)
+            candidates.append(Candidate(mixture, mixture.score(x), mixture.bic(x), mixture.aic(x)))
+        return ModelSelection(tuple(sorted(candidates, key=attrgetter(criterion))), criterion)
 
     # ---- gradients of a fit in the points that it is fitted to
 
@@ -409,10 +405,8 @@ class GaussianMixture(MixtureDensity):
         several processes each has the fit and the gradient of its own points.
 
         Args:
-            x: (N, D), on the mixture's device.
+            x, sample_weight, reg_covar: as in `fit`; x on the mixture's device.
             n_iter: at least 1.
-            sample_weight: (N,), >= 0.
-            reg_covar: as in `fit`.
 
         Raises:
             ValueError, TypeError: bad shapes, types or numbers.
@@ -438,11 +432,10 @@ class GaussianMixture(MixtureDensity):
         vector-Jacobian product of F for each of its iterations. (For such gradients see Bai, Kolter, Koltun, "Deep
         Equilibrium Models", 2019, theorem 1.)
 
+        The search for the fixed point begins from the mixture, which is not changed.
+
         Args:
-            mixture: fitted to x; where the search for the fixed point begins. It is not changed.
-            x: (N, D), on the mixture's device.
-            sample_weight: (N,), >= 0.
-            reg_covar: as in `GaussianMixture.fit`.
+            x, sample_weight, reg_covar: as in `fit`; x on the mixture's device.
             tol: of the fixed point, as the largest change of a standardised parameter in an iteration, and of the
                 linear system, relative.
             max_iter: of EM, and of GMRES.

@@ -20,19 +20,12 @@ POINTS_PER_PARAMETER = 20
 
 
 class OnlineMixture:
-    """Stepwise EM between refits, and at a refit EM on the recent points.
+    """Stepwise EM between refits, and at a refit EM on the recent points; `docs/training.md` says why.
 
     `update`, after a training step, takes in the features of that step: one step of `OnlineEM`, which never waits for
-    the device. `refit`, at a validation or the end of an epoch, does wait. It looks at what stepwise EM can't see: the
-    coordinates and the regularisation are taken anew from the recent points, because their scale has changed; EM runs
-    on these points from the present parameters, where it moves components without points, and from a new start, because
-    components that were placed before the classes came apart may be in a poor optimum; the better of the two by their
-    likelihood goes on. There are no parameters before the first refit.
-
-    How fast to forget: features move as fast as the classifier learns, so statistics must not be averaged over all of
-    the training (a step size that falls to zero, as in `OnlineEM` by default, does that); but a covariance needs many
-    times D points. Hence a fixed `window`, the smallest number of points that gives each of the K D means' coordinates
-    20 of them; see `OnlineEM`.
+    the device. `refit`, at a validation or the end of an epoch, does wait: EM runs on the recent points, in coordinates
+    of their own, from the present parameters and from a new start, and the better of the two by their likelihood goes
+    on. There are no parameters before the first refit.
 
     With a process group of torch.distributed, every process gives its own points, in as many calls as the others, and
     all have the same mixture.
@@ -132,13 +125,10 @@ class OnlineMixture:
 
         Does nothing while all processes together have fewer recent points than 20 a component.
         """
-        x = self._recent[: min(self._n_seen, len(self._recent))] if self._recent is not None else None
-        if x is not None:
-            x = x[torch.isfinite(x).all(1)]
-        device = torch.device("cpu") if x is None else x.device
-        if sum_of_all(0 if x is None else len(x), device) < POINTS_PER_PARAMETER * self.n_components:
+        x = torch.empty(0, 1, device="cpu") if self._recent is None else self._recent[: self._n_seen]
+        x = x[torch.isfinite(x).all(1)]
+        if sum_of_all(len(x), x.device) < POINTS_PER_PARAMETER * self.n_components:
             return self
-        assert x is not None
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self
@@ -219,15 +209,14 @@ class OnlineMixture:
         return self.window or POINTS_PER_PARAMETER * self.n_components * n_features
 
     def _empty(self, like: Tensor) -> GaussianMixture:
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        kind: dict[str, Any] = {"device": like.device, "dtype": dtype}
-        return GaussianMixture(self.n_components, like.shape[1], self.covariance_type, **kind)
+        sizes = self.n_components, like.shape[1]
+        return GaussianMixture(*sizes, self.covariance_type, device=like.device, dtype=_stored(like))
 
     def _room(self, x: Tensor) -> Tensor:
         if self._recent is None:
             if x.dim() != 2:
                 raise ValueError(f"x: expected shape (N, D); got {tuple(x.shape)}")
-            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            dtype = _stored(x)
             share = -(-self._window(x.shape[1]) // (torch.distributed.get_world_size() if is_distributed() else 1))
             fits = BUFFER_BYTES // (x.shape[1] * dtype.itemsize)
             self._recent = torch.zeros(max(1, min(share, fits)), x.shape[1], dtype=dtype, device=x.device)
@@ -241,3 +230,8 @@ class OnlineMixture:
         recent[start : start + head] = x[:head]
         recent[: len(x) - head] = x[head:]
         self._n_seen += len(x)
+
+
+def _stored(x: Tensor) -> torch.dtype:
+    """The type that a mixture of such points is kept in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

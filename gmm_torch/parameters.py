@@ -9,17 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of one mixture, or of a batch of mixtures along leading dimensions.
+    """Parameters of one mixture, or of a batch of mixtures along leading dimensions."""
 
-    Attributes:
-        log_weights: (..., K), logarithms of the mixture weights.
-        means: (..., K, D).
-        factors: what the covariance family stores, by name; see `gmm_torch.covariance`.
-    """
-
-    log_weights: Tensor
-    means: Tensor
-    factors: dict[str, Tensor]
+    log_weights: Tensor  # (..., K)
+    means: Tensor  # (..., K, D)
+    factors: dict[str, Tensor]  # what the covariance family stores, by name; see `gmm_torch.covariance`
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Parameters":
         """The same parameters with `function` applied to each tensor."""
@@ -28,13 +22,9 @@ class Parameters:
 
     def where(self, condition: Tensor, other: "Parameters") -> "Parameters":
         """These parameters where `condition` (a tensor over the leading dimensions) holds, `other`'s elsewhere."""
-
-        def pick(mine: Tensor, theirs: Tensor) -> Tensor:
-            shape = condition.shape + (1,) * (mine.dim() - condition.dim())
-            return torch.where(condition.reshape(shape), mine, theirs)
-
-        factors = {name: pick(value, other.factors[name]) for name, value in self.factors.items()}
-        return Parameters(pick(self.log_weights, other.log_weights), pick(self.means, other.means), factors)
+        log_weights = where(condition, self.log_weights, other.log_weights)
+        factors = {name: where(condition, value, other.factors[name]) for name, value in self.factors.items()}
+        return Parameters(log_weights, where(condition, self.means, other.means), factors)
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping of names to tensors; `from_state_dict` reads it back."""
@@ -48,3 +38,8 @@ class Parameters:
         prefix = "factors."
         factors = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
         return cls(state["log_weights"], state["means"], factors)
+
+
+def where(condition: Tensor, value: Tensor, other: Tensor) -> Tensor:
+    """`value` where a condition on the leading dimensions of `other` holds, `other` elsewhere."""
+    return torch.where(condition.reshape(condition.shape + (1,) * (other.dim() - condition.dim())), value, other)

@@ -93,15 +93,12 @@ def judging(pipe: transformers.Pipeline, detector: FailureDetector) -> transform
 def model_inputs(
     pipe: transformers.Pipeline, inputs: Iterable[Any], batch_size: int = 32
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches for `FailureDetector.fit` and `calibrate`, prepared as the pipeline prepares what it is asked about.
+    """Batches for `FailureDetector.fit` and `calibrate`, by name, as the pipeline prepares what it is asked about.
 
     Args:
         pipe: for image or text classification.
         inputs: as the pipeline takes them, one at a time: images, paths, strings.
         batch_size: how many make a batch; texts are padded to the longest of theirs.
-
-    Yields:
-        what the model takes, by name.
     """
     collate = pad_collate_fn(pipe.tokenizer, pipe.feature_extractor or pipe.image_processor)
     rest = iter(inputs)

@@ -26,7 +26,7 @@ SMALL = 2.0**-40  # times which a sum of many numbers, each up to the largest of
 
 
 def row_keys(x: Tensor, seed: int) -> Tensor:
-    """Pseudo-random keys (n, 2) int64 of the rows of x (n, D): `cell_keys`, and `content_keys`."""
+    """Pseudo-random keys (n, 2) int64 of the rows of x (n, D): of `Cells`, and `content_keys`."""
     return RowKeys(x.shape[1], seed, x.device)(x)
 
 
@@ -44,14 +44,10 @@ class RowKeys:
 
 
 def content_keys(wide: Tensor, seed: int) -> Tensor:
-    """Pseudo-random keys (n,) int64 that depend on the values of each row of `wide` (n, D) and the seed alone.
+    """Pseudo-random keys (n,) int64 of the values of each row of `wide` (n, D) float64, without negative zeros.
 
     Integer arithmetic wraps and is associative, so a row has the same key whatever batch, order, process, device or
     wider type it comes in, and two rows of one key are equal.
-
-    Args:
-        wide: (n, D) float64, without negative zeros.
-        seed: of the keys.
     """
     return _content(wide, _multipliers(wide.shape[1], torch.Generator().manual_seed(seed)).to(wide.device))
 
@@ -62,22 +58,12 @@ def _content(wide: Tensor, multipliers: Tensor) -> Tensor:
     return mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers).sum(1))
 
 
-def cell_keys(x: Tensor, seed: int, bits: tuple[int, int] = SAMPLING_BITS) -> Tensor:
-    """Pseudo-random keys (n,) int64 of the cells that the rows of x (n, D), D >= 1, lie in.
+class Cells:
+    """Pseudo-random keys (n,) int64 of the cells that points x (n, D), D >= 1, lie in; what is drawn is drawn once.
 
     A cell is what rounding leaves of a few random projections of a row. They are summed in float64, so the order of a
     sum matters as little as the last digits of the row.
-
-    Args:
-        x: (n, D).
-        seed: of the projections and the keys.
-        bits: see `SAMPLING_BITS`.
     """
-    return Cells(x.shape[1], seed, x.device, bits)(x)
-
-
-class Cells:
-    """`cell_keys` of points of one width, with what is drawn for them drawn once and kept on their device."""
 
     def __init__(self, n_features: int, seed: int, device: torch.device, bits: tuple[int, int] = SAMPLING_BITS) -> None:
         generator = torch.Generator().manual_seed(seed)

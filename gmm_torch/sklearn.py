@@ -11,7 +11,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -34,47 +33,33 @@ from gmm_torch.parameters import Parameters
 
 # The types whose covariances are matrices; those of the others are variances.
 MATRIX_TYPES = ("full", "tied")
+INITIAL_VALUES = ("weights_init", "means_init", "precisions_init")
 # What `sklearn.mixture.GaussianMixture` has no parameter for.
 OWN_PARAMETERS = ("device", "dtype")
+# What both say of a fit beside its parameters.
+COURSE = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_")
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
     """Gaussian mixture fitted by EM, with the interface of `sklearn.mixture.GaussianMixture`.
 
+    Args and attributes are scikit-learn's but for these.
+
     Args:
-        n_components: K >= 1.
-        covariance_type: "full", "tied", "diag" or "spherical".
-        tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
         reg_covar: variance that is added to the diagonal of every covariance, in squared units of the data; never
             below 1e-10 of a feature's variance.
         max_iter: largest number of EM iterations; 0 leaves the initialisation as it is.
         n_init: number of restarts, run as one batch; the best is kept.
-        init_params: "kmeans", "k-means++", "random" or "random_from_data".
-        weights_init: (K,), initial weights, or None.
-        means_init: (K, D), initial means, instead of those of `init_params`, or None.
-        precisions_init: initial precisions, in the shape of `precisions_`, or None.
-        random_state: seed or generator of the initialisation and of `sample`.
-        warm_start: whether `fit` goes on from the last fit.
-        verbose: 1 prints every `verbose_interval`-th iteration, 2 also its change of the log-likelihood and its time.
-        verbose_interval: iterations between two lines.
         device: where to compute, "cuda" for instance; None for torch's default device.
         dtype: "float32" or "float64", what to compute in; None for that of the data.
 
     Attributes:
-        mixture_: the fitted `gmm_torch.GaussianMixture`. The five below are read-only copies of its parameters, made
-            when they are asked for; assign parameters of your own through `from_sklearn`.
-        weights_: (K,).
-        means_: (K, D).
-        covariances_: (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical.
-        precisions_: the inverses of the covariances, in their shape.
-        precisions_cholesky_: upper triangular factors U with U U' the precisions, or their square roots.
-        converged_: whether the best restart met the tolerance.
+        mixture_: the fitted `gmm_torch.GaussianMixture`. `weights_`, `means_`, `covariances_`, `precisions_` and
+            `precisions_cholesky_` are read-only copies of its parameters, made when they are asked for; assign
+            parameters of your own through `from_sklearn`.
         n_iter_: number of iterations of the batch of restarts.
         lower_bound_: mean log-likelihood of the training data in the last iteration, less a term of the size of the
-            regularisation, in nats.
-        lower_bounds_: the same for each iteration, a list.
-        n_features_in_: D.
-        feature_names_in_: (D,), names of the features, where X has some.
+            regularisation, in nats; `lower_bounds_` has those of each iteration.
 
     Examples:
         >>> import numpy as np
@@ -85,20 +70,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions({"kmeans", "random", "random_from_data", "k-means++"})],
-        "weights_init": ["array-like", None],
-        "means_init": ["array-like", None],
-        "precisions_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        **sklearn.mixture.GaussianMixture._parameter_constraints,
         "device": [str, torch.device, None],
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
@@ -159,9 +131,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             y: ignored.
             sample_weight: (N,), >= 0. A weight of two is the point twice, of zero the point left out.
 
-        Returns:
-            self.
-
         Raises:
             ValueError: NaN or infinity, fewer points than components, a parameter or an initial value out of range.
         """
@@ -172,7 +141,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             )
         weight = None if sample_weight is None else check_weight(np.array(sample_weight), len(X))
         warm = self.warm_start and hasattr(self, "mixture_")
-        initial = self._last_parameters() if warm else self._checked_initial_values(X.shape[1])
+        initial = self._last_parameters() if warm else self._initial_values(X.shape[1])
         device = self._device()
         mixture = TorchMixture(
             self.n_components, X.shape[1], self.covariance_type, device=device, dtype=getattr(torch, X.dtype.name)
@@ -232,24 +201,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             "precisions_init": self._precisions(self._cholesky(last)),
         }
 
-    def _checked_initial_values(self, n_features: int) -> dict[str, Tensor]:
+    def _initial_values(self, n_features: int) -> dict[str, Tensor]:
         """The initial values that were given, checked, as float64 tensors."""
-        k, d = self.n_components, n_features
-        precision_shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
-        checks: dict[str, tuple[str, tuple[int, ...], Callable[[NDArray[Any]], None]]] = {
-            "weights_init": ("weights", (k,), check_weights),
-            "means_init": ("means", (k, d), lambda means: None),
-            "precisions_init": (f"{self.covariance_type} precision", precision_shape, self._check_precisions),
-        }
+        k, d, kind = self.n_components, n_features, self.covariance_type
+        precision_shape: tuple[int, ...] = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[kind]
+        shapes = {"weights": (k,), "means": (k, d), f"{kind} precision": precision_shape}
         checked = {}
-        for name, (label, shape, check) in checks.items():
+        for name, (label, shape) in zip(INITIAL_VALUES, shapes.items(), strict=True):
             value = getattr(self, name)
             if value is None:
                 continue
             value = check_array(value, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name=name)
             if value.shape != shape:
                 raise ValueError(f"The parameter '{label}' should have the shape of {shape}, but got {value.shape}")
-            check(value)
+            if name == "weights_init":
+                check_weights(value)
+            elif name == "precisions_init":
+                self._check_precisions(value)
             checked[name] = torch.tensor(value, dtype=torch.float64, device="cpu")
         return checked
 
@@ -341,11 +309,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self.mixture_.n_parameters()
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Draw from the mixture with `random_state`.
-
-        Returns:
-            points (n_samples, D) and their components (n_samples,), in ascending order of the component.
-        """
+        """Points (n_samples, D) drawn with `random_state`, and their components (n_samples,), which ascend."""
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
@@ -370,13 +334,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         device: str | torch.device | None = None,
         dtype: str | None = None,
     ) -> Self:
-        """The same mixture as a scikit-learn `estimator`, fitted if that is.
+        """The same mixture as a scikit-learn `estimator`, fitted if that is, with `device` and `dtype`.
 
         Of a fitted one, `weights_`, `means_` and `precisions_cholesky_` are what counts, as in scikit-learn.
-
-        Args:
-            estimator: a `sklearn.mixture.GaussianMixture`.
-            device, dtype: parameters of the new estimator.
 
         Raises:
             TypeError: another kind of estimator.
@@ -389,25 +349,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         converted = cls(**copy.deepcopy(estimator.get_params(deep=False)), device=device, dtype=dtype)
         if not hasattr(estimator, "precisions_cholesky_"):
             return converted
-        means = torch.tensor(np.asarray(estimator.means_), device="cpu")
-        n_components, n_features = means.shape
-        mixture = TorchMixture(
-            n_components,
-            n_features,
-            estimator.covariance_type,
-            device=converted._device(),
-            dtype=means.dtype if dtype is None else getattr(torch, dtype),
+        weights, means, cholesky = (
+            torch.tensor(np.asarray(each), device="cpu")
+            for each in (estimator.weights_, estimator.means_, estimator.precisions_cholesky_)
         )
-        factors = {
-            "factor": torch.tensor(np.asarray(estimator.precisions_cholesky_), dtype=torch.float64, device="cpu")
-        }
-        log_weights = torch.tensor(np.asarray(estimator.weights_), dtype=torch.float64, device="cpu").log()
+        stored = means.dtype if dtype is None else getattr(torch, dtype)
+        kind, device = estimator.covariance_type, converted._device()
+        mixture = TorchMixture(means.shape[0], means.shape[1], kind, device=device, dtype=stored)
         location = means.double().mean(0)
-        converted.mixture_ = mixture.assign(Parameters(log_weights, means - location, factors), location)
-        converted.n_features_in_ = n_features
-        for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_"):
-            if hasattr(estimator, name):
-                setattr(converted, name, copy.copy(getattr(estimator, name)))
+        parameters = Parameters(weights.double().log(), means - location, {"factor": cholesky.double()})
+        converted.mixture_ = mixture.assign(parameters, location)
+        converted.n_features_in_ = means.shape[1]
+        copy_attributes(COURSE, estimator, converted)
         return converted
 
     def to_sklearn(self) -> sklearn.mixture.GaussianMixture:
@@ -418,11 +371,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         converted = sklearn.mixture.GaussianMixture(**copy.deepcopy(parameters))
         if not hasattr(self, "mixture_"):
             return converted
-        names = ["weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"]
-        names += ["converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_", "feature_names_in_"]
-        for name in names:
-            if hasattr(self, name):
-                setattr(converted, name, copy.copy(getattr(self, name)))
+        names = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "n_features_in_")
+        copy_attributes(names + COURSE, self, converted)
         return converted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -434,13 +384,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
 
 class Progress:
-    """Prints the course of a fit as scikit-learn's `verbose` does.
-
-    Args:
-        verbose: 0 prints nothing, 1 the iterations, 2 also changes and times.
-        interval: iterations between two lines.
-        n_init: restarts in the batch.
-    """
+    """Prints the course of a fit as scikit-learn's `verbose` does: 0 nothing, 1 iterations, 2 also changes, times."""
 
     def __init__(self, verbose: int, interval: int, n_init: int) -> None:
         self.verbose = int(verbose)
@@ -469,6 +413,13 @@ class Progress:
     def _print(self, message: str, detail: str = "") -> None:
         if self.verbose:
             print(message + (detail if self.verbose > 1 else ""))  # noqa: T201
+
+
+def copy_attributes(names: tuple[str, ...], source: object, target: object) -> None:
+    """Give `target` copies of those attributes that `source` has."""
+    for name in names:
+        if hasattr(source, name):
+            setattr(target, name, copy.copy(getattr(source, name)))
 
 
 def read_only(parameter: Tensor) -> NDArray[Any]:

@@ -78,11 +78,7 @@ def inputs_of(batch: Any, adapter: Adapter = NONE) -> Inputs:
 
 
 def check_loader(loader: Any, what: str = "loader") -> None:
-    """Raise where a loader is no series of batches, but their inputs, a single batch or a data set.
-
-    Args:
-        loader: what was given.
-        what: the argument, for errors.
+    """Raise where a loader, the argument `what`, is no series of batches, but their inputs, one batch or a data set.
 
     Raises:
         ValueError: inputs or a batch.

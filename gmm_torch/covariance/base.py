@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.devices import SPILL_POINTS, is_host
-from gmm_torch.parameters import Parameters
+from gmm_torch.parameters import Parameters, where
 from gmm_torch.registry import register
 
 Factors = dict[str, Tensor]
@@ -75,10 +75,10 @@ class CovarianceFamily(ABC):
         """
 
     def from_precisions(self, precisions: Tensor) -> Factors:
-        """The factors of given precisions, in the shape of the family's covariances; refused unless overridden.
+        """Likewise of given precisions, in the same shape; refused unless overridden.
 
         Raises:
-            ValueError: they are not finite, symmetric and positive definite, or no precision has the family's form.
+            ValueError: no precision has the family's form, or see `from_covariances`.
         """
         raise ValueError(f"precisions_init: expected none for {self.name}; give means_init and weights_init alone")
 
@@ -120,10 +120,9 @@ class CovarianceFamily(ABC):
         """Q, the number of quadratic features."""
         return 0
 
-    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+    def quadratic(self, parameters: Parameters) -> Tensor:
         """Coefficients (..., K, Q) of `products` in the quadratic forms x' P_k x, P_k the precisions."""
-        none = self.precision_diagonal(factors, n_features)[..., :0]
-        return none.expand(*none.shape[:-2], n_components, 0)
+        return parameters.means[..., :0]
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """Numbers that `log_joint` or `moments` work with for a point, beside its features and responsibilities."""
@@ -164,22 +163,12 @@ class CovarianceFamily(ABC):
 
         A family that shares its covariance leaves it as it is.
         """
-        return {
-            name: torch.where(component.reshape(component.shape + (1,) * value.dim()), value, factors[name])
-            for name, value in fresh.items()
-        }
+        return {name: where(component, value, factors[name]) for name, value in fresh.items()}
 
     # ---- EM for families linear in their features
 
     def features(self, columns: Tensor) -> Tensor:
-        """What log w_k N(x | k) is linear in: one, the features themselves, products.
-
-        Args:
-            columns: (D, n), points stored feature by feature.
-
-        Returns:
-            (1 + D + Q, n).
-        """
+        """What log w_k N(x | k) is linear in (1 + D + Q, n): one, the features (D, n) themselves, products."""
         return torch.cat([columns.new_ones(1, columns.shape[1]), columns, self.products(columns)])
 
     def complete(self, features: Tensor, n_features: int) -> Tensor:
@@ -199,20 +188,18 @@ class CovarianceFamily(ABC):
             {"natural": (..., K, 1 + D + Q)} in the parameters' dtype.
         """
         means, factors = parameters.means, parameters.factors
-        n_components, n_features = means.shape[-2:]
+        n_features = means.shape[-1]
         linear = self.precision_times(means, factors)
         penalty = (self.precision_diagonal(factors, n_features) * reg_covar).sum(-1)
         log_norm = -0.5 * (n_features * math.log(2 * math.pi) + self.log_det(factors, n_features))
         constant = parameters.log_weights + log_norm - 0.5 * ((means * linear).sum(-1) + penalty)
-        quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
-        return {"natural": torch.cat([constant[..., None], linear, quadratic], dim=-1)}
+        return {"natural": torch.cat([constant[..., None], linear, -0.5 * self.quadratic(parameters)], dim=-1)}
 
     def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """log w_k + log N(x | k), less `reg_covar`'s penalty: (..., K, n).
 
         Args:
-            prepared: what `prepare` returned.
-            features: (1 + D + Q, n).
+            prepared, features: what `prepare` and `features` gave.
             scratch: `n_scratch` numbers a point, or more, to work in; not differentiable then. Large tensors that come
                 and go cost a CPU as much as computing with them: fresh pages.
         """
@@ -231,11 +218,9 @@ class CovarianceFamily(ABC):
         """Sufficient statistics of weighted points.
 
         Args:
-            prepared: what `prepare` returned.
-            features: (1 + D + Q, n).
+            prepared, features, scratch: see `log_joint`.
             responsibilities: (..., K, n), each times the point's weight.
             out: earlier statistics to add these to, in place; not differentiable then.
-            scratch: see `log_joint`.
 
         Returns:
             {"moments": (..., K, 1 + D + Q)}: sums of r_k times the features.
@@ -269,26 +254,12 @@ class CovarianceFamily(ABC):
         return self.update(moments, reg_covar, previous)
 
     def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
-        """Parameters whose covariances are shrunk by `oracle_approximating_shrinkage`.
-
-        Args:
-            parameters: with leading dimensions.
-            counts: (..., K), effective counts of points.
-
-        Only for a family that `shrinks`.
-        """
+        """Covariances shrunk, for effective counts (..., K) of points; of a family that `shrinks`."""
         raise NotImplementedError(self.name)
 
     def keep_empty(self, factors: Factors, previous: Factors, occupied: Tensor) -> Factors:
         """`factors` for components that are `occupied` (..., K), `previous` ones for the rest."""
-
-        def pick(name: str) -> Tensor:
-            new = factors[name]
-            return torch.where(
-                occupied.reshape(occupied.shape + (1,) * (new.dim() - occupied.dim())), new, previous[name]
-            )
-
-        return {name: pick(name) for name in factors}
+        return {name: where(occupied, value, previous[name]) for name, value in factors.items()}
 
 
 def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:

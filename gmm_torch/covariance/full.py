@@ -135,10 +135,6 @@ class Full(Triangular):
         covariance = lower.tril() + lower.tril(-1).mT - means[..., :, None] * means[..., None, :]
         return self.factorise(covariance, reg_covar)
 
-    def fresh(self, variance: Tensor) -> Factors:
-        """U = diag(1 / sqrt(variance))."""
-        return {"factor": torch.diag_embed(variance.rsqrt())}
-
 
 def worth_adding(responsibilities: Tensor, share: Tensor) -> Tensor:
     """Which responsibilities (..., K, n) are worth adding, for components that expect these shares (..., K) of points.
@@ -151,14 +147,9 @@ def worth_adding(responsibilities: Tensor, share: Tensor) -> Tensor:
 
 
 def add_few(columns: Tensor, responsibilities: Tensor, kept: Tensor, sizes: list[int], second: Tensor) -> None:
-    """Add the second moments (..., K, D, D) of those points that a component keeps, component by component.
+    """Add to second moments (..., K, D, D), both triangles, those of the columns (D, n) that each component keeps.
 
-    Args:
-        columns: (D, n).
-        responsibilities: (..., K, n).
-        kept: (M,) int64, ascending: flat positions in the responsibilities.
-        sizes: how many of them belong to each component.
-        second: in place; all of it, not a triangle alone.
+    Kept (M,) are ascending flat positions in the responsibilities (..., K, n), so many of each component.
     """
     chosen = columns.index_select(1, kept % columns.shape[1])
     weighted = chosen * responsibilities.flatten().index_select(0, kept)

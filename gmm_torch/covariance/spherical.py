@@ -5,6 +5,7 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import Factors
 from gmm_torch.covariance.variances import Variances
+from gmm_torch.parameters import Parameters
 
 
 class Spherical(Variances):
@@ -45,9 +46,9 @@ class Spherical(Variances):
         """One."""
         return 1
 
-    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
+    def quadratic(self, parameters: Parameters) -> Tensor:
         """(..., K, 1)."""
-        return factors["factor"].square()[..., None]
+        return parameters.factors["factor"].square()[..., None]
 
     def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Mean squared deviation over all features, plus the mean of `reg_covar`."""

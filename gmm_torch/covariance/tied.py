@@ -102,10 +102,6 @@ class Tied(Triangular):
         factors, jitter = self.factorise(covariance, reg_covar)
         return factors, jitter[..., None].expand(counts.shape)
 
-    def fresh(self, variance: Tensor) -> Factors:
-        """U = diag(1 / sqrt(variance))."""
-        return {"factor": torch.diag_embed(variance.rsqrt())}
-
     def replace(self, factors: Factors, component: Tensor, fresh: Factors) -> Factors:
         """The shared covariance stays."""
         return factors

@@ -63,6 +63,10 @@ class Triangular(CovarianceFamily):
         factor, jitter = precision_factor(covariance + torch.diag_embed(reg_covar - negative))
         return {"factor": factor}, jitter
 
+    def fresh(self, variance: Tensor) -> Factors:
+        """U = diag(1 / sqrt(variance))."""
+        return {"factor": torch.diag_embed(variance.rsqrt())}
+
     def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
         """Each matrix by the number of points that it is estimated from."""
         covariances = self.covariances(parameters.factors, parameters.means.shape[-1])

@@ -70,10 +70,7 @@ class Batches:
             step = max(len(self.source), 1) if whole else ROWS
             for start in range(0, len(self.source), step):
                 rows = slice(start, start + step)
-                yield (
-                    self._move(self.source[rows]),
-                    None if self.weight is None else self._move(self.weight[rows]),
-                )
+                yield self._move(self.source[rows]), None if self.weight is None else self._move(self.weight[rows])
             return
         for batch in self.source:
             x = first_of(batch)
@@ -119,24 +116,22 @@ def as_tensor(x: Array, name: str = "x") -> Tensor:
     return torch.from_numpy(np.array(x, dtype=np.float64 if native == np.longdouble else native, order="C"))
 
 
-def check_points(x: Any, n_features: int | None, name: str = "x") -> None:
+def check_points(x: Any, n_features: int | None) -> None:
     """Raise unless x is dense floating point, of 16 bits or more, of shape (N, n_features); None for any width."""
     if not isinstance(x, Tensor | np.ndarray):
-        raise TypeError(
-            f"{name}: expected a tensor or an array; got {type(x).__name__}: give torch.tensor({name}) or an array"
-        )
+        raise TypeError(f"x: expected a tensor or an array; got {type(x).__name__}: give torch.tensor(x) or an array")
     if isinstance(x, Tensor):
         if x.layout != torch.strided:
-            raise TypeError(f"{name}: expected a dense tensor; got {x.layout}: convert it with .to_dense()")
+            raise TypeError(f"x: expected a dense tensor; got {x.layout}: convert it with .to_dense()")
         floating = x.dtype.is_floating_point and x.dtype.itemsize > 1
     else:
         floating = np.issubdtype(x.dtype, np.floating)
     if not floating:
         conversion = ".float()" if isinstance(x, Tensor) else ".astype('float32')"
-        raise TypeError(f"{name}: expected floating point; got {x.dtype}: convert it, for instance with {conversion}")
+        raise TypeError(f"x: expected floating point; got {x.dtype}: convert it, for instance with {conversion}")
     if x.ndim != 2 or n_features not in (None, x.shape[1]):
         width = "D" if n_features is None else n_features
-        raise ValueError(f"{name}: expected shape (N, {width}); got {tuple(x.shape)}")
+        raise ValueError(f"x: expected shape (N, {width}); got {tuple(x.shape)}")
 
 
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:

@@ -28,16 +28,13 @@ class Standardisation:
     round number and the scale a power of two, so both are exact in float32 and neither hangs on the last digits of a
     sum (whose order differs between one process and two).
 
-    Attributes:
-        location: (D,) float64.
-        scale: (D,) float64, of a typical other feature where a feature is constant.
-        unit: (D,) float64, positive: the variance of the data after the map. That of a constant feature is taken for
-            the geometric mean of the others, and one where all are constant.
+    A constant feature has the scale of a typical other one, and its variance after the map is taken for the geometric
+    mean of the others, or one where all are constant. All are (D,) float64.
     """
 
     location: Tensor
     scale: Tensor
-    unit: Tensor
+    unit: Tensor  # the variance of the data after the map
 
     def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
@@ -75,35 +72,23 @@ class Standardisation:
 class DataSummary:
     """Mergeable summary of weighted points; `+` merges two.
 
-    Attributes:
-        rows: () int64, number of rows, of zero weight and not finite included.
-        n_bad: () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise.
-        first_bad: () int64, position of the first of them in the order of the merges; `rows` or more if there is none.
-        count: () int64, number of points of positive weight.
-        total_weight: () float64, sum of weights.
-        mean: (D,) float64.
-        deviation: (D,) float64, root of the weighted mean of squared deviations from the mean; the squares themselves
-            would leave the range of float64 at data beyond 1e-154 and 1e154.
-        largest: () float64, the largest absolute value.
-        kept, kept_weight, keys: (m, D), (m,), (m, 2): distinct points, in the order of their exact keys, the summed
-            weights of each and the `row_keys`; the `capacity` with the smallest keys of cells, and half as many with
-            the smallest exact keys. On an accelerator rows of weight zero, which are no points, may come after them:
-            how many points there are is known to the device alone.
-        capacity: the largest number of points of a sample.
+    Kept are distinct points, in the order of their exact keys: the `capacity` with the smallest keys of cells, and half
+    as many with the smallest exact keys. On an accelerator rows of weight zero, which are no points, may come after
+    them: how many points there are is known to the device alone.
     """
 
-    rows: Tensor
-    n_bad: Tensor
-    first_bad: Tensor
-    count: Tensor
-    total_weight: Tensor
-    mean: Tensor
-    deviation: Tensor
-    largest: Tensor
-    kept: Tensor
-    kept_weight: Tensor
-    keys: Tensor
-    capacity: int
+    rows: Tensor  # () int64, number of rows, of zero weight and not finite included
+    n_bad: Tensor  # () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise
+    first_bad: Tensor  # () int64, position of the first of them in the order of the merges; `rows` or more if none is
+    count: Tensor  # () int64, number of points of positive weight
+    total_weight: Tensor  # () float64
+    mean: Tensor  # (D,) float64
+    deviation: Tensor  # (D,) float64, from the mean; its square would leave float64 at data beyond 1e-154 and 1e154
+    largest: Tensor  # () float64, the largest absolute value
+    kept: Tensor  # (m, D)
+    kept_weight: Tensor  # (m,), summed over equal points
+    keys: Tensor  # (m, 2), see `row_keys`
+    capacity: int  # the largest number of points of a sample
 
     @classmethod
     def of(
@@ -234,12 +219,7 @@ class DataSummary:
         return DataSummary(**tree_map_only(Tensor, lambda value: value.to(self.mean.device), vars(total)))
 
     def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
-        """Location and scale of the summarised points; one scale for all features unless `per_feature`.
-
-        Args:
-            per_feature: whether every feature has a scale of its own.
-            smallest: what no scale is below.
-        """
+        """Location and scale of the summarised points; one scale unless `per_feature`, none below `smallest`."""
         deviation, varies = self.deviation, self.varies
         if not per_feature:
             deviation = root_mean_square(deviation).expand_as(deviation)
@@ -297,21 +277,15 @@ def check_range(
 ) -> None:
     """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
 
-    Args:
-        largest, deviation, varies: see `DataSummary`.
-        dtype, stored: see above.
-
     Raises:
         ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
             is not constant has a standard deviation below the type's `tiny / eps`.
     """
     limits = torch.finfo(dtype)
     high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
-    wider = (
-        ": divide the data by a constant"
-        if dtype == torch.float64
-        else (": divide the data by a constant, or fit a mixture of dtype=torch.float64 to points of that type")
-    )
+    wider = ": divide the data by a constant"
+    if dtype != torch.float64:
+        wider += ", or fit a mixture of dtype=torch.float64 to points of that type"
     if largest > high:
         raise ValueError(
             f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {largest:.2g}" + wider

@@ -57,14 +57,9 @@ class EM:
     Parameters live in float64 and in standardised coordinates; `result` maps them back.
 
     Attributes:
-        family: the covariance family.
-        n_components: K.
-        n_features: D.
-        options: see `EMOptions`.
         dtype: what densities are computed in; sums are float64 whatever it is.
         device: where the batches are.
         stored: the type that the parameters are kept in, None for `dtype`; points beyond its range are refused.
-        step_type: the E-step of the iterations.
         phase: what the next pass does.
         history: (R,) float64 tensors, the mean objective of each iteration, in standardised coordinates.
         reg_covar: (D,), what is added to the diagonal of every covariance, in standardised coordinates.
@@ -203,9 +198,6 @@ class EM:
             batches: (x, weight) of this process, read again at every pass.
             until: "assign" to stop after the data summary, "em" before the first iteration.
             on_iteration: called with the number of each iteration and its objective per point (R,).
-
-        Returns:
-            self.
         """
         while not self.done and self.phase != until:
             n_iter = self.n_iter
@@ -245,17 +237,20 @@ class EM:
             )
         self._total_weight, self._unit = float(count), numbers[4] / count
         check_range(numbers[5], deviation, varies, self.dtype, self.stored or self.dtype)
-        absolute = self.options.reg_mode == "absolute"
         # Where the regularisation is all there is, its own size is the scale: in units of the data it would overflow.
-        smallest = 2.0**-60 * self.options.reg_covar**0.5 if absolute else 0.0
+        smallest = 2.0**-60 * self.options.reg_covar**0.5 if self.options.reg_mode == "absolute" else 0.0
         self.standardisation = summary.standardisation(self.family.scales_features, smallest)
-        _, scale, unit = vars(self.standardisation).values()
-        reg_covar = self.options.reg_covar / scale / scale if absolute else self.options.reg_covar * unit
-        self.reg_covar = torch.maximum(reg_covar, REG_COVAR_FLOOR * unit)
+        self.reg_covar = self.regularisation(self.standardisation.scale, self.standardisation.unit)
         self._fresh = None
 
+    def regularisation(self, scale: Tensor, variance: Tensor) -> Tensor:
+        """`reg_covar` (D,) in units of a scale (D,), of data with that variance (D,) in these."""
+        asked = self.options.reg_covar
+        added = asked / scale / scale if self.options.reg_mode == "absolute" else asked * variance
+        return torch.maximum(added, REG_COVAR_FLOOR * variance)
+
     def _initialise(self, summary: DataSummary) -> None:
-        location, scale, _ = vars(self.standardisation).values()
+        location, scale = self.standardisation.location, self.standardisation.scale
         if self.options.means_init is not None:
             given = self.options.means_init.to(self.device, torch.float64)
             means = ((given - location) / scale).expand(self.options.n_init, -1, -1)
@@ -299,13 +294,10 @@ class EM:
         self.begin(start.parameters.map(lambda value: value[best]))
 
     def take_over(self, parameters: Parameters, location: Tensor) -> None:
-        """End with known parameters of one mixture, in coordinates that suit them, without any data.
-
-        Args:
-            parameters: in raw units, their means relative to the location.
-            location: (D,) float64.
-        """
-        batches = stand_ins(self.family, parameters.map(lambda value: value.double()))
+        """End with known parameters of one mixture, in raw units about a location (D,) float64, without any data."""
+        wide = parameters.map(lambda value: value.double())
+        dense = self.family.dense(wide.factors, self.n_components, self.n_features)
+        batches = stand_ins(wide.log_weights.softmax(-1), wide.means, dense)
         total = self.collect((x + location, weight.sum(0) * self.n_components) for x, weight in batches)
         assert isinstance(total, DataSummary)
         self.standardise(total)
@@ -437,11 +429,7 @@ class EM:
             warnings.warn(self.shortfall(), ConvergenceWarning, stacklevel=stacklevel + 1)
 
     def shortfall(self, prefix: str = "") -> str:
-        """By how much EM fell short where it stopped before it converged, and what helps.
-
-        Args:
-            prefix: of the options' names where they are set, "mixture.em." say.
-        """
+        """By how much EM fell short and what helps; a prefix, "mixture.em." say, stands before the options' names."""
         gain, n, most = self.gain, self.n_iter, self.options.max_iter
         known = f"while the mean log-likelihood still changed by {gain:.3g} an iteration"
         remedy = f"raise {prefix}max_iter or {prefix}tol"
@@ -461,11 +449,7 @@ class EM:
         return objectives.index(max(objectives))
 
     def result(self) -> tuple[Parameters, Tensor]:
-        """Parameters of the best restart about the location (D,), in raw units.
-
-        Returns:
-            parameters whose means are relative to the location, and the location.
-        """
+        """Parameters of the best restart, in raw units, with means relative to a location; and this location (D,)."""
         number = self.best
         best = self.parameters.map(lambda value: value[number])
         return self.standardisation.undo(self.family, best), self.standardisation.location

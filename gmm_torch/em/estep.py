@@ -41,7 +41,6 @@ class EStep:
     in float64, alone where the family allows it.
 
     Args:
-        family: the covariance family.
         parameters: float64, leading dimension R.
         reg_covar: (D,) float64, see `CovarianceFamily.prepare`.
         standardisation: maps raw points to the parameters' coordinates.
@@ -150,11 +149,6 @@ class EStep:
             x.new_empty(self._n_scratch * step, dtype=self.dtype),
         )
 
-    def _placed(self, buffer: Tensor, n: int) -> Tensor:
-        """(1 + D + Q, n) in the buffer, in the order of memory that suits the family."""
-        used = buffer[: self._n_rows * n]
-        return used.view(n, -1).mT if self.family.by_point else used.view(-1, n)
-
     def _block(self, x: Tensor, weight: Tensor | None, workspace: Workspace) -> Statistics:
         """Statistics of few enough points for their sums to be taken in the computing type."""
         moments = self._zero_moments(self.prepared)
@@ -162,18 +156,12 @@ class EStep:
         step, scratch, objectives = workspace.step, workspace.scratch, []
         for start in range(0, len(x), step):
             part = x[start : start + step]
-            features = self._placed(workspace.features, len(part))
-            self.standardisation.columns(part, self.dtype, out=features[1 : self.n_features + 1])
-            self.family.complete(features, self.n_features)
+            features = self._features(part, self.dtype, workspace.features)
             wide_features = None
             if workspace.wide_features is not None:
-                wide_features = self._placed(workspace.wide_features, len(part))
-                wide_columns = wide_features[1 : self.n_features + 1]
-                if x.dtype == torch.float64:
-                    self.standardisation.columns(part, torch.float64, out=wide_columns)
-                else:  # narrower points are standardised in float32, and stand there already
-                    wide_columns.copy_(features[1 : self.n_features + 1])
-                self.family.complete(wide_features, self.n_features)
+                # Narrower points are standardised in float32, and stand there already.
+                columns = None if x.dtype == torch.float64 else features[1 : self.n_features + 1]
+                wide_features = self._features(part, torch.float64, workspace.wide_features, columns)
             joint, objective = self.responsibilities(features, wide_features, scratch)
             if weight is not None:
                 joint.mul_(weight[start : start + step].to(self.dtype))
@@ -188,8 +176,7 @@ class EStep:
     def chunk(self, x: Tensor, weight: Tensor | None) -> Statistics:
         """Statistics of all points x (n, D), with weights (n,) or None, at once: as few operations as there can be.
 
-        A function of tensors whose sizes are known: it decides nothing by their numbers, so it may be compiled, and
-        captured in a CUDA graph.
+        It decides nothing by the numbers in tensors, so it may be compiled, and captured in a CUDA graph.
         """
         features, wide_features, wide_moments = self._features(x, self.dtype), None, {}
         if self.ill_conditioned is not None:
@@ -203,13 +190,21 @@ class EStep:
             wide_moments = self.family.moments(self.wide_prepared, wide_features, own)
         return self._statistics(x, weight, objective, moments, wide_moments)
 
-    def _features(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(1 + D + Q, n)."""
+    def _features(
+        self, x: Tensor, dtype: torch.dtype, buffer: Tensor | None = None, columns: Tensor | None = None
+    ) -> Tensor:
+        """(1 + D + Q, n), in the buffer if there is one, of `columns` (D, n) where x stands there standardised."""
         if torch.compiler.is_compiling():  # which fuses the parts, and refuses an `out` that is not one block of memory
             columns = self.standardisation.columns(x, dtype)
             return torch.cat([columns.new_ones(1, len(x)), columns, self.family.products(columns)])
-        features = self._placed(x.new_empty(self._n_rows * len(x), dtype=dtype), len(x))
-        self.standardisation.columns(x, dtype, out=features[1 : self.n_features + 1])
+        size = self._n_rows * len(x)
+        flat = x.new_empty(size, dtype=dtype) if buffer is None else buffer[:size]
+        features = flat.view(len(x), -1).mT if self.family.by_point else flat.view(-1, len(x))
+        place = features[1 : self.n_features + 1]
+        if columns is None:
+            self.standardisation.columns(x, dtype, out=place)
+        else:
+            place.copy_(columns)
         return self.family.complete(features, self.n_features)
 
     def _statistics(
@@ -250,9 +245,9 @@ class Assignment(EStep):
 
 
 def equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`.
+    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`: one program is for all of them.
 
-    So there is one program for all of them. Points of the last one that the one before it has had are of weight zero.
+    Points of the last one that the one before it has had are of weight zero.
     """
     n = len(x)
     size = -(-n // max(1, -(-n // largest)))

@@ -18,13 +18,7 @@ Map = Callable[[Tensor], Tensor]  # parameters -> parameters, both flat
 
 
 class Fitted(NamedTuple):
-    """Parameters of a mixture in raw units, with gradients to points and weights.
-
-    Attributes:
-        weights: (K,).
-        means: (K, D).
-        covariances: in the family's shape, see `GaussianMixture.covariances`.
-    """
+    """Weights (K,), means (K, D), covariances as a `GaussianMixture` has them; with gradients to points and weights."""
 
     weights: Tensor
     means: Tensor
@@ -37,7 +31,7 @@ class EMStep:
     Standardisation and regularisation are taken from the points once and held fixed: no gradient flows through them.
 
     Args:
-        em: that has not begun, for `family`, sizes and options, of which `reg_covar` and `reg_mode` matter; in float64.
+        em: in float64, that has not begun; of its options `reg_covar` and `reg_mode` matter.
         start: parameters about a location (D,), and the location.
         x: (N, D).
         weight: (N,) >= 0, or None.

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.covariance import CovarianceFamily
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, gather, gather_objects
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep
+from gmm_torch.em.stand_ins import moments_of
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.conditional_normal import ConditionalNormal
-from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.parameters import Parameters
 
 # Points of one pattern that are looked at together, in numbers over all components.
@@ -28,19 +28,12 @@ CHUNK_NUMBERS = 2**22
 
 
 class Completed(NamedTuple):
-    """Some points with the same features missing, under one mixture.
+    """Some points with the same features missing, under one mixture."""
 
-    Attributes:
-        rows: (n,) int64, which points.
-        log_joint: (n, K), log w_k N(observed part | k).
-        expected: (n, K, D), the points with the expectation of what is missing.
-        spread: (K, D, D), covariance of what is missing given what is observed; zero elsewhere.
-    """
-
-    rows: Tensor
-    log_joint: Tensor
-    expected: Tensor
-    spread: Tensor
+    rows: Tensor  # (n,) int64, which points
+    log_joint: Tensor  # (n, K), log w_k N(observed part | k)
+    expected: Tensor  # (n, K, D), the points with the expectation of what is missing
+    spread: Tensor  # (K, D, D), covariance of what is missing given what is observed; zero elsewhere
 
 
 def completed(log_weights: Tensor, means: Tensor, covariances: Tensor, z: Tensor) -> Iterator[Completed]:
@@ -99,23 +92,6 @@ class ObservedEStep(EStep):
         )
 
 
-def moments_of(
-    family: CovarianceFamily, parameters: Parameters, counts: Tensor, means: Tensor, covariances: Tensor
-) -> Factors:
-    """What a family would sum over points with these effective counts (K,), means (K, D) and covariances (K, D, D).
-
-    Any family can be asked with 2 D points a component that have exactly these.
-    """
-    k, d = means.shape
-    lower, _ = robust_cholesky(covariances)
-    axes = math.sqrt(d) * lower.mT  # (K, D, D), row j is a deviation
-    points = torch.cat([means[:, None] + axes, means[:, None] - axes], dim=1).flatten(0, 1)  # (2 K D, D)
-    owner = torch.arange(k, device=means.device).repeat_interleave(2 * d)
-    share = (torch.arange(k, device=means.device)[:, None] == owner) * (counts / (2 * d))[:, None]
-    prepared = family.prepare(parameters, torch.zeros_like(means[0]))
-    return family.moments(prepared, family.features(points.mT.contiguous()), share)
-
-
 @torch.no_grad()
 def fit_observed(em: EM, x: Tensor, weight: Tensor | None, on_iteration: Callable[[int, Tensor], None] | None) -> EM:
     """Run an `em` that has not begun on points with missing features.
@@ -161,12 +137,7 @@ def fit_observed(em: EM, x: Tensor, weight: Tensor | None, on_iteration: Callabl
         variance = all_reduce_sum([w @ deviation])[0] / total.clamp_min(torch.finfo(torch.float64).tiny)
         varies = variance > 0
         typical = variance[varies].mean() if bool(varies.any()) else torch.ones_like(mean[0])
-        if options.reg_mode == "absolute":
-            reg_covar = options.reg_covar / scale / scale
-        else:
-            reg_covar = options.reg_covar * torch.where(varies, variance, typical)
-        floor = 1e-10 * torch.where(varies, variance, typical)
-        em.go_on_from(start, torch.maximum(reg_covar, floor), ObservedEStep)
+        em.go_on_from(start, em.regularisation(scale, torch.where(varies, variance, typical)), ObservedEStep)
     return em.run([(x, weight)], on_iteration=on_iteration)
 
 

@@ -19,15 +19,11 @@ class Prior:
     freedom count - D - 2 and scale matrix count * diag(variance), see Fraley and Raftery, "Bayesian regularization for
     normal mixture estimation" (2007). The weights' Dirichlet parameter is `concentration`.
 
-    Attributes:
-        count: >= 0.
-        concentration: >= 1; 1 leaves the weights at their maximum likelihood.
-        variance: (D,), positive.
     """
 
     count: float
-    concentration: float
-    variance: Tensor
+    concentration: float  # >= 1; 1 leaves the weights at their maximum likelihood
+    variance: Tensor  # (D,)
 
     @property
     def matters(self) -> bool:

@@ -29,11 +29,10 @@ def reseed(
     positive keeps its other parameters for this iteration, so the likelihood cannot fall.
 
     Args:
-        family: the covariance family.
         current: of R mixtures of K >= 2 components, under which `total` was summed.
         updated: what the M-step made of them.
         total: of all points of all processes.
-        fresh: of a component that is moved, see `CovarianceFamily.fresh`.
+        fresh: see `CovarianceFamily.fresh`.
         penalty: (D,), the `reg_covar` that the E-step allows for.
 
     Returns:

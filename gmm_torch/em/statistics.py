@@ -13,21 +13,15 @@ from gmm_torch.distributed import all_reduce_sum, gather
 class Statistics:
     """Statistics of some weighted points under given parameters of R mixtures; `+` adds those of other points.
 
-    Attributes:
-        total_weight: () float64, sum of weights.
-        log_likelihood: (R,) float64, weighted sum of the objective over the points.
-        moments: what the covariance family sums, float64, each with the leading dimension R.
-        worst: (R,) float64, smallest objective at a point of positive weight.
-        worst_point: (R, D) float64, that point.
-        worst_weight: (R,) float64, its weight.
+    All are float64.
     """
 
-    total_weight: Tensor
-    log_likelihood: Tensor
-    moments: Factors
-    worst: Tensor
-    worst_point: Tensor
-    worst_weight: Tensor
+    total_weight: Tensor  # (), sum of weights
+    log_likelihood: Tensor  # (R,), weighted sum of the objective over the points
+    moments: Factors  # what the covariance family sums, each with the leading dimension R
+    worst: Tensor  # (R,), smallest objective at a point of positive weight
+    worst_point: Tensor  # (R, D), that point
+    worst_weight: Tensor  # (R,), its weight
 
     def __add__(self, other: "Statistics") -> "Statistics":
         smaller = other.worst < self.worst
@@ -45,15 +39,8 @@ class Statistics:
         total_weight, log_likelihood, *moments = all_reduce_sum(
             [self.total_weight, self.log_likelihood, *self.moments.values()]
         )
-        worst, points = gather(self.worst), gather(self.worst_point)  # (processes, R), (processes, R, D)
-        weights = gather(self.worst_weight)
-        winner = worst.argmin(0)
-        restart = torch.arange(worst.shape[1], device=worst.device)
-        return Statistics(
-            total_weight,
-            log_likelihood,
-            dict(zip(self.moments, moments, strict=True)),
-            worst[winner, restart],
-            points[winner, restart],
-            weights[winner, restart],
-        )
+        worst = gather(self.worst)  # (processes, R)
+        chosen = worst.argmin(0), torch.arange(worst.shape[1], device=worst.device)
+        points, weights = gather(self.worst_point)[chosen], gather(self.worst_weight)[chosen]
+        summed = dict(zip(self.moments, moments, strict=True))
+        return Statistics(total_weight, log_likelihood, summed, worst[chosen], points, weights)

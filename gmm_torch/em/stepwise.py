@@ -11,7 +11,7 @@ from gmm_torch.distributed import all_reduce_sum, sum_of_all
 from gmm_torch.em.batches import Array, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.engine import EM
 from gmm_torch.em.estep import EStep, are_ill_conditioned, flagged
-from gmm_torch.em.stand_ins import stand_ins
+from gmm_torch.em.stand_ins import moments_of
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.errors import NotFittedError
 from gmm_torch.parameters import Parameters
@@ -174,18 +174,16 @@ class OnlineEM:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _go_on(self, parameters: Parameters, location: Tensor) -> None:
-        """Begin with what parameters, their means relative to a location (D,), say of `n_known` points."""
+        """Begin with what parameters about a location (D,) say of `n_known` points."""
         em = self.em
         with full_precision(em.device):
             em.take_over(parameters, location)
             self.parameters = em.parameters
             self._check_conditioning()
-            prepared = em.family.prepare(self.parameters, em.penalty)
-            parts = [
-                em.family.moments(prepared, em.family.features(x.mT.contiguous()), weight[None])
-                for x, weight in stand_ins(em.family, self.parameters.map(lambda value: value[0]))
-            ]
-            self.moments = {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+            one = self.parameters.map(lambda value: value[0])
+            dense = em.family.dense(one.factors, em.n_components, em.n_features)
+            moments = moments_of(em.family, one, one.log_weights.softmax(-1), one.means, dense)
+            self.moments = {name: value[None] for name, value in moments.items()}
         self.n_seen = torch.full((), self.n_known, dtype=torch.float64, device=em.device)
 
     def _check_conditioning(self) -> None:
@@ -227,13 +225,8 @@ class OnlineEM:
         state: dict[str, Any] = {"em": self.em.state_dict(), "first": list(self._first)}
         state |= {"n_updates": self.n_updates, "n_known": self.n_known}
         if self.started:
-            moments = dict(self.moments)
-            state |= {
-                "parameters": self.parameters.state_dict(),
-                "moments": moments,
-                "ill_conditioned": self._ill_conditioned,
-            }
-            state["n_seen"] = self.n_seen
+            state |= {"parameters": self.parameters.state_dict(), "moments": dict(self.moments), "n_seen": self.n_seen}
+            state["ill_conditioned"] = self._ill_conditioned
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmm_torch.devices import rows_at_once
 from gmm_torch.registry import register
-from gmm_torch.sampling import NUMBERING_BITS, cell_keys, numbered, uniform
+from gmm_torch.sampling import NUMBERING_BITS, Cells, numbered, uniform
 
 # Squared distances from the origin and from a centre, relative to which two distances are the same.
 TIE = 2.0**-17
@@ -53,13 +53,7 @@ def chunks(x: Tensor, numbers_per_point: int) -> Iterator[slice]:
 
 
 def squared_distances(x: Tensor, centres: Tensor, norm: Tensor | None = None) -> Tensor:
-    """Squared Euclidean distances (..., K, m) of standardised x (m, D) to centres (..., K, D), one matrix product.
-
-    Args:
-        x: (m, D).
-        centres: (..., K, D).
-        norm: (m,), the squared norms of x, for who has them.
-    """
+    """Squared distances (..., K, m) of x (m, D), whose squared `norm` (m,) may be known, to centres (..., K, D)."""
     norm = x.square().sum(-1) if norm is None else norm
     total = centres.square().sum(-1, keepdim=True) + norm
     return total.sub_(centres @ x.mT, alpha=2).clamp_min_(0)
@@ -104,7 +98,7 @@ class Draws:
         seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
         # Along a line through a cell, other last digits hardly change the order that its points are numbered in.
         order = (x @ torch.linspace(1, 2, x.shape[1], dtype=x.dtype, device=x.device)).argsort(stable=True)
-        keys = cell_keys(x, seed, NUMBERING_BITS)
+        keys = Cells(x.shape[1], seed, x.device, NUMBERING_BITS)(x)
         self.keys = torch.empty_like(keys).index_copy_(0, order, numbered(keys[order]))
 
     def uniform(self, number: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -112,12 +106,9 @@ class Draws:
         return uniform(self.keys[rows], number.to(self.keys)[..., None])
 
     def without_replacement(self, weight: Tensor, n: int, number: Tensor) -> Tensor:
-        """Indices (..., n) of points drawn with these unnormalised probabilities (..., m).
+        """Indices (..., n) of points drawn with unnormalised probabilities (..., m) >= 0, for draws of numbers (...).
 
-        Args:
-            weight: (..., m), >= 0.
-            n: fewer are drawn, and some of them again, where fewer have a positive weight; where none has, it is one.
-            number: (...) int64, one for each draw.
+        Where fewer have a positive weight, these are drawn, some of them again; where none has, it is one.
         """
         arrival = self.uniform(number).neg_().log1p_().div_(weight)  # the later, the lower
         last, index = arrival.topk(min(n, weight.shape[-1]), dim=-1)

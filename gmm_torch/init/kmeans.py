@@ -14,15 +14,10 @@ NUMBERS_PER_POINT = 6
 
 
 def lloyd_step(x: Tensor, weight: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """One iteration of Lloyd's algorithm; an empty cluster moves to the point that lies furthest from its centre.
+    """One iteration of Lloyd's algorithm on x (m, D) with positive weights (m,) from centres (R, K, D).
 
-    Args:
-        x: (m, D).
-        weight: (m,), positive.
-        centres: (R, K, D).
-
-    Returns:
-        the new centres (R, K, D), and the weighted squared distance of the points to the old ones (R,).
+    An empty cluster moves to the point that lies furthest from its centre. Gives the new centres, and the weighted
+    squared distance of the points to the old ones (R,).
     """
     n_init, n_components = centres.shape[:2]
     counts, total, distances = centres.new_zeros(n_init, n_components), torch.zeros_like(centres), []

@@ -53,10 +53,9 @@ class DriftMonitor(Callback):
     Attributes:
         martingale: the bet; None before the first run. A new run starts anew, or behind `earlier`.
         windows: the windows that it begins anew in, or None.
-        earlier: (n,) scores of inputs that came before those of the run, NaN for one without; None for none.
-        earlier_times: (n,) their times, for windows.
-        alarms: index in the stream of each input that raised an alarm: one at most, or one in each window. What is
-            said in words counts from one.
+        earlier, earlier_times: (n,) scores of inputs before those of the run, NaN for one without, and their times, for
+            windows; None for none.
+        alarms: index in the stream, from zero, of each input that raised one: one at most, or one in each window.
         path: log10 of the capital after each batch.
 
     Raises:
@@ -104,8 +103,25 @@ class DriftMonitor(Callback):
         return ReferenceMartingale(calibration, self.threshold, self.promise, self.delta, self.jump, self.seed)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a stream."""
-        self._start(pl_module)
+        """Start a stream.
+
+        Raises:
+            ValueError: there are no calibration scores, or no times of earlier inputs.
+        """
+        calibration = self.calibration
+        if calibration is None:
+            calibration = getattr(getattr(getattr(pl_module, "detector", None), "calibration", None), "scores", None)
+        if not isinstance(calibration, Tensor) or len(calibration) == 0:
+            raise ValueError(
+                f"drift monitor: {type(pl_module).__name__} has no calibrated `detector`: pass calibration scores, or "
+                "calibrate the detector first"
+            )
+        self.alarms, self.path, self.windows = [], [], None
+        self.martingale = bet = self.new_bet(calibration)
+        if self.seconds is not None and isinstance(bet, ReferenceMartingale):
+            self.windows = TimeWindows(bet, self.seconds)
+        if self.earlier is not None:
+            self._tell(self._bet(self.earlier, self.earlier_times))
 
     on_test_start = on_predict_start
 
@@ -132,22 +148,6 @@ class DriftMonitor(Callback):
         self._tell(found)
 
     on_test_batch_end = on_predict_batch_end
-
-    def _start(self, module: LightningModule) -> None:
-        calibration = self.calibration
-        if calibration is None:
-            calibration = getattr(getattr(getattr(module, "detector", None), "calibration", None), "scores", None)
-        if not isinstance(calibration, Tensor) or len(calibration) == 0:
-            raise ValueError(
-                f"drift monitor: {type(module).__name__} has no calibrated `detector`: pass calibration scores, or "
-                "calibrate the detector first"
-            )
-        self.alarms, self.path, self.windows = [], [], None
-        self.martingale = bet = self.new_bet(calibration)
-        if self.seconds is not None and isinstance(bet, ReferenceMartingale):
-            self.windows = TimeWindows(bet, self.seconds)
-        if self.earlier is not None:
-            self._tell(self._bet(self.earlier, self.earlier_times))
 
     def _bet(self, scores: Tensor, times: Tensor | None) -> list[int]:
         """Bet on the next scores (N,); gives the alarms that these raise."""

@@ -20,11 +20,10 @@ from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.files import atomic_path
 from gmm_torch.functional.logits import logits_of
-from gmm_torch.lightning.classifier import classifier_of
 from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
-from gmm_torch.lightning.surroundings import aside, on_device, rehearses, share_buffers
+from gmm_torch.lightning.surroundings import aside, classifier_of, on_device, rehearses, share_buffers
 from gmm_torch.metrics.evaluation import check_sources, measure
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -37,12 +36,10 @@ class FailureDetection(Callback):
     the weights that they have: the one at hand, the one in or beside the checkpoint, or else one fitted then. Training
     goes on as without it, random states included. Put it last among the callbacks that change weights.
 
-    Logged for each validation loader (`val`, `val_1`, ..., or `val_<name>`), and each test loader likewise:
-    `detection/val/accuracy`, `detection/val/false_alarm_rate`, and for each source, `errors` (its own wrong
-    predictions) or an out-of-distribution loader's name, `detection/val/<source>/auroc`, `fpr95`, `aurc` (of errors
-    alone), `refused`, `n`, and those of the softmax as `softmax_auroc` ...; see `gmm_torch.metrics.evaluate`. What is
-    undefined, since no prediction is wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of
-    distribution stands beside the first loader of a stage.
+    `docs/lightning.md` lists what is logged for each validation and test loader: `detection/val/accuracy`,
+    `detection/val/errors/auroc` and so on, see `gmm_torch.metrics.evaluate`. What is undefined, since no prediction is
+    wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of distribution stands beside the
+    first loader of a stage.
 
     A DataLoader over a data set with a length, with no sampler of one's own, is read anew, each input once: in order,
     not shuffled, nothing dropped, and shared among the processes without repeating any. Others are read as they are,
@@ -58,9 +55,6 @@ class FailureDetection(Callback):
         classifier: the attribute of the module that gives logits, `net` or `net.backbone`; by default the module.
         every_n_epochs: also fit, and log to the Trainer's `callback_metrics`, whenever so many epochs have ended.
         detector: makes a detector of a classifier; `partial(FailureDetector, n_components=5)` for options.
-
-    Attributes:
-        detector: the last one.
 
     Raises:
         ValueError: an option out of range, a name of `ood` that is taken.
@@ -178,20 +172,30 @@ class FailureDetection(Callback):
         self._save(trainer, pl_module, last=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """For `Trainer.validate`: make sure that there is a detector of these weights."""
-        self._on_evaluation_start(trainer, pl_module, "val")
+        """For `Trainer.validate` and `Trainer.test`: make sure that there is a detector of these weights."""
+        if trainer.state.fn is TrainerFn.FITTING:
+            return
+        stage = _stage(trainer)
+        if self._find(trainer, pl_module):
+            if self._sources is not None:
+                self._check_disjoint(self._sources[1], self._evaluated(trainer, stage))
+            return
+        with aside(trainer, pl_module, 0):
+            self._check(trainer, pl_module, stage)
+        if not rehearses(trainer):
+            self._learn(trainer, pl_module)
+            if trainer.ckpt_path and trainer.is_global_zero:
+                self._write(beside(trainer.ckpt_path))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make sure that there is a detector of these weights."""
-        self._on_evaluation_start(trainer, pl_module, "test")
+    on_test_start = on_validation_start
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate and log, in `Trainer.validate`."""
-        self._on_evaluation_end(trainer, pl_module, "val")
+        """Evaluate and log, in `Trainer.validate` and `Trainer.test`."""
+        if trainer.state.fn is not TrainerFn.FITTING and not rehearses(trainer):
+            found = self._evaluate(trainer, pl_module, _stage(trainer))
+            pl_module.log_dict(found, sync_dist=trainer.world_size > 1)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate and log."""
-        self._on_evaluation_end(trainer, pl_module, "test")
+    on_test_epoch_end = on_validation_epoch_end
 
     def state_dict(self) -> dict[str, Any]:
         """The last detector's file, as bytes: it says which weights it is for."""
@@ -202,24 +206,6 @@ class FailureDetection(Callback):
         self._file = state_dict.get("detector")
 
     # ---- what they do
-
-    def _on_evaluation_start(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if trainer.state.fn is TrainerFn.FITTING:
-            return
-        if self._find(trainer, module):
-            if self._sources is not None:
-                self._check_disjoint(self._sources[1], self._evaluated(trainer, stage))
-            return
-        with aside(trainer, module, 0):
-            self._check(trainer, module, stage)
-        if not rehearses(trainer):
-            self._learn(trainer, module)
-            if trainer.ckpt_path and trainer.is_global_zero:
-                self._write(beside(trainer.ckpt_path))
-
-    def _on_evaluation_end(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if trainer.state.fn is not TrainerFn.FITTING and not rehearses(trainer):
-            module.log_dict(self._evaluate(trainer, module, stage), sync_dist=trainer.world_size > 1)
 
     def _find(self, trainer: Trainer, module: LightningModule) -> bool:
         """Whether there is a detector of the present weights: at hand, in the checkpoint or beside it."""
@@ -349,6 +335,11 @@ class FailureDetection(Callback):
                     f"calibration: expected inputs that are neither trained on, fitted to nor evaluated; {n} of them "
                     f"are among those of the {name} loader: give others"
                 )
+
+
+def _stage(trainer: Trainer) -> str:
+    """What a Trainer that evaluates does, as its loaders and values are named."""
+    return "test" if trainer.testing else "val"
 
 
 def _check_logits(classifier: nn.Module, x: Inputs, adapter: Adapter) -> None:

@@ -2,7 +2,8 @@
 
 import pickle
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,33 +27,41 @@ def to_bytes(detector: FailureDetector) -> Tensor:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / NAME
         detector.save(path)
-        return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        return _bytes(path)
 
 
 def from_bytes(content: Tensor, classifier: nn.Module) -> FailureDetector:
     """What `to_bytes` made, for a classifier of the same weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / NAME
-        path.write_bytes(content.cpu().numpy().tobytes())
+    with _file(content) as path:
         return FailureDetector.load(path, classifier)
 
 
 def find(contents: Iterable[Tensor | Path], mark: dict[str, str]) -> Tensor | None:
     """The first of some detector files, or of their bytes, for the classifier of a fingerprint; None without one."""
     for content in contents:
-        with tempfile.TemporaryDirectory() as folder:
-            path = content if isinstance(content, Path) else Path(folder) / NAME
-            if isinstance(content, Tensor):
-                path.write_bytes(content.cpu().numpy().tobytes())
-            if not path.is_file():
-                continue
+        with _file(content) as path:
             try:
-                stored = read_detector(path).spec.get("classifier")
+                if path.is_file() and read_detector(path).spec.get("classifier") == mark:
+                    return _bytes(path)
             except FileFormatError:  # another version's, or damaged: a detector is fitted again
                 continue
-            if stored == mark:
-                return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     return None
+
+
+@contextmanager
+def _file(content: Tensor | Path) -> Iterator[Path]:
+    """A file of that content, for as long as it is read."""
+    if isinstance(content, Path):
+        yield content
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        path.write_bytes(content.cpu().numpy().tobytes())
+        yield path
+
+
+def _bytes(path: Path) -> Tensor:
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
 
 def checkpoints(trainer: Trainer) -> list[Path]:

@@ -24,17 +24,11 @@ from gmm_torch.distributed import share
 
 @dataclass(frozen=True)
 class Source:
-    """Inputs of a loader.
-
-    Attributes:
-        loader: batches.
-        rows: (n,) int64, those of the loader's data set; None where only the loader knows which it gives.
-        limit: the number of batches to read of a loader whose rows are not known; None for all.
-    """
+    """Inputs of a loader."""
 
     loader: Any
-    rows: Tensor | None
-    limit: int | None = None
+    rows: Tensor | None  # (n,) int64, those of its data set; None where only the loader knows which it gives
+    limit: int | None = None  # of the batches to read of a loader whose rows are not known
 
     @classmethod
     def of(cls, loader: Any, limit: float = math.inf, n_processes: int = 1) -> "Source":

@@ -14,12 +14,7 @@ TRAIN, VALIDATION = "train_dataloader", "val_dataloader"
 
 
 def asked_for(trainer: Trainer, module: LightningModule, what: str, asked: Any) -> Any:
-    """A loader as it is, or for a name that of the data module's or module's method.
-
-    Args:
-        trainer, module: whose.
-        what: the argument that asks, for errors.
-        asked: a loader or a name.
+    """A loader as it is, or for a name that of the data module's or module's method; `what` argument asks.
 
     Raises:
         ValueError: there is no such method.
@@ -40,11 +35,7 @@ def asked_for(trainer: Trainer, module: LightningModule, what: str, asked: Any) 
 
 
 def trained_on(trainer: Trainer, *, limited: bool) -> Source | None:
-    """What the Trainer trains on; None where it does not train.
-
-    Args:
-        trainer: whose.
-        limited: of the batches that it reads alone.
+    """What the Trainer trains on, or if `limited` what it reads of that; None where it does not train.
 
     Raises:
         ValueError: it trains on several loaders at once.

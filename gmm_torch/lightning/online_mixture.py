@@ -28,17 +28,9 @@ class OnlineMixtureMonitor(Callback):
 
     The features come from the training steps themselves: no second pass, and no wait for the device. The module has a
     `classifier`, and batches are (images, labels). Each validation first renews the mixture, then logs
-
-    - `mixture/log_likelihood`: mean log p(z) of the validation images, in nats,
-    - `mixture/error_auroc`: how well log p(z) tells validation errors from right answers (NaN where there are only such
-      or only others),
-    - `mixture/drift`: how far the components have moved since the last validation, see `GaussianMixture.drift_from`,
-
-    and draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
+    `mixture/log_likelihood` (in nats), `mixture/error_auroc` and `mixture/drift`, explained in `docs/training.md`, and
+    draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
     `least_likely/<step>.png` in the Trainer's folder.
-
-    Training features are those of augmented images and, with batch normalisation, of the batch's own statistics; only
-    `exact_passes` sees features in evaluation mode.
 
     Args:
         n_components, covariance_type, window, every, reg_covar, seed: see `OnlineMixture`.
@@ -50,7 +42,6 @@ class OnlineMixtureMonitor(Callback):
 
     Attributes:
         online: the `OnlineMixture`; its state is saved with the Trainer's checkpoints.
-        hook: the `FeatureHook`, while a fit lasts.
     """
 
     def __init__(
@@ -166,8 +157,9 @@ class OnlineMixtureMonitor(Callback):
         """Log and draw."""
         if not self._scores:
             return
-        parts = gather_objects((torch.cat(self._scores).cpu(), torch.cat(self._wrong).cpu(), self._pictures()))
-        score, wrong = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        drawn = self._unlikely or (torch.empty(0), torch.empty(0))
+        parts = gather_objects([each.cpu() for each in (torch.cat(self._scores), torch.cat(self._wrong), *drawn)])
+        score, wrong, scores, images = (torch.cat([part[i] for part in parts]) for i in range(4))
         mixture = self.online.mixture
         defined = 0 < int(wrong.sum()) < len(wrong)  # without a value that of the validation before would stand
         auroc = binary_auroc(unit_ranks(score), (~wrong).long()) if defined else score.new_tensor(math.nan)
@@ -178,7 +170,6 @@ class OnlineMixtureMonitor(Callback):
             self._before = copy.deepcopy(mixture)
         pl_module.log_dict({name: value.float() for name, value in values.items()}, sync_dist=True)
         if self.n_images and trainer.is_global_zero:
-            scores, images = (torch.cat([part[2][i] for part in parts]) for i in (0, 1))
             self._draw(trainer, images[scores.argsort()[: self.n_images]])
         self._start_validation()
 
@@ -200,10 +191,6 @@ class OnlineMixtureMonitor(Callback):
 
     def _start_validation(self) -> None:
         self._scores, self._wrong, self._unlikely = [], [], None
-
-    def _pictures(self) -> tuple[Tensor, Tensor]:
-        scores, images = self._unlikely or (torch.empty(0), torch.empty(0))
-        return scores.cpu(), images.cpu()
 
     def _draw(self, trainer: Trainer, images: Tensor) -> None:
         """Least likely first, row by row."""

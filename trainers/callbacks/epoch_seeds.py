@@ -10,9 +10,6 @@ class EpochSeeds(lightning.Callback):
 
     A checkpoint holds no random states. With these a training that is resumed at an epoch's end draws the dropout and
     the augmentation that one without interruption draws.
-
-    Args:
-        seed: of the run.
     """
 
     def __init__(self, seed: int) -> None:

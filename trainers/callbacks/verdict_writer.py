@@ -10,12 +10,7 @@ from trainers.records.verdicts import Output
 
 
 class VerdictWriter(Callback):
-    """Appends the rows of each batch to a file as soon as `trainer.predict` has them.
-
-    Args:
-        file: opened.
-        class_names: in the order of the labels.
-    """
+    """Appends the rows of each batch to an opened file as soon as `trainer.predict` has them."""
 
     def __init__(self, file: Output, class_names: Sequence[str]) -> None:
         super().__init__()

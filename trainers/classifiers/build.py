@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from gmm_torch.classifier.adapter import NONE
-from gmm_torch.classifier.normalize import Normalize
-from gmm_torch.classifier.normalized import NormalizedClassifier
+from gmm_torch.classifier.normalized import Normalize, NormalizedClassifier
 from gmm_torch.classifier.probabilities import watched
+from gmm_torch.detection.features.extractor import evaluating
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
+from trainers.classifiers.libraries import transformers
 from trainers.classifiers.preprocessing import brings_weights, library_of
 from trainers.classifiers.spectral import normalise_spectra
 
@@ -32,14 +33,14 @@ def build_classifier(cfg: DictConfig | Mapping[str, Any], num_classes: int, imag
 
     Args:
         cfg: `_target_` and keyword arguments of the network, and five keys of its own: `adapter` (a `_target_` that
-            gives an `Adapter`, or null), `checkpoint` (a path or null),
-            `weights_key` (which weights of a checkpoint that has several), `normalize` (`mean` and `std`, one value
-            per channel; null for none) and `spectral_norm` (whether to `normalise_spectra`; a checkpoint must have been
-            trained like that). Number of classes, channels and size of the images are passed under the names that the
-            network has for them (`trainers.classifiers.arguments`), unless they are set. A checkpoint that
-            `trainers.classifiers.checkpoint.save_weights` wrote of a whole classifier brings its normalisation along.
-        num_classes: number of classes C of the data.
-        image_shape: shape (channels, height, width) of the data's images.
+            gives an `Adapter`, or null), `checkpoint` (a path or null), `weights_key` (which weights of a checkpoint
+            that has several), `normalize` (`mean` and `std`, one value per channel; null for none) and `spectral_norm`
+            (whether to `normalise_spectra`; a checkpoint must have been trained like that). Number of classes, channels
+            and size of the images are passed under the names that the network has for them
+            (`trainers.classifiers.arguments`), unless they are set. A checkpoint that `save_weights` wrote of a whole
+            classifier brings its normalisation along.
+        num_classes: C, of the data.
+        image_shape: (channels, height, width) of the data's images.
 
     Returns:
         `NormalizedClassifier` of `normalize` and `network`.
@@ -82,8 +83,7 @@ def _network(cfg: DictConfig, num_classes: int, n_channels: int, image_shape: Se
     try:
         fill = filled if library is None else library.arguments
         added = fill(arguments, get_object(cfg["_target_"]), values)
-        unset = {name for name, value in arguments.items() if value is None and name in ALL_NAMES}
-        given = {name: value for name, value in arguments.items() if name not in unset}
+        given = {name: value for name, value in arguments.items() if value is not None or name not in ALL_NAMES}
         network = instantiate({"_convert_": "all"} | given | added)
     except (ImportError, InstantiationException) as error:
         raise ValueError(f"cannot build the classifier {cfg['_target_']}: {error}") from error
@@ -92,8 +92,7 @@ def _network(cfg: DictConfig, num_classes: int, n_channels: int, image_shape: Se
             f"classifier._target_={cfg['_target_']}: expected what gives a torch.nn.Module; got one that gives "
             f"{type(network).__name__}: name the network's class, or a function that makes one"
         )
-    kind = None if library is None else library.kind_of_output(network)
-    if kind is not None:
+    if library is transformers and (kind := transformers.kind_of_output(network)) is not None:
         raise ValueError(f"the classifier {cfg['_target_']} declares itself {kind}; {_ONE_CLASS}")
     return network
 
@@ -113,10 +112,8 @@ def _normalize(cfg: DictConfig | None, channels: int) -> Normalize:
 
 def _check_logits(classifier: NormalizedClassifier, target: str, num_classes: int, image_shape: Sequence[int]) -> None:
     """Raise unless a network maps images to as many logits as there are classes."""
-    was_training = classifier.training
-    classifier.eval()
     try:
-        with torch.no_grad(), watched(classifier) as check:
+        with evaluating(classifier), torch.no_grad(), watched(classifier) as check:
             output = classifier.output(torch.zeros(2, *image_shape))
     except (RuntimeError, ValueError, TypeError) as error:
         shape = ", ".join(map(str, image_shape))
@@ -124,8 +121,6 @@ def _check_logits(classifier: NormalizedClassifier, target: str, num_classes: in
             f"the classifier {target}: expected one that takes images of shape (N, {shape}); "
             f"got an error ({error}): set data.image_shape=[channels,height,width] to the shape that it takes"
         ) from error
-    finally:
-        classifier.train(was_training)
     try:
         logits = logits_of(output)
     except ValueError as error:

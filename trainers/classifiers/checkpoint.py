@@ -6,6 +6,7 @@ A `.safetensors` file holds tensors only; `.pt`, `.pth` and `.ckpt` files are re
 
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,17 +37,10 @@ class CheckpointError(ValueError):
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
-    """Write a module's parameters and buffers to a safetensors file.
-
-    The file appears under its name only when it is complete.
-
-    Args:
-        module: on any device.
-        path: where to write.
-    """
+    """Write a module's parameters and buffers to a safetensors file, whole or not at all."""
     # clones: safetensors refuses tensors that share memory, as tied weights do
     state = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
-    with atomic_path(Path(path)) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))
 
 
@@ -94,8 +88,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
 
     Args:
         module: takes the weights, on its own device.
-        state: what `read_weights` gave.
-        source: where that came from, for the error.
+        state: what `read_weights` gave, of the file `source`.
 
     Raises:
         CheckpointError: if keys are missing, unexpected, or of another shape, or values are NaN; the module is then
@@ -104,17 +97,15 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
     own = module.state_dict()
     prefix = common_prefix(state, own)
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    others = [
+        f"{key} (file {tuple(state[key].shape)}, network {tuple(own[key].shape)})"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
     problems = [
         _problem("missing", own.keys() - state.keys()),
         _problem("unexpected", state.keys() - own.keys()),
-        _problem(
-            "of another shape",
-            [
-                f"{key} (file {tuple(state[key].shape)}, network {tuple(own[key].shape)})"
-                for key in own.keys() & state.keys()
-                if state[key].shape != own[key].shape
-            ],
-        ),
+        _problem("of another shape", others),
     ]
     if any(problems):
         raise CheckpointError(
@@ -131,23 +122,14 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
 
 
 def common_prefix(keys: Iterable[str], wanted: Iterable[str]) -> str:
-    """Find the prefix under which most of the wanted keys stand.
-
-    Args:
-        keys: names in a checkpoint.
-        wanted: names in a module.
-
-    Returns:
-        The prefix, the shortest of the best; empty if no key is found.
-    """
+    """The prefix under which most of a module's `wanted` names stand in a checkpoint, the shortest of the best."""
     wanted = set(wanted)
-    found: dict[str, int] = {"": 0}
+    found = Counter({"": 0})
     for key in keys:
         parts = key.split(".")
         for start in range(len(parts)):
             if ".".join(parts[start:]) in wanted:
-                prefix = "".join(f"{part}." for part in parts[:start])
-                found[prefix] = found.get(prefix, 0) + 1
+                found["".join(f"{part}." for part in parts[:start])] += 1
     return max(found, key=lambda prefix: (found[prefix], -len(prefix)))
 
 
@@ -192,9 +174,8 @@ def _state_dict(content: object, path: Path, key: str | None) -> dict[str, Tenso
         if len(found) > 1:
             log.info("%s: weights of %s; there are also %s", path, usual, ", ".join(sorted(found.keys() - {usual})))
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if any(name.endswith("_packed_params") for name in others) or any(
-        isinstance(value, Tensor) and value.is_quantized for value in content.values()
-    ):
+    quantized = (isinstance(value, Tensor) and value.is_quantized for value in content.values())
+    if any(name.endswith("_packed_params") for name in others) or any(quantized):
         raise CheckpointError(
             f"{path}: expected floating point weights; got a quantised network, whose weights are no longer those that "
             "it was trained with: give the file from before"

@@ -14,8 +14,8 @@ class LeNet(nn.Module):
     figure 2.
 
     Args:
-        num_classes: number of classes C.
-        in_channels: number of image channels.
+        num_classes: C.
+        in_channels: of the images.
         image_size: height and width of the images, in pixels; one number for both.
 
     Raises:

@@ -4,11 +4,7 @@ from torch import Tensor, nn
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean of a feature map over its positions.
-
-    A plain mean where `nn.AdaptiveAvgPool2d` would do, because the backward pass of the latter is not
-    deterministic on CUDA.
-    """
+    """Mean over positions; the backward pass of `nn.AdaptiveAvgPool2d` is not deterministic on CUDA."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps (N, C, H, W) to features (N, C)."""

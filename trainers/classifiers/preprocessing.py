@@ -65,11 +65,7 @@ def known_classes(cfg: DictConfig) -> list[list[str]] | None:
 
 
 def describe(cfg: DictConfig) -> str | None:
-    """What a run takes from the model's library, and what else it has been told; None where nothing is declared.
-
-    Args:
-        cfg: the whole configuration.
-    """
+    """What a run of a whole configuration takes from the model's library, and what else it has been told, if any."""
     found = declared(cfg.classifier)
     if found is None:
         return None

@@ -10,33 +10,21 @@ from trainers.classifiers.pooling import GlobalAveragePool
 
 
 class PadShortcut(nn.Module):
-    """The parameter-free shortcut, option A: subsample the map, fill the new channels with zeros.
-
-    The zeros are split evenly before and after the channels that there are.
-
-    Args:
-        in_channels, out_channels: numbers of channels that come in and go out.
-        stride: step of the subsampling.
-    """
+    """The parameter-free shortcut, option A: subsample the map, and put zeros before and after its channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.before = (out_channels - in_channels) // 2
-        self.after = out_channels - in_channels - self.before
+        before = (out_channels - in_channels) // 2
+        self.padding = (0, 0, 0, 0, before, out_channels - in_channels - before)
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which a shortcut leads.
-
-    Args:
-        in_channels, out_channels: numbers of channels that come in and go out.
-        stride: stride of the first convolution.
-    """
+    """Two 3x3 convolutions, the first with a stride, around which a shortcut leads."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -64,8 +52,8 @@ class ResNetCifar(nn.Module):
 
     Args:
         depth: number of weighted layers, 6n + 2 (20, 32, 44, 56, ...).
-        num_classes: number of classes C.
-        in_channels: number of image channels.
+        num_classes: C.
+        in_channels: of the images.
 
     Raises:
         ValueError: if `depth` is not 6n + 2 for an n of at least 1.

@@ -17,12 +17,9 @@ def warmup_cosine(
 
     Args:
         optimizer: its learning rates are the peak.
-        total_steps: number of optimizer steps of the whole training.
+        total_steps: of the whole training; the schedule is stepped after each.
         warmup_share: share of the steps, in [0, 1), before the peak.
         start_factor: the first learning rate as a share of the peak, in (0, 1]; used when there is a warm-up.
-
-    Returns:
-        A scheduler to be stepped after every optimizer step.
 
     Raises:
         ValueError: if an argument is out of its range.

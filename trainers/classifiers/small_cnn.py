@@ -16,10 +16,7 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 class SmallCNN(nn.Module):
     """Four convolution blocks, a global average and a linear head.
 
-    Args:
-        num_classes: number of classes C.
-        in_channels: number of image channels.
-        width: width of the penultimate features; the first block has half as many channels.
+    The penultimate features have that `width`; the first block has half as many channels.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3, width: int = 64) -> None:

@@ -16,9 +16,6 @@ def normalise_spectra(network: nn.Module) -> nn.Module:
     Args:
         network: with its weights as they were initialised; weights of an unnormalised network no longer fit.
 
-    Returns:
-        the network.
-
     Raises:
         ValueError: it has no such layer.
     """

@@ -14,11 +14,6 @@ def average_into(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     """Move the parameters and buffers of a module to decay * averaged + (1 - decay) * current, in place.
 
     What is not floating point, the counters of batch normalisation, is copied.
-
-    Args:
-        averaged: of the same architecture and on the same device as `current`.
-        current: is left as it is.
-        decay: in [0, 1]; 0 copies.
     """
     pairs = zip(
         chain(averaged.parameters(), averaged.buffers()), chain(current.parameters(), current.buffers()), strict=True

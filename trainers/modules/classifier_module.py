@@ -25,7 +25,6 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         classifier: images (N, C, H, W) to logits (N, num_classes).
-        num_classes: number of classes.
         optimizer: makes an optimizer of the parameters.
         scheduler: makes a schedule, stepped after every optimizer step, of the optimizer and the keyword
             `total_steps`; None for a constant learning rate.
@@ -114,13 +113,21 @@ class ClassifierModule(lightning.LightningModule):
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
-        total_steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total_steps):
-            raise ValueError(
-                "training.scheduler: expected a training of known length; got one without end: set trainer.max_epochs"
-            )
-        scheduler = self.scheduler(optimizer, total_steps=int(total_steps))
+        scheduler = self.scheduler(optimizer, total_steps=self.total_steps("training.scheduler"))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def total_steps(self, name: str) -> int:
+        """The optimizer steps of the training, for the option of that name.
+
+        Raises:
+            ValueError: if the training has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(
+                f"{name}: expected a training of known length; got one without end: set trainer.max_epochs"
+            )
+        return int(steps)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection, loss_name: str) -> None:
         images, labels = batch

@@ -18,8 +18,7 @@ def fixmatch_loss(weak_logits: Tensor, strong_logits: Tensor, threshold: float) 
     q is the prediction for the weakly augmented image, a constant; p that for the strongly augmented one.
 
     Args:
-        weak_logits: (N, C).
-        strong_logits: (N, C), of the same images.
+        weak_logits, strong_logits: (N, C), of the same images.
         threshold: in [0, 1].
 
     Returns:

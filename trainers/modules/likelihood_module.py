@@ -37,7 +37,7 @@ class LikelihoodModule(ClassifierModule):
         """Let the term listen."""
         self.term.listen(self.classifier)
         if self._progress is not None:
-            self.term.resume(self._progress, self.device)
+            self.term.online.load_state_dict(self._progress, self.device)
             self._progress = None
 
     def on_train_epoch_end(self) -> None:
@@ -50,7 +50,7 @@ class LikelihoodModule(ClassifierModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the term's mixture."""
-        checkpoint["likelihood_term"] = self.term.progress()
+        checkpoint["likelihood_term"] = self.term.online.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again once the fit starts and the device is known."""

@@ -1,8 +1,7 @@
 """The density of a classifier's features as a term of its loss."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +14,16 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
 
 Mode = Literal["online", "gradient", "implicit"]
-MODES = ("online", "gradient", "implicit")
+MODES = get_args(Mode)
 IMPLICIT_TOL = 1e-4  # of EM and of the linear system: the gradient is one of a batch, and no better than that
 
 
 class LikelihoodTerm(nn.Module):
     """-weight * mean log p(z) / D, where z are the penultimate features of the training step that has just run.
 
-    Nothing keeps log p(z) from growing without bound as features shrink to a point. Two things do here. Each feature is
-    standardised by the mean and deviation of its batch, with their gradients, so that neither its unit nor its place
-    matter; what is left to gain is that features gather in clusters, and depend on each other. And noise of variance
-    `reg_covar` is added, so that nothing is gained below that size: the expected density is bounded.
-
-    The term is zero before the first `renew`, at the end of an epoch: there is no mixture yet.
+    Lest features shrink to a point, each is standardised by the mean and deviation of its batch, with their gradients,
+    and noise of variance `reg_covar` is added: see `docs/training.md`. The term is zero before the first `renew`, at
+    the end of an epoch: there is no mixture yet.
 
     Args:
         weight: lambda >= 0.
@@ -38,10 +34,8 @@ class LikelihoodTerm(nn.Module):
             - "gradient": the same until the first renewal; from then on its parameters follow the gradient of the loss,
               by the classifier's optimizer.
             - "implicit": it is EM's fixed point on one half of the batch, and the density is that of the other half;
-              the gradient goes through the fixed point too (`GaussianMixture.implicit_fit`). With the same half for
-              both there would be nothing to go through: at the maximum of the likelihood its gradient in the
-              parameters is zero. The fixed point is sought from the online mixture, which also stands in where half
-              of a batch has fewer points than two a component.
+              the gradient goes through the fixed point too (`GaussianMixture.implicit_fit`). The fixed point is sought
+              from the online mixture, which also stands in where half of a batch has fewer points than two a component.
         n_components, covariance_type, window, seed: see `OnlineMixture`.
         reg_covar: variance of the noise and of the regularisation, of a standardised feature's.
 
@@ -124,12 +118,11 @@ class LikelihoodTerm(nn.Module):
             if not self.online.started:
                 # Parameters that take no part in a loss are an error in a distributed training.
                 return z.new_zeros(()) + 0 * sum(parameter.sum() for parameter in self.parameters())
-            modes: dict[str, Callable[[Tensor], Tensor]] = {
-                "online": lambda z: self.online.mixture.log_prob(z),
-                "gradient": lambda z: self.trained.log_prob(z),  # type: ignore[union-attr]
-                "implicit": self._implicit,
-            }
-            return -self.weight * modes[self.mode](z).mean() / z.shape[1]
+            if self.mode == "implicit":
+                log_prob = self._implicit(z)
+            else:
+                log_prob = (self.online.mixture if self.trained is None else self.trained).log_prob(z)
+            return -self.weight * log_prob.mean() / z.shape[1]
 
     def _implicit(self, z: Tensor) -> Tensor:
         fitting, others = z.tensor_split(2)
@@ -141,13 +134,3 @@ class LikelihoodTerm(nn.Module):
         distance = mixture.family.squared_distance(others.double(), found.means, factors)
         log_det = mixture.family.log_det(factors, z.shape[1])
         return (found.weights.log() + log_normal(distance, log_det, z.shape[1])).logsumexp(-1)
-
-    # ---- saving
-
-    def progress(self) -> dict[str, Any]:
-        """The state of the online mixture, for checkpoints: tensors and plain values."""
-        return self.online.state_dict()
-
-    def resume(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from `progress`."""
-        self.online.load_state_dict(state, device)

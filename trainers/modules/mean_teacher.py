@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from trainers.modules.averaged_module import AveragedClassifierModule
-from trainers.modules.ramp_up import sigmoid_ramp_up
+
+
+def sigmoid_ramp_up(step: int, length: float) -> float:
+    """exp(-5 (1 - t)^2) with t = min(step / length, 1): from 0.007 to 1 along half of a sigmoid; 1 for length 0.
+
+    Source: Laine, Aila, "Temporal ensembling for semi-supervised learning", ICLR 2017, section 2.
+    """
+    progress = 1.0 if step >= length else step / length
+    return math.exp(-5 * (1 - progress) ** 2)
 
 
 def consistency_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -67,12 +75,7 @@ class MeanTeacher(AveragedClassifierModule):
         Raises:
             ValueError: if it has no end.
         """
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise ValueError(
-                "ramp_up: expected a training of known length; got one without end: set trainer.max_epochs"
-            )
-        self._ramp_steps = self.ramp_up * steps
+        self._ramp_steps = self.ramp_up * self.total_steps("ramp_up")
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a batch."""

@@ -19,15 +19,7 @@ Classifier = Callable[[Tensor], Tensor]
 
 
 def kl_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """KL(p || q) of two predictions, mean over images.
-
-    Args:
-        logits: (N, C), of p.
-        other_logits: (N, C), of q.
-
-    Returns:
-        (), in nats, 0 or more.
-    """
+    """KL(p || q) in nats of two predictions, p of logits (N, C) and q of the others (N, C), mean over images: ()."""
     return F.kl_div(other_logits.log_softmax(dim=1), logits.log_softmax(dim=1), reduction="batchmean", log_target=True)
 
 
@@ -65,10 +57,7 @@ def vat_loss(model: Classifier, x: Tensor, logits: Tensor, **search: Any) -> Ten
     """Local distributional smoothness: equation 7, KL(p(x) || p(x + r)), p(x) a constant, mean over images.
 
     Args:
-        model: images (N, C, H, W) to logits.
-        x: images, (N, C, H, W).
-        logits: what the model says of them, (N, number of classes).
-        **search: options of `virtual_adversarial_perturbation`, whose r is taken.
+        model, x, logits, **search: see `virtual_adversarial_perturbation`, whose r is taken.
 
     Returns:
         (), in nats, 0 or more; differentiable in the model's parameters.

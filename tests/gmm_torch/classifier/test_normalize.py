@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gmm_torch.classifier.normalize import Normalize
+from gmm_torch.classifier.normalized import Normalize
 
 
 def test_each_channel_is_shifted_and_scaled():

@@ -103,7 +103,7 @@ def test_points_that_stand_for_a_mixture_make_it_again(covariance_type, chunk, m
     known = mixture.parameters_about_location()
     family, nothing = mixture.family, torch.zeros(4, dtype=torch.float64)
     prepared, total = family.prepare(known, nothing), {}
-    for x, weight in stand_ins(family, known):
+    for x, weight in stand_ins(known.log_weights.softmax(-1), known.means, family.dense(known.factors, 3, 4)):
         for name, value in family.moments(prepared, family.features(x.mT), weight).items():
             total[name] = total.get(name, 0) + value
     found, _ = family.update(total, nothing, known)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainers.modules.ramp_up import sigmoid_ramp_up
+from trainers.modules.mean_teacher import sigmoid_ramp_up
 
 
 def test_it_rises_from_nearly_zero_to_one_and_stays_there():

@@ -4,22 +4,15 @@ from typing import NamedTuple
 
 
 class Declared(NamedTuple):
-    """Preprocessing that a library declares for a model.
+    """Preprocessing that a library declares for a model."""
 
-    Attributes:
-        image_shape: (C, H, W).
-        mean, std: of each channel, in pixel values of [0, 1].
-        crop_share, interpolation, keep_ratio: see `trainers.data.resize.Resize`.
-        source: where it stands, in words.
-    """
-
-    image_shape: list[int]
-    mean: list[float]
+    image_shape: list[int]  # (C, H, W)
+    mean: list[float]  # of each channel, in pixel values of [0, 1]
     std: list[float]
-    crop_share: float
+    crop_share: float  # this and the next two: see `trainers.data.resize.Resize`
     interpolation: str
     keep_ratio: bool
-    source: str
+    source: str  # where it stands, in words
 
 
 def share_of(size: int, scaled: int) -> float:

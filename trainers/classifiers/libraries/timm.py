@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from trainers.classifiers.arguments import taken
 from trainers.classifiers.libraries.declared import Declared, share_of, synonyms
@@ -85,11 +84,6 @@ def _own(cfg: DictConfig) -> tuple[str, dict[str, Any]]:
     if not isinstance(own, dict):
         own = _pretrained_cfg(name, own)
     return name, own | (given.get("pretrained_cfg_overlay") or {}) if own else {}
-
-
-def kind_of_output(network: nn.Module) -> str | None:
-    """What a network declares its outputs to be, where they are no logits of classes; timm declares none."""
-    return None
 
 
 @lru_cache

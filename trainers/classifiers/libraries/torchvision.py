@@ -5,7 +5,6 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig
-from torch import nn
 
 from trainers.classifiers.arguments import filled
 from trainers.classifiers.libraries.declared import Declared, share_of
@@ -55,11 +54,6 @@ def _weights(cfg: DictConfig) -> Any:
         return None
     target = get_object(cfg["_target_"])
     return get_weight(name) if "." in name else get_model_weights(_builder(dict(cfg), target))[name]
-
-
-def kind_of_output(network: nn.Module) -> str | None:
-    """What a network declares its outputs to be, where they are no logits of classes; torchvision declares none."""
-    return None
 
 
 def _builder(given: Mapping[str, Any], target: Callable[..., Any]) -> Callable[..., Any]:
