@@ -36,6 +36,7 @@ from gmm_torch.detection.mixtures.fitting import fit_mixture
 from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
+from gmm_torch.detection.seen_inputs import n_among
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
 from gmm_torch.detection.streaming.finite_check import FiniteCheck, check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced
@@ -126,8 +127,6 @@ class FailureDetector(OnHub, DetectorParts):
         super().__init__(extractor, score, Calibration() if calibration is None else calibration, alpha, seed)
         self.views_by_default = views is None
         self._chosen_views = extractor.views
-        self._reference_keys: Tensor | None = None  # of the inputs that the weights were learnt from, unless loaded
-        self._fitted_keys: Tensor | None = None  # of the inputs that a score learnt from, likewise
 
     # ---- learning
 
@@ -218,7 +217,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.valid_range.fit(outputs)
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
-        self._fitted_keys = outputs.own_keys[:, 1] if self.score.state_dict() else None
+        self.seen.fit(outputs.own_keys[: n if self.score.state_dict() else 0])
         self.calibrated_in("")
         self.know_weights()
         return self
@@ -278,7 +277,7 @@ class FailureDetector(OnHub, DetectorParts):
         check_inside(reference, "reference")
         deployment = deployment.rows(deployment.inside)
         self._weights.adapt(*((each.statistics, each.prediction, each.labels) for each in (reference, deployment)))
-        self._reference_keys = reference.keys[:, 1]
+        self.seen.adapt(reference.keys)
         return self
 
     def calibrate_outputs(self, outputs: Outputs) -> Self:
@@ -326,8 +325,8 @@ class FailureDetector(OnHub, DetectorParts):
         """
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
-        known = n_known(reduced, self._fitted_keys)
-        share = known * self.n_fitted / max(1, n * self.n_kept)
+        known = n_among(reduced.keys, self.seen.fitted)
+        share = known * self.n_fitted / max(1, n * len(self.seen.fitted))
         if share > SEEN_SHARE:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
@@ -341,7 +340,7 @@ class FailureDetector(OnHub, DetectorParts):
                 CalibrationWarning,
                 stacklevel=3,
             )
-        if isinstance(self.calibration, WeightedScores) and (known := n_known(reduced, self._reference_keys)):
+        if isinstance(self.calibration, WeightedScores) and (known := n_among(reduced.keys, self.seen.reference)):
             raise ValueError(
                 f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
                 "others to one of the two, since weights must be fixed before calibration inputs are ranked"
@@ -508,11 +507,6 @@ class FailureDetector(OnHub, DetectorParts):
             ValueError, TypeError: the classifier is not the one that the detector was fitted to, or no module.
         """
         return load_detector(cls, path, classifier, strict=strict, adapter=adapter)
-
-
-def n_known(reduced: Reduced, keys: Tensor | None) -> int:
-    """How many of some inputs have one of these keys (m,)."""
-    return 0 if keys is None else int(torch.isin(reduced.keys[:, 1], keys.to(reduced.keys.device)).sum())
 
 
 def check_inside(reduced: Reduced, name: str) -> None:

@@ -19,6 +19,7 @@ from gmm_torch.detection.files.known_weights import KnownWeights
 from gmm_torch.detection.files.state import found_sizes, make_room_for_state
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
+from gmm_torch.detection.seen_inputs import SeenInputs
 from gmm_torch.detection.summary import summary
 from gmm_torch.errors import NotFittedError, PrecisionWarning
 
@@ -34,6 +35,7 @@ class DetectorParts(nn.Module):
         calibration: from that to a p-value.
         examples: fitting and labelled inputs that explanations refer to.
         valid_range: of logits and features; no score is trusted beyond.
+        seen: inputs that it learned from, which it must not be calibrated on.
         seed: of the mixtures' initialisation.
         widths: layer -> D; nothing before a fit.
         n_classes: C of the logits that it was fitted to; 0 before that.
@@ -52,6 +54,7 @@ class DetectorParts(nn.Module):
         self.calibration = calibration
         self.examples = Examples()
         self.valid_range = ValidRange()
+        self.seen = SeenInputs()
         self.alpha = alpha
         self.seed = seed
         self.n_classes = self.n_fitted = self.n_kept = 0

@@ -51,13 +51,15 @@ def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dic
     detector.score.reserve(_shapes(stored["score"]))
     detector.examples.build(detector.score.models(), detector.n_classes)
     detector.examples.reserve(_shapes(stored["examples"]))
+    detector.seen.reserve(_shapes(stored["seen"]))
     for name, part in sized_parts(detector).items():
         match_types(part, stored[name])
 
 
 def sized_parts(detector: "DetectorParts") -> dict[str, nn.Module]:
     """What is sized by `take_sizes`, by the name that its tensors begin with."""
-    return {"score": detector.score, "examples": detector.examples, "valid_range": detector.valid_range}
+    names = ("score", "examples", "valid_range", "seen")
+    return {name: getattr(detector, name) for name in names}
 
 
 def make_room_for_state(detector: "DetectorParts", state_dict: Mapping[str, Any], prefix: str) -> None:

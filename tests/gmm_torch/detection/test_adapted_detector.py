@@ -108,10 +108,14 @@ def test_it_has_to_be_calibrated_after_it_was_adapted_and_adapted_before(fitted,
         detector.calibrate(batches(net, CALIBRATE))
 
 
-def test_calibration_inputs_that_the_weights_were_learnt_from_are_refused(fitted, net):
+def test_calibration_inputs_that_the_weights_were_learnt_from_are_refused(fitted, net, tmp_path):
     detector = copy.deepcopy(fitted).adapt([DEPLOYED], batches(net, REFERENCE))
     with pytest.raises(ValueError, match=r"none of the reference inputs of `adapt`; got 10 of 810"):
         detector.calibrate(batches(net, torch.cat([CALIBRATE, REFERENCE[:10]])))
+    detector.calibrate(batches(net, CALIBRATE)).save(tmp_path / "detector.safetensors")
+    loaded = FailureDetector.load(tmp_path / "detector.safetensors", net)
+    with pytest.raises(ValueError, match=r"none of the reference inputs of `adapt`; got 500 of 500"):
+        loaded.calibrate(batches(net, REFERENCE))
 
 
 def test_what_nothing_can_be_learnt_from_is_refused_in_words(fitted, net):

@@ -135,6 +135,17 @@ def test_calibration_inputs_of_which_some_were_fitted_to_are_doubted(net):
         detector.calibrate([CALIBRATE[:590], FIT[:10]])  # rows of a few columns may be equal by chance
 
 
+def test_a_detector_from_a_file_knows_what_it_was_fitted_to(net, tmp_path):
+    FailureDetector(net, 2).fit([FIT]).calibrate([CALIBRATE]).save(tmp_path / "detector.safetensors")
+    loaded = FailureDetector.load(tmp_path / "detector.safetensors", net)
+    with pytest.raises(ValueError, match="expected others than the detector was fitted to"):
+        loaded.calibrate([FIT[::2]])
+    other = FailureDetector(net, 2)
+    other.load_state_dict(loaded.state_dict())
+    with pytest.warns(CalibrationWarning, match="got 30 of 600 that are equal to some"):
+        other.calibrate([CALIBRATE[:570], FIT[:30]])
+
+
 def test_images_of_other_channels_are_refused():
     torch.manual_seed(0)
     colour = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
