@@ -233,6 +233,7 @@ def realised_rate(k: int, n: int, confidence: float = 0.95) -> tuple[float, floa
 def false_alarm_interval(alpha: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """(low, high), between which the false alarm rate at the marginal alpha lies for a share `confidence` of sets."""
     check_count("n", n)
+    check_probability("alpha", alpha)
     return realised_rate(threshold_index(alpha, n), n, confidence)
 
 

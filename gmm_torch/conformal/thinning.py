@@ -24,7 +24,7 @@ def thinned(log_weights: Tensor, max_weight: float, seed: int = 0) -> Tensor:
     Raises:
         ValueError: shapes, NaN or weights above the largest.
     """
-    chance = relative_weights(log_weights, max_weight).cpu()
+    chance = relative_weights(log_weights.cpu(), max_weight)
     return (stream_uniforms(len(log_weights), seed) <= chance).to(log_weights.device)
 
 

@@ -42,9 +42,9 @@ def select_weighted_threshold(
         ValueError: shapes, NaN, weights above the largest.
     """
     check_labelled(scores, errors, target, delta)
-    check_one_each("log-weights", "score", scores, log_weights)
-    weights, errors = relative_weights(log_weights, max_weight).clamp_max(1), errors.bool()
     thresholds = candidate_thresholds(scores, n_candidates)
+    check_one_each("log-weights", "score", scores, log_weights, do="give those of the calibration")
+    weights, errors = relative_weights(log_weights, max_weight).clamp_max(1), errors.bool()
     rules = []
     for threshold in thresholds:
         accepted = scores > threshold

@@ -325,24 +325,24 @@ class FailureDetector(OnHub, DetectorParts):
         """
         n = len(reduced.prediction)
         check_inside(reduced, "calibration")
-        known = n_among(reduced.keys, self.seen.fitted)
-        share = known * self.n_fitted / max(1, n * len(self.seen.fitted))
+        share, known = self.seen.share_fitted(reduced.keys, self.n_kept / max(1, self.n_fitted))
         if share > SEEN_SHARE:
             raise ValueError(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that it was "
-                "fitted to: hold some out, since the score of what was fitted to is higher than that of new inputs"
+                f"calibration inputs: expected others than the detector was fitted to; got {known} that it was fitted "
+                "to: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
         if share > DOUBTFUL_SHARE:
             warnings.warn(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} of {n} that are "
-                "equal to some: leave those out, since their scores are higher than those of new inputs, of which then "
+                f"calibration inputs: expected others than the detector was fitted to; got {known} that are equal "
+                "to some: leave those out, since their scores are higher than those of new inputs, of which then "
                 "more than alpha are refused",
                 CalibrationWarning,
                 stacklevel=3,
             )
-        if isinstance(self.calibration, WeightedScores) and (known := n_among(reduced.keys, self.seen.reference)):
+        shared = n_among(reduced.keys[:, 1], self.seen.reference)
+        if isinstance(self.calibration, WeightedScores) and shared:
             raise ValueError(
-                f"calibration inputs: expected none of the reference inputs of `adapt`; got {known} of {n}: give "
+                f"calibration inputs: expected none of the reference inputs of `adapt`; got {shared} of {n}: give "
                 "others to one of the two, since weights must be fixed before calibration inputs are ranked"
             )
         if self.score.n_reference:

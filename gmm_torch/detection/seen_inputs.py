@@ -5,14 +5,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-MAX_KEYS = 10_000  # of each kind: enough to estimate a share by
+MAX_FITTED = 100_000  # keys; of more, a sample is kept
+FEWEST = 3  # inputs that are known again before a sample tells of a share
 
 
 class SeenInputs(nn.Module):
-    """Hashes of what inputs hold, the smallest of them: a random sample that no order has a part in."""
+    """Hashes of what inputs hold, each once and ascending.
+
+    Of many fitting inputs the smallest hashes are kept: a random sample that neither order nor repeats have a part in.
+    """
 
     fitted: Tensor  # (F,) int64, of inputs that the score learned from; empty for a score that learns nothing
-    reference: Tensor  # (R,) int64, of inputs that the weights of the calibration were learned from
+    reference: Tensor  # (R,) int64, of all inputs that the weights of the calibration were learned from
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,11 +25,27 @@ class SeenInputs(nn.Module):
 
     def fit(self, keys: Tensor) -> None:
         """Take the keys (N, 2) of fitting inputs, and forget all others."""
-        self.fitted, self.reference = _smallest(keys), keys.new_empty(0)
+        self.fitted, self.reference = keys[:, 1].unique()[:MAX_FITTED].clone(), keys.new_empty(0)
 
     def adapt(self, keys: Tensor) -> None:
         """Take the keys (N, 2) of reference inputs, in place of earlier ones."""
-        self.reference = _smallest(keys)
+        self.reference = keys[:, 1].unique()
+
+    def share_fitted(self, keys: Tensor, sampled: float = 1.0) -> tuple[float, str]:
+        """The share of inputs with keys (N, 2) that are among the fitting inputs, and their number in words.
+
+        Args:
+            keys: of the inputs.
+            sampled: the share of the fitting inputs whose keys `fit` was given.
+        """
+        own = keys[:, 1]
+        if len(self.fitted) == MAX_FITTED:
+            own = own[own <= self.fitted[-1]]  # of the others nothing is known
+        known, n = n_among(own, self.fitted), len(keys)
+        if len(own) == n and sampled == 1:
+            return known / max(1, n), f"{known} of {n}"
+        share = min(1.0, known / max(1, len(own)) / sampled) if known >= FEWEST else 0.0
+        return share, f"about {share:.0%} of {n}"
 
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for stored keys."""
@@ -34,9 +54,5 @@ class SeenInputs(nn.Module):
 
 
 def n_among(keys: Tensor, seen: Tensor) -> int:
-    """How many of the inputs with keys (N, 2) are among those seen (M,)."""
-    return int(torch.isin(keys[:, 1], seen).sum())
-
-
-def _smallest(keys: Tensor) -> Tensor:
-    return keys[:, 1].sort().values[:MAX_KEYS].clone(memory_format=torch.contiguous_format)
+    """How many of the keys (N,) are among those seen (M,)."""
+    return int(torch.isin(keys, seen).sum())

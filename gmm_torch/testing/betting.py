@@ -14,7 +14,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.checks import check_count, check_probability
 
 BETS = tuple(2.0 ** (-j / 2) for j in range(14))  # shares of the largest bet that can't lose more than all
 HALVINGS = 25
@@ -57,6 +57,8 @@ def rate_interval(n_wrong: int, n_right: int, confidence: float) -> tuple[float,
     in between.
     """
     check_probability("confidence", confidence)
+    check_count("n_wrong", n_wrong, at_least=0)
+    check_count("n_right", n_right, at_least=0)
     one_sided = (1 + confidence) / 2
 
     def wealth(n_against: int, n_for: int, rate: float) -> float:

@@ -152,13 +152,15 @@ def _permutation(strata: list[_Stratum], observed: float, n_permutations: int, s
 
 def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
     check_scores("scores", scores)
-    check_one_each("failure and stratum", "score", scores, failure, stratum)
+    check_one_each("failure", "score", scores, failure)
+    check_one_each("stratum", "score", scores, stratum)
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
     all_names = np.unique(names)
-    members = [(int(name), names == name) for name in all_names]
-    strata = [
-        _Stratum(name, scipy.stats.rankdata(x[own]), wrong[own]) for name, own in members if 0 < wrong[own].mean() < 1
-    ]
+    strata = []
+    for name in all_names:
+        own = names == name
+        if 0 < wrong[own].mean() < 1:
+            strata.append(_Stratum(int(name), scipy.stats.rankdata(x[own]), wrong[own]))
     if not strata:
         raise ValueError(
             f"strata: expected at least one with both good inputs and failures; none of {len(all_names)} has: "

@@ -153,7 +153,8 @@ class Attack:
         model = PyTorchModel(classifier, bounds=(0, 1), device=device)
         found = []
         batches, console = clean.batches(self.batch_size), Console(stderr=True)
-        for x, y in track(batches, f"attack {self.name}", console=console, transient=True):
+        quiet = not console.is_terminal  # elsewhere an empty line would be left
+        for x, y in track(batches, f"attack {self.name}", console=console, transient=True, disable=quiet):
             _, perturbed, _ = self.method(model, x.to(device), y.to(device), epsilons=epsilon)
             found.append(perturbed.detach().clamp(0, 1).cpu())
         return torch.cat(found)

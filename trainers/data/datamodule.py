@@ -306,6 +306,6 @@ def _channel_values(name: str, values: Sequence[float] | None, channels: Sequenc
     if values is None:
         return None
     if len(values) not in channels:
-        expected = "one or three" if len(channels) > 1 else channels[0]
-        raise ValueError(f"{name}: expected {expected} values, one per channel; got {list(values)}")
+        expected = "one or three values" if len(channels) > 1 else f"{channels[0]} value{'s' * (channels[0] > 1)}"
+        raise ValueError(f"{name}: expected {expected}, one per channel; got {list(values)}")
     return tuple(float(value) for value in values)

@@ -4,7 +4,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import textwrap
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -20,7 +19,8 @@ Found = TypeVar("Found")
 def not_found(what: str, searched: Sequence[Path], reason: str, remedy: str) -> DataNotFoundError:
     """The one-line error for a dataset that can't be had: why it was not downloaded, and what the reader can do."""
     folders = ", ".join(os.path.abspath(folder) for folder in dict.fromkeys(searched))
-    in_a_line = textwrap.shorten(reason, 200, placeholder="...")
+    in_a_line = " ".join(reason.split())
+    in_a_line = in_a_line if len(in_a_line) <= 200 else f"{in_a_line[:197]}..."
     return DataNotFoundError(f"{what}: no local copy in {folders}, and {in_a_line}. {remedy}")
 
 
@@ -84,6 +84,9 @@ def fetch_archive(folder: str, *, url: str, filename: str, md5: str | None = Non
     """
     download_url(url, folder, filename, md5)
     archive = Path(folder) / filename
-    # Of a zip, shutil leaves out members that point out of the folder.
-    shutil.unpack_archive(archive, folder, filter=None if archive.suffix == ".zip" else "data")
+    # Of a zip, shutil leaves out members that point out of the folder, and knows no filter before Python 3.11.4.
+    if archive.suffix == ".zip":
+        shutil.unpack_archive(archive, folder)
+    else:
+        shutil.unpack_archive(archive, folder, filter="data")
     archive.unlink()

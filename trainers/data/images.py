@@ -115,6 +115,9 @@ class MappedImages(LabelledImages):
     image_shape: ImageShape  # of what `function` returns
     class_names: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.class_names = list(self.class_names)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, _ = self.dataset[int(self.indices[index])]
         return self.function(image), int(self.targets[index])

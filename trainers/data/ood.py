@@ -52,6 +52,7 @@ def build_ood(
     for name, cfg in (cfg_ood or {}).items():
         if not isinstance(cfg, Mapping) or "_target_" not in cfg:
             raise ValueError(f"ood.{name}: expected a config with _target_; got {cfg!r}")
+    for name, cfg in (cfg_ood or {}).items():
         try:
             sets[str(name)] = _build(name, cfg, shape, seed, limit)
         except DataNotFoundError as error:

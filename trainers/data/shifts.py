@@ -52,12 +52,8 @@ def other_moments(
     """
     if mean is None or std is None:
         raise ValueError("shift=preprocessing: expected the moments of the data; got none: set data.mean and data.std")
-    old, new, scale, others = (torch.tensor(list(each))[:, None, None] for each in (mean, other_mean, std, other_std))
-
-    def change(image: Tensor) -> Tensor:
-        return (image - new) / others * scale + old
-
-    return {"other moments": _changed(images, change, images)}
+    moments = [torch.tensor(list(each))[:, None, None] for each in (mean, std, other_mean, other_std)]
+    return {"other moments": _changed(images, partial(_with_moments, moments=moments), images)}
 
 
 def other_images(
@@ -72,6 +68,11 @@ def other_images(
             "give another data set of the same classes"
         )
     return {"its images": _changed(others, partial(conform, image_shape=images.image_shape), images)}
+
+
+def _with_moments(image: Tensor, moments: Sequence[Tensor]) -> Tensor:
+    mean, std, other_mean, other_std = moments
+    return (image - other_mean) / other_std * std + mean
 
 
 def _changed(images: LabelledImages, change: Callable[[Tensor], Tensor], like: LabelledImages) -> MappedImages:

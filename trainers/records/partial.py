@@ -23,7 +23,8 @@ class Partial:
         job: letters and digits that stand for everything that rows depend on, except the list of images.
 
     Raises:
-        ValueError: on entering, if another process is writing the same, or if something else is at `path`.
+        ValueError: if something else is at `path`, on entering and at the end; on entering, if another process is
+            writing the same.
     """
 
     replaces = ""
@@ -36,10 +37,7 @@ class Partial:
         self._lock = FileLock(f"{self.partial}.lock")
 
     def __enter__(self) -> Self:
-        if self.path.exists() and not self._is_replaceable():
-            raise ValueError(
-                f"output: expected {self.replaces} to replace; got {self.path}, which is neither: set another output"
-            )
+        self._check_replaceable()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -53,6 +51,12 @@ class Partial:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
+    def _check_replaceable(self) -> None:
+        if self.path.exists() and not self._is_replaceable():
+            raise ValueError(
+                f"output: expected {self.replaces} to replace; got {self.path}, which is neither: set another output"
+            )
+
     def _is_replaceable(self) -> bool:
         raise NotImplementedError
 
@@ -60,6 +64,7 @@ class Partial:
         """Move the rows to `path`; RuntimeError where there are not as many as there should be, which then stay."""
         if self._n_rows != n_rows:
             raise RuntimeError(f"verdicts: expected {n_rows} rows; {self._n_rows} were written to {self.partial}")
+        self._check_replaceable()  # it may have come in the meantime
         if self.path.is_dir():
             shutil.rmtree(self.path)
         os.replace(self.partial, self.path)

@@ -168,8 +168,9 @@ def _comparison(measured: Mapping[str, Any]) -> str:
 
 def _false_alarms(metrics: Mapping[str, Any]) -> str:
     calibration = metrics["calibration"]
-    rate = percent(calibration["false_alarm_rate"]["0.05"])
-    text = f"Asked to refuse at most 5 % of clean images, it refused {rate} % of the clean test images"
+    if (rate := calibration["false_alarm_rate"].get("0.05")) is None:
+        return ""
+    text = f"Asked to refuse at most 5 % of clean images, it refused {percent(rate)} % of the clean test images"
     if usual := calibration.get("realised_rate", {}).get("0.05"):
         text += f"; {percent_range(usual)}\u00a0% are usual with {calibration['n']:,} calibration images"
     return f"{text}."

@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gmm_torch.errors import DriftError, FileFormatError, NotFittedError
+from gmm_torch.errors import DriftError, FileFormatError, NotFittedError, SolverError
 from trainers.cache import remember, shared_cache
 from trainers.cache.run_folder import claimed, config_of
 from trainers.classifiers.preprocessing import describe
@@ -16,7 +16,9 @@ from trainers.data.errors import DataError, DataNotFoundError
 from trainers.run.requirements import require_all, require_numbers
 
 # What a user can mend; anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (DataError, DriftError, FileFormatError, NotFittedError, OSError, FloatingPointError, ValueError)
+USER_ERRORS = (
+    DataError, DriftError, FileFormatError, NotFittedError, SolverError, OSError, FloatingPointError, ValueError,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 

@@ -69,6 +69,8 @@ class Sample:
     def draw(self, *, together: bool = False) -> Drawn:
         """What is kept, which is forgotten here; that of all processes, in each of them, if `together`."""
         together = together and is_distributed()
+        if not (together or self._parts):
+            raise ValueError("loader: expected at least one batch; got none")
         given = gather_objects((self.n_given, self._precisions)) if together else [(self.n_given, self._precisions)]
         n_given, capacity = sum(n for n, _ in given), self.capacity
         with torch.inference_mode(False):

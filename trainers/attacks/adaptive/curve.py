@@ -84,7 +84,8 @@ def trace(
     start = time.perf_counter()
     found, images = [], []
     words, console = f"{attack.name} on {defence}", Console(stderr=True)
-    for epsilon in track(epsilons, words, console=console, transient=True):
+    quiet = not console.is_terminal  # elsewhere an empty line would be left
+    for epsilon in track(epsilons, words, console=console, transient=True, disable=quiet):
         changed = attack.search(threat, epsilon, torch.Generator().manual_seed(seed))
         found.append(_evaded(attack, threat, changed).cpu())
         images.append(changed.cpu())

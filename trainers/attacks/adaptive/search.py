@@ -11,7 +11,7 @@ from trainers.attacks.adaptive.objective import Objective
 from trainers.attacks.adaptive.threat_model import ThreatModel, observe
 
 
-@dataclass
+@dataclass(eq=False)
 class AdaptiveAttack:
     """Looks for images within a maximum-norm budget that classifier and detector both let pass, knowing both.
 
