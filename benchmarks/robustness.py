@@ -1,6 +1,6 @@
 """Hard inputs against every covariance type and number format, each held against exact EM in float64.
 
-Run `python benchmarks/robustness.py` to write docs/robustness.md; the tests run the same cells.
+Run `python benchmarks/robustness.py` to write docs/robustness.md; the tests run some of the cells.
 
 Every cell is fitted twice. From a given start, ten iterations (three of the widest) must end where a textbook EM ends
 that works in float64, on standardised data, centring every point on every mean: the largest difference of a point's
@@ -37,7 +37,7 @@ class Case:
         n_components: K.
         n_iter: iterations from the given start.
         streamed: fitted from a list of batches in the order of the points, not from one tensor.
-        slow: takes long.
+        slow: takes long; the tests have fewer points of it.
     """
 
     name: str
