@@ -17,7 +17,7 @@ from gmm_torch.conformal.weighted_p_value import weighted_p_value
 N_TESTS = 24
 FALSE_ALARM = 1e-3 / N_TESTS
 ALPHAS = (0.05, 0.1, 0.3)
-REPETITIONS, N = 4000, 100
+REPETITIONS, N = 2000, 100
 
 
 def generator(seed):
@@ -110,12 +110,12 @@ def test_weights_by_true_class_are_valid_with_the_largest_for_a_new_input():
 def test_intervals_of_class_weights_hold_what_they_should():
     old, new = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.3, 0.3, 0.4])
     confusion = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])  # a row: predictions of a class
-    true, g, n_sets, n = (new / old).double(), generator(4), 150, 800
+    true, g, n_sets, n = (new / old).double(), generator(4), 100, 800
     held = distance_held = 0
     for seed in range(n_sets):
         labels, hidden = (torch.multinomial(p, n, replacement=True, generator=g) for p in (old, new))
         predictions, deployed = (torch.multinomial(confusion[y], 1, generator=g)[:, 0] for y in (labels, hidden))
-        found = class_weights(predictions, labels, deployed, 3, confidence=0.9, n_bootstrap=100, seed=seed)
+        found = class_weights(predictions, labels, deployed, 3, confidence=0.9, n_bootstrap=80, seed=seed)
         held += int(((found.low <= true) & (true <= found.high)).sum())
         distance_held += float(((found.weights - true).abs() * old).sum() / 2) <= found.error
     # a bootstrap is not exact: with a confidence of 0.9 it must not be shown to hold less than 0.85
