@@ -30,31 +30,33 @@ def exceeds(p_values, alpha, promised=None):
     return stats.binomtest(n, len(p_values), promised or alpha, alternative="greater").pvalue < FALSE_ALARM
 
 
-def of_all(function):
-    return torch.stack([function(i) for i in range(REPETITIONS)])
+def of_all(function, repetitions=REPETITIONS):
+    return torch.stack([function(i) for i in range(repetitions)])
 
 
 def test_weighted_p_values_are_valid_for_another_gaussian_and_plain_ones_are_not():
-    g, shift = generator(0), -0.7
+    # as many as it takes to see that the new input's own weight is left out
+    g, shift, repetitions = generator(0), -0.7, 2 * REPETITIONS
     # calibration scores are of N(0, 1), new ones of N(shift, 1): the weight exp(shift x - shift^2 / 2) is exact
-    calibration = torch.randn(REPETITIONS, N, generator=g).double()
-    new = torch.randn(REPETITIONS, 1, generator=g).double() + shift
+    calibration = torch.randn(repetitions, N, generator=g).double()
+    new = torch.randn(repetitions, 1, generator=g).double() + shift
 
     def log_weight(x):
         return shift * x - shift**2 / 2
 
     weighted = of_all(
-        lambda i: weighted_p_value(new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i]))
+        lambda i: weighted_p_value(new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i])), repetitions
     )
-    plain = of_all(lambda i: conformal_p_value(new[i], calibration[i].sort().values))
+    plain = of_all(lambda i: conformal_p_value(new[i], calibration[i].sort().values), repetitions)
     for alpha in ALPHAS:
         assert not exceeds(weighted, alpha)
         assert exceeds(plain, alpha)
-    uniform = 1 - torch.rand(REPETITIONS, 1, generator=g).double()
+    uniform = 1 - torch.rand(repetitions, 1, generator=g).double()
     smoothed = of_all(
         lambda i: weighted_p_value(
             new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i]), uniform=uniform[i]
-        )
+        ),
+        repetitions,
     )
     assert stats.kstest(smoothed.flatten().numpy(), "uniform").pvalue > FALSE_ALARM
 
