@@ -254,8 +254,8 @@ def main() -> None:
 
 {introduction}
 
-The table shows the larger of the two errors. The tests demand less than {TOLERANCE:g} everywhere. A dash: the format
-can't hold the numbers (float16 ends at 65,504). The reference sees the points as rounded to the format.
+The table shows the larger of the two errors. The tests demand less than {TOLERANCE:g} in every cell that they run.
+A dash: the format can't hold the numbers (float16 ends at 65,504). The reference sees points as rounded to the format.
 
 {table()}
 
