@@ -1,6 +1,6 @@
 """Hard inputs against every covariance type and number format, each held against exact EM in float64.
 
-Run `python benchmarks/robustness.py` to write docs/robustness.md; the tests run the same cells.
+Run `python benchmarks/robustness.py` to write docs/robustness.md; the tests run some of the cells.
 
 Every cell is fitted twice. From a given start, ten iterations (three of the widest) must end where a textbook EM ends
 that works in float64, on standardised data, centring every point on every mean: the largest difference of a point's
@@ -37,7 +37,7 @@ class Case:
         n_components: K.
         n_iter: iterations from the given start.
         streamed: fitted from a list of batches in the order of the points, not from one tensor.
-        slow: takes long.
+        slow: takes long; the tests have fewer points of it.
     """
 
     name: str
@@ -254,8 +254,8 @@ def main() -> None:
 
 {introduction}
 
-The table shows the larger of the two errors. The tests demand less than {TOLERANCE:g} everywhere. A dash: the format
-can't hold the numbers (float16 ends at 65,504). The reference sees the points as rounded to the format.
+The table shows the larger of the two errors. The tests demand less than {TOLERANCE:g} in every cell that they run.
+A dash: the format can't hold the numbers (float16 ends at 65,504). The reference sees points as rounded to the format.
 
 {table()}
 

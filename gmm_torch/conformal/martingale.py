@@ -21,7 +21,7 @@ from gmm_torch.functional.checks import check_probability
 
 LINEAR = (-1.0, 0.0, 1.0)  # f(p) = 1 + e (p - 1/2): slow and safe, both directions (Vovk et al. 2021)
 POWER = (0.25, 0.5, 0.75)  # f(p) = k p^(k - 1): quick when p-values are tiny (Vovk, Gammerman, Shafer 2005)
-CHUNK = 256  # inputs ranked at a time: comparisons within a chunk are quadratic, a chunk sorts all before it
+CHUNK = 256  # inputs at a time: comparisons within a chunk are quadratic, a chunk sorts all before it
 
 
 class Ranked(NamedTuple):
@@ -96,14 +96,16 @@ def gamble(
     check_probability("jump", jump)
     state = capital or opening_capital(tuple(payoffs.shape[:-2]), payoffs.shape[-1])
     log_capital, shares = state.log_capital.cpu(), state.shares.cpu()
-    path = torch.empty(payoffs.shape[:-1], dtype=torch.float64)
-    for t in range(payoffs.shape[-2]):
-        shares = ((1 - jump) * shares + jump / shares.shape[-1]) * payoffs[..., t, :]
-        gain = shares.sum(-1)
-        shares = shares / gain[..., None]
-        log_capital = log_capital + gain.log()
-        path[..., t] = log_capital
-    return Wager(path.to(device), Capital(log_capital, shares))
+    steps, moved = [log_capital[..., None]], jump / shares.shape[-1]
+    for piece in payoffs.split(CHUNK, -2):
+        gains = []
+        for payoff in piece.unbind(-2):
+            shares = ((1 - jump) * shares).add_(moved).mul_(payoff)
+            gains.append(shares.sum(-1, keepdim=True))
+            shares.div_(gains[-1])
+        steps += [torch.cat(gains, -1).log()] if gains else []
+    path = torch.cat(steps, -1).cumsum(-1)
+    return Wager(path[..., 1:].to(device), Capital(path[..., -1].clone(), shares))
 
 
 def first_alarm(log_path: Tensor, threshold: float) -> int | None:

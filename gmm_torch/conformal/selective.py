@@ -132,7 +132,7 @@ def candidate_thresholds(scores: Tensor, n_candidates: int) -> list[float]:
 
 def _try(scores: Tensor, errors: Tensor, threshold: float, target: float, level: float, delta: float) -> AcceptanceRule:
     accepted = scores > threshold
-    n_accepted, n_errors = int(accepted.sum()), int(errors.bool()[accepted].sum())
+    n_accepted, n_errors = int(accepted.sum()), int((accepted & errors.bool()).sum())
     bound = upper_bound(n_errors, n_accepted, 1 - level)
     return AcceptanceRule(threshold, n_accepted, n_errors, len(scores), bound, target, delta)
 

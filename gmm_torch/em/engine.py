@@ -153,10 +153,11 @@ class EM:
 
     def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> DataSummary | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
-        total = self.zero()
+        total: DataSummary | Statistics | None = None
         for x, weight in batches:
-            total = total + self.accumulate(x, weight)  # type: ignore[operator]
-        return total
+            part = self.accumulate(x, weight)
+            total = part if total is None else total + part  # type: ignore[operator]
+        return self.zero() if total is None else total
 
     @property
     def n_passes(self) -> int:
@@ -388,7 +389,8 @@ class EM:
         n_iter = self.n_iter + 1
         is_last = n_iter >= self.options.max_iter
         if is_last or n_iter % budget(self.device, **CHECK_EVERY) == 0:
-            after, collapsing = self._are_ill_conditioned(parameters), self._are_ill_conditioned(updated)
+            after = self._are_ill_conditioned(parameters)
+            collapsing = after if parameters is updated else self._are_ill_conditioned(updated)
             collapsing = collapsing.index_fill(0, self._ill_conditioned, True)
             (total_weight, moves), recent, ill_conditioned, wanted = look(
                 "convergence",

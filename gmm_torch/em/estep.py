@@ -1,6 +1,8 @@
 """The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products a chunk."""
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -94,16 +96,15 @@ class EStep:
 
     def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
         """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
-        total = self.zero()
+        if not len(x):
+            return self.zero()
         if not is_host(x.device):
-            for part, own in equal_chunks(x, weight, self._chunk):
-                total = total + self.chunk(part, own)
-            return total
+            return reduce(add, (self.chunk(*part) for part in equal_chunks(x, weight, self._chunk)))
         workspace = self._workspace(x)
-        for start in range(0, len(x), SPILL_POINTS):
-            block = slice(start, start + SPILL_POINTS)
-            total = total + self._block(x[block], None if weight is None else weight[block], workspace)
-        return total
+        blocks = (slice(start, start + SPILL_POINTS) for start in range(0, len(x), SPILL_POINTS))
+        return reduce(
+            add, (self._block(x[rows], None if weight is None else weight[rows], workspace) for rows in blocks)
+        )
 
     def zero(self) -> Statistics:
         """The statistics of no points."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import CovarianceFamily, Factors
+from gmm_torch.devices import is_host
 from gmm_torch.em.statistics import Statistics
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.parameters import Parameters
@@ -44,6 +45,8 @@ def reseed(
     chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
     # Of a point no heavier than the one that is gained: what is lost must be little beside that.
     is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < EMPTY_COUNT * total.worst_weight.clamp_max(1)
+    if is_host(share.device) and not bool(is_empty.any()):  # to look would cost an accelerator more than to go on
+        return updated, is_empty
     factors = family.replace(current.factors, chosen, fresh)
     log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
     means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)

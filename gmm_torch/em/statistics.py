@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.covariance import Factors
-from gmm_torch.distributed import all_reduce_sum, gather
+from gmm_torch.distributed import all_reduce_sum, gather, is_distributed
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Statistics:
 
     def reduce(self) -> "Statistics":
         """The sum over all processes."""
+        if not is_distributed():
+            return self
         total_weight, log_likelihood, *moments = all_reduce_sum(
             [self.total_weight, self.log_likelihood, *self.moments.values()]
         )

@@ -22,7 +22,7 @@ def clusters(n: int, width: int, spread: float) -> Tensor:
 
 def digits() -> Tensor:
     x = torch.as_tensor(load_digits().data).float()
-    return x[:, x.std(0) > 4]
+    return x[:600, x.std(0) > 4]
 
 
 DATA = {
@@ -31,7 +31,7 @@ DATA = {
     "overlapping": lambda: clusters(800, 4, 0.7),
     "a line": lambda: clusters(600, 1, 3.0),
     "a plane": lambda: clusters(600, 2, 3.0),
-    "more than a sample": lambda: clusters(20_000, 8, 2.0),
+    "more than a sample": lambda: clusters(12_000, 8, 2.0),
     "round numbers": digits,
 }
 

@@ -29,9 +29,16 @@ def agree(a: GaussianMixture, b: GaussianMixture, x: Tensor, tol: float) -> None
     torch.testing.assert_close(a.history, b.history, rtol=tol, atol=tol)
 
 
-@each_type
-@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=str)
-@pytest.mark.parametrize("at_once", [True, False])
+# Every type in both formats, at once in one of them and in parts in the other.
+@pytest.mark.parametrize(
+    ("covariance_type", "dtype", "tol", "at_once"),
+    [
+        (covariance_type, dtype, tol, bool((number + place) % 2))
+        for number, covariance_type in enumerate(TYPES)
+        for place, (dtype, tol) in enumerate([(torch.float32, 1e-4), (torch.float64, 1e-9)])
+    ],
+    ids=str,
+)
 def test_a_fit_does_not_change_when_all_weights_are_multiplied(monkeypatch, covariance_type, dtype, tol, at_once):
     x, weight = points(dtype)
     source = x
@@ -81,7 +88,7 @@ def test_the_objective_never_falls_whatever_the_total_weight(covariance_type, to
     x, weight = points()
     begin = torch.cat([x[:5], x.new_full((1, 3), 1e4)])
     mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
-    mixture.fit(x, sample_weight=weight / weight.sum() * total, means_init=begin, max_iter=60, tol=0.0)
+    mixture.fit(x, sample_weight=weight / weight.sum() * total, means_init=begin, max_iter=30, tol=0.0)
     assert (mixture.history.diff() > -1e-10).all()
 
 
@@ -91,7 +98,7 @@ def test_the_objective_never_falls_with_weights_over_twelve_decades(covariance_t
     weight = 10 ** (12 * torch.rand(240, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
     begin = torch.cat([x[:5], x.new_full((1, 3), 1e4)])
     mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
-    mixture.fit(x, sample_weight=weight, means_init=begin, max_iter=60, tol=0.0)
+    mixture.fit(x, sample_weight=weight, means_init=begin, max_iter=30, tol=0.0)
     assert (mixture.history.diff() > -1e-10).all()
 
 

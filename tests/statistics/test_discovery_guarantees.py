@@ -145,7 +145,7 @@ def test_in_a_batch_from_elsewhere_a_share_q_of_the_named_is_good_at_most_with_w
 
 
 def test_of_predictions_that_go_out_unseen_elsewhere_a_share_q_is_wrong_at_most_with_weights_alone():
-    g, n, m, q, repetitions = generator(11), 200, 40, 0.1, 800
+    g, n, m, q, repetitions = generator(11), 200, 40, 0.1, 500
     weighted, plain = [], []
     for _ in range(repetitions):
         x, there = torch.rand(n, generator=g).double(), torch.rand(m, generator=g).double() ** (1 / 3)  # 3 x^2

@@ -46,7 +46,7 @@ def test_randomised_p_values_are_uniform_whatever_the_ties(levels):
 def test_p_values_within_a_class_are_uniform_in_the_class_and_in_the_pool():
     g = generator()
     p, grouped = [], []
-    for _ in range(1500):
+    for _ in range(1000):
         classes = torch.multinomial(torch.tensor([0.6, 0.25, 0.1, 0.05]), 81, replacement=True, generator=g)
         scores = (torch.randn(81, generator=g) + 2 * classes).round()
         calibration = MondrianCalibration(4).fit(scores[:80], 0.1, predictions=classes[:80])
@@ -54,7 +54,7 @@ def test_p_values_within_a_class_are_uniform_in_the_class_and_in_the_pool():
         p.append(calibration.p_value(scores[80:], classes[80:], uniform=draw))
         grouped.append(calibration.pooled[classes[80:]])
     p, pooled = torch.cat(p), torch.cat(grouped)
-    assert 100 < int(pooled.sum()) < 1000
+    assert 80 < int(pooled.sum()) < 700
     for group in (p[pooled], p[~pooled]):
         assert stats.kstest(group.numpy(), "uniform").pvalue > FALSE_ALARM
 
@@ -129,7 +129,7 @@ def test_the_p_value_of_a_batch_is_valid_with_ties(statistic):
 @pytest.mark.parametrize("discrete", [False, True])
 def test_the_error_rate_among_accepted_exceeds_the_target_for_at_most_a_share_delta_of_labelled_sets(select, discrete):
     # P(wrong | p) = 0.4 (1 - p) has the error rate 0.2 (1 - t) above t; the target is that of t = 1/2
-    n_sets, n, target, delta, steps = 250, 1500, 0.1, 0.2, 20
+    n_sets, n, target, delta, steps = 150, 1500, 0.1, 0.2, 20
     g = generator()
     failed = refused = 0
     for _ in range(n_sets):

@@ -17,7 +17,7 @@ from gmm_torch.conformal.weighted_p_value import weighted_p_value
 N_TESTS = 24
 FALSE_ALARM = 1e-3 / N_TESTS
 ALPHAS = (0.05, 0.1, 0.3)
-REPETITIONS, N = 4000, 100
+REPETITIONS, N = 2000, 100
 
 
 def generator(seed):
@@ -30,31 +30,33 @@ def exceeds(p_values, alpha, promised=None):
     return stats.binomtest(n, len(p_values), promised or alpha, alternative="greater").pvalue < FALSE_ALARM
 
 
-def of_all(function):
-    return torch.stack([function(i) for i in range(REPETITIONS)])
+def of_all(function, repetitions=REPETITIONS):
+    return torch.stack([function(i) for i in range(repetitions)])
 
 
 def test_weighted_p_values_are_valid_for_another_gaussian_and_plain_ones_are_not():
-    g, shift = generator(0), -0.7
+    # as many as it takes to see that the new input's own weight is left out
+    g, shift, repetitions = generator(0), -0.7, 2 * REPETITIONS
     # calibration scores are of N(0, 1), new ones of N(shift, 1): the weight exp(shift x - shift^2 / 2) is exact
-    calibration = torch.randn(REPETITIONS, N, generator=g).double()
-    new = torch.randn(REPETITIONS, 1, generator=g).double() + shift
+    calibration = torch.randn(repetitions, N, generator=g).double()
+    new = torch.randn(repetitions, 1, generator=g).double() + shift
 
     def log_weight(x):
         return shift * x - shift**2 / 2
 
     weighted = of_all(
-        lambda i: weighted_p_value(new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i]))
+        lambda i: weighted_p_value(new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i])), repetitions
     )
-    plain = of_all(lambda i: conformal_p_value(new[i], calibration[i].sort().values))
+    plain = of_all(lambda i: conformal_p_value(new[i], calibration[i].sort().values), repetitions)
     for alpha in ALPHAS:
         assert not exceeds(weighted, alpha)
         assert exceeds(plain, alpha)
-    uniform = 1 - torch.rand(REPETITIONS, 1, generator=g).double()
+    uniform = 1 - torch.rand(repetitions, 1, generator=g).double()
     smoothed = of_all(
         lambda i: weighted_p_value(
             new[i], log_weight(new[i]), calibration[i], log_weight(calibration[i]), uniform=uniform[i]
-        )
+        ),
+        repetitions,
     )
     assert stats.kstest(smoothed.flatten().numpy(), "uniform").pvalue > FALSE_ALARM
 
@@ -110,12 +112,12 @@ def test_weights_by_true_class_are_valid_with_the_largest_for_a_new_input():
 def test_intervals_of_class_weights_hold_what_they_should():
     old, new = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.3, 0.3, 0.4])
     confusion = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])  # a row: predictions of a class
-    true, g, n_sets, n = (new / old).double(), generator(4), 150, 800
+    true, g, n_sets, n = (new / old).double(), generator(4), 100, 800
     held = distance_held = 0
     for seed in range(n_sets):
         labels, hidden = (torch.multinomial(p, n, replacement=True, generator=g) for p in (old, new))
         predictions, deployed = (torch.multinomial(confusion[y], 1, generator=g)[:, 0] for y in (labels, hidden))
-        found = class_weights(predictions, labels, deployed, 3, confidence=0.9, n_bootstrap=100, seed=seed)
+        found = class_weights(predictions, labels, deployed, 3, confidence=0.9, n_bootstrap=80, seed=seed)
         held += int(((found.low <= true) & (true <= found.high)).sum())
         distance_held += float(((found.weights - true).abs() * old).sum() / 2) <= found.error
     # a bootstrap is not exact: with a confidence of 0.9 it must not be shown to hold less than 0.85

@@ -88,7 +88,7 @@ def test_where_no_shift_is_found_plain_calibration_is_advised(mean, said):
 
 
 def test_the_p_value_of_no_shift_is_small_for_few_draws_of_none():
-    draws = [DensityRatio().fit(draw(200, i), draw(200, 1000 + i)) for i in range(60)]
+    draws = [DensityRatio(n_components=1).fit(draw(200, i), draw(200, 1000 + i)) for i in range(60)]
     assert sum(float(ratio.p_of_no_shift) <= 0.1 for ratio in draws) <= 14  # of 60 at 0.1: more once in 1,500 times
 
 

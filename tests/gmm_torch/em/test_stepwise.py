@@ -22,7 +22,7 @@ def stream(n: int, seed: int = 0, shift: float = 0.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_one_pass_of_a_stream_comes_close_to_em_on_all_of_it(covariance_type):
-    x, held_out = stream(20_000), stream(5000, seed=1)
+    x, held_out = stream(10_000), stream(5000, seed=1)
     batch = GaussianMixture(3, 4, covariance_type).fit(x, reg_covar=1e-3)
     online = GaussianMixture(3, 4, covariance_type)
     for part in x.split(100):
