@@ -34,7 +34,7 @@ from trainers.run.run import Run
 from trainers.tasks import evaluate
 from trainers.tasks import run as run_module
 
-N = 40  # images that are judged
+N = 24  # images that are judged
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false", "ood=[]", "attack=[]")
 SMALL = (
     *("data=digits", "mixture.n_components=3", "data.batch_size=128", *QUIET),

@@ -1,13 +1,15 @@
 """Classifier and detector as one exported module."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.scores import SCORES, make_score
+from gmm_torch.detection.scores import SCORES
 from gmm_torch.detection.scores.combined import default_parts
-from tests.gmm_torch.detection.conftest import batches, images
+from tests.gmm_torch.detection.conftest import batches, images, of_score
 
 pytestmark = pytest.mark.export
 
@@ -27,9 +29,8 @@ def check(detector, program, inputs):
 
 # the parts of the default are exported with it: most with several views, `depth_consistency` with one
 @pytest.mark.parametrize("name", [name for name in SCORES if name not in default_parts()])
-def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name, net):
-    score = make_score(name)
-    detector = FailureDetector(net, score=score).fit(batches(300, 1)).calibrate(batches(200, 2))
+def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name):
+    detector = copy.deepcopy(of_score(name))
     check(
         detector, exported(detector, images(4, 0)), [images(2, 3), images(7, 3), images(33, 4) * 3, images(33, 4) * 10]
     )
