@@ -9,8 +9,10 @@
 points of a stream. Under a Lightning Trainer an epoch is a pass, and its end calls `advance`.
 """
 
+import functools
 import logging
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -158,10 +160,10 @@ class EM:
 
     def collect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> DataSummary | Statistics:
         """Sum of `accumulate` over (x, weight) batches."""
-        total = self.zero()
-        for x, weight in batches:
-            total = total + self.accumulate(x, weight)  # type: ignore[operator]
-        return total
+        parts = (self.accumulate(x, weight) for x, weight in batches)
+        # Statistics begin with those of no points already.
+        total = self.zero() if self.phase == "summary" else next(parts, None) or self.zero()
+        return functools.reduce(operator.add, parts, total)
 
     @property
     def n_passes(self) -> int:
