@@ -34,11 +34,11 @@ from trainers.run.run import Run
 from trainers.tasks import evaluate
 from trainers.tasks import run as run_module
 
-N = 40  # images that are judged
+N = 24  # images that are judged
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false", "ood=[]", "attack=[]")
 SMALL = (
     *("data=digits", "mixture.n_components=3", "data.batch_size=128", *QUIET),
-    *("trainer.max_epochs=4", "data.calibration_every=4"),
+    *("classifier.width=16", "trainer.max_epochs=2", "data.calibration_every=4"),
 )
 OTHER = tuple("mixture.n_components=2" if each.startswith("mixture") else each for each in SMALL)  # the next job
 Verdicts = list[tuple[int, float, float, bool]]
@@ -210,17 +210,17 @@ def by_the_predictor() -> Verdicts:
     return [(a.record.prediction, a.record.score, a.record.p_value, a.record.accept) for a in answers]  # type: ignore[union-attr]
 
 
-def accepted_at_the_edge(n: int, how: str) -> list[bool]:
-    """Verdicts of a detector for which alpha (n + 1) is a whole number, on digits and noise."""
-    found = small(n)
+@cache
+def at_the_edge() -> Tensor:
+    """(90, 1, 8, 8) uint8, digits and noise."""
     noise = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    asked_about = torch.cat([digit_images()[0][-80:], noise])
-    if how == "http":
-        return [answer["accept"] for answer in by_http(found, [png(image) for image in asked_about], False)]
-    if how == "verdict":
-        answers = by_http(found, [png(image) for image in asked_about], False)
-        return [answer["verdict"] == "accepted" for answer in answers]
-    return found(asked_about.float() / 255).accept.tolist()
+    return torch.cat([digit_images()[0][-80:], noise])
+
+
+@cache
+def served_at_the_edge(n: int) -> list[dict[str, Any]]:
+    """Answers of the service with a detector for which alpha (n + 1) is a whole number."""
+    return by_http(small(n), [png(image) for image in at_the_edge()], False)
 
 
 def fitted_by(how: str) -> Verdicts:
@@ -435,9 +435,11 @@ def table() -> list[Row]:
         rows += ask(
             f"accepted or refused, {n} to calibrate, alpha on the edge",
             {
-                "Python": lambda n=n: accepted_at_the_edge(n, "python"),
-                "HTTP, accept": Way(lambda n=n: accepted_at_the_edge(n, "http"), needs=web),
-                "HTTP, verdict": Way(lambda n=n: accepted_at_the_edge(n, "verdict"), needs=web),
+                "Python": lambda n=n: small(n)(at_the_edge().float() / 255).accept.tolist(),
+                "HTTP, accept": Way(lambda n=n: [a["accept"] for a in served_at_the_edge(n)], needs=web),
+                "HTTP, verdict": Way(
+                    lambda n=n: [a["verdict"] == "accepted" for a in served_at_the_edge(n)], needs=web
+                ),
             },
         )
     rows += ask(

@@ -26,6 +26,7 @@ from tests.equivalence.digits import (
     detector,
     labels,
     new_detector,
+    not_calibrated,
     split,
 )
 from tests.equivalence.rows import Row, Way, asked, near
@@ -34,6 +35,11 @@ from tests.equivalence.surroundings import bfloat16, default_dtype, folder, thre
 Answer = dict[str, Any]
 FAR = -50.0  # a score far below those of all calibration images
 CLOSE = 2e-4  # of scores, which are natural logarithms, and of p-values, whose steps are 1/267
+CALIBRATIONS = {
+    "marginal": Calibration,
+    "mondrian": partial(MondrianCalibration, 10),
+    "conditional": partial(ConditionalCalibration, method="dkw"),
+}
 SCORES = ("log_likelihood", "relative_likelihood", "class_conditional", "mahalanobis", "max_softmax", "typicality")
 
 
@@ -138,8 +144,8 @@ def accepted(found: FailureDetector, how: str) -> Tensor:
 @cache
 def small(n: int, kind: str = "marginal") -> FailureDetector:
     """A detector of `log_likelihood` with n calibration images, so that alpha (n + 1) is a whole number."""
-    calibration = {"marginal": Calibration, "mondrian": partial(MondrianCalibration, 10)}[kind]()
-    found = new_detector(score=make_score("log_likelihood", n_components=K_SMALL), calibration=calibration)
+    score = make_score("log_likelihood", n_components=K_SMALL)
+    found = new_detector(score=score, calibration=CALIBRATIONS[kind]())
     return found.fit(split("fit").split(100)).calibrate([split("calibration")[:n]])
 
 
@@ -327,15 +333,15 @@ def table() -> list[Row]:
             "after a calibration with many": lambda: about(_few_after("calibration")),
         },
     )
-    for name, options in (
-        ("the default", dict),
-        ("one view", lambda: {"views": 1}),
-        ("typicality", lambda: {"score": make_score("typicality")}),
+    for name, as_ever, options in (
+        ("the default", detector, dict),
+        ("one view", lambda: fitted(split("fit").split(100), views=1), lambda: {"views": 1}),
+        ("typicality", partial(_of_score, "typicality"), lambda: {"score": make_score("typicality")}),
     ):
         rows += ask(
             f"a gradient of the margin, {name}",
             {
-                "fitted as ever": lambda o=options: _gradient(fitted(split("fit").split(100), **o())),
+                "fitted as ever": lambda a=as_ever: _gradient(a()),
                 "fitted in inference mode": lambda o=options: _gradient(
                     within(torch.inference_mode, lambda: fitted(split("fit").split(100), **o()))()
                 ),
@@ -357,18 +363,16 @@ def table() -> list[Row]:
             ),
         },
     )
-    for kind, make in (
-        ("marginal", Calibration),
-        ("mondrian", partial(MondrianCalibration, 10)),
-        ("conditional", partial(ConditionalCalibration, method="dkw")),
-    ):
+    for kind in CALIBRATIONS:
         rows += ask(
             f"a verdict with the calibration {kind}",
             {
-                "at once": lambda m=make: about(_with(m())),
-                "through a file": lambda m=make: about(_reloaded(_with(m()))),
-                "one by one": near(lambda m=make: in_parts(1, _with(m())), CLOSE),
-                "calibrated in another order": near(lambda m=make: about(_with(m(), shuffled("calibration"))), CLOSE),
+                "at once": lambda k=kind: about(_with(k)),
+                "through a file": lambda k=kind: about(_reloaded(_with(k))),
+                "one by one": near(lambda k=kind: in_parts(1, _with(k)), CLOSE),
+                "calibrated in another order": near(
+                    lambda k=kind: about(copy.deepcopy(_with(k)).calibrate([shuffled("calibration")])), CLOSE
+                ),
             },
         )
     onnx = ("onnx", "onnxscript", "onnxruntime")
@@ -402,7 +406,7 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
     rows = ask(
         "a detector fitted to the same images",
         {
-            "a list of batches": lambda: about(fitted(usual)),
+            "a list of batches": lambda: about(detector()),
             "the same again": lambda: about(fitted(usual)),
             "batches of 50": near(lambda: about(fitted(split("fit").split(50))), 5e-3),
             "batches of 1": near(lambda: about(fitted(split("fit").split(1))), 5e-3),
@@ -420,7 +424,7 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
     return rows + ask(
         "a share of clean images refused by a detector",
         {
-            "fitted in float32": lambda: share_refused(fitted(usual)),
+            "fitted in float32": lambda: share_refused(detector()),
             "fitted under autocast": near(lambda: share_refused(within(bfloat16, lambda: fitted(usual))()), 0.05, 0),
         },
     )
@@ -457,7 +461,7 @@ def _by_a_fitter() -> FailureDetector:
 
 
 def _few_after(before: str | None) -> FailureDetector:
-    found = new_detector().fit(split("fit").split(100))
+    found = copy.deepcopy(not_calibrated())
     if before:
         found.calibrate([split(before)])
     return found.calibrate([split("calibration")[:60]])
@@ -475,9 +479,11 @@ def _scores() -> Tensor:
     return torch.randn(99, generator=torch.Generator().manual_seed(4)).mul(8).round().div(8)  # with ties
 
 
-def _with(calibration: Any, images: Tensor | None = None) -> FailureDetector:
-    found = new_detector(score=make_score("log_likelihood", n_components=K_SMALL), calibration=calibration, alpha=0.2)
-    return found.fit(split("fit").split(100)).calibrate([split("calibration") if images is None else images])
+@cache
+def _with(kind: str) -> FailureDetector:
+    score = make_score("log_likelihood", n_components=K_SMALL)
+    found = new_detector(score=score, calibration=CALIBRATIONS[kind](), alpha=0.2)
+    return found.fit(split("fit").split(100)).calibrate([split("calibration")])
 
 
 def _reloaded(found: FailureDetector) -> FailureDetector:

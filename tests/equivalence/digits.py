@@ -1,5 +1,6 @@
 """A small classifier of scikit-learn's digits with its detector, trained once a process, for all themes."""
 
+import copy
 from functools import cache
 
 import torch
@@ -82,6 +83,12 @@ def new_detector(**options: object) -> FailureDetector:
 
 
 @cache
+def not_calibrated() -> FailureDetector:
+    """Fitted with all defaults; nobody may change it."""
+    return new_detector().fit(split("fit").split(100))
+
+
+@cache
 def detector() -> FailureDetector:
     """Fitted and calibrated with all defaults; nobody may change it."""
-    return new_detector().fit(split("fit").split(100)).calibrate(split("calibration").split(100))
+    return copy.deepcopy(not_calibrated()).calibrate(split("calibration").split(100))

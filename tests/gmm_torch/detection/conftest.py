@@ -1,8 +1,12 @@
 import copy
+from functools import cache
 
 import pytest
 import torch
 from torch import nn
+
+from gmm_torch import FailureDetector
+from gmm_torch.detection.scores import make_score
 
 
 class TinyNet(nn.Module):
@@ -62,3 +66,9 @@ def images(n: int, seed: int) -> torch.Tensor:
 
 def batches(n: int, seed: int, size: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(x, torch.zeros(len(x), dtype=torch.long)) for x in images(n, seed).split(size)]
+
+
+@cache
+def of_score(name: str) -> FailureDetector:
+    """By this score, fitted to `batches(300, 1)`, calibrated with `batches(300, 2)`; nobody may change it."""
+    return FailureDetector(new_net(), score=make_score(name)).fit(batches(300, 1)).calibrate(batches(300, 2))

@@ -182,14 +182,10 @@ def rows(n):
     return [torch.randn(n, 4, generator=torch.Generator().manual_seed(0))]
 
 
-@pytest.mark.export
-def test_one_pass_detectors_are_stored_and_exported(tmp_path):
+def test_one_pass_detectors_are_stored(tmp_path):
     torch.manual_seed(0)
     net = Deep().eval()
     detector = FailureDetector(net, n_components=3, views=1).fit(batches(300, 1)).calibrate(batches(99, 2)).eval()
     detector.save(tmp_path / "d.safetensors")
     x = images(20, 3)
     assert torch.equal(FailureDetector.load(tmp_path / "d.safetensors", net)(x).score, detector(x).score)
-    n = torch.export.Dim("n", min=2, max=512)
-    exported = torch.export.export(detector, (x,), dynamic_shapes=({0: n},)).module()
-    torch.testing.assert_close(exported(images(31, 4)).score, detector(images(31, 4)).score, rtol=1e-4, atol=1e-4)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import pickle
 import re
@@ -8,17 +9,15 @@ from torch import nn
 
 from gmm_torch import FailureDetector, NotFittedError
 from gmm_torch.detection.explanation.explanation import in_figures
-from gmm_torch.detection.scores import SCORES, make_score
-from tests.gmm_torch.detection.conftest import batches, images, new_net
+from gmm_torch.detection.scores import SCORES
+from tests.gmm_torch.detection.conftest import batches, images, new_net, of_score
 
 N_FIT = 300
 NAMES = ("ant", "bee", "cat")
 
 
 def fitted(net, **options):
-    if "score" not in options:
-        options["n_components"] = 3
-    return FailureDetector(net, **options).fit(batches(N_FIT, 1)).calibrate(batches(200, 2))
+    return FailureDetector(net, n_components=3, **options).fit(batches(N_FIT, 1)).calibrate(batches(200, 2))
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +160,8 @@ def test_it_is_the_same_after_saving_and_loading(its_net, detector, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_input_that_is_not_finite_is_explained_and_not_raised(name, its_net):
-    detector = fitted(its_net, score=make_score(name))
+def test_input_that_is_not_finite_is_explained_and_not_raised(name):
+    detector = of_score(name)
     x = images(3, 3)
     x[0, 0, 0, 0], x[1] = torch.nan, torch.inf
     explanation = detector.explain(x)
@@ -182,8 +181,8 @@ def test_input_that_is_not_finite_is_explained_and_not_raised(name, its_net):
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if "likelihood" not in name and name != "combined"])
-def test_a_score_without_mixtures_says_so(name, its_net):
-    detector = fitted(its_net, score=make_score(name))
+def test_a_score_without_mixtures_says_so(name):
+    detector = copy.deepcopy(of_score(name))
     explanation = detector.explain(images(3, 3))
     if not detector.score.models():
         assert explanation.mixtures == {}

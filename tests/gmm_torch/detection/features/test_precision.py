@@ -35,11 +35,11 @@ def digits():
     y = torch.tensor(data.target)[order]
     torch.manual_seed(0)
     net = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10)),
     )
-    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    optimiser = torch.optim.Adam(net.parameters(), 2e-2)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1, 0, 100)
     for _ in range(10):
         for rows in torch.randperm(N_TRAIN).split(50):

@@ -1,5 +1,7 @@
 """A network and the same network wrapped give the same verdicts, layers and files."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -57,6 +59,11 @@ def fitted(classifier, x):
     return FailureDetector(classifier, n_components=1).fit(x[:80].split(40)).calibrate(x[80:].split(40))
 
 
+@cache
+def plain_detector():
+    return fitted(network(), X)
+
+
 X = images(160, 3)
 NAMES = ["layer1.1:input", "layer1", "layer2.1:input", "layer2.2:input", "layer2"]
 
@@ -89,7 +96,7 @@ WRAPPERS = {
 def test_a_wrapped_network_has_the_verdicts_layers_and_files_of_the_plain_one(name, process, tmp_path):
     plain, wrapped = network(), WRAPPERS[name](network())
     wrapped(X[:4])  # compiled code is there before the hooks are
-    expected, found = fitted(plain, X), fitted(wrapped, X)
+    expected, found = plain_detector(), fitted(wrapped, X)
     assert found.extractor.layers == expected.extractor.layers == [name for name in NAMES if ":" not in name]
     for value, other in zip(found(X[:9]), expected(X[:9]), strict=True):
         assert torch.equal(value, other)
