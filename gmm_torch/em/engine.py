@@ -9,10 +9,8 @@
 points of a stream. Under a Lightning Trainer an epoch is a pass, and its end calls `advance`.
 """
 
-import functools
 import logging
 import math
-import operator
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

@@ -132,7 +132,7 @@ def test_bad_arguments_are_refused_in_words():
     scores, failure, stratum = draw(10, 0)
     with pytest.raises(ValueError, match="expected at least one with both"):
         compare_within(scores, torch.zeros(10), stratum)
-    with pytest.raises(ValueError, match="stratum: expected one per score"):
+    with pytest.raises(ValueError, match="failure: expected one per score"):
         compare_within(scores, failure[1:], stratum)
     with pytest.raises(ValueError, match="scores: expected numbers"):
         compare_within(scores * torch.nan, failure, stratum)
