@@ -237,6 +237,7 @@ def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_
     assert "No clean test image is misclassified" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_fit_names_its_mixture_and_says_where_it_did_not_converge(make_evaluation, tmp_path):
     whole = make_evaluation(explained=True)
     assert "<span>moment_likelihood; 3 iterations, -301.25 nats at the end</span>" in render(whole, tmp_path).text
@@ -252,7 +253,7 @@ def test_names_of_files_are_broken_between_their_words():
 
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
-    evaluation = make_evaluation(images=False)
+    evaluation = make_evaluation(attacks=(), images=False)
     evaluation.records.score[evaluation.records.failures("ood/noise")] = -np.inf
     render(evaluation, tmp_path)
 
