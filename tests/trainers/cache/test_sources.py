@@ -26,9 +26,14 @@ PAGES = ("trainers/report/report.css", "trainers/report/page.py", "trainers/serv
 
 
 def keys() -> dict[str, str]:
-    sources.code_version.cache_clear()
+    forget()
     found = {stage: key(stage, parts, [each.__module__ for each in code]) for stage, (parts, code) in STAGES.items()}
     return found | {"job": key("job", {}, None)}
+
+
+def forget() -> None:
+    sources.code_version.cache_clear()
+    sources._versions.cache_clear()
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def changed(tmp_path, monkeypatch):
         return {stage for stage, found in after.items() if found != before[stage]}
 
     yield change
-    sources.code_version.cache_clear()
+    forget()
 
 
 def test_each_stage_depends_on_what_makes_it(changed):
@@ -100,7 +105,7 @@ def test_what_numbers_come_from_counts_and_may_be_missing(as_they_are, monkeypat
 
     monkeypatch.setattr(sources, "version", missing)
     after = keys()
-    sources.code_version.cache_clear()
+    forget()
     changed = {stage for stage, found in after.items() if found != as_they_are[stage]}
     assert changed == ({"train", "attack", "extract", "job"} if is_installed else set())
 
