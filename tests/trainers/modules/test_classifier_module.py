@@ -19,7 +19,7 @@ def _names(group):
 
 
 def _compose(*overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
+    with initialize_config_dir(str(CONF), version_base=None), files_read_once():
         return compose(overrides=list(overrides))
 
 
