@@ -33,6 +33,7 @@ FAST = (
     "attack.fgsm.epsilon=1e-6",  # finds nothing, and says so
     "attack.cw_l2.method.binary_search_steps=2",
     "attack.cw_l2.method.steps=20",
+    "attack.cw_l2.method.stepsize=0.05",
     "attack.pgd_sweep.epsilons=[0.1,0.3]",
     "corruption=[gaussian_noise,fog]",
 )

@@ -107,9 +107,7 @@ def test_gaussian_noise_has_its_mean_and_deviation_and_is_clipped() -> None:
 
 
 def test_patches_are_cut_from_the_photographs() -> None:
-    images, again = (
-        torch.stack([image for image, _ in patches((3, 256, 256), seed=0, n_images=40)]) for _ in range(2)
-    )
+    images, again = (torch.stack([image for image, _ in patches((3, 256, 256), seed=0, n_images=40)]) for _ in range(2))
     assert torch.equal(images, again)
     assert len({image.numpy().tobytes() for image in images}) == 40
     photographs = np.concatenate([image.reshape(-1, 3) for image in load_sample_images().images])
