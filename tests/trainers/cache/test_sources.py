@@ -75,7 +75,10 @@ def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, 
         "__init__": "from ours.unasked import x",
         "a": "def f():\n    from ours.room import b\nif TYPE_CHECKING:\n    import ours.unasked",
         "room/__init__": "import ours.c",
-        "room/b": "import os",
+        "room/b": "import os, ours.far.away.d",
+        "far/__init__": "",
+        "far/away/__init__": "",
+        "far/away/d": "",
         "c": "",
         "unasked": "",
     }
@@ -84,7 +87,8 @@ def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, 
         (package / f"{name}.py").write_text(text)
     monkeypatch.setattr(sources, "PACKAGES", {"ours": package})
     found = {path.relative_to(package).with_suffix("").as_posix() for path in sources.sources("ours.a")}
-    assert found == {"a", "room/__init__", "room/b", "c"}
+    far = {"far/__init__", "far/away/__init__", "far/away/d"}  # an import runs the rooms around a module
+    assert found == {"a", "room/__init__", "room/b", "c", *far}
     with pytest.raises(ValueError, match=r"expected a module of ours; got 'os\.path'"):
         sources.sources("os.path")
 
