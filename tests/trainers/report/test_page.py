@@ -200,7 +200,8 @@ def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
 @pytest.mark.usefixtures("unarranged")
 def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
     evil = "<script>alert('$x$')</script>"
-    page = render(make_evaluation(attacks=(), oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path)
+    names = {"oods": (evil, "a$b$c"), "class_names": [evil, "b & c", '"d"'], "title": evil}
+    page = render(make_evaluation(attacks=(), **names), tmp_path)
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     assert "b &amp; c" in page.text
