@@ -39,7 +39,7 @@ def kinds(classifier: nn.Module) -> dict[str, Tensor]:
         "correct": images[right][:N_EACH],
         "misclassified": images[~right][:N_EACH],
         "attacked": attacked[fooled][:N_EACH],
-        "photographs": as_unit(patches(SHAPE, 0, n_images=N_EACH).images),
+        "photographs": torch.stack([image for image, _ in patches(SHAPE, 0, n_images=N_EACH)]),
         "noise": as_unit(uniform_noise(SHAPE, 0, n_images=N_EACH).images),
     }
 

@@ -1,6 +1,8 @@
 """The application's configuration, as a command composes it."""
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from unittest.mock import patch
 
@@ -8,7 +10,8 @@ import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
@@ -44,16 +47,24 @@ def _parsed(override: str) -> Override:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> bytes:
-    with (
-        initialize_config_dir(str(CONF), version_base="1.3"),
-        patch.object(ConfigRepository, "load_config", _read),
-        patch.object(defaults_list, "_create_interpolation_map", _no_choices),
-    ):
+    with initialize_config_dir(str(CONF), version_base="1.3"), files_read_once():
         return pickle.dumps(compose("config", list(overrides)))
 
 
+@contextmanager
+def files_read_once() -> Iterator[None]:
+    """Within, Hydra composes from what was read before."""
+    with (
+        patch.object(ConfigRepository, "load_config", _read),
+        patch.object(ConfigLoaderImpl, "_load_single_config", _placed),
+        patch.object(defaults_list, "_create_interpolation_map", _no_choices),
+    ):
+        yield
+
+
 _READ: dict[tuple[str, ...], bytes] = {}
-_load = ConfigRepository.load_config
+_PLACED: dict[tuple[object, ...], bytes] = {}
+_load, _place = ConfigRepository.load_config, ConfigLoaderImpl._load_single_config
 
 
 def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
@@ -64,6 +75,16 @@ def _read(repository: ConfigRepository, config_path: str) -> ConfigResult | None
             return None
         _READ[key] = pickle.dumps(result)
     found: ConfigResult = pickle.loads(_READ[key])
+    return found
+
+
+def _placed(loader: ConfigLoaderImpl, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+    """A file of the configuration under its key, to where Hydra copies it node by node."""
+    sources = (source.full_path() for source in repo.get_sources())
+    key = (default.config_path, default.package, default.primary, *sources)
+    if key not in _PLACED:
+        _PLACED[key] = pickle.dumps(_place(loader, default, repo))
+    found: ConfigResult = pickle.loads(_PLACED[key])
     return found
 
 

@@ -20,7 +20,7 @@ def command(block: str) -> None:
     place = [each.partition("=")[2] for each in overrides if each.startswith("hydra.run.dir=")]
     overrides = [each for each in overrides if not each.startswith("hydra.")]
     if "classifier._target_=timm.create_model" in overrides:
-        overrides.append("detector.views=1")  # of large images: a third of the time
+        overrides.append("data.image_shape=[3,32,32]")  # not the network's 160 pixels: a tenth of the time
     run_task(configure(*overrides), Path(place[0] if place else "runs/unnamed"))
 
 

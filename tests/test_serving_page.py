@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-from subprocess import run
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from gmm_torch.detection.scores import make_score
 from tests.configuration import configure
 from tests.pages import ROOT, blocks
+from tests.processes import started
 from tests.trainers.serve.conftest import SHAPE, counted, detector, listening, serving  # noqa: F401 - a fixture
 from trainers.serve import Limits, create_app
 from trainers.serve.app import PROBLEMS
@@ -44,9 +43,11 @@ def test_the_client_of_the_page_gets_what_the_page_shows(detector, tmp_path):  #
     titled = {block.title: block.text for block in blocks(PAGE)}
     with listening(create_app(detector, SHAPE)) as port:
         script = titled["ask.py"].replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        done = run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert of_any_model(done.stdout) == of_any_model(titled["printed"])
+        process = started(exec, (script, {}), tmp_path, tmp_path / "printed")
+        process.join()
+    printed = (tmp_path / "printed").read_text()
+    assert process.exitcode == 0, printed
+    assert of_any_model(printed) == of_any_model(titled["printed"])
 
 
 def of_any_model(printed: str) -> str:

@@ -10,7 +10,7 @@ from tests.configuration import configure
 from tests.drawing import figures_left_empty
 from trainers.run.job import run_task
 
-COMMON = ("experiment=demo", "debug=fast", "trainer.enable_progress_bar=false")
+COMMON = ("experiment=demo", "debug=fast", "ood=[uniform_noise]", "trainer.enable_progress_bar=false")
 QUICK = (
     "adaptive=[guarded,imitation]",
     *(f"adaptive.{name}.{key}" for name in ("guarded", "imitation") for key in ("steps=5", "restarts=1")),
@@ -23,7 +23,7 @@ QUICK = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("adaptive")
-    trained = ("trainer.limit_train_batches=null", "trainer.max_epochs=8")
+    trained = ("trainer.limit_train_batches=null", "trainer.max_epochs=5")
     run_task(configure(*COMMON, *trained, "task=train"), folder / "train")
     classifier = f"classifier.checkpoint={folder / 'train' / 'classifier.safetensors'}"
     run_task(configure(*COMMON, classifier, "task=fit", "detector.views=1"), folder / "fit")

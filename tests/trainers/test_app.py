@@ -27,11 +27,13 @@ FAST = (
     "experiment=demo",
     "debug=fast",
     "trainer.limit_train_batches=null",
-    "trainer.max_epochs=8",
+    "trainer.max_epochs=5",
     "trainer.enable_progress_bar=false",
     "attack=[digits,pgd_sweep]",
     "attack.fgsm.epsilon=1e-6",  # finds nothing, and says so
     "attack.cw_l2.method.binary_search_steps=2",
+    "attack.cw_l2.method.steps=20",
+    "attack.cw_l2.method.stepsize=0.05",
     "attack.pgd_sweep.epsilons=[0.1,0.3]",
     "corruption=[gaussian_noise,fog]",
 )
@@ -224,10 +226,10 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
         f"classifier.checkpoint={finished / 'classifier.safetensors'}",
         f"checkpoint={finished / 'detector.safetensors'}",
     )
+    others = [override for override in FAST if not override.startswith(("attack", "corruption"))]
+    less = ("attack=[]", "corruption=[]", "ood=[uniform_noise]")
     for seed, shown in ((0, True), (1, False)):  # the seed chooses the images that keep their labels
         folder = tmp_path / str(seed)
-        others = [override for override in FAST if not override.startswith(("attack", "corruption"))]
-        less = ("attack=[]", "corruption=[]")
         run_task(configure(*others, "task=evaluate", *less, f"seed={seed}", *files), folder)
         page = (folder / "report.html").read_text()
         assert 'class="reason"' in page
@@ -237,7 +239,7 @@ def test_neighbours_are_not_shown_where_the_detector_was_fitted_to_other_images(
 def test_labels_reach_a_score_that_was_told_to_use_them(finished, tmp_path, caplog):
     weights = f"classifier.checkpoint={finished / 'classifier.safetensors'}"
     for labels in ("true", "false"):
-        score = ("score=mahalanobis", f"detector.score.labels={labels}", "calibration=mondrian")
+        score = ("score=mahalanobis", f"detector.score.labels={labels}", "calibration=mondrian", "detector.views=1")
         with caplog.at_level(logging.INFO):
             run_task(configure(*FAST, "task=fit", weights, *score), tmp_path / labels)
         assert "calibration, mondrian: " in caplog.text

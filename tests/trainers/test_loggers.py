@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from tests.configuration import configure
-from tests.drawing import figures_left_empty
+from tests.drawing import figures_left_as_placed, figures_left_empty
 from trainers.run.job import run_task
 from trainers.run.loggers import CSVLogger
 
@@ -25,10 +26,12 @@ def logged(tmp_path_factory) -> Iterator[Path]:
     loggers = [name for name, module in INSTALLED.items() if installed(module)]
     fast = ("debug=fast", "trainer.enable_progress_bar=false", "attack=fgsm", "ood=uniform_noise", "detector.views=1")
     fast += ("trainer.log_every_n_steps=1", "corruption=fog")
-    with pytest.MonkeyPatch.context() as patched, figures_left_empty():
+    with pytest.MonkeyPatch.context() as patched, figures_left_empty(), figures_left_as_placed():
         for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
             patched.setenv(name, str(tmp_path_factory.mktemp("wandb")))
         patched.setenv("WANDB_MODE", "offline")  # Lightning sets it; so it is reset
+        # of agents that start runs; it takes long to import, and a run goes on without it
+        patched.setitem(sys.modules, "wandb.sdk.launch.inputs.internal", None)
         patched.delenv("MLFLOW_TRACKING_URI", raising=False)
         run_task(configure(*fast, f"logger=[{','.join(loggers)}]"), folder / "run")
         yield folder / "run"

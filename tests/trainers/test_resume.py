@@ -8,7 +8,12 @@ from trainers.run.job import run_task
 
 TRAINING = (
     *("data=digits", "task=train", "data.batch_size=64", "data.augment.crop_padding=1", "trainer=cpu"),
-    *("trainer.max_epochs=3", "+trainer.limit_train_batches=4", "trainer.enable_progress_bar=false"),
+    *(
+        "trainer.max_epochs=3",
+        "+trainer.limit_train_batches=4",
+        "+trainer.limit_val_batches=1",
+        "trainer.enable_progress_bar=false",
+    ),
 )
 
 

@@ -22,6 +22,7 @@ TINY = (
     "attack=[fgsm]",
     "ood=[uniform_noise]",
     "score=log_likelihood",
+    "detector.views=1",
     "trainer.enable_progress_bar=false",
 )
 

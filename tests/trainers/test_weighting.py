@@ -31,6 +31,7 @@ COMMON = (
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
     "score=log_likelihood",
+    "detector.views=1",
     "mixture.n_components=2",
     "data.calibration_every=3",
     "data.validation_every=5",

@@ -27,7 +27,7 @@ def code_version(modules: Sequence[str] | None = None) -> str:
             and pages too.
     """
     found = sources(*modules) if modules is not None else _everything()
-    digest = hashlib.sha256(repr([(name, _version(name)) for name in REQUIREMENTS]).encode())
+    digest = hashlib.sha256(repr(_versions()).encode())
     for name, path in sorted((_name_of(path), path) for path in found):
         digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -49,10 +49,14 @@ def sources(*modules: str) -> frozenset[Path]:
         if file is None:
             raise ValueError(f"expected a module of {' or '.join(PACKAGES)}; got {module!r}")
         left.add(file)
-    found: set[Path] = set()
+    found, known = set[Path](), set[str]()
     while left:
         found |= left
-        left = {each for path in left for each in _imported(path)} - found
+        imported = {path: names_imported(path.read_bytes()) for path in left}
+        names = {room for each in imported.values() for name in each for room in _rooms(name)} - known
+        known |= names
+        beside = (each for path in left if "pkgutil" in imported[path] for each in path.parent.rglob("*.py"))
+        left = {*filter(None, map(file_of, names)), *beside} - found
     return frozenset(found)
 
 
@@ -66,13 +70,10 @@ def file_of(module: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _imported(path: Path) -> Iterator[Path]:
-    for name in names_imported(path.read_bytes()):
-        if name == "pkgutil":
-            yield from path.parent.rglob("*.py")
-        parts = name.split(".")
-        around = [".".join(parts[:n]) for n in range(2, len(parts))]
-        yield from (file for each in (*around, name) if (file := file_of(each)))
+def _rooms(name: str) -> Iterator[str]:
+    """A module and the rooms around it, but for its package."""
+    parts = name.split(".")
+    return (".".join(parts[:n]) for n in range(min(2, len(parts)), len(parts) + 1))
 
 
 @functools.cache
@@ -90,6 +91,11 @@ def names_imported(source: bytes) -> frozenset[str]:
             names.update((node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)))
         left.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
     return frozenset(names)
+
+
+@functools.cache
+def _versions() -> list[tuple[str, str | None]]:
+    return [(name, _version(name)) for name in REQUIREMENTS]
 
 
 def _version(name: str) -> str | None:

@@ -34,7 +34,9 @@ SHORTER = {  # than in the configs, for time
     "apgd_ce": {"steps": 20},
     "apgd_t": {"steps": 20},
     "fab_t": {"steps": 20},
-    "square": {"queries": 500},
+    "square": {"queries": 200},
+    "cw_l2": {"binary_search_steps": 2, "initial_const": 10, "stepsize": 0.05, "steps": 20},
+    "ddn": {"steps": 30},
     "auto_attack": {"steps": 20, "queries": 200},
     "hop_skip_jump": {"steps": 3, "initial_gradient_eval_steps": 30},
 }

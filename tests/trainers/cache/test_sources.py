@@ -26,9 +26,14 @@ PAGES = ("trainers/report/report.css", "trainers/report/page.py", "trainers/serv
 
 
 def keys() -> dict[str, str]:
-    sources.code_version.cache_clear()
+    forget()
     found = {stage: key(stage, parts, [each.__module__ for each in code]) for stage, (parts, code) in STAGES.items()}
     return found | {"job": key("job", {}, None)}
+
+
+def forget() -> None:
+    sources.code_version.cache_clear()
+    sources._versions.cache_clear()
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def changed(tmp_path, monkeypatch):
         return {stage for stage, found in after.items() if found != before[stage]}
 
     yield change
-    sources.code_version.cache_clear()
+    forget()
 
 
 def test_each_stage_depends_on_what_makes_it(changed):
@@ -70,7 +75,10 @@ def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, 
         "__init__": "from ours.unasked import x",
         "a": "def f():\n    from ours.room import b\nif TYPE_CHECKING:\n    import ours.unasked",
         "room/__init__": "import ours.c",
-        "room/b": "import os",
+        "room/b": "import os, ours.far.away.d",
+        "far/__init__": "",
+        "far/away/__init__": "",
+        "far/away/d": "",
         "c": "",
         "unasked": "",
     }
@@ -79,7 +87,8 @@ def test_imports_are_followed_wherever_they_stand_but_for_annotations(tmp_path, 
         (package / f"{name}.py").write_text(text)
     monkeypatch.setattr(sources, "PACKAGES", {"ours": package})
     found = {path.relative_to(package).with_suffix("").as_posix() for path in sources.sources("ours.a")}
-    assert found == {"a", "room/__init__", "room/b", "c"}
+    far = {"far/__init__", "far/away/__init__", "far/away/d"}  # an import runs the rooms around a module
+    assert found == {"a", "room/__init__", "room/b", "c", *far}
     with pytest.raises(ValueError, match=r"expected a module of ours; got 'os\.path'"):
         sources.sources("os.path")
 
@@ -100,7 +109,7 @@ def test_what_numbers_come_from_counts_and_may_be_missing(as_they_are, monkeypat
 
     monkeypatch.setattr(sources, "version", missing)
     after = keys()
-    sources.code_version.cache_clear()
+    forget()
     changed = {stage for stage, found in after.items() if found != as_they_are[stage]}
     assert changed == ({"train", "attack", "extract", "job"} if is_installed else set())
 

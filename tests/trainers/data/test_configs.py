@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from tests.configuration import files_read_once
 from trainers.data.datamodule import ImageDataModule
 from trainers.data.errors import DataNotFoundError
 from trainers.data.ood import build_ood
@@ -25,16 +26,14 @@ FOLDERS = ["image_folder", "image_list", "imagenet"]  # nothing downloads them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
-def composed(tmp_path: Path, overrides: list[str]) -> DictConfig:
-    """Compose the two groups alone, under a primary config of our own."""
-    primary = tmp_path / "primary"
-    primary.mkdir(exist_ok=True)
-    (primary / "primary.yaml").write_text(
-        "defaults:\n  - _self_\n  - data: digits\n  - ood: []\n"
-        f"hydra:\n  searchpath:\n    - file://{CONF}\nseed: 3\npaths: {{data: data}}\n"
-    )
-    with initialize_config_dir(str(primary), version_base=None):
-        return compose("primary", overrides)
+def composed(*overrides: str) -> DictConfig:
+    """Compose the two groups alone: digits, and no set out of distribution, where nothing else is said."""
+    chosen = {"data": "digits", "ood": "[]"}
+    chosen |= {name: value for name, _, value in (each.partition("=") for each in overrides) if name in chosen}
+    values = [each for each in overrides if each.partition("=")[0] not in chosen]
+    groups = [f"+{name}={value}" for name, value in chosen.items()]
+    with initialize_config_dir(str(CONF), version_base=None), files_read_once():
+        return compose(overrides=[*groups, "+seed=3", "+paths.data=data", *values])
 
 
 def test_the_groups_hold_what_is_promised() -> None:
@@ -47,8 +46,8 @@ def test_the_groups_hold_what_is_promised() -> None:
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_a_data_config_makes_a_data_module_and_names_what_classifiers_need(tmp_path: Path, name: str) -> None:
-    cfg = composed(tmp_path, [f"data={name}", *(["data.root=x"] if name in FOLDERS else [])])
+def test_a_data_config_makes_a_data_module_and_names_what_classifiers_need(name: str) -> None:
+    cfg = composed(f"data={name}", *(["data.root=x"] if name in FOLDERS else []))
     data = instantiate(cfg.data)
     assert isinstance(data, ImageDataModule)
     assert data.seed == 3
@@ -62,11 +61,11 @@ def test_a_data_config_says_what_to_do_when_there_is_no_data(tmp_path: Path, nam
     overrides = [f"data={name}", f"data.root={tmp_path / 'none'}", "data.source.download=false"]
     overrides += ["data.source.folders=[]"] if name in IDX else []
     with pytest.raises(DataNotFoundError, match=f"{tmp_path / 'none'}.*download is off.*set root"):
-        instantiate(composed(tmp_path, overrides).data).setup()
+        instantiate(composed(*overrides).data).setup()
 
 
-def test_digits_load_as_the_config_says(tmp_path: Path) -> None:
-    cfg = composed(tmp_path, ["data=digits"])
+def test_digits_load_as_the_config_says() -> None:
+    cfg = composed("data=digits")
     data = instantiate(cfg.data)
     data.setup()
     images = data.training_images.images.float() / 255
@@ -79,14 +78,14 @@ def test_idx_files_load_as_the_config_says(tmp_path: Path, write_idx: WriteIdx, 
     stems = ("emnist-letters-train", "emnist-letters-test") if name == "emnist" else ("train", "t10k")
     for stem, n in zip(stems, (100, 20), strict=True):
         write_idx(tmp_path / "idx", stem, n=n, packed=n == 100)
-    data = instantiate(composed(tmp_path, [f"data={name}", f"data.root={tmp_path / 'idx'}"]).data)
+    data = instantiate(composed(f"data={name}", f"data.root={tmp_path / 'idx'}").data)
     data.setup()
     assert (len(data.training_images), len(data.test_images)) == (100, 20)
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path) -> None:
-    cfg = composed(tmp_path, ["data=fashion_mnist", f"data.root={tmp_path / 'none'}"])
+    cfg = composed("data=fashion_mnist", f"data.root={tmp_path / 'none'}")
     data = instantiate(cfg.data)
     data.setup()
     assert (len(data.training_images), len(data.test_images)) == (60_000, 10_000)
@@ -99,7 +98,7 @@ def test_an_image_folder_tells_its_classes(tmp_path: Path, write_folder: WriteFo
     for part in [""] if layout == "one folder" else ["train", "test"]:
         write_folder(root / part, ("a", "b", "c"), n=20)
     overrides = ["data=image_folder", f"data.root={root}", "data.image_shape=[3,6,6]"]
-    data = instantiate(composed(tmp_path, overrides).data)
+    data = instantiate(composed(*overrides).data)
     data.setup()
     assert data.num_classes == 3
     assert data.image_shape == (3, 6, 6)
@@ -108,7 +107,7 @@ def test_an_image_folder_tells_its_classes(tmp_path: Path, write_folder: WriteFo
 
 @pytest.mark.parametrize("name", OOD_FOLDERS)
 def test_a_missing_folder_of_images_is_told_with_a_remedy(tmp_path: Path, name: str) -> None:
-    cfg = composed(tmp_path, [f"ood=[{name}]", *(["ood.folder.root=x"] if name == "folder" else [])])
+    cfg = composed(f"ood=[{name}]", *(["ood.folder.root=x"] if name == "folder" else []))
     cfg.ood[name].root = str(tmp_path / "none")
     cfg.ood[name].download = None
     with pytest.raises(DataNotFoundError, match=rf"{tmp_path / 'none'}.*[Ss]et (ood.{name}.)?root"):
@@ -116,9 +115,9 @@ def test_a_missing_folder_of_images_is_told_with_a_remedy(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", OOD)
-def test_an_ood_config_holds_one_set_under_its_own_name(tmp_path: Path, name: str) -> None:
+def test_an_ood_config_holds_one_set_under_its_own_name(name: str) -> None:
     overrides = ["ood.folder.root=x"] if name == "folder" else []
-    cfg = composed(tmp_path, [f"ood=[{name}]", *overrides])
+    cfg = composed(f"ood=[{name}]", *overrides)
     assert list(cfg.ood) == [name]
     assert instantiate(cfg.ood[name], _partial_=True) is not None
 
@@ -128,14 +127,11 @@ def test_a_list_of_ood_sets_is_built_in_order(tmp_path: Path, write_idx: WriteId
     write_folder(tmp_path / "images", n=4)
     names = ["mnist", "uniform_noise", "gaussian_noise", "patches", "folder", "tiny_imagenet", "digits"]
     cfg = composed(
-        tmp_path,
-        [
-            f"ood=[{','.join(names)}]",
-            f"ood.mnist.root={tmp_path / 'idx'}",
-            f"ood.folder.root={tmp_path / 'images'}",
-            f"ood.tiny_imagenet.root={tmp_path / 'images'}",
-            "ood.patches.n_images=50",
-        ],
+        f"ood=[{','.join(names)}]",
+        f"ood.mnist.root={tmp_path / 'idx'}",
+        f"ood.folder.root={tmp_path / 'images'}",
+        f"ood.tiny_imagenet.root={tmp_path / 'images'}",
+        "ood.patches.n_images=50",
     )
     sets = build_ood(cfg.ood, (3, 8, 8), seed=cfg.seed, limit=100)
     assert {name: len(images) for name, images in sets.items()} == dict(

@@ -107,18 +107,13 @@ def test_gaussian_noise_has_its_mean_and_deviation_and_is_clipped() -> None:
 
 
 def test_patches_are_cut_from_the_photographs() -> None:
-    images = patches((3, 256, 256), seed=0, n_images=40).images
-    again = patches((3, 256, 256), seed=0, n_images=40).images
+    images, again = (torch.stack([image for image, _ in patches((3, 256, 256), seed=0, n_images=40)]) for _ in range(2))
     assert torch.equal(images, again)
     assert len({image.numpy().tobytes() for image in images}) == 40
     photographs = np.concatenate([image.reshape(-1, 3) for image in load_sample_images().images])
-    assert images.float().mean().item() == pytest.approx(photographs.mean(), abs=40)
-    assert patches((1, 20, 700), seed=0, n_images=2).images.shape == (
-        2,
-        1,
-        20,
-        700,
-    )  # wider than a photograph
+    assert 255 * images.mean().item() == pytest.approx(photographs.mean(), abs=40)
+    wide, label = patches((1, 20, 700), seed=0, n_images=2)[1]
+    assert (wide.shape, label) == ((1, 20, 700), -1)  # wider than a photograph
 
 
 @pytest.mark.parametrize("make", [uniform_noise, gaussian_noise, patches])

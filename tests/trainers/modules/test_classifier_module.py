@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.configuration import files_read_once
 from trainers.classifiers.build import build_classifier
 from trainers.classifiers.small_cnn import SmallCNN
 from trainers.main import CONF
@@ -19,7 +20,7 @@ def _names(group):
 
 
 def _compose(*overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
+    with initialize_config_dir(str(CONF), version_base=None), files_read_once():
         return compose(overrides=list(overrides))
 
 
@@ -61,7 +62,7 @@ def test_few_labels_suffice_for_digits(digits, tmp_path):
     lightning.seed_everything(0, verbose=False)
     cfg = _compose("+classifier=small_cnn", "+data.mean=[0.3]", "+data.std=[0.38]")
     module = ClassifierModule(build_classifier(cfg.classifier, 10, (1, 8, 8)), 10, **_learning())
-    trainer = _trainer(tmp_path, 12)
+    trainer = _trainer(tmp_path, 9)
     trainer.fit(module, train, val)
     (metrics,) = trainer.test(module, test, verbose=False)
     assert metrics["test/accuracy"] >= 0.95

@@ -135,9 +135,9 @@ def test_a_training_with_it_gathers_the_features_and_learns_the_classes(digits, 
     found = {}
     for mode in (None, *MODES):
         classifier = module(mode, weight=1.0)
-        app = trainer(tmp_path, 6)
+        app = trainer(tmp_path, 4)
         app.fit(classifier, *digits)
-        assert app.callback_metrics["val/accuracy"] > 0.3  # of ten classes, after 48 steps
+        assert app.callback_metrics["val/accuracy"] > 0.3  # of ten classes, after 32 steps
         found[mode] = density(classifier.classifier, digits[0])
         assert not classifier.classifier._forward_hooks
     assert all(found[mode] > found[None] + 0.02 for mode in MODES), found

@@ -79,7 +79,7 @@ def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_w
     make_evaluation, page, tmp_path
 ):
     assert "False alarms by predicted class" not in page.text
-    metrics = dict(make_evaluation().metrics)
+    metrics = dict(make_evaluation(attacks=(), oods=()).metrics)
     classes = [
         {"name": 0, "n": 50, "n_refused": 5, "rate": 0.1, "interval": [0.03, 0.2]},
         {"name": 1, "n": 0, "n_refused": 0, "rate": None, "interval": [0.0, 1.0]},
@@ -89,7 +89,7 @@ def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_w
     bins = [{"low": 0.0, "high": 1.0, "n": 200, "n_errors": 20, "rate": 0.1, "interval": [0.06, 0.15]}]
     errors = {**metrics["sources"]["errors"], "error_rate": {"confidence": 0.95, "bins": bins, "trend_p_holm": None}}
     metrics["sources"] = {**metrics["sources"], "errors": errors}
-    full = render(make_evaluation(metrics=metrics), tmp_path)
+    full = render(make_evaluation(attacks=(), oods=(), metrics=metrics), tmp_path)
     assert "test that all are equal: p = 0.25" in full.text
     assert "Error rate by p-value" in full.text
     test_every_reference_inside_the_page_has_a_target_and_no_id_comes_twice(full)
@@ -200,7 +200,8 @@ def test_the_same_run_gives_the_same_page(make_evaluation, page, tmp_path):
 @pytest.mark.usefixtures("unarranged")
 def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
     evil = "<script>alert('$x$')</script>"
-    page = render(make_evaluation(oods=(evil, "a$b$c"), class_names=[evil, "b & c", '"d"'], title=evil), tmp_path)
+    names = {"oods": (evil, "a$b$c"), "class_names": [evil, "b & c", '"d"'], "title": evil}
+    page = render(make_evaluation(attacks=(), **names), tmp_path)
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     assert "b &amp; c" in page.text
@@ -210,12 +211,10 @@ def test_names_from_outside_are_escaped(make_evaluation, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"attacks": ()},
-        {"oods": ()},
         {"attacks": (), "oods": ()},
         {"n_errors": 0},
         {"n_errors": 0, "attacks": (), "oods": ()},
-        {"n_errors": 1, "n_attack": 1, "images": False},
+        {"oods": (), "n_errors": 1, "n_attack": 1, "images": False},
         {"n_attack": 0, "history": [-1.5]},
         {"n_errors": 200, "attacks": (), "history": []},
     ],
@@ -237,6 +236,7 @@ def test_where_nothing_is_wrong_a_line_says_so_and_no_empty_frame_is_drawn(make_
     assert "No clean test image is misclassified" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_fit_names_its_mixture_and_says_where_it_did_not_converge(make_evaluation, tmp_path):
     whole = make_evaluation(explained=True)
     assert "<span>moment_likelihood; 3 iterations, -301.25 nats at the end</span>" in render(whole, tmp_path).text
@@ -252,7 +252,7 @@ def test_names_of_files_are_broken_between_their_words():
 
 
 def test_infinite_scores_do_not_break_the_figures(make_evaluation, tmp_path):
-    evaluation = make_evaluation(images=False)
+    evaluation = make_evaluation(attacks=(), images=False)
     evaluation.records.score[evaluation.records.failures("ood/noise")] = -np.inf
     render(evaluation, tmp_path)
 

@@ -274,7 +274,7 @@ MESSAGES = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     message=MESSAGES | ANY, tail=st.binary(max_size=70), cut=st.integers(0, 3), length=st.none() | st.integers(0, 400)
 )

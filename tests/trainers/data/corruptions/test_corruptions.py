@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from sklearn.datasets import load_sample_images
 
+from tests.configuration import files_read_once
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
 from trainers.data.corruptions.draws import clouds
 from trainers.data.corruptions.warp import smooth, warp
@@ -18,7 +19,7 @@ NAMES = sorted(path.stem for path in (CONF / "corruption").glob("*.yaml") if pat
 
 
 def build(name):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"), files_read_once():
         found = compose(overrides=[f"+corruption=[{name}]"]).corruption
     return {key: instantiate(value) for key, value in found.items()}
 
@@ -197,7 +198,7 @@ def test_a_corruption_of_ones_own_is_a_function_and_a_yaml(tmp_path, monkeypatch
         "def negative(images, severity, generator):\n    return images + severity / 5 * (1 - 2 * images)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"), files_read_once():
         cfg = compose("config", ["corruption=[negative,fog]", f"hydra.searchpath=[file://{tmp_path}]"]).corruption
     made = {name: instantiate(each) for name, each in cfg.items()}
     assert list(made) == ["negative", "fog"]
