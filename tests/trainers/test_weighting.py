@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,7 @@ def test_shifts_are_what_they_say():
     (moved,) = other_moments(images, 0, **moments).values()
     assert torch.allclose((moved[1][0] - 0.2) / 0.5, (images[1][0] - 0.5) / 0.25)
     assert moved[1][1] == 1
+    assert torch.equal(pickle.loads(pickle.dumps(moved))[1][0], moved[1][0])  # as for workers that are spawned
     (others,) = other_images(
         images, 0, dataset=lambda: ImageArray(torch.rand(2, 3, 8, 9), torch.tensor([1, 0]))
     ).values()

@@ -74,7 +74,8 @@ def _build(name: str, cfg: Mapping[str, Any], shape: ImageShape, seed: int, limi
         indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:limit].sort().values
     targets = torch.full((len(indices),), UNKNOWN_LABEL)
     images = MappedImages(dataset, indices, partial(_to_shape, image_shape=shape), targets, shape)
-    images.left_out = getattr(dataset, "left_out", images.left_out)
+    if left_out := getattr(dataset, "left_out", None):
+        images.left_out = left_out
     return images
 
 

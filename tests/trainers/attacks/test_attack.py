@@ -114,13 +114,14 @@ def test_a_minimising_attack_with_a_budget_keeps_to_it(classifier, loader):
     assert within.median_l2 <= budget * (1 + 1e-4)
 
 
-def test_fgsm_on_a_linear_classifier_moves_every_pixel_along_the_weights():
+def test_fgsm_on_a_linear_classifier_moves_every_pixel_along_the_weights(capfd):
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     with torch.no_grad():
         classifier[1].weight.copy_(torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]]))
     image = torch.tensor([0.55, 0.55, 0.5, 0.5]).reshape(1, 1, 2, 2)
     loader = DataLoader(TensorDataset(image, torch.tensor([0])))
     result = _attack(epsilon=0.1).run(classifier, loader)
+    assert capfd.readouterr() == ("", "")  # no line of progress where there is no terminal
     assert result.prediction.tolist() == [1]
     torch.testing.assert_close(result.images.flatten(), torch.tensor([0.45, 0.45, 0.6, 0.6]))
     assert result.median_l2 == pytest.approx(0.2)

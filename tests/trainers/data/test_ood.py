@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,15 @@ def test_bad_configs_are_refused() -> None:
         build_ood({"d": DIGITS}, (1, 8, 8), seed=0, limit=0)
     with pytest.raises(ValueError, match="image_shape: expected"):
         build_ood({"d": DIGITS}, (8, 8), seed=0)
+    with pytest.raises(ValueError, match=r"ood\.b: expected a config with _target_"):  # before any set is made
+        build_ood({"a": {"_target_": "trainers.data.noise.none"}, "b": None}, (1, 8, 8), seed=0)
     assert build_ood(None, (1, 8, 8), seed=0) == {}
+
+
+def test_sets_go_to_workers_that_are_spawned() -> None:
+    images = build_ood({"d": DIGITS}, (3, 16, 16), seed=0, limit=5)["d"]
+    there = pickle.loads(pickle.dumps(images))
+    assert torch.equal(there[3][0], images[3][0])
 
 
 def test_uniform_noise_is_uniform_and_seeded() -> None:

@@ -110,6 +110,15 @@ def test_the_summary_counts_and_ranks(n_shown, tmp_path):
     assert len(summary.p_values) == 5
 
 
+def test_what_came_in_the_meantime_is_not_replaced(tmp_path):
+    with VerdictFile(tmp_path / "r.csv", "job") as output:
+        output.keep([], 2)
+        (tmp_path / "r.csv" / "mine").mkdir(parents=True)
+        with pytest.raises(ValueError, match=r"output: expected .* to replace; got .*r\.csv"):
+            output.finish(0)
+    assert (tmp_path / "r.csv" / "mine").is_dir()
+
+
 def test_a_file_of_another_kind_is_not_replaced(tmp_path):
     weights = tmp_path / "net.pt"
     weights.write_bytes(b"weights")
