@@ -120,9 +120,10 @@ class CovarianceFamily(ABC):
         """Q, the number of quadratic features."""
         return 0
 
-    def quadratic(self, parameters: Parameters) -> Tensor:
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """Coefficients (..., K, Q) of `products` in the quadratic forms x' P_k x, P_k the precisions."""
-        return parameters.means[..., :0]
+        none = self.precision_diagonal(factors, n_features)[..., :0]
+        return none.expand(*none.shape[:-2], n_components, 0)
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         """Numbers that `log_joint` or `moments` work with for a point, beside its features and responsibilities."""
@@ -188,12 +189,13 @@ class CovarianceFamily(ABC):
             {"natural": (..., K, 1 + D + Q)} in the parameters' dtype.
         """
         means, factors = parameters.means, parameters.factors
-        n_features = means.shape[-1]
+        n_components, n_features = means.shape[-2:]
         linear = self.precision_times(means, factors)
         penalty = (self.precision_diagonal(factors, n_features) * reg_covar).sum(-1)
         log_norm = -0.5 * (n_features * math.log(2 * math.pi) + self.log_det(factors, n_features))
         constant = parameters.log_weights + log_norm - 0.5 * ((means * linear).sum(-1) + penalty)
-        return {"natural": torch.cat([constant[..., None], linear, -0.5 * self.quadratic(parameters)], dim=-1)}
+        quadratic = -0.5 * self.quadratic(factors, n_components, n_features)
+        return {"natural": torch.cat([constant[..., None], linear, quadratic], dim=-1)}
 
     def log_joint(self, prepared: Factors, features: Tensor, scratch: Tensor | None = None) -> Tensor:
         """log w_k + log N(x | k), less `reg_covar`'s penalty: (..., K, n).

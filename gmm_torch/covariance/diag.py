@@ -5,7 +5,6 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import Factors
 from gmm_torch.covariance.variances import Variances
-from gmm_torch.parameters import Parameters
 
 
 class Diag(Variances):
@@ -41,9 +40,9 @@ class Diag(Variances):
         """D."""
         return n_features
 
-    def quadratic(self, parameters: Parameters) -> Tensor:
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, D)."""
-        return parameters.factors["factor"].square()
+        return factors["factor"].square()
 
     def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Variances about the mean, plus `reg_covar`."""

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from gmm_torch.covariance.base import Factors
 from gmm_torch.covariance.variances import Variances
-from gmm_torch.parameters import Parameters
 
 
 class Spherical(Variances):
@@ -46,9 +45,9 @@ class Spherical(Variances):
         """One."""
         return 1
 
-    def quadratic(self, parameters: Parameters) -> Tensor:
+    def quadratic(self, factors: Factors, n_components: int, n_features: int) -> Tensor:
         """(..., K, 1)."""
-        return parameters.factors["factor"].square()[..., None]
+        return factors["factor"].square()[..., None]
 
     def estimate(self, moments: Factors, means: Tensor, counts: Tensor, reg_covar: Tensor) -> tuple[Factors, Tensor]:
         """Mean squared deviation over all features, plus the mean of `reg_covar`."""

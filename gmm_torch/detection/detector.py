@@ -33,10 +33,10 @@ from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
 from gmm_torch.detection.files.hub import OnHub
 from gmm_torch.detection.mixtures.fitting import fit_mixture
+from gmm_torch.detection.mixtures.seen_inputs import n_among
 from gmm_torch.detection.mixtures.usage import warn_of_unused_components
 from gmm_torch.detection.parts import DetectorParts
 from gmm_torch.detection.scores import Fitter, Score, make_score
-from gmm_torch.detection.seen_inputs import n_among
 from gmm_torch.detection.streaming.chunks import CHUNK, Chunks, in_chunks
 from gmm_torch.detection.streaming.finite_check import FiniteCheck, check_learnable
 from gmm_torch.detection.streaming.reduced import Reduced

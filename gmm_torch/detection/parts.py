@@ -17,9 +17,9 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
 from gmm_torch.detection.files.known_weights import KnownWeights
 from gmm_torch.detection.files.state import found_sizes, make_room_for_state
+from gmm_torch.detection.mixtures.seen_inputs import SeenInputs
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
-from gmm_torch.detection.seen_inputs import SeenInputs
 from gmm_torch.detection.summary import summary
 from gmm_torch.errors import NotFittedError, PrecisionWarning
 

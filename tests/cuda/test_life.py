@@ -39,8 +39,8 @@ LEARNING = {
     ("gmm_torch/detection/detector.py", "fit_outputs"): "an empty calibration comes to the device",
     ("gmm_torch/detection/features/precision.py", "changed"): "what was made on the host comes to the device",
     ("gmm_torch/detection/detector.py", "check_inside"): "whether calibration inputs are like those of the fit",
-    ("gmm_torch/detection/seen_inputs.py", "fit"): "how many inputs differ",
-    ("gmm_torch/detection/seen_inputs.py", "n_among"): "whether they are those of the fit",
+    ("gmm_torch/detection/mixtures/seen_inputs.py", "fit"): "how many inputs differ",
+    ("gmm_torch/detection/mixtures/seen_inputs.py", "n_among"): "whether they are those of the fit",
     ("gmm_torch/functional/checks.py", "check_finite_scores"): "whether each has a score",
     ("gmm_torch/detection/files/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
 }

@@ -61,7 +61,7 @@ def test_each_stage_depends_on_what_makes_it(changed):
     assert changed("trainers/modules/classifier_module.py") == {"train", "job"}
     assert changed("trainers/modules/fixmatch.py") == {"job"}  # not this training
     assert changed("trainers/classifiers/pooling.py") == {"train", "job"}  # which the network imports
-    assert changed("gmm_torch/classifier/normalize.py") == {"train", "attack", "extract", "job"}  # in every classifier
+    assert changed("gmm_torch/classifier/normalized.py") == {"train", "attack", "extract", "job"}  # in every classifier
     assert changed("trainers/data/splits.py") == {"train", "job"}
     assert changed("trainers/attacks/correct_images.py") == {"attack", "job"}
     assert changed("gmm_torch/detection/features/extractor.py") == {"extract", "job"}

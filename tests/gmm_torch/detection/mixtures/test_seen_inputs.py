@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gmm_torch.detection import seen_inputs
-from gmm_torch.detection.seen_inputs import SeenInputs, n_among
+from gmm_torch.detection.mixtures import seen_inputs
+from gmm_torch.detection.mixtures.seen_inputs import SeenInputs, n_among
 from gmm_torch.sampling import row_keys
 
 KEYS = row_keys(torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)), 0)
