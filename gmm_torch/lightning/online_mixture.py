@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 from torchvision.utils import make_grid, save_image
 
-from gmm_torch.detection.features.extractor import evaluating
+from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.detection.features.layers import PENULTIMATE
 from gmm_torch.distributed import gather_objects

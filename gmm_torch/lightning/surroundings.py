@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from gmm_torch.detection.features.extractor import evaluating
+from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.distributed import is_distributed
 
 

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from gmm_torch.classifier.adapter import NONE
+from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.classifier.normalized import Normalize, NormalizedClassifier
 from gmm_torch.classifier.probabilities import watched
-from gmm_torch.detection.features.extractor import evaluating
 from gmm_torch.functional.logits import logits_of
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights

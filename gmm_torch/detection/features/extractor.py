@@ -1,8 +1,8 @@
 """Features of named layers, caught in the forward pass that computes the logits."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.classifier.adapter import NONE, Adapter, understood
+from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.classifier.hooks import of_this_thread
 from gmm_torch.classifier.inputs import Inputs, check_inputs, device_of, like, mask_of, n_inputs, run, sole, tensors_of
 from gmm_torch.classifier.probabilities import watched
@@ -23,19 +24,6 @@ from gmm_torch.detection.features.wrappers import as_written, check_network, unw
 from gmm_torch.devices import full_precision
 from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.logits import logits_of
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode, every submodule's own mode restored afterwards."""
-    training = [child for child in module.modules() if child.training]
-    for child in training:
-        child.training = False
-    try:
-        yield
-    finally:
-        for child in training:
-            child.training = True
 
 
 class FeatureExtractor(nn.Module):

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.classifier.inputs import Inputs, check_inputs, mask_of, n_inputs
-from gmm_torch.detection.features.extractor import Activations, evaluating, pooled
+from gmm_torch.detection.features.extractor import Activations, pooled
 from gmm_torch.detection.features.layers import PENULTIMATE, check_names, find_penultimate
 from gmm_torch.detection.features.places import tokens_at
 from gmm_torch.detection.features.pooling import STATISTICS, statistics
