@@ -165,7 +165,7 @@ def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
     overrides = [f"experiment={option}", "debug=fast"]
     if option != "demo":
         request.getfixturevalue("undrawn")
-        overrides += ["trainer.enable_progress_bar=false", "detector.views=1"]
+        overrides += ["trainer.enable_progress_bar=false", "trainer.limit_train_batches=2", "detector.views=1"]
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images
         write_images(tmp_path / "images")
