@@ -129,6 +129,10 @@ class OnlineMixture:
         x = x[torch.isfinite(x).all(1)]
         if sum_of_all(len(x), x.device) < POINTS_PER_PARAMETER * self.n_components:
             return self
+        if self._recent is None:
+            raise ValueError(
+                "x: expected points in every process; got none in this one: call `update` as often as the others"
+            )
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.conformal.stream import Judged, Stream
-from gmm_torch.functional.checks import check_p_values, check_probability
+from gmm_torch.functional.checks import check_choice, check_p_values, check_probability
 
 CONTROLS = {
     "refused": "refused, of all",
@@ -80,8 +80,7 @@ class AdaptiveAlpha(Stream):
         memory: int = 100_000,
     ) -> None:
         check_probability("target", target)
-        if controls not in CONTROLS:
-            raise ValueError(f"controls: expected one of {', '.join(CONTROLS)}; got {controls!r}")
+        check_choice("controls", controls, CONTROLS)
         if not rates or not all(0 < rate < 1 for rate in rates):
             raise ValueError(f"rates: expected one or more numbers between 0 and 1; got {list(rates)}")
         if len(rates) > 1 and controls == "wrong_among_accepted":

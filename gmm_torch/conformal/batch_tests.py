@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.conformal.p_values import comparable
-from gmm_torch.functional.checks import check_count, check_scores
+from gmm_torch.functional.checks import check_choice, check_count, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time in the reassignments
 
@@ -39,8 +39,7 @@ def batch_p_value(
     batch = comparable(scores)
     check_scores("batch scores", batch)
     check_count("n_permutations", n_permutations)
-    if statistic not in _STATISTICS:
-        raise ValueError(f"statistic: expected one of {', '.join(_STATISTICS)}; got {statistic!r}")
+    check_choice("statistic", statistic, _STATISTICS)
     pooled, order = torch.cat([batch, comparable(calibration).to(batch.device)]).cpu().double().sort()  # (m + n,)
     measure = _STATISTICS[statistic]
     observed = measure(pooled, (order < len(batch))[None].double())

@@ -7,7 +7,7 @@ from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.calibration_conditional import BOUNDS, simultaneous_calibration_size
 from gmm_torch.conformal.p_values import rank, refused
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.checks import check_choice, check_probability
 
 
 class ConditionalCalibration(Calibration):
@@ -31,8 +31,7 @@ class ConditionalCalibration(Calibration):
     def __init__(self, delta: float = 0.1, method: str = "berk_jones") -> None:
         super().__init__()
         check_probability("delta", delta)
-        if method not in BOUNDS:
-            raise ValueError(f"method: expected one of {', '.join(BOUNDS)}; got {method!r}")
+        check_choice("method", method, BOUNDS)
         self.delta = delta
         self.method = method
         # They follow from the size of the set, the method and delta.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_p_values, check_probability
+from gmm_torch.functional.checks import check_choice, check_p_values, check_probability
 
 # The class in `online_fdr.p_values`, what it is constructed with, and whether plain conformal p-values will do.
 METHODS: dict[str, tuple[str, tuple[str, ...], bool]] = {
@@ -61,8 +61,7 @@ class OnlineDiscoveries(Stream):
     def __init__(self, q: float, smallest: float, method: str = "lond", *, conditional: bool = False) -> None:
         check_probability("q", q)
         check_probability("smallest", smallest)
-        if method not in METHODS:
-            raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+        check_choice("method", method, METHODS)
         self.q, self.smallest, self.method, self.conditional = q, smallest, method, conditional
         name, options, _ = METHODS[method]
         values = {"wealth": q / 2, "lambda_": 0.25 if method == "addis" else 0.5, "tau": 0.5}

@@ -339,8 +339,7 @@ class FailureDetector(OnHub, DetectorParts):
                 CalibrationWarning,
                 stacklevel=3,
             )
-        shared = n_among(reduced.keys[:, 1], self.seen.reference)
-        if isinstance(self.calibration, WeightedScores) and shared:
+        if shared := n_among(reduced.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
             raise ValueError(
                 f"calibration inputs: expected none of the reference inputs of `adapt`; got {shared} of {n}: give "
                 "others to one of the two, since weights must be fixed before calibration inputs are ranked"

@@ -159,3 +159,9 @@ def test_other_shapes_are_refused():
         OnlineMixture(3).update(torch.zeros(3))
     with pytest.raises(ValueError, match=r"expected shape \(N, 4\)"):
         started().update(torch.zeros(3, 5))
+
+
+def test_a_process_without_points_is_told_where_the_others_have_some(monkeypatch):
+    monkeypatch.setattr("gmm_torch.online_mixture.sum_of_all", lambda n, device: 10_000)
+    with pytest.raises(ValueError, match="expected points in every process; got none in this one"):
+        OnlineMixture(2).refit()

@@ -10,8 +10,6 @@ import torch
 from foolbox import PyTorchModel
 from foolbox.attacks.base import AttackWithDistance, FixedEpsilonAttack, Repeated
 from foolbox.distances import LpDistance
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -27,6 +25,7 @@ from trainers.attacks.diagnostics import (
 )
 from trainers.attacks.frozen import frozen
 from trainers.attacks.result import AttackResult
+from trainers.data.progress import with_progress
 
 _TOLERANCE = 1e-4  # relative: adding a perturbation to an image and taking it off again rounds
 _N_HUGE = 16  # images that a huge budget is tried on
@@ -152,9 +151,7 @@ class Attack:
             return clean.images
         model = PyTorchModel(classifier, bounds=(0, 1), device=device)
         found = []
-        batches, console = clean.batches(self.batch_size), Console(stderr=True)
-        quiet = not console.is_terminal  # elsewhere an empty line would be left
-        for x, y in track(batches, f"attack {self.name}", console=console, transient=True, disable=quiet):
+        for x, y in with_progress(clean.batches(self.batch_size), f"attack {self.name}"):
             _, perturbed, _ = self.method(model, x.to(device), y.to(device), epsilons=epsilon)
             found.append(perturbed.detach().clamp(0, 1).cpu())
         return torch.cat(found)

@@ -2,14 +2,12 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from trainers.data.errors import DataError, UnreadableImagesError, first_few
@@ -17,6 +15,7 @@ from trainers.data.formats import FORMATS
 from trainers.data.images import ImageArray, ImageShape, LabelledImages
 from trainers.data.packed import content
 from trainers.data.pixels import PLAIN_MODES, PixelError, as_unit, check_depth, standard_mode, to_tensor
+from trainers.data.progress import with_progress
 from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 Sample = tuple[str, int]
@@ -198,14 +197,17 @@ def _ends_with(path: str, marker: bytes) -> bool:
 
 
 def _damaged(samples: list[Sample]) -> dict[str, str]:
-    found = {path: why_unreadable(path) for path, _ in _with_progress(samples, "checking images")}
+    found = {
+        path: why_unreadable(path)
+        for path, _ in with_progress(samples, "checking images", hidden=len(samples) < _MANY_FILES)
+    }
     return {path: reason for path, reason in found.items() if reason}
 
 
 def _decode_all(samples: list[Sample], shape: ImageShape, resize: Resize) -> tuple[Tensor, dict[str, str]]:
     images = torch.empty((len(samples), *shape), dtype=torch.uint8)
     damaged: dict[str, str] = {}
-    for i, (path, _) in enumerate(_with_progress(samples, "decoding images")):
+    for i, (path, _) in enumerate(with_progress(samples, "decoding images", hidden=len(samples) < _MANY_FILES)):
         try:
             image = decode(path, shape, resize)
         except DataError as error:
@@ -215,8 +217,3 @@ def _decode_all(samples: list[Sample], shape: ImageShape, resize: Resize) -> tup
             images = as_unit(images)
         images[i - len(damaged)] = as_unit(image) if images.is_floating_point() else image
     return images[: len(samples) - len(damaged)], damaged
-
-
-def _with_progress(samples: list[Sample], description: str) -> Iterable[Sample]:
-    few = len(samples) < _MANY_FILES
-    return track(samples, description, console=Console(stderr=True), transient=True, disable=few)

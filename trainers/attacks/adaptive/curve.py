@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from gmm_torch.testing.binomial import interval
 from trainers.attacks.adaptive.search import AdaptiveAttack
 from trainers.attacks.adaptive.threat_model import ThreatModel
+from trainers.data.progress import with_progress
 
 UNRESTRICTED = 1.0  # every image is within this budget of every other
 
@@ -83,9 +82,7 @@ def trace(
     """
     start = time.perf_counter()
     found, images = [], []
-    words, console = f"{attack.name} on {defence}", Console(stderr=True)
-    quiet = not console.is_terminal  # elsewhere an empty line would be left
-    for epsilon in track(epsilons, words, console=console, transient=True, disable=quiet):
+    for epsilon in with_progress(epsilons, f"{attack.name} on {defence}"):
         changed = attack.search(threat, epsilon, torch.Generator().manual_seed(seed))
         found.append(_evaded(attack, threat, changed).cpu())
         images.append(changed.cpu())
