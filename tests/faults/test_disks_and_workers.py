@@ -101,7 +101,9 @@ class Reader(lightning.LightningModule):
         return batch.sum(1)
 
 
-def test_a_worker_that_dies_is_named(tmp_path):
+def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
+    # Without torch's handler of SIGCHLD, which an earlier test may have replaced, a loader looks every five seconds.
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
     loader = DataLoader(Deadly(), batch_size=1, num_workers=1)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(**options, default_root_dir=tmp_path)
