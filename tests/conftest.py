@@ -33,8 +33,7 @@ gc.disable()  # nothing that is imported goes away again
 
 
 def pytest_collection_finish() -> None:
-    # What is there by now stays, so no collection of garbage has to walk it.
-    gc.collect()
+    # What is there by now stays, and the little garbage with it: no collection has to walk it.
     gc.freeze()
     gc.enable()
     gc.set_threshold(10_000, 20, 50)  # graphs that are traced make objects by the million, and few of them are garbage
