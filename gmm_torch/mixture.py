@@ -218,7 +218,7 @@ class GaussianMixture(MixtureDensity):
 
     def adopt(self, em: EM) -> Self:
         """Take over the result of a finished `em`; a `ConvergenceWarning` where it did not converge."""
-        em.warn_unless_converged(stacklevel=3)
+        em.warn_unless_converged()
         self.assign(*em.result())
         self.n_points = em.n_points
         self.converged = em.converged

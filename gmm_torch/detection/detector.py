@@ -1,7 +1,6 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -43,7 +42,7 @@ from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
-from gmm_torch.errors import CalibrationWarning
+from gmm_torch.errors import CalibrationWarning, warn
 from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
@@ -332,12 +331,11 @@ class FailureDetector(OnHub, DetectorParts):
                 "to: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
         if share > DOUBTFUL_SHARE:
-            warnings.warn(
+            warn(
                 f"calibration inputs: expected others than the detector was fitted to; got {known} that are equal "
                 "to some: leave those out, since their scores are higher than those of new inputs, of which then "
                 "more than alpha are refused",
                 CalibrationWarning,
-                stacklevel=3,
             )
         if shared := n_among(reduced.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
             raise ValueError(

@@ -1,7 +1,6 @@
 """What a detector is made of, on which device and in which precision, and its state dict."""
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -21,7 +20,7 @@ from gmm_torch.detection.mixtures.seen_inputs import SeenInputs
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
 from gmm_torch.detection.summary import summary
-from gmm_torch.errors import NotFittedError, PrecisionWarning
+from gmm_torch.errors import NotFittedError, PrecisionWarning, warn
 
 HELD_OUT_SHARE = 1 / 5  # of the fitting inputs, at most, that a score ranks its parts among
 
@@ -184,11 +183,10 @@ class DetectorParts(nn.Module):
         if not (found and self.precision) or found == self.precision or found in self._warned_of:
             return
         self._warned_of.add(found)
-        warnings.warn(
+        warn(
             f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
             "far as rounding leaves the scores alike; calibrate in this precision to be sure",
             PrecisionWarning,
-            stacklevel=2,
         )
 
 
