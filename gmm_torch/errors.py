@@ -35,6 +35,10 @@ class PrecisionWarning(UserWarning):
     """A classifier ran in another precision than the one in which its detector was calibrated."""
 
 
+class InputsWarning(UserWarning):
+    """Inputs look other than those that the detector was calibrated on, by size, or type or scale of their numbers."""
+
+
 class ComponentsWarning(UserWarning):
     """A mixture has fewer components in use than were asked for: too few inputs carry them, or one has nearly all."""
 

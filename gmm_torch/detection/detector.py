@@ -27,6 +27,7 @@ from gmm_torch.detection.explanation.component_report import ComponentReport, ch
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.input_format import KnownFormat
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -217,7 +218,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
         self.seen.fit(outputs.own_keys[: n if self.score.state_dict() else 0])
-        self.calibrated_in("")
+        self.calibrated_in("", KnownFormat())
         self.know_weights()
         return self
 
@@ -310,6 +311,7 @@ class FailureDetector(OnHub, DetectorParts):
             keys=outputs.own_keys,
             labels=outputs.labels,
             precision=outputs.precision,
+            format=outputs.format,
         )
 
     @torch.inference_mode(False)
@@ -354,7 +356,7 @@ class FailureDetector(OnHub, DetectorParts):
         if isinstance(self.calibration, WeightedScores):
             given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
         self.calibration.fit(score, self.alpha, **given)
-        self.calibrated_in(reduced.precision)
+        self.calibrated_in(reduced.precision, KnownFormat.of(reduced.format))
         self.know_weights()
         return self
 
@@ -383,7 +385,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         self.check_weights()
         outputs = outputs.to(self.dtype)
-        self.check_precision(outputs)
+        self.check_calibrated_for(outputs)
         score = self.bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
         given = self.beside(outputs)
@@ -398,7 +400,7 @@ class FailureDetector(OnHub, DetectorParts):
 
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
-        self.check_precision(outputs)
+        self.check_calibrated_for(outputs)
         return self.bounded(self.score(outputs), outputs) - self.threshold(**self.beside(outputs))
 
     # ---- explaining

@@ -12,6 +12,7 @@ from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.density import is_traced
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.input_format import KnownFormat, warning_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
 from gmm_torch.detection.files.known_weights import KnownWeights
@@ -20,7 +21,7 @@ from gmm_torch.detection.mixtures.seen_inputs import SeenInputs
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
 from gmm_torch.detection.summary import summary
-from gmm_torch.errors import NotFittedError, PrecisionWarning, warn
+from gmm_torch.errors import InputsWarning, NotFittedError, PrecisionWarning, warn
 
 HELD_OUT_SHARE = 1 / 5  # of the fitting inputs, at most, that a score ranks its parts among
 
@@ -42,6 +43,7 @@ class DetectorParts(nn.Module):
             names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
+        format: of the calibration inputs, where they are images.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DetectorParts(nn.Module):
         self.n_classes = self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
+        self.format = KnownFormat()
         self.preprocessing: dict[str, Any] = {}
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
@@ -111,9 +114,9 @@ class DetectorParts(nn.Module):
             module._apply(change, recurse)
         return self
 
-    def calibrated_in(self, precision: str) -> None:
-        """Remember the classifier's precision on the calibration inputs; see `Outputs.precision`."""
-        self.precision = precision
+    def calibrated_in(self, precision: str, format: KnownFormat) -> None:
+        """Remember the classifier's precision on the calibration inputs, see `Outputs.precision`, and their format."""
+        self.precision, self.format = precision, format
         self._warned_of.clear()
 
     def know_weights(self) -> None:
@@ -177,8 +180,12 @@ class DetectorParts(nn.Module):
         score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         return torch.where(self.valid_range(outputs), score, -torch.inf)
 
-    def check_precision(self, outputs: Outputs) -> None:
-        """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
+    def check_calibrated_for(self, outputs: Outputs) -> None:
+        """Warn, once for each, of inputs that look other than the calibration inputs, and of another precision."""
+        other = self.format.differences(outputs.format)
+        if other and not other.keys() <= self._warned_of:
+            self._warned_of.update(other)
+            warn(warning_of(other), InputsWarning)
         found = outputs.precision
         if not (found and self.precision) or found == self.precision or found in self._warned_of:
             return

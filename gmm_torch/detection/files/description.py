@@ -1,8 +1,10 @@
 """What a detector file says of the detector, checked before anything is built from it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gmm_torch.detection.features.input_format import KnownFormat
 from gmm_torch.detection.features.pooling import STATISTICS
 
 
@@ -53,6 +55,14 @@ def check_preprocessing(value: Any) -> None:
         )
 
 
+def _is_format(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != set(KnownFormat._fields):
+        return False
+    magnitudes = value["magnitudes"]
+    finite = isinstance(magnitudes, list) and all(type(each) is float and 0 <= each < math.inf for each in magnitudes)
+    return finite and len(magnitudes) in (0, 2) and _is_text(value["size"]) and _is_text(value["numbers"])
+
+
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(value.get(part)) for part in ("structure", "weights"))
 
@@ -74,6 +84,7 @@ ENTRIES: Mapping[str, Callable[[Any], bool]] = {
     "alpha": lambda value: type(value) is float and 0 < value < 1,
     "seed": _is_whole,
     "precision": _is_text,
+    "format": _is_format,  # of the calibration images
     "preprocessing": _are_plain,
     "n_fitted": _is_count,
     "n_kept": _is_count,
