@@ -329,14 +329,14 @@ class FailureDetector(OnHub, DetectorParts):
         share, known = self.seen.share_fitted(reduced.keys, self.n_kept / max(1, self.n_fitted))
         if share > SEEN_SHARE:
             raise ValueError(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} that it was fitted "
-                "to: hold some out, since the score of what was fitted to is higher than that of new inputs"
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which it was fitted "
+                f"to {known}: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
         if share > DOUBTFUL_SHARE:
             warn(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} that are equal "
-                "to some: leave those out, since their scores are higher than those of new inputs, of which then "
-                "more than alpha are refused",
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which {known} are "
+                "equal to some of those: leave them out, since their scores are higher than those of new inputs, of "
+                "which then more than alpha are refused",
                 CalibrationWarning,
             )
         if shared := n_among(reduced.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
