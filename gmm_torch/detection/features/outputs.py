@@ -132,15 +132,6 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return change(value) if isinstance(value, Tensor) else value
 
 
-def check_classes(labels: Tensor, n_classes: int) -> None:
-    """Raise ValueError unless labels are classes, 0 to C - 1."""
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        raise ValueError(
-            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
-            "without a class out"
-        )
-
-
 def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
     """Raise ValueError unless outputs have these layers (layer -> D), views and classes."""
     found = {layer: value.shape[-1] for layer, value in outputs.features.items()}

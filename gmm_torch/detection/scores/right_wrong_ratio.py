@@ -5,12 +5,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.classifier.inputs import NO_LABELS
-from gmm_torch.detection.features.outputs import Outputs, check_classes
+from gmm_torch.classifier.inputs import NO_LABELS, WITHOUT_CLASS
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.errors import LabelsWarning, warn
+from gmm_torch.functional.checks import check_classes
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight
 RIDGE = 0.1  # in units of the variance of each variable
@@ -113,7 +114,7 @@ def wrong_predictions(outputs: Outputs) -> Tensor:
     labels, logits = outputs.labels, outputs.own_logits
     if labels is None:
         return logits.new_full(logits.shape[:1], UNKNOWN)
-    check_classes(labels, logits.shape[-1])
+    check_classes("labels", labels, logits.shape[-1], WITHOUT_CLASS)
     return (labels != logits.argmax(-1)).to(logits)
 
 
