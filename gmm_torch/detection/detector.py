@@ -413,7 +413,7 @@ class FailureDetector(OnHub, DetectorParts):
 
         Args:
             x: a batch of N inputs; one that is not finite is explained as that.
-            class_names: index -> name; numbers where None.
+            class_names: index -> name; those of the detector by default, numbers where it has none.
             n_features: how many of the features that contribute most to the distance are listed.
             n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from. 0 takes
                 half the time.
@@ -439,6 +439,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         check_count("n_features", n_features, at_least=0)
         check_count("n_nearest", n_nearest, at_least=0)
+        class_names = self.class_names or None if class_names is None else class_names
         if class_names is not None and len(class_names) < self.n_classes:
             raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
         outputs = outputs.to(self.dtype)
@@ -481,7 +482,8 @@ class FailureDetector(OnHub, DetectorParts):
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
-            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing`.
+            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing` or
+                `class_names`.
         """
         self.check_fitted()
         self.check_weights(exact=True)

@@ -1,7 +1,7 @@
 """What a detector is made of, on which device and in which precision, and its state dict."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -41,6 +41,7 @@ class DetectorParts(nn.Module):
         n_classes: C of the logits that it was fitted to; 0 before that.
         preprocessing: how inputs became what the network takes, and which of them it saw, for whoever prepares others:
             names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
+        class_names: of the classes, one each, for explanations; none unless it was set. No verdict depends on them.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
         format: of the calibration inputs, where they are images.
@@ -63,6 +64,7 @@ class DetectorParts(nn.Module):
         self.precision = ""
         self.format = KnownFormat()
         self.preprocessing: dict[str, Any] = {}
+        self.class_names: Sequence[str] = ()
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]

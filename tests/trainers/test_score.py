@@ -180,6 +180,7 @@ def test_data_that_nothing_resizes_leave_image_files_to_the_detectors_own_prepro
     asked += ["data.std=[0.229,0.224,0.225]", "task.class_names=[bright,dark]", "input=x"]
     cfg = configure(*[each for each in asked if not each.startswith("data.root=")])
     detector = load_model(Run(cfg, tmp_path), "score", ["bright", "dark"]).detector
+    assert list(detector.class_names) == ["bright", "dark"]  # those of the folders, from its file
     detector.preprocessing |= {"crop_share": 0.5, "interpolation": "bicubic"}
     cfg.checkpoint = str(tmp_path / "detector.safetensors")
     detector.save(cfg.checkpoint)

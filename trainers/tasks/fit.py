@@ -45,6 +45,7 @@ def fit_detector(run: Run) -> FailureDetector:
     begin_stage(run.folder, "fit")
     detector = run.new_detector()
     detector.preprocessing = preprocessing_of(detector.classifier, resize_of(run.cfg.data.get("source")))
+    detector.class_names = run.data.class_names
     images = run.data.training_images
     detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
     drawn = split_sample(run, detector, "mixture")
