@@ -6,6 +6,7 @@ from gmm_torch.errors import (
     ComponentsWarning,
     ConvergenceWarning,
     FileFormatError,
+    InputsWarning,
     NotFittedError,
     PrecisionWarning,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "FailureDetector",
     "FileFormatError",
     "GaussianMixture",
+    "InputsWarning",
     "NotFittedError",
     "PrecisionWarning",
     "Verdict",

@@ -34,7 +34,6 @@ class MixtureDensity(nn.Module):
 
     location: Tensor
     fitted: Tensor
-    n_points = 0  # of the fit, where that was of this object
 
     @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
     def __init__(
@@ -69,13 +68,19 @@ class MixtureDensity(nn.Module):
         self.register_buffer("location", torch.zeros(n_features, **options))
         self.register_buffer("fitted", torch.tensor(False, device=device))
         self._seen_fitted = False
-        self._online: OnlineEM | None = None
         self._online_options: dict[str, Any] = {}
-        self.converged = False
-        self.n_iter = 0
-        self.lower_bound = -math.inf
+        self._forget_fit()
+
+    def _forget_fit(self) -> None:
+        """Nothing is known of how other parameters came about, and no stream goes on from them."""
+        self._online: OnlineEM | None = None
+        self.n_points = self.n_iter = 0
+        self.converged, self.lower_bound = False, -math.inf
         self.history = torch.empty(0, dtype=torch.float64, device="cpu")
-        self.jitter = torch.zeros(n_components, dtype=torch.float64, device="cpu")
+        self.jitter = torch.zeros(self.n_components, dtype=torch.float64, device="cpu")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         """Sizes, type and what is known of the fit, for `repr`."""
@@ -157,8 +162,7 @@ class MixtureDensity(nn.Module):
         self.centred_means.copy_((parameters.means + lost).to(self.centred_means.dtype))
         self.fitted.fill_(True)
         self._seen_fitted = True
-        self.n_points = 0  # of a fit, which sets it when it has assigned
-        self._online = None  # it follows other parameters
+        self._forget_fit()  # what fits, or follows a stream, says so when it has assigned
         return self
 
     @torch.inference_mode(False)
@@ -306,8 +310,7 @@ class MixtureDensity(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._seen_fitted = False
-        self.n_points = 0
-        self._online = None
+        self._forget_fit()
         super()._load_from_state_dict(*args)
 
     def _given(self, x: Array) -> Tensor:

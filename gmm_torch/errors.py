@@ -1,4 +1,10 @@
-"""Errors that a caller may want to tell apart."""
+"""Errors and warnings that a caller may want to tell apart."""
+
+import sys
+import warnings
+
+# What stands between a caller's line and the place that warns: ourselves, and what wraps or calls our methods.
+BETWEEN = ("contextlib", "gmm_torch", "lightning", "sklearn", "torch")
 
 
 class NotFittedError(RuntimeError):
@@ -29,6 +35,10 @@ class PrecisionWarning(UserWarning):
     """A classifier ran in another precision than the one in which its detector was calibrated."""
 
 
+class InputsWarning(UserWarning):
+    """Inputs look other than those that the detector was calibrated on, by size, or type or scale of their numbers."""
+
+
 class ComponentsWarning(UserWarning):
     """A mixture has fewer components in use than were asked for: too few inputs carry them, or one has nearly all."""
 
@@ -43,3 +53,11 @@ class LabelsWarning(UserWarning):
 
 class WeightsWarning(UserWarning):
     """Weights leave so little of a calibration set that errors of the weights move the rate."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called us, however many of our own frames, of torch's and of others lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -55,8 +55,8 @@ class GaussianMixture(MixtureDensity):
             dtype=torch.float64, or call `.double()` before `fit`.
 
     Attributes:
-        n_points: how many points of positive weight the last fit had; 0 where the parameters are not of a fit in this
-            process.
+        n_points: how many points of positive weight the last fit had. It is 0, and what follows is as before a fit,
+            where the parameters are not of a fit in this process, or a stream has changed them since.
         converged: whether the last fit met its tolerance.
         n_iter: its number of iterations.
         lower_bound: its last objective per point, in nats: the mean log-likelihood less a term of the size of the
@@ -218,7 +218,7 @@ class GaussianMixture(MixtureDensity):
 
     def adopt(self, em: EM) -> Self:
         """Take over the result of a finished `em`; a `ConvergenceWarning` where it did not converge."""
-        em.warn_unless_converged(stacklevel=3)
+        em.warn_unless_converged()
         self.assign(*em.result())
         self.n_points = em.n_points
         self.converged = em.converged

@@ -28,6 +28,7 @@ from torch import Tensor
 from gmm_torch.em.batches import Batches, check_weight
 from gmm_torch.em.options import EMOptions
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
+from gmm_torch.errors import warn
 from gmm_torch.mixture import GaussianMixture as TorchMixture
 from gmm_torch.parameters import Parameters
 
@@ -443,11 +444,10 @@ def check_weights(weights: NDArray[Any]) -> None:
 def warn_not_converged(changes: NDArray[Any], tol: float) -> None:
     """scikit-learn's warning, and by how much the tolerance was missed; changes are those of each iteration."""
     missed = f" The lower bound still changed by {changes[-1]:.3g} an iteration (tol={tol:g})." if len(changes) else ""
-    warnings.warn(
+    warn(
         "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
         "or check for degenerate data." + missed,
         ConvergenceWarning,
-        stacklevel=4,  # warn_not_converged, fit, the wrapper of _fit_context, the caller
     )
 
 

@@ -20,6 +20,7 @@ NO_LABELS = (
     "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
     "take a score that learns from none"
 )
+WITHOUT_CLASS = "leave inputs without a class out"
 TO_ADAPT = 'say what it takes with adapter=, such as Adapter(inputs=lambda batch: batch["image"])'
 IMAGE_CHANNELS = (1, 3, 4)
 MASK = "attention_mask"  # (N, T), zero where a sequence is padded

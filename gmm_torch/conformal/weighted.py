@@ -1,14 +1,13 @@
 """P-values for another camera: calibration inputs count as they would where the new inputs come from."""
 
 import math
-import warnings
 from typing import Self
 
 from torch import Tensor
 
 from gmm_torch.conformal.density_ratio import DensityRatio
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
-from gmm_torch.errors import WeightsWarning
+from gmm_torch.errors import WeightsWarning, warn
 
 MANY_CUT = 2 / 3  # of the deployment inputs: the ceiling, and not the shift, then sets most weights
 UNSHIFTED = 0.05  # a p-value of "no shift" above it leaves nothing that weights would have to mend
@@ -58,13 +57,12 @@ class WeightedCalibration(WeightedScores):
         self.ratio.fit(reference[0], deployment[0])
         self.forget()
         if self._cuts_most:
-            warnings.warn(
+            warn(
                 f"weights: {float(self.ratio.clipped):.1%} of the deployment inputs were cut to max_weight="
                 f"{self.max_weight:g}: most lie where calibration inputs hardly do, and good ones among them may be "
                 "refused far more often than alpha: calibrate on good inputs from deployment, or choose a larger "
                 "max_weight with more calibration inputs",
                 WeightsWarning,
-                stacklevel=2,
             )
         return self
 

@@ -1,7 +1,6 @@
 """Calibration scores that count differently: what calibrations with weights share."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -21,7 +20,7 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_threshold,
 )
 from gmm_torch.devices import widest
-from gmm_torch.errors import NotFittedError, WeightsError, WeightsWarning
+from gmm_torch.errors import NotFittedError, WeightsError, WeightsWarning, warn
 from gmm_torch.functional.checks import check_probability
 
 # Effective sample size below which rates of two to three times alpha were measured; see docs/guarantees.md.
@@ -146,12 +145,11 @@ class WeightedScores(Calibration):
         self._index()
         size = self.effective_size
         if size < DOUBTFUL:
-            warnings.warn(
+            warn(
                 f"calibration: of {len(scores)} scores the weights leave an effective sample size of "
                 f"{size:.1f}; below {DOUBTFUL:g} good inputs were refused at two to three times alpha: "
                 "check the rate on good inputs from deployment, or calibrate on these",
                 WeightsWarning,
-                stacklevel=2,
             )
         return self
 

@@ -1,7 +1,6 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -28,6 +27,7 @@ from gmm_torch.detection.explanation.component_report import ComponentReport, ch
 from gmm_torch.detection.explanation.explanation import Explanation, explain
 from gmm_torch.detection.features.augmentations import is_image
 from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.input_format import KnownFormat
 from gmm_torch.detection.features.outputs import Outputs, check_sizes
 from gmm_torch.detection.features.precision import learning, precisely
 from gmm_torch.detection.files.detector_file import load_detector, save_detector
@@ -43,7 +43,7 @@ from gmm_torch.detection.streaming.reduced import Reduced
 from gmm_torch.detection.streaming.sample import Sample
 from gmm_torch.detection.verdict import Verdict
 from gmm_torch.devices import full_precision
-from gmm_torch.errors import CalibrationWarning
+from gmm_torch.errors import CalibrationWarning, warn
 from gmm_torch.functional.checks import check_count, check_whole
 
 # Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
@@ -218,7 +218,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.calibration = self.calibration.fresh().to(outputs.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
         self.seen.fit(outputs.own_keys[: n if self.score.state_dict() else 0])
-        self.calibrated_in("")
+        self.calibrated_in("", KnownFormat())
         self.know_weights()
         return self
 
@@ -311,6 +311,7 @@ class FailureDetector(OnHub, DetectorParts):
             keys=outputs.own_keys,
             labels=outputs.labels,
             precision=outputs.precision,
+            format=outputs.format,
         )
 
     @torch.inference_mode(False)
@@ -328,16 +329,15 @@ class FailureDetector(OnHub, DetectorParts):
         share, known = self.seen.share_fitted(reduced.keys, self.n_kept / max(1, self.n_fitted))
         if share > SEEN_SHARE:
             raise ValueError(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} that it was fitted "
-                "to: hold some out, since the score of what was fitted to is higher than that of new inputs"
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which it was fitted "
+                f"to {known}: hold some out, since the score of what was fitted to is higher than that of new inputs"
             )
         if share > DOUBTFUL_SHARE:
-            warnings.warn(
-                f"calibration inputs: expected others than the detector was fitted to; got {known} that are equal "
-                "to some: leave those out, since their scores are higher than those of new inputs, of which then "
-                "more than alpha are refused",
+            warn(
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which {known} are "
+                "equal to some of those: leave them out, since their scores are higher than those of new inputs, of "
+                "which then more than alpha are refused",
                 CalibrationWarning,
-                stacklevel=3,
             )
         if shared := n_among(reduced.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
             raise ValueError(
@@ -356,7 +356,7 @@ class FailureDetector(OnHub, DetectorParts):
         if isinstance(self.calibration, WeightedScores):
             given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
         self.calibration.fit(score, self.alpha, **given)
-        self.calibrated_in(reduced.precision)
+        self.calibrated_in(reduced.precision, KnownFormat.of(reduced.format))
         self.know_weights()
         return self
 
@@ -385,7 +385,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         self.check_weights()
         outputs = outputs.to(self.dtype)
-        self.check_precision(outputs)
+        self.check_calibrated_for(outputs)
         score = self.bounded(self.score(outputs) if score is None else score, outputs)
         logits = outputs.own_logits
         given = self.beside(outputs)
@@ -400,7 +400,7 @@ class FailureDetector(OnHub, DetectorParts):
 
     @precisely
     def _margin(self, outputs: Outputs) -> Tensor:
-        self.check_precision(outputs)
+        self.check_calibrated_for(outputs)
         return self.bounded(self.score(outputs), outputs) - self.threshold(**self.beside(outputs))
 
     # ---- explaining
@@ -413,7 +413,7 @@ class FailureDetector(OnHub, DetectorParts):
 
         Args:
             x: a batch of N inputs; one that is not finite is explained as that.
-            class_names: index -> name; numbers where None.
+            class_names: index -> name; those of the detector by default, numbers where it has none.
             n_features: how many of the features that contribute most to the distance are listed.
             n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from. 0 takes
                 half the time.
@@ -439,6 +439,7 @@ class FailureDetector(OnHub, DetectorParts):
         self.check_fitted()
         check_count("n_features", n_features, at_least=0)
         check_count("n_nearest", n_nearest, at_least=0)
+        class_names = self.class_names or None if class_names is None else class_names
         if class_names is not None and len(class_names) < self.n_classes:
             raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
         outputs = outputs.to(self.dtype)
@@ -481,7 +482,8 @@ class FailureDetector(OnHub, DetectorParts):
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
-            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing`.
+            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing` or
+                `class_names`.
         """
         self.check_fitted()
         self.check_weights(exact=True)

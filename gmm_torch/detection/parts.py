@@ -1,8 +1,7 @@
 """What a detector is made of, on which device and in which precision, and its state dict."""
 
 import json
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -13,6 +12,7 @@ from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.density import is_traced
 from gmm_torch.detection.explanation.examples import Examples
 from gmm_torch.detection.features.extractor import FeatureExtractor
+from gmm_torch.detection.features.input_format import KnownFormat, warning_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
 from gmm_torch.detection.files.known_weights import KnownWeights
@@ -21,7 +21,7 @@ from gmm_torch.detection.mixtures.seen_inputs import SeenInputs
 from gmm_torch.detection.mixtures.valid_range import ValidRange
 from gmm_torch.detection.scores import Score
 from gmm_torch.detection.summary import summary
-from gmm_torch.errors import NotFittedError, PrecisionWarning
+from gmm_torch.errors import InputsWarning, NotFittedError, PrecisionWarning, warn
 
 HELD_OUT_SHARE = 1 / 5  # of the fitting inputs, at most, that a score ranks its parts among
 
@@ -41,8 +41,10 @@ class DetectorParts(nn.Module):
         n_classes: C of the logits that it was fitted to; 0 before that.
         preprocessing: how inputs became what the network takes, and which of them it saw, for whoever prepares others:
             names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
+        class_names: of the classes, one each, for explanations; none unless it was set. No verdict depends on them.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
+        format: of the calibration inputs, where they are images.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class DetectorParts(nn.Module):
         self.n_classes = self.n_fitted = self.n_kept = 0
         self.widths: dict[str, int] = {}
         self.precision = ""
+        self.format = KnownFormat()
         self.preprocessing: dict[str, Any] = {}
+        self.class_names: Sequence[str] = ()
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
@@ -112,9 +116,9 @@ class DetectorParts(nn.Module):
             module._apply(change, recurse)
         return self
 
-    def calibrated_in(self, precision: str) -> None:
-        """Remember the classifier's precision on the calibration inputs; see `Outputs.precision`."""
-        self.precision = precision
+    def calibrated_in(self, precision: str, format: KnownFormat) -> None:
+        """Remember the classifier's precision on the calibration inputs, see `Outputs.precision`, and their format."""
+        self.precision, self.format = precision, format
         self._warned_of.clear()
 
     def know_weights(self) -> None:
@@ -178,17 +182,20 @@ class DetectorParts(nn.Module):
         score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         return torch.where(self.valid_range(outputs), score, -torch.inf)
 
-    def check_precision(self, outputs: Outputs) -> None:
-        """Warn, once for each, of outputs in another precision than those of the calibration inputs."""
+    def check_calibrated_for(self, outputs: Outputs) -> None:
+        """Warn, once for each, of inputs that look other than the calibration inputs, and of another precision."""
+        other = self.format.differences(outputs.format)
+        if other and not other.keys() <= self._warned_of:
+            self._warned_of.update(other)
+            warn(warning_of(other), InputsWarning)
         found = outputs.precision
         if not (found and self.precision) or found == self.precision or found in self._warned_of:
             return
         self._warned_of.add(found)
-        warnings.warn(
+        warn(
             f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
             "far as rounding leaves the scores alike; calibrate in this precision to be sure",
             PrecisionWarning,
-            stacklevel=2,
         )
 
 

@@ -11,7 +11,6 @@ points of a stream. Under a Lightning Trainer an epoch is a pass, and its end ca
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -29,7 +28,7 @@ from gmm_torch.em.prior import Prior
 from gmm_torch.em.reseed import reseed
 from gmm_torch.em.stand_ins import stand_ins
 from gmm_torch.em.statistics import Statistics
-from gmm_torch.errors import ConvergenceWarning
+from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.init import get_initialisation
 from gmm_torch.parameters import Parameters
 from gmm_torch.sampling import RowKeys
@@ -425,10 +424,10 @@ class EM:
                 moved = "1 component" if n_reseeded == 1 else f"{n_reseeded} components"
                 logger.info("moved %s without points to the worst explained points", moved)
 
-    def warn_unless_converged(self, stacklevel: int = 2) -> None:
+    def warn_unless_converged(self) -> None:
         """Issue a `ConvergenceWarning` that says by how much EM fell short, where it did."""
         if not self.converged:
-            warnings.warn(self.shortfall(), ConvergenceWarning, stacklevel=stacklevel + 1)
+            warn(self.shortfall(), ConvergenceWarning)
 
     def shortfall(self, prefix: str = "") -> str:
         """By how much EM fell short and what helps; a prefix, "mixture.em." say, stands before the options' names."""

@@ -57,11 +57,11 @@ def check_one_each(name: str, each: str, like: Tensor, *values: Tensor, flags: b
             raise ValueError(f"{name}: expected one {kind}per {each}, shape {tuple(like.shape)}; got {got}{hint}")
 
 
-def check_classes(name: str, classes: Tensor, n_classes: int) -> None:
-    """Raise ValueError unless classes (N,) lie in [0, n_classes)."""
+def check_classes(name: str, classes: Tensor, n_classes: int, do: str = "") -> None:
+    """Raise ValueError, with what to do, unless classes (N,) lie in [0, n_classes)."""
     if len(classes) and not bool(((classes >= 0) & (classes < n_classes)).all()):
         got = f"{int(classes.min())} to {int(classes.max())}"
-        raise ValueError(f"{name}: expected classes 0 to {n_classes - 1}; got {got}")
+        raise ValueError(f"{name}: expected classes 0 to {n_classes - 1}; got {got}{do and f': {do}'}")
 
 
 def check_p_values(p_values: Tensor) -> None:

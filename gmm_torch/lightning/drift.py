@@ -1,7 +1,6 @@
 """Watching the inputs of a running model for drift."""
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import Promise, ReferenceMartingale
 from gmm_torch.conformal.time_windows import TimeWindows, alarm_in_words, seconds_of
-from gmm_torch.errors import DriftError
+from gmm_torch.errors import DriftError, warn
 from gmm_torch.metrics.martingale import ExchangeabilityMartingale
 
 
@@ -171,4 +170,4 @@ class DriftMonitor(Callback):
             message = f"drift at input {index + 1:,}: {alarm_in_words(self.threshold, self.seconds)}"
             if self.stop:
                 raise DriftError(message)
-            warnings.warn(message, DriftWarning, stacklevel=2)
+            warn(message, DriftWarning)

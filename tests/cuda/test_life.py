@@ -38,6 +38,7 @@ LEARNING = {
     ("gmm_torch/functional/counts.py", "class_counts"): "a count of each class in a component",
     ("gmm_torch/detection/detector.py", "fit_outputs"): "an empty calibration comes to the device",
     ("gmm_torch/detection/features/precision.py", "changed"): "what was made on the host comes to the device",
+    ("gmm_torch/detection/features/input_format.py", "of"): "on which scale the calibration images are",
     ("gmm_torch/detection/detector.py", "check_inside"): "whether calibration inputs are like those of the fit",
     ("gmm_torch/detection/mixtures/seen_inputs.py", "fit"): "how many inputs differ",
     ("gmm_torch/detection/mixtures/seen_inputs.py", "n_among"): "whether they are those of the fit",

@@ -107,6 +107,10 @@ def test_a_description_that_is_none_is_refused(path, spec):
         ("widths", {"head:input": True}), ("found_by", 3), ("input_shape", [3, -1]),
         ("statistics", {"head:input": []}), ("statistics", {"head:input": ["median"]}),
         ("statistics", {"head:input": ["mean"] * 5}), ("n_classes", 2.0), ("n_classes", 10**400),
+        ("class_names", ["one"]), ("class_names", "ab"), ("class_names", [1, 2]), ("format", {}), ("format", None),
+        ("format", {"size": "", "numbers": "", "magnitudes": [1.0]}),
+        ("format", {"size": "", "numbers": 3, "magnitudes": []}),
+        ("format", {"size": "", "numbers": "", "magnitudes": [0.0, float("nan")]}),
         ("preprocessing", []), ("preprocessing", {"mean": None}), ("preprocessing", {"mean": [[0.5]]}),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 import shutil
 import warnings
@@ -246,18 +247,35 @@ def test_converged_says_so_without_a_warning(x):
     assert mixture.score(x) == pytest.approx(mixture.lower_bound, abs=1e-4)
 
 
+@pytest.mark.parametrize("change", ["partial_fit", "set_parameters", "load_state_dict"])
+def test_what_is_known_of_a_fit_goes_with_its_parameters(x, change):
+    mixture = fitted(x, max_iter=500)
+    other = GaussianMixture(K, D).fit(x[:50])
+    given = {
+        "partial_fit": (x,),
+        "set_parameters": (other.weights, other.means, other.covariances),
+        "load_state_dict": (other.state_dict(),),
+    }
+    getattr(mixture, change)(*given[change])
+    assert (mixture.n_points, mixture.converged, mixture.n_iter) == (0, False, 0)
+    assert mixture.lower_bound == -math.inf
+    assert not len(mixture.history)
+    assert not mixture.jitter.any()
+
+
 def test_a_mixture_says_in_print_whether_and_how_it_was_fitted(x):
     mixture = GaussianMixture(K, D)
-    assert "covariance_type='full'; not fitted\n" in repr(mixture)
-    assert f"; fitted to 120 points, converged in {mixture.fit(x).n_iter} iterations\n" in repr(mixture)
+    assert "covariance_type='full'; not fitted)" in repr(mixture)
+    assert f"; fitted to 120 points, converged in {mixture.fit(x).n_iter} iterations)" in repr(mixture)
     with pytest.warns(ConvergenceWarning):
         mixture.fit(x, max_iter=1)
-    assert "; fitted to 120 points, not converged after 1 iteration\n" in repr(mixture)
+    assert "; fitted to 120 points, not converged after 1 iteration)" in repr(mixture)
     other = GaussianMixture(K, D).fit(x[:50])
     other.load_state_dict(mixture.state_dict())
-    assert "; parameters set, loaded or learnt from a stream\n" in repr(other)
-    assert "; parameters set, loaded or learnt from a stream\n" in repr(mixture.partial_fit(x))
-    assert "; not fitted\n" in repr(GaussianMixture(K, D, device="meta"))
+    assert "; parameters set, loaded or learnt from a stream)" in repr(other)
+    assert "; parameters set, loaded or learnt from a stream)" in repr(mixture.partial_fit(x))
+    assert "; not fitted)" in repr(GaussianMixture(K, D, device="meta"))
+    assert "raw" not in repr(mixture)
 
 
 def test_on_iteration_is_called_once_an_iteration(x):

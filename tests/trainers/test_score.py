@@ -174,12 +174,23 @@ def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_
         run_task(configure(*asked, "data.mean=[0.5,0.5,0.5]"), tmp_path / "other")
 
 
+def test_files_of_another_size_than_the_calibration_images_are_told_in_terminal_and_page(place, once, tmp_path, caplog):
+    assert "image size: expected" not in (once / "verdicts.html").read_text()
+    (tmp_path / "large").mkdir()
+    Image.new("RGB", (48, 40), (255, 0, 0)).save(tmp_path / "large" / "red.png")
+    run_task(configure(*scoring(place, f"input={tmp_path / 'large'}", "page=5")), tmp_path)
+    said = "image size: expected 12 x 12 pixels, as of the calibration images; got 40 x 48"
+    assert said in caplog.text
+    assert said in (tmp_path / "verdicts.html").read_text()
+
+
 def test_data_that_nothing_resizes_leave_image_files_to_the_detectors_own_preprocessing(place, tmp_path, caplog):
     """CIFAR-10's arrays have one size; their configuration has no `data.source.crop_share` to set."""
     asked = scoring(place, "data=cifar10", "data.image_shape=[3,12,12]", "data.mean=[0.485,0.456,0.406]")
     asked += ["data.std=[0.229,0.224,0.225]", "task.class_names=[bright,dark]", "input=x"]
     cfg = configure(*[each for each in asked if not each.startswith("data.root=")])
     detector = load_model(Run(cfg, tmp_path), "score", ["bright", "dark"]).detector
+    assert list(detector.class_names) == ["bright", "dark"]  # those of the folders, from its file
     detector.preprocessing |= {"crop_share": 0.5, "interpolation": "bicubic"}
     cfg.checkpoint = str(tmp_path / "detector.safetensors")
     detector.save(cfg.checkpoint)

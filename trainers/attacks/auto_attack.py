@@ -9,6 +9,7 @@ import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 from foolbox.distances import l2, linf
 
+from gmm_torch.functional.checks import check_choice
 from trainers.attacks.criterion import true_labels
 
 PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -49,8 +50,7 @@ class AutoAttack(FixedEpsilonAttack):
         unknown = [part for part in parts if part not in PARTS]
         if unknown or not parts:
             raise ValueError(f"parts of AutoAttack: expected some of {', '.join(PARTS)}; got {list(parts)}")
-        if norm not in _NORMS:
-            raise ValueError(f"norm of AutoAttack: expected one of {', '.join(_NORMS)}; got {norm!r}")
+        check_choice("norm of AutoAttack", norm, _NORMS)
         if steps < 1 or queries < 1:
             raise ValueError(f"steps and queries of AutoAttack: expected at least 1; got {steps} and {queries}")
         self.parts = tuple(parts)

@@ -109,8 +109,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str | P
     ]
     if any(problems):
         raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}. "
-            "Choose the classifier, number of classes and image channels that the file was trained with"
+            f"{source} does not fit {type(module).__name__}: {'; '.join(filter(None, problems))}: name "
+            "the network that it is of, by classifier=... or, for one of your own, "
+            "classifier._target_=package.module.Class, with the number of classes and image channels of its training"
         )
     undefined = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
     if undefined:

@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from gmm_torch.functional.checks import check_choice
 from trainers.data.download import found_or_downloaded
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray, check_split
@@ -56,8 +57,7 @@ def idx_images(
         ValueError: unknown name, subset or split.
     """
     check_split(split)
-    if name not in IDX_DATASETS:
-        raise ValueError(f"name: expected one of {', '.join(IDX_DATASETS)}; got {name!r}")
+    check_choice("name", name, IDX_DATASETS)
     if subset not in (EMNIST_SUBSETS if name == "EMNIST" else (None,)):
         allowed = f"one of {', '.join(EMNIST_SUBSETS)}" if name == "EMNIST" else "null"
         raise ValueError(f"subset of {name}: expected {allowed}; got {subset!r}")

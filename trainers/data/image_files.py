@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
@@ -152,7 +152,11 @@ def _what_else(opened: str | BinaryIO) -> str:
 
 
 def decode(
-    source: str | BinaryIO, image_shape: ImageShape, resize: Resize = DEFAULT_RESIZE, max_pixels: int = MAX_PIXELS
+    source: str | BinaryIO,
+    image_shape: ImageShape,
+    resize: Resize = DEFAULT_RESIZE,
+    max_pixels: int = MAX_PIXELS,
+    on_size: Callable[[int, int], None] = lambda height, width: None,
 ) -> Tensor:
     """Read an image file, scale it, and crop it at the centre.
 
@@ -160,6 +164,7 @@ def decode(
         source: the file's path, which may lie in a packed file, or its content.
         image_shape: (C, H, W) wanted; C = 1 reads it as gray.
         max_pixels: largest width times height; the file's header says so before a pixel is decoded.
+        on_size: called with the file's own height and width, once it is decoded.
 
     Returns:
         (C, H, W): uint8, or float32 in [0, 1] where the file has more than 8 bits; see `trainers.data.pixels`.
@@ -170,8 +175,11 @@ def decode(
     channels, height, width = image_shape
     with open_image(source, max_pixels) as image:
         # Pillow's own copies would triple the memory of a large image.
+        own = image.height, image.width
         ImageOps.exif_transpose(image, in_place=True)
-        return to_tensor(resize(standard_mode(image, channels), height, width), channels)
+        pixels = to_tensor(resize(standard_mode(image, channels), height, width), channels)
+    on_size(*own)
+    return pixels
 
 
 def why_unreadable(path: str) -> str:

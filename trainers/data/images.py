@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gmm_torch.functional.checks import check_choice
 from trainers.data.pixels import as_unit
 
 N_PROBES = 64  # images whose pixels make a digest
@@ -26,8 +27,7 @@ SPLITS = ("train", "test")
 
 def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
     """Raise ValueError unless ``split`` is one of ``allowed``."""
-    if split not in allowed:
-        raise ValueError(f"split: expected one of {', '.join(allowed)}; got {split!r}")
+    check_choice("split", split, allowed)
 
 
 def check_n_images(n_images: int) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from gmm_torch.functional.checks import check_choice
+
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -30,8 +32,7 @@ class Resize:
     def __post_init__(self) -> None:
         if not 0 < self.crop_share <= 1:
             raise ValueError(f"crop_share: expected a share above 0 and at most 1; got {self.crop_share}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}")
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
     def __call__(self, image: Image.Image, height: int, width: int) -> Image.Image:
         """The image, of any mode that Pillow scales, at (height, width) pixels."""

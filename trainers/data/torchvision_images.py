@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torchvision
 
+from gmm_torch.functional.checks import check_choice
 from trainers.data.download import found_or_downloaded
 from trainers.data.images import ImageArray, check_split
 
@@ -31,8 +32,7 @@ def torchvision_images(
         ValueError: unknown name or split.
     """
     check_split(split)
-    if name not in TORCHVISION_DATASETS:
-        raise ValueError(f"name: expected one of {', '.join(TORCHVISION_DATASETS)}; got {name!r}")
+    check_choice("name", name, TORCHVISION_DATASETS)
     dataset_class = getattr(torchvision.datasets, name)
     which: dict[str, Any] = {"split": split}
     if "split" not in inspect.signature(dataset_class).parameters:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from gmm_torch.detection import FailureDetector, Outputs
+from gmm_torch.detection.features.input_format import InputFormat
 from gmm_torch.detection.files.storage import fingerprint
 from gmm_torch.detection.streaming.chunks import Chunks
 from gmm_torch.detection.streaming.finite_check import FiniteCheck
@@ -22,6 +23,7 @@ from trainers.run.run import Run
 
 FEATURES = "features."
 OPTIONAL = ("labels", "keys", "position")
+MAGNITUDE = "format.magnitude"
 CODE = (build_classifier, OutputsModule, Sample)  # that makes them
 
 
@@ -126,8 +128,11 @@ def write_outputs(drawn: Drawn, path: Path) -> None:
     outputs = drawn.outputs
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
     tensors |= {name: value for name in OPTIONAL if (value := getattr(outputs, name)) is not None}
+    size, numbers, magnitude = outputs.format
+    tensors |= {} if magnitude is None else {MAGNITUDE: magnitude}
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(kept, path, metadata={"precision": outputs.precision, "n_given": str(drawn.n_given)})
+    words = {"precision": outputs.precision, "size": size, "numbers": numbers, "n_given": str(drawn.n_given)}
+    save_file(kept, path, metadata=words)
 
 
 def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Drawn:
@@ -137,5 +142,6 @@ def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Dra
         metadata = file.metadata()
     features = {name: tensors[FEATURES + name] for name in layers}
     optional = {name: tensors.get(name) for name in OPTIONAL}
-    outputs = Outputs(tensors["logits"], features, precision=metadata["precision"], **optional)
+    images = InputFormat(metadata["size"], metadata["numbers"], tensors.get(MAGNITUDE))
+    outputs = Outputs(tensors["logits"], features, precision=metadata["precision"], format=images, **optional)
     return Drawn(outputs, int(metadata["n_given"]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gmm_torch.detection.features.hook import FeatureHook
 from gmm_torch.devices import full_precision
+from gmm_torch.functional.checks import check_choice
 from gmm_torch.functional.densities import log_normal
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.online_mixture import OnlineMixture
@@ -57,8 +58,7 @@ class LikelihoodTerm(nn.Module):
         super().__init__()
         if not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"weight: expected a finite number >= 0; got {weight}")
-        if mode not in MODES:
-            raise ValueError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}")
+        check_choice("mode", mode, MODES)
         self.weight = weight
         self.mode = mode
         self.reg_covar = reg_covar

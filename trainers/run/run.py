@@ -20,7 +20,7 @@ from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import calibration_size
 from gmm_torch.detection import FailureDetector
 from gmm_torch.em.options import EMOptions
-from gmm_torch.functional.checks import check_probability
+from gmm_torch.functional.checks import check_choice, check_probability
 from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier
@@ -175,8 +175,7 @@ class Run:
         """Raise now what would go wrong after the long work."""
         alpha = self.cfg.detector.alpha
         check_probability("detector.alpha", alpha)
-        if self.cfg.missing_data not in MISSING_DATA:
-            raise ValueError(f"missing_data: expected one of {', '.join(MISSING_DATA)}; got {self.cfg.missing_data!r}")
+        check_choice("missing_data", self.cfg.missing_data, MISSING_DATA)
         if self.cfg.get("benchmark") is not None:
             check_benchmark(self.cfg.benchmark, list(self.cfg.get("ood") or {}))
         if self.cfg.training:

@@ -108,7 +108,7 @@ class DriftWindow(BaseModel):
     not_finite: int
     refusal_rate: float | None = Field(description="null before the first image")
     alpha: float = Field(description="the rate on images that the detector is calibrated for")
-    log10_capital: float = Field(description="the highest that the bet against the calibration images reached")
+    highest_log10_capital: float = Field(description="of the bet against the calibration images, so far in the window")
     alarms: int
 
 

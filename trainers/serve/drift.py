@@ -96,6 +96,6 @@ class Drift:
             not_finite=not_finite,
             refusal_rate=refused / window.n if window.n else None,
             alpha=self.alpha,
-            log10_capital=window.log_maximum / math.log(10),
+            highest_log10_capital=window.log_maximum / math.log(10),
             alarms=int(window.alarm_at is not None),
         )

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Callable
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -26,7 +27,13 @@ class ImageRejected(ValueError):
         self.status = status
 
 
-def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, resize: Resize = DEFAULT_RESIZE) -> Tensor:
+def read_image(
+    body: bytes,
+    image_shape: ImageShape,
+    max_pixels: int,
+    resize: Resize = DEFAULT_RESIZE,
+    on_size: Callable[[int, int], None] = lambda height, width: None,
+) -> Tensor:
     """Decode the bytes of an image file exactly as `task=score` does, see `decode`.
 
     Raises:
@@ -37,7 +44,7 @@ def read_image(body: bytes, image_shape: ImageShape, max_pixels: int, resize: Re
             422, "expected an image; got no bytes: send the file as the body, or as multipart/form-data"
         )
     try:
-        return decode(io.BytesIO(body), image_shape, resize, max_pixels)
+        return decode(io.BytesIO(body), image_shape, resize, max_pixels, on_size)
     except DataError as error:
         raise _rejected(error, max_pixels) from error
 

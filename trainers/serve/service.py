@@ -17,6 +17,7 @@ from torch import Tensor
 from gmm_torch.detection import FailureDetector
 from trainers.data.images import ImageShape
 from trainers.data.resize import Resize
+from trainers.run.file_sizes import another_size, in_words, warning_of
 from trainers.serve.answers import Reloaded, Status, finite
 from trainers.serve.batching import Batcher
 from trainers.serve.drift import Watch
@@ -76,6 +77,7 @@ class Service:
         self.warming: asyncio.Future[None] | None = None
         self.waiting = 0
         self.draining = False
+        self._told_of_size: Served | None = None
         self._reloading = asyncio.Lock()
 
     def _serve(self, detector: FailureDetector) -> Served:
@@ -149,8 +151,16 @@ class Service:
 
     def receive(self, body: bytes) -> Received:
         """Decode a file, see `read_image`."""
-        image = read_image(body, self.image_shape, self.limits.max_pixels, self.resize)
+        image = read_image(body, self.image_shape, self.limits.max_pixels, self.resize, self._notice_size)
         return Received(hashlib.sha256(body).hexdigest(), image)
+
+    def _notice_size(self, height: int, width: int) -> None:
+        """Warn, once for each detector, of an image of another size than the calibration images."""
+        served, size = self.served, in_words(height, width)
+        fitted = served.detector.preprocessing
+        if another_size(fitted, size) and served is not self._told_of_size:
+            self._told_of_size = served
+            log.warning("%s", warning_of(fitted, size, "a file that was sent; others are not told"))
 
     async def reload(self) -> Reloaded:
         """Load the detector anew, check it, let it judge a batch, and put it in force; requests in work keep theirs.

@@ -22,6 +22,7 @@ from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import reduced_split, split_sample
+from trainers.run.file_sizes import file_size_of
 from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
@@ -45,8 +46,10 @@ def fit_detector(run: Run) -> FailureDetector:
     begin_stage(run.folder, "fit")
     detector = run.new_detector()
     detector.preprocessing = preprocessing_of(detector.classifier, resize_of(run.cfg.data.get("source")))
+    detector.class_names = run.data.class_names
     images = run.data.training_images
     detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
+    detector.preprocessing |= file_size_of(images, run.data.indices["calibration"])
     drawn = split_sample(run, detector, "mixture")
     n = len(drawn.outputs.logits)
     if n < drawn.n_given:

@@ -27,6 +27,7 @@ from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weigh
 from trainers.records.partial import unfinished_files
 from trainers.records.verdicts import N_NAMED, VerdictSummary, output_of, summarize_verdicts
 from trainers.report.refusals import Change, write_refusals
+from trainers.run.file_sizes import other_files
 from trainers.run.model import Model, load_model
 from trainers.run.preprocessing import in_another_way, preprocessing_of
 from trainers.run.requirements import is_weighted, require
@@ -62,6 +63,8 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     paths = image_paths(cfg.input, without=[folder, path, page, facts, *unfinished_files(path)], column=cfg.column)
     model = load_model(run, "score", class_names)
     batches = FileBatches(paths, model.image_shape, cfg.data.batch_size, resize=model.resize)
+    if sizes := other_files(model.detector.preprocessing, paths):
+        log.warning("%s", sizes)
     said: list[str] = []
     if is_weighted(cfg):
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
@@ -103,7 +106,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         together["drift"] = drift_facts(drift, monitor, batches.paths)
     write_json(together, facts)
     if cfg.page is not None:
-        remarks = [f"{warning}.", *said] if warning else said
+        remarks = [*(f"{each}." for each in (warning, sizes) if each), *said]
         _write_page(model, summary, batches, page, remarks, drift, title=str(cfg.input))
     _tell(summary, model.detector.alpha, path, told if cfg.page is None else [*told, f"page: {page}"])
 

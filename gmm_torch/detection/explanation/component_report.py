@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.outputs import check_classes
+from gmm_torch.classifier.inputs import WITHOUT_CLASS
+from gmm_torch.functional.checks import check_classes, check_one_each
 from gmm_torch.functional.counts import class_counts
 from gmm_torch.testing.binomial import interval
 from gmm_torch.testing.homogeneity import homogeneity
@@ -96,14 +97,19 @@ def check_labels(labels: Tensor | None, prediction: Tensor, n_classes: int) -> T
     if labels is None or labels.shape != prediction.shape:
         got = "none" if labels is None else tuple(labels.shape)
         raise ValueError(f"labels: expected {tuple(prediction.shape)}; got {got}: give batches (x, label, ...)")
-    check_classes(labels, n_classes)
+    check_classes("labels", labels, n_classes, WITHOUT_CLASS)
     return labels.to(prediction)
 
 
 def component_report(
     component: Tensor, prediction: Tensor, label: Tensor, n_components: int, confidence: float = 0.95
 ) -> ComponentReport:
-    """The components of N labelled inputs, ranked by error rate, from the most probable component of each (N,)."""
+    """The components of N labelled inputs, ranked by error rate, from the most probable component of each (N,).
+
+    Raises:
+        ValueError: not one prediction and label for each component.
+    """
+    check_one_each("predictions and labels", "component", component, prediction, label)
     component, prediction, label = component.cpu(), prediction.cpu(), label.cpu()
     n_classes = int(torch.maximum(label, prediction).max()) + 1 if len(label) else 1
     wrong = prediction != label

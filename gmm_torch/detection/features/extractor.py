@@ -15,6 +15,7 @@ from gmm_torch.classifier.hooks import of_this_thread
 from gmm_torch.classifier.inputs import Inputs, check_inputs, device_of, like, mask_of, n_inputs, run, sole, tensors_of
 from gmm_torch.classifier.probabilities import watched
 from gmm_torch.detection.features.augmentations import check_views, passes
+from gmm_torch.detection.features.input_format import InputFormat
 from gmm_torch.detection.features.layers import FINDERS, PENULTIMATE, check_names
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
@@ -164,7 +165,8 @@ class FeatureExtractor(nn.Module):
                     if n_wanted > 0:
                         parts.append(self._row(layer, caught, n_wanted * n, mask_of(x)))
         by_layer = {layer: _by_input(torch.cat(parts), (n_views[layer], n)) for layer, parts in rows.items()}
-        return Outputs(_by_input(torch.cat(logits), (len(views), n)), by_layer, precision=precision)
+        by_input = _by_input(torch.cat(logits), (len(views), n))
+        return Outputs(by_input, by_layer, precision=precision, format=InputFormat.of(image))
 
     def _check_channels(self, image: Tensor | None) -> None:
         """Raise where images have other channels than those of the fit, which a normalisation would spread over all."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from gmm_torch.classifier.inputs import NO_LABELS
+from gmm_torch.detection.features.input_format import InputFormat
 from gmm_torch.functional.log_odds import log_odds
 from gmm_torch.sampling import row_keys, salted, shuffle
 
-THEN = ", then "  # between the precisions of several batches
+THEN = ", then "  # between the words of several batches
 
 
 class Outputs(NamedTuple):
@@ -26,6 +27,7 @@ class Outputs(NamedTuple):
         precision: in which the classifier computed them, in words; see `gmm_torch.detection.features.precision`. Empty
             where nobody knows.
         position: (N,) int64, the inputs' positions among those that they were drawn from; None where they are all.
+        format: what the inputs look like, where they are images.
     """
 
     logits: Tensor
@@ -34,6 +36,7 @@ class Outputs(NamedTuple):
     keys: Tensor | None = None
     precision: str = ""
     position: Tensor | None = None
+    format: InputFormat = InputFormat()
 
     @property
     def own_logits(self) -> Tensor:
@@ -104,15 +107,17 @@ class Outputs(NamedTuple):
         return Outputs._make(mapped(change, value) for value in self)
 
 
-def precisions(found: Iterable[str]) -> str:
-    """The precisions of several batches in words, each once."""
+def each_once(found: Iterable[str]) -> str:
+    """Words of several batches, each once."""
     return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN)))
 
 
 def joined(parts: Sequence[Any]) -> Any:
     """A field of several batches: tensors, or those of each layer, one after another, None where one is missing."""
     if isinstance(parts[0], str):
-        return precisions(parts)
+        return each_once(parts)
+    if isinstance(parts[0], InputFormat):
+        return InputFormat._make(map(joined, zip(*parts, strict=True)))
     if isinstance(parts[0], dict):
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return None if any(part is None for part in parts) else torch.cat(tuple(parts))
@@ -122,16 +127,9 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     """A field with its tensor, or those of each layer, changed."""
     if isinstance(value, dict):
         return {name: change(each) for name, each in value.items()}
+    if isinstance(value, InputFormat):
+        return value if value.magnitude is None else value._replace(magnitude=change(value.magnitude))
     return change(value) if isinstance(value, Tensor) else value
-
-
-def check_classes(labels: Tensor, n_classes: int) -> None:
-    """Raise ValueError unless labels are classes, 0 to C - 1."""
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-        raise ValueError(
-            f"labels: expected 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}: leave inputs "
-            "without a class out"
-        )
 
 
 def check_sizes(outputs: Outputs, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:

@@ -1,8 +1,10 @@
 """What a detector file says of the detector, checked before anything is built from it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gmm_torch.detection.features.input_format import KnownFormat
 from gmm_torch.detection.features.pooling import STATISTICS
 
 
@@ -53,6 +55,23 @@ def check_preprocessing(value: Any) -> None:
         )
 
 
+def _is_format(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != set(KnownFormat._fields):
+        return False
+    magnitudes = value["magnitudes"]
+    finite = isinstance(magnitudes, list) and all(type(each) is float and 0 <= each < math.inf for each in magnitudes)
+    return finite and len(magnitudes) in (0, 2) and _is_text(value["size"]) and _is_text(value["numbers"])
+
+
+def check_class_names(value: Any, n_classes: int) -> None:
+    """Raise ValueError unless they are words, one for each class, or none."""
+    if isinstance(value, str) or not _are_words(list(value)) or len(value) not in (0, n_classes):
+        raise ValueError(
+            f"class_names: expected {n_classes} words, one a class, or none; got {value!r:.80}: set "
+            "detector.class_names to such a list"
+        )
+
+
 def _are_hashes(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(value.get(part)) for part in ("structure", "weights"))
 
@@ -74,7 +93,9 @@ ENTRIES: Mapping[str, Callable[[Any], bool]] = {
     "alpha": lambda value: type(value) is float and 0 < value < 1,
     "seed": _is_whole,
     "precision": _is_text,
+    "format": _is_format,  # of the calibration images
     "preprocessing": _are_plain,
+    "class_names": _are_words,  # one a class, or none
     "n_fitted": _is_count,
     "n_kept": _is_count,
     "classifier": _are_hashes,  # its `fingerprint`
@@ -89,6 +110,8 @@ def check_description(value: Any) -> None:
     bad = [name for name, check in ENTRIES.items() if not check(value[name])]
     if bad or list(dict.fromkeys(value["layers"])) != list(value["widths"]):
         raise ValueError(f"wrong values for {', '.join(bad) or 'widths'}")
+    if len(value["class_names"]) not in (0, value["n_classes"]):
+        raise ValueError("wrong values for class_names")
     uneven = [name for name, parts in value["statistics"].items() if value["widths"].get(name, 1) % len(parts)]
     if uneven:
         raise ValueError(f"wrong statistics for {', '.join(uneven)}")

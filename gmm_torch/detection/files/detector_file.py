@@ -12,7 +12,12 @@ from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.detection.features.places import parse
 from gmm_torch.detection.features.precision import leave_inference_mode
 from gmm_torch.detection.features.wrappers import check_network, named_networks, unwrapped_names
-from gmm_torch.detection.files.description import ENTRIES, check_description, check_preprocessing
+from gmm_torch.detection.files.description import (
+    ENTRIES,
+    check_class_names,
+    check_description,
+    check_preprocessing,
+)
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
     DetectorFile,
@@ -36,6 +41,7 @@ def save_detector(detector: "FailureDetector", path: str | os.PathLike[str]) -> 
     """See `FailureDetector.save`; the detector is fitted."""
     _check_calibrated(detector)
     check_preprocessing(detector.preprocessing)
+    check_class_names(detector.class_names, detector.n_classes)
     found = found_sizes(detector) | {
         "score": {"name": detector.score.name, "options": detector.score.options()},
         "calibration": {"name": detector.calibration.name, "options": detector.calibration.options()},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from gmm_torch.detection.features.input_format import KnownFormat
 from gmm_torch.detection.features.precision import match_types
 from gmm_torch.detection.files.storage import part_of
 from gmm_torch.detection.scores.base import at_most
@@ -30,7 +31,9 @@ def found_sizes(detector: "DetectorParts") -> dict[str, Any]:
         "n_fitted": detector.n_fitted,
         "n_kept": detector.n_kept,
         "precision": detector.precision,
+        "format": detector.format.as_json(),
         "preprocessing": detector.preprocessing,
+        "class_names": list(detector.class_names),
     }
 
 
@@ -41,8 +44,9 @@ def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dic
     extractor.found_by, extractor.input_shape = str(sizes["found_by"]), None if shape is None else tuple(shape)
     extractor.statistics = {layer: tuple(names) for layer, names in sizes["statistics"].items()}
     detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
-    detector.calibrated_in(str(sizes["precision"]))
+    detector.calibrated_in(str(sizes["precision"]), KnownFormat.from_json(sizes["format"]))
     detector.preprocessing = dict(sizes["preprocessing"])
+    detector.class_names = tuple(sizes["class_names"])
     if not sizes["widths"]:
         return
     stored = {name: part_of(tensors, name) for name in sized_parts(detector)}

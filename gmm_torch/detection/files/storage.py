@@ -17,7 +17,7 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
-VERSION = 11
+VERSION = 12
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.projection import Projection
 from gmm_torch.detection.streaming.chunks import in_chunks
 from gmm_torch.devices import full_precision
-from gmm_torch.errors import ComponentsWarning
+from gmm_torch.errors import ComponentsWarning, warn
 from gmm_torch.functional.attribution import half_gradient
 from gmm_torch.functional.linear_algebra import robust_cholesky
 from gmm_torch.mixture import GaussianMixture
@@ -28,11 +27,10 @@ def sized(mixture: GaussianMixture, points: Tensor) -> GaussianMixture:
     """
     carried = max(1, len(points) // POINTS_PER_COMPONENT)
     if carried < mixture.n_components:
-        warnings.warn(
+        warn(
             f"n_components={mixture.n_components}: expected {POINTS_PER_COMPONENT} fitting inputs for each; got "
             f"{len(points)}, so {carried} are fitted: give more inputs, or ask for fewer components",
             ComponentsWarning,
-            stacklevel=2,
         )
     return with_size(mixture, min(mixture.n_components, carried), points.shape[1])
 

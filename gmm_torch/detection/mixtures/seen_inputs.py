@@ -32,7 +32,7 @@ class SeenInputs(nn.Module):
         self.reference = keys[:, 1].unique()
 
     def share_fitted(self, keys: Tensor, sampled: float = 1.0) -> tuple[float, str]:
-        """The share of inputs with keys (N, 2) that are among the fitting inputs, and their number in words.
+        """The share of inputs with keys (N, 2) that are among the fitting inputs, and how many those are in words.
 
         Args:
             keys: of the inputs.
@@ -43,9 +43,9 @@ class SeenInputs(nn.Module):
             own = own[own <= self.fitted[-1]]  # of the others nothing is known
         known, n = n_among(own, self.fitted), len(keys)
         if len(own) == n and sampled == 1:
-            return known / max(1, n), f"{known} of {n}"
+            return known / max(1, n), str(known)
         share = min(1.0, known / max(1, len(own)) / sampled) if known >= FEWEST else 0.0
-        return share, f"about {share:.0%} of {n}"
+        return share, f"about {share:.0%}"
 
     def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for stored keys."""

@@ -1,7 +1,6 @@
 """Whether the components of a score's mixtures are used: a mixture all of whose inputs fall to one is none."""
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.mixtures.feature_mixture import FeatureMixture
-from gmm_torch.errors import ComponentsWarning
+from gmm_torch.errors import ComponentsWarning, warn
 
 LARGEST = 0.9  # share of the inputs in one component from which the others count for nothing
 
@@ -39,10 +38,9 @@ def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Out
     for name, model in models.items():
         k = model.mixture.n_components
         if found := concentration(torch.bincount(model.mixture.predict(model.points(outputs)), minlength=k)):
-            warnings.warn(
+            warn(
                 f"{name}: {found.largest:.0%} of {len(outputs.logits)} inputs fall to one of {k} components, which "
                 f"counts as {found.n_used:.1f} components in use: the score is still valid, but explanations by "
                 "component say little; give more fitting inputs, or choose a smaller n_components",
                 ComponentsWarning,
-                stacklevel=4,
             )

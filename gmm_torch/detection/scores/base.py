@@ -198,7 +198,7 @@ class Score(nn.Module):
         return next(iter(self.models()), None)
 
     def shares(self) -> dict[str, float]:
-        """Weights of the scores that it combines, by name; none where it combines none."""
+        """Weights of the scores that it combines, by name; none where it combines none, or is on "meta"."""
         return {}
 
     def breakdown(self, outputs: Outputs) -> Breakdown:

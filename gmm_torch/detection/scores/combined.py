@@ -231,6 +231,8 @@ class Combined(Score):
 
     def shares(self) -> dict[str, float]:
         """See `Score`; as they are scaled."""
+        if self.log_scale.is_meta:
+            return {}
         return dict(zip(self.weights, self._scaled(self.log_scale).exp().tolist(), strict=True))
 
     def models(self) -> dict[str, FeatureMixture]:

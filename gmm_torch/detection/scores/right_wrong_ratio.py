@@ -1,17 +1,17 @@
 """Likelihood ratio of right to wrong predictions, learned from labelled calibration inputs."""
 
-import warnings
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from gmm_torch.classifier.inputs import NO_LABELS
-from gmm_torch.detection.features.outputs import Outputs, check_classes
+from gmm_torch.classifier.inputs import NO_LABELS, WITHOUT_CLASS
+from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.scores.base import Fitter, Score
 from gmm_torch.detection.scores.mean_log_probability import MeanLogProbability
 from gmm_torch.detection.streaming.chunks import in_chunks
-from gmm_torch.errors import LabelsWarning
+from gmm_torch.errors import LabelsWarning, warn
+from gmm_torch.functional.checks import check_classes
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight
 RIDGE = 0.1  # in units of the variance of each variable
@@ -80,12 +80,11 @@ class RightWrongRatio(Score):
         n_wrong, n = int(wrong.sum()), len(wrong)
         self.direction = _first(z.shape[1]).to(z)
         if min(n_wrong, n - n_wrong) < MIN_WRONG:
-            warnings.warn(
+            warn(
                 f"labels: expected at least {MIN_WRONG} wrong and {MIN_WRONG} right predictions among the calibration "
                 f"inputs that are learned from; got {n_wrong} wrong of {n}: the classifier's certainty decides as it "
                 "does without labels; give more labelled inputs",
                 LabelsWarning,
-                stacklevel=2,
             )
             return self
         self.scale = _spread(z)
@@ -115,7 +114,7 @@ def wrong_predictions(outputs: Outputs) -> Tensor:
     labels, logits = outputs.labels, outputs.own_logits
     if labels is None:
         return logits.new_full(logits.shape[:1], UNKNOWN)
-    check_classes(labels, logits.shape[-1])
+    check_classes("labels", labels, logits.shape[-1], WITHOUT_CLASS)
     return (labels != logits.argmax(-1)).to(logits)
 
 

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gmm_torch.detection.features.outputs import joined, mapped, precisions
+from gmm_torch.detection.features.input_format import InputFormat
+from gmm_torch.detection.features.outputs import each_once, joined, mapped
 from gmm_torch.distributed import gather_objects, gather_rows
 from gmm_torch.sampling import salted, shuffle
 
 
 class Reduced(NamedTuple):
-    """What is kept of N inputs; the last three as in `Outputs`."""
+    """What is kept of N inputs; the last four as in `Outputs`."""
 
     statistics: Tensor  # (N, S), of the score; see `Score.statistics`
     components: Tensor  # (N, J) int64, the most probable component of each of the score's J mixtures
@@ -20,6 +21,7 @@ class Reduced(NamedTuple):
     keys: Tensor
     labels: Tensor | None
     precision: str
+    format: InputFormat
 
     def shuffled(self) -> Tensor:
         """(N,) int64, the order of `Outputs.shuffled`."""
@@ -32,7 +34,10 @@ class Reduced(NamedTuple):
 
     def gathered(self) -> "Reduced":
         """Those of all processes, one after another."""
-        return self._map(gather_rows)._replace(precision=precisions(gather_objects(self.precision)))
+        found = self._map(gather_rows)
+        words = zip(*gather_objects((self.precision, self.format.size, self.format.numbers)), strict=True)
+        precision, size, numbers = map(each_once, words)
+        return found._replace(precision=precision, format=found.format._replace(size=size, numbers=numbers))
 
     def rows(self, index: Tensor) -> "Reduced":
         """Some of the inputs."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.detection.features.outputs import Outputs, joined, precisions
+from gmm_torch.detection.features.outputs import Outputs, each_once, joined
 from gmm_torch.distributed import gather_objects, gather_rows, is_distributed
 from gmm_torch.sampling import mixed
 
@@ -83,7 +83,7 @@ class Sample:
             if together and n_given > capacity:
                 self._keep(smallest(gather_rows(torch.cat(self._facts)), capacity))
             outputs = self._joined(together, capacity if n_given > capacity else n_given)
-        return Drawn(outputs._replace(precision=precisions(each for _, found in given for each in found)), n_given)
+        return Drawn(outputs._replace(precision=each_once(each for _, found in given for each in found)), n_given)
 
     def _keep(self, facts: Tensor) -> None:
         """Keep the inputs with the positions in facts (m, 3), as often as is said there, and no others."""

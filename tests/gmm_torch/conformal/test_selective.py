@@ -1,7 +1,9 @@
 import math
+from itertools import takewhile
 
 import pytest
 import torch
+from scipy import stats
 
 from gmm_torch.conformal.selective import UnattainableRiskError, select_alpha, select_threshold
 from gmm_torch.testing.binomial import upper_bound
@@ -25,11 +27,51 @@ def test_one_candidate_is_one_binomial_bound():
     assert found.risk == pytest.approx(1 / 90)
 
 
+def rejects(accepted, errors, target, level):
+    """Whether the exact binomial test rejects "the error rate among the accepted is above the target"."""
+    n_accepted, n_errors = int(accepted.sum()), int((accepted & errors).sum())
+    return n_accepted > 0 and stats.binom.cdf(n_errors, n_accepted, target) <= level
+
+
 def test_a_sequence_stops_at_its_first_failure():
-    # all is wrong between 0.3 and 0.48: 0.4 fails, so 0.05 is not tried, although it would pass
+    # all is wrong between 0.3 and 0.48: 0.3 fails, so 0.05 is not tried, although it would pass
     p = torch.linspace(0.005, 0.995, 1000)
-    found = select_alpha(p, (p < 0.48) & (p > 0.3), target=0.2, delta=0.1, alphas=[0.6, 0.45, 0.3, 0.05], n_starts=1)
-    assert found.threshold == 0.45
+    errors = (p < 0.48) & (p > 0.3)
+    alphas = [0.6, 0.45, 0.3, 0.05]
+    assert [rejects(p > alpha, errors, 0.22, 0.1) for alpha in alphas] == [True, True, False, True]
+    assert select_alpha(p, errors, target=0.22, delta=0.1, alphas=alphas, n_starts=1).threshold == 0.45
+
+
+@pytest.mark.parametrize("n_starts", [1, 2, 3])
+def test_every_start_is_a_sequence_at_its_share_of_delta(n_starts):
+    alphas, target, delta = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1), 0.3, 0.3
+    starts = {1: (0,), 2: (0, 3), 3: (0, 2, 4)}[n_starts]  # sixty labelled inputs suffice for the first candidate
+    found = set()
+    for seed in range(60):
+        p, errors = labelled(60, seed, slope=0.45)
+        passes = {alpha: rejects(p > alpha, errors, target, delta / n_starts) for alpha in alphas}
+        passed = [alpha for start in starts for alpha in takewhile(passes.get, alphas[start:])]
+        if not passed:
+            with pytest.raises(UnattainableRiskError):
+                select_alpha(p, errors, target, delta, alphas, n_starts)
+            continue
+        found.add(min(passed))
+        assert select_alpha(p, errors, target, delta, alphas, n_starts).threshold == min(passed)
+    assert len(found) >= 4
+
+
+def test_the_threshold_is_the_lowest_that_passes_at_its_share_of_delta():
+    found = set()
+    for seed in range(60):
+        scores, errors = labelled(40, seed, slope=0.45)
+        passed = [float(score) for score in scores if rejects(scores > score, errors, 0.3, 0.3 / 40)]
+        if not passed:
+            with pytest.raises(UnattainableRiskError):
+                select_threshold(scores, errors, 0.3, 0.3, n_candidates=40)
+            continue
+        found.add(min(passed))
+        assert select_threshold(scores, errors, 0.3, 0.3, n_candidates=40).threshold == min(passed)
+    assert len(found) > 20
 
 
 @pytest.mark.parametrize("select", [select_alpha, select_threshold])

@@ -233,6 +233,27 @@ def test_no_file_is_written_that_would_be_refused(detector, value, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_names_of_classes_come_along_and_explain(its_net, detector, tmp_path):
+    x = images(4, 3)
+    assert detector.explain(x, n_nearest=0).class_names is None
+    detector.class_names = ["cat", "dog", "owl"]
+    detector.save(tmp_path / "d.safetensors")
+    loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
+    fresh = FailureDetector(its_net, n_components=3)
+    fresh.load_state_dict(detector.state_dict())
+    for each in (detector, loaded, fresh):
+        found = each.explain(x, n_nearest=0)
+        assert list(found.class_names) == ["cat", "dog", "owl"]
+        assert each.explain(x, ["a", "b", "c"], n_nearest=0).class_names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("value", [["cat"], "cat", [0, 1, 2]])
+def test_names_that_are_not_one_a_class_are_not_saved(detector, value, tmp_path):
+    detector.class_names = value
+    with pytest.raises(ValueError, match="class_names: expected 3 words, one a class, or none"):
+        detector.save(tmp_path / "d.safetensors")
+
+
 def test_a_state_of_another_version_says_so(its_net, detector):
     state = detector.state_dict()
     sizes = json.loads(bytes(state["_extra_state"].tolist()))

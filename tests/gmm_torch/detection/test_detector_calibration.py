@@ -127,7 +127,7 @@ def test_an_unknown_calibration_in_a_file_is_refused(net, tmp_path, monkeypatch)
 
 def test_calibration_inputs_of_which_some_were_fitted_to_are_doubted(net):
     detector = FailureDetector(net, 2).fit([FIT])
-    with pytest.warns(CalibrationWarning, match="got 30 of 600 that are equal to some"):
+    with pytest.warns(CalibrationWarning, match="got 600, of which 30 are equal to some"):
         detector.calibrate([CALIBRATE[:570], FIT[:30]])
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
@@ -142,7 +142,7 @@ def test_a_detector_from_a_file_knows_what_it_was_fitted_to(net, tmp_path):
         loaded.calibrate([FIT[::2]])
     other = FailureDetector(net, 2)
     other.load_state_dict(loaded.state_dict())
-    with pytest.warns(CalibrationWarning, match="got 30 of 600 that are equal to some"):
+    with pytest.warns(CalibrationWarning, match="got 600, of which 30 are equal to some"):
         other.calibrate([CALIBRATE[:570], FIT[:30]])
 
 

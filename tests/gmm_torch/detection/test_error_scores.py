@@ -165,7 +165,7 @@ def test_labels_that_are_missing_or_no_classes_are_refused():
         score.build({"z": 4}, 3, 4).fit(outputs, lambda mixture, z: mixture.fit(z, seed=0))
         with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
             score.set_reference(score.statistics(outputs._replace(labels=None)))
-        with pytest.raises(ValueError, match="labels: expected 0 to 3; got -1 to 3"):
+        with pytest.raises(ValueError, match="labels: expected classes 0 to 3; got -1 to 3: leave"):
             score.statistics(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
     with pytest.raises(ValueError, match="weights: expected mean_log_probability among them"):
         LabelledCombined(weights={"moment_likelihood": 1.0})

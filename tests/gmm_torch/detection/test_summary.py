@@ -51,3 +51,11 @@ def test_how_inputs_are_prepared_is_said_without_the_noise_of_float32(net):
     detector = FailureDetector(net, n_components=1)
     detector.preprocessing = {"mean": torch.tensor([0.05, 0.5]).tolist(), "keep_ratio": True}
     assert "prepared: mean [0.05, 0.5], keep_ratio True\n" in str(detector)
+
+
+def test_without_values_the_rest_is_said(net):
+    detector = FailureDetector(net, n_components=1).fit(images(80, 0).split(40)).calibrate(images(60, 1).split(60))
+    text = str(detector)
+    assert "moment_likelihood" in text
+    kept = [line for line in text.splitlines() if not line.startswith("  score: ")]
+    assert [line for line in str(detector.to("meta")).splitlines() if line != "  score: combined"] == kept

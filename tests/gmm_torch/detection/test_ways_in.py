@@ -107,7 +107,7 @@ def test_labels_that_a_score_learns_from(way):
     found = fit(detector("right_wrong_ratio"), rows(60, 0), way)
     with pytest.raises(ValueError, match=words):
         calibrate(found, rows(60, 1), way)
-    with pytest.raises(ValueError, match="labels: expected 0 to 2; got 0 to 3"):
+    with pytest.raises(ValueError, match="labels: expected classes 0 to 2; got 0 to 3"):
         calibrate(found, rows(60, 1), way, torch.arange(60) % 4)
 
 

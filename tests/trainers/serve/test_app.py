@@ -40,6 +40,16 @@ from trainers.serve.predictor import Predictor, Question
 from trainers.serve.served import Served, version_of
 
 
+def test_an_image_of_another_size_than_the_calibration_images_is_told_once(detector, caplog):
+    known = copy.deepcopy(detector)
+    known.preprocessing = {"file_size": "8 x 8"}
+    with serving(known) as client:
+        for picture in (digit_images()[0][0], torch.zeros(1, 8, 9, dtype=torch.uint8), torch.ones(1, 9, 9).byte()):
+            assert client.post("/predict", content=png(picture)).status_code == 200
+    (said,) = [each for each in caplog.messages if each.startswith("image size: ")]
+    assert "expected 8 x 8 pixels, as of the calibration images; got 8 x 9 (" in said
+
+
 def test_the_body_and_a_form_give_the_detectors_verdict(client, detector, held_out):
     image = held_out[0]
     verdict = detector(image[None] / 255)

@@ -79,7 +79,7 @@ def test_a_window_ends_with_its_time_and_a_new_bet_begins():
     assert [each.started[11:19] for each in told] == ["22:24:00", "22:14:00", "22:13:40"]
     assert [each.complete for each in told] == [False, True, True]
     assert (told[2].refused, told[2].not_finite, told[2].refusal_rate, told[2].alarms) == (32, 4, 1, 1)
-    assert told[2].log10_capital > 2 > told[1].log10_capital
+    assert told[2].highest_log10_capital > 2 > told[1].highest_log10_capital
     assert watch.update(LOW, 16)  # and in each window one
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.functional.checks import check_choice
 from trainers.attacks.adaptive.objective import Objective, lead
 from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
@@ -26,8 +27,7 @@ class Joint(Objective):
     """
 
     def __init__(self, projection: str = "none") -> None:
-        if projection not in PROJECTIONS:
-            raise ValueError(f"projection: expected one of {', '.join(PROJECTIONS)}; got {projection!r}")
+        check_choice("projection", projection, PROJECTIONS)
         self.projection = projection
 
     def gradient(

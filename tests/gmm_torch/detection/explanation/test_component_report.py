@@ -108,7 +108,11 @@ def test_wrong_input_is_refused_in_words(net, detector):
         detector.component_report([images(3, 0)])
     with pytest.raises(ValueError, match=r"labels: expected integers \(3,\); got torch.float32"):
         detector.component_report([(images(3, 0), torch.zeros(3))])
-    with pytest.raises(ValueError, match="expected 0 to 2; got -1 to 1"):
+    with pytest.raises(ValueError, match="expected classes 0 to 2; got -1 to 1: leave"):
         detector.component_report([(images(3, 0), torch.tensor([0, -1, 1]))])
     with pytest.raises(ValueError, match="at least one batch"):
         detector.component_report([])
+    three, one = torch.zeros(3, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    for prediction, label in ((one, three), (three, one), (three[:, None], three)):
+        with pytest.raises(ValueError, match=r"predictions and labels: expected one per component, shape \(3,\); got"):
+            component_report(three, prediction, label, 2)

@@ -1,0 +1,123 @@
+"""Images that look other than the calibration images are told once, with what they have and what those had."""
+
+import copy
+import re
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from gmm_torch import FailureDetector, InputsWarning
+from gmm_torch.detection.features.input_format import FACTOR, InputFormat, KnownFormat
+from gmm_torch.detection.scores import make_score
+from tests.gmm_torch.detection.conftest import PValues, batches, images, of_score
+
+X = images(3, 5)
+OTHERS = {
+    "size": (X.repeat(1, 1, 2, 3), "expected 6 x 6 pixels, as of the calibration images; got 12 x 18 pixels:"),
+    "bytes": (255 * X, r"expected largest numbers 0\.\d+ to 1, as of .*; got largest number 25\d:"),
+    "a 255th": (X / 255, r"expected largest numbers 0\.\d+ to 1, as of .*; got largest number 0\.00\d+:"),
+}
+
+
+def told(call) -> list[str]:
+    """What a call says of its inputs, at a line of this file."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    found = [each for each in caught if each.category is InputsWarning]
+    assert all(each.filename == __file__ for each in found)
+    return [str(each.message) for each in found]
+
+
+@pytest.fixture
+def detector():
+    return copy.deepcopy(of_score("max_softmax"))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("verb", ["forward", "margin", "explain"])
+def test_another_format_is_told_once_with_both(detector, name, verb):
+    x, message = OTHERS[name]
+    ask = getattr(detector, verb)
+    (found,) = told(lambda: ask(x))
+    assert re.search(message, found)
+    assert not told(lambda: ask(x))
+
+
+def test_what_the_calibration_had_is_not_told(detector):
+    unreadable = torch.cat([X, torch.full_like(X, torch.nan), torch.full_like(X, torch.inf)])
+    for x in (X, X[:0], 0 * X, X.half().float(), X * (FACTOR - 1), unreadable):
+        assert not told(lambda x=x: detector(x))
+
+
+class TakesBytes(nn.Module):
+    """Logits of images of any type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = of_score("max_softmax").classifier
+
+    def forward(self, x):
+        return self.net(x.float())
+
+
+def test_bytes_are_told_in_place_of_numbers_up_to_one_and_the_other_way_round():
+    as_bytes = [(255 * x).round().to(torch.uint8) for x, _ in batches(300, 2)]
+    plain = (
+        FailureDetector(TakesBytes(), score=make_score("max_softmax")).fit(batches(300, 1)).calibrate(batches(300, 2))
+    )
+    (found,) = told(lambda: plain(as_bytes[0]))
+    assert re.search(r"expected floating point, largest numbers .* 1, as .*; got integers, largest number 255:", found)
+    taught = copy.deepcopy(plain).calibrate(as_bytes)
+    assert not told(lambda: taught(as_bytes[0]))
+    (found,) = told(lambda: taught(X))
+    assert re.search(r"expected integers, largest numbers 2.. to 255, as .*; got floating point, largest number", found)
+
+
+def test_sizes_that_varied_at_calibration_are_no_matter(detector):
+    wide = [(x.repeat(1, 1, 2, 2), label) for x, label in batches(100, 3)]
+    detector.calibrate([*batches(300, 2), *wide])
+    assert not told(lambda: detector(X.repeat(1, 1, 3, 3)))
+    assert told(lambda: detector(255 * X.repeat(1, 1, 3, 3)))
+
+
+def test_rows_and_sequences_are_never_told():
+    rows = torch.randn(600, 6, generator=torch.Generator().manual_seed(0))
+    detector = FailureDetector(nn.Sequential(nn.Linear(6, 3)), score=make_score("max_softmax"))
+    detector.fit(rows[:300].split(100)).calibrate(rows[300:].split(100))
+    assert not told(lambda: detector(1000 * rows[:5]))
+
+
+@pytest.mark.parametrize("way", ["file", "state", "outputs"])
+def test_the_format_comes_along(detector, way, tmp_path):
+    if way == "file":
+        detector.save(tmp_path / "d.safetensors")
+        found = FailureDetector.load(tmp_path / "d.safetensors", detector.classifier)
+    else:
+        found = FailureDetector(detector.classifier, score=make_score("max_softmax"))
+        if way == "state":
+            found.load_state_dict(detector.state_dict())
+        else:
+            found.fit(batches(300, 1)).calibrate_outputs(detector.outputs(batches(300, 2)))
+    assert found.format == detector.format
+    assert len(told(lambda: found(255 * X))) == 1
+    found.fit(batches(300, 1))
+    assert found.format == KnownFormat()
+
+
+def test_traced_code_says_nothing(detector):
+    model = PValues(detector)
+    size = torch.export.Dim("n", min=2, max=64)
+    exported = []
+    assert not told(lambda: exported.append(torch.export.export(model, (255 * X,), dynamic_shapes=({0: size},))))
+    assert not told(lambda: torch.compile(model, backend="eager")(255 * X))
+    assert not told(lambda: torch.func.jacrev(lambda x: detector.margin(x).sum())(255 * X))
+    assert torch.equal(exported[0].module()(X), model(X))
+
+
+def test_nothing_is_read_of_values_that_are_not_on_the_host():
+    known = KnownFormat("6 x 6 pixels", "floating point", (0.5, 1.0))
+    there = InputFormat.of(torch.empty(3, 1, 8, 8, dtype=torch.uint8, device="meta"))
+    assert set(known.differences(there)) == {"size", "numbers"}
