@@ -1,5 +1,6 @@
 """The application's configuration, as a command composes it."""
 
+import copy
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf, grammar_parser
+from omegaconf import Container, DictConfig, OmegaConf, grammar_parser
 
 from trainers.main import CONF
 
@@ -48,7 +49,9 @@ def _parsed(override: str) -> Override:
 @cache
 def _composed(overrides: tuple[str, ...]) -> bytes:
     with initialize_config_dir(str(CONF), version_base="1.3"), files_read_once():
-        return pickle.dumps(compose("config", list(overrides)))
+        cfg = compose("config", list(overrides))
+    cfg._re_parent()
+    return pickle.dumps(cfg)
 
 
 @contextmanager
@@ -58,6 +61,8 @@ def files_read_once() -> Iterator[None]:
         patch.object(ConfigRepository, "load_config", _read),
         patch.object(ConfigLoaderImpl, "_load_single_config", _placed),
         patch.object(defaults_list, "_create_interpolation_map", _no_choices),
+        patch.object(ConfigRepository, "__deepcopy__", _shallow, create=True),
+        patch.object(Container, "_re_parent", _later),
     ):
         yield
 
@@ -91,3 +96,12 @@ def _placed(loader: ConfigLoaderImpl, default: ResultDefault, repo: IConfigRepos
 def _no_choices(*_: object) -> DictConfig:
     """What names in a defaults list are interpolated from: none of ours is, and it is made anew for every name."""
     return OmegaConf.create({})
+
+
+def _shallow(repository: ConfigRepository, _: object) -> ConfigRepository:
+    """A copy that gets sources of its own, which is all that Hydra changes in it."""
+    return copy.copy(repository)
+
+
+def _later(_: Container) -> None:
+    """What each node lies in: Hydra tells the whole tree after every file; once, in the end, does."""

@@ -1,6 +1,7 @@
 """Settings of every test process."""
 
 import gc
+import logging
 import os
 import random
 import re
@@ -26,6 +27,8 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 TOP_TO_BOTTOM = re.compile(r"from\s+top\s+to\s+bottom")
+# `torch.manual_seed` also notes down, for every kind of device that is not in use, where it was called.
+seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 EXPORT = TorchVersion(torch.__version__) >= "2.8"
 
 
@@ -37,15 +40,28 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
     gc.set_threshold(10_000, 20, 50)  # graphs that are traced make objects by the million, and few of them are garbage
+    let_torch_log_in_one_place()
     if "tests.processes" in sys.modules:
         sys.modules["tests.processes"].fork_server()
+
+
+def let_torch_log_in_one_place() -> None:
+    """What torch logs goes through its logger "torch" alone.
+
+    Pytest listens to every logger whose messages end there. Torch has fifty, and takes a listener for a request to
+    describe each graph that it traces.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch.") and isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # What a test draws without a generator of its own is the same in every run, alone or in any order.
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries draw from it
-    torch.manual_seed(0)
+    seed(0)
     if not EXPORT and item.get_closest_marker("export"):
         pytest.skip("needs torch 2.8")
 

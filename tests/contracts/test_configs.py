@@ -163,8 +163,8 @@ def test_callbacks_and_loggers_watch_a_training(tmp_path):
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
 def test_every_experiment_runs_in_fast_mode(option, tmp_path, request):
     overrides = [f"experiment={option}", "debug=fast"]
+    request.getfixturevalue("unarranged" if option == "demo" else "undrawn")
     if option != "demo":
-        request.getfixturevalue("undrawn")
         overrides += ["trainer.enable_progress_bar=false", "trainer.limit_train_batches=2", "detector.views=1"]
     cfg = configure(*overrides)
     if OmegaConf.is_missing(cfg.data, "root"):  # on the user's own images

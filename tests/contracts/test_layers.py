@@ -48,15 +48,21 @@ def resnet(*, third=(2, 4), last=(1, 2)):
     return ["layer2", *inner[0], "layer3", *inner[1], "layer4"]
 
 
+THIN = {"embed_dim": 48, "num_heads": 3}
 TIMM = {
     "vit_tiny_patch16_224": ({"img_size": 32}, 32, tokens(twelve("blocks"), "0", "1:")),
     # one head reads the class token, another that of distillation
     "deit_tiny_distilled_patch16_224": ({"img_size": 32}, 32, tokens(twelve("blocks"), ":2", "2:")),
-    "vit_small_patch16_dinov3": ({"img_size": 64}, 64, tokens(twelve("blocks"), "5:")),  # pools without any of them
-    "vit_small_patch14_reg4_dinov2": ({"img_size": 42}, 42, tokens(twelve("blocks"), "0", "5:")),
-    "eva02_tiny_patch14_224": ({"img_size": 42}, 42, tokens(twelve("blocks"), "1:")),
-    "vit_base_patch16_siglip_224": ({"img_size": 32, "embed_dim": 48, "num_heads": 3}, 32, twelve("blocks")),
-    "tnt_s_legacy_patch16_224": ({"img_size": 64}, 64, tokens(twelve("blocks"), "0", "1:")),
+    # pools without any of them
+    "vit_small_patch16_dinov3": ({"img_size": 64, **THIN}, 64, tokens(twelve("blocks"), "5:")),
+    "vit_small_patch14_reg4_dinov2": ({"img_size": 42, **THIN}, 42, tokens(twelve("blocks"), "0", "5:")),
+    "eva02_tiny_patch14_224": ({"img_size": 42, **THIN}, 42, tokens(twelve("blocks"), "1:")),
+    "vit_base_patch16_siglip_224": ({"img_size": 32, **THIN}, 32, twelve("blocks")),
+    "tnt_s_legacy_patch16_224": (
+        {"img_size": 64, "embed_dim": 48, "num_heads_outer": 3},
+        64,
+        tokens(twelve("blocks"), "0", "1:"),
+    ),
     "resmlp_12_224": ({"img_size": 32}, 32, twelve("blocks")),
     "xcit_nano_12_p16_224": ({"img_size": 32}, 32, twelve("blocks")),
     "mixer_s32_224": (
@@ -70,16 +76,16 @@ TIMM = {
         [f"blocks.{i}" for i in ("7", "11:input", "13:input", "15", "19:input", "21:input", "23")],
     ),
     "swin_tiny_patch4_window7_224": (
-        {"img_size": 64, "window_size": 2},
+        {"img_size": 64, "window_size": 2, "embed_dim": 24},
         64,
         stages("layers.", ".blocks.", (2, 4), (1,)),
     ),
     "convnext_atto": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
     "convnextv2_atto": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
     "poolformer_s12": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1,))),
-    "resnetv2_50": ({}, 64, stages("stages.", ".blocks.", (2, 4), (1, 2))),
+    "resnetv2_50": ({"channels": (32, 64, 96, 128), "stem_chs": 16}, 64, stages("stages.", ".blocks.", (2, 4), (1, 2))),
     "maxvit_rmlp_pico_rw_256": ({"img_size": 64}, 64, stages("stages.", ".blocks.", (2, 3), (1,))),
-    "efficientformer_l1": ({}, 224, stages("stages.", ".blocks.", (2, 4), ())),
+    "efficientformer_l1": ({"embed_dims": (16, 24, 32, 48)}, 193, stages("stages.", ".blocks.", (2, 4), ())),
     "pvt_v2_b0": ({}, 64, ["stages.1", "stages.2", "stages.3"]),  # a stage norms what its blocks give
     "resnet26": ({}, 64, resnet(third=(1,), last=(1,))),
     "efficientnet_b0": ({}, 64, ["blocks.2", "blocks.4.1:input", "blocks.4.2:input", "blocks.4", "blocks.6"]),
@@ -87,7 +93,7 @@ TIMM = {
     "mobilenetv3_small_050": ({}, 64, ["blocks.1", "blocks.3.1:input", "blocks.3", "blocks.5"]),
     "regnetx_002": ({}, 64, ["s2", "s3.b2:input", "s3.b4:input", "s3", "s4.b3:input", "s4.b6:input", "s4"]),
     "inception_v3": ({}, 107, ["Mixed_5d", "Mixed_6e", "Mixed_7c"]),
-    "densenet121": ({}, 64, ["features.denseblock2", "features.denseblock3", "features.norm5"]),
+    "densenet121": ({"growth_rate": 8}, 64, ["features.denseblock2", "features.denseblock3", "features.norm5"]),
     "mobilevit_xxs": ({}, 64, ["stages.2", "stages.3", "final_conv"]),
     "repvgg_a0": ({}, 64, ["stages.1", "stages.2.5:input", "stages.2.9:input", "stages.2", "final_conv"]),
 }
@@ -99,7 +105,8 @@ def check(net, x, expected, rule):
         outputs = extractor(x)
         assert extractor.layers == expected
         assert extractor.found_by.startswith(rule)
-        assert all(name in repr(extractor) for name in (*expected, extractor.found_by))
+        said = repr(extractor)
+        assert all(name in said for name in (*expected, extractor.found_by))
     assert outputs.own_logits.shape[0] == 2
     assert all(torch.isfinite(value).all() for value in outputs.features.values())
     return {layer: value.shape[-1] // len(extractor.statistics[layer]) for layer, value in outputs.features.items()}
@@ -124,6 +131,20 @@ def swin():
     return models.SwinTransformer([4, 4], 24, [2, 2, 6, 2], [1, 2, 4, 8], [2, 2], num_classes=5)
 
 
+def convnext():
+    sizes, depths = pairwise((8, 16, 24, 32, None)), (3, 3, 9, 3)
+    settings = [models.convnext.CNBlockConfig(*size, depth) for size, depth in zip(sizes, depths, strict=True)]
+    return models.ConvNeXt(settings, num_classes=5)
+
+
+def vgg():
+    with torch.device("meta"):  # without the numbers of its 124 million weights in linear layers
+        net = models.vgg11_bn(init_weights=False)
+    net.features = models.vgg.make_layers(models.vgg.cfgs["A"], batch_norm=True)
+    net.classifier = nn.Sequential(nn.Linear(7 * 7 * 512, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5))
+    return net
+
+
 def vit():
     net = models.VisionTransformer(32, 8, 6, 2, 32, 64, num_classes=5)
     torch.nn.init.normal_(net.heads.head.weight)  # of zeros, it would read nothing
@@ -138,8 +159,8 @@ TORCHVISION = {
     "resnext": (bottleneck(groups=8, width_per_group=4), 64, resnet(third=(1, 2), last=(1,))),
     "vit": (vit, 32, tokens(six("encoder.layers.encoder_layer_"), "0", "1:")),
     "swin": (swin, 64, [f"features.{name}" for name in SWIN]),
-    "convnext_tiny": (
-        models.convnext_tiny,
+    "convnext": (
+        convnext,
         64,
         [f"features.{name}" for name in ("3", "5.3:input", "5.6:input", "5", "7.1:input", "7.2:input", "7")],
     ),
@@ -268,7 +289,7 @@ PLAIN = ["13", "16:input", "19:input", "20", "23:input", "26:input", "27"]
 OTHERS = {
     # convolutions alone: the last before each pooling; what comes after the last pooling is the same again
     "vgg11_bn": (
-        lambda: models.vgg11_bn(init_weights=False),  # a second time, that is
+        vgg,
         (3, 64, 64),
         [f"features.{each}" for each in PLAIN],
         "the last at each resolution",

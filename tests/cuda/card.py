@@ -59,7 +59,7 @@ ONCE = {
 }
 
 
-HELPERS = {Path(__file__), Path(__file__).with_name("numbers.py")}
+HELPERS = {str(Path(__file__).with_name(name)) for name in ("card.py", "numbers.py")}
 
 
 class HostWaitError(AssertionError):
@@ -104,7 +104,8 @@ class Watch(TorchDispatchMode):
                     size = value.numel() * value.element_size()
                     self.largest = max(self.largest, size)
                     if value.dtype == torch.float64:
-                        self.wide[caller()] = max(self.wide.get(caller(), 0), size)
+                        place = caller()
+                        self.wide[place] = max(self.wide.get(place, 0), size)
         return made
 
 
@@ -145,7 +146,7 @@ def caller() -> tuple[str, str]:
         path = frame.f_code.co_filename
         if "/gmm_torch/" in path and "/tests/" not in path:
             return "gmm_torch/" + path.rpartition("/gmm_torch/")[2], frame.f_code.co_name
-        if "/tests/" in path and Path(path) not in HELPERS:
+        if "/tests/" in path and path not in HELPERS:
             return "tests", frame.f_code.co_name
         frame = frame.f_back
     return "", ""

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -187,7 +188,7 @@ def by_http(found: FailureDetector, bodies: list[bytes], explain: bool, form: bo
     answers = []
     with TestClient(create_app(found, SHAPE)) as client:
         while client.get("/health").status_code != 200:
-            pass
+            time.sleep(0.01)
         for body in bodies:
             given = {"files": {"image": ("x.png", body)}} if form else {"content": body}
             answer = client.post("/predict", params={"explain": explain}, **given)  # type: ignore[arg-type]

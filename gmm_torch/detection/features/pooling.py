@@ -17,8 +17,9 @@ def channels_axis(module: nn.Module, activation: Tensor) -> int:
     last = activation.dim() - 1
     if last == 1:
         return 1
-    widths = {len(parameter) for parameter in module.parameters() if parameter.dim() == 1}
-    convolved = {width for parameter in module.parameters() if parameter.dim() > 2 for width in parameter.shape[:2]}
+    shapes = {parameter.shape for parameter in module.parameters()}
+    widths = {shape[0] for shape in shapes if len(shape) == 1}
+    convolved = {width for shape in shapes if len(shape) > 2 for width in shape[:2]}
     shape = activation.shape
     is_first, is_last = shape[1] in widths | convolved, shape[last] in widths
     if is_first != is_last:
