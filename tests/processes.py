@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 multiprocessing.set_forkserver_preload(["pytest", "trainers.main", "trainers.tasks.run", "trainers.tasks.score"])
 
@@ -66,6 +67,13 @@ def started(work: Callable[..., None], arguments: tuple[object, ...], folder: Pa
     process = multiprocessing.get_context("forkserver").Process(target=_speaking, args=(work, arguments, folder, said))
     process.start()
     return process
+
+
+def torchrun(work: Callable[..., None], *arguments: object) -> None:
+    """What `torchrun --standalone --nproc-per-node 2` does, with forks for its processes: for one that is `started`."""
+    fork_server()  # that of the worker is not known here
+    alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "two", "max_restarts": 0}
+    elastic_launch(LaunchConfig(1, 1, 2, start_method="forkserver", **alone), work)(*arguments)
 
 
 def application(*words: str) -> None:

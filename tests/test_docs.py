@@ -1,6 +1,7 @@
 """What the documents show runs: Python blocks are executed, commands composed, files and options there."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gmm_torch import GaussianMixture
 from tests.configuration import configure
 from tests.pages import PAGES, ROOT, blocks, commands
+from tests.processes import started, torchrun
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 # Pages whose blocks leave something behind that is looked at, in a test of their own.
@@ -101,13 +103,18 @@ def test_the_extras_are_documented():
     assert set(re.findall(r"^\| `([a-z-]+)` \|", TEXTS["docs/install.md"], re.MULTILINE)) == extras.keys()
 
 
+def run_script(name: str) -> None:
+    runpy.run_path(name, run_name="__main__")
+
+
 def test_the_script_on_distributed_fitting_gives_the_mixture_of_one_process(tmp_path):
     (script,) = [block for block in blocks(TEXTS["docs/distributed.md"]) if block.title]
     (tmp_path / script.title).write_text(script.text)
     ((_, words),) = [each for each in called("torchrun") if script.title in each[1]]
-    run = [sys.executable, "-m", "torch.distributed.run", *words]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert words == ["--standalone", "--nproc-per-node", "2", script.title]
+    process = started(torchrun, (run_script, script.title), tmp_path, tmp_path / "said")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-2000:]
     names: dict[str, torch.Tensor] = {}
     exec("import torch\n" + re.search(r"^points = .*$", script.text, re.MULTILINE)[0], names)
     one = GaussianMixture(n_components=2, n_features=4).fit(names["points"], seed=0)

@@ -6,21 +6,13 @@ import pytest
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tests.configuration import configure
-from tests.processes import application, fork_server, started
+from tests.processes import application, started, torchrun
 from trainers.run.job import run_task
 from trainers.run.requirements import check_torchrun
 
 DIGITS = ("data=digits", "trainer.enable_progress_bar=false")
-
-
-def torchrun(*words):
-    """What `torchrun --standalone --nproc-per-node 2` does, with forks for processes."""
-    fork_server()  # that of the worker is not known here
-    alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "two", "max_restarts": 0}
-    elastic_launch(LaunchConfig(1, 1, 2, start_method="forkserver", **alone), started_by_torchrun)(*words)
 
 
 def started_by_torchrun(*words):
@@ -34,7 +26,7 @@ def test_two_processes_of_torchrun_end_with_the_detector_of_one(tmp_path):
     fitting += (f"classifier.checkpoint={tmp_path / 'trained' / 'classifier.safetensors'}",)
     run_task(configure(*fitting, "trainer=cpu"), tmp_path / "one")
     words = (*fitting, "trainer=torchrun", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'two'}")
-    process = started(torchrun, words, tmp_path, tmp_path / "said")
+    process = started(torchrun, (started_by_torchrun, *words), tmp_path, tmp_path / "said")
     process.join()
     assert process.exitcode == 0, (tmp_path / "said").read_text()[-2000:]
     one, two = (load_file(tmp_path / name / "detector.safetensors") for name in ("one", "two"))
