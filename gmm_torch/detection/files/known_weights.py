@@ -13,8 +13,8 @@ class KnownWeights:
     """The weights that a classifier had when this was made, and nothing of their size.
 
     A look at them waits for no device unless a tensor was written to or replaced since the last one; then they are
-    hashed. Who writes to `.data` is seen by an exact look alone. Weights in another type are not judged: rounding
-    changes them, see `PrecisionWarning`.
+    hashed. Who writes through `.data`, or through NumPy, is seen by an exact look alone. Weights in another type are not
+    judged: rounding changes them, see `PrecisionWarning`.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -41,6 +41,17 @@ def _types(classifier: nn.Module) -> list[torch.dtype]:
     return [value.dtype for value in _tensors(classifier)]
 
 
-def _mark(classifier: nn.Module) -> list[tuple[int, int]]:
-    """Which tensors there are, and how often each was written to; torch counts it for all but those of inference."""
-    return [(id(value), 0 if value.is_inference() else value._version) for value in _tensors(classifier)]
+def _mark(classifier: nn.Module) -> list[tuple[int, int, int]]:
+    """Which tensors there are, in which memory, and how often each was written to.
+
+    Torch counts that for all but tensors of inference. Those of other types, such as quantised ones, have no memory of
+    their own.
+    """
+    return [
+        (
+            id(value),
+            value.data_ptr() if type(value) in (Tensor, nn.Parameter) else 0,
+            0 if value.is_inference() else value._version,
+        )
+        for value in _tensors(classifier)
+    ]

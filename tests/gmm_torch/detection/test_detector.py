@@ -112,9 +112,22 @@ def through_data(net):
     net.head.weight.data += 1
 
 
-@pytest.mark.parametrize(
-    "change", [step, lambda net: net.load_state_dict(TinyNet().state_dict()), lambda net: net.norm.running_mean.add_(1)]
-)
+def other_memory(net):
+    net.head.weight.data = -net.head.weight.data
+
+
+CHANGES = {
+    "a step of training": step,
+    "other weights": lambda net: net.load_state_dict(TinyNet().state_dict()),
+    "a buffer": lambda net: net.norm.running_mean.add_(1),
+    "other memory": other_memory,
+    "a vector": lambda net: nn.utils.vector_to_parameters(
+        -nn.utils.parameters_to_vector(net.parameters()), net.parameters()
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_weights_that_changed_after_calibration_are_noticed(calibrated_here, its_net, change, tmp_path):
     before = copy.deepcopy(its_net.state_dict())
     change(its_net)
