@@ -13,6 +13,8 @@ from gmm_torch.devices import is_host
 # Times as large, or as small, as any magnitude of the calibration images is another scale: bytes are 255 times as large
 # as numbers up to one, and about a hundred times as large as normalised ones.
 FACTOR = 10
+# torch knows no largest of such numbers.
+WITHOUT_MAXIMUM = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2)
 PREPARE = (
     "prepare images as those were, or calibrate on images like these, since good ones may be refused for this alone"
 )
@@ -34,10 +36,16 @@ class InputFormat(NamedTuple):
     @classmethod
     def of(cls, x: Tensor | None) -> Self:
         """That of an only tensor of inputs; nothing waits for a device."""
-        if x is None or x.dim() != 4 or x.is_complex() or not x.numel() or is_traced():
+        if x is None or x.is_complex() or is_traced():
+            return cls()
+        if not x.numel():  # says nothing, and leaves what is known of the other batches
+            return cls(magnitude=torch.zeros(len(x), device=x.device))
+        if x.dim() != 4:
             return cls()
         height, width = x.shape[2:]
         values = x.detach().flatten(1)
+        if x.dtype in WITHOUT_MAXIMUM:
+            values = values.float()
         magnitude = torch.maximum(values.amax(1).float(), -values.amin(1).float())  # ten times as fast as `aminmax`
         return cls(f"{height} x {width} pixels", "floating point" if x.is_floating_point() else "integers", magnitude)
 
