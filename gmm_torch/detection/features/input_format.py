@@ -43,10 +43,12 @@ class InputFormat(NamedTuple):
         if x.dim() != 4:
             return cls()
         height, width = x.shape[2:]
-        values = x.detach().flatten(1)
+        values = x.detach()
         if x.dtype in WITHOUT_MAXIMUM:
             values = values.float()
-        magnitude = torch.maximum(values.amax(1).float(), -values.amin(1).float())  # ten times as fast as `aminmax`
+        # Ten times as fast as `aminmax`; whatever the memory format, nothing is copied.
+        largest, smallest = values.amax((1, 2, 3)), values.amin((1, 2, 3))
+        magnitude = torch.maximum(largest.float(), -smallest.float())
         return cls(f"{height} x {width} pixels", "floating point" if x.is_floating_point() else "integers", magnitude)
 
 
