@@ -110,6 +110,10 @@ def test_numbers_of_every_type_have_a_magnitude(dtype):
     assert found.numbers == ("floating point" if dtype.is_floating_point else "integers")
 
 
+def test_black_images_have_the_magnitude_zero_without_a_sign():
+    assert str(InputFormat.of(0 * X).magnitude.tolist()) == "[0.0, 0.0, 0.0]"
+
+
 def test_rows_and_sequences_are_never_told():
     rows = torch.randn(600, 6, generator=torch.Generator().manual_seed(0))
     detector = FailureDetector(nn.Sequential(nn.Linear(6, 3)), score=make_score("max_softmax"))
