@@ -78,7 +78,7 @@ class KnownFormat(NamedTuple):
         pairs = {"size": (self.size, found.size), "numbers": (self.numbers, found.numbers)}
         other = {kind: pair for kind, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
         values = found.magnitude
-        if self.magnitudes and type(values) is Tensor and is_host(values.device) and len(values):
+        if self.magnitudes and values is not None and _is_readable(values) and len(values):
             low, high = self.magnitudes
             largest = float(torch.nan_to_num(values, 0.0, 0.0).max())
             if largest > FACTOR * high or 0 < largest < low / FACTOR:
@@ -94,6 +94,11 @@ class KnownFormat(NamedTuple):
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What `as_json` gave."""
         return cls(str(found["size"]), str(found["numbers"]), tuple(found["magnitudes"]))
+
+
+def _is_readable(values: Tensor) -> bool:
+    """Whether values are there, and no device has to be waited for; a stand-in of a tracer holds none."""
+    return is_host(values.device) and type(values).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def warning_of(differences: dict[str, tuple[str, str]]) -> str:

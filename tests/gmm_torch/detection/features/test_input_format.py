@@ -47,6 +47,16 @@ def test_another_format_is_told_once_with_both(detector, name, verb):
     assert not told(lambda: ask(x))
 
 
+class Photograph(torch.Tensor):
+    """As libraries of images have their own."""
+
+
+def test_images_of_a_class_of_their_own_are_told(detector):
+    assert not told(lambda: detector(X.as_subclass(Photograph)))
+    (found,) = told(lambda: detector((255 * X).as_subclass(Photograph)))
+    assert "got largest number 25" in found
+
+
 def test_what_the_calibration_had_is_not_told(detector):
     unreadable = torch.cat([X, torch.full_like(X, torch.nan), torch.full_like(X, torch.inf)])
     for x in (X, X[:0], 0 * X, X.half().float(), X * (FACTOR - 1), unreadable):
