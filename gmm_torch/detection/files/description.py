@@ -24,6 +24,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_line(value: Any) -> bool:
+    """Whether it can stand in a sentence."""
+    return _is_text(value) and len(value) <= 100 and value.isprintable()
+
+
 def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -59,8 +64,10 @@ def _is_format(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != set(KnownFormat._fields):
         return False
     magnitudes = value["magnitudes"]
-    finite = isinstance(magnitudes, list) and all(type(each) is float and 0 <= each < math.inf for each in magnitudes)
-    return finite and len(magnitudes) in (0, 2) and _is_text(value["size"]) and _is_text(value["numbers"])
+    if not isinstance(magnitudes, list) or not all(type(each) is float and 0 <= each < math.inf for each in magnitudes):
+        return False
+    in_order = len(magnitudes) in (0, 2) and magnitudes == sorted(magnitudes)
+    return in_order and _is_line(value["size"]) and _is_line(value["numbers"])
 
 
 def as_class_names(value: Any) -> tuple[str, ...]:
