@@ -1,7 +1,7 @@
 """The density of a Gaussian mixture: parameters, log-probabilities, draws."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -308,10 +308,12 @@ class MixtureDensity(nn.Module):
         if not self.is_fitted:
             raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._seen_fitted = False
-        self._forget_fit()
-        super()._load_from_state_dict(*args)
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        own = {prefix + name for name, _ in (*self.named_parameters(), *self.named_buffers())}
+        if not own.isdisjoint(state_dict):  # else all stays as it is
+            self._seen_fitted = False
+            self._forget_fit()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _given(self, x: Array) -> Tensor:
         """x checked, as a tensor: as in a fit an array, which is on no device, comes to the mixture's."""

@@ -4,7 +4,7 @@ import sys
 import warnings
 
 # What stands between a caller's line and the place that warns: ourselves, and what wraps or calls our methods.
-BETWEEN = ("contextlib", "gmm_torch", "lightning", "sklearn", "torch")
+BETWEEN = ("contextlib", "gmm_torch", "joblib", "lightning", "sklearn", "torch", "transformers")
 
 
 class NotFittedError(RuntimeError):
@@ -58,6 +58,6 @@ class WeightsWarning(UserWarning):
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called us, however many of our own frames, of torch's and of others lie between."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

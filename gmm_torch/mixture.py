@@ -14,6 +14,7 @@ from torch import Tensor
 from gmm_torch.covariance import CovarianceType
 from gmm_torch.density import MixtureDensity
 from gmm_torch.devices import full_precision, summing_device
+from gmm_torch.distributed import sum_of_all
 from gmm_torch.em.batches import Array, Batches, Points, as_tensor, check_points, check_weight, readable
 from gmm_torch.em.engine import EM
 from gmm_torch.em.implicit import EMStep, Fitted, implicit, unrolled
@@ -179,8 +180,9 @@ class GaussianMixture(MixtureDensity):
                         f"{name}: expected what the stream began with, {begun.get(name, 'the default')}; got {value}: "
                         "give options in the first call"
                     )
+        x = readable(x)
         online.update(x, sample_weight)
-        if online.started:
+        if online.started and sum_of_all(len(x), online.em.device):  # else all stays, what is known of the fit as well
             self.assign(*online.result())
         self._online = online  # goes on until other parameters are assigned
         return self

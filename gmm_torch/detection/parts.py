@@ -1,7 +1,7 @@
 """What a detector is made of, on which device and in which precision, and its state dict."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -15,6 +15,7 @@ from gmm_torch.detection.features.extractor import FeatureExtractor
 from gmm_torch.detection.features.input_format import KnownFormat, warning_of
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.detection.features.precision import at_least_float32, leave_inference_mode
+from gmm_torch.detection.files.description import as_class_names
 from gmm_torch.detection.files.known_weights import KnownWeights
 from gmm_torch.detection.files.state import found_sizes, make_room_for_state
 from gmm_torch.detection.mixtures.seen_inputs import SeenInputs
@@ -41,7 +42,6 @@ class DetectorParts(nn.Module):
         n_classes: C of the logits that it was fitted to; 0 before that.
         preprocessing: how inputs became what the network takes, and which of them it saw, for whoever prepares others:
             names, and words, numbers or lists of these. Nothing here depends on it, and it is empty unless it was set.
-        class_names: of the classes, one each, for explanations; none unless it was set. No verdict depends on them.
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Outputs.precision`.
         format: of the calibration inputs, where they are images.
@@ -64,7 +64,7 @@ class DetectorParts(nn.Module):
         self.precision = ""
         self.format = KnownFormat()
         self.preprocessing: dict[str, Any] = {}
-        self.class_names: Sequence[str] = ()
+        self.class_names = ()
         self._weights_known: KnownWeights | None = None
         self._warned_of: set[str] = set()
         self.register_load_state_dict_post_hook(leave_inference_mode)  # type: ignore[no-untyped-call]
@@ -89,6 +89,19 @@ class DetectorParts(nn.Module):
     def alpha(self, alpha: float) -> None:
         self.calibration.target(alpha)
         self._alpha = float(alpha)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes, one each, for explanations; none unless they were set. No verdict depends on them.
+
+        Raises, when set:
+            ValueError: something else than words.
+        """
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Iterable[str]) -> None:
+        self._class_names = as_class_names(names)
 
     @property
     def classifier(self) -> nn.Module:

@@ -27,24 +27,25 @@ def images(n: int, seed: int) -> Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def about(fitting: Tensor, calibration: Tensor, most: int) -> dict[str, Tensor]:
-    """What a detector fitted to these, of which `most` may be kept, says of others."""
+def about(fitting: Tensor, calibration: Tensor, most: int, n_empty: int = 0) -> dict[str, Tensor]:
+    """What a detector fitted to these, of which `most` may be kept, says of others; some batches may be empty."""
     sample.MAX_INPUTS = most
     detector = FailureDetector(network(), n_components=2, views=1).fit(fitting.split(60))
-    detector.calibrate(calibration.split(45))
+    detector.calibrate([*calibration.split(45), *[images(0, 0)] * n_empty])
     labels = torch.zeros(len(calibration), dtype=torch.long)
     detector.component_report(zip(calibration.split(45), labels.split(45), strict=True))
     verdict = detector(images(100, 3))
     index, labelled = detector.examples.index, detector.examples.mixtures[0].labelled.sum()
     counts = torch.tensor([detector.n_fitted, detector.n_kept, len(detector.calibration.scores), int(labelled)])
-    return {"score": verdict.score, "p_value": verdict.p_value, "index": index, "counts": counts}
+    found = {"score": verdict.score, "p_value": verdict.p_value, "index": index, "counts": counts}
+    return found | {"magnitudes": torch.tensor(detector.format.magnitudes)}
 
 
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
     fitting, calibration = images(N, 1).split(SHARES)[rank], images(300, 2).split([100, 200])[rank]
-    torch.save({most: about(fitting, calibration, most) for most in (KEPT, N)}, folder / f"{rank}.pt")
+    torch.save({most: about(fitting, calibration, most, n_empty=rank) for most in (KEPT, N)}, folder / f"{rank}.pt")
     bad, errors = fitting.clone(), []
     bad[: rank + 1] = torch.nan
     for loader in (bad.split(60), fitting.split(60) if rank else []):
@@ -64,7 +65,7 @@ def test_processes_end_with_the_detector_of_one(tmp_path, monkeypatch):
     for most in (KEPT, N):
         alone = about(images(N, 1), images(300, 2), most)
         assert results[0][most]["counts"].tolist()[:2] == [N, most]
-        for name in ("index", "counts"):
+        for name in ("index", "counts", "magnitudes"):
             assert torch.equal(results[0][most][name], alone[name]), name
         # a sum of two shares has other last digits, which move a rank now and then
         torch.testing.assert_close(results[0][most]["score"], alone["score"], rtol=1e-2, atol=1e-2)

@@ -111,6 +111,9 @@ def test_a_description_that_is_none_is_refused(path, spec):
         ("format", {"size": "", "numbers": "", "magnitudes": [1.0]}),
         ("format", {"size": "", "numbers": 3, "magnitudes": []}),
         ("format", {"size": "", "numbers": "", "magnitudes": [0.0, float("nan")]}),
+        ("format", {"size": "", "numbers": "", "magnitudes": [1.0, 0.5]}),
+        ("format", {"size": "x" * 10**6, "numbers": "", "magnitudes": []}),
+        ("format", {"size": "", "numbers": "\x1b[31m", "magnitudes": []}),
         ("preprocessing", []), ("preprocessing", {"mean": None}), ("preprocessing", {"mean": [[0.5]]}),
     ],
 )  # fmt: skip

@@ -1,9 +1,13 @@
 """A warning names the line that called us, whatever lies between."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning as SklearnConvergenceWarning
+from sklearn.model_selection import cross_val_score
 
 from gmm_torch import ComponentsWarning, ConvergenceWarning, FailureDetector, GaussianMixture
+from gmm_torch.sklearn import GaussianMixture as SklearnMixture
 
 
 def files_named(category, call):
@@ -21,3 +25,24 @@ def test_a_fit_that_does_not_converge_warns_at_the_callers_line():
 def test_a_detector_fitted_to_few_inputs_warns_at_the_callers_line():
     detector = FailureDetector(torch.nn.Sequential(torch.nn.Linear(6, 3)))
     assert files_named(ComponentsWarning, lambda: detector.fit([torch.randn(60, 6)])) == {__file__}
+
+
+def test_a_mixture_among_scikit_learn_s_folds_warns_at_the_callers_line():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    mixture = SklearnMixture(2, max_iter=1)
+    assert files_named(SklearnConvergenceWarning, lambda: cross_val_score(mixture, x, cv=2)) == {__file__}
+
+
+@pytest.mark.parametrize("name", ["transformers.pipelines.base", "torch.nn.modules.module", "lightning.pytorch.loops"])
+def test_others_that_call_our_methods_are_passed_over(name):
+    scope = {"__name__": name}
+    exec("def run(method, *args, **options): method(*args, **options)", scope)
+    mixture, x = GaussianMixture(3, 2), torch.randn(200, 2)
+    assert files_named(ConvergenceWarning, lambda: scope["run"](mixture.fit, x, max_iter=1)) == {__file__}
+
+
+def test_code_without_a_module_s_name_is_warned_where_python_can_do_so():
+    scope = {"mixture": GaussianMixture(3, 2), "x": torch.randn(200, 2)}
+    assert files_named(ConvergenceWarning, lambda: exec("mixture.fit(x, max_iter=1)", scope)) == {"<string>"}
+    exec("mixture.fit(x, max_iter=1)", scope | {"__name__": None})  # of which the module `warnings` knows no place
+    assert scope["mixture"].n_iter == 1

@@ -263,6 +263,18 @@ def test_what_is_known_of_a_fit_goes_with_its_parameters(x, change):
     assert not mixture.jitter.any()
 
 
+@pytest.mark.parametrize("call", ["partial_fit", "load_state_dict"])
+def test_what_changes_no_parameter_leaves_what_is_known_of_the_fit(x, call):
+    mixture = fitted(x, max_iter=500)
+    known, means = repr(mixture), mixture.means.clone()
+    if call == "partial_fit":
+        mixture.partial_fit(x[:0])
+    else:
+        torch.nn.ModuleDict({"mixture": mixture}).load_state_dict({"others": torch.ones(1)}, strict=False)
+    assert torch.equal(mixture.means, means)
+    assert (repr(mixture), mixture.n_points, len(mixture.history)) == (known, len(x), mixture.n_iter)
+
+
 def test_a_mixture_says_in_print_whether_and_how_it_was_fitted(x):
     mixture = GaussianMixture(K, D)
     assert "covariance_type='full'; not fitted)" in repr(mixture)

@@ -28,6 +28,7 @@ class Served:
         version: names detector, calibration and classifier; see `version_of`.
         n_classes: that the classifier knows.
         drift: of the images that this detector judged.
+        told_of_size: whether the log says that images came in another size than the calibration images.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Served:
         self.version = version_of(detector)
         self.drift = Drift(drift(detector.calibration.scores), detector.alpha)
         self.predictor = Predictor(detector, class_names)
+        self.told_of_size = False
 
     def warm(self, blank: Sequence[Question]) -> None:
         """Judge blank images, uncounted, so that the model allocates what it needs."""

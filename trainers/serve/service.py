@@ -77,7 +77,6 @@ class Service:
         self.warming: asyncio.Future[None] | None = None
         self.waiting = 0
         self.draining = False
-        self._told_of_size: Served | None = None
         self._reloading = asyncio.Lock()
 
     def _serve(self, detector: FailureDetector) -> Served:
@@ -158,8 +157,8 @@ class Service:
         """Warn, once for each detector, of an image of another size than the calibration images."""
         served, size = self.served, in_words(height, width)
         fitted = served.detector.preprocessing
-        if another_size(fitted, size) and served is not self._told_of_size:
-            self._told_of_size = served
+        if another_size(fitted, size) and not served.told_of_size:
+            served.told_of_size = True
             log.warning("%s", warning_of(fitted, size, "a file that was sent; others are not told"))
 
     async def reload(self) -> Reloaded:

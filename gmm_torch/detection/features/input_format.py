@@ -13,6 +13,8 @@ from gmm_torch.devices import is_host
 # Times as large, or as small, as any magnitude of the calibration images is another scale: bytes are 255 times as large
 # as numbers up to one, and about a hundred times as large as normalised ones.
 FACTOR = 10
+# torch knows no largest of such numbers.
+WITHOUT_MAXIMUM = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2)
 PREPARE = (
     "prepare images as those were, or calibrate on images like these, since good ones may be refused for this alone"
 )
@@ -34,11 +36,19 @@ class InputFormat(NamedTuple):
     @classmethod
     def of(cls, x: Tensor | None) -> Self:
         """That of an only tensor of inputs; nothing waits for a device."""
-        if x is None or x.dim() != 4 or x.is_complex() or not x.numel() or is_traced():
+        if x is None or x.is_complex() or is_traced():
+            return cls()
+        if not x.numel():  # says nothing, and leaves what is known of the other batches
+            return cls(magnitude=torch.zeros(len(x), device=x.device))
+        if x.dim() != 4:
             return cls()
         height, width = x.shape[2:]
-        values = x.detach().flatten(1)
-        magnitude = torch.maximum(values.amax(1).float(), -values.amin(1).float())  # ten times as fast as `aminmax`
+        values = x.detach()
+        if x.dtype in WITHOUT_MAXIMUM:
+            values = values.float()
+        # Ten times as fast as `aminmax`; whatever the memory format, nothing is copied.
+        largest, smallest = values.amax((1, 2, 3)).float(), values.amin((1, 2, 3)).float()
+        magnitude = torch.maximum(largest.abs(), smallest.abs())
         return cls(f"{height} x {width} pixels", "floating point" if x.is_floating_point() else "integers", magnitude)
 
 
@@ -68,7 +78,7 @@ class KnownFormat(NamedTuple):
         pairs = {"size": (self.size, found.size), "numbers": (self.numbers, found.numbers)}
         other = {kind: pair for kind, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
         values = found.magnitude
-        if self.magnitudes and type(values) is Tensor and is_host(values.device) and len(values):
+        if self.magnitudes and values is not None and _is_readable(values) and len(values):
             low, high = self.magnitudes
             largest = float(torch.nan_to_num(values, 0.0, 0.0).max())
             if largest > FACTOR * high or 0 < largest < low / FACTOR:
@@ -84,6 +94,11 @@ class KnownFormat(NamedTuple):
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What `as_json` gave."""
         return cls(str(found["size"]), str(found["numbers"]), tuple(found["magnitudes"]))
+
+
+def _is_readable(values: Tensor) -> bool:
+    """Whether values are there, and no device has to be waited for; a stand-in of a tracer holds none."""
+    return is_host(values.device) and type(values).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def warning_of(differences: dict[str, tuple[str, str]]) -> str:

@@ -108,8 +108,8 @@ class Outputs(NamedTuple):
 
 
 def each_once(found: Iterable[str]) -> str:
-    """Words of several batches, each once."""
-    return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN)))
+    """Words of several batches, each once; a batch without any counts for nothing."""
+    return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN) if each))
 
 
 def joined(parts: Sequence[Any]) -> Any:

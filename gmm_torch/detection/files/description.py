@@ -1,7 +1,7 @@
 """What a detector file says of the detector, checked before anything is built from it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gmm_torch.detection.features.input_format import KnownFormat
@@ -22,6 +22,11 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_line(value: Any) -> bool:
+    """Whether it can stand in a sentence."""
+    return _is_text(value) and len(value) <= 100 and value.isprintable()
 
 
 def _are_words(value: Any) -> bool:
@@ -59,15 +64,28 @@ def _is_format(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != set(KnownFormat._fields):
         return False
     magnitudes = value["magnitudes"]
-    finite = isinstance(magnitudes, list) and all(type(each) is float and 0 <= each < math.inf for each in magnitudes)
-    return finite and len(magnitudes) in (0, 2) and _is_text(value["size"]) and _is_text(value["numbers"])
+    if not isinstance(magnitudes, list) or not all(type(each) is float and 0 <= each < math.inf for each in magnitudes):
+        return False
+    in_order = len(magnitudes) in (0, 2) and magnitudes == sorted(magnitudes)
+    return in_order and _is_line(value["size"]) and _is_line(value["numbers"])
 
 
-def check_class_names(value: Any, n_classes: int) -> None:
-    """Raise ValueError unless they are words, one for each class, or none."""
-    if isinstance(value, str) or not _are_words(list(value)) or len(value) not in (0, n_classes):
+def as_class_names(value: Any) -> tuple[str, ...]:
+    """Class names as a detector has them; ValueError unless they are words."""
+    names = None if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if names is None or not all(map(_is_text, names)):
         raise ValueError(
-            f"class_names: expected {n_classes} words, one a class, or none; got {value!r:.80}: set "
+            f"class_names: expected a list of words, one a class, or an empty one; got {value!r:.80}: set "
+            "detector.class_names to such a list"
+        )
+    return tuple(map(str, names))
+
+
+def check_class_names(names: Sequence[str], n_classes: int) -> None:
+    """Raise ValueError unless there is one for each class, or none."""
+    if len(names) not in (0, n_classes):
+        raise ValueError(
+            f"class_names: expected {n_classes} words, one a class, or none; got {len(names)}: set "
             "detector.class_names to such a list"
         )
 

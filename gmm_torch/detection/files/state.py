@@ -46,7 +46,7 @@ def take_sizes(detector: "DetectorParts", sizes: Mapping[str, Any], tensors: dic
     detector.n_fitted, detector.n_kept = int(sizes["n_fitted"]), int(sizes["n_kept"])
     detector.calibrated_in(str(sizes["precision"]), KnownFormat.from_json(sizes["format"]))
     detector.preprocessing = dict(sizes["preprocessing"])
-    detector.class_names = tuple(sizes["class_names"])
+    detector.class_names = sizes["class_names"]
     if not sizes["widths"]:
         return
     stored = {name: part_of(tensors, name) for name in sized_parts(detector)}

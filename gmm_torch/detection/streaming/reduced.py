@@ -34,10 +34,13 @@ class Reduced(NamedTuple):
 
     def gathered(self) -> "Reduced":
         """Those of all processes, one after another."""
-        found = self._map(gather_rows)
-        words = zip(*gather_objects((self.precision, self.format.size, self.format.numbers)), strict=True)
+        magnitude = self.format.magnitude
+        facts = gather_objects((self.precision, *self.format[:2], magnitude is not None))
+        *words, known = zip(*facts, strict=True)
         precision, size, numbers = map(each_once, words)
-        return found._replace(precision=precision, format=found.format._replace(size=size, numbers=numbers))
+        # Either all processes take part in the gathering of a tensor, or none.
+        joint = InputFormat(size, numbers, magnitude if all(known) else None)
+        return self._replace(precision=precision, format=joint)._map(gather_rows)
 
     def rows(self, index: Tensor) -> "Reduced":
         """Some of the inputs."""

@@ -1,7 +1,9 @@
 import copy
 import json
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -260,11 +262,26 @@ def test_names_of_classes_come_along_and_explain(its_net, detector, tmp_path):
         assert each.explain(x, ["a", "b", "c"], n_nearest=0).class_names == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("value", [["cat"], "cat", [0, 1, 2]])
-def test_names_that_are_not_one_a_class_are_not_saved(detector, value, tmp_path):
+@pytest.mark.parametrize("value", [np.array(["cat", "dog", "owl"]), iter(["cat", "dog", "owl"])])
+def test_names_of_classes_may_come_as_any_words(detector, value, tmp_path):
     detector.class_names = value
-    with pytest.raises(ValueError, match="class_names: expected 3 words, one a class, or none"):
+    assert detector.class_names == ("cat", "dog", "owl")
+    assert detector.explain(images(4, 3), n_nearest=0).class_names == ("cat", "dog", "owl")
+    detector.save(tmp_path / "d.safetensors")
+
+
+@pytest.mark.parametrize("value", ["cat", [0, 1, 2], None, 3])
+def test_names_that_are_no_words_are_refused_at_once(detector, value):
+    with pytest.raises(ValueError, match=f"class_names: expected a list of words, .*; got {re.escape(repr(value))}:"):
+        detector.class_names = value
+    assert detector.class_names == ()
+
+
+def test_names_that_are_not_one_a_class_are_not_saved(detector, tmp_path):
+    detector.class_names = ["cat"]
+    with pytest.raises(ValueError, match="class_names: expected 3 words, one a class, or none; got 1:"):
         detector.save(tmp_path / "d.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_state_of_another_version_says_so(its_net, detector):

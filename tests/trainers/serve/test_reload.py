@@ -1,7 +1,9 @@
 """Another detector takes the place of one in force, without a request that fails, or with a reason why not."""
 
 import copy
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -73,6 +75,21 @@ def test_a_request_keeps_the_detector_that_it_came_to(detector, stricter, held_o
         assert client.get("/v2/models/gmm_torch").json()["versions"] == [version_of(stricter)]
         health = client.get("/health").json()
     assert (health["detector"], health["alpha"]) == (version_of(stricter), 0.2)
+
+
+def test_what_was_told_of_a_detector_keeps_none_that_was_replaced(detector, stricter, held_out):
+    known = copy.deepcopy(detector)
+    known.preprocessing = {"file_size": "1 x 1"}
+    with serving(known, {"load": lambda: stricter}) as client:
+        assert client.post("/predict", content=png(held_out[0])).status_code == 200
+        before = weakref.ref(client.app.state.service.served)
+        assert before().told_of_size
+        assert client.post("/reload").json()["changed"]
+        assert (
+            client.post("/predict", content=png(held_out[0])).status_code == 200
+        )  # what judges forgets its last batch
+        gc.collect()
+        assert before() is None
 
 
 def test_what_cannot_serve_leaves_the_detector_in_force_and_says_why(detector, held_out, tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 from gmm_torch import FailureDetector, InputsWarning
 from gmm_torch.detection.features.input_format import FACTOR, InputFormat, KnownFormat
 from gmm_torch.detection.scores import make_score
+from gmm_torch.detection.streaming import reduced
 from tests.gmm_torch.detection.conftest import PValues, batches, images, of_score
 
 X = images(3, 5)
@@ -44,6 +45,16 @@ def test_another_format_is_told_once_with_both(detector, name, verb):
     (found,) = told(lambda: ask(x))
     assert re.search(message, found)
     assert not told(lambda: ask(x))
+
+
+class Photograph(torch.Tensor):
+    """As libraries of images have their own."""
+
+
+def test_images_of_a_class_of_their_own_are_told(detector):
+    assert not told(lambda: detector(X.as_subclass(Photograph)))
+    (found,) = told(lambda: detector((255 * X).as_subclass(Photograph)))
+    assert "got largest number 25" in found
 
 
 def test_what_the_calibration_had_is_not_told(detector):
@@ -81,6 +92,36 @@ def test_sizes_that_varied_at_calibration_are_no_matter(detector):
     detector.calibrate([*batches(300, 2), *wide])
     assert not told(lambda: detector(X.repeat(1, 1, 3, 3)))
     assert told(lambda: detector(255 * X.repeat(1, 1, 3, 3)))
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_a_batch_of_no_images_hides_nothing_of_the_others(detector, where):
+    known = detector.format
+    some = [x for x, _ in batches(300, 2)]
+    detector.calibrate([*some[:where], some[0][:0], *some[where:]])
+    assert detector.format == known
+    assert told(lambda: detector(X.repeat(1, 1, 2, 2)))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_processes_gather_what_all_of_them_have(detector, known, monkeypatch):
+    here = detector.reduce(detector.outputs(batches(30, 2)))
+    there = ("float32", "6 x 6 pixels", "floating point", known)
+    monkeypatch.setattr(reduced, "gather_objects", lambda facts: [facts, there])
+    found = here.gathered().format
+    assert (found.size, found.numbers) == here.format[:2]
+    assert (found.magnitude is not None) == known
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.float8_e5m2, torch.bfloat16])
+def test_numbers_of_every_type_have_a_magnitude(dtype):
+    found = InputFormat.of(torch.tensor([[0, 2], [64, 1]]).to(dtype).view(2, 1, 1, 2))
+    assert found.magnitude.tolist() == [2, 64]
+    assert found.numbers == ("floating point" if dtype.is_floating_point else "integers")
+
+
+def test_black_images_have_the_magnitude_zero_without_a_sign():
+    assert str(InputFormat.of(0 * X).magnitude.tolist()) == "[0.0, 0.0, 0.0]"
 
 
 def test_rows_and_sequences_are_never_told():
