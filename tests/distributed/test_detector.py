@@ -38,7 +38,7 @@ def about(fitting: Tensor, calibration: Tensor, most: int, n_empty: int = 0) -> 
     index, labelled = detector.examples.index, detector.examples.mixtures[0].labelled.sum()
     counts = torch.tensor([detector.n_fitted, detector.n_kept, len(detector.calibration.scores), int(labelled)])
     found = {"score": verdict.score, "p_value": verdict.p_value, "index": index, "counts": counts}
-    return found | {"magnitudes": torch.tensor(detector.format.magnitudes)}
+    return found | {"extremes": torch.tensor([detector.format.smallest, detector.format.largest])}
 
 
 def work(rank: int, folder: Path) -> None:
@@ -65,7 +65,7 @@ def test_processes_end_with_the_detector_of_one(tmp_path, monkeypatch):
     for most in (KEPT, N):
         alone = about(images(N, 1), images(300, 2), most)
         assert results[0][most]["counts"].tolist()[:2] == [N, most]
-        for name in ("index", "counts", "magnitudes"):
+        for name in ("index", "counts", "extremes"):
             assert torch.equal(results[0][most][name], alone[name]), name
         # a sum of two shares has other last digits, which move a rank now and then
         torch.testing.assert_close(results[0][most]["score"], alone["score"], rtol=1e-2, atol=1e-2)

@@ -23,7 +23,7 @@ from trainers.run.run import Run
 
 FEATURES = "features."
 OPTIONAL = ("labels", "keys", "position")
-MAGNITUDE = "format.magnitude"
+EXTREMES = "format.extremes"
 CODE = (build_classifier, OutputsModule, Sample)  # that makes them
 
 
@@ -128,8 +128,8 @@ def write_outputs(drawn: Drawn, path: Path) -> None:
     outputs = drawn.outputs
     tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
     tensors |= {name: value for name in OPTIONAL if (value := getattr(outputs, name)) is not None}
-    size, numbers, magnitude = outputs.format
-    tensors |= {} if magnitude is None else {MAGNITUDE: magnitude}
+    size, numbers, extremes = outputs.format
+    tensors |= {} if extremes is None else {EXTREMES: extremes}
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     words = {"precision": outputs.precision, "size": size, "numbers": numbers, "n_given": str(drawn.n_given)}
     save_file(kept, path, metadata=words)
@@ -142,6 +142,6 @@ def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Dra
         metadata = file.metadata()
     features = {name: tensors[FEATURES + name] for name in layers}
     optional = {name: tensors.get(name) for name in OPTIONAL}
-    images = InputFormat(metadata["size"], metadata["numbers"], tensors.get(MAGNITUDE))
+    images = InputFormat(metadata["size"], metadata["numbers"], tensors.get(EXTREMES))
     outputs = Outputs(tensors["logits"], features, precision=metadata["precision"], format=images, **optional)
     return Drawn(outputs, int(metadata["n_given"]))

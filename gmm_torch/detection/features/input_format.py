@@ -1,7 +1,8 @@
-"""What images look like before a classifier sees them: their size, and the type and magnitude of their numbers."""
+"""What images look like before a classifier sees them: their size, and the type and range of their numbers."""
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor
 from gmm_torch.density import is_traced
 from gmm_torch.devices import is_host
 
-# Times as large, or as small, as any magnitude of the calibration images is another scale: bytes are 255 times as large
-# as numbers up to one, and about a hundred times as large as normalised ones.
+# Times as large, as small or as far below zero as any numbers of the calibration images are another scale: bytes are
+# 255 times as large as numbers up to one, and about a hundred times as large as normalised ones. Below zero counts from
+# a tenth of the largest magnitude: interpolation goes less far.
 FACTOR = 10
+# Images without numbers below zero, where every calibration image had some, are another normalisation and not bright.
+SEVERAL = 10
 # torch knows no largest of such numbers.
 WITHOUT_MAXIMUM = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2)
 PREPARE = (
@@ -26,12 +30,12 @@ class InputFormat(NamedTuple):
     Attributes:
         size: height and width in words; several, where those of several batches differ.
         numbers: their type in words, likewise.
-        magnitude: (N,), the largest of each image, without a graph.
+        extremes: (N, 2), the smallest and the largest of each image, without a graph.
     """
 
     size: str = ""
     numbers: str = ""
-    magnitude: Tensor | None = None
+    extremes: Tensor | None = None
 
     @classmethod
     def of(cls, x: Tensor | None) -> Self:
@@ -39,7 +43,7 @@ class InputFormat(NamedTuple):
         if x is None or x.is_complex() or is_traced():
             return cls()
         if not x.numel():  # says nothing, and leaves what is known of the other batches
-            return cls(magnitude=torch.zeros(len(x), device=x.device))
+            return cls(extremes=torch.zeros(len(x), 2, device=x.device))
         if x.dim() != 4:
             return cls()
         height, width = x.shape[2:]
@@ -47,9 +51,8 @@ class InputFormat(NamedTuple):
         if x.dtype in WITHOUT_MAXIMUM:
             values = values.float()
         # Ten times as fast as `aminmax`; whatever the memory format, nothing is copied.
-        largest, smallest = values.amax((1, 2, 3)).float(), values.amin((1, 2, 3)).float()
-        magnitude = torch.maximum(largest.abs(), smallest.abs())
-        return cls(f"{height} x {width} pixels", "floating point" if x.is_floating_point() else "integers", magnitude)
+        extremes = torch.stack([values.amin((1, 2, 3)).float(), values.amax((1, 2, 3)).float()], dim=1)
+        return cls(f"{height} x {width} pixels", "floating point" if x.is_floating_point() else "integers", extremes)
 
 
 class KnownFormat(NamedTuple):
@@ -57,43 +60,58 @@ class KnownFormat(NamedTuple):
 
     Attributes:
         size, numbers: as in `InputFormat`.
-        magnitudes: the smallest and the largest of those of the images; none where they are unknown.
+        smallest, largest: the least and the greatest of those numbers of the images; none where they are unknown.
     """
 
     size: str = ""
     numbers: str = ""
-    magnitudes: tuple[float, ...] = ()
+    smallest: tuple[float, ...] = ()
+    largest: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, found: InputFormat) -> Self:
         """That of all calibration images."""
-        known: tuple[float, ...] = ()
-        if found.magnitude is not None and len(found.magnitude):
-            known = tuple(torch.stack(found.magnitude.aminmax()).tolist())
         size, numbers = (words if "," not in words else "" for words in (found.size, found.numbers))
-        return cls(size, numbers, known if all(map(math.isfinite, known)) else ())
+        if found.extremes is None or not len(found.extremes):
+            return cls(size, numbers)
+        bounds = torch.stack([found.extremes.amin(0), found.extremes.amax(0)], dim=1).tolist()
+        smallest, largest = map(tuple, bounds if all(map(math.isfinite, chain(*bounds))) else ((), ()))
+        return cls(size, numbers, smallest, largest)
 
     def differences(self, found: InputFormat) -> dict[str, tuple[str, str]]:
         """By kind, what the calibration images had and others have; values are read where they are on the host."""
         pairs = {"size": (self.size, found.size), "numbers": (self.numbers, found.numbers)}
         other = {kind: pair for kind, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
-        values = found.magnitude
-        if self.magnitudes and values is not None and _is_readable(values) and len(values):
-            low, high = self.magnitudes
-            largest = float(torch.nan_to_num(values, 0.0, 0.0).max())
-            if largest > FACTOR * high or 0 < largest < low / FACTOR:
-                expected = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
-                other["scale"] = f"largest numbers {expected}", f"largest number {largest:.3g}"
+        values = found.extremes
+        if self.largest and values is not None and _is_readable(values) and len(values):
+            values = torch.nan_to_num(values, 0.0, 0.0, 0.0)
+            low, high = float(values[:, 0].min()), float(values[:, 1].max())
+            if expected := self._other_scale(low, high, len(values)):
+                other["scale"] = expected, f"numbers from {low:.3g} to {high:.3g}"
         return other
+
+    def _other_scale(self, low: float, high: float, n: int) -> str:
+        """What to expect in place of n images with numbers from `low` to `high`; nothing where these will do."""
+        magnitude, found = max(self.largest[1], -self.smallest[0]), max(high, -low)
+        least = max(self.largest[0], -self.smallest[1])  # no image has a lower magnitude
+        expected = f"numbers from {self.smallest[0]:.3g} to {self.largest[1]:.3g}"
+        if found > FACTOR * magnitude or low < min(FACTOR * self.smallest[0], -magnitude / FACTOR):
+            return expected
+        if 0 < found < least / FACTOR:
+            return f"{expected}, in every image some of at least {least:.3g}"
+        if n >= SEVERAL and high > 0 <= low and self.smallest[1] < -magnitude / FACTOR:
+            return f"{expected}, in every image some below zero"
+        return ""
 
     def as_json(self) -> dict[str, Any]:
         """As a file holds it."""
-        return self._asdict() | {"magnitudes": list(self.magnitudes)}
+        return self._asdict() | {"smallest": list(self.smallest), "largest": list(self.largest)}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What `as_json` gave."""
-        return cls(str(found["size"]), str(found["numbers"]), tuple(found["magnitudes"]))
+        size, numbers = str(found["size"]), str(found["numbers"])
+        return cls(size, numbers, tuple(found["smallest"]), tuple(found["largest"]))
 
 
 def _is_readable(values: Tensor) -> bool:

@@ -128,7 +128,7 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, dict):
         return {name: change(each) for name, each in value.items()}
     if isinstance(value, InputFormat):
-        return value if value.magnitude is None else value._replace(magnitude=change(value.magnitude))
+        return value if value.extremes is None else value._replace(extremes=change(value.extremes))
     return change(value) if isinstance(value, Tensor) else value
 
 

@@ -63,11 +63,15 @@ def check_preprocessing(value: Any) -> None:
 def _is_format(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != set(KnownFormat._fields):
         return False
-    magnitudes = value["magnitudes"]
-    if not isinstance(magnitudes, list) or not all(type(each) is float and 0 <= each < math.inf for each in magnitudes):
-        return False
-    in_order = len(magnitudes) in (0, 2) and magnitudes == sorted(magnitudes)
-    return in_order and _is_line(value["size"]) and _is_line(value["numbers"])
+    smallest, largest = value["smallest"], value["largest"]
+    for each in (smallest, largest):
+        if not isinstance(each, list) or not all(type(number) is float and math.isfinite(number) for number in each):
+            return False
+        if each != sorted(each):
+            return False
+    below = [low <= high for low, high in zip(smallest, largest, strict=False)]
+    known = len(smallest) == len(largest) and len(below) in (0, 2) and all(below)
+    return known and _is_line(value["size"]) and _is_line(value["numbers"])
 
 
 def as_class_names(value: Any) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ class KnownWeights:
     """The weights that a classifier had when this was made, and nothing of their size.
 
     A look at them waits for no device unless a tensor was written to or replaced since the last one; then they are
-    hashed. Who writes through `.data`, or through NumPy, is seen by an exact look alone. Weights in another type are not
-    judged: rounding changes them, see `PrecisionWarning`.
+    hashed. Who writes through `.data`, or through NumPy, is seen by an exact look alone. Weights in another type are
+    not judged: rounding changes them, see `PrecisionWarning`.
     """
 
     def __init__(self, classifier: nn.Module) -> None:

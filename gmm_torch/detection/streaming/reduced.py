@@ -34,12 +34,12 @@ class Reduced(NamedTuple):
 
     def gathered(self) -> "Reduced":
         """Those of all processes, one after another."""
-        magnitude = self.format.magnitude
-        facts = gather_objects((self.precision, *self.format[:2], magnitude is not None))
+        extremes = self.format.extremes
+        facts = gather_objects((self.precision, *self.format[:2], extremes is not None))
         *words, known = zip(*facts, strict=True)
         precision, size, numbers = map(each_once, words)
         # Either all processes take part in the gathering of a tensor, or none.
-        joint = InputFormat(size, numbers, magnitude if all(known) else None)
+        joint = InputFormat(size, numbers, extremes if all(known) else None)
         return self._replace(precision=precision, format=joint)._map(gather_rows)
 
     def rows(self, index: Tensor) -> "Reduced":

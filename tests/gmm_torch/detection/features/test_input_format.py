@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector, InputsWarning
-from gmm_torch.detection.features.input_format import FACTOR, InputFormat, KnownFormat
+from gmm_torch.detection.features.input_format import FACTOR, SEVERAL, InputFormat, KnownFormat
 from gmm_torch.detection.scores import make_score
 from gmm_torch.detection.streaming import reduced
 from tests.gmm_torch.detection.conftest import PValues, batches, images, of_score
@@ -17,8 +17,13 @@ from tests.gmm_torch.detection.conftest import PValues, batches, images, of_scor
 X = images(3, 5)
 OTHERS = {
     "size": (X.repeat(1, 1, 2, 3), "expected 6 x 6 pixels, as of the calibration images; got 12 x 18 pixels:"),
-    "bytes": (255 * X, r"expected largest numbers 0\.\d+ to 1, as of .*; got largest number 25\d:"),
-    "a 255th": (X / 255, r"expected largest numbers 0\.\d+ to 1, as of .*; got largest number 0\.00\d+:"),
+    "bytes": (255 * X, r"expected numbers from \S+ to 1, as of .*; got numbers from \d\.\d+ to 25\d:"),
+    "a 255th": (X / 255, r"to 1, in every image some of at least 0\.\d+, as of .*; got numbers from \S+ to 0\.00\d+:"),
+    "normalised": (
+        (X - 0.5) / 0.25,
+        r"expected numbers from \S+ to 1, as of .*; got numbers from -\d\.\d+ to \d\.\d+:",
+    ),
+    "twice": (2 * X - 1, r"expected numbers from \S+ to 1, as of .*; got numbers from -0\.\d+ to 0\.\d+:"),
 }
 
 
@@ -54,12 +59,12 @@ class Photograph(torch.Tensor):
 def test_images_of_a_class_of_their_own_are_told(detector):
     assert not told(lambda: detector(X.as_subclass(Photograph)))
     (found,) = told(lambda: detector((255 * X).as_subclass(Photograph)))
-    assert "got largest number 25" in found
+    assert re.search(r"got numbers from \S+ to 25\d", found)
 
 
 def test_what_the_calibration_had_is_not_told(detector):
     unreadable = torch.cat([X, torch.full_like(X, torch.nan), torch.full_like(X, torch.inf)])
-    for x in (X, X[:0], 0 * X, X.half().float(), X * (FACTOR - 1), unreadable):
+    for x in (X, X[:0], 0 * X, X.half().float(), X * (FACTOR - 1), X - 0.09, unreadable):
         assert not told(lambda x=x: detector(x))
 
 
@@ -80,11 +85,15 @@ def test_bytes_are_told_in_place_of_numbers_up_to_one_and_the_other_way_round():
         FailureDetector(TakesBytes(), score=make_score("max_softmax")).fit(batches(300, 1)).calibrate(batches(300, 2))
     )
     (found,) = told(lambda: plain(as_bytes[0]))
-    assert re.search(r"expected floating point, largest numbers .* 1, as .*; got integers, largest number 255:", found)
+    assert re.search(
+        r"expected floating point, numbers from .* to 1, as .*; got integers, numbers from 0 to 255:", found
+    )
     taught = copy.deepcopy(plain).calibrate(as_bytes)
     assert not told(lambda: taught(as_bytes[0]))
     (found,) = told(lambda: taught(X))
-    assert re.search(r"expected integers, largest numbers 2.. to 255, as .*; got floating point, largest number", found)
+    assert re.search(
+        r"expected integers, numbers from 0 to 255, in every .*, as .*; got floating point, numbers from", found
+    )
 
 
 def test_sizes_that_varied_at_calibration_are_no_matter(detector):
@@ -110,18 +119,25 @@ def test_processes_gather_what_all_of_them_have(detector, known, monkeypatch):
     monkeypatch.setattr(reduced, "gather_objects", lambda facts: [facts, there])
     found = here.gathered().format
     assert (found.size, found.numbers) == here.format[:2]
-    assert (found.magnitude is not None) == known
+    assert (found.extremes is not None) == known
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.float8_e5m2, torch.bfloat16])
-def test_numbers_of_every_type_have_a_magnitude(dtype):
+def test_numbers_of_every_type_are_compared(dtype):
     found = InputFormat.of(torch.tensor([[0, 2], [64, 1]]).to(dtype).view(2, 1, 1, 2))
-    assert found.magnitude.tolist() == [2, 64]
+    assert found.extremes.tolist() == [[0, 2], [1, 64]]
     assert found.numbers == ("floating point" if dtype.is_floating_point else "integers")
 
 
-def test_black_images_have_the_magnitude_zero_without_a_sign():
-    assert str(InputFormat.of(0 * X).magnitude.tolist()) == "[0.0, 0.0, 0.0]"
+def test_a_missing_normalisation_is_told_of_several_images(detector):
+    """One bright image may have nothing below zero where each of the calibration images had."""
+    normalised = [((x - 0.5) / 0.25, label) for x, label in batches(300, 2)]
+    detector.calibrate(normalised)
+    plain = images(SEVERAL, 6)
+    for some in (plain[: SEVERAL - 1], 0 * plain, (plain - 0.5) / 0.25):
+        assert not told(lambda some=some: detector(some))
+    (found,) = told(lambda: detector(plain))
+    assert re.search(r"expected numbers from -2 to 2, in every image some below zero, as .*; got numbers from 0", found)
 
 
 def test_rows_and_sequences_are_never_told():
