@@ -27,6 +27,10 @@ class WeightsError(ValueError):
     """Too few inputs to learn weights from, or weights that leave too little of a calibration set for a promise."""
 
 
+class InputsError(ValueError):
+    """A classifier failed on inputs that look other than those it was meant for; the message says what mends it."""
+
+
 class ConvergenceWarning(UserWarning):
     """EM stopped at `max_iter` before the log-likelihood settled."""
 

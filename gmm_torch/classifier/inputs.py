@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from gmm_torch.classifier.adapter import NONE, Adapter
+from gmm_torch.errors import InputsError
 from gmm_torch.sampling import RowKeys, content_keys
 
 # The first axis of every tensor is the batch's.
@@ -20,6 +21,8 @@ NO_LABELS = (
     "labels: expected one for each input; got inputs without: give batches (x, label, ...) or mappings with labels, or "
     "take a score that learns from none"
 )
+READ_AGAIN = "give a loader that can be read again, unlike a generator"
+NO_BATCH = f"expected at least one batch; got none: {READ_AGAIN}"
 WITHOUT_CLASS = "leave inputs without a class out"
 TO_ADAPT = 'say what it takes with adapter=, such as Adapter(inputs=lambda batch: batch["image"])'
 IMAGE_CHANNELS = (1, 3, 4)
@@ -205,29 +208,25 @@ def mask_of(x: Inputs) -> Tensor | None:
     return None if mask is None or mask.dim() != 2 else mask != 0
 
 
-class _Explained(ValueError):
-    """A network inside another one has failed on inputs, and what mends it is said."""
-
-
 def run(classifier: nn.Module, x: Inputs) -> Any:
     """What a classifier makes of inputs: those with names are its keyword arguments, or else the one mapping it takes.
 
     Raises:
-        ValueError: it takes inputs of other names, or a tensor and no mapping; it fails on a tensor that looks like
-            another than it was meant for.
+        ValueError: it takes inputs of other names, or a tensor and no mapping.
+        InputsError: it fails on a tensor that looks like another than it was meant for.
     """
     if isinstance(x, Tensor):
         if torch.compiler.is_compiling():
             return classifier(x)
         try:
             return classifier(x)
-        except (torch.OutOfMemoryError, _Explained):
+        except (torch.OutOfMemoryError, InputsError):  # the latter of a network inside this one
             raise
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             mended = _mended(x, classifier)
             if mended is None:
                 raise
-            raise _Explained(
+            raise InputsError(
                 f"inputs: expected what the classifier takes; got {tuple(x.shape)} of {x.dtype} ({error}): {mended}"
             ) from error
     if not isinstance(x, Mapping):

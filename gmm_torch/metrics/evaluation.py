@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from gmm_torch.classifier.inputs import changed, check_loader, inputs_of, labels_of
+from gmm_torch.classifier.inputs import NO_BATCH, changed, check_loader, inputs_of, labels_of
 from gmm_torch.detection import FailureDetector
 from gmm_torch.distributed import gather_rows
 from gmm_torch.metrics.ranks import unit_ranks
@@ -99,7 +99,7 @@ def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labe
         parts.append(Predicted(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
     found = Predicted(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))
     if not len(found.score):
-        raise ValueError(f"{what}: expected at least one batch; got none: give a loader that can be read again")
+        raise ValueError(f"{what}: {NO_BATCH}")
     return found
 
 

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from gmm_torch.classifier.inputs import NO_BATCH
 from gmm_torch.detection.features.outputs import Outputs
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Chunks(Generic[T]):
         if self._waiting:
             self._work()
         if not self._done:
-            raise ValueError("loader: expected at least one batch; got none")
+            raise ValueError(f"loader: {NO_BATCH}")
         return self._done
 
     def _work(self) -> None:

@@ -9,6 +9,7 @@ for one of its inputs.
 import torch
 from torch import Tensor
 
+from gmm_torch.classifier.inputs import READ_AGAIN
 from gmm_torch.detection.features.outputs import Outputs
 from gmm_torch.distributed import gather_objects
 
@@ -33,7 +34,9 @@ class FiniteCheck:
         own = (self.n, {name: int(bad) for name, bad in self._bad.items()})
         found = gather_objects(own) if together else [own]
         if not all(counts for _, counts in found):
-            raise ValueError(f"loader: expected at least one batch{' in every process' * (len(found) > 1)}; got none")
+            raise ValueError(
+                f"loader: expected at least one batch{' in every process' * (len(found) > 1)}; got none: {READ_AGAIN}"
+            )
         n = sum(n for n, _ in found)
         for name in self._bad:
             bad = sum(counts.get(name, 0) for _, counts in found)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.classifier.inputs import NO_BATCH
 from gmm_torch.detection.features.outputs import Outputs, each_once, joined
 from gmm_torch.distributed import gather_objects, gather_rows, is_distributed
 from gmm_torch.sampling import mixed
@@ -70,7 +71,7 @@ class Sample:
         """What is kept, which is forgotten here; that of all processes, in each of them, if `together`."""
         together = together and is_distributed()
         if not (together or self._parts):
-            raise ValueError("loader: expected at least one batch; got none")
+            raise ValueError(f"loader: {NO_BATCH}")
         given = gather_objects((self.n_given, self._precisions)) if together else [(self.n_given, self._precisions)]
         n_given, capacity = sum(n for n, _ in given), self.capacity
         with torch.inference_mode(False):

@@ -189,6 +189,10 @@ def test_use_before_fit_is_one_clear_error(its_net):
 def test_an_empty_loader_is_one_clear_error(its_net):
     with pytest.raises(ValueError, match="expected at least one batch; got none"):
         FailureDetector(its_net).fit([])
+    once = iter(batches(200, 1))
+    fitted = FailureDetector(its_net, n_components=2).fit(once)
+    with pytest.raises(ValueError, match="got none: give a loader that can be read again, unlike a generator"):
+        fitted.calibrate(once)
 
 
 def test_fewer_images_than_components_make_fewer_components(its_net):
