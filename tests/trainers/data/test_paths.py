@@ -27,7 +27,7 @@ def test_a_folder_is_listed_at_any_depth_in_one_order(folder):
 
 def test_several_folders_are_read_one_after_another_and_lists_and_one_folder_are_not(folder, tmp_path):
     listed, one, packed = tmp_path / "list.txt", folder / "deep" / "er", tmp_path / "shards"
-    listed.write_text("\n".join(image_paths(str(folder))))
+    listed.write_bytes(b"\n".join(map(os.fsencode, image_paths(str(folder)))))
 
     def by_folder(*sources):
         return read_by_folder(sources, image_paths(list(map(str, sources))))
