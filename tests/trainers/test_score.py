@@ -305,13 +305,16 @@ def test_an_alarm_on_images_that_were_read_folder_by_folder_says_so(place, tmp_p
     assert READ_BY_FOLDER not in capsys.readouterr().out
 
 
-def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_path):
+def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_path, caplog):
+    caplog.set_level("INFO", "trainers.tasks.fit")
     output = f"output={tmp_path / 'v.csv'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
     first = (tmp_path / "v.csv").read_bytes()
     run_task(
         configure(*options(place), "score=log_likelihood", "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit"
     )
+    (prepared,) = (line for line in caplog.messages if line.startswith("images: "))
+    assert prepared.startswith("images: 12 x 12 pixels, not scaled (data.image_shape); normalised by mean [0.485, ")
     other = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
     assert (tmp_path / "v.csv").read_bytes() != first

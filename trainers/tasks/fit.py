@@ -23,6 +23,7 @@ from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import reduced_split, split_sample
 from trainers.run.file_sizes import file_size_of
+from trainers.run.preparation import preparation_in_words
 from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
@@ -50,6 +51,7 @@ def fit_detector(run: Run) -> FailureDetector:
     images = run.data.training_images
     detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
     detector.preprocessing |= file_size_of(images, run.data.indices["calibration"])
+    log.info("images: %s", preparation_in_words(run.cfg, detector.preprocessing, run.data.image_shape))
     drawn = split_sample(run, detector, "mixture")
     n = len(drawn.outputs.logits)
     if n < drawn.n_given:
