@@ -21,8 +21,8 @@ WINDOW = 1000  # images from the likely beginning of a change on, of which the c
 
 
 READ_BY_FOLDER = (
-    "The images were read folder by folder: where folders are classes, this order alone gives an alarm, though nothing "
-    "changed. Give input= a text file that lists the images in the order in which they came, or shuffled"
+    "The images were read folder by folder: where folders are classes, this order alone may give an alarm, though "
+    "nothing changed. Give input= a text file that lists the images in the order in which they came, or shuffled"
 )
 
 
