@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from trainers.run import help  # noqa: F401 - what --help lists
 from trainers.run.standard_output import end_with_the_reader
+from trainers.run.unknown_keys import meant
 
 # An installed wheel carries conf/ inside this package; a checkout has it beside.
 _HERE = Path(__file__).parent
@@ -50,6 +51,10 @@ def command() -> None:
     end_with_the_reader()
     try:
         main()
+    except SystemExit as end:  # Hydra has told the error before
+        if hint := meant(end.__context__):
+            sys.stderr.write(f"{hint}\n")
+        raise
     finally:
         sys.stdout.flush()
 

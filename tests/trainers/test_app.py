@@ -168,7 +168,8 @@ def test_a_fit_that_does_not_converge_is_told_once_with_the_options_of_a_run(fin
 
 def test_a_count_of_a_part_of_a_split_says_which_part_it_is(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
-    split, fitted, ranked = metrics["splits"], metrics["n_kept"] - metrics["n_held_out"], metrics["calibration"]["n"]
+    split, ranked = metrics["splits"], metrics["calibration"]["n"]
+    fitted = metrics["n_kept"] - metrics["n_held_out_of_mixtures"]
     assert metrics["n_kept"] == split["mixture"] > fitted > 0
     page = (finished / "report.html").read_text()
     assert f"<dt>Mixtures fitted to</dt><dd>{fitted} of {split['mixture']}; the other" in page

@@ -21,6 +21,7 @@ from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import DataNotFoundError
 from trainers.data.file_times import file_times
 from trainers.data.resize import Resize
+from trainers.evaluation.drift import READ_BY_FOLDER
 from trainers.run.job import run_task
 from trainers.run.model import load_model
 from trainers.run.run import Run
@@ -285,13 +286,35 @@ def test_the_alarm_is_that_of_the_whole_stream_after_a_kill_too(place, tmp_path,
     assert not (tmp_path / "v.csv").exists()
 
 
-def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_path):
+@pytest.mark.parametrize("drift", ["martingale", "reference"])
+def test_an_alarm_on_images_that_were_read_folder_by_folder_says_so(place, tmp_path, capsys, drift):
+    common = (f"drift={drift}", "drift.threshold=5", "page=0")
+    with pytest.warns(DriftWarning):
+        run_task(configure(*scoring(place, f"input={place / 'images'}", *common)), tmp_path / "folders")
+    folders, listing = tmp_path / "folders", tmp_path / "list.txt"
+    assert json.loads((folders / "verdicts.facts.json").read_text())["drift"]["read_by_folder"]
+    assert f"{READ_BY_FOLDER}.\n" in capsys.readouterr().out
+    assert READ_BY_FOLDER in (folders / "verdicts.html").read_text()
+    with pytest.raises(DriftError, match=READ_BY_FOLDER):
+        run_task(configure(*scoring(place, f"input={place / 'images'}", *common, "drift.stop=true")), tmp_path / "stop")
+
+    listing.write_text("".join(f"{row['path']}\n" for row in rows(folders / "verdicts.csv")))
+    with pytest.warns(DriftWarning):
+        run_task(configure(*scoring(place, f"input={listing}", *common)), tmp_path / "list")
+    assert not json.loads((tmp_path / "list" / "verdicts.facts.json").read_text())["drift"]["read_by_folder"]
+    assert READ_BY_FOLDER not in capsys.readouterr().out
+
+
+def test_another_detector_does_not_go_on_from_the_rows_of_this_one(place, tmp_path, caplog):
+    caplog.set_level("INFO", "trainers.tasks.fit")
     output = f"output={tmp_path / 'v.csv'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output)), tmp_path / "run")
     first = (tmp_path / "v.csv").read_bytes()
     run_task(
         configure(*options(place), "score=log_likelihood", "task=fit", "seed=3", "detector.alpha=0.2"), tmp_path / "fit"
     )
+    (prepared,) = (line for line in caplog.messages if line.startswith("images: "))
+    assert prepared.startswith("images: 12 x 12 pixels, not scaled (data.image_shape); normalised by mean [0.485, ")
     other = f"checkpoint={tmp_path / 'fit' / 'detector.safetensors'}"
     run_task(configure(*scoring(place, f"input={place / 'new'}", output), other), tmp_path / "run")
     assert (tmp_path / "v.csv").read_bytes() != first

@@ -9,7 +9,7 @@ from PIL import Image
 
 from trainers.data.errors import DataError, DataNotFoundError
 from trainers.data.formats import EXTENSIONS, is_image
-from trainers.data.packed import PACKED, UNREAD, is_packed, packed_paths
+from trainers.data.packed import PACKED, SEPARATOR, UNREAD, is_packed, packed_paths
 
 _PROBE = 4096  # bytes of a file that tell text from anything else
 
@@ -71,6 +71,14 @@ def image_paths(
             f"input: expected files, or lines that name them; got none in {where}: set another input"
         )
     return paths
+
+
+def read_by_folder(source: str | Sequence[str], paths: Iterable[str]) -> bool:
+    """Whether paths of `image_paths` lie in several folders that were read one after another."""
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    walked = tuple(os.path.join(each, "") for each in map(os.path.expanduser, sources) if os.path.isdir(each))
+    folders = {os.path.dirname(path) for path in paths if path.startswith(walked) and SEPARATOR not in path}
+    return len(folders) > 1
 
 
 def _images_of(source: str, own: Set[str], column: str | None) -> Iterator[str]:

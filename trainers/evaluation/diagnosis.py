@@ -6,8 +6,10 @@ from typing import Any
 from gmm_torch.detection import FailureDetector
 from gmm_torch.detection.diagnosis import Finding
 from trainers.report.tables.text import of_softmax, percent, source_label, told_apart
-from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of
+from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of, split_otherwise
 from trainers.run.run import Run
+
+AMONG_VALIDATION = "may be validation images, whose held_out_log_likelihood in metrics.json is then too high"
 
 
 def softmax_wins(sources: Mapping[str, Any]) -> list[Finding]:
@@ -24,7 +26,13 @@ def softmax_wins(sources: Mapping[str, Any]) -> list[Finding]:
 
 
 def fitted_to(run: Run, detector: FailureDetector) -> list[Finding]:
-    """A finding where test images may be images that the detector was fitted to."""
-    now = split_of(run.cfg.data, held_out=False) | digest_of(run.data.training_images)
-    doubt = fitted_images_in_test(detector.preprocessing, now, run.data.test_images.divided)
-    return [] if doubt is None else [Finding("test-images-that-were-fitted-to", doubt)]
+    """A finding where test images, or else validation images, may be images that the detector was fitted to."""
+    fitted, images = detector.preprocessing, run.data.training_images
+    digest = digest_of(images)
+    now = split_of(run.cfg.data, held_out=False) | digest
+    if doubt := fitted_images_in_test(fitted, now, run.data.test_images.divided):
+        return [Finding("test-images-that-were-fitted-to", doubt)]
+    now = split_of(run.cfg.data, images.held_out is not None) | digest
+    if detector.score.models() and (doubt := split_otherwise(fitted, now, AMONG_VALIDATION)):
+        return [Finding("validation-images-that-were-fitted-to", doubt)]
+    return []

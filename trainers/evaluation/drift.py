@@ -20,6 +20,12 @@ from trainers.run.requirements import naming
 WINDOW = 1000  # images from the likely beginning of a change on, of which the components are compared
 
 
+READ_BY_FOLDER = (
+    "The images were read folder by folder: where folders are classes, this order alone may give an alarm, though "
+    "nothing changed. Give input= a text file that lists the images in the order in which they came, or shuffled"
+)
+
+
 class Drift(NamedTuple):
     """An alarm, and what is there to see; indices count images from 0."""
 
@@ -29,6 +35,7 @@ class Drift(NamedTuple):
     changed: WhatChanged = WhatChanged((), ())
     mixture: str = ""  # whose components are compared, the score's first; empty where it has none
     unnamed: str = ""  # why no components are compared; empty where they are
+    by_folder: bool = False  # see `read_by_folder`: the order may say what the images are
 
     @property
     def grown(self) -> list[ComponentChange]:
@@ -46,7 +53,7 @@ def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
         return instantiate(cfg.drift) if cfg.get("drift") else None
 
 
-def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
+def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path, *, by_folder: bool = False) -> Drift:
     """What there is to say of the verdicts at `path`, which the monitor watched; 8 bytes an image."""
     if not monitor.alarms:
         return Drift(None)
@@ -63,10 +70,10 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     mixture = detector.score.component_of or ""
     unnamed = _unnamed(detector, len(reference), len(read))
     if unnamed:
-        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed)
+        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed, by_folder)
     found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
-    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture)
+    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture, by_folder=by_folder)
 
 
 def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
@@ -101,7 +108,8 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str], *,
     if drift.unnamed:
         changed = f"Components are not compared: {drift.unnamed}."
     began = f"The change most likely began at image {drift.began_at + 1:,}, {paths[drift.began_at]} (an estimate)."
-    return [alarm, *([f"{others} more window{'s' * (others > 1)} had an alarm."] if others else []), began, changed]
+    more = [f"{others} more window{'s' * (others > 1)} had an alarm."] if others else []
+    return [alarm, *more, *([f"{READ_BY_FOLDER}."] if drift.by_folder else []), began, changed]
 
 
 def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> dict[str, Any]:
@@ -117,6 +125,7 @@ def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> di
             for each in monitor.windows.windows
         ]
     if drift.alarm_at is not None:
+        facts["read_by_folder"] = drift.by_folder
         facts["began"] = {"index": drift.began_at, "path": paths[drift.began_at]}
         facts["component_of"] = drift.mixture or None
         facts["components"] = [

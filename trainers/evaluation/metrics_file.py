@@ -75,7 +75,7 @@ def metrics_of(
         "data_fingerprint": run.data.fingerprint(),
         "n_fitted": detector.n_fitted,
         "n_kept": detector.n_kept,
-        "n_held_out": detector.held_out_of(detector.n_kept),
+        "n_held_out_of_mixtures": detector.held_out_of(detector.n_kept),
         "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
         "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,

@@ -277,7 +277,7 @@ def _fitted_to(metrics: Mapping[str, Any]) -> str:
     if (kept := metrics.get("n_kept")) is None:
         return ""
     drawn = f" drawn from {metrics['n_fitted']}" if kept < metrics["n_fitted"] else ""
-    return _with_reference(kept - metrics["n_held_out"], kept) + drawn
+    return _with_reference(kept - metrics["n_held_out_of_mixtures"], kept) + drawn
 
 
 def _with_reference(n: int, n_all: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def quieten() -> None:
-    """Leave out what Lightning and warnings say about the machine; errors and our own lines stay."""
+    """Leave out what Lightning and warnings say about the machine; errors and our own lines stay.
+
+    A warning is told by its message alone, without the line of the program that gives it, and once.
+    """
     parts = ("", ".pytorch", ".fabric", ".pytorch.utilities.rank_zero")
     for name in (*(f"lightning{part}" for part in parts), "alembic"):  # the last is of MLflow's store
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -37,6 +41,18 @@ def quieten() -> None:
         ".*does not need a `?dataloader.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    warnings.showwarning = _telling_once()
+
+
+def _telling_once() -> Callable[..., None]:
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        if (said := str(message)) not in told:
+            told.add(said)
+            log.warning("%s", said)
+
+    return tell
 
 
 def run_task(cfg: DictConfig, folder: Path) -> float | None:

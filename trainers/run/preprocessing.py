@@ -59,29 +59,37 @@ def split_of(data: Mapping[str, Any], held_out: bool) -> dict[str, Any]:
 
 
 def check_split(fitted: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ValueError where images that a fit saw would calibrate or be compared with.
+    """Raise ValueError where images that a fit saw would calibrate or be compared with; see `split_otherwise`."""
+    if doubt := split_otherwise(fitted, now, "would calibrate"):
+        raise ValueError(doubt)
+
+
+def split_otherwise(fitted: Mapping[str, Any], now: Mapping[str, Any], they: str) -> str | None:
+    """What to say where training images are split in another way than at a fit; None where they are not.
 
     Args:
         fitted: with the entries of `split_of` and `digest_of` at the fit.
         now: both. What no fit sees, because it is held out, asks for nothing.
+        they: what images that it was fitted to then do or are.
     """
     if HELD_OUT in fitted and HELD_OUT not in now:
-        raise ValueError(
+        return (
             "data: expected images that are held out (a folder val/, or a list), as at the detector's fit; got none, "
-            "so that images which it was fitted to would calibrate: give the data of the fit"
+            f"so that images which it was fitted to {they}: give the data of the fit"
         )
     if other := _others(fitted, now, [name for name in now if name != IMAGES]):
         name, value = next(iter(other.items()))
-        raise ValueError(
+        return (
             f"data.{name}: expected {value}, by which the images of the detector's fit were split; got {now[name]}, "
-            f"so that images which it was fitted to would calibrate: set {_settings(other)}"
+            f"so that images which it was fitted to {they}: set {_settings(other)}"
         )
     if HELD_OUT not in now and _others(fitted, now, [IMAGES]):
-        raise ValueError(
+        return (
             f"data: expected the training images of the detector's fit ({fitted[IMAGES]}); got {now[IMAGES]}. They are "
-            "split by position, so where images came or went, some which it was fitted to would calibrate: give the "
+            f"split by position, so where images came or went, some which it was fitted to {they}: give the "
             "data of the fit, fit again, or hold images out in a folder val/"
         )
+    return None
 
 
 def digest_of(images: LabelledImages) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from trainers.data.resize import DEFAULT_RESIZE, Resize
 
 log = logging.getLogger(__name__)
 
+MAX_REASON = 200  # characters: a decoder may cite the bytes
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -63,4 +64,7 @@ def _rejected(error: DataError, max_pixels: int) -> ImageRejected:
     if isinstance(cause, PixelError):
         return ImageRejected(415, str(error))
     log.debug("damaged image", exc_info=error)
-    return ImageRejected(422, f"the image is damaged and can't be decoded ({type(cause).__name__})")
+    why = str(cause) or type(cause).__name__
+    return ImageRejected(
+        422, f"the image is damaged and can't be decoded ({why[:MAX_REASON]}): send it again, or repair it"
+    )

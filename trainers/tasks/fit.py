@@ -19,10 +19,12 @@ from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
 from trainers.cache.run_folder import DETECTOR, begin_stage
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
+from trainers.callbacks.pass_progress import PassProgress
 from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
 from trainers.evaluation.split_outputs import reduced_split, split_sample
 from trainers.run.file_sizes import file_size_of
+from trainers.run.preparation import preparation_in_words
 from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
 from trainers.run.requirements import require_weights
 from trainers.run.run import Run
@@ -50,6 +52,7 @@ def fit_detector(run: Run) -> FailureDetector:
     images = run.data.training_images
     detector.preprocessing |= split_of(run.cfg.data, images.held_out is not None) | digest_of(images)
     detector.preprocessing |= file_size_of(images, run.data.indices["calibration"])
+    log.info("images: %s", preparation_in_words(run.cfg, detector.preprocessing, run.data.image_shape))
     drawn = split_sample(run, detector, "mixture")
     n = len(drawn.outputs.logits)
     if n < drawn.n_given:
@@ -57,6 +60,7 @@ def fit_detector(run: Run) -> FailureDetector:
     if rest := detector.held_out_of(n):
         log.info("fit: mixtures to %d of %d images; the other %d are a reference of the score", n - rest, n, rest)
     kept = run.folder / "em"  # a fit of minutes that is killed goes on from here when it is begun again
+    bar = [PassProgress()] if run.cfg.trainer.get("enable_progress_bar", True) else []
     numbers = count(1)  # of the mixtures, in the order in which they are fitted
 
     def fitter(mixture: GaussianMixture, features: Tensor) -> None:
@@ -68,7 +72,7 @@ def fit_detector(run: Run) -> FailureDetector:
         checkpoint = kept / f"{_digits_of(module)}.ckpt"
         trainer = run.trainer(
             max_epochs=module.em.n_passes,
-            callbacks=[PassCheckpoint(checkpoint)],
+            callbacks=[PassCheckpoint(checkpoint), *bar],
             use_distributed_sampler=False,
             strategy=without_gradients(run.cfg.trainer.get("strategy", "auto")),
         )

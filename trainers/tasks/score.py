@@ -15,12 +15,20 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gmm_torch.errors import DriftError
 from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import first_few
 from trainers.data.file_batches import FileBatches
 from trainers.data.file_times import arrival_times
-from trainers.data.paths import image_paths
-from trainers.evaluation.drift import Drift, drift_facts, drift_in_words, drift_monitor, drift_of
+from trainers.data.paths import image_paths, read_by_folder
+from trainers.evaluation.drift import (
+    READ_BY_FOLDER,
+    Drift,
+    drift_facts,
+    drift_in_words,
+    drift_monitor,
+    drift_of,
+)
 from trainers.evaluation.metrics_file import write_json
 from trainers.evaluation.pictures import picture
 from trainers.evaluation.weighing import weighted_bars, weighted_by_files, weights_facts, weights_in_words
@@ -70,6 +78,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
         said = [weights_in_words(model)]
+    by_folder = monitor is not None and read_by_folder(cfg.input, batches.paths)
     times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -84,7 +93,12 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         watching += [monitor] if monitor else []
         run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
         with engine.start(run, model, batches) as (module, loader):
-            run.predictor.predict(module, loader, return_predictions=False)
+            try:
+                run.predictor.predict(module, loader, return_predictions=False)
+            except DriftError as error:
+                if by_folder:
+                    raise DriftError(f"{error}. {READ_BY_FOLDER}") from error
+                raise
         file.finish(len(batches.paths))
     summary = summarize_verdicts(path, cfg.page or 0)
     together = {
@@ -98,7 +112,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     fitted = {name: value for name, value in model.detector.preprocessing.items() if name in now}
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
     together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
-    drift = drift_of(monitor, model.detector, path) if monitor else None
+    drift = drift_of(monitor, model.detector, path, by_folder=by_folder) if monitor else None
     told = list(said)  # in the terminal, which has the monitor's warning
     if monitor and drift:
         said += drift_in_words(drift, monitor, batches.paths)

@@ -20,6 +20,7 @@ from gmm_torch.detection.files.description import (
 )
 from gmm_torch.detection.files.state import found_sizes, sized_parts, take_sizes
 from gmm_torch.detection.files.storage import (
+    AGAIN,
     DetectorFile,
     check_fit,
     fingerprint,
@@ -67,7 +68,7 @@ def load_detector(
     try:
         check_description(spec)
     except ValueError as error:
-        raise FileFormatError(f"{what} has a damaged description ({error})") from error
+        raise FileFormatError(f"{what} has a damaged description ({error}): {AGAIN}") from error
     actual, stored = fingerprint(classifier), spec["classifier"]
     if actual["structure"] != stored["structure"]:
         nested = found_nested(classifier, stored["structure"], spec["layers"][0])

@@ -18,6 +18,7 @@ from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"
 VERSION = 12
+AGAIN = "copy it again, or fit and save the detector again"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # what a damaged header makes of the reader can be anything
-        raise FileFormatError(f"detector file: {path} is truncated or no safetensors file ({error})") from error
+        raise FileFormatError(
+            f"detector file: {path} is truncated or no safetensors file ({error}): {AGAIN}"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise FileFormatError(f"detector file: {path} holds no detector; write one with FailureDetector.save")
     if metadata.get("version") != str(VERSION):
@@ -103,11 +106,11 @@ def read_detector(path: str | os.PathLike[str]) -> DetectorFile:
             "fit and save the detector again"
         )
     if metadata.get("sha256") != digest(metadata.get("spec", ""), tensors):
-        raise FileFormatError(f"detector file: {path} is damaged: its content is not what was saved; copy it again")
+        raise FileFormatError(f"detector file: {path} is damaged, its content not what was saved: {AGAIN}")
     try:
         spec = json.loads(metadata["spec"])
     except (KeyError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"detector file: {path} has a damaged description") from error
+        raise FileFormatError(f"detector file: {path} has a damaged description: {AGAIN}") from error
     return DetectorFile(spec, tensors)
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from trainers.data.errors import DataNotFoundError
-from trainers.data.paths import Paths, image_paths
+from trainers.data.paths import Paths, image_paths, read_by_folder
 
 
 @pytest.fixture
@@ -23,6 +23,21 @@ def test_a_folder_is_listed_at_any_depth_in_one_order(folder):
     found = image_paths(str(folder))
     listed = ["a.JPG", "b.png", "notes.txt", os.fsdecode(b"\xff.png"), "deep/a.png", "deep/er/c.jpeg"]
     assert names(folder, found) == listed
+
+
+def test_several_folders_are_read_one_after_another_and_lists_and_one_folder_are_not(folder, tmp_path):
+    listed, one, packed = tmp_path / "list.txt", folder / "deep" / "er", tmp_path / "shards"
+    listed.write_bytes(b"\n".join(map(os.fsencode, image_paths(str(folder)))))
+
+    def by_folder(*sources):
+        return read_by_folder(sources, image_paths(list(map(str, sources))))
+
+    assert by_folder(folder)
+    assert by_folder(one, folder / "deep")
+    assert not by_folder(one)
+    assert not by_folder(listed)
+    assert not by_folder(listed, one)
+    assert not read_by_folder(str(packed), [f"{packed}/1.tar::cat/a.png", f"{packed}/1.tar::dog/b.png"])
 
 
 def test_a_link_to_a_folder_is_followed_but_not_in_circles(folder):

@@ -90,6 +90,11 @@ def test_other_bytes_are_refused_with_the_status_that_says_why(body, status):
     assert caught.value.status == status
 
 
+def test_a_damaged_image_is_told_with_what_is_wrong_and_what_to_do():
+    with pytest.raises(ImageRejected, match=r"be decoded \(.*truncated.*\): send it again, or repair it"):
+        read_image(picture()[:-40], SHAPE, 10_000)
+
+
 SEEDS = [picture(kind=kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")] + [rotated()]
 
 
