@@ -1,10 +1,13 @@
 """The conclusion of a run in a few sentences."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gmm_torch.conformal.calibration_conditional import realised_rate, usual_share
 from gmm_torch.testing.binomial import interval
 from trainers.report.tables.corruptions import mean
+from trainers.report.tables.results import n_test_images
 from trainers.report.tables.text import (
     BASELINE,
     epsilon_text,
@@ -142,7 +145,7 @@ def _span(rates: Sequence[float]) -> str:
 
 
 def _number(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n != 1 else ''}"
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
 
 
 def _comparison(measured: Mapping[str, Any]) -> str:
@@ -171,9 +174,19 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     if (rate := calibration["false_alarm_rate"].get("0.05")) is None:
         return ""
     text = f"Asked to refuse at most 5 % of clean images, it refused {percent(rate)} % of the clean test images"
-    if usual := calibration.get("realised_rate", {}).get("0.05"):
-        text += f"; {percent_range(usual)}\u00a0% are usual with {calibration['n']:,} calibration images"
+    realised, n_test = calibration.get("realised_rate", {}).get("0.05"), n_test_images(metrics)
+    if realised and n_test:
+        usual = usual_share(_n_below(realised, calibration["n"]), calibration["n"], n_test)
+        text += (
+            f"; {percent_range(usual)}\u00a0% are usual with {_number(n_test, 'test image')} and "
+            f"{_number(calibration['n'], 'calibration image')}"
+        )
     return f"{text}."
+
+
+def _n_below(realised: Sequence[float], n: int) -> int:
+    """How many of n calibration scores lie below the threshold that has this interval of realised rates."""
+    return bisect_left(range(n), realised[1] - 1e-9, key=lambda k: realised_rate(k, n)[1])
 
 
 def _too_few(sources: Mapping[str, Any]) -> str:

@@ -1,3 +1,6 @@
+import pytest
+
+from gmm_torch.conformal.calibration_conditional import realised_rate
 from trainers.report.conclusion import conclude
 
 
@@ -97,11 +100,15 @@ def test_long_lists_are_cut_short():
     assert more.headline == "The detector catches a images, errors on corrupted images, b images and 2 more."
 
 
-def test_the_rate_that_is_usual_with_so_few_calibration_images_stands_beside_the_realised_one():
-    found = metrics()
-    found["calibration"] |= {"n": 240, "realised_rate": {"0.05": [0.026, 0.081]}}
+@pytest.mark.parametrize(("k", "usual"), [(15, "1.9 to 8.8"), (9, "0.9 to 5.9")])  # as marginal, as conditional
+def test_the_rate_that_is_usual_with_so_few_images_of_either_kind_stands_beside_the_realised_one(k, usual):
+    found = metrics(errors=source(0.8, 0.9) | {"n_good": 311})
+    found["calibration"] |= {"n": 300, "realised_rate": {"0.05": list(realised_rate(k, 300))}}
     said = " ".join(conclude(found).sentences)
-    assert "it refused 4.7 % of the clean test images; 2.6 to 8.1\u00a0% are usual with 240 calibration images." in said
+    assert (
+        f"it refused 4.7 % of the clean test images; {usual}\u00a0% are usual with 320 test images and 300 calibration "
+        "images." in said
+    )
 
 
 def corrupted(accepted=0.1, n=200, error_rate=0.5, auroc=0.8):
