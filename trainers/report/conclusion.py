@@ -16,11 +16,11 @@ from trainers.report.tables.text import (
     percent_range,
     source_label,
     told_apart,
+    too_few,
 )
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
-UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small for a conclusion
 MAX_NAMES = 4  # of a list in the headline
 CORRUPTED = "errors on corrupted images"
 
@@ -36,7 +36,7 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     """What the detector catches, what it does not, where plain softmax confidence is the better choice."""
     sources = {**metrics["sources"], **_corrupted(metrics)}
     measured = {name: s for name, s in sources.items() if s["fpr_at_95_tpr"] is not None}
-    sure = {name: s for name, s in measured.items() if not _unsure(s)}
+    sure = {name: s for name, s in measured.items() if not too_few(s)}
     sentences = [
         _comparison({name: s for name, s in sure.items() if name != CORRUPTED}),
         *(about(metrics) for about in (_corruptions, _budgets, _false_alarms, _shifts)),
@@ -190,13 +190,8 @@ def _n_below(realised: Sequence[float], n: int) -> int:
 
 
 def _too_few(sources: Mapping[str, Any]) -> str:
-    few = [f"{source_label(name)} (n = {s['n']})" for name, s in sources.items() if _unsure(s)]
+    few = [f"{source_label(name)} (n = {s['n']})" for name, s in sources.items() if too_few(s)]
     return f"Too few failures for a conclusion: {_join(few)}." if few else ""
-
-
-def _unsure(source: Mapping[str, Any]) -> bool:
-    effect = source.get("effect_size")
-    return effect is not None and effect["interval"][1] - effect["interval"][0] > UNSURE
 
 
 def _unmeasured(sources: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from trainers.report.figures.features import feature_components, feature_failure
 from trainers.report.figures.p_values import p_value_histogram
 from trainers.report.figures.rates import class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
+from trainers.report.figures.settings import settings
 from trainers.report.figures.severity_curves import severity_curve
 from trainers.report.figures.style import ADVERSARIAL, ERRORS, OURS, SOFTMAX, thin
 from trainers.report.figures.thresholds import risk_coverage, roc
@@ -47,6 +48,14 @@ FIGURES = {
     "roc": lambda: roc((SCORES, SCORES - 1), (SCORES, SCORES + 1)),
     "score_histograms": lambda: score_histograms([Group("a", SCORES, OURS), Group("b", SCORES - 1e9, OURS)], 0.0),
 }
+
+
+def test_a_few_tenths_between_settings_look_like_a_few_tenths():
+    left, right = settings(["a", "b"], [(0.999, 0.0), (0.985, 0.0)], [(None, None)] * 2).axes[0].get_xlim()
+    assert left < 91
+    assert right < 101
+    wide = settings(["a", "b"], [(0.9, 0.0), (0.5, 0.0)], [(None, None)] * 2).axes[0].get_xlim()
+    assert 45 < wide[0] < 50
 
 
 def line(figure, colour):
