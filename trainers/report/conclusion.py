@@ -38,12 +38,21 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     measured = {name: s for name, s in sources.items() if s["fpr_at_95_tpr"] is not None}
     sure = {name: s for name, s in measured.items() if not too_few(s)}
     sentences = [
-        _comparison({name: s for name, s in sure.items() if name != CORRUPTED}),
+        _comparison(judged(metrics["sources"])),
         *(about(metrics) for about in (_corruptions, _budgets, _false_alarms, _shifts)),
         *(about(sources) for about in (_too_few, _unmeasured)),
     ]
     headline = _headline(sure) if measured else "There were no failures to catch."
     return Conclusion(headline, [sentence for sentence in sentences if sentence])
+
+
+def judged(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources on which the score is compared with the softmax: those with failures, and enough of them."""
+    return {
+        name: s
+        for name, s in sources.items()
+        if s["auroc"] is not None and of_softmax(s) is not None and not too_few(s)
+    }
 
 
 def _headline(measured: Mapping[str, Any]) -> str:
@@ -148,25 +157,22 @@ def _number(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' if n != 1 else ''}"
 
 
-def _comparison(measured: Mapping[str, Any]) -> str:
-    compared = {name: (s["auroc"], base) for name, s in measured.items() if (base := of_softmax(s)) is not None}
+def _comparison(compared: Mapping[str, Any]) -> str:
     if not compared:
         return ""
-    worse = [name for name in compared if told_apart(measured[name]) < 0]
-    n_better = sum(told_apart(measured[name]) > 0 for name in compared)
+    worse = [name for name, s in compared.items() if told_apart(s) < 0]
+    n_better = sum(told_apart(s) > 0 for s in compared.values())
     count = (
         f"It ranks failures better than plain softmax confidence on {n_better} of "
         f"{_number(len(compared), 'source')} and worse on {len(worse) or 'none'}"
     )
     if open_ := len(compared) - n_better - len(worse):
         count += f"; on {open_} the two can't be told apart"
-    ours, softmax = (percent(mean(column)) for column in zip(*compared.values(), strict=True))
-    count += f" (mean AUROC {ours} against {softmax})."
     if not worse:
-        return count
-    pairs = {name: [percent(auroc) for auroc in compared[name]] for name in worse}
-    where = [f"{source_label(name)} ({softmax} against our {ours})" for name, (ours, softmax) in pairs.items()]
-    return f"{count} Softmax is the better choice on {_join(where)}."
+        return f"{count}."
+    pairs = {name: (percent(of_softmax(compared[name])), percent(compared[name]["auroc"])) for name in worse}
+    where = [f"{source_label(name)} ({softmax} against our {ours})" for name, (softmax, ours) in pairs.items()]
+    return f"{count}. Softmax is the better choice on {_join(where)}."
 
 
 def _false_alarms(metrics: Mapping[str, Any]) -> str:

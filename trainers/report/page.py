@@ -11,7 +11,7 @@ from torch import Tensor
 from gmm_torch.detection.diagnosis import PAGE
 from trainers.data.errors import first_few
 from trainers.report.components import sections
-from trainers.report.conclusion import conclude
+from trainers.report.conclusion import conclude, judged
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
@@ -101,16 +101,16 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """Key figures: (name, value, small print)."""
     metrics = evaluation.metrics
     calibration = metrics["calibration"]
-    measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
+    compared = judged(metrics["sources"])
     n_test = int(evaluation.records.clean().sum())
     cards = [("Test accuracy", metrics["classifier"]["test_accuracy"], f"{n_test} test images")]
-    if measured:
-        softmax = percent(mean([of_softmax(s) for s in measured.values()]))
-        over = f"over {len(measured)} of {len(metrics['sources'])} sources; softmax {softmax} %"
-        weakest = min(measured, key=lambda name: measured[name]["auroc"])
+    if compared:
+        softmax = percent(mean([of_softmax(s) for s in compared.values()]))
+        over = f"over {len(compared)} of {len(metrics['sources'])} sources; softmax {softmax} %"
+        weakest = min(compared, key=lambda name: compared[name]["auroc"])
         cards += [
-            ("Mean AUROC", mean([s["auroc"] for s in measured.values()]), over),
-            ("Weakest source", measured[weakest]["auroc"], f"AUROC on {source_label(weakest)}"),
+            ("Mean AUROC", mean([s["auroc"] for s in compared.values()]), over),
+            ("Weakest source", compared[weakest]["auroc"], f"AUROC on {source_label(weakest)}"),
         ]
     interval = f"; 95 % interval {percent_range(calibration['false_alarm_interval']['0.05'])} %"
     rate = calibration["false_alarm_rate"]["0.05"]

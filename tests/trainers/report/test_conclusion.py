@@ -49,7 +49,7 @@ def test_what_is_ranked_well_but_accepted_is_not_caught():
 
 def test_it_says_where_softmax_is_the_better_choice():
     found = conclude(metrics(**{"errors": source(0.856, 0.902), "ood/mnist": source(0.99, 0.9)}))
-    assert "on 1 of 2 sources and worse on 1 (mean AUROC 92.3 against 90.1)." in found.sentences[0]
+    assert "on 1 of 2 sources and worse on 1. " in found.sentences[0]
     assert "Softmax is the better choice on test errors (90.2 against our 85.6)." in found.sentences[0]
     assert (
         found.sentences[1] == "Asked to refuse at most 5 % of clean images, it refused 4.7 % of the clean test images."
@@ -59,7 +59,7 @@ def test_it_says_where_softmax_is_the_better_choice():
 def test_it_does_not_boast_where_it_is_never_worse():
     found = conclude(metrics(**{"ood/mnist": source(0.99, 0.9)}))
     assert found.headline == "The detector catches mnist images."
-    assert found.sentences[0].endswith("on 1 of 1 source and worse on none (mean AUROC 99.0 against 90.0).")
+    assert found.sentences[0].endswith("on 1 of 1 source and worse on none.")
 
 
 def test_a_difference_that_may_be_chance_counts_for_neither():
