@@ -15,7 +15,7 @@ from trainers.report.conclusion import conclude, judged
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
-from trainers.report.figures.features import feature_components, feature_failures
+from trainers.report.figures.features import beyond_frame, feature_components, feature_failures
 from trainers.report.figures.p_values import p_value_histogram
 from trainers.report.figures.rates import MAX_CLASSES, class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
@@ -242,7 +242,9 @@ def _planes(evaluation: Evaluation) -> list[Panel]:
         if correct.any() and failures.any():
             points = evaluation.projection[correct], evaluation.projection[failures]
             figure = feature_failures(*points, source_colour(name))
-            panels.append(panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
+            n, beyond = int(failures.sum()), beyond_frame(*points)
+            note = f"n = {n}" + (f", {'all' if beyond == n else beyond} beyond the frame" if beyond else "")
+            panels.append(panel(f"plane{i}", source_label(name), note, figure))
     return panels
 
 

@@ -74,6 +74,17 @@ def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_
     test_the_page_needs_nothing_beside_it(page)
 
 
+@pytest.mark.usefixtures("unarranged")
+def test_how_many_failures_lie_beyond_the_frame_of_a_plane_is_said(evaluation, tmp_path):
+    projection = np.random.default_rng(0).normal(size=evaluation.projection.shape)
+    attacked = np.flatnonzero(evaluation.records.failures("adversarial/fgsm"))
+    projection[evaluation.records.failures("ood/noise")] = projection[attacked[:7]] = 1e6
+    page = render(replace(evaluation, projection=projection), tmp_path)
+    assert "<b>noise (OOD)</b><span>n = 50, all beyond the frame</span>" in page.text
+    assert "<b>fgsm attack</b><span>n = 30, 7 beyond the frame</span>" in page.text
+    assert re.search(r"<b>test errors</b><span>n = 20</span>", page.text)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_cards_speak_of_the_sources_that_the_lead_compares(evaluation, make_evaluation, tmp_path):
     first, *others = evaluation.metrics["sources"]
