@@ -27,6 +27,7 @@ from gmm_torch.conformal.p_values import threshold_index
 from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST = 2**24  # calibration set that is looked at
+MANY = 100_000  # new inputs, more of which hardly move the share of them that is usual
 ALL_RANKS, SOME_RANKS = 2_500, 2_000  # bounded by Berk and Jones: so many one by one, else so many
 GUESSES = 4  # of a size, before it is searched for
 TOLERANCE = 1e-4  # of the logarithm of the level, which is on the safe side of what it should be by at most twice that
@@ -227,6 +228,28 @@ def realised_rate(k: int, n: int, confidence: float = 0.95) -> tuple[float, floa
     if k == 0:
         return 0.0, 0.0
     low, high = (float(scipy.special.betaincinv(k, n + 1 - k, (1 + side * confidence) / 2)) for side in (-1, 1))
+    return low, high
+
+
+def usual_share(k: int, n: int, n_new: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval (low, high) of the share of n_new good inputs below the k-th smallest of n calibration scores.
+
+    Their number is beta-binomial(n_new; k, n + 1 - k) over calibration sets and new inputs, exactly, by Polya's urn;
+    with ties it is less. So it is wider than `realised_rate`, where chance has the calibration set alone. The share
+    lies in the interval with probability at least `confidence`, at most half of the rest on either side.
+
+    Raises:
+        ValueError: not 0 <= k <= n, no new input, or a confidence outside (0, 1).
+    """
+    check_probability("confidence", confidence)
+    check_count("n_new", n_new)
+    if not 0 <= k <= n:
+        raise ValueError(f"k: expected 0 to {n}, the number of scores; got {k}")
+    if k == 0:
+        return 0.0, 0.0
+    n_new = min(n_new, MANY)
+    at_most = scipy.stats.betabinom.pmf(np.arange(n_new + 1), n_new, k, n + 1 - k).cumsum()
+    low, high = (int(np.searchsorted(at_most, (1 + side * confidence) / 2)) / n_new for side in (-1, 1))
     return low, high
 
 

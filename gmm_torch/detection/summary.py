@@ -39,14 +39,14 @@ def summary(detector: "DetectorParts") -> str:
     drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
     n_held_out = detector.held_out_of(detector.n_kept)
     held_out = f"; {n_held_out:,} of them held out of the mixtures, as a reference of the score" if n_held_out else ""
-    beside = ", beside any that became a reference of the score" if detector.score.n_reference else ""
+    others = "; the others given, a third at most, are a reference of the score" if detector.score.n_reference else ""
     shape = shape_in_words(detector.extractor.input_shape)
     lines = {
         "classifier": f"{type(classifier).__name__}, {sum(p.numel() for p in classifier.parameters()):,} parameters",
         "score": score.name + (f" of {parts}" if parts else ""),
         **looked_at(detector.extractor, detector.widths, detector.n_classes),
         "fitted": f"to {detector.n_fitted:,} inputs{shape}{drawn}{held_out}" if detector.n_fitted else "not yet",
-        "calibrated": f"on {n:,} inputs{beside}" if (n := len(detector.calibration)) else "not yet",
+        "calibrated": f"on {n:,} inputs{others}" if (n := len(detector.calibration)) else "not yet",
         "alpha": f"{detector.alpha:g}",
     }
     if n and (rate := detector.calibration.realised_rate(detector.alpha)):

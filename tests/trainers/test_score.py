@@ -123,6 +123,16 @@ def test_a_page_that_is_no_number_is_an_error_before_an_image_is_read(place, pag
     assert not list(tmp_path.glob("verdicts*"))
 
 
+def test_the_page_of_several_inputs_is_called_after_all_and_expects_less_than_one_refusal_of_few_images(
+    place, tmp_path
+):
+    files = [place / "new" / name for name in ("red.png", "torn.png")]
+    run_task(configure(*scoring(place, f"input=[{files[0]},{files[1]}]", "page=1")), tmp_path)
+    page = (tmp_path / "verdicts.html").read_text()
+    assert f'<p class="kicker">{files[0]}, {files[1]}</p>' in page
+    assert "Of 1 images like the calibration images at most about 0.05 would be refused" in page
+
+
 def test_the_page_shows_the_refused_images_and_why(once):
     page = (once / "verdicts.html").read_text()
     n = sum(row["accept"] == "False" for row in rows(once / "verdicts.csv"))

@@ -41,6 +41,11 @@ class Paths(Sequence[str]):
         return os.fsdecode(bytes(self._bytes[self._ends[i] : self._ends[i + 1]]))
 
 
+def sources_of(source: str | Sequence[str]) -> list[str]:
+    """One as a list; several as they are."""
+    return [source] if isinstance(source, str | os.PathLike) else list(source)
+
+
 def image_paths(
     source: str | Sequence[str], without: Iterable[str | os.PathLike[str]] = (), column: str | None = None
 ) -> Paths:
@@ -62,7 +67,7 @@ def image_paths(
         DataNotFoundError: no such file or folder, or nothing in it.
         DataError: a packed file is damaged, or of a kind that is not read.
     """
-    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    sources = sources_of(source)
     own = {os.path.realpath(each) for each in without}
     paths = Paths(path for each in sources for path in _images_of(os.path.expanduser(each), own, column))
     if not paths:
@@ -75,8 +80,8 @@ def image_paths(
 
 def read_by_folder(source: str | Sequence[str], paths: Iterable[str]) -> bool:
     """Whether paths of `image_paths` lie in several folders that were read one after another."""
-    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
-    walked = tuple(os.path.join(each, "") for each in map(os.path.expanduser, sources) if os.path.isdir(each))
+    given = map(os.path.expanduser, sources_of(source))
+    walked = tuple(os.path.join(each, "") for each in given if os.path.isdir(each))
     folders = {os.path.dirname(path) for path in paths if path.startswith(walked) and SEPARATOR not in path}
     return len(folders) > 1
 

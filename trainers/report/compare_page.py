@@ -29,7 +29,9 @@ def write_comparison(summary: Summary, title: str, path: Path | str) -> None:
         sources=summary.sources_table(),
         mismatch=summary.mismatch,
         figures=[
-            (key, _figure(key, i, found[:MOST])) for i, key in enumerate(summary.columns) if _is_drawn(key, found)
+            (summary.heading(key), _figure(key, i, found[:MOST]))
+            for i, key in enumerate(summary.columns)
+            if _is_drawn(key, found)
         ],
         left_out=max(0, len(found) - MOST),
         runs=[

@@ -1,10 +1,13 @@
 """The conclusion of a run in a few sentences."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gmm_torch.conformal.calibration_conditional import realised_rate, usual_share
 from gmm_torch.testing.binomial import interval
 from trainers.report.tables.corruptions import mean
+from trainers.report.tables.results import n_test_images
 from trainers.report.tables.text import (
     BASELINE,
     epsilon_text,
@@ -13,11 +16,11 @@ from trainers.report.tables.text import (
     percent_range,
     source_label,
     told_apart,
+    too_few,
 )
 
 # Share of the failures refused where 5 % of the good are, from which a source counts as caught, as caught in part.
 CATCHES, PARTLY = 0.80, 0.40
-UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small for a conclusion
 MAX_NAMES = 4  # of a list in the headline
 CORRUPTED = "errors on corrupted images"
 
@@ -33,14 +36,23 @@ def conclude(metrics: Mapping[str, Any]) -> Conclusion:
     """What the detector catches, what it does not, where plain softmax confidence is the better choice."""
     sources = {**metrics["sources"], **_corrupted(metrics)}
     measured = {name: s for name, s in sources.items() if s["fpr_at_95_tpr"] is not None}
-    sure = {name: s for name, s in measured.items() if not _unsure(s)}
+    sure = {name: s for name, s in measured.items() if not too_few(s)}
     sentences = [
-        _comparison({name: s for name, s in sure.items() if name != CORRUPTED}),
+        _comparison(judged(metrics["sources"])),
         *(about(metrics) for about in (_corruptions, _budgets, _false_alarms, _shifts)),
         *(about(sources) for about in (_too_few, _unmeasured)),
     ]
     headline = _headline(sure) if measured else "There were no failures to catch."
     return Conclusion(headline, [sentence for sentence in sentences if sentence])
+
+
+def judged(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources on which the score is compared with the softmax: those with failures, and enough of them."""
+    return {
+        name: s
+        for name, s in sources.items()
+        if s["auroc"] is not None and of_softmax(s) is not None and not too_few(s)
+    }
 
 
 def _headline(measured: Mapping[str, Any]) -> str:
@@ -142,28 +154,25 @@ def _span(rates: Sequence[float]) -> str:
 
 
 def _number(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n != 1 else ''}"
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
 
 
-def _comparison(measured: Mapping[str, Any]) -> str:
-    compared = {name: (s["auroc"], base) for name, s in measured.items() if (base := of_softmax(s)) is not None}
+def _comparison(compared: Mapping[str, Any]) -> str:
     if not compared:
         return ""
-    worse = [name for name in compared if told_apart(measured[name]) < 0]
-    n_better = sum(told_apart(measured[name]) > 0 for name in compared)
+    worse = [name for name, s in compared.items() if told_apart(s) < 0]
+    n_better = sum(told_apart(s) > 0 for s in compared.values())
     count = (
         f"It ranks failures better than plain softmax confidence on {n_better} of "
         f"{_number(len(compared), 'source')} and worse on {len(worse) or 'none'}"
     )
     if open_ := len(compared) - n_better - len(worse):
         count += f"; on {open_} the two can't be told apart"
-    ours, softmax = (percent(mean(column)) for column in zip(*compared.values(), strict=True))
-    count += f" (mean AUROC {ours} against {softmax})."
     if not worse:
-        return count
-    pairs = {name: [percent(auroc) for auroc in compared[name]] for name in worse}
-    where = [f"{source_label(name)} ({softmax} against our {ours})" for name, (ours, softmax) in pairs.items()]
-    return f"{count} Softmax is the better choice on {_join(where)}."
+        return f"{count}."
+    pairs = {name: (percent(of_softmax(compared[name])), percent(compared[name]["auroc"])) for name in worse}
+    where = [f"{source_label(name)} ({softmax} against our {ours})" for name, (softmax, ours) in pairs.items()]
+    return f"{count}. Softmax is the better choice on {_join(where)}."
 
 
 def _false_alarms(metrics: Mapping[str, Any]) -> str:
@@ -171,19 +180,24 @@ def _false_alarms(metrics: Mapping[str, Any]) -> str:
     if (rate := calibration["false_alarm_rate"].get("0.05")) is None:
         return ""
     text = f"Asked to refuse at most 5 % of clean images, it refused {percent(rate)} % of the clean test images"
-    if usual := calibration.get("realised_rate", {}).get("0.05"):
-        text += f"; {percent_range(usual)}\u00a0% are usual with {calibration['n']:,} calibration images"
+    realised, n_test = calibration.get("realised_rate", {}).get("0.05"), n_test_images(metrics)
+    if realised and n_test:
+        usual = usual_share(_n_below(realised, calibration["n"]), calibration["n"], n_test)
+        text += (
+            f"; {percent_range(usual)}\u00a0% are usual with {_number(n_test, 'test image')} and "
+            f"{_number(calibration['n'], 'calibration image')}"
+        )
     return f"{text}."
 
 
+def _n_below(realised: Sequence[float], n: int) -> int:
+    """How many of n calibration scores lie below the threshold that has this interval of realised rates."""
+    return bisect_left(range(n), realised[1] - 1e-9, key=lambda k: realised_rate(k, n)[1])
+
+
 def _too_few(sources: Mapping[str, Any]) -> str:
-    few = [f"{source_label(name)} (n = {s['n']})" for name, s in sources.items() if _unsure(s)]
+    few = [f"{source_label(name)} (n = {s['n']})" for name, s in sources.items() if too_few(s)]
     return f"Too few failures for a conclusion: {_join(few)}." if few else ""
-
-
-def _unsure(source: Mapping[str, Any]) -> bool:
-    effect = source.get("effect_size")
-    return effect is not None and effect["interval"][1] - effect["interval"][0] > UNSURE
 
 
 def _unmeasured(sources: Mapping[str, Any]) -> str:

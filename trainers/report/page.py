@@ -11,11 +11,11 @@ from torch import Tensor
 from gmm_torch.detection.diagnosis import PAGE
 from trainers.data.errors import first_few
 from trainers.report.components import sections
-from trainers.report.conclusion import conclude
+from trainers.report.conclusion import conclude, judged
 from trainers.report.curves import Curves, budget_curves, severity_curves, shift_curves
 from trainers.report.evaluation import Evaluation
 from trainers.report.figures.em_history import em_history
-from trainers.report.figures.features import feature_components, feature_failures
+from trainers.report.figures.features import beyond_frame, feature_components, feature_failures
 from trainers.report.figures.p_values import p_value_histogram
 from trainers.report.figures.rates import MAX_CLASSES, class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
@@ -101,16 +101,16 @@ def _cards(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """Key figures: (name, value, small print)."""
     metrics = evaluation.metrics
     calibration = metrics["calibration"]
-    measured = {name: s for name, s in metrics["sources"].items() if s["auroc"] is not None}
+    compared = judged(metrics["sources"])
     n_test = int(evaluation.records.clean().sum())
     cards = [("Test accuracy", metrics["classifier"]["test_accuracy"], f"{n_test} test images")]
-    if measured:
-        softmax = percent(mean([of_softmax(s) for s in measured.values()]))
-        over = f"over {len(measured)} of {len(metrics['sources'])} sources; softmax {softmax} %"
-        weakest = min(measured, key=lambda name: measured[name]["auroc"])
+    if compared:
+        softmax = percent(mean([of_softmax(s) for s in compared.values()]))
+        over = f"over {len(compared)} of {len(metrics['sources'])} sources; softmax {softmax} %"
+        weakest = min(compared, key=lambda name: compared[name]["auroc"])
         cards += [
-            ("Mean AUROC", mean([s["auroc"] for s in measured.values()]), over),
-            ("Weakest source", measured[weakest]["auroc"], f"AUROC on {source_label(weakest)}"),
+            ("Mean AUROC", mean([s["auroc"] for s in compared.values()]), over),
+            ("Weakest source", compared[weakest]["auroc"], f"AUROC on {source_label(weakest)}"),
         ]
     interval = f"; 95 % interval {percent_range(calibration['false_alarm_interval']['0.05'])} %"
     rate = calibration["false_alarm_rate"]["0.05"]
@@ -242,7 +242,9 @@ def _planes(evaluation: Evaluation) -> list[Panel]:
         if correct.any() and failures.any():
             points = evaluation.projection[correct], evaluation.projection[failures]
             figure = feature_failures(*points, source_colour(name))
-            panels.append(panel(f"plane{i}", source_label(name), f"n = {int(failures.sum())}", figure))
+            n, beyond = int(failures.sum()), beyond_frame(*points)
+            note = f"n = {n}" + (f", {'all' if beyond == n else beyond} beyond the frame" if beyond else "")
+            panels.append(panel(f"plane{i}", source_label(name), note, figure))
     return panels
 
 

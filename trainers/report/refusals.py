@@ -114,9 +114,10 @@ def _headline(summary: VerdictSummary, change: Change | None) -> str:
 
 def _expected(summary: VerdictSummary, alpha: float, like: str) -> str:
     n = len(summary.p_values)
+    most = f"{alpha * n:,.0f}" if alpha * n >= 1 else f"{alpha * n:.1g}"
     return (
-        f"Of {n:,} images like {like} at most about {alpha * n:,.0f} would be refused: {100 * alpha:g}\u00a0% of them, "
-        "on average over calibration sets."
+        f"Of {n:,} images like {like} at most about {most} would be refused: {100 * alpha:g}\u00a0% of them, on "
+        "average over calibration sets."
     )
 
 

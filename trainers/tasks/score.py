@@ -20,7 +20,7 @@ from trainers.callbacks.verdict_writer import VerdictWriter
 from trainers.data.errors import first_few
 from trainers.data.file_batches import FileBatches
 from trainers.data.file_times import arrival_times
-from trainers.data.paths import image_paths, read_by_folder
+from trainers.data.paths import image_paths, read_by_folder, sources_of
 from trainers.evaluation.drift import (
     READ_BY_FOLDER,
     Drift,
@@ -121,7 +121,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     write_json(together, facts)
     if cfg.page is not None:
         remarks = [*(f"{each}." for each in (warning, sizes) if each), *said]
-        _write_page(model, summary, batches, page, remarks, drift, title=str(cfg.input))
+        _write_page(model, summary, batches, page, remarks, drift, title=first_few(sources_of(cfg.input), N_NAMED))
     _tell(summary, model.detector.alpha, path, told if cfg.page is None else [*told, f"page: {page}"])
 
 

@@ -75,6 +75,34 @@ def test_components_and_reasons_have_sections_of_their_own(make_evaluation, tmp_
 
 
 @pytest.mark.usefixtures("unarranged")
+def test_how_many_failures_lie_beyond_the_frame_of_a_plane_is_said(evaluation, tmp_path):
+    projection = np.random.default_rng(0).normal(size=evaluation.projection.shape)
+    attacked = np.flatnonzero(evaluation.records.failures("adversarial/fgsm"))
+    projection[evaluation.records.failures("ood/noise")] = projection[attacked[:7]] = 1e6
+    page = render(replace(evaluation, projection=projection), tmp_path)
+    assert "<b>noise (OOD)</b><span>n = 50, all beyond the frame</span>" in page.text
+    assert "<b>fgsm attack</b><span>n = 30, 7 beyond the frame</span>" in page.text
+    assert re.search(r"<b>test errors</b><span>n = 20</span>", page.text)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_cards_speak_of_the_sources_that_the_lead_compares(evaluation, make_evaluation, tmp_path):
+    first, *others = evaluation.metrics["sources"]
+    few = {"auroc": 0.01, "effect_size": {"interval": [0.0, 0.5]}}
+    shown = {"auroc": 0.95, "effect_size": {"interval": [0.94, 0.96]}}
+    known = evaluation.metrics["sources"]
+    sources = {first: {**known[first], **few}, **{name: {**known[name], **shown} for name in others}}
+    page = render(make_evaluation(metrics={**evaluation.metrics, "sources": sources}), tmp_path)
+    assert " of 2 sources and worse on" in page.text
+    assert "<b>95.0\u00a0%</b><small>over 2 of 3 sources; softmax" in page.text
+    assert "<span>Weakest source</span><b>95.0\u00a0%</b>" in page.text
+    assert "mean AUROC" not in page.text
+    none = {name: {**source, **few} for name, source in known.items()}
+    bare = render(make_evaluation(metrics={**evaluation.metrics, "sources": none}), tmp_path)
+    assert "Weakest source" not in bare.text
+
+
+@pytest.mark.usefixtures("unarranged")
 def test_false_alarms_by_class_and_error_rates_by_p_value_are_shown_where_they_were_measured(
     make_evaluation, page, tmp_path
 ):

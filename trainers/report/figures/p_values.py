@@ -7,15 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy import stats
 
+from gmm_torch.conformal.calibration_conditional import usual_share
 from gmm_torch.conformal.what_changed import Stretch
 from trainers.report.figures.style import ERRORS, INK, MUTED, OURS, SMALL, WIDE, new_axes
 
 BINS = 20
 USUAL = 0.95  # share of the bars that the band holds
 ROUNDING = 1e-5  # of a twentieth, for p-values in float32: 1/20 is at most 0.05
-MANY = 100_000  # images, more of which change the band by less than a pixel
 
 
 def p_value_histogram(
@@ -42,27 +41,14 @@ def p_value_histogram(
     widths = np.diff(ends)
     axes.stairs(100 * counts / max(1, len(p_values)), ends / steps, fill=True, color=colour, alpha=0.75)
     if grid is not None and len(p_values):
-        low, high = 100 * _usual(len(p_values), widths, grid)
+        of_width = {width: usual_share(int(width), grid - 1, len(p_values), USUAL) for width in np.unique(widths)}
+        low, high = 100 * np.array([of_width[width] for width in widths]).T
         axes.stairs(high, ends / steps, baseline=low, fill=True, color=MUTED, alpha=0.2)
     axes.stairs(100 * widths / steps, ends / steps, baseline=None, color=INK, linewidth=1, linestyle=(0, (3, 2)))
     axes.set(xlim=(0, 1), ylim=(0, np.clip(axes.get_ylim()[1], 10, 100)), xlabel="p-value", ylabel="images (%)")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(False, axis="x")
     return figure
-
-
-def _usual(n: int, widths: NDArray[Any], grid: int) -> NDArray[Any]:
-    """Shares (2, bars) between which a bar's share of n images like the calibration images lies, with chance `USUAL`.
-
-    The number of them among so many of the ranks is beta-binomial, exactly, by Polya's urn.
-    """
-    n = min(n, MANY)
-    ends = (1 - USUAL) / 2, (1 + USUAL) / 2
-    of_width = {
-        width: np.searchsorted(stats.betabinom.pmf(np.arange(n + 1), n, width, grid - width).cumsum(), ends) / n
-        for width in np.unique(widths)
-    }
-    return np.array([of_width[width] for width in widths]).T
 
 
 def p_values_over_time(stretches: Sequence[Stretch], alarm_at: int) -> Figure:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from trainers.report.figures.style import OURS, SOFTMAX, new_axes
 
 WIDTH, ROW = 4.3, 0.24  # inches
+REACH = 10  # points of AUROC that the axis shows at least, so that a few tenths look like a few tenths
 
 Point = tuple[float | None, float | None]
 """Mean and standard deviation over seeds, shares in [0, 1]; None where there is none."""
@@ -25,5 +26,7 @@ def settings(names: Sequence[str], ours: Sequence[Point], softmax: Sequence[Poin
                 place, at, xerr=reach, fmt="o", color=colour, markerfacecolor=face, markersize=4.5, elinewidth=1
             )
     axes.set_yticks(range(len(names)), names)
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, right - REACH), right)
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="AUROC (%)")
     return figure

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from gmm_torch.files import write_text
 from trainers.report.tables.benchmark import GROUPS
 from trainers.report.tables.format import TextTable
 from trainers.report.tables.results import n_test_images
-from trainers.report.tables.text import BASELINE, MISSING, percent, source_label, winner
+from trainers.report.tables.text import BASELINE, MISSING, percent, source_label, too_few, winner
 
 ACCURACY = "test accuracy"
 FALSE_ALARMS = "false alarms at 0.05"
 NOT_OF_A_SOURCE = (ACCURACY, FALSE_ALARMS)  # columns
+TOO_FEW = ", too few"
 SOFTMAX, REFUSED = ", softmax", ", refused"  # ends of the columns that stand beside a source's AUROC
 METRICS = "metrics.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -34,6 +36,8 @@ class Job:
     seed: str
     numbers: Mapping[str, float | None]  # column -> share in [0, 1]
     network: str = ""  # digits that stand for the classifier's weights; empty where the run does not say
+    sizes: Mapping[str, int] = field(default_factory=dict)  # column of a source -> failures, where the run says it
+    few: frozenset[str] = frozenset()  # columns of sources with too few failures for a conclusion
 
 
 class Spread(NamedTuple):
@@ -55,6 +59,8 @@ class Setting(NamedTuple):
     overrides: Mapping[str, str]
     numbers: Mapping[str, Spread]
     one_network: bool
+    sizes: Mapping[str, str]
+    few: frozenset[str]
 
     def number(self, column: str) -> Spread:
         """Of a column that its jobs may lack."""
@@ -84,7 +90,12 @@ class Summary:
     @property
     def header(self) -> list[str]:
         """The columns: job, overrides, seed, numbers."""
-        return ["job", *self._overrides, "seed", *self.columns]
+        return ["job", *self._overrides, "seed", *map(self.heading, self.columns)]
+
+    def heading(self, column: str) -> str:
+        """A column's name, of a source with the number of its failures and whether these are too few."""
+        n = _sizes(self.jobs).get(column)
+        return column if n is None else f"{column}, n = {n}{TOO_FEW * (column in _few(self.jobs))}"
 
     @property
     def _overrides(self) -> list[str]:
@@ -139,6 +150,8 @@ class Summary:
                     if any(key in job.numbers for job in group)
                 },
                 len(group) > 1 and len({job.network for job in group}) == 1 and bool(group[0].network),
+                _sizes(group),
+                _few(group),
             )
             for group in groups.values()
         ]
@@ -183,31 +196,40 @@ class Summary:
             for key in self.columns:
                 if key in NOT_OF_A_SOURCE or key not in setting.numbers:
                     continue
-                if better := winner(setting.number(key).mean, setting.number(key + SOFTMAX).mean):
-                    bold.add((len(rows), 2 if better > 0 else 3))
-                rows.append([name, key, *map(setting.text, (key, key + SOFTMAX, key + REFUSED)), *of_setting])
+                few = key in setting.few
+                better = winner(setting.number(key).mean, setting.number(key + SOFTMAX).mean)
+                if better and not few:
+                    bold.add((len(rows), 3 if better > 0 else 4))
+                n = setting.sizes.get(key, MISSING) + TOO_FEW * few
+                rows.append([name, key, n, *map(setting.text, (key, key + SOFTMAX, key + REFUSED)), *of_setting])
                 name, of_setting = "", ["" for _ in of_setting]
             ends.append(len(rows) - 1)
         alpha = f" at {self.alphas[0]:g}" if len(self.alphas) == 1 else ""
-        columns = ["setting", "source", "AUROC", "softmax AUROC", f"refused{alpha}", "seeds", *NOT_OF_A_SOURCE]
+        columns = ["setting", "source", "n", "AUROC", "softmax AUROC", f"refused{alpha}", "seeds", *NOT_OF_A_SOURCE]
         return TextTable(columns, rows, self.caption, left=2, bold=bold, sections=ends[:-1], folds=True)
 
     def settings_table(self) -> TextTable:
-        """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold."""
+        """A row a setting, mean and standard deviation over its seeds in per cent, the highest mean in bold.
+
+        Nothing is in bold in a column where a setting has too few failures.
+        """
         settings = self.settings
         rows = [[each.name, str(len(set(each.seeds))), *map(each.text, self.columns)] for each in settings]
         bold = set()
         for j, key in enumerate(self.columns, 2):
             means = [setting.number(key).mean for setting in settings]
-            best = max((mean for mean in means if mean is not None), default=None) if key != FALSE_ALARMS else None
+            is_ranked = key != FALSE_ALARMS and key not in _few(self.jobs)
+            best = max((mean for mean in means if mean is not None), default=None) if is_ranked else None
             bold |= {(i, j) for i, mean in enumerate(means) if mean is not None and mean == best and len(means) > 1}
-        return TextTable(["setting", "seeds", *self.columns], rows, self.caption, bold=bold)
+        return TextTable(["setting", "seeds", *map(self.heading, self.columns)], rows, self.caption, bold=bold)
 
     @property
     def caption(self) -> str:
         """What the numbers are, and which jobs left none."""
         first = ", ".join(key for key in NOT_OF_A_SOURCE if key in self.columns)
         words = [f"{len(self.jobs)} jobs", f"{first} and AUROC per source, in %"]
+        if _few(self.jobs):
+            words.append("too few: failures for a conclusion")
         several = [setting for setting in self.settings if len(setting.seeds) > 1]
         if several:
             words.append("± and std: over seeds")
@@ -250,11 +272,16 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
         numbers = {ACCURACY: metrics["classifier"]["test_accuracy"]}
+        sizes, few = {}, set()
         if (rates := metrics.get("calibration", {}).get("false_alarm_rate")) is not None:
             numbers[FALSE_ALARMS] = rates.get("0.05")
         for name, source in metrics["sources"].items():
             label = source_label(name)
             numbers[label] = source["auroc"]
+            if "n" in source:
+                sizes[label] = operator.index(source["n"])
+            if too_few(source):
+                few.add(label)
             if BASELINE in source.get("baselines", {}):
                 numbers[label + SOFTMAX] = source["baselines"][BASELINE]["auroc"]
             if "refused" in source:
@@ -268,13 +295,13 @@ def _job(path: Path, folder: Path) -> tuple[Job, dict[str, Any]]:
         network = "".join(map(str, metrics["classifier"].get("fingerprint", {}).values()))
         float(metrics.get("alpha", 0))
         _facts([metrics])
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path / METRICS}: expected what a run writes; got another file ({type(error).__name__}: {error}): repeat "
             "that job or move its folder away"
         ) from error
     overrides = {key: value for key, value in _overrides(path / OVERRIDES).items() if key != "seed"}
-    return Job(str(path.relative_to(folder)), overrides, seed, numbers, network), metrics
+    return Job(str(path.relative_to(folder)), overrides, seed, numbers, network, sizes, frozenset(few)), metrics
 
 
 def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -289,6 +316,17 @@ def _facts(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{name} {each['versions'][name]}" for name in ("gmm_torch", "torch") for each in metrics if "versions" in each
     ]
     return [*facts, *dict.fromkeys(word for word in named if word)]
+
+
+def _sizes(jobs: Sequence[Job]) -> dict[str, str]:
+    """Column of a source -> how many failures it has in these jobs, where they say it."""
+    columns = dict.fromkeys(key for job in jobs for key in job.sizes)
+    return {key: _span([job.sizes.get(key) for job in jobs]) for key in columns}
+
+
+def _few(jobs: Sequence[Job]) -> frozenset[str]:
+    """Columns of sources of which one of these jobs has too few failures for a conclusion."""
+    return frozenset[str]().union(*(job.few for job in jobs))
 
 
 def _span(values: Sequence[int | None]) -> str:

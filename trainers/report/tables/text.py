@@ -5,6 +5,7 @@ from typing import Any
 
 BASELINE = "max_softmax"
 MISSING = "–"
+UNSURE = 0.2  # width of the interval of the AUROC from which a source is too small for a conclusion
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -71,6 +72,12 @@ def told_apart(source: Mapping[str, Any]) -> int:
         return 0
     low, high = source["auroc_difference"]["interval"]
     return int(low > 0) - int(high < 0)
+
+
+def too_few(source: Mapping[str, Any]) -> bool:
+    """Whether a source has too few failures for a conclusion: the interval of its AUROC is wider than `UNSURE`."""
+    effect = source.get("effect_size")
+    return effect is not None and effect["interval"][1] - effect["interval"][0] > UNSURE
 
 
 def winner(ours: float | None, baseline: float | None) -> int:

@@ -4,10 +4,11 @@ from matplotlib.figure import Figure
 
 from trainers.report.figures.budget_curve import budget_curve
 from trainers.report.figures.em_history import em_history
-from trainers.report.figures.features import feature_components, feature_failures
+from trainers.report.figures.features import beyond_frame, feature_components, feature_failures
 from trainers.report.figures.p_values import p_value_histogram
 from trainers.report.figures.rates import class_alarms, error_rate
 from trainers.report.figures.score_histograms import Group, score_histograms
+from trainers.report.figures.settings import settings
 from trainers.report.figures.severity_curves import severity_curve
 from trainers.report.figures.style import ADVERSARIAL, ERRORS, OURS, SOFTMAX, thin
 from trainers.report.figures.thresholds import risk_coverage, roc
@@ -49,6 +50,14 @@ FIGURES = {
 }
 
 
+def test_a_few_tenths_between_settings_look_like_a_few_tenths():
+    left, right = settings(["a", "b"], [(0.999, 0.0), (0.985, 0.0)], [(None, None)] * 2).axes[0].get_xlim()
+    assert left < 91
+    assert right < 101
+    wide = settings(["a", "b"], [(0.9, 0.0), (0.5, 0.0)], [(None, None)] * 2).axes[0].get_xlim()
+    assert 45 < wide[0] < 50
+
+
 def line(figure, colour):
     return next(line for line in figure.axes[0].lines if line.get_color() == colour)
 
@@ -66,6 +75,28 @@ def test_every_figure_names_its_axes(name):
     (axes,) = figure.axes
     assert axes.get_xlabel()
     assert axes.get_ylabel() or name == "score_histograms"  # whose rows are named instead
+
+
+def test_numbers_of_components_in_one_place_do_not_overlap():
+    component = np.arange(400) % 8
+    points = np.random.default_rng(0).normal(size=(400, 2))
+    figure = feature_components(points, component)
+    figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}
+    assert set(boxes) == set("01234567")
+    names = sorted(boxes)
+    assert not [(a, b) for a in names for b in names if a < b and boxes[a].overlaps(boxes[b])]
+    for text in figure.axes[0].texts:  # each with its own points
+        own = points[component == int(text.get_text())]
+        at_own = (own == text.get_position()).all(1).any()
+        assert at_own or text.get_position() == pytest.approx(np.median(own, axis=0))
+    assert len(feature_components(np.zeros((9, 2)), np.arange(9)).axes[0].texts) == 9  # in one point
+
+
+def test_failures_beyond_the_frame_are_counted():
+    near, far = POINTS[:3] * 0.1, np.array([[1e6, 0.0], [0.0, -1e6]])
+    assert beyond_frame(POINTS, np.vstack([near, far])) == 2
+    assert beyond_frame(POINTS, near) == 0
 
 
 def test_a_roc_curve_is_that_by_hand():

@@ -75,17 +75,34 @@ def test_a_setting_has_for_each_source_what_the_table_of_a_run_has(sweep):
         complete(sweep / str(job))
     table = summarize(sweep).sources_table()
     assert table.columns == [
-        "setting", "source", "AUROC", "softmax AUROC", "refused at 0.1", "seeds", "test accuracy",
+        "setting", "source", "n", "AUROC", "softmax AUROC", "refused at 0.1", "seeds", "test accuracy",
         "false alarms at 0.05",
     ]  # fmt: skip
     assert len(table.rows) == 6
     each = ["2 seeds", "90.0 ± 0.0", "4.0 ± 0.0"]
-    assert table.rows[0] == ["5", "test errors", "71.5 ± 1.4", "60.0 ± 0.0", "25.0 ± 0.0", *each]
-    assert table.rows[1] == ["", "mnist (OOD)", "50.0 ± 0.0", "60.0 ± 0.0", "25.0 ± 0.0", "", "", ""]
-    assert table.bold == {(0, 2), (2, 2), (4, 2), (1, 3), (3, 3), (5, 3)}
+    assert table.rows[0] == ["5", "test errors", "–", "71.5 ± 1.4", "60.0 ± 0.0", "25.0 ± 0.0", *each]
+    assert table.rows[1] == ["", "mnist (OOD)", "–", "50.0 ± 0.0", "60.0 ± 0.0", "25.0 ± 0.0", "", "", ""]
+    assert table.bold == {(0, 3), (2, 3), (4, 3), (1, 4), (3, 4), (5, 4)}
     found = rows(sweep)
     assert (found[0]["false alarms at 0.05"], found[0]["mnist (OOD), refused"]) == ("0.04", "0.25")
-    assert "| 5 | test errors | **71.5 ± 1.4** | 60.0 ± 0.0 |" in (sweep / "summary.md").read_text()
+    assert "| 5 | test errors | – | **71.5 ± 1.4** | 60.0 ± 0.0 |" in (sweep / "summary.md").read_text()
+
+
+def test_the_number_of_failures_stands_beside_what_they_show_and_too_few_show_nothing(sweep):
+    for job in range(6):
+        few = {"auroc": 0.99 + job / 1000, "n": 3 + job % 2, "effect_size": {"interval": [0.6, 1.0]}}
+        many = {"auroc": 0.99 + job / 1000, "n": 1000, "effect_size": {"interval": [0.98, 1.0]}}
+        complete(sweep / str(job), sources={"errors": few, "ood/mnist": many})
+    summary = summarize(sweep)
+    assert summary.header[-2:] == ["test errors, n = 3 to 4, too few", "mnist (OOD), n = 1000"]
+    table = summary.sources_table()
+    assert [row[2] for row in table.rows] == ["3 to 4, too few", "1000"] * 3
+    assert table.bold == {(1, 3), (3, 3), (5, 3)}
+    settings = summary.settings_table()
+    assert settings.bold == {(0, 2), (1, 2), (2, 2), (2, 5)}  # of equal accuracies all; of the sources the OOD one
+    assert "too few: failures for a conclusion" in table.caption
+    write_comparison(summary, "A sweep", sweep / "compare.html")
+    assert "<figcaption>test errors, n = 3 to 4, too few</figcaption>" in (sweep / "compare.html").read_text()
 
 
 def test_a_deviation_over_seeds_of_one_network_is_said_to_be_that(sweep):
