@@ -1,6 +1,7 @@
 """The wheel carries everything that a run needs."""
 
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 import gmm_torch
 import trainers
+from tests.processes import started
 from tests.wheels import built_wheel
 from trainers.cache.foreign import code_of
 from trainers.classifiers.build import build_classifier
@@ -45,6 +47,21 @@ def place(tmp_path):
     return place
 
 
+def as_installed(paths, words):
+    """Runs a command as its script does where these folders are searched first; ours are imported from there."""
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] in ("gmm_torch", "gmm_torch_command", "trainers")
+    ]:
+        del sys.modules[name]
+    sys.path[:0] = [str(Path(words[0]).parent), *paths]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    sys.argv = words
+    try:
+        runpy.run_path(words[0], run_name="__main__")  # which exits
+    finally:
+        assert Path(sys.modules["trainers.tasks.run"].__file__).is_relative_to(paths[-1])
+
+
 def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path, place):
     (source := tmp_path / "source").mkdir()
     wheel = built_wheel(source)  # of what the image copies, which is therefore enough
@@ -55,20 +72,20 @@ def test_an_installed_wheel_runs_in_a_project_with_folders_of_our_names(tmp_path
         assert (site / needed).is_file()
     assert list(site.glob("gmm_torch-*.dist-info/licenses/LICENSE"))
     # The user's project comes first: `trainers` is theirs for every process that does not ask for ours.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(place), str(site)]), "OMP_NUM_THREADS": "1"}
-
-    def run(*arguments):
-        return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True)
-
-    command = str(site / "bin" / "gmm-torch")
+    command, paths = str(site / "bin" / "gmm-torch"), [str(place), str(site)]
     options = ["experiment=demo", "debug=fast", "score=log_likelihood", "ood=[uniform_noise]", "attack=[]"]
-    done = run(command, *options, "classifier._target_=my_pkg.MyNet")
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = [command, *options, "classifier._target_=my_pkg.MyNet"]
+    process = started(as_installed, (paths, words), place, tmp_path / "said")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-2000:]
     assert (place / "runs" / "demo" / "report.html").is_file()
     look = "from importlib.util import find_spec; print(find_spec('trainers').origin)"
     (place / "child.py").write_text(look)  # with `-m` in the user's folder, as workers of a sweep start
     start = "import subprocess as s, sys; from gmm_torch_command import find_application as f; f(); f();"
-    found = run(sys.executable, "-c", start + "s.run([sys.executable, '-m', 'child'])")
+    found = subprocess.run(
+        [sys.executable, "-c", start + "s.run([sys.executable, '-m', 'child'])"],
+        cwd=place, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert found.stdout.split() == [str(site / "trainers" / "__init__.py")], found.stderr
 
 
