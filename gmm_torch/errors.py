@@ -40,7 +40,7 @@ class PrecisionWarning(UserWarning):
 
 
 class InputsWarning(UserWarning):
-    """Inputs look other than those that the detector was calibrated on, by size, or type or scale of their numbers."""
+    """Inputs look other than those that the detector was calibrated on, by size, or type or range of their numbers."""
 
 
 class ComponentsWarning(UserWarning):
