@@ -19,7 +19,6 @@ from trainers.run.requirements import naming
 
 WINDOW = 1000  # images from the likely beginning of a change on, of which the components are compared
 
-
 READ_BY_FOLDER = (
     "The images were read folder by folder: where folders are classes, this order alone may give an alarm, though "
     "nothing changed. Give input= a text file that lists the images in the order in which they came, or shuffled"
@@ -53,7 +52,7 @@ def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
         return instantiate(cfg.drift) if cfg.get("drift") else None
 
 
-def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path, *, by_folder: bool = False) -> Drift:
+def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
     """What there is to say of the verdicts at `path`, which the monitor watched; 8 bytes an image."""
     if not monitor.alarms:
         return Drift(None)
@@ -70,10 +69,10 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path, *, by
     mixture = detector.score.component_of or ""
     unnamed = _unnamed(detector, len(reference), len(read))
     if unnamed:
-        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed, by_folder)
+        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed)
     found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
-    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture, by_folder=by_folder)
+    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture)
 
 
 def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:

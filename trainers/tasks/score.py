@@ -78,7 +78,6 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
         said = [weights_in_words(model)]
-    by_folder = monitor is not None and read_by_folder(cfg.input, batches.paths)
     times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
@@ -96,7 +95,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             try:
                 run.predictor.predict(module, loader, return_predictions=False)
             except DriftError as error:
-                if by_folder:
+                if read_by_folder(cfg.input, batches.paths):
                     raise DriftError(f"{error}. {READ_BY_FOLDER}") from error
                 raise
         file.finish(len(batches.paths))
@@ -112,7 +111,9 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     fitted = {name: value for name, value in model.detector.preprocessing.items() if name in now}
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
     together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
-    drift = drift_of(monitor, model.detector, path, by_folder=by_folder) if monitor else None
+    drift = drift_of(monitor, model.detector, path) if monitor else None
+    if drift and drift.alarm_at is not None:
+        drift = drift._replace(by_folder=read_by_folder(cfg.input, batches.paths))
     told = list(said)  # in the terminal, which has the monitor's warning
     if monitor and drift:
         said += drift_in_words(drift, monitor, batches.paths)
