@@ -48,8 +48,8 @@ from pages import RESULTS, ROOT, fill, save
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.features.layers import PENULTIMATE
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.features.layers import PENULTIMATE
 from trainers.data.images import UNKNOWN_LABEL, ImageArray
 
 PAGE = ROOT / "docs" / "architectures.md"
@@ -222,7 +222,7 @@ def batches(x: Tensor) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def scores(detector: FailureDetector, found: Mapping[str, Outputs]) -> dict[str, Tensor]:
+def scores(detector: FailureDetector, found: Mapping[str, Features]) -> dict[str, Tensor]:
     """Of every set but the fitting inputs.
 
     Raises:

@@ -24,7 +24,7 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.vgg import VGG, make_layers
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from gmm_torch.classifier.normalized import Normalize
+from gmm_torch.features.normalized import Normalize
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
 CIFAR, FASHION, TEXT, DIGITS = "cifar10", "fashion_mnist", "text", "digits"

@@ -37,8 +37,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection import Outputs
-from gmm_torch.detection.features.layers import DEPTHS
+from gmm_torch.detector import Features
+from gmm_torch.features.layers import DEPTHS
 from gmm_torch.files import atomic_path
 from trainers.classifiers.build import build_classifier
 from trainers.run.job import quieten
@@ -77,11 +77,11 @@ class Pools:
         attacks: column -> what the attack was, for those of the failures that are attacked images.
     """
 
-    fit: Outputs
-    calibration: Outputs
-    test: Outputs
+    fit: Features
+    calibration: Features
+    test: Features
     right: Tensor
-    failures: dict[str, Outputs]
+    failures: dict[str, Features]
     attacks: dict[str, str]
 
     def save(self, path: Path) -> None:
@@ -89,11 +89,11 @@ class Pools:
         tensors = {"right": self.right}
         groups = {"fit": self.fit, "calibration": self.calibration, "test": self.test}
         for name, outputs in {**groups, **{f"failures/{name}": each for name, each in self.failures.items()}}.items():
-            for layer, value in {"": outputs.logits, **outputs.features}.items():
+            for layer, value in {"": outputs.logits, **outputs.layers}.items():
                 tensors[f"{name}:{layer}"] = value.contiguous()
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            orders = {"layers": [*self.fit.features], "columns": [*self.failures], "attacks": self.attacks}
+            orders = {"layers": [*self.fit.layers], "columns": [*self.failures], "attacks": self.attacks}
             save_file(tensors, temporary, {name: json.dumps(order) for name, order in orders.items()})
 
     @staticmethod
@@ -102,9 +102,9 @@ class Pools:
         with safe_open(path, "pt") as file:
             about = {name: json.loads(text) for name, text in file.metadata().items()}
 
-            def outputs(group: str) -> Outputs:
+            def outputs(group: str) -> Features:
                 features = {layer: file.get_tensor(f"{group}:{layer}") for layer in about["layers"]}
-                return Outputs(file.get_tensor(f"{group}:"), features)
+                return Features(file.get_tensor(f"{group}:"), features)
 
             failures = {name: outputs(f"failures/{name}") for name in about["columns"]}
             pools = [outputs(group) for group in ("fit", "calibration", "test")]
@@ -134,8 +134,8 @@ def made(options: argparse.Namespace) -> Pools:
     split = Split.draw(0, n, min(N_CALIBRATION, n // 2), n)
     layers = study.layers[DEPTHS]
 
-    def seen(outputs: Outputs, rows: Tensor) -> Outputs:
-        return Outputs(outputs.logits[rows], {layer: outputs.features[layer][rows] for layer in layers})
+    def seen(outputs: Features, rows: Tensor) -> Features:
+        return Features(outputs.logits[rows], {layer: outputs.layers[layer][rows] for layer in layers})
 
     return Pools(
         fit=seen(study.fit, torch.arange(len(study.fit_labels))),
@@ -167,12 +167,12 @@ def areas(scorer: Scorer, pools: Pools) -> dict[str, float]:
     return {ERRORS: area(right, wrong), **found}
 
 
-def softmax(outputs: Outputs) -> Tensor:
+def softmax(outputs: Features) -> Tensor:
     """The largest log-probability, (N,)."""
     return outputs.own_logits.log_softmax(-1).amax(-1)
 
 
-def drawn(outputs: Outputs, n: int, *seeds: int) -> Outputs:
+def drawn(outputs: Features, n: int, *seeds: int) -> Features:
     """Some of them, without replacement."""
     seed = sum(seed * 1_000_003**i for i, seed in enumerate(seeds)) % 2**63
     return outputs.rows(torch.randperm(len(outputs.logits), generator=torch.Generator().manual_seed(seed))[:n])
@@ -332,7 +332,7 @@ def main() -> None:
         "accuracy": round(float(pools.right.double().mean()), 4),
         "n": {ERRORS: int((~pools.right).sum())} | {name: len(o.logits) for name, o in pools.failures.items()},
         "test": len(pools.right),
-        "layers": list(pools.fit.features),
+        "layers": list(pools.fit.layers),
         "attacks": pools.attacks,
         "softmax": of_softmax,
     }

@@ -44,16 +44,16 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.detection.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
-from gmm_torch.detection.files.storage import fingerprint
-from gmm_torch.detection.mixtures.fitting import fit_mixture
-from gmm_torch.detection.scores import SCORES, Score, make_score
-from gmm_torch.detection.scores.combined import Combined, default_parts
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.detector.storage import fingerprint
+from gmm_torch.features.extractor import FeatureExtractor
+from gmm_torch.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.files import atomic_path
-from gmm_torch.functional.combination import COMBINATIONS
 from gmm_torch.mixture import GaussianMixture
+from gmm_torch.scores import SCORES, Score, make_score
+from gmm_torch.scores.combination import COMBINATIONS
+from gmm_torch.scores.combined import Combined, default_parts
+from gmm_torch.scores.fitting import fit_mixture
 from trainers.classifiers.build import build_classifier
 from trainers.data.folder import image_folder
 from trainers.data.idx import find_idx_files, published_in
@@ -79,7 +79,7 @@ ATTACKS: Attacks = {
     "cw_l2": ("cw_l2", {"n_images": 500}),
 }
 
-Scorer = Callable[[Outputs], Tensor]  # higher = more typical
+Scorer = Callable[[Features], Tensor]  # higher = more typical
 Combination = Callable[[Tensor, Tensor], Tensor]  # see `COMBINATIONS`
 PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scikit-learn")
 
@@ -89,9 +89,9 @@ PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scik
 
 @dataclass
 class Failures:
-    """Outputs on inputs of one column, and the test image that each was made from, or -1."""
+    """Features on inputs of one column, and the test image that each was made from, or -1."""
 
-    outputs: Outputs
+    outputs: Features
     source: Tensor
 
 
@@ -110,9 +110,9 @@ class Study:
 
     classifier: nn.Module
     layers: dict[str, list[str]]
-    fit: Outputs
+    fit: Features
     fit_labels: Tensor
-    test: Outputs
+    test: Features
     test_labels: Tensor
     failures: dict[str, Failures]
     views: Sequence[str] = VIEWS
@@ -135,20 +135,20 @@ class Study:
         """(n_test,) bool: rightly classified."""
         return self.test.own_logits.argmax(-1) == self.test_labels
 
-    def features(self, outputs: Outputs, view: str = "identity") -> Tensor:
+    def features(self, outputs: Features, view: str = "identity") -> Tensor:
         """Penultimate features of one view, (N, D)."""
-        return outputs.features[self.layers[PENULTIMATE][0]][:, self.views.index(view)]
+        return outputs.layers[self.layers[PENULTIMATE][0]][:, self.views.index(view)]
 
-    def of(self, outputs: Outputs, rule: str, pooling: str, views: Sequence[str]) -> Outputs:
+    def of(self, outputs: Features, rule: str, pooling: str, views: Sequence[str]) -> Features:
         """The part of `outputs` that an extractor with these settings would give."""
         rows = [self.views.index(view) for view in views]
         features = {}
         for layer in self.layers[rule]:
-            value = outputs.features[layer][:, rows]
+            value = outputs.layers[layer][:, rows]
             if rule != PENULTIMATE and pooling == "mean":
                 value = value[..., : value.shape[-1] // 2]  # means come before deviations
             features[layer] = value
-        return Outputs(outputs.logits[:, rows], features)
+        return Features(outputs.logits[:, rows], features)
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ def peer_scores(kind: type[Any], study: Study, view: str) -> dict[str, Tensor]:
         with torch.enable_grad():
             getattr(peer, f"fit_{what}")(points(study.fit).clone(), study.fit_labels)
 
-    def scorer(outputs: Outputs) -> Tensor:
+    def scorer(outputs: Features) -> Tensor:
         parts = [getattr(peer, f"predict_{what}")(part) for part in points(outputs).split(1000)]
         return -torch.cat(parts).detach().double()
 
@@ -402,11 +402,11 @@ def peer_scores(kind: type[Any], study: Study, view: str) -> dict[str, Tensor]:
 def joint_layers_scores(study: Study, view: str) -> dict[str, Tensor]:
     """Scores of everything by `JointLayers`, fitted and judged on one view."""
 
-    def means(outputs: Outputs) -> dict[str, Tensor]:
-        found = study.of(outputs, DEPTHS, "mean", [view]).features
+    def means(outputs: Features) -> dict[str, Tensor]:
+        found = study.of(outputs, DEPTHS, "mean", [view]).layers
         return {layer: value[:, 0] for layer, value in found.items()}
 
-    def predicted(outputs: Outputs) -> Tensor:
+    def predicted(outputs: Features) -> Tensor:
         return outputs.logits[:, study.views.index(view)].argmax(-1)
 
     if DEPTHS not in study.layers:
@@ -552,7 +552,7 @@ class Workbench:
         return {rule: FINDERS[rule](self.classifier, x)[0] for rule in self.rules}
 
     @torch.no_grad()
-    def outputs(self, name: str, images: Dataset[Any]) -> Outputs:
+    def outputs(self, name: str, images: Dataset[Any]) -> Features:
         """Of all views, at the layers of all rules, on the CPU."""
         names = list(dict.fromkeys(name for rule in self.rules for name in self.layers[rule]))
         n = len(images)  # type: ignore[arg-type]
@@ -564,11 +564,11 @@ class Workbench:
             print(f"outputs: {name}, {n} images", flush=True)
             extractor = FeatureExtractor(self.classifier, names, pooling="moments", views=self.views)
             parts = [extractor(x.to(self.device)) for x, *_ in DataLoader(images, batch_size=256)]
-            whole = Outputs.cat([Outputs(p.logits.cpu(), {k: v.cpu() for k, v in p.features.items()}) for p in parts])
+            whole = Features.cat([Features(p.logits.cpu(), {k: v.cpu() for k, v in p.layers.items()}) for p in parts])
             with atomic_path(path) as temporary:
-                save_file({"": whole.logits.contiguous(), **_contiguous(whole.features)}, temporary)
+                save_file({"": whole.logits.contiguous(), **_contiguous(whole.layers)}, temporary)
         stored = load_file(path)
-        return Outputs(stored.pop(""), {layer: stored[layer] for layer in names})
+        return Features(stored.pop(""), {layer: stored[layer] for layer in names})
 
     def study(self, attacks: Attacks) -> tuple[Study, dict[str, Any]]:
         """Everything the methods need, and what the attacks say of themselves."""

@@ -14,8 +14,8 @@ from problems import Problem, seconds_of
 from timings import REPEATS
 from torch import Tensor
 
-from gmm_torch.em.estep import EStep
-from gmm_torch.em.statistics import Statistics
+from gmm_torch.mixture.e_step import EStep
+from gmm_torch.mixture.statistics import Statistics
 
 WARM_UPS = 3  # calls before a capture, in which libraries take their memory
 

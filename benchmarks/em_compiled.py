@@ -22,10 +22,10 @@ from timings import REPEATS, NoisyTimingError, median_seconds
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from gmm_torch.covariance import get_family
-from gmm_torch.em.data_summary import Standardisation
-from gmm_torch.em.estep import EStep
-from gmm_torch.parameters import Parameters
+from gmm_torch.mixture.covariance import get_family
+from gmm_torch.mixture.data_summary import Standardisation
+from gmm_torch.mixture.e_step import EStep
+from gmm_torch.mixture.parameters import Parameters
 
 PROBLEMS = [Problem(49_152, 64, 50, name) for name in ("full", "tied", "diag", "spherical")]
 CHUNKS = (1_024, 4_096, 16_384)

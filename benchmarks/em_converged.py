@@ -26,8 +26,8 @@ from timings import NOTHING, REPEATS, median_seconds
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.detection.features.extractor import FeatureExtractor
-from gmm_torch.em.options import EMOptions
+from gmm_torch.features.extractor import FeatureExtractor
+from gmm_torch.mixture.options import EMOptions
 from trainers.classifiers.build import build_classifier
 
 K = 50
@@ -42,7 +42,7 @@ def features_of(images: Path, checkpoint: Path) -> Tensor:
     classifier = build_classifier(cfg.classifier, data.num_classes, data.image_shape)
     extractor = FeatureExtractor(classifier, "penultimate")
     with torch.no_grad():
-        parts = [next(iter(extractor(x[0]).features.values())) for x in data.mixture_dataloader()]
+        parts = [next(iter(extractor(x[0]).layers.values())) for x in data.mixture_dataloader()]
     return torch.cat(parts).flatten(1).float()
 
 

@@ -43,7 +43,7 @@ def ours(problem: Problem, x: Tensor, start: Start, n_iter: int) -> Run:
 def initialisation(problem: Problem, x: Tensor) -> float:
     """Seconds that our own initialisation takes, until the first iteration could begin."""
     from gmm_torch import GaussianMixture
-    from gmm_torch.em.options import EMOptions
+    from gmm_torch.mixture.options import EMOptions
 
     mixture = GaussianMixture(problem.k, problem.d, problem.covariance_type, dtype=x.dtype)
     begin = clock(x.device)

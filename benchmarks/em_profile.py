@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.engine import EM
-from gmm_torch.em.options import EMOptions
+from gmm_torch.mixture.em import EM
+from gmm_torch.mixture.options import EMOptions
 
 RESULT = RESULTS / "em_profile.json"
 BEFORE, WATCHED = 4, 4

@@ -26,11 +26,11 @@ from problems import facts
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.engine import EM
-from gmm_torch.em.options import EMOptions
-from gmm_torch.em.statistics import Statistics
-from gmm_torch.parameters import Parameters
-from gmm_torch.sampling import sample_rows
+from gmm_torch.mixture.em import EM
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.parameters import Parameters
+from gmm_torch.mixture.sampling import sample_rows
+from gmm_torch.mixture.statistics import Statistics
 
 RESULT = RESULTS / "em_relaxation.json"
 N, K, STARTS, TOL, PATIENCE, PART_ITER, MAX_ITER = 8_000, 50, 5, 1e-3, 2, 50, 600

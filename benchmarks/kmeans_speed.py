@@ -23,8 +23,8 @@ from problems import clock, clock_text, facts
 from timings import NOTHING, REPEATS, median_seconds
 from torch import Tensor
 
-from gmm_torch.init.base import squared_distances
-from gmm_torch.init.kmeans import MAX_ITER, KMeans, lloyd_step
+from gmm_torch.mixture.init.base import squared_distances
+from gmm_torch.mixture.init.kmeans import MAX_ITER, KMeans, lloyd_step
 
 RESULT = RESULTS / "kmeans_speed.json"
 SIZES = ((50_000, 64, 50),)  # N, D, K

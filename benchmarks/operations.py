@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from gmm_torch import GaussianMixture, devices
-from gmm_torch.covariance import CovarianceFamily, get_family
-from gmm_torch.em.data_summary import Standardisation
-from gmm_torch.em.engine import EM
-from gmm_torch.em.estep import Assignment, EStep
-from gmm_torch.em.options import EMOptions
-from gmm_torch.em.statistics import Statistics
-from gmm_torch.parameters import Parameters
+from gmm_torch.mixture.covariance import CovarianceFamily, get_family
+from gmm_torch.mixture.data_summary import Standardisation
+from gmm_torch.mixture.e_step import Assignment, EStep
+from gmm_torch.mixture.em import EM
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.parameters import Parameters
+from gmm_torch.mixture.statistics import Statistics
 
 aten = torch.ops.aten
 # Multiplications and additions of factorisations and solves; those of matrix products are torch's own.

@@ -28,8 +28,8 @@ from timings import median_seconds
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.classifier.normalized import Normalize
-from gmm_torch.detection import Outputs
+from gmm_torch.detector import Features
+from gmm_torch.features.normalized import Normalize
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
 RESULTS = Path(__file__).parent / "results" / "scoring_overhead.json"
@@ -88,8 +88,8 @@ def of_made_up_outputs(classifier: nn.Module, **options: Any) -> FailureDetector
     def like(value: Tensor, n: int) -> Tensor:
         return torch.randn(n, *value.shape[1:], generator=generator).square().to(value)
 
-    def made_up(n: int) -> Outputs:
-        return Outputs(like(seen.logits, n), {name: like(value, n) for name, value in seen.features.items()})
+    def made_up(n: int) -> Features:
+        return Features(like(seen.logits, n), {name: like(value, n) for name, value in seen.layers.items()})
 
     return detector.fit_outputs(made_up(WIDE), fit_briefly).calibrate_outputs(made_up(N_CALIBRATION))
 

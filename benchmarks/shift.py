@@ -29,7 +29,7 @@ from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.conformal.trimming import to_label, trim
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_p_value import effective_sample_size, weighted_p_value
-from gmm_torch.testing.hypothesis_tests import probability_of_superiority
+from gmm_torch.evaluation.hypothesis_tests import probability_of_superiority
 from trainers.classifiers.small_cnn import SmallCNN
 
 RESULTS = pages.RESULTS / "shift.json"

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.martingale import bet, gamble, online_p_values
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.testing.binomial import interval
+from gmm_torch.evaluation.binomial import interval
 
 RESULTS = pages.RESULTS / "stream_delay.json"
 PAGE = pages.ROOT / "docs" / "guarantees.md"

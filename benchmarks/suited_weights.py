@@ -20,9 +20,9 @@ from architectures_page import label
 from pages import RESULTS, ROOT, fill, save, table
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.scores.combined import MAX_COST, SCALES, Combined
-from gmm_torch.functional.expected_auroc import expected_auroc
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.scores.combined import MAX_COST, SCALES, Combined
+from gmm_torch.scores.expected_auroc import expected_auroc
 
 PAGE = ROOT / "docs" / "detector.md"
 STEPS = SCALES[::2]
@@ -40,7 +40,7 @@ def by_scale(network: Judged, n_views: int) -> dict[str, Any]:
     """Scale -> expected cost, errors over the softmax, mean and minimum of the other columns; and what was chosen."""
     study, _ = network.study
     looked = FailureDetector(network.classifier, views=n_views)
-    seen: Mapping[str, Outputs] = {name: looked.outputs(batches(x)) for name, x in network.sets().items()}
+    seen: Mapping[str, Features] = {name: looked.outputs(batches(x)) for name, x in network.sets().items()}
     rows = {scale: Row("scale", str(scale)) for scale in STEPS}
     softmax, costs, chosen = Row("softmax", ""), {scale: [] for scale in STEPS}, []
     certainty = {name: outputs.own_logits.softmax(-1).amax(-1) for name, outputs in seen.items() if name != "fit"}

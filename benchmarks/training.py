@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Subset
 from training_page import write_page
 
 from gmm_torch import GaussianMixture
-from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detector import FeatureExtractor
 from gmm_torch.errors import SolverError
 from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from trainers.classifiers.build import build_classifier
@@ -116,7 +116,7 @@ def outputs(extractor: FeatureExtractor, loader: Any) -> tuple[Tensor, Tensor, T
     with torch.inference_mode():
         for images, labels in loader:
             found = extractor(images)
-            parts.append((found.own_logits, next(iter(found.features.values()))[:, 0], labels))
+            parts.append((found.own_logits, next(iter(found.layers.values()))[:, 0], labels))
     logits, features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return logits, features, labels
 

@@ -29,8 +29,8 @@ from pages import save
 from torch import nn
 from training_page import write_page
 
-from gmm_torch.detection.features.hook import FeatureHook
-from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.features.hook import FeatureHook
+from gmm_torch.mixture.online import OnlineMixture
 from trainers.classifiers.resnet_cifar import ResNetCifar
 
 RESULTS = Path(__file__).parent / "results" / "training_overhead.json"

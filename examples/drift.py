@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.metrics import ExchangeabilityMartingale
+from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
 
 
 def main(epochs: int = 10, begin: int = 300) -> dict[str, float | None]:

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.onnx import save_onnx
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector.onnx import save_onnx
+from gmm_torch.scores import make_score
 
 
 def main(epochs: int = 10, score: str = "combined") -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Gaussian mixtures on classifier features: p-values that say when a prediction should be refused."""
 
-from gmm_torch.detection import Adapter, FailureDetector, Verdict
+from gmm_torch.detector import Adapter, FailureDetector, Verdict
 from gmm_torch.errors import (
     CalibrationWarning,
     ComponentsWarning,

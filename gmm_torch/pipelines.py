@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.storage import fingerprint
 
 try:
     import transformers

@@ -25,12 +25,12 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from gmm_torch.em.batches import Batches, check_weight
-from gmm_torch.em.options import EMOptions
 from gmm_torch.errors import ConvergenceWarning as EMConvergenceWarning
 from gmm_torch.errors import warn
 from gmm_torch.mixture import GaussianMixture as TorchMixture
-from gmm_torch.parameters import Parameters
+from gmm_torch.mixture.batches import Batches, check_weight
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.parameters import Parameters
 
 # The types whose covariances are matrices; those of the others are variances.
 MATRIX_TYPES = ("full", "tied")

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from tests.pages import ROOT
 
 NETWORKS = {
@@ -56,8 +56,8 @@ def test_a_network_is_built_from_its_seed_and_gives_the_detector_layers(name, be
 
     assert outputs.logits.shape == (4, 1 if x.dim() == 2 else 3, 8 if name == "mlp" else 10)
     assert torch.allclose(outputs.own_logits, classifier(x), atol=1e-4)
-    assert outputs.features
-    for layer, value in outputs.features.items():
+    assert outputs.layers
+    for layer, value in outputs.layers.items():
         end = layer.removesuffix(":input").rpartition(".")[2]
         assert not end.startswith(INSIDE), layer
         assert value.shape[-1] >= 8, layer

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gmm_torch.detection.scores import make_score
+from gmm_torch.scores import make_score
 from tests.configuration import configure
 from tests.pages import ROOT, blocks
 from tests.processes import started

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_choice, check_p_values, check_probability
 from gmm_torch.conformal.stream import Judged, Stream
-from gmm_torch.functional.checks import check_choice, check_p_values, check_probability
 
 CONTROLS = {
     "refused": "refused, of all",

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_choice, check_count, check_scores
 from gmm_torch.conformal.p_values import comparable
-from gmm_torch.functional.checks import check_choice, check_count, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time in the reassignments
 

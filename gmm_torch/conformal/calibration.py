@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.checks import check_finite_scores, check_probability
 from gmm_torch.conformal.calibration_conditional import realised_rate
 from gmm_torch.conformal.p_values import (
     calibration_size,
@@ -17,7 +18,6 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.errors import NotFittedError
-from gmm_torch.functional.checks import check_finite_scores, check_probability
 from gmm_torch.registry import register
 
 CALIBRATIONS: dict[str, type["Calibration"]] = {}  # by name

@@ -22,9 +22,9 @@ import scipy
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_probability
 from gmm_torch.conformal.order_statistics import all_below
 from gmm_torch.conformal.p_values import threshold_index
-from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST = 2**24  # calibration set that is looked at
 MANY = 100_000  # new inputs, more of which hardly move the share of them that is usual

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from gmm_torch.testing.binomial import interval
+from gmm_torch.evaluation.binomial import interval
 
 
 @dataclass(frozen=True)

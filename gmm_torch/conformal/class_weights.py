@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_classes, check_count, check_probability
-from gmm_torch.functional.counts import class_counts
+from gmm_torch.checks import check_classes, check_count, check_probability
+from gmm_torch.evaluation.counts import class_counts
 
 MIN_SINGULAR_VALUE = 1e-3  # of the joint distribution, in units of 1 / C: that of a classifier that is always right
 

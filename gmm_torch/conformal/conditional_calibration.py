@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_choice, check_probability
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.calibration_conditional import BOUNDS, simultaneous_calibration_size
 from gmm_torch.conformal.p_values import rank, refused
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_choice, check_probability
 
 
 class ConditionalCalibration(Calibration):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_one_each, check_scores
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.p_values import comparable, quotient
-from gmm_torch.functional.checks import check_one_each, check_scores
 
 
 def selection_p_values(scores: Tensor, calibration: Tensor, errors: Tensor) -> Tensor:

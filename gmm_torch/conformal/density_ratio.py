@@ -7,11 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.checks import check_count
 from gmm_torch.devices import widest
 from gmm_torch.errors import WeightsError
-from gmm_torch.functional.checks import check_count
+from gmm_torch.evaluation.hypothesis_tests import holm, same_distribution
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.testing.hypothesis_tests import holm, same_distribution
 
 MIN_INPUTS = 20  # on either side, and for each component
 MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio

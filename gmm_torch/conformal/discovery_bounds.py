@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_one_each, check_p_values, check_probability
 from gmm_torch.conformal.null_envelope import envelopes
 from gmm_torch.conformal.p_values import LARGEST_SIZE
-from gmm_torch.functional.checks import check_count, check_one_each, check_p_values, check_probability
 
 
 @dataclass(frozen=True)

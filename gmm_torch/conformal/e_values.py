@@ -8,9 +8,9 @@ inputs that have calibration sets of their own.
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_finite_scores, check_probability, check_scores
 from gmm_torch.conformal.p_values import comparable
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 MAX_NUMBERS = 4_000_000  # numbers at a time
 

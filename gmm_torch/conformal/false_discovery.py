@@ -14,7 +14,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_p_values, check_probability
+from gmm_torch.checks import check_p_values, check_probability
 
 
 def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_classes, check_count, check_probability
 from gmm_torch.conformal.class_weights import class_weights
 from gmm_torch.conformal.weighted_scores import Sample, WeightedScores
-from gmm_torch.density import is_traced
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_classes, check_count, check_probability
+from gmm_torch.mixture.density import is_traced
 
 
 class LabelShiftCalibration(WeightedScores):

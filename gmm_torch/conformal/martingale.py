@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_probability
 from gmm_torch.conformal.p_values import comparable
-from gmm_torch.functional.checks import check_probability
 
 LINEAR = (-1.0, 0.0, 1.0)  # f(p) = 1 + e (p - 1/2): slow and safe, both directions (Vovk et al. 2021)
 POWER = (0.25, 0.5, 0.75)  # f(p) = k p^(k - 1): quick when p-values are tiny (Vovk, Gammerman, Shafer 2005)

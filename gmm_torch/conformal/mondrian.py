@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_classes, check_finite_scores
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import (
     calibration_size,
@@ -16,7 +17,6 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.devices import rows_at_once
-from gmm_torch.functional.checks import check_classes, check_finite_scores
 
 MOST_NAMED = 10  # classes, in words
 MAX_NUMBERS = 2**28  # of the tables by class: a gigabyte

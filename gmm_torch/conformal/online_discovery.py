@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_choice, check_p_values, check_probability
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_choice, check_p_values, check_probability
 
 # The class in `online_fdr.p_values`, what it is constructed with, and whether plain conformal p-values will do.
 METHODS: dict[str, tuple[str, tuple[str, ...], bool]] = {

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_probability
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_probability
 
 LARGEST_SIZE = 2**31 - 1  # of n + 1: products of two such numbers are int64
 Size = TypeVar("Size", int, Tensor)

@@ -7,10 +7,10 @@ import scipy
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_finite_scores, check_probability, check_scores
 from gmm_torch.conformal.martingale import Capital, check_threshold, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.p_values import comparable, stream_uniforms
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_finite_scores, check_probability, check_scores
 
 LEVELS = (0.01, 0.05, 0.2, 0.5)  # shares of the reference at either end that the bets are on
 STAKES = (0.1, 0.5)  # shares of the capital that a bet may lose

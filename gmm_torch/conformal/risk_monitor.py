@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_probability
 from gmm_torch.conformal.martingale import Capital, first_alarm, gamble, opening_capital
 from gmm_torch.conformal.stream import Judged, Stream
-from gmm_torch.functional.checks import check_probability
-from gmm_torch.testing.betting import rate_interval
+from gmm_torch.evaluation.betting import rate_interval
 
 BETS = (0.0, 0.03, 0.06, 0.125, 0.25, 0.5)  # shares of all that a right prediction may cost; 0 keeps some for later
 

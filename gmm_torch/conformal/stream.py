@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_count
+from gmm_torch.checks import check_count
 
 
 class Stream:

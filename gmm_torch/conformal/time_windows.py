@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_one_each
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.stream import Stream
-from gmm_torch.functional.checks import check_count, check_one_each
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 

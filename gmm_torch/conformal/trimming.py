@@ -7,7 +7,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_count, check_probability, check_scores
+from gmm_torch.checks import check_count, check_probability, check_scores
 
 
 class Trimmed(NamedTuple):

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_probability
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import calibration_size, rank, refused
 from gmm_torch.conformal.weighted_p_value import (
@@ -21,7 +22,6 @@ from gmm_torch.conformal.weighted_p_value import (
 )
 from gmm_torch.devices import widest
 from gmm_torch.errors import NotFittedError, WeightsError, WeightsWarning, warn
-from gmm_torch.functional.checks import check_probability
 
 # Effective sample size below which rates of two to three times alpha were measured; see docs/guarantees.md.
 DOUBTFUL = 100.0

@@ -11,6 +11,7 @@ input; and with e-values the rate holds (Wang, Ramdas 2022). With equal weights 
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_one_each, check_probability, check_scores
 from gmm_torch.conformal.e_values import MAX_NUMBERS, e_discoveries
 from gmm_torch.conformal.p_values import comparable, rank, stream_uniforms
 from gmm_torch.conformal.weighted_p_value import (
@@ -22,7 +23,6 @@ from gmm_torch.conformal.weighted_p_value import (
     weighted_quotient,
 )
 from gmm_torch.devices import widest
-from gmm_torch.functional.checks import check_count, check_one_each, check_probability, check_scores
 
 
 def weighted_discoveries(

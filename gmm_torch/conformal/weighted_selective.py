@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from gmm_torch.checks import check_one_each
 from gmm_torch.conformal.selective import AcceptanceRule, UnattainableRiskError, candidate_thresholds, check_labelled
 from gmm_torch.conformal.thinning import relative_weights
 from gmm_torch.conformal.weighted_p_value import effective_sample_size
-from gmm_torch.functional.checks import check_one_each
-from gmm_torch.testing.betting import weighted_upper_bound
+from gmm_torch.evaluation.betting import weighted_upper_bound
 
 
 def select_weighted_threshold(

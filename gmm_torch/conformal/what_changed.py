@@ -6,11 +6,11 @@ import scipy
 import torch
 from torch import Tensor
 
+from gmm_torch.checks import check_count, check_p_values
 from gmm_torch.conformal.martingale import payoffs_of
 from gmm_torch.conformal.p_values import refused
-from gmm_torch.functional.checks import check_count, check_p_values
-from gmm_torch.testing.binomial import interval
-from gmm_torch.testing.hypothesis_tests import holm
+from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.hypothesis_tests import holm
 
 SURE = 0.05  # p-value of a component's growth up to which it is told
 RARE = 0.05  # chance that one of N clean inputs has a p-value that `onset` takes for a larger one

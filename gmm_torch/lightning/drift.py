@@ -11,7 +11,7 @@ from torch import Tensor
 from gmm_torch.conformal.reference_martingale import Promise, ReferenceMartingale
 from gmm_torch.conformal.time_windows import TimeWindows, alarm_in_words, seconds_of
 from gmm_torch.errors import DriftError, warn
-from gmm_torch.metrics.martingale import ExchangeabilityMartingale
+from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
 
 
 class DriftWarning(UserWarning):

@@ -13,18 +13,18 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from gmm_torch.classifier.adapter import Adapter, understood
-from gmm_torch.classifier.inputs import Inputs, check_loader, inputs_of, labels_of, run
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.storage import fingerprint
 from gmm_torch.errors import NotFittedError
+from gmm_torch.evaluation.detection import check_sources, measure
+from gmm_torch.features.adapter import Adapter, understood
+from gmm_torch.features.inputs import Inputs, check_loader, inputs_of, labels_of, run
+from gmm_torch.features.logits import logits_of
 from gmm_torch.files import atomic_path
-from gmm_torch.functional.logits import logits_of
 from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.loaders import TRAIN, VALIDATION, asked_for, by_name, evaluated_on, trained_on
 from gmm_torch.lightning.surroundings import aside, classifier_of, on_device, rehearses, share_buffers
-from gmm_torch.metrics.evaluation import check_sources, measure
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
@@ -37,7 +37,7 @@ class FailureDetection(Callback):
     goes on as without it, random states included. Put it last among the callbacks that change weights.
 
     `docs/lightning.md` lists what is logged for each validation and test loader: `detection/val/accuracy`,
-    `detection/val/errors/auroc` and so on, see `gmm_torch.metrics.evaluate`. What is undefined, since no prediction is
+    `detection/val/errors/auroc` and so on. What is undefined, since no prediction is
     wrong or none is right, is NaN, which `ModelCheckpoint` ranks last; what is out of distribution stands beside the
     first loader of a stage.
 

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.files.storage import read_detector
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.storage import read_detector
 from gmm_torch.errors import FileFormatError
 
 NAME = "detector.safetensors"

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.hooks import DataHooks
 
-from gmm_torch.classifier.inputs import check_loader
+from gmm_torch.features.inputs import check_loader
 from gmm_torch.lightning.inputs import Source
 from gmm_torch.lightning.surroundings import data_module
 

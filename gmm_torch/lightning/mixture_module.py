@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler, TensorDataset
 
 from gmm_torch.distributed import is_distributed
-from gmm_torch.em.data_summary import DataSummary
-from gmm_torch.em.options import EMOptions
-from gmm_torch.em.statistics import Statistics
 from gmm_torch.mixture import GaussianMixture
+from gmm_torch.mixture.data_summary import DataSummary
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.statistics import Statistics
 
 
 class MixtureModule(lightning.LightningModule):

@@ -11,14 +11,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 from torchvision.utils import make_grid, save_image
 
-from gmm_torch.classifier.evaluating import evaluating
-from gmm_torch.detection.features.hook import FeatureHook
-from gmm_torch.detection.features.layers import PENULTIMATE
 from gmm_torch.distributed import gather_objects
+from gmm_torch.evaluation.ranks import unit_ranks
+from gmm_torch.features.evaluating import evaluating
+from gmm_torch.features.hook import FeatureHook
+from gmm_torch.features.layers import PENULTIMATE
 from gmm_torch.files import atomic_path
-from gmm_torch.metrics.ranks import unit_ranks
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.mixture.online import OnlineMixture
 
 SHOWN_SIDE = 64  # pixels; smaller images are shown larger
 

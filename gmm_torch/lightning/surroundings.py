@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from gmm_torch.classifier.evaluating import evaluating
 from gmm_torch.distributed import is_distributed
+from gmm_torch.features.evaluating import evaluating
 
 
 def classifier_of(module: LightningModule, attribute: str | None) -> nn.Module:

@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from gmm_torch.classifier.inputs import inputs_of
-from gmm_torch.detection import FailureDetector, Verdict
+from gmm_torch.detector import FailureDetector, Verdict
+from gmm_torch.features.inputs import inputs_of
 
 
 class VerdictModule(LightningModule):

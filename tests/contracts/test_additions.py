@@ -8,7 +8,7 @@ from tests.processes import pytest_in, started
 TESTS = Path(__file__).parents[1]
 
 FAMILY = '''
-from gmm_torch.covariance.diag import Diag
+from gmm_torch.mixture.covariance.diag import Diag
 
 class Shared(Diag):
     """One variance for every feature, the same for all components: {"factor": (..., 1, D)}."""
@@ -46,7 +46,7 @@ class Shared(Diag):
         return factors
 '''
 INITIALISATION = '''
-from gmm_torch.init.random_from_data import RandomFromData
+from gmm_torch.mixture.init.random_from_data import RandomFromData
 
 class HalfWay(RandomFromData):
     """Points drawn at random, moved half of the way to the mean of all."""
@@ -62,7 +62,7 @@ def test_a_family_and_an_initialisation_are_one_file_each_and_keep_the_contracts
     (folder := tmp_path / "new").mkdir()
     (folder / "new_family.py").write_text(FAMILY)
     (folder / "new_initialisation.py").write_text(INITIALISATION)
-    tests = [TESTS / "contracts/test_covariance.py", TESTS / "gmm_torch/init/test_init.py"]
+    tests = [TESTS / "contracts/test_covariance.py", TESTS / "gmm_torch/mixture/init/test_init.py"]
     options = ["--noconftest", "-p", "no:cacheprovider", "-p", "new_family", "-p", "new_initialisation"]
     chosen = ["-rA", "-k", "shared_variances or half_way"]
     words = (str(folder), *options, *chosen, *map(str, tests))

@@ -9,8 +9,8 @@ from torch.distributions import MultivariateNormal
 from torch.func import functional_call
 
 from gmm_torch import GaussianMixture
-from gmm_torch.covariance import FAMILIES, CovarianceFamily, Factors, get_family
-from gmm_torch.parameters import Parameters
+from gmm_torch.mixture.covariance import FAMILIES, CovarianceFamily, Factors, get_family
+from gmm_torch.mixture.parameters import Parameters
 
 K, D, N, R = 3, 4, 40, 2
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection import FeatureExtractor
-from gmm_torch.detection.features.layers import stage_ends
-from gmm_torch.detection.features.places import parse
+from gmm_torch.detector import FeatureExtractor
+from gmm_torch.features.layers import stage_ends
+from gmm_torch.features.places import parse
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -108,8 +108,8 @@ def check(net, x, expected, rule):
         said = repr(extractor)
         assert all(name in said for name in (*expected, extractor.found_by))
     assert outputs.own_logits.shape[0] == 2
-    assert all(torch.isfinite(value).all() for value in outputs.features.values())
-    return {layer: value.shape[-1] // len(extractor.statistics[layer]) for layer, value in outputs.features.items()}
+    assert all(torch.isfinite(value).all() for value in outputs.layers.values())
+    return {layer: value.shape[-1] // len(extractor.statistics[layer]) for layer, value in outputs.layers.items()}
 
 
 @pytest.mark.parametrize("name", TIMM)

@@ -10,10 +10,10 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibrations import CALIBRATIONS, make_calibration
-from gmm_torch.detection.scores import SCORES, make_score
+from gmm_torch.scores import SCORES, make_score
 
 SCORE = """
-from gmm_torch.detection.scores.base import Score
+from gmm_torch.scores.base import Score
 
 
 class LargestLogit(Score):

@@ -15,35 +15,17 @@ ROOMS = [
     "gmm_torch.distributed",
     "gmm_torch.files",
     "gmm_torch.registry",
-    "gmm_torch.sampling",
-    "gmm_torch.parameters",
-    "gmm_torch.functional",
-    "gmm_torch.covariance",
-    "gmm_torch.init",
-    "gmm_torch.em",
-    "gmm_torch.density",
-    "gmm_torch.model_selection",
+    "gmm_torch.checks",
     "gmm_torch.mixture",
-    "gmm_torch.online_mixture",
-    "gmm_torch.sklearn",
-    "gmm_torch.testing",
+    "gmm_torch.features",
+    "gmm_torch.evaluation",
     "gmm_torch.conformal",
-    "gmm_torch.detection.verdict",
-    "gmm_torch.classifier",
-    "gmm_torch.detection.features",
-    "gmm_torch.detection.streaming",
-    "gmm_torch.detection.mixtures",
-    "gmm_torch.detection.scores",
-    "gmm_torch.detection.explanation",
-    "gmm_torch.detection.summary",
-    "gmm_torch.detection.files",
-    "gmm_torch.detection.parts",
-    "gmm_torch.detection.diagnosis",
-    "gmm_torch.detection.detector",
-    "gmm_torch.detection.onnx",
-    "gmm_torch.detection",
+    "gmm_torch.scores",
+    "gmm_torch.detector",
+    "gmm_torch.evaluation.detection",
+    "gmm_torch.evaluation.martingale",
     "gmm_torch.pipelines",
-    "gmm_torch.metrics",
+    "gmm_torch.sklearn",
     "gmm_torch.lightning",
     "gmm_torch",
     "trainers.data",
@@ -127,10 +109,10 @@ def test_imports_run_from_a_room_to_those_before_it(path):
 
 
 def test_an_arrow_that_runs_back_is_found():
-    back = "def later():\n    from gmm_torch.detection.scores.combined import Combined\n"
-    assert wrong_arrows("gmm_torch.mixture", back) == ["gmm_torch.detection.scores.combined"]
-    assert wrong_arrows("gmm_torch.em.engine", "import gmm_torch.sampling") == []
-    assert wrong_arrows("gmm_torch.covariance.full", "from gmm_torch.em import engine") == ["gmm_torch.em.engine"]
+    back = "def later():\n    from gmm_torch.scores.combined import Combined\n"
+    assert wrong_arrows("gmm_torch.mixture.em", back) == ["gmm_torch.scores.combined"]
+    assert wrong_arrows("gmm_torch.scores.combined", "import gmm_torch.mixture.sampling") == []
+    assert wrong_arrows("gmm_torch.features.layers", "from gmm_torch.scores import base") == ["gmm_torch.scores.base"]
 
 
 def test_every_room_stands_and_no_file_is_homeless():

@@ -47,14 +47,20 @@ WATCHED = WAITING | COPIES | BY_INDEX
 # What waits in the middle of a fit, and why.
 ALLOWED = {
     ("gmm_torch/devices.py", "read"): "the looks, which `LOOKS` lists with their reasons",
-    ("gmm_torch/em/batches.py", "_move"): "points that lie elsewhere come to the device in every pass",
-    ("gmm_torch/em/estep.py", "flagged"): "components that need float64 change: after a look, where there are any",
+    ("gmm_torch/mixture/batches.py", "_move"): "points that lie elsewhere come to the device in every pass",
+    (
+        "gmm_torch/mixture/e_step.py",
+        "flagged",
+    ): "components that need float64 change: after a look",
 }
 # What more waits in a whole fit, once each.
 ONCE = {
-    ("gmm_torch/sampling.py", "__init__"): "what the keys of points are made with is drawn on the host, as everywhere",
-    ("gmm_torch/em/engine.py", "<dictcomp>"): "components as wide as the data, to begin with",
-    ("gmm_torch/covariance/low_rank.py", "fresh"): "directions are drawn on the host, as everywhere",
+    (
+        "gmm_torch/mixture/sampling.py",
+        "__init__",
+    ): "the keys of points are drawn on the host, as everywhere",
+    ("gmm_torch/mixture/em.py", "<dictcomp>"): "components as wide as the data, to begin with",
+    ("gmm_torch/mixture/covariance/low_rank.py", "fresh"): "directions are drawn on the host, as everywhere",
     ("gmm_torch/mixture.py", "adopt"): "what is reported of a fit is kept on the host",
 }
 

@@ -13,46 +13,46 @@ from torch.utils.data import DataLoader, TensorDataset
 from gmm_torch import FailureDetector, GaussianMixture
 from gmm_torch.conformal.calibrations import CALIBRATIONS, make_calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
-from gmm_torch.detection.mixtures.projection import Projection
-from gmm_torch.detection.onnx import save_onnx
-from gmm_torch.detection.scores import make_score
-from gmm_torch.em.options import EMOptions
+from gmm_torch.detector.onnx import save_onnx
+from gmm_torch.features.projection import Projection
 from gmm_torch.lightning import FailureDetection
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.lightning.verdict_module import VerdictModule
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.scores import make_score
 from tests.cuda.card import ALLOWED, CARD, ONCE, card
 from tests.cuda.numbers import card_with_numbers
 
 # What waits once in a fit or a calibration, whatever the number of batches, and what must look at a value.
 LEARNING = {
-    ("gmm_torch/detection/features/trace.py", "rows_follow"): "which modules keep the order of three inputs",
-    ("gmm_torch/detection/features/trace.py", "<lambda>"): "that order comes from the host",
-    ("gmm_torch/classifier/probabilities.py", "check"): "whether the first batch got probabilities for logits",
-    ("gmm_torch/detection/streaming/finite_check.py", "<dictcomp>"): "whether all inputs gave finite numbers",
-    ("gmm_torch/detection/streaming/sample.py", "_joined"): "how often equal inputs are repeated",
-    ("gmm_torch/detection/features/outputs.py", "sorted_by_content"): "whether inputs have to be brought into order",
-    ("gmm_torch/detection/scores/combined.py", "fit"): "weights of the parts come from the host",
-    ("gmm_torch/detection/scores/combined.py", "_affordable"): "so do the scales that are tried",
-    ("gmm_torch/detection/mixtures/usage.py", "warn_of_unused_components"): "a count of each component in use",
-    ("gmm_torch/detection/mixtures/usage.py", "concentration"): "whether to warn of it",
-    ("gmm_torch/functional/counts.py", "class_counts"): "a count of each class in a component",
-    ("gmm_torch/detection/detector.py", "fit_outputs"): "an empty calibration comes to the device",
-    ("gmm_torch/detection/features/precision.py", "changed"): "what was made on the host comes to the device",
-    ("gmm_torch/detection/features/input_format.py", "of"): "on which scale the calibration images are",
-    ("gmm_torch/detection/detector.py", "check_inside"): "whether calibration inputs are like those of the fit",
-    ("gmm_torch/detection/mixtures/seen_inputs.py", "fit"): "how many inputs differ",
-    ("gmm_torch/detection/mixtures/seen_inputs.py", "n_among"): "whether they are those of the fit",
-    ("gmm_torch/functional/checks.py", "check_finite_scores"): "whether each has a score",
-    ("gmm_torch/detection/files/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
+    ("gmm_torch/features/trace.py", "rows_follow"): "which modules keep the order of three inputs",
+    ("gmm_torch/features/trace.py", "<lambda>"): "that order comes from the host",
+    ("gmm_torch/features/probabilities.py", "check"): "whether the first batch got probabilities for logits",
+    ("gmm_torch/features/finite_check.py", "<dictcomp>"): "whether all inputs gave finite numbers",
+    ("gmm_torch/features/sample.py", "_joined"): "how often equal inputs are repeated",
+    ("gmm_torch/features/features.py", "sorted_by_content"): "whether inputs have to be brought into order",
+    ("gmm_torch/scores/combined.py", "fit"): "weights of the parts come from the host",
+    ("gmm_torch/scores/combined.py", "_affordable"): "so do the scales that are tried",
+    ("gmm_torch/scores/usage.py", "warn_of_unused_components"): "a count of each component in use",
+    ("gmm_torch/scores/usage.py", "concentration"): "whether to warn of it",
+    ("gmm_torch/scores/counts.py", "class_counts"): "a count of each class in a component",
+    ("gmm_torch/detector/detector.py", "fit_outputs"): "an empty calibration comes to the device",
+    ("gmm_torch/features/precision.py", "changed"): "what was made on the host comes to the device",
+    ("gmm_torch/features/input_format.py", "of"): "on which scale the calibration images are",
+    ("gmm_torch/detector/detector.py", "check_inside"): "whether calibration inputs are like those of the fit",
+    ("gmm_torch/detector/seen_inputs.py", "fit"): "how many inputs differ",
+    ("gmm_torch/detector/seen_inputs.py", "n_among"): "whether they are those of the fit",
+    ("gmm_torch/checks.py", "check_finite_scores"): "whether each has a score",
+    ("gmm_torch/detector/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
 }
 # What waits in every batch.
-STREAMING = {("gmm_torch/detection/detector.py", "<lambda>"): "inputs that lie elsewhere come to the device"}
+STREAMING = {("gmm_torch/detector/detector.py", "<lambda>"): "inputs that lie elsewhere come to the device"}
 # What waits where a file is written or read.
 FILES = {
-    ("gmm_torch/detection/files/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
-    ("gmm_torch/detection/files/storage.py", "<dictcomp>"): "tensors are written from the host",
-    ("gmm_torch/detection/features/precision.py", "changed"): "a detector is read on the host and comes to the device",
-    ("gmm_torch/density.py", "<dictcomp>"): "a mixture without parameters comes to the device",
+    ("gmm_torch/detector/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
+    ("gmm_torch/detector/storage.py", "<dictcomp>"): "tensors are written from the host",
+    ("gmm_torch/features/precision.py", "changed"): "a detector is read on the host and comes to the device",
+    ("gmm_torch/mixture/density.py", "<dictcomp>"): "a mixture without parameters comes to the device",
 }
 EM = {place: why for place, why in (ALLOWED | ONCE).items() if "batches" not in place[0] and "low_rank" not in place[0]}
 
@@ -83,7 +83,7 @@ def test_fit_calibrate_verdict_and_file_give_what_they_give_on_the_host(data, tm
         own, there = copy.deepcopy(classifier).to(CARD), x[:9].to(CARD)
         watch.begin(allowed)
         detector = learned(own)
-        assert set(watch.waits) | {("gmm_torch/em/estep.py", "flagged")} == set(allowed)
+        assert set(watch.waits) | {("gmm_torch/mixture/e_step.py", "flagged")} == set(allowed)
         watch.begin({})
         verdict = detector(there)
         assert {value.device for value in verdict} == {CARD}

@@ -5,10 +5,10 @@ import torch
 
 from gmm_torch import GaussianMixture
 from gmm_torch.devices import CHECK_EVERY, LOOKS
-from gmm_torch.em.batches import Batches
-from gmm_torch.em.options import EMOptions
-from gmm_torch.em.stepwise import OnlineEM
-from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.mixture.batches import Batches
+from gmm_torch.mixture.online import OnlineMixture
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.stepwise import OnlineEM
 from tests.cuda.card import ALLOWED, CARD, ONCE, HostWaitError, card
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 3})
@@ -78,7 +78,7 @@ def test_float64_tensors_of_an_iteration_are_as_large_as_the_parameters_but_for_
         em, x = started(covariance_type, N)
         watch.begin({})
         em.run([(x, None)])
-        assert watch.wide.pop(("gmm_torch/em/estep.py", "_statistics")) == 8 * N  # the objective, to be summed
+        assert watch.wide.pop(("gmm_torch/mixture/e_step.py", "_statistics")) == 8 * N  # the objective, to be summed
         assert max(watch.wide.values()) <= 8 * K * (D + 1) ** 2
 
 
@@ -87,7 +87,7 @@ def test_a_stream_waits_for_its_points_alone(monkeypatch):
         em, _ = started("full", N)
         watch.begin(ALLOWED)
         em.run(Batches([torch.randn(N // 5, D)] * 5, D, CARD))
-        assert watch.waits == {("gmm_torch/em/batches.py", "_move"): 5 * EVERY}
+        assert watch.waits == {("gmm_torch/mixture/batches.py", "_move"): 5 * EVERY}
         assert watch.looks == {"convergence": 1}
 
 

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detection.streaming import sample
 from gmm_torch.distributed import gather_rows, share
+from gmm_torch.features import sample
 from tests.processes import run_processes
 
 N, KEPT, SHARES = 700, 400, [450, 250]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
+from gmm_torch.mixture.options import EMOptions
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.run.strategies import without_gradients
 

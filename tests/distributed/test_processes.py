@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.covariance import FAMILIES
+from gmm_torch.mixture.covariance import FAMILIES
 from tests.processes import run_processes
 
 N, D, K = 301, 3, 4

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmm_torch import GaussianMixture
 from gmm_torch.conformal.batch_tests import batch_p_value
-from gmm_torch.metrics import ExchangeabilityMartingale
+from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
 from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
 from tests.equivalence.rows import Row, asked, near

@@ -17,8 +17,8 @@ from gmm_torch import FailureDetector, Verdict
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection import Outputs
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector import Features
+from gmm_torch.scores import make_score
 from tests.equivalence.digits import (
     ALPHA,
     asked_about,
@@ -103,7 +103,7 @@ def by_onnx() -> Answer:
     """onnxruntime."""
     import onnxruntime
 
-    from gmm_torch.detection.onnx import save_onnx
+    from gmm_torch.detector.onnx import save_onnx
 
     path = folder("onnx") / "detector.onnx"
     save_onnx(copy.deepcopy(_of_score("log_likelihood")), split("test")[:4], path)
@@ -153,7 +153,7 @@ K_SMALL = 2
 
 
 @cache
-def outputs(name: str) -> Outputs:
+def outputs(name: str) -> Features:
     """Of a split."""
     return detector().outputs(split(name).split(100))
 
@@ -201,8 +201,8 @@ def of_large_outputs(score: str, order: str) -> Tensor:
     logits = 4 * one_hot(label) + torch.randn(24_000, 10, generator=generator)
     rows = {"mixed": torch.arange(24_000), "sorted": label.argsort(stable=True)}[order]
     found = new_detector(score=make_score(score), layers=["7"], views=1)
-    found.fit_outputs(Outputs(logits[rows][:, None], {"7": features[rows][:, None]}))
-    return found.score(Outputs(logits[:500, None], {"7": features[:500, None]}))
+    found.fit_outputs(Features(logits[rows][:, None], {"7": features[rows][:, None]}))
+    return found.score(Features(logits[:500, None], {"7": features[:500, None]}))
 
 
 def one_hot(label: Tensor) -> Tensor:

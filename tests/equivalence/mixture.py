@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.options import EMOptions
+from gmm_torch.mixture.options import EMOptions
 from tests.equivalence.rows import Row, Way, asked, near
 from tests.equivalence.surroundings import bfloat16, default_dtype, folder, threads, within
 from tests.processes import run_processes
@@ -166,7 +166,7 @@ def through_its_parameters(kind: str) -> Tensor:
 
 def by_hand(x: Tensor) -> Answer:
     """The loop that `fit` runs, written out."""
-    from gmm_torch.em.batches import Batches
+    from gmm_torch.mixture.batches import Batches
 
     mixture = GaussianMixture(K, D)
     em = mixture.start_em(EMOptions(max_iter=7, tol=0.0, seed=3))

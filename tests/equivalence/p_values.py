@@ -23,8 +23,8 @@ from gmm_torch.conformal.p_values import (
     stream_uniforms,
     threshold_index,
 )
-from gmm_torch.testing.binomial import interval, upper_bound
-from gmm_torch.testing.hypothesis_tests import compare, holm
+from gmm_torch.evaluation.binomial import interval, upper_bound
+from gmm_torch.evaluation.hypothesis_tests import compare, holm
 from tests.equivalence.rows import Row, asked, near
 
 SIZES = (19, 20, 59, 199, 1000)

@@ -28,8 +28,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
+from gmm_torch.mixture.options import EMOptions
 from tests.configuration import configure
 from trainers import main as app
 from trainers.callbacks.pass_checkpoint import PassCheckpoint

@@ -23,8 +23,8 @@ from torch import nn
 from gmm_torch import FailureDetector, FileFormatError
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection.files.storage import FORMAT, VERSION, digest, read_detector
-from gmm_torch.detection.scores import SCORES, make_score
+from gmm_torch.detector.storage import FORMAT, VERSION, digest, read_detector
+from gmm_torch.scores import SCORES, make_score
 from tests.faults.mutate import damaged, hostile_json
 from tests.faults.watch import bounded_memory, no_code, no_hang
 from trainers.classifiers.checkpoint import CheckpointError, load_weights, read_weights

@@ -10,8 +10,8 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
+from gmm_torch.mixture.options import EMOptions
 from tests.processes import run_trainers
 from trainers.callbacks.end_on_sigterm import EndOnSigterm
 from trainers.callbacks.pass_checkpoint import PassCheckpoint

@@ -11,10 +11,10 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibrations import CALIBRATIONS
 from gmm_torch.conformal.weighted_scores import WeightedScores
-from gmm_torch.detection.features.outputs import Outputs
-from gmm_torch.detection.mixtures.valid_range import ValidRange
-from gmm_torch.detection.scores import SCORES, make_score
+from gmm_torch.detector.valid_range import ValidRange
 from gmm_torch.errors import ConvergenceWarning
+from gmm_torch.features.features import Features
+from gmm_torch.scores import SCORES, make_score
 
 N_CLASSES, SIDE = 3, 6
 EXTREME = (torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 3e38)
@@ -179,9 +179,9 @@ def test_fitting_to_one_image_over_and_over_refuses_others_or_says_why(score, va
 
 
 def test_the_domain_has_no_overflow_and_no_floor_above_zero():
-    def of(*numbers: float) -> Outputs:
+    def of(*numbers: float) -> Features:
         value = torch.tensor(numbers)[:, None, None]
-        return Outputs(value, {"a": torch.zeros_like(value)})
+        return Features(value, {"a": torch.zeros_like(value)})
 
     valid_range = ValidRange().fit(of(1e38, -3.0))
     assert valid_range(of(-1e38, 0.0, torch.inf, torch.nan)).tolist() == [True, True, False, False]

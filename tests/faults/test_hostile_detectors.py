@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.detection.files.storage import VERSION, DetectorFile, read_detector, write_detector
+from gmm_torch.detector.storage import VERSION, DetectorFile, read_detector, write_detector
 from tests.faults.mutate import deep
 from tests.faults.parsers import PICKLES, make_detector, net, sealed
 from tests.faults.watch import bounded_memory, no_code, no_hang

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.covariance import get_family
 from gmm_torch.devices import budget, full_precision, has_float64, is_host, summing_device, widest
-from gmm_torch.em.data_summary import Standardisation
-from gmm_torch.em.estep import EStep
-from gmm_torch.em.options import EMOptions
-from gmm_torch.init import INITIALISATIONS
-from gmm_torch.parameters import Parameters
+from gmm_torch.mixture.covariance import get_family
+from gmm_torch.mixture.data_summary import Standardisation
+from gmm_torch.mixture.e_step import EStep
+from gmm_torch.mixture.init import INITIALISATIONS
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.parameters import Parameters
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 DEVICES = ("cuda", "xpu", "mps", "hpu", "meta")

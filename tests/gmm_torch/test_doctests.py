@@ -17,7 +17,7 @@ MODULES = [
 
 
 def test_the_main_classes_have_examples():
-    assert {"gmm_torch.mixture", "gmm_torch.detection.detector", "gmm_torch.conformal.p_values"} <= set(MODULES)
+    assert {"gmm_torch.mixture.mixture", "gmm_torch.detector.detector", "gmm_torch.conformal.p_values"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.covariance import FAMILIES
+from gmm_torch.mixture.covariance import FAMILIES
 
 # Starts that part the components; one of random responsibilities leaves EM at a saddle, from where it amplifies.
 STARTS = ("kmeans", "k-means++", "random_from_data")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from gmm_torch import FailureDetector, NotFittedError
-from gmm_torch.detection.scores import make_score
+from gmm_torch.scores import make_score
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.covariance import FAMILIES
+from gmm_torch.mixture.covariance import FAMILIES
 
 TYPES = sorted(FAMILIES)
 WITH_PRECISIONS = [name for name in TYPES if name != "low_rank"]

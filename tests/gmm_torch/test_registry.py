@@ -3,10 +3,10 @@
 import pytest
 
 from gmm_torch.conformal.calibration import CALIBRATIONS, Calibration
-from gmm_torch.covariance import FAMILIES, get_family
-from gmm_torch.covariance.diag import Diag
-from gmm_torch.detection.scores import SCORES, Score
+from gmm_torch.mixture.covariance import FAMILIES, get_family
+from gmm_torch.mixture.covariance.diag import Diag
 from gmm_torch.registry import register
+from gmm_torch.scores import SCORES, Score
 
 
 def test_a_subclass_with_a_name_is_found_and_one_without_is_a_base():

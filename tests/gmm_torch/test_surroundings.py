@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch import GaussianMixture, density
-from gmm_torch.covariance import CovarianceType
-from gmm_torch.em.batches import as_tensor
-from gmm_torch.em.options import EMOptions
-from gmm_torch.online_mixture import OnlineMixture
-from gmm_torch.parameters import Parameters
+from gmm_torch import GaussianMixture
+from gmm_torch.mixture import density
+from gmm_torch.mixture.batches import as_tensor
+from gmm_torch.mixture.covariance import CovarianceType
+from gmm_torch.mixture.online import OnlineMixture
+from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.parameters import Parameters
 
 AVERAGED = ("full", "tied", "diag", "spherical")  # whose statistics can be averaged over a stream
 TYPES = (*AVERAGED, {"name": "low_rank", "rank": 2})

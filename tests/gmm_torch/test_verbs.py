@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from gmm_torch import GaussianMixture, NotFittedError
-from gmm_torch.covariance import FAMILIES
+from gmm_torch.mixture.covariance import FAMILIES
 
 each_type = pytest.mark.parametrize("covariance_type", sorted(FAMILIES))
 K, D = 3, 4

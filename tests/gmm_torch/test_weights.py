@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.em.options import EMOptions
+from gmm_torch.mixture.options import EMOptions
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 FACTORS = (1e-30, 1e-9, 3.0, 1e30)
@@ -43,7 +43,7 @@ def test_a_fit_does_not_change_when_all_weights_are_multiplied(monkeypatch, cova
     x, weight = points(dtype)
     source = x
     if not at_once:
-        monkeypatch.setattr("gmm_torch.em.batches.ROWS", 50)
+        monkeypatch.setattr("gmm_torch.mixture.batches.ROWS", 50)
         source = x.numpy()
     fits = [
         GaussianMixture(3, 3, covariance_type, dtype=dtype).fit(

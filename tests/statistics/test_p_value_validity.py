@@ -7,9 +7,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from gmm_torch.detection import Calibration, FailureDetector
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector import Calibration, FailureDetector
 from gmm_torch.errors import LabelsWarning
+from gmm_torch.scores import make_score
 
 N_SPLITS, N_CALIBRATION, N_TEST = 200, 99, 50
 

@@ -18,7 +18,7 @@ from gmm_torch.conformal.selective import UnattainableRiskError, select_threshol
 from gmm_torch.conformal.thinning import thinned
 from gmm_torch.conformal.time_windows import TimeWindows
 from gmm_torch.conformal.weighted_selective import select_weighted_threshold
-from gmm_torch.testing.betting import rate_interval
+from gmm_torch.evaluation.betting import rate_interval
 
 N_TESTS = 22
 FALSE_ALARM = 1e-3 / N_TESTS

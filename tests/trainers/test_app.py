@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from gmm_torch.detection.files.storage import read_detector
-from gmm_torch.detection.streaming import sample
+from gmm_torch.detector.storage import read_detector
+from gmm_torch.features import sample
 from tests.configuration import configure
 from tests.drawing import figures_left_empty
 from tests.processes import application, started

@@ -9,7 +9,7 @@ import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 from foolbox.distances import l2, linf
 
-from gmm_torch.functional.checks import check_choice
+from gmm_torch.checks import check_choice
 from trainers.attacks.criterion import true_labels
 
 PARTS = ("apgd_ce", "apgd_t", "fab_t", "square")

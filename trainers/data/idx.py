@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from gmm_torch.functional.checks import check_choice
+from gmm_torch.checks import check_choice
 from trainers.data.download import found_or_downloaded
 from trainers.data.errors import DataError
 from trainers.data.images import ImageArray, check_split

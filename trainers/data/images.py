@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmm_torch.functional.checks import check_choice
+from gmm_torch.checks import check_choice
 from trainers.data.pixels import as_unit
 
 N_PROBES = 64  # images whose pixels make a digest

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torchvision
 
-from gmm_torch.functional.checks import check_choice
+from gmm_torch.checks import check_choice
 from trainers.data.download import found_or_downloaded
 from trainers.data.images import ImageArray, check_split
 

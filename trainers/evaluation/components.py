@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.explanation.component_report import ComponentReport, component_report
-from gmm_torch.detection.explanation.examples import ComponentExamples
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.component_report import ComponentReport, component_report
+from gmm_torch.detector.examples import ComponentExamples
 from trainers.records.record import Records
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from trainers.data.corruptions import SEVERITIES, CorruptedImages
 from trainers.evaluation.detection_metrics import auroc_metrics, detection_metrics, share
 from trainers.evaluation.predict import predict

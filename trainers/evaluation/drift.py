@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from gmm_torch.conformal.time_windows import alarm_in_words
 from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, stretches, what_changed
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.records.verdicts import read_verdicts
 from trainers.run.requirements import naming

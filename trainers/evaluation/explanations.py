@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.explanation.explanation import InputExplanation
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.explanation import InputExplanation
 from trainers.evaluation.pictures import items, picture
 from trainers.run.run import Run
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.diagnosis import diagnose
-from gmm_torch.detection.files.storage import fingerprint
-from gmm_torch.detection.summary import looked_at
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.diagnosis import diagnose
+from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.summary import looked_at
 from gmm_torch.files import write_text
 from trainers.data.image_files import SHOWN
 from trainers.evaluation.attacks import verdict_facts

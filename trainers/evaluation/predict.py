@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.detector.verdict import Verdict
 from trainers.modules.evaluation_module import EvaluationModule
 from trainers.records.record import Records, records_of
 from trainers.run.run import Run
@@ -41,5 +41,5 @@ def predict(
 
 def _none() -> Records:
     empty = torch.empty(0)
-    outputs = Outputs(torch.empty(0, 1, 1), {})
+    outputs = Features(torch.empty(0, 1, 1), {})
     return records_of(outputs, Verdict(outputs.own_logits, empty.long(), empty, empty.double(), empty.bool()))

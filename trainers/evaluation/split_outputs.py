@@ -9,14 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.features.input_format import InputFormat
-from gmm_torch.detection.files.storage import fingerprint
-from gmm_torch.detection.streaming.chunks import Chunks
-from gmm_torch.detection.streaming.finite_check import FiniteCheck
-from gmm_torch.detection.streaming.reduced import Reduced
-from gmm_torch.detection.streaming.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
-from gmm_torch.em.batches import first_of
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.detector.reduced import Reduced
+from gmm_torch.detector.storage import fingerprint
+from gmm_torch.features.chunks import Chunks
+from gmm_torch.features.finite_check import FiniteCheck
+from gmm_torch.features.input_format import InputFormat
+from gmm_torch.features.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
+from gmm_torch.mixture.batches import first_of
 from trainers.classifiers.build import build_classifier
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.run import Run
@@ -27,7 +27,7 @@ EXTREMES = "format.extremes"
 CODE = (build_classifier, OutputsModule, Sample)  # that makes them
 
 
-def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Outputs], object]) -> None:
+def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callable[[Features], object]) -> None:
     """Hand the logits and features of a split to `take`, batch by batch; from the cache if they fit there at once.
 
     Raises:
@@ -39,9 +39,9 @@ def split_outputs(run: Run, detector: FailureDetector, split: str, take: Callabl
         return
 
     def make(path: Path) -> None:
-        parts: list[Outputs] = []
+        parts: list[Features] = []
         _extract(run, detector, loader, split, parts.append)
-        outputs = Outputs.cat(parts)
+        outputs = Features.cat(parts)
         write_outputs(Drawn(outputs, len(outputs.logits)), path)
 
     path = run.cache.file("outputs", _depends_on(run, detector, split), CODE, ".safetensors", make)
@@ -109,11 +109,11 @@ def _depends_on(run: Run, detector: FailureDetector, split: str) -> Mapping[str,
 
 
 def _extract(
-    run: Run, detector: FailureDetector, loader: DataLoader[Any], split: str, take: Callable[[Outputs], object]
+    run: Run, detector: FailureDetector, loader: DataLoader[Any], split: str, take: Callable[[Features], object]
 ) -> None:
     finite = FiniteCheck()
 
-    def checked(outputs: Outputs) -> None:
+    def checked(outputs: Features) -> None:
         finite.add(outputs)
         take(outputs)
 
@@ -126,7 +126,7 @@ def _extract(
 def write_outputs(drawn: Drawn, path: Path) -> None:
     """Write outputs to a safetensors file."""
     outputs = drawn.outputs
-    tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.features.items()}
+    tensors = {"logits": outputs.logits} | {FEATURES + name: value for name, value in outputs.layers.items()}
     tensors |= {name: value for name in OPTIONAL if (value := getattr(outputs, name)) is not None}
     size, numbers, extremes = outputs.format
     tensors |= {} if extremes is None else {EXTREMES: extremes}
@@ -143,5 +143,5 @@ def read_outputs(path: Path, layers: Sequence[str], device: torch.device) -> Dra
     features = {name: tensors[FEATURES + name] for name in layers}
     optional = {name: tensors.get(name) for name in OPTIONAL}
     images = InputFormat(metadata["size"], metadata["numbers"], tensors.get(EXTREMES))
-    outputs = Outputs(tensors["logits"], features, precision=metadata["precision"], format=images, **optional)
+    outputs = Features(tensors["logits"], features, precision=metadata["precision"], format=images, **optional)
     return Drawn(outputs, int(metadata["n_given"]))

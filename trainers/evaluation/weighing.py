@@ -16,10 +16,10 @@ from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.streaming.chunks import Chunks
-from gmm_torch.detection.streaming.reduced import Reduced
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.reduced import Reduced
 from gmm_torch.errors import WeightsError, WeightsWarning
+from gmm_torch.features.chunks import Chunks
 from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import reduced_split
 from trainers.modules.evaluation_module import OutputsModule

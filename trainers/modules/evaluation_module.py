@@ -5,9 +5,9 @@ from collections.abc import Callable
 import lightning
 from torch import Tensor
 
-from gmm_torch.classifier.inputs import InputKeys
-from gmm_torch.detection import FailureDetector, FeatureExtractor, Outputs
-from gmm_torch.em.batches import first_of
+from gmm_torch.detector import FailureDetector, FeatureExtractor, Features
+from gmm_torch.features.inputs import InputKeys
+from gmm_torch.mixture.batches import first_of
 from trainers.data.file_batches import FileBatch
 from trainers.records.record import Records, records_of
 
@@ -21,7 +21,9 @@ class OutputsModule(lightning.LightningModule):
         labels: whether the labels of batches (x, label, ...) are kept, for a score that was told to use them.
     """
 
-    def __init__(self, extractor: FeatureExtractor, take: Callable[[Outputs], object], *, labels: bool = False) -> None:
+    def __init__(
+        self, extractor: FeatureExtractor, take: Callable[[Features], object], *, labels: bool = False
+    ) -> None:
         super().__init__()
         self.take = take
         self.extractor = extractor
@@ -57,7 +59,7 @@ class EvaluationModule(lightning.LightningModule):
             outputs,
             self.detector.verdict(outputs),
             components=self.detector.score.components(outputs),
-            features=list(outputs.features.values())[-1][:, 0],
+            features=list(outputs.layers.values())[-1][:, 0],
             path=files and files.paths,
             error=files and files.errors,
         )

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmm_torch.detection.features.hook import FeatureHook
+from gmm_torch.checks import check_choice
 from gmm_torch.devices import full_precision
-from gmm_torch.functional.checks import check_choice
-from gmm_torch.functional.densities import log_normal
+from gmm_torch.features.hook import FeatureHook
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.online_mixture import OnlineMixture
+from gmm_torch.mixture.densities import log_normal
+from gmm_torch.mixture.online import OnlineMixture
 
 Mode = Literal["online", "gradient", "implicit"]
 MODES = get_args(Mode)

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detection import Outputs
-from gmm_torch.detection.scores import make_score
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detector import Features
+from gmm_torch.detector.verdict import Verdict
 from gmm_torch.files import atomic_path
+from gmm_torch.scores import make_score
 
 TEST = "test"
 """The source of the clean test images; the others are "adversarial/<attack>" and "ood/<set>"."""
@@ -128,7 +128,7 @@ class Records:
 
 
 def records_of(
-    outputs: Outputs,
+    outputs: Features,
     verdict: Verdict,
     *,
     components: Tensor | None = None,
@@ -143,7 +143,7 @@ def records_of(
     """
     n = len(verdict.score)
     paths, errors = (np.array(words or [""] * n, dtype=object) for words in (path, error))
-    parts = (outputs.logits, *outputs.features.values(), verdict.score[:, None])
+    parts = (outputs.logits, *outputs.layers.values(), verdict.score[:, None])
     finite = torch.stack([part.isfinite().flatten(1).all(1) for part in parts]).all(0)
     nothing = verdict.score.new_zeros(n, 0)
     damaged = torch.from_numpy(errors != "").to(finite.device)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.component_report import ComponentSummary
-from gmm_torch.detection.explanation.explanation import mixture_in_words
-from gmm_torch.testing.homogeneity import homogeneity
+from gmm_torch.detector.component_report import ComponentSummary
+from gmm_torch.detector.explanation import mixture_in_words
+from gmm_torch.evaluation.homogeneity import homogeneity
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
 from trainers.report.evaluation import Evaluation

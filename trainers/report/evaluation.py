@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detection.explanation.explanation import InputExplanation
+from gmm_torch.detector.explanation import InputExplanation
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
 from trainers.report.tables.text import class_name

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation, in_words, mixture_in_words
+from gmm_torch.detector.explanation import ComponentFacts, InputExplanation, in_words, mixture_in_words
 from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile, title_of

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 from torch import nn
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.files.storage import read_detector
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.storage import read_detector
 from gmm_torch.errors import FileFormatError
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape

@@ -12,7 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from gmm_torch.functional.checks import check_count
+from gmm_torch.checks import check_count
 from trainers.classifiers.preprocessing import brings_weights
 
 WEIGHING = ("score", "evaluate")  # tasks that calibrate a fitted detector for images from elsewhere

@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from gmm_torch.checks import check_choice, check_probability
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.p_values import calibration_size
-from gmm_torch.detection import FailureDetector
-from gmm_torch.em.options import EMOptions
-from gmm_torch.functional.checks import check_choice, check_probability
+from gmm_torch.detector import FailureDetector
+from gmm_torch.mixture.options import EMOptions
 from trainers.attacks import Attack, AttackBudgets
 from trainers.cache import Cache, shared_cache
 from trainers.classifiers.build import build_classifier

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detector.explanation import ComponentFacts, InputExplanation
 from trainers.records.record import Record
 
 N_CLASSES = 5  # of a component's make-up

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 import gmm_torch
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from trainers.data.images import as_image_shape
 from trainers.data.resize import DEFAULT_RESIZE, Resize
 from trainers.serve.answers import (

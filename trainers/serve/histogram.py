@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from trainers.serve.answers import CalibrationAnswer
 
 N_BINS = 40

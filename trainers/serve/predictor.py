@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.detector.verdict import Verdict
 from trainers.data.pixels import as_unit
 from trainers.records.record import Record, records_of
 from trainers.serve.answers import ExplanationAnswer, explanation_of
@@ -46,7 +46,9 @@ class Predictor:
         logits = verdict.logits.detach().cpu()
         return [Judged(record, logits[i], explained.get(i)) for i, record in enumerate(records)]
 
-    def _explain(self, questions: Sequence[Question], outputs: Outputs) -> tuple[dict[int, ExplanationAnswer], Verdict]:
+    def _explain(
+        self, questions: Sequence[Question], outputs: Features
+    ) -> tuple[dict[int, ExplanationAnswer], Verdict]:
         """The explanations that are asked for, by row, and the verdicts of all rows."""
         rows = [i for i, question in enumerate(questions) if question.explain]
         if not rows:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from gmm_torch.conformal.time_windows import alarm_in_words
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.files.storage import fingerprint
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.storage import fingerprint
 from gmm_torch.errors import NotFittedError
 from trainers.data.images import ImageShape
 from trainers.serve.drift import Drift, Watch

@@ -14,7 +14,7 @@ import torch
 from fastapi import FastAPI, HTTPException, Request
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from trainers.data.images import ImageShape
 from trainers.data.resize import Resize
 from trainers.run.file_sizes import another_size, in_words, warning_of

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector import FailureDetector
+from gmm_torch.evaluation.binomial import interval
 from gmm_torch.files import atomic_path
-from gmm_torch.testing.binomial import interval
+from gmm_torch.scores import make_score
 from trainers.attacks import Attack
 from trainers.attacks.adaptive.curve import Curve, trace, union
 from trainers.attacks.adaptive.diagnostics import curve_diagnostics, detector_diagnostics

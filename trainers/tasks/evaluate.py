@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from gmm_torch.files import write_text
 from trainers.cache.run_folder import begin_stage
 from trainers.evaluation.attacks import attack_diagnostics, attack_facts, attacked, attacked_at_budgets, sweep_metrics

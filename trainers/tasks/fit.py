@@ -11,12 +11,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.diagnosis import diagnose
-from gmm_torch.detection.scores import Score
+from gmm_torch.detector import FailureDetector
+from gmm_torch.detector.diagnosis import diagnose
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
+from gmm_torch.scores import Score
 from trainers.cache.run_folder import DETECTOR, begin_stage
 from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.callbacks.pass_progress import PassProgress

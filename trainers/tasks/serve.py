@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
 from gmm_torch.conformal.time_windows import TimeWindows
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from gmm_torch.lightning.drift import DriftMonitor
 from trainers.evaluation.drift import drift_monitor
 from trainers.run.model import Model, load_model

@@ -8,7 +8,7 @@ from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, smoothed_p_value
-from gmm_torch.detection import Calibration
+from gmm_torch.detector import Calibration
 from gmm_torch.errors import NotFittedError
 
 SCORES = torch.randn(200, generator=torch.Generator().manual_seed(0))

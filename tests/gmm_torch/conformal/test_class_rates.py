@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gmm_torch.conformal.class_rates import class_rates
-from gmm_torch.testing.binomial import interval
+from gmm_torch.evaluation.binomial import interval
 
 
 def test_counts_by_hand():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection import Calibration
+from gmm_torch.detector import Calibration
 from gmm_torch.errors import NotFittedError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gmm_torch.conformal.risk_monitor import BETS, RiskMonitor
-from gmm_torch.testing.betting import rate_interval
+from gmm_torch.evaluation.betting import rate_interval
 
 RIGHT = torch.rand(120, generator=torch.Generator().manual_seed(0)) < 0.8
 ACCEPTED = torch.arange(200) % 3 > 0

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from gmm_torch import NotFittedError, PrecisionWarning
+from gmm_torch.evaluation.detection import evaluate
 from gmm_torch.lightning import FailureDetection
-from gmm_torch.metrics import evaluate
 from tests.gmm_torch.lightning.conftest import SMALL, UserData, UserModule, images, loader, noise
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.classification import binary_auroc
 
 from gmm_torch import GaussianMixture
-from gmm_torch.detection import FeatureExtractor
+from gmm_torch.detector import FeatureExtractor
 from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from tests.processes import run_trainers
 from trainers.classifiers.small_cnn import SmallCNN
@@ -54,7 +54,7 @@ def trainer(folder, max_epochs, *callbacks, logger=False, **options):
 def eval_features(classifier, images):
     with torch.no_grad():
         outputs = FeatureExtractor(classifier)(images)
-    return outputs.own_logits, next(iter(outputs.features.values()))[:, 0]
+    return outputs.own_logits, next(iter(outputs.layers.values()))[:, 0]
 
 
 def test_what_it_logs_and_draws_is_what_the_mixture_says_of_the_validation_images(digits, tmp_path):

@@ -61,11 +61,11 @@ def test_each_stage_depends_on_what_makes_it(changed):
     assert changed("trainers/modules/classifier_module.py") == {"train", "job"}
     assert changed("trainers/modules/fixmatch.py") == {"job"}  # not this training
     assert changed("trainers/classifiers/pooling.py") == {"train", "job"}  # which the network imports
-    assert changed("gmm_torch/classifier/normalized.py") == {"train", "attack", "extract", "job"}  # in every classifier
+    assert changed("gmm_torch/features/normalized.py") == {"train", "attack", "extract", "job"}  # in every classifier
     assert changed("trainers/data/splits.py") == {"train", "job"}
     assert changed("trainers/attacks/correct_images.py") == {"attack", "job"}
-    assert changed("gmm_torch/detection/features/extractor.py") == {"extract", "job"}
-    assert "extract" in changed("gmm_torch/covariance/diag.py")  # found by a look into the folder
+    assert changed("gmm_torch/features/extractor.py") == {"extract", "job"}
+    assert "extract" in changed("gmm_torch/mixture/covariance/diag.py")  # found by a look into the folder
     assert changed("gmm_torch/files.py") >= {"train", "job"}
 
 

@@ -4,8 +4,8 @@ import lightning
 import torch
 
 from gmm_torch import GaussianMixture
-from gmm_torch.em.options import EMOptions
 from gmm_torch.lightning.mixture_module import MixtureModule
+from gmm_torch.mixture.options import EMOptions
 from trainers.callbacks.pass_progress import PassProgress
 
 

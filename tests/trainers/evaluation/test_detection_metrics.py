@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from gmm_torch.testing.hypothesis_tests import holm
-from gmm_torch.testing.stratified_tests import compare_within
+from gmm_torch.evaluation.hypothesis_tests import holm
+from gmm_torch.evaluation.stratified_tests import compare_within
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import (
     DETECTION,

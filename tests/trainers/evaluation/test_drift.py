@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.examples import Examples
+from gmm_torch.detector.examples import Examples
 from gmm_torch.lightning.drift import DriftMonitor
 from tests.configuration import configure
 from trainers.evaluation.drift import drift_facts, drift_in_words, drift_monitor, drift_of

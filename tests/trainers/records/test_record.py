@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gmm_torch.detection import Outputs
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detector import Features
+from gmm_torch.detector.verdict import Verdict
 from tests.trainers.evaluation.records import made_up
 from trainers.records.record import Records, records_of, unreadable
 
@@ -21,14 +21,14 @@ def test_what_is_not_finite_is_refused_whatever_the_verdict(where):
     logits, features = torch.eye(3), torch.ones(3, 1, 2)
     verdict = verdict_on(logits)
     {"logits": logits, "features": features, "score": verdict.score}[where][1] = torch.nan
-    records = records_of(Outputs(logits[:, None], {"layer": features}), verdict)
+    records = records_of(Features(logits[:, None], {"layer": features}), verdict)
     assert records.finite.tolist() == records.accept.tolist() == [True, False, True]
     assert records.score.tolist() == [0, -torch.inf, 0]
 
 
 def test_a_file_without_an_image_is_refused_without_class_score_p_value_or_component():
     columns = {"components": torch.ones(2, 1).long(), "path": ["a", "b"], "error": ["", "damaged"]}
-    records = records_of(Outputs(torch.eye(2)[:, None], {}), verdict_on(torch.eye(2)), **columns)
+    records = records_of(Features(torch.eye(2)[:, None], {}), verdict_on(torch.eye(2)), **columns)
     first, second = records.records(["cat", "dog"])
     assert (first.path, first.class_name, first.component, first.error) == ("a", "cat", 1, "")
     assert repr(second[:7]) == repr(unreadable("b", "damaged")[:7])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import component_report
-from gmm_torch.detection.explanation.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detector.component_report import component_report
+from gmm_torch.detector.explanation import ComponentFacts, InputExplanation
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.components import Components
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics

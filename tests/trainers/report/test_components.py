@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import component_report
+from gmm_torch.detector.component_report import component_report
 from trainers.evaluation.components import Components
 from trainers.report.components import component_summary, sections, sheet_rows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmm_torch.detection.explanation.component_report import component_report
+from gmm_torch.detector.component_report import component_report
 from trainers.evaluation.components import Components
 from trainers.report.page import write_report
 from trainers.report.refusals import breakable

@@ -15,9 +15,9 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection import Calibration
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector import Calibration
 from gmm_torch.errors import NotFittedError
+from gmm_torch.scores import make_score
 from tests.trainers.serve.conftest import (
     BLACK,
     NAMES,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.detection import FailureDetector
+from gmm_torch.detector import FailureDetector
 from trainers.attacks.adaptive.threat_model import Observation, observe
 
 LIMIT = 1e6  # of margins in units: a detector that accepts everything has none

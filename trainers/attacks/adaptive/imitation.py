@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.detection import Outputs
+from gmm_torch.detector import Features
 from trainers.attacks.adaptive.objective import Objective
 from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 
@@ -43,7 +43,7 @@ class Imitation(Objective):
         """See `Objective`."""
         return -(self.points(threat, observation.outputs) - self.points(threat, threat.others)[goals]).square().sum(1)
 
-    def points(self, threat: ThreatModel, outputs: Outputs) -> Tensor:
+    def points(self, threat: ThreatModel, outputs: Features) -> Tensor:
         """Features whose squared distances are the objective, (n, sum of all widths)."""
         parts = []
         for value, reference in zip(_blocks(outputs), _blocks(threat.others), strict=True):
@@ -53,6 +53,6 @@ class Imitation(Objective):
         return torch.cat(parts, dim=1)
 
 
-def _blocks(outputs: Outputs) -> list[Tensor]:
+def _blocks(outputs: Features) -> list[Tensor]:
     """Logits and features of all views, each (n, V D)."""
-    return [outputs.logits.flatten(1), *(value.flatten(1) for value in outputs.features.values())]
+    return [outputs.logits.flatten(1), *(value.flatten(1) for value in outputs.layers.values())]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gmm_torch.functional.checks import check_choice
+from gmm_torch.checks import check_choice
 from trainers.attacks.adaptive.objective import Objective, lead
 from trainers.attacks.adaptive.threat_model import Observation, ThreatModel
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmm_torch.detection import FailureDetector, Outputs
-from gmm_torch.detection.scores import Score
-from gmm_torch.detection.scores.combined import Combined
-from gmm_torch.detection.verdict import Verdict
-from gmm_torch.functional.combination import log_tail
+from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.detector.verdict import Verdict
+from gmm_torch.scores import Score
+from gmm_torch.scores.combination import log_tail
+from gmm_torch.scores.combined import Combined
 
 # Bandwidth of the smoothed ranks, in standard deviations of the reference scores: wide enough to bridge their gaps.
 BANDWIDTH = 0.2
@@ -23,8 +23,8 @@ class ThreatModel:
     detector: FailureDetector  # fitted and calibrated, with its classifier
     images: Tensor  # to attack, (N, C, H, W) in [0, 1]
     labels: Tensor  # (N,) int64, true classes
-    outputs: Outputs  # of the images
-    others: Outputs  # of clean images that are accepted, M of them, to imitate
+    outputs: Features  # of the images
+    others: Features  # of clean images that are accepted, M of them, to imitate
 
     def rows(self, index: Tensor | slice) -> "ThreatModel":
         """Some of the images to attack."""
@@ -35,7 +35,7 @@ class ThreatModel:
 class Observation:
     """Of n images."""
 
-    outputs: Outputs  # of classifier and features, with their graph
+    outputs: Features  # of classifier and features, with their graph
     verdict: Verdict  # the detector's real one
     # (n,), score less the threshold, in standard deviations of the calibration scores: accepted where it is >= 0. The
     # value is the detector's own, the gradient that of `smooth_score`.
@@ -61,7 +61,7 @@ def observe(detector: FailureDetector, x: Tensor) -> Observation:
     return Observation(outputs, verdict, (score - detector.threshold(**detector.beside(outputs))) / unit)
 
 
-def smooth_score(score: Score, outputs: Outputs) -> Tensor:
+def smooth_score(score: Score, outputs: Features) -> Tensor:
     """The score, (n,), whose gradient leads through smoothed ranks where the score ranks its parts.
 
     The slope of a rank jumps from one reference score to the next and is zero above the last. An attack that follows

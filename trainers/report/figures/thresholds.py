@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_roc
 
-from gmm_torch.metrics.ranks import unit_ranks
-from gmm_torch.testing import risk_coverage as functional
+from gmm_torch.evaluation import risk_coverage as functional
+from gmm_torch.evaluation.ranks import unit_ranks
 from trainers.report.figures.style import CORRECT, OURS, RULE, SMALL, SOFTMAX, WIDE, legend_below, new_axes, thin
 
 Pair = Sequence[NDArray[Any]]

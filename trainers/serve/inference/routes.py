@@ -120,7 +120,7 @@ def inference_routes(service: Service, name: str, problems: dict[int, str], guar
     async def infer(request: Request, model_name: str, version: str | None = None) -> Response:
         """Verdicts on images: the tensor `input`, FP32 or UINT8 (N, C, H, W), or BYTES (N), the files of images.
 
-        Outputs are `prediction`, `class_name`, `logits`, `probability`, `score`, `p_value`, `accept` and `finite`;
+        Features are `prediction`, `class_name`, `logits`, `probability`, `score`, `p_value`, `accept` and `finite`;
         where `finite` is false, the image is refused, p_value is 0 and score the lowest number.
         """
         served(model_name, version)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from gmm_torch.detection import FailureDetector
-from gmm_torch.detection.scores import make_score
+from gmm_torch.detector import FailureDetector
+from gmm_torch.scores import make_score
 from tests.trainers.attacks.networks import trained_network
 from trainers.attacks.adaptive.threat_model import ThreatModel
 from trainers.attacks.frozen import frozen

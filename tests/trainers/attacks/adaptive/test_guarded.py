@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detection import Outputs
-from gmm_torch.detection.verdict import Verdict
+from gmm_torch.detector import Features
+from gmm_torch.detector.verdict import Verdict
 from trainers.attacks.adaptive.guarded import Guarded, guarded_logits
 from trainers.attacks.adaptive.threat_model import Observation, observe, smooth_log_tail, smooth_score
 
@@ -17,7 +17,7 @@ MARGINS = st.one_of(NUMBERS, st.sampled_from([0.0, -0.0, 1e-30, -1e-30, float("i
 def observation_of(logits, margin, accept):
     logits, margin, accept = torch.tensor([logits]), torch.tensor([margin]), torch.tensor([accept])
     verdict = Verdict(logits, logits.argmax(1), margin, margin, accept)
-    return Observation(Outputs(logits[:, None], {}), verdict, margin)
+    return Observation(Features(logits[:, None], {}), verdict, margin)
 
 
 @settings(max_examples=200, deadline=None)

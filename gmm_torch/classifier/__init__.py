@@ -1,1 +1,0 @@
-"""What a classifier takes and gives: inputs of any kind, logits, and what stands between."""

@@ -1,1 +1,0 @@
-"""Why an input was refused or accepted, and where a classifier errs."""

@@ -1,1 +1,0 @@
-"""Work on streams of inputs in memory of bounded size."""

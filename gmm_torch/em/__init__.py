@@ -1,1 +1,0 @@
-"""Expectation-maximisation: one pass = accumulate sufficient statistics, reduce over processes, update."""

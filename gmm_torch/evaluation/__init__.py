@@ -1,0 +1,1 @@
+"""Metrics, tests of hypotheses and intervals."""

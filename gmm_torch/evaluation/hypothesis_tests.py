@@ -1,0 +1,191 @@
+"""Are failures less typical than good inputs? Tests of hypotheses, and how large the difference is.
+
+All tests are one-sided in one direction: the null hypothesis is that both samples follow one distribution,
+the alternative that failures score lower. They take the inputs as independent; adversarial images made from
+the good images themselves are not quite, so read their p-values as an order of magnitude.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gmm_torch.checks import check_count, check_probability, check_scores
+
+EXACT_KS_PAIRS = 100_000  # SciPy's exact Kolmogorov-Smirnov path count overflows on large samples
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds out about two samples of scores."""
+
+    n_good: int
+    n_failures: int
+    mann_whitney_p: float
+    ks_p: float
+    superiority: float  # P(good > failure) + P(good = failure) / 2, which is the AUROC
+    interval: tuple[float, float]
+    confidence: float
+    permutation_p: float | None = None
+
+
+def compare(
+    good: Tensor, failures: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
+) -> Comparison:
+    """All tests of "failures are less typical than good inputs", with the effect size and its interval.
+
+    Args:
+        good, failures: (N,) and (M,) scores, higher = more typical.
+        confidence: of the interval of the effect size, in (0, 1).
+        n_permutations: draws of the permutation test; 0 leaves it out.
+
+    Raises:
+        ValueError: if a sample is empty, not 1-D or holds NaN, or `confidence` is outside (0, 1).
+    """
+    superiority = probability_of_superiority(good, failures)
+    return Comparison(
+        n_good=len(good),
+        n_failures=len(failures),
+        mann_whitney_p=mann_whitney(good, failures),
+        ks_p=kolmogorov_smirnov(good, failures),
+        superiority=superiority,
+        interval=superiority_interval(superiority, len(good), len(failures), confidence),
+        confidence=confidence,
+        permutation_p=permutation(good, failures, n_permutations, seed) if n_permutations else None,
+    )
+
+
+def mann_whitney(good: Tensor, failures: Tensor) -> float:
+    """One-sided Mann-Whitney U test: p-value of "failures do not score lower".
+
+    Exact for small samples without ties, else the normal approximation with the correction for ties (SciPy).
+    """
+    x, y = _samples(good, failures)
+    return float(scipy.stats.mannwhitneyu(y, x, alternative="less").pvalue)
+
+
+def kolmogorov_smirnov(good: Tensor, failures: Tensor) -> float:
+    """One-sided two-sample Kolmogorov-Smirnov test: is the failures' distribution function somewhere above?
+
+    It also sees differences in shape that leave the ranks balanced; ties make it conservative.
+    """
+    x, y = _samples(good, failures)
+    return float(scipy.stats.ks_2samp(y, x, alternative="greater", method=_ks_method(x, y)).pvalue)
+
+
+def same_distribution(first: Tensor, second: Tensor) -> float:
+    """Two-sided two-sample Kolmogorov-Smirnov test: p-value of "both samples follow one distribution".
+
+    Exact for small samples, where p-values of the limit may be two fifths too small; ties make it conservative.
+    """
+    x, y = _samples(first, second)
+    return float(scipy.stats.ks_2samp(x, y, method=_ks_method(x, y)).pvalue)
+
+
+def _ks_method(x: NDArray[Any], y: NDArray[Any]) -> str:
+    return "auto" if len(x) * len(y) <= EXACT_KS_PAIRS else "asymp"
+
+
+def permutation(good: Tensor, failures: Tensor, n_permutations: int = 9999, seed: int = 0) -> float:
+    """Permutation test of the difference in mean rank: valid for any sample size and any ties.
+
+    The p-value is (1 + #{permuted >= observed}) / (n_permutations + 1), never 0; exact where there are no more
+    exchanges than that, or one input in a sample.
+    """
+    x, y = _samples(good, failures)
+    ranks = scipy.stats.rankdata(np.concatenate([x, y]))
+    if len(y) == 1:  # SciPy asks for two; every exchange is one of these
+        return float((ranks <= ranks[-1]).mean())
+    if len(x) == 1:
+        return float((ranks >= ranks[0]).mean())
+    result = scipy.stats.permutation_test(
+        (ranks[: len(x)], ranks[len(x) :]),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        vectorized=True,
+        n_resamples=n_permutations,
+        batch=max(1, 10_000_000 // len(ranks)),
+        alternative="greater",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def probability_of_superiority(good: Tensor, failures: Tensor) -> float:
+    """P(good > failure) + P(good = failure) / 2 over all pairs: the AUROC, U / (N M)."""
+    x, y = _samples(good, failures)
+    return float(scipy.stats.mannwhitneyu(x, y, method="asymptotic").statistic / (len(x) * len(y)))
+
+
+def superiority_interval(
+    superiority: float, n_good: int, n_failures: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Confidence interval of the probability of superiority that keeps its width at 0 and 1.
+
+    Newcombe 2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part
+    2", Statistics in Medicine 25, method 5: the theta with |theta - estimate| <= z sqrt(V(theta)), where V is
+    the variance of Hanley and McNeil (1982) with both sample sizes replaced by their mean in the numerator. A
+    Wald interval, DeLong's included, has no width at an AUROC of 1, where few failures often end up.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+    check_probability("confidence", confidence)
+    check_count("n_good", n_good)
+    check_count("n_failures", n_failures)
+    if not 0 <= superiority <= 1:
+        raise ValueError(f"superiority: expected a number in [0, 1]; got {superiority}")
+    return interval_of_superiority(
+        superiority, lambda theta: superiority_variance(theta, n_good, n_failures), confidence
+    )
+
+
+def superiority_variance(theta: float, n_good: int, n_failures: int) -> float:
+    """Variance of the estimate where the probability of superiority is theta; Newcombe 2006, see above."""
+    extra = (n_good + n_failures) / 2 - 1
+    spread = 1 + extra * (1 - theta) / (2 - theta) + extra * theta / (1 + theta)
+    return theta * (1 - theta) * spread / (n_good * n_failures)
+
+
+def interval_of_superiority(
+    estimate: float, variance: Callable[[float], float], confidence: float
+) -> tuple[float, float]:
+    """The theta with |theta - estimate| <= z sqrt(variance(theta)); the variance is 0 at 0 and at 1."""
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+
+    def excess(theta: float) -> float:
+        return (theta - estimate) ** 2 - z * z * variance(theta)
+
+    # An estimate of 0 or 1 is itself a root of the excess; just inside it the excess is negative, as elsewhere.
+    low = 0.0 if estimate == 0 else scipy.optimize.brentq(excess, 0.0, min(estimate, 1 - 1e-12))
+    high = 1.0 if estimate == 1 else scipy.optimize.brentq(excess, max(estimate, 1e-12), 1.0)
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted by Holm's step-down: where the adjusted ones <= a are rejected, P(any false rejection) <= a.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure"; valid however the tests depend.
+
+    Raises:
+        ValueError: if a p-value is outside [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(
+            f"p-values: expected numbers in [0, 1]; got {list(p_values)}: leave out tests that could not be made"
+        )
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted: list[float] = np.minimum(stepped, 1)[np.argsort(order)].tolist()
+    return adjusted
+
+
+def _samples(good: Tensor, failures: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    check_scores("good", good)
+    check_scores("failures", failures)
+    x, y = (sample.detach().cpu().double().numpy() for sample in (good, failures))
+    return x, y

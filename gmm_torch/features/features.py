@@ -1,0 +1,142 @@
+"""What a classifier gives a detector: logits and features of every view of every input."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.features.input_format import InputFormat
+from gmm_torch.features.inputs import NO_LABELS
+from gmm_torch.features.log_odds import log_odds
+from gmm_torch.mixture.sampling import row_keys, salted, shuffle
+
+THEN = ", then "  # between the words of several batches
+
+
+class Features(NamedTuple):
+    """Logits and features of V views of the same N inputs; the first view is the input itself.
+
+    Attributes:
+        logits: (N, V, C), at least float32.
+        layers: by name, each (N, V_layer, D_layer), at least float32, of the first V_layer <= V views: of those that
+            a score reads (see `Score.reads`).
+        labels: (N,) int64, only where a score asks for labels.
+        keys: (N, 2) int64, `InputKeys` of the inputs, where they are known: what is drawn at random is drawn by them.
+        precision: in which the classifier computed them, in words; see `gmm_torch.features.precision`. Empty
+            where nobody knows.
+        position: (N,) int64, the inputs' positions among those that they were drawn from; None where they are all.
+        format: what the inputs look like, where they are images.
+    """
+
+    logits: Tensor
+    layers: dict[str, Tensor]
+    labels: Tensor | None = None
+    keys: Tensor | None = None
+    precision: str = ""
+    position: Tensor | None = None
+    format: InputFormat = InputFormat()
+
+    @property
+    def own_logits(self) -> Tensor:
+        """(N, C), of the inputs themselves."""
+        return self.logits[:, 0]
+
+    def log_odds(self) -> Tensor:
+        """Of the class predicted for the input itself, in each view, (N, V); see `functional.log_odds`."""
+        predicted = self.own_logits.argmax(-1)
+        return torch.stack([log_odds(logits, predicted) for logits in self.logits.unbind(1)], dim=1)
+
+    def classes(self, labels: bool) -> Tensor:
+        """(N,) int64: the labels, or the predictions.
+
+        Raises:
+            ValueError: labels are asked for, but there are none.
+        """
+        if not labels:
+            return self.own_logits.argmax(-1)
+        if self.labels is None:
+            raise ValueError(NO_LABELS)
+        return self.labels
+
+    def shuffled(self) -> Tensor:
+        """(N,) int64, the inputs in a random order that depends on what they are, and not on how they came.
+
+        It follows from the keys of all the inputs, or from the logits where there are none.
+        """
+        return shuffle(salted(self.own_keys))
+
+    def sorted_by_content(self) -> "Features":
+        """The same in the order of `shuffled`; itself where it has that order."""
+        keys, order = self.own_keys, self.shuffled()
+        return self if torch.equal(keys[order], keys) else self.rows(order)
+
+    @property
+    def own_keys(self) -> Tensor:
+        """(N, 2) int64: the keys, or those of the logits where there are none."""
+        return row_keys(self.logits.flatten(1), 0) if self.keys is None else self.keys
+
+    @property
+    def row_bytes(self) -> int:
+        """What logits and features of one input take."""
+        values = (self.logits, *self.layers.values())
+        return sum(math.prod(value.shape[1:]) * value.element_size() for value in values)
+
+    def chunks(self, nbytes: int) -> Iterator["Features"]:
+        """Slices of about so many bytes each, so that what is computed from one is bounded; at least one slice."""
+        step = max(1, nbytes // max(1, self.row_bytes))
+        for start in range(0, max(1, len(self.logits)), step):
+            yield self.rows(slice(start, start + step))
+
+    @staticmethod
+    def cat(parts: Sequence["Features"]) -> "Features":
+        """Several batches, one after another."""
+        return Features._make(map(joined, zip(*parts, strict=True)))
+
+    def rows(self, index: Tensor | slice) -> "Features":
+        """Some of the inputs."""
+        return self.map(lambda value: value[index])
+
+    def to(self, dtype: torch.dtype) -> "Features":
+        """The same in another floating-point type."""
+        return self.map(lambda value: value.to(dtype) if value.is_floating_point() else value)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Features":
+        """Every tensor changed in the same way."""
+        return Features._make(mapped(change, value) for value in self)
+
+
+def each_once(found: Iterable[str]) -> str:
+    """Words of several batches, each once; a batch without any counts for nothing."""
+    return THEN.join(dict.fromkeys(each for words in found for each in words.split(THEN) if each))
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """A field of several batches: tensors, or those of each layer, one after another, None where one is missing."""
+    if isinstance(parts[0], str):
+        return each_once(parts)
+    if isinstance(parts[0], InputFormat):
+        return InputFormat._make(map(joined, zip(*parts, strict=True)))
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return None if any(part is None for part in parts) else torch.cat(tuple(parts))
+
+
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A field with its tensor, or those of each layer, changed."""
+    if isinstance(value, dict):
+        return {name: change(each) for name, each in value.items()}
+    if isinstance(value, InputFormat):
+        return value if value.extremes is None else value._replace(extremes=change(value.extremes))
+    return change(value) if isinstance(value, Tensor) else value
+
+
+def check_sizes(outputs: Features, widths: Mapping[str, int], n_views: int, n_classes: int) -> None:
+    """Raise ValueError unless outputs have these layers (layer -> D), views and classes."""
+    found = {layer: value.shape[-1] for layer, value in outputs.layers.items()}
+    if (found, *outputs.logits.shape[1:]) != (dict(widths), n_views, n_classes):
+        raise ValueError(
+            f"outputs: expected layers {dict(widths)}, {n_views} views and {n_classes} classes; got {found}, "
+            f"{outputs.logits.shape[1]} and {outputs.logits.shape[2]}: give those of this detector's `outputs`"
+        )

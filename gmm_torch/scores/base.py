@@ -1,0 +1,211 @@
+"""The contract of a score."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from gmm_torch.checks import check_whole
+from gmm_torch.devices import full_precision
+from gmm_torch.features.features import Features
+from gmm_torch.features.layers import PENULTIMATE
+from gmm_torch.features.projection import Projection
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.registry import register
+from gmm_torch.scores.feature_mixture import FeatureMixture, with_size
+
+# K of the mixtures of every score, but of `log_likelihood`, which has the 30 of the paper, and of one class.
+N_COMPONENTS = 10
+# Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
+Fitter = Callable[[GaussianMixture, Tensor], Any]
+
+
+@contextmanager
+def at_most(score: "Score", n_components: int) -> Iterator[None]:
+    """Let a score and its parts make mixtures of no more components than a file holds, whatever they are asked for."""
+    asked = {each: each.n_components for each in score.modules() if isinstance(each, Score) and each.n_components}
+    for each, n in asked.items():
+        each.n_components = min(n, n_components)
+    try:
+        yield
+    finally:
+        for each, n in asked.items():
+            each.n_components = n
+
+
+class Breakdown(NamedTuple):
+    """Scores of N inputs, taken apart."""
+
+    score: Tensor  # (N,)
+    p_values: dict[str, Tensor]  # where it combines others, (N,) of each among the reference inputs
+    influence: dict[str, Tensor]  # by how much (N,) each lowers the score; the largest part dominates
+    n_reference: int = 0  # how many reference inputs there are
+
+
+SCORES: dict[str, type["Score"]] = {}  # by name; a subclass that has one is here as soon as it is defined
+
+
+class Score(nn.Module):
+    """A statistic of a classifier's outputs: higher = more typical, so safer to trust.
+
+    A score is built from options that JSON can hold and keeps everything it learns in its state dict, so that a
+    detector can be stored without code.
+
+    Attributes:
+        name: how configurations and files call it.
+        in_words: what it looks at, as an explanation calls it; the name unless it says.
+        differentiable: whether the score has a useful gradient with respect to the input.
+        layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
+        reads_features: whether it reads features at all, or logits alone.
+        n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `set_reference`
+            give them. 0 for a score that ranks nothing.
+        needs_labels: whether `fit` wants `Features.labels`; only ever where an option asks for it.
+        needs_labels_to_calibrate: whether calibration does.
+        default_weights: of a part of the default score, its weight there with several views and with one; a class that
+            sets them is such a part. See `Combined`.
+        min_layers: of fewer layers the default leaves it out.
+        min_views, min_classes: with fewer it can't be built.
+    """
+
+    name: ClassVar[str]
+    in_words: ClassVar[str] = ""
+    differentiable: ClassVar[bool] = True
+    layers: ClassVar[str] = PENULTIMATE
+    pooling: ClassVar[str] = "mean"
+    views: ClassVar[tuple[str, ...]] = ("identity",)
+    reads_features: ClassVar[bool] = True
+    n_reference: ClassVar[int] = 0
+    needs_labels: bool = False
+    needs_labels_to_calibrate: ClassVar[bool] = False
+    default_weights: ClassVar[tuple[float, float]]
+    min_layers: ClassVar[int] = 1
+    min_views: ClassVar[int] = 1
+    min_classes: ClassVar[int] = 1
+    n_components: int = 0  # asked for; none where it has no mixtures
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        register(SCORES, cls)
+
+    def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
+        """By layer, of how many views, from the first, it reads features; nothing else is caught.
+
+        Args:
+            layers: those that the detector was told of, or that were found.
+            n_views: of an input.
+        """
+        return dict.fromkeys(layers, n_views) if self.reads_features else {}
+
+    @classmethod
+    def chosen_views(cls, views: int | Sequence[str] | None) -> tuple[str, ...]:
+        """The views of an input: the first so many of those that the score is meant for, those named, or all.
+
+        Raises:
+            ValueError: a number of them that it is not meant for.
+        """
+        if views is None:
+            return cls.views
+        if isinstance(views, str):
+            raise ValueError(f"views: expected a number or several names; got {views!r}: write ({views!r},) for one")
+        if isinstance(views, Sequence):
+            return tuple(views)
+        check_whole("views", views)
+        most = len(cls.views)
+        if not 1 <= views <= most:
+            expected = f"1 to {most}" if most > 1 else "1, the input alone,"
+            raise ValueError(
+                f"views: expected {expected} for the score {cls.name!r}; got {views}: take fewer, or name those that "
+                'it shall look at all the same, such as views=("identity", "mirror")'
+            )
+        return cls.views[:views]
+
+    @property
+    def ever_needs_labels(self) -> bool:
+        """Whether `fit` or calibration wants labels."""
+        return self.needs_labels or self.needs_labels_to_calibrate
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""
+        arguments = inspect.signature(type(self)).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without a constructor
+        return {each.name: getattr(self, each.name) for each in arguments if each.kind not in variable}
+
+    def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
+        """Create the tensors for features of these widths (layer -> D), for `fit` or a stored state to fill.
+
+        Raises:
+            ValueError: fewer views or classes than it needs.
+        """
+        if n_views < self.min_views or n_classes < self.min_classes:
+            raise ValueError(
+                f"{self.name}: expected views >= {self.min_views} and classes >= {self.min_classes}; got {n_views} and "
+                f"{n_classes}: take another score"
+            )
+        return self
+
+    def fit(self, outputs: Features, fitter: Fitter) -> Self:
+        """Learn from the outputs on fitting inputs; never sees a failure, nor a label unless `needs_labels`."""
+        return self
+
+    def hold_out(self, statistics: Tensor) -> Self:
+        """Take `statistics` of fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
+        return self
+
+    def set_reference(self, statistics: Tensor) -> Self:
+        """Take `statistics` of clean inputs that serve for nothing else as reference, where there is `n_reference`."""
+        return self
+
+    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
+        for name, module in list(self.named_modules()):
+            size = shapes.get(f"{name}.basis" if isinstance(module, Projection) else f"{name}.centred_means", ())
+            if isinstance(module, Projection) and module.is_needed and len(size) == 2:
+                module.reserve(min(size[1], module.basis.shape[1]))
+            if isinstance(module, GaussianMixture) and len(size) == 2 and min(size) > 0:
+                fewer = (min(size[0], module.n_components), min(size[1], module.n_features))
+                self.set_submodule(name, with_size(module, *fewer))
+
+    def statistics(self, outputs: Features) -> Tensor:
+        """All that the score needs of each input, (N, J), so that no outputs need be kept; here itself, J = 1."""
+        return self(outputs)[:, None]
+
+    def combine(self, statistics: Tensor) -> Tensor:
+        """The score, (N,), from `statistics` (N, J)."""
+        return statistics[:, 0]
+
+    def __call__(self, outputs: Features) -> Tensor:
+        """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""
+        with full_precision(outputs.logits.device):
+            result: Tensor = super().__call__(outputs)
+        return result
+
+    def forward(self, outputs: Features) -> Tensor:
+        """(N,)."""
+        raise NotImplementedError
+
+    # ---- what a score can say about its reasons
+
+    def models(self) -> dict[str, FeatureMixture]:
+        """Its mixtures by name, that of the part or the layer that each is of; none where it has none."""
+        return {}
+
+    @property
+    def component_of(self) -> str | None:
+        """The name of the mixture that one component of an input is of, where one is told: the first."""
+        return next(iter(self.models()), None)
+
+    def shares(self) -> dict[str, float]:
+        """Weights of the scores that it combines, by name; none where it combines none, or is on "meta"."""
+        return {}
+
+    def breakdown(self, outputs: Features) -> Breakdown:
+        """The score itself, and what it is made of."""
+        return Breakdown(self(outputs), {}, {})
+
+    def components(self, outputs: Features) -> Tensor:
+        """(N, J) int64, the most probable component of each of its J mixtures."""
+        found = [model.mixture.predict(model.points(outputs)) for model in self.models().values()]
+        return torch.stack(found, dim=1) if found else outputs.logits.new_empty(len(outputs.logits), 0).long()

@@ -1,0 +1,124 @@
+"""A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmm_torch.devices import full_precision
+from gmm_torch.errors import ComponentsWarning, warn
+from gmm_torch.features.chunks import in_chunks
+from gmm_torch.features.features import Features
+from gmm_torch.features.projection import Projection
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.mixture.linear_algebra import robust_cholesky
+from gmm_torch.scores.attribution import half_gradient
+
+POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
+LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
+
+
+def sized(mixture: GaussianMixture, points: Tensor) -> GaussianMixture:
+    """The mixture, or an empty one of its kind with as many features as points (N, D), and components that N carry.
+
+    Issues a `ComponentsWarning` where these are fewer.
+    """
+    carried = max(1, len(points) // POINTS_PER_COMPONENT)
+    if carried < mixture.n_components:
+        warn(
+            f"n_components={mixture.n_components}: expected {POINTS_PER_COMPONENT} fitting inputs for each; got "
+            f"{len(points)}, so {carried} are fitted: give more inputs, or ask for fewer components",
+            ComponentsWarning,
+        )
+    return with_size(mixture, min(mixture.n_components, carried), points.shape[1])
+
+
+def with_size(mixture: GaussianMixture, n_components: int, n_features: int) -> GaussianMixture:
+    """The mixture if it has that size, or else an empty one of its kind that has."""
+    if (n_components, n_features) == (mixture.n_components, mixture.n_features):
+        return mixture
+    return GaussianMixture(n_components, n_features, mixture.covariance_type).to(mixture.location)
+
+
+class Block(NamedTuple):
+    """Neighbouring coordinates of a mixture's features: `width` of a layer for each group of views."""
+
+    layer: str
+    groups: tuple[tuple[int, ...], ...]  # of indices of views that the coordinates are the mean of
+    width: int
+
+
+def each_view(n_views: int) -> tuple[tuple[int, ...], ...]:
+    """The groups of features that are concatenated over views."""
+    return tuple((view,) for view in range(n_views))
+
+
+@dataclass(frozen=True)
+class FeatureMixture:
+    """One mixture of a score."""
+
+    mixture: GaussianMixture  # over points (N, D)
+    features: Callable[[Features], Tensor]  # (N, S)
+    blocks: Sequence[Block]  # what the S features are, in order
+    projection: Projection | None = None  # from features to points, None where they are the same
+
+    def points(self, outputs: Features) -> Tensor:
+        """What the mixture models, (N, D)."""
+        with full_precision(outputs.logits.device):
+            return in_chunks(self._points, outputs)
+
+    def _points(self, outputs: Features) -> Tensor:
+        features = self.features(outputs)
+        return features if self.projection is None else self.projection(features)
+
+    def contributions(self, outputs: Features, component: Tensor) -> Tensor:
+        """Share of each feature in the squared Mahalanobis distance to the mean of a component.
+
+        The share of feature i is c_i = (z - mu)_i (P (z - mu))_i, P the precision: exact, of expectation one for
+        inputs of that component (see `half_gradient`). Where the mixture sees a projection of the features, the shares
+        are those of the features before it, and a last column holds the share of the distance to the subspace that it
+        projects on.
+
+        Returns:
+            (N, S), or (N, S + 1) with a projection, float64; each row sums to the squared distance.
+        """
+        features = self.features(outputs).detach().double()
+        mixture = self.mixture
+        with torch.inference_mode(False):  # a gradient can't pass through tensors made in inference mode
+            parameters = mixture.parameters_about_location().map(lambda value: value.double().clone())
+            chosen = component[:, None].clone()
+        means = parameters.means + mixture.location.double()
+
+        def distance(v: Tensor) -> Tensor:
+            # about zero: v is centred on the mean of its own component already
+            table = mixture.family.squared_distance(v, torch.zeros_like(parameters.means), parameters.factors)
+            return table.gather(1, chosen)[:, 0]
+
+        if self.projection is None or not self.projection.is_needed:
+            deviation = features - means[component]
+            return deviation * half_gradient(distance, deviation)
+        basis, centre = self.projection.basis.double(), self.projection.centre.double()
+        points = self.points(outputs).detach().double()
+        deviation = points - means[component]
+        pulled = half_gradient(distance, deviation)
+        # Orthonormal columns: for s the deviation in features, basis' s is the deviation in the linear coordinates.
+        in_features = features - centre - means[component][:, :-1] @ basis.mT
+        inside = in_features * (pulled[:, :-1] @ basis.mT)
+        return torch.cat([inside, deviation[:, -1:] * pulled[:, -1:]], dim=1)
+
+    def distances(self, points: Tensor, anchors: Tensor, component: Tensor) -> Tensor:
+        """Mahalanobis distance (N, M) of points (N, D) to anchors (M, D), in the metric of each point's component."""
+        found = points.new_empty(len(points), len(anchors))
+        if not found.numel():
+            return found
+        covariances, means = self.mixture.dense_covariances, self.mixture.means.double()
+        for k in component.unique().tolist():
+            rows = component == k
+            lower, _ = robust_cholesky(covariances[k].double())
+            centred = torch.cat([points[rows], anchors]).double() - means[k]
+            white = torch.linalg.solve_triangular(lower, centred.mT, upper=False).mT
+            own = white[: len(white) - len(anchors)]
+            found[rows] = torch.cdist(own, white[len(own) :]).to(found)
+        return found

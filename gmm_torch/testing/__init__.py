@@ -1,1 +1,0 @@
-"""Tests of hypotheses about failures, and the intervals and curves beside them."""

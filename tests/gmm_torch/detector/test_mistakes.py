@@ -1,0 +1,220 @@
+"""What people get wrong when they call a detector: one error that says what to do, or what they meant."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from gmm_torch import FailureDetector
+from gmm_torch.errors import NotFittedError
+from gmm_torch.scores import make_score
+from gmm_torch.scores.labelled_combined import LabelledCombined
+from tests.gmm_torch.conftest import TinyNet, batches, images
+
+
+def labels(n):
+    return torch.arange(n) % 3
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return FailureDetector(TinyNet(), n_components=2).fit(batches(200, 1)).calibrate(batches(100, 2))
+
+
+def test_a_batch_with_labels_is_judged_and_explained_as_its_inputs(detector):
+    x = images(9, 3)
+    expected = detector(x)
+    for batch in ((x, labels(9)), [x, labels(9)]):
+        assert torch.equal(detector(batch).p_value, expected.p_value)
+        assert torch.equal(detector.explain(batch).verdict.p_value, expected.p_value)
+        assert torch.equal(detector.margin(batch), detector.margin(x))
+
+
+def test_a_list_of_images_is_no_batch_with_labels(detector):
+    with pytest.raises(TypeError, match=r"expected what the classifier takes; got 3 of them.*torch.stack"):
+        detector(list(images(3, 3)[:, None]))
+
+
+@pytest.mark.parametrize("verb", ["__call__", "explain", "margin"])
+def test_before_fit_rows_are_told_that_first(verb):
+    detector = FailureDetector(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(NotFittedError, match="call fit"):
+        getattr(detector, verb)(torch.rand(5, 4))
+
+
+def test_what_is_no_loader_is_said_to_be_none():
+    detector, x = FailureDetector(TinyNet()), images(40, 1)
+    with pytest.raises(ValueError, match=r"got one batch \(x, label\): give \[\(x, label\)\]"):
+        detector.fit((x, labels(40)))
+    with pytest.raises(TypeError, match=r"got the data set TensorDataset: give DataLoader"):
+        detector.fit(TensorDataset(x, labels(40)))
+
+
+def test_names_in_place_of_objects_are_refused_with_what_makes_them():
+    with pytest.raises(
+        TypeError,
+        match=r"score: expected an object; got 'mean_log_probability': give make_score\('mean_log_probability'\)",
+    ):
+        FailureDetector(TinyNet(), score="mean_log_probability")
+    with pytest.raises(TypeError, match=r"calibration: expected an object; got 'mondrian'"):
+        FailureDetector(TinyNet(), calibration="mondrian")
+    with pytest.raises(TypeError, match=r"layers: expected names; got 4 of int"):
+        FailureDetector(TinyNet(), layers=[4])
+
+
+def test_a_linear_layer_alone_is_told_to_be_wrapped():
+    x = torch.randn(120, 6)
+    with pytest.raises(ValueError, match=r"one linear layer.*nn.Sequential\(classifier\)"):
+        FailureDetector(nn.Linear(6, 3)).fit(x.split(40))
+    FailureDetector(nn.Sequential(nn.Linear(6, 3)), n_components=1).fit(x[:80].split(40)).calibrate([x[80:]])
+
+
+def test_a_fit_that_failed_on_other_inputs_does_not_change_the_views():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), n_components=2)
+    with pytest.raises(ValueError, match=r"of torch\.uint8"):
+        detector.fit([torch.randint(255, (9, 1, 6, 6), dtype=torch.uint8)])
+    assert detector.fit(batches(100, 1)).extractor.views == ("identity", "mirror", "blur")
+
+
+def test_labels_are_not_looked_at_when_fitting_and_are_asked_for_when_calibrating():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), score=LabelledCombined(n_components=2))
+    x = images(200, 1)
+    detector.fit([(x, torch.full((200,), -1))])
+    for n in (19, 40):
+        with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
+            detector.calibrate([images(n, 2)])
+    with pytest.raises(ValueError, match=r"got list: give torch.as_tensor"):
+        detector.calibrate([(images(40, 2), labels(40).tolist())])
+
+
+class Reader(nn.Module):
+    """Tokens (N, T, C) through a block, read at the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.head = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.block(x)[:, 0])
+
+
+@pytest.mark.parametrize("name", ["block[5]", "block[-6]", "block[7:]"])
+def test_tokens_that_a_sequence_has_not_got_are_refused(name):
+    x = torch.randn(60, 5, 8)
+    with pytest.raises(ValueError, match=r"names no token of 5"):
+        FailureDetector(Reader(), layers=[name]).fit(x.split(20))
+    assert FailureDetector(Reader(), layers=["block[4]"], n_components=1).fit(x.split(20)).widths == {"block[4]": 8}
+
+
+def test_numbers_that_are_not_finite_in_the_first_inputs_are_counted_as_such():
+    x = images(90, 1)
+    x[1] = torch.nan
+    with pytest.raises(ValueError, match=r"1 of 90 inputs give NaN or infinity"):
+        FailureDetector(TinyNet()).fit(x.split(30))
+
+
+@pytest.mark.parametrize(
+    ("batch", "mended"),
+    [
+        ((images(9, 1) * 255).byte(), r"give floating point, x.float\(\) / 255"),
+        (images(9, 1).double(), r"give x.to\(torch.float32\)"),
+        (images(9, 1).permute(0, 2, 3, 1), r"give x.permute\(0, 3, 1, 2\)"),
+        (images(9, 1).expand(9, 3, 6, 6)[0], r"give x\[None\]"),
+        ((labels(9), images(9, 1)), r"these look like labels, .*: give batches \(x, label\)"),
+    ],
+)
+def test_inputs_of_another_kind_are_told_with_what_mends_them(batch, mended):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=rf"inputs: expected what the classifier takes; got \(.*: {mended}"):
+        FailureDetector(TinyNet(), views=1).fit([batch])
+
+
+def test_a_mapping_for_a_classifier_of_tensors_is_told_with_the_adapter():
+    with pytest.raises(ValueError, match=r"got a mapping of image \(.*adapter=, such as Adapter\(inputs="):
+        FailureDetector(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), views=1).fit([{"image": images(9, 1)}])
+    with pytest.raises(ValueError, match=r"conv2d.*adapter=, such as Adapter\(inputs="):  # on one line
+        FailureDetector(nn.Sequential(nn.Conv2d(1, 3, 6), nn.Flatten()), views=1).fit([{"image": images(9, 1)}])
+    with pytest.raises(ValueError, match=r"the classifier takes, x; got image.*adapter=, such as Adapter\(inputs="):
+        FailureDetector(TinyNet(), views=1).fit([{"image": images(9, 1)}])
+
+
+def test_what_else_a_classifier_raises_is_its_own():
+    with pytest.raises(RuntimeError, match="expected input"):
+        FailureDetector(TinyNet(), views=1).fit([torch.rand(9, 3, 6, 6)])
+
+
+@pytest.mark.parametrize("given", ["net.pt", {}, nn.Linear, lambda x: x])
+def test_a_classifier_is_a_network(given, tmp_path, detector):
+    with pytest.raises(TypeError, match=r"classifier: expected a network, an nn.Module; got"):
+        FailureDetector(given)
+    with pytest.raises(TypeError, match=r"classifier: expected a network, an nn.Module; got"):
+        FailureDetector.load(tmp_path / "d.safetensors", given)
+    with pytest.raises(TypeError, match=r"got a FailureDetector around one: give detector.classifier"):
+        FailureDetector(detector)
+    with pytest.raises(TypeError, match=r"path: .*got a TinyNet: give \(path, classifier\)"):
+        FailureDetector.load(TinyNet(), tmp_path / "d.safetensors")
+
+
+def test_a_network_without_layers_is_told_so():
+    with pytest.raises(ValueError, match="no penultimate features: give the whole network"):
+        FailureDetector(nn.Identity()).fit([torch.rand(60, 3)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": "0.1"}, "alpha: expected a number between 0 and 1, both excluded; got '0.1'"),
+        ({"views": True}, "views: expected a whole number; got True"),
+        ({"views": 2.0}, "views: expected a whole number; got 2.0"),
+        ({"views": "identity"}, r"views: .*got 'identity': write \('identity',\) for one"),
+        ({"seed": "a"}, "seed: expected a whole number; got 'a'"),
+        ({"n_components": 2.5}, "n_components: expected a whole number; got 2.5"),
+    ],
+)
+def test_options_of_another_kind_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        FailureDetector(TinyNet(), **options)
+
+
+def test_numbers_to_explain_with_are_counts(detector):
+    with pytest.raises(ValueError, match="n_features: expected at least 0; got -1"):
+        detector.explain(images(2, 3), n_features=-1)
+
+
+def test_the_inputs_of_the_fit_are_not_calibrated_on():
+    torch.manual_seed(0)
+    detector = FailureDetector(TinyNet(), n_components=2).fit(batches(200, 1))
+    for again in (batches(200, 1), batches(200, 1)[1:2]):
+        with pytest.raises(ValueError, match=r"others than the detector was fitted to; got \d+, of which it was"):
+            detector.calibrate(again)
+    assert len(detector.calibrate([*batches(100, 2), *batches(64, 1)[:1]]).calibration)  # a few may be equal
+    with pytest.raises(TypeError, match=r"loader: expected batches .*got NoneType: give a DataLoader"):
+        detector.fit(None)
+
+
+class Ending(nn.Module):
+    def __init__(self, net, ending):
+        super().__init__()
+        self.net, self.ending = net, ending
+
+    def forward(self, x):
+        return self.ending(self.net(x))
+
+
+@pytest.mark.parametrize("ending", [nn.Softmax(-1), nn.Sigmoid(), lambda z: z.softmax(-1)])
+def test_probabilities_are_not_taken_for_logits(net, ending):
+    for layers in (None, ["net.conv"]):
+        with pytest.raises(ValueError, match="expected logits; got probabilities: leave its last softmax out"):
+            FailureDetector(Ending(net, ending), layers=layers).fit(batches(100, 1))
+
+
+def test_log_probabilities_are_logits(net):
+    new, made = images(40, 3), []
+    for classifier in (net, Ending(net, nn.LogSoftmax(-1))):
+        made.append(FailureDetector(classifier, n_components=2).fit(batches(200, 1)).calibrate(batches(100, 2)))
+    assert torch.allclose(made[0](new).p_value, made[1](new).p_value, atol=0.02)
+    with pytest.raises(ValueError, match="negative_energy: expected logits; got log-probabilities"):
+        FailureDetector(Ending(net, nn.LogSoftmax(-1)), score=make_score("negative_energy")).fit(batches(100, 1))

@@ -1,0 +1,155 @@
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from gmm_torch.conformal.p_values import conformal_p_value
+from gmm_torch.scores.combination import COMBINATIONS, log_tail
+
+
+def draws(n, seed):
+    return torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_inside_the_reference_it_is_the_conformal_p_value_to_a_rank():
+    reference, score = draws(500, 0).sort().values, draws(200, 1)
+    score = score[(score > reference[0]) & (score < reference[-1])]
+    exact = conformal_p_value(score, reference)
+    assert ((log_tail(score, reference).exp() - exact).abs() <= 1 / 501 + 1e-12).all()
+
+
+def test_it_increases_strictly_from_far_below_to_the_largest_reference_and_has_a_gradient_there():
+    reference = draws(500, 0).sort().values
+    score = torch.linspace(-1000, float(reference[-1]), 5000, dtype=torch.float64, requires_grad=True)
+    found = log_tail(score, reference)
+    assert (found.diff() > 0).all()
+    assert (found <= 0).all()
+    (gradient,) = torch.autograd.grad(found.sum(), score)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[score < reference[0]] > 0).all()
+
+
+def test_ties_and_a_constant_reference_stay_finite():
+    reference = torch.zeros(20)
+    found = log_tail(torch.tensor([-1.0, 0.0, 1.0]), reference)
+    assert torch.isfinite(found).all()
+    assert (found.diff() >= 0).all()
+
+
+def test_two_lowest_scores_that_nearly_agree_do_not_make_the_tail_steep():
+    reference = torch.arange(20, dtype=torch.float64)
+    close = torch.cat([torch.tensor([1 - 1e-3]), reference[1:]])
+    below = torch.tensor([-5.0], dtype=torch.float64)
+    assert log_tail(below, close).item() == pytest.approx(log_tail(below, reference).item(), abs=2)
+
+
+def references(dtype=torch.float64):
+    """Scores of which many are tied or nearly so, by name; ascending."""
+    certain = -(
+        torch.rand(300, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) ** 40
+    )  # most near zero
+    found = {
+        "distinct": draws(300, 0),
+        "half of them tied at the top": draws(300, 0).clamp_max(0),
+        "half of them tied at the bottom": draws(300, 0).clamp_min(0),
+        "two values": (draws(300, 0) > 0).double(),
+        "rounded": (2 * draws(300, 0)).round() / 2,
+        "nearly tied": torch.cat([certain, certain - 1e-13, certain.float().double()]),
+        "pairs a rounding apart": torch.cat([draws(150, 0), draws(150, 0) + 1e-15]),
+        "nearly all the same": torch.cat([torch.zeros(299, dtype=torch.float64), draws(1, 0).abs().neg()]),
+        "one far away": torch.cat([draws(299, 0), torch.tensor([-1e9], dtype=torch.float64)]),
+    }
+    return {name: value.sort().values.to(dtype) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("name", references())
+def test_the_function_is_continuous_and_increases_and_agrees_with_the_rank_where_a_score_is_tied(name):
+    reference = references()[name]
+    low, high = float(reference[0]), float(reference[-1])
+    near = reference[reference > reference[-1] - 50 * reference.std()]
+    score = torch.cat([torch.linspace(low - 1, high + 1, 4001, dtype=torch.float64), near, near - 1e-9, near + 1e-9])
+    score = score.sort().values
+    found = log_tail(score, reference)
+    assert (found.diff() >= 0).all()
+    assert (found <= 0).all()
+    distinct = reference.unique()
+    exact = conformal_p_value(distinct, reference)
+    assert ((log_tail(distinct, reference).exp() - exact).abs() <= 1.001 / (len(reference) + 1)).all()
+    if float(distinct.diff().min()) > 1e-6:  # between: as a p-value whose rank is between those of its neighbours
+        assert (log_tail(distinct - 1e-12, reference) - log_tail(distinct, reference)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", references())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_is_bounded_and_positive_wherever_a_rank_can_rise(name, dtype):
+    reference = references(dtype)[name]
+    spread = float(reference.std(correction=0))
+    top = float(reference[-1])
+    far = torch.linspace(float(reference[0]) - 5 * spread, top, 3001, dtype=dtype)
+    score = torch.cat([far, reference, torch.nextafter(reference, reference - 1)]).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_tail(score, reference).sum(), score)
+    assert torch.isfinite(gradient).all()
+    assert (gradient > 0).all()
+    # log(n) at most over a window of 0.2 spreads, and the slope of the tail
+    assert gradient.max() * spread <= math.log(len(reference) + 1) / 0.2 + 1 / 1e-3
+
+
+def test_the_gradient_is_that_of_the_function_averaged_over_a_window():
+    reference = draws(300, 0).sort().values
+    score = draws(40, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_tail(score, reference).sum(), score)
+    reach = 0.1 * reference.std(correction=0)
+    grid = torch.linspace(-1, 1, 2001, dtype=torch.float64) * reach
+    averaged = lambda at: torch.stack([log_tail(at + step, reference) for step in grid]).mean(0)  # noqa: E731
+    numeric = (averaged(score.detach() + 1e-3) - averaged(score.detach() - 1e-3)) / 2e-3
+    torch.testing.assert_close(gradient, numeric, rtol=0.02, atol=1e-3)
+    with torch.no_grad():
+        assert torch.equal(log_tail(score, reference), log_tail(score.detach(), reference))
+    assert torch.equal(log_tail(score, reference).detach(), log_tail(score.detach(), reference))
+
+
+def test_scores_that_are_infinite_have_no_gradient_and_leave_that_of_the_others():
+    score = torch.tensor([-torch.inf, 0.0, torch.inf], requires_grad=True)
+    found = log_tail(score, draws(100, 0).float().sort().values)
+    assert found[0] == -torch.inf
+    found[1:].sum().backward()
+    assert score.grad[0] == score.grad[2] == 0
+    assert score.grad[1] > 0
+
+
+def test_a_score_in_another_type_than_the_reference_is_taken_in_the_wider_one():
+    score, reference = draws(20, 1), draws(100, 0).sort().values
+    torch.testing.assert_close(log_tail(score.float(), reference), log_tail(score, reference), rtol=1e-5, atol=1e-5)
+    assert log_tail(score, reference.float()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_combination_never_falls_when_a_p_value_rises(name):
+    combine = COMBINATIONS[name]
+    p = torch.rand(300, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(1e-4, 1 - 1e-4)
+    log_weights = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64).log()
+    base = combine(p.log(), log_weights)
+    assert torch.isfinite(base).all()
+    for j in range(3):
+        raised = p.clone()
+        raised[:, j] = (p[:, j] * 1.5).clamp_max(1 - 1e-5)
+        assert (combine(raised.log(), log_weights) >= base - 1e-12).all()
+
+
+def test_with_equal_weights_fisher_and_stouffer_order_inputs_as_scipy_does():
+    p = torch.rand(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(1e-4, 1 - 1e-4)
+    for name in ("fisher", "stouffer"):
+        ours = COMBINATIONS[name](p.log(), torch.zeros(3, dtype=torch.float64))
+        theirs = torch.tensor([stats.combine_pvalues(row, method=name).pvalue for row in p.tolist()])
+        assert torch.equal(ours.argsort(), theirs.argsort())
+
+
+def test_root_mean_minimum_and_harmonic_are_their_formulas():
+    p = torch.tensor([[0.04, 0.5, 0.9]], dtype=torch.float64)
+    w = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
+    found = {name: float(combine(p.log(), w.log())) for name, combine in COMBINATIONS.items()}
+    assert found["root_mean"] == pytest.approx(-math.log(1 / 0.2 + 0.5 / 0.5**0.5 + 0.25 / 0.9**0.5))
+    assert found["harmonic"] == pytest.approx(-math.log(1 / 0.04 + 0.5 / 0.5 + 0.25 / 0.9))
+    assert found["minimum"] == pytest.approx(math.log(0.04))
+    assert found["fisher"] == pytest.approx(math.log(0.04) + 0.5 * math.log(0.5) + 0.25 * math.log(0.9))
