@@ -61,7 +61,7 @@ ONCE = {
     ): "the keys of points are drawn on the host, as everywhere",
     ("gmm_torch/mixture/em.py", "<dictcomp>"): "components as wide as the data, to begin with",
     ("gmm_torch/mixture/covariance/low_rank.py", "fresh"): "directions are drawn on the host, as everywhere",
-    ("gmm_torch/mixture.py", "adopt"): "what is reported of a fit is kept on the host",
+    ("gmm_torch/mixture/mixture.py", "adopt"): "what is reported of a fit is kept on the host",
 }
 
 

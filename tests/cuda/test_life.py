@@ -35,7 +35,7 @@ LEARNING = {
     ("gmm_torch/scores/combined.py", "_affordable"): "so do the scales that are tried",
     ("gmm_torch/scores/usage.py", "warn_of_unused_components"): "a count of each component in use",
     ("gmm_torch/scores/usage.py", "concentration"): "whether to warn of it",
-    ("gmm_torch/scores/counts.py", "class_counts"): "a count of each class in a component",
+    ("gmm_torch/evaluation/counts.py", "class_counts"): "a count of each class in a component",
     ("gmm_torch/detector/detector.py", "fit_outputs"): "an empty calibration comes to the device",
     ("gmm_torch/features/precision.py", "changed"): "what was made on the host comes to the device",
     ("gmm_torch/features/input_format.py", "of"): "on which scale the calibration images are",
