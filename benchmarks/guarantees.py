@@ -29,7 +29,6 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.batch_tests import batch_p_value
 from gmm_torch.conformal.calibration_conditional import (
     BOUNDS,
     conditional_alpha,
@@ -347,27 +346,6 @@ def false_discovery(sources: list[Population]) -> list[dict[str, Any]]:
     return rows
 
 
-def batches(source: Population) -> list[dict[str, Any]]:
-    """One p-value for a batch of 50: alarms at 0.05 on clean batches, and with 5 or 20 failures among them."""
-    m, alpha, rows = 50, 0.05, []
-    for number, statistic in enumerate(("fisher", "rank_sum", "kolmogorov")):
-        row: dict[str, Any] = {"statistic": statistic, "batch": m, "alpha": alpha, "found": {}}
-        for n_failures in (0, 5, 20):
-            n_batches = 300 if n_failures else 1000
-            generator, alarms = seeded(5, number, n_failures), 0
-            for seed in range(n_batches):
-                clean, bad = source.draw((m - n_failures,), generator), source.failures((n_failures,), generator)
-                reference = source.draw((N_CALIBRATION,), generator)
-                p = batch_p_value(torch.cat([clean, bad]), reference, statistic, n_permutations=199, seed=seed)
-                alarms += p <= alpha
-            if n_failures:
-                row["found"][str(n_failures)] = rate(alarms, n_batches)
-            else:
-                row["clean"] = rate_is_at_most(f"batch, {statistic}", alarms, n_batches, alpha)
-        rows.append(row)
-    return rows
-
-
 def streams(sources: list[Population]) -> dict[str, Any]:
     """Alarms of the martingale on clean streams, and how long it takes to notice failures among the inputs."""
     n, length, n_clean, change, n_shifted = 300, 1000, 1000, 300, 200
@@ -579,7 +557,6 @@ def main() -> int:
         "conditional": lambda: conditional(sources),
         "calculator": calculator,
         "false_discovery": lambda: false_discovery(sources),
-        "batches": lambda: batches(sources[0]),
         "streams": lambda: streams(sources),
         "selective": lambda: selective(real),
         "claim": lambda: claim(real),

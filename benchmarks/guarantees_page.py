@@ -110,15 +110,6 @@ def false_discovery(result: Mapping[str, Any]) -> str:
     return markdown("procedure | failures of 100 | q | FDR, % | failures found, %", rows)
 
 
-def batch(result: Mapping[str, Any]) -> str:
-    """Level and power of the batch tests."""
-    rows = [
-        (f"`{row['statistic']}`", ranged(row["clean"]), *(ranged(row["found"][n]) for n in ("5", "20")))
-        for row in result["batches"]
-    ]
-    return markdown("statistic | no failures | 5 failures of 50 | 20 failures of 50", rows)
-
-
 def stream(result: Mapping[str, Any]) -> str:
     """Alarms of the martingale."""
     clean = [
@@ -210,7 +201,6 @@ SECTIONS = {
     "conditional": conditional,
     "calculator": calculator,
     "discoveries": false_discovery,
-    "batch": batch,
     "stream": stream,
     "selective": selective,
     "claim": claim,

@@ -3,7 +3,7 @@
     python benchmarks/shift.py
 
 Another camera and other proportions of classes, on scikit-learn's digits with a small network and the default score;
-what an error of the weights does to the rate, and failures among the calibration inputs, in simulation and on digits.
+what an error of the weights does to the rate, in simulation.
 Writes `benchmarks/results/shift.json` and the table of `docs/guarantees.md`, two minutes on one core. Exits with 1
 where a promise is broken: each is tested at FALSE_ALARM divided by their number, so the chance of any false alarm is
 at most FALSE_ALARM; a control beside each, which must alarm, is tested at the same level.
@@ -26,7 +26,6 @@ from gmm_torch import FailureDetector
 from gmm_torch.conformal.density_ratio import DensityRatio
 from gmm_torch.conformal.label_shift import LabelShiftCalibration
 from gmm_torch.conformal.p_values import conformal_p_value
-from gmm_torch.conformal.trimming import to_label, trim
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_p_value import effective_sample_size, weighted_p_value
 from gmm_torch.evaluation.hypothesis_tests import probability_of_superiority
@@ -178,35 +177,6 @@ def proportions(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
-# ---- failures among the calibration inputs
-
-
-def dirty(seed: int) -> dict[tuple[float, str], dict[str, float]]:
-    """Of one split: a share of the calibration inputs are blends."""
-    own = split(seed)
-    x, detector, found = own.x, own.detector, {}
-    detector.calibrate([x["reference"]])  # gives the score its reference
-    good, bad, new = (
-        detector.score(detector.outputs([each])).double()
-        for each in (x["calibrate"], blends(x["calibrate"]), torch.cat([x["new"], x["deployed"]]))
-    )
-    failures = detector.score(detector.outputs([blends(x["new"])])).double()
-    n = len(good)
-    for share in (0.0, 0.01, 0.05, 0.1):
-        failed = torch.randperm(n, generator=own.generator) < round(share * n)
-        scores = torch.where(failed, bad, good)
-        lowest, drawn = to_label(scores, 60, 150, seed)
-        kept = trim(n, lowest, failed[lowest], drawn, failed[drawn], delta=0.01)
-        for name, ordered, factor in (
-            ("as it is", scores, 1.0),
-            ("trimmed", scores[kept.keep], kept.shrink),
-            ("without its failures", scores[~failed], 1.0),
-        ):
-            ranks = [conformal_p_value(each, ordered.sort().values) / factor for each in (new, failures)]
-            found[share, name] = measured(*ranks)
-    return found
-
-
 # ---- in simulation
 
 
@@ -316,10 +286,6 @@ def document(result: Mapping[str, Any]) -> str:
         [row["way"], percent(row.get("false_alarms")), percent(row.get("found")), percent(row["promised"], 0)]
         for row in result["proportions"]
     ]
-    trimmed = [
-        [f"{percent(row['share'], 0)} %, {row['way']}", percent(row["false_alarms"]), percent(row["found"])]
-        for row in result["dirty"]
-    ]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     n_tests = len(result["tests"])
     return "\n\n".join(
@@ -348,9 +314,6 @@ def document(result: Mapping[str, Any]) -> str:
             pages.table(["inputs", "1 statistic", "4", "16"], learnt_rows),
             "**Other proportions.** The two digits of which most are refused come ten times as often:",
             pages.table(["calibration", "false alarms, %", "failures refused, %", "splits that promise, %"], shares),
-            "**A dirty calibration set.** Failures among 450 calibration inputs; trimmed: labels on the 60 lowest and "
-            "150 others:",
-            pages.table(["failures", "false alarms, %", "failures refused, %"], trimmed),
             f"{versions}; one core.",
         )
     )
@@ -364,12 +327,11 @@ def main() -> int:
     print("simulated", flush=True)
     with torch.no_grad(), torch.inference_mode(False):
         few = learnt()
-        seen, shares, trimmed = [], [], []
+        seen, shares = [], []
         for seed in range(FIRST_SEED, FIRST_SEED + N_SPLITS):
             with torch.enable_grad():
                 seen.append(cameras(seed))
                 shares.append(proportions(seed))
-                trimmed.append(dirty(seed))
             print("split", seed, flush=True)
     result: dict[str, Any] = {
         "cameras": [
@@ -377,7 +339,6 @@ def main() -> int:
             for (kind, severity, way), values in collected(seen).items()
         ],
         "proportions": [{"way": way} | values for way, values in collected(shares).items()],
-        "dirty": [{"share": share, "way": way} | values for (share, way), values in collected(trimmed).items()],
         "simulated": rows,
         "learnt": few,
         "tests": tests,

@@ -12,7 +12,6 @@ from scipy import stats
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.conformal.batch_tests import batch_p_value
 from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
 from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
@@ -136,17 +135,6 @@ def capital(sizes: Sequence[int]) -> dict[str, Any]:
     return {"capital": metric.log_capital, "highest": metric.log_maximum, "alarm": int(metric.alarm_at)}
 
 
-def batch(order: int) -> dict[str, float]:
-    """Whether a batch is like the calibration set, by every test."""
-    generator = torch.Generator().manual_seed(0)
-    calibration, scores = torch.randn(99, generator=generator), torch.randn(40, generator=generator) - 0.3
-    if order:
-        calibration, scores = (x[torch.randperm(len(x), generator=generator)] for x in (calibration, scores))
-    return {
-        statistic: batch_p_value(scores, calibration, statistic) for statistic in ("fisher", "rank_sum", "kolmogorov")
-    }
-
-
 def explained(size: int) -> list[str]:
     """What the detector says in words."""
     return [str(each) for x in split("test")[:12].split(size) for each in detector().explain(x)]
@@ -243,7 +231,6 @@ def table() -> list[Row]:
             "in parts": near(lambda: capital([7, 93, 0, 100]), 1e-9),
         },
     )
-    rows += ask("tests of a batch", {"as it comes": lambda: batch(0), "in another order": near(lambda: batch(1), 1e-9)})
     rows += ask(
         "an explanation in words",
         {"of a batch": lambda: explained(12), "one by one": lambda: explained(1), "in fours": lambda: explained(4)},

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.batch_tests import batch_p_value
 from gmm_torch.conformal.calibration_conditional import BOUNDS, conditional_alpha
 from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.martingale import bet, online_p_values
@@ -108,21 +107,6 @@ def test_a_martingale_ever_reaches_c_on_clean_streams_with_probability_at_most_o
     highest = bet(ranked.p_value).log_path.max(1).values.exp()
     for capital in (2, 5, 20):
         assert at_most(int((highest >= capital).sum()), n_streams, 1 / capital)
-
-
-@pytest.mark.parametrize("statistic", ["fisher", "rank_sum", "kolmogorov"])
-def test_the_p_value_of_a_batch_is_valid_with_ties(statistic):
-    g = generator()
-    p = torch.tensor(
-        [
-            batch_p_value(
-                torch.randn(20, generator=g).round(), torch.randn(60, generator=g).round(), statistic, 99, seed
-            )
-            for seed in range(600)
-        ]
-    )
-    for alpha in (0.05, 0.2):
-        assert at_most(int((p <= alpha + 1e-9).sum()), 600, alpha)
 
 
 @pytest.mark.parametrize("select", [select_alpha, select_threshold])

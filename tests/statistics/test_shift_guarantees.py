@@ -11,7 +11,6 @@ from scipy import stats
 
 from gmm_torch.conformal.class_weights import class_weights
 from gmm_torch.conformal.p_values import conformal_p_value
-from gmm_torch.conformal.trimming import to_label, trim
 from gmm_torch.conformal.weighted_p_value import weighted_p_value
 
 N_TESTS = 24
@@ -123,39 +122,3 @@ def test_intervals_of_class_weights_hold_what_they_should():
     # a bootstrap is not exact: with a confidence of 0.9 it must not be shown to hold less than 0.85
     assert stats.binomtest(distance_held, n_sets, 0.85, alternative="less").pvalue > FALSE_ALARM
     assert held / (3 * n_sets) > 0.85
-
-
-def dirty_sets(position, n_failures, seed, repetitions=1500, n=200, delta=0.05):
-    """P-values of a new good input and of a failure, where failures among n calibration inputs score about `position`.
-
-    Of the set as it is, trimmed, and trimmed without the factor; and whether the bound on what is left held.
-    """
-    g, found = generator(seed), []
-    failed = torch.arange(n) < n_failures
-    for repetition in range(repetitions):
-        scores = torch.randn(n, generator=g) + position * failed
-        x = torch.randn(2, generator=g) + torch.tensor([0, position])
-        lowest, drawn = to_label(scores, 30, 100, repetition)
-        kept = trim(n, lowest, failed[lowest], drawn, failed[drawn], delta)
-        clean = conformal_p_value(x, scores[kept.keep].sort().values)
-        held = kept.n_failures >= int(failed[kept.keep].sum())
-        found.append((conformal_p_value(x, scores.sort().values), clean / kept.shrink, clean, held))
-    *p_values, held = zip(*found, strict=True)
-    assert stats.binomtest(sum(held), repetitions, 1 - delta, alternative="less").pvalue > FALSE_ALARM
-    return [torch.stack(each) for each in p_values]
-
-
-def test_a_dirty_calibration_set_is_valid_and_trimming_finds_more():
-    dirty, trimmed, _ = dirty_sets(-2.5, 20, seed=5)
-    for alpha in (0.05, 0.1):
-        assert not exceeds(dirty[:, 0], alpha)
-        assert not exceeds(trimmed[:, 0], alpha, alpha + 0.05)
-        assert float((trimmed[:, 1] <= alpha).double().mean()) > float((dirty[:, 1] <= alpha).double().mean()) + 0.1
-
-
-def test_failures_that_look_typical_break_it_and_trimming_holds_with_its_factor_alone():
-    dirty, trimmed, without = dirty_sets(4.0, 120, seed=6)
-    for alpha in (0.05, 0.1):
-        assert not exceeds(trimmed[:, 0], alpha, alpha + 0.05)
-        assert exceeds(without[:, 0], alpha)
-        assert exceeds(dirty[:, 0], alpha, alpha + 0.01)

@@ -13,17 +13,10 @@ from scipy import stats
 from gmm_torch.conformal.martingale import bet, gamble
 from gmm_torch.conformal.p_values import smoothed_p_value
 from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.risk_monitor import payoffs
-from gmm_torch.conformal.selective import UnattainableRiskError, select_threshold
-from gmm_torch.conformal.thinning import thinned
 from gmm_torch.conformal.time_windows import TimeWindows
-from gmm_torch.conformal.weighted_selective import select_weighted_threshold
-from gmm_torch.evaluation.betting import rate_interval
 
 N_TESTS = 22
 FALSE_ALARM = 1e-3 / N_TESTS
-SHIFT = -1.0  # of inputs: N(SHIFT, 1) in place of N(0, 1)
-MAX_WEIGHT = 8.0
 
 
 def generator(seed):
@@ -32,18 +25,6 @@ def generator(seed):
 
 def at_most(n_events, n, rate):
     return stats.binomtest(n_events, n, rate, alternative="greater").pvalue > FALSE_ALARM
-
-
-def log_weights(x):
-    """Of N(SHIFT, 1) cut off where the density ratio is above the largest weight."""
-    ratio = SHIFT * x - SHIFT**2 / 2
-    return torch.where(ratio <= math.log(MAX_WEIGHT), ratio, -torch.inf)
-
-
-def shifted(n, g):
-    """Draws of that distribution."""
-    x = torch.randn(4 * n, generator=g) + SHIFT
-    return x[log_weights(x) > -torch.inf][:n]
 
 
 def reached(streams, threshold, **options):
@@ -96,87 +77,3 @@ def test_given_the_set_alarms_are_rare_even_for_an_unlucky_reference():
     streams = [(reference, torch.rand(400, generator=g).double()) for _ in range(repetitions)]
     assert at_most(reached(streams, threshold, promise="set"), repetitions, 1 / threshold)
     assert not at_most(reached(streams, threshold), repetitions, 1 / threshold)  # that is on average over references
-
-
-def test_inputs_kept_by_weight_are_inputs_of_the_other_place():
-    g = generator(4)
-    x = torch.randn(40_000, generator=g)
-    kept = x[thinned(log_weights(x), MAX_WEIGHT)]
-    assert stats.ks_2samp(kept.numpy(), shifted(5000, g).numpy()).pvalue > FALSE_ALARM
-    assert stats.ks_2samp(x.numpy(), shifted(5000, g).numpy()).pvalue < FALSE_ALARM
-    assert 0.1 < len(kept) / len(x) < 0.13  # about 1 / MAX_WEIGHT
-
-
-def wrong(x, g, extra=0.0):
-    """Errors of inputs: the lower the score, the more."""
-    return torch.rand(len(x), generator=g) < (0.15 - 0.1 * x + extra).clamp(0.02, 0.9)
-
-
-def test_a_shift_of_inputs_alone_is_not_taken_for_a_loss_of_accuracy_but_by_a_bet_without_weights():
-    g, n, length, threshold, repetitions = generator(5), 1000, 150, 5, 120
-    weighted, plain, fell, inputs, adapted = [], [], [], [], []
-    for seed in range(repetitions):
-        x, moved = torch.randn(n, generator=g), shifted(length, g)
-        right, keep = (~wrong(x, g)).double(), thinned(log_weights(x), MAX_WEIGHT, seed)
-        as_before = (~wrong(moved, g)).double()
-        weighted.append((right[keep], as_before))
-        plain.append((right, as_before))
-        fell.append((right[keep], (~wrong(moved, g, 0.5)).double()))
-        inputs.append((x, moved))
-        adapted.append((x[keep], moved))
-    assert at_most(reached(weighted, threshold), repetitions, 1 / threshold)
-    assert at_most(reached(adapted, threshold), repetitions, 1 / threshold)
-    assert not at_most(reached(plain, threshold), repetitions, 1 / threshold)
-    assert reached(inputs, 100) > 0.9 * repetitions
-    assert reached(fell, 100) > 0.5 * repetitions
-
-
-def test_the_error_rate_among_accepted_of_another_place_exceeds_its_target_for_a_share_delta_at_most():
-    # scores are uniform here; there, those below a half come four times as often as the others
-    n, target, delta, repetitions, g = 1000, 0.17, 0.2, 80, generator(6)
-    grid = torch.linspace(0, 1, 10_001)
-    weight = torch.where(grid < 0.5, 1.6, 0.4)
-
-    def risk(threshold):
-        above = (grid > threshold) * weight
-        return float((above * 0.3 * (1 - grid)).sum() / above.sum())
-
-    failed = ignoring = refused = 0
-    for _ in range(repetitions):
-        x = torch.rand(n, generator=g)
-        errors = torch.rand(n, generator=g) < 0.3 * (1 - x)
-        log_weights = torch.where(x < 0.5, 1.6, 0.4).log()
-        try:
-            rule = select_weighted_threshold(x, errors, log_weights, 1.6, target, delta, n_candidates=8)
-            failed += risk(rule.threshold) > target
-        except UnattainableRiskError:
-            refused += 1
-        ignoring += risk(select_threshold(x, errors, target, delta, n_candidates=8).threshold) > target
-    assert refused < repetitions / 10
-    assert at_most(failed, repetitions, delta)
-    assert not at_most(ignoring, repetitions, delta)
-
-
-def test_bets_on_errors_alarm_as_rarely_as_promised_and_repeated_tests_do_not():
-    g, target, delta, repetitions, n = generator(7), 0.2, 0.1, 1000, 250
-    errors = torch.rand(repetitions, n, generator=g) < target
-    worse = torch.rand(repetitions, n, generator=g) < target + 0.15
-
-    def alarms(outcomes):
-        return int((gamble(payoffs(outcomes, target)).log_path >= -math.log(delta)).any(1).sum())
-
-    assert at_most(alarms(errors), repetitions, delta)
-    assert alarms(worse) > 0.9 * repetitions
-    looks = torch.arange(10, n + 1, 10)
-    p = stats.binom.sf(errors.cumsum(1)[:, looks - 1].numpy() - 1, looks.numpy(), target)
-    assert not at_most(int((p <= delta).any(1).sum()), repetitions, delta)
-
-
-def test_an_interval_of_a_rate_holds_at_all_times_at_once():
-    g, rate, confidence, repetitions = generator(8), 0.1, 0.8, 150
-    missed = 0
-    for _ in range(repetitions):
-        errors = (torch.rand(400, generator=g) < rate).cumsum(0)
-        looks = [rate_interval(int(errors[t]), t + 1 - int(errors[t]), confidence) for t in (4, 19, 59, 149, 399)]
-        missed += any(not low <= rate <= high for low, high in looks)
-    assert at_most(missed, repetitions, 1 - confidence)
