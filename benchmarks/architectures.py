@@ -166,13 +166,13 @@ class Judged:
         rows, layers, rule, weights = [], {}, "", {}
         for n in sorted({len(self.views), 1}, reverse=True):
             looked = FailureDetector(self.classifier, views=n)
-            seen = {name: looked.outputs(batches(x)) for name, x in self.sets().items()}
+            seen = {name: looked.features(batches(x)) for name, x in self.sets().items()}
             rule, layers[f"views={n}"] = looked.extractor.found_by, looked.extractor.layers
             row, shares = Row(DEFAULT, f"views={n}"), []
             for split in self.splits:
                 detector = FailureDetector(self.classifier, views=n, layers=looked.extractor.layers, seed=split.seed)
-                detector.fit_outputs(seen["fit"])
-                detector.calibrate_outputs(seen[""].rows(split.calibration))
+                detector.fit(seen["fit"])
+                detector.calibrate(seen[""].rows(split.calibration))
                 row.add(areas(scores(detector, seen), study, split))
                 shares.append(detector.score.shares())
             rows.append(summarised(row, list(study.failures)))

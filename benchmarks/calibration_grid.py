@@ -183,9 +183,9 @@ def row(pools: Pools, n_fitted: int, n_calibrated: Iterable[int], seeds: Sequenc
     found: dict[int, list[dict[str, float]]] = {}
     for seed in seeds:
         detector = FailureDetector(nn.Identity(), views=VIEWS, seed=seed)  # the classifier's work is done
-        detector.fit_outputs(drawn(pools.fit, n_fitted, seed, n_fitted))
+        detector.fit(drawn(pools.fit, n_fitted, seed, n_fitted))
         for n in n_calibrated:
-            detector.calibrate_outputs(drawn(pools.calibration, n, seed, n_fitted, n))
+            detector.calibrate(drawn(pools.calibration, n, seed, n_fitted, n))
             found.setdefault(n, []).append(areas(detector.score, pools))
     return {"seeds": list(seeds), "cells": {str(n): summary(each) for n, each in found.items()}}
 

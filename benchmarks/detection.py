@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gmm_torch.detector import FailureDetector, Features
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.weights import fingerprint
 from gmm_torch.features.extractor import FeatureExtractor
 from gmm_torch.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.files import atomic_path
@@ -264,10 +264,10 @@ class Ours:
         layers = self.study.layers[score.layers]
         detector = FailureDetector(self.study.classifier, score=score, views=views, layers=layers, seed=self.split.seed)
         look = partial(self.study.of, rule=score.layers, pooling=score.pooling, views=views)
-        detector.fit_outputs(look(self.study.fit), self.fitter)
+        detector.fit(look(self.study.fit), self.fitter)
         # only a score that `needs_labels` looks at them
         labelled = look(self.study.test)._replace(labels=self.study.test_labels)
-        return detector.calibrate_outputs(labelled.rows(self.split.calibration))
+        return detector.calibrate(labelled.rows(self.split.calibration))
 
     def areas(self, detector: FailureDetector) -> dict[str, float]:
         """Of a detector's scores."""

@@ -118,11 +118,11 @@ def digits(seed: int = SEED) -> Digits:
         optimizer.step()
     network.eval().requires_grad_(False)
     detector = FailureDetector(network, n_components=2, seed=seed)
-    detector.fit_outputs(detector.outputs([x[fit]]))
+    detector.fit(detector.features([x[fit]]))
     with torch.no_grad():
-        outputs = detector.outputs(x[rest].split(256))
+        outputs = detector.features(x[rest].split(256))
         prediction = outputs.own_logits.argmax(-1)
-        trained = detector.outputs([x[train]])
+        trained = detector.features([x[train]])
         blends = (x[rest] + x[rest].roll(1, 0)) / 2
         return Digits(
             detector=detector,
@@ -132,8 +132,8 @@ def digits(seed: int = SEED) -> Digits:
             trained=detector.score(trained).double(),
             softmax=outputs.own_logits.softmax(-1).amax(-1).double(),
             softmax_trained=trained.own_logits.softmax(-1).amax(-1).double(),
-            fitted=detector.score(detector.outputs([x[fit]])).double(),
-            blends=detector.score(detector.outputs(blends.split(256))).double(),
+            fitted=detector.score(detector.features([x[fit]])).double(),
+            blends=detector.score(detector.features(blends.split(256))).double(),
             images=x[rest],
             targets=y[rest],
         )
@@ -489,7 +489,7 @@ def broken(real: Digits) -> list[dict[str, Any]]:
     for sigma in (0.05, 0.1):
         noisy = (images + sigma * torch.randn(images.shape, generator=generator)).clamp(0, 1)
         with torch.no_grad():
-            outputs = real.detector.outputs(noisy.split(256))
+            outputs = real.detector.features(noisy.split(256))
         still = (outputs.own_logits.argmax(-1) == targets) & right
         alarms = real.detector.score(outputs)[still] < threshold
         what = f"noise of standard deviation {sigma:g} on new images, those still classified rightly"

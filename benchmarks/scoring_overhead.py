@@ -91,7 +91,7 @@ def of_made_up_outputs(classifier: nn.Module, **options: Any) -> FailureDetector
     def made_up(n: int) -> Features:
         return Features(like(seen.logits, n), {name: like(value, n) for name, value in seen.layers.items()})
 
-    return detector.fit_outputs(made_up(WIDE), fit_briefly).calibrate_outputs(made_up(N_CALIBRATION))
+    return detector.fit(made_up(WIDE), fit_briefly).calibrate(made_up(N_CALIBRATION))
 
 
 def measure(
@@ -108,7 +108,7 @@ def measure(
         jobs[name] = lambda detector=detector: detector(x)
         jobs[f"{name}: features"] = lambda detector=detector: detector.extractor(x)
         outputs = detector.extractor(x)
-        jobs[f"{name}: judging"] = lambda detector=detector, outputs=outputs: detector.verdict(outputs)
+        jobs[f"{name}: judging"] = lambda detector=detector, outputs=outputs: detector(outputs)
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     by_processor = device.type == "cpu" and torch.get_num_threads() == 1
     times = take_turns(jobs, repeats, time.process_time if by_processor else time.perf_counter, synchronise)

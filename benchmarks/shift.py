@@ -118,30 +118,30 @@ def cameras(seed: int) -> dict[tuple[str, int, str], dict[str, float]]:
     own = split(seed)
     x, detector, found = own.x, own.detector, {}
     detector.calibrate([x["calibrate"]])
-    kept = {name: detector.reduce(detector.outputs([x[name]])) for name in ("reference", "calibrate")}
+    kept = {name: detector.statistics(detector.features([x[name]])) for name in ("reference", "calibrate")}
     for kind, corrupt in CORRUPTIONS.items():
         for severity in SEVERITIES:
             seen = {name: corrupt(x[name], severity, own.generator) for name in ("deployed", "new")}
             failures = corrupt(blends(x["new"]), severity, own.generator)
             n = int(SHARE * len(seen["deployed"]))
             mixed = torch.cat([seen["deployed"][n:], corrupt(blends(x["deployed"])[:n], severity, own.generator)])
-            outputs = {"good": detector.outputs([seen["new"]]), "bad": detector.outputs([failures])}
+            outputs = {"good": detector.features([seen["new"]]), "bad": detector.features([failures])}
             score = {name: detector.score(value) for name, value in outputs.items()}
             plain = detector.calibration
             found[kind, severity, "plain"] = measured(plain.p_value(score["good"]), plain.p_value(score["bad"]))
             for name, deployed in (("", seen["deployed"]), (", failures among them", mixed)):
-                shown = detector.outputs([deployed])
+                shown = detector.features([deployed])
                 ordered = detector.score(shown).sort().values
                 p_values = [conformal_p_value(score[each], ordered) for each in ("good", "bad")]
                 found[kind, severity, "calibrated on deployment inputs" + name] = measured(*p_values)
                 detector.calibration = WeightedCalibration()
-                detector.adapt_reduced(detector.reduce(shown), kept["reference"])
+                detector.adapt(detector.statistics(shown), kept["reference"])
                 try:
-                    detector.calibrate_reduced(kept["calibrate"])
+                    detector.calibrate(kept["calibrate"])
                 except ValueError:
                     found[kind, severity, "weighted" + name] = {}
                 else:
-                    p_values = [detector.verdict(value).p_value for value in outputs.values()]
+                    p_values = [detector(value).p_value for value in outputs.values()]
                     size = {"effective_size": detector.calibration.effective_size}
                     found[kind, severity, "weighted" + name] = measured(*p_values) | size
                 detector.calibration = plain

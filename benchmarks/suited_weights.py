@@ -40,16 +40,16 @@ def by_scale(network: Judged, n_views: int) -> dict[str, Any]:
     """Scale -> expected cost, errors over the softmax, mean and minimum of the other columns; and what was chosen."""
     study, _ = network.study
     looked = FailureDetector(network.classifier, views=n_views)
-    seen: Mapping[str, Features] = {name: looked.outputs(batches(x)) for name, x in network.sets().items()}
+    seen: Mapping[str, Features] = {name: looked.features(batches(x)) for name, x in network.sets().items()}
     rows = {scale: Row("scale", str(scale)) for scale in STEPS}
     softmax, costs, chosen = Row("softmax", ""), {scale: [] for scale in STEPS}, []
     certainty = {name: outputs.own_logits.softmax(-1).amax(-1) for name, outputs in seen.items() if name != "fit"}
     for split in network.splits:
         detector = FailureDetector(
             network.classifier, views=n_views, layers=looked.extractor.layers, seed=split.seed
-        ).fit_outputs(seen["fit"])
+        ).fit(seen["fit"])
         calibration = seen[""].rows(split.calibration)
-        detector.calibrate_outputs(calibration)
+        detector.calibrate(calibration)
         score = detector.score
         assert isinstance(score, Combined)
         chosen.append(float(score.log_scale.exp()))

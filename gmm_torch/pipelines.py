@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.weights import fingerprint
 
 try:
     import transformers

@@ -52,7 +52,7 @@ def test_a_network_is_built_from_its_seed_and_gives_the_detector_layers(name, be
     if name == "text":
         x = (x * networks.N_WORDS).long()
 
-    outputs = FailureDetector(classifier).outputs([x])
+    outputs = FailureDetector(classifier).features([x])
 
     assert outputs.logits.shape == (4, 1 if x.dim() == 2 else 3, 8 if name == "mlp" else 10)
     assert torch.allclose(outputs.own_logits, classifier(x), atol=1e-4)

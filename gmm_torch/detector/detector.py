@@ -1,7 +1,7 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
@@ -11,24 +11,34 @@ from torch import Tensor, nn
 
 from gmm_torch.checks import check_count, check_whole
 from gmm_torch.conformal.calibration import Calibration
+from gmm_torch.conformal.calibrations import make_calibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detector.component_report import ComponentReport, check_labels, component_report
-from gmm_torch.detector.detector_file import load_detector, save_detector
+from gmm_torch.detector.examples import Examples
 from gmm_torch.detector.explanation import Explanation, explain
 from gmm_torch.detector.hub import OnHub
-from gmm_torch.detector.parts import DetectorParts
-from gmm_torch.detector.reduced import Reduced
-from gmm_torch.detector.seen_inputs import n_among
+from gmm_torch.detector.memory import SeenInputs, ValidRange, n_among
+from gmm_torch.detector.plan import Plan
+from gmm_torch.detector.statistics import Statistics
+from gmm_torch.detector.summary import summary
 from gmm_torch.detector.verdict import Verdict
+from gmm_torch.detector.weights import KnownWeights, check_classifier, fingerprint
 from gmm_torch.devices import full_precision
-from gmm_torch.errors import CalibrationWarning, warn
+from gmm_torch.errors import (
+    CalibrationWarning,
+    FileFormatError,
+    InputsWarning,
+    NotFittedError,
+    PrecisionWarning,
+    warn,
+)
 from gmm_torch.features.adapter import NONE, Adapter
 from gmm_torch.features.augmentations import is_image
 from gmm_torch.features.chunks import CHUNK, Chunks, in_chunks
 from gmm_torch.features.extractor import FeatureExtractor
 from gmm_torch.features.features import Features, check_sizes
 from gmm_torch.features.finite_check import FiniteCheck, check_learnable
-from gmm_torch.features.input_format import KnownFormat
+from gmm_torch.features.input_format import KnownFormat, warning_of
 from gmm_torch.features.inputs import (
     InputKeys,
     Inputs,
@@ -40,23 +50,34 @@ from gmm_torch.features.inputs import (
     labels_of,
     tensors_of,
 )
-from gmm_torch.features.precision import learning, precisely
+from gmm_torch.features.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
 from gmm_torch.features.sample import Sample
+from gmm_torch.features.wrappers import check_network
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.mixture.density import is_traced
 from gmm_torch.scores import Fitter, Score, make_score
+from gmm_torch.scores.base import at_most
 from gmm_torch.scores.fitting import fit_mixture
 from gmm_torch.scores.usage import warn_of_unused_components
 
-# Of the fitting inputs, and of the calibration inputs, so many at most are a reference for scores that need one.
+# Of the fitting inputs, a share at most, that a score ranks its parts among before `calibrate` brings others.
+HELD_OUT_SHARE = 1 / 5
+# Of the calibration inputs, so many at most are a reference for scores that need one.
 REFERENCE_SHARE, MAX_REFERENCE = 1 / 3, 10_000
 # Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
 SEEN_SHARE, DOUBTFUL_SHARE = 0.9, 0.02
+LEARNED = ("score", "examples", "valid_range", "seen", "calibration")  # the parts whose tensors a file holds
 
 
-class FailureDetector(OnHub, DetectorParts):
-    """Refuses inputs that a classifier would get wrong, with a guaranteed rate of false alarms.
+class FailureDetector(OnHub, nn.Module):
+    """Test that refuses inputs which a classifier would get wrong, with a guaranteed rate of false alarms.
 
     A detector is for one thread at a time, and so is its classifier meanwhile, on which it puts hooks that it takes off
     again. Give each thread a deep copy, or let them take turns.
+
+    Where a method takes `data`, that is a loader of batches x or (x, label, ...), or `Features` that are already there.
+    x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data collators
+    make it, labels and all. In several processes each gives a loader of its own share.
 
     Args:
         classifier: any module from a batch to logits (N, C); it stays in evaluation mode in here and is not changed.
@@ -76,6 +97,19 @@ class FailureDetector(OnHub, DetectorParts):
         seed: of the mixtures' initialisation.
         adapter: from a batch to the classifier's inputs, and from its output to logits, where they are not those that
             `fit` and `FeatureExtractor` take as they are; no file holds it.
+
+    Attributes:
+        extractor: from a batch to logits and features.
+        score: from features to a number for each input.
+        calibration: from that number to a p-value.
+        examples: fitting and labelled inputs that explanations refer to.
+        plan: layers, views and sizes, decided at the start of `fit`; None before that.
+        n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
+        precision: of the classifier on the calibration inputs; see `Features.precision`.
+        format: of the calibration inputs, where they are images.
+        preprocessing: how inputs became what the network takes, for whoever prepares others: names, and words, numbers
+            or lists of these. Nothing here depends on it, and it is empty unless it was set.
+        class_names: one word a class, for explanations; none unless they were set.
 
     Raises:
         ValueError: an option out of range or unknown; one of the default score's beside a score.
@@ -103,6 +137,7 @@ class FailureDetector(OnHub, DetectorParts):
         seed: int = 0,
         adapter: Adapter | None = None,
     ) -> None:
+        super().__init__()
         for name, value, kind in (("score", score, Score), ("calibration", calibration, Calibration)):
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name}: expected an object; got {value!r}: give make_{name}({value!r}), or make one")
@@ -114,219 +149,272 @@ class FailureDetector(OnHub, DetectorParts):
                 f"{' and '.join(options)}: expected none beside a score, which has its own; got {got} and score "
                 f"{score.name!r}: give them to the score"
             )
-        score = make_score("combined", **options) if score is None else score
         check_whole("seed", seed)
-        extractor = FeatureExtractor(
+        self.score = make_score("combined", **options) if score is None else score
+        self.extractor = FeatureExtractor(
             classifier,
-            score.layers if layers is None else layers,
-            pooling=score.pooling,
-            views=score.chosen_views(views),
-            reads=score.reads,
+            self.score.layers if layers is None else layers,
+            pooling=self.score.pooling,
+            views=self.score.chosen_views(views),
+            reads=self.score.reads,
             adapter=NONE if adapter is None else adapter,
         )
-        super().__init__(extractor, score, Calibration() if calibration is None else calibration, alpha, seed)
-        self.views_by_default = views is None
-        self._chosen_views = extractor.views
+        self.calibration = Calibration() if calibration is None else calibration
+        self.examples, self.valid_range, self.seen = Examples(), ValidRange(), SeenInputs()
+        self.alpha, self.seed = alpha, seed
+        self.plan: Plan | None = None
+        self.n_fitted = self.n_kept = 0
+        self.precision, self.format = "", KnownFormat()
+        self.preprocessing: dict[str, Any] = {}
+        self.class_names = ()
+        self._asked_views = None if views is None else self.extractor.views
+        self._weights_known: KnownWeights | None = None
+        self._warned_of: set[str] = set()
 
-    # ---- learning
+    @property
+    def alpha(self) -> float:
+        """The share of inputs like those of the calibration set that is refused at most, on average over such sets.
 
-    def outputs(self, batches: Iterable[Any]) -> Features:
-        """Logits and features of all batches x or (x, ...), on the classifier's device: all of them, however many.
+        Nothing is fitted again to change it.
 
-        x is a tensor, a tuple of them for a classifier that takes several, or a mapping of them by name, as data
-        collators make it, labels and all. Labels are ignored, unless the score was told to use them.
+        Raises, when set:
+            ValueError: outside (0, 1), or, once calibrated, with too few calibration inputs to refuse anything.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self.calibration.target(alpha)
+        self._alpha = float(alpha)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, none unless they were set. No verdict depends on them.
+
+        Raises, when set:
+            ValueError: something else than words, or another number of them than of classes.
+        """
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Iterable[str]) -> None:
+        found = None if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+        n = self.plan.n_classes if self.plan is not None else len(found or ())
+        if found is None or not all(isinstance(each, str) for each in found) or len(found) not in (0, n):
+            raise ValueError(f"class_names: expected a list of words, one for each class, or none; got {names!r:.80}")
+        self._class_names = tuple(map(str, found))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The classifier, unchanged."""
+        return self.extractor.classifier
+
+    @property
+    def device(self) -> torch.device:
+        """Where the classifier is."""
+        tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: float32, or float64 where it was fitted to such features or moved to that type."""
+        return self.valid_range.largest.dtype
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert; only the classifier becomes narrower than float32."""
+        for name, module in self.named_children():
+            module._apply(fn if name == "extractor" else at_least_float32(fn), recurse)
+        return self
+
+    # ---- features and statistics
+
+    def features(self, loader: Iterable[Any]) -> Features:
+        """Logits and features of all batches, on the classifier's device: all of them, however many.
+
+        Labels are ignored, unless the score was told to use them.
 
         Raises:
             ValueError: no batch at all, inputs in place of batches, or features that are not finite.
             TypeError: a batch whose inputs are no tensors.
         """
-        parts = list(self._stream(batches, labels=None if self.score.ever_needs_labels else False, together=False))
+        parts = list(self._stream(loader, labels=None if self.score.ever_needs_labels else False, together=False))
         with torch.inference_mode(False):
             return Features.cat(parts)
 
     @torch.no_grad()
-    def _stream(self, batches: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Features]:
-        """`outputs`, batch by batch; labels are taken (True), left (False), or taken where there are some (None).
+    def _stream(self, loader: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Features]:
+        """`features`, batch by batch; labels are taken (True), left (False), or taken where there are some (None).
 
         Features that are not finite are told after the last batch; in all processes, if `together`.
         """
-        check_loader(batches)
+        check_loader(loader)
         device, adapter, views = self.device, self.extractor.adapter, self.extractor.views
-        is_open = self.views_by_default and not self.widths  # then what is no image has one view
+        is_open = self._asked_views is None and self.plan is None  # then what is no image has one view
         finite, keys = FiniteCheck(), InputKeys()
-        for batch in batches:
+        for batch in loader:
             x = changed(inputs_of(batch, adapter), lambda value: value.to(device))
-            outputs = self.extractor(x, views[:1] if is_open and not is_image(x) else None)
+            features = self.extractor(x, views[:1] if is_open and not is_image(x) else None)
             if has_labels(batch, adapter) if labels is None else labels:
-                outputs = outputs._replace(labels=labels_of(batch, adapter).to(device))
-            finite.add(outputs)
-            yield outputs._replace(keys=keys(x))
+                features = features._replace(labels=labels_of(batch, adapter).to(device))
+            finite.add(features)
+            yield features._replace(keys=keys(x))
         finite.check(together=together)
 
-    def fit(self, loader: Iterable[Any], fitter: Fitter | None = None) -> Self:
-        """Fit the score to the features of the loader's inputs, or of a random sample of them where they are many.
+    def statistics(self, data: Iterable[Any] | Features, *, labels: bool = False) -> Statistics:
+        """A few numbers of each input, those of all processes together: what `calibrate` and reports can be given.
+
+        Args:
+            data: see the class.
+            labels: keep them.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: no input, no labels where they are wanted, features that are not finite or have other layers,
+                widths, views or classes than those of the fit.
+        """
+        self._planned()
+        if isinstance(data, Features):
+            check_learnable(data, labels=labels)
+            return Statistics.cat([self._statistics(part) for part in data.chunks(CHUNK)])
+        chunks = Chunks(self._statistics)
+        for features in self._stream(data, labels=labels):
+            chunks.add(features)
+        return Statistics.cat(chunks.end()).gathered()
+
+    @learning
+    def _statistics(self, features: Features) -> Statistics:
+        plan = self._planned()
+        check_sizes(features, plan.widths, len(plan.views), plan.n_classes)
+        features = features.to(self.dtype)
+        return Statistics(
+            values=self.score.statistics(features),
+            components=self.score.components(features),
+            prediction=features.own_logits.argmax(-1),
+            inside=self.valid_range(features),
+            keys=features.own_keys,
+            labels=features.labels,
+            precision=features.precision,
+            format=features.format,
+        )
+
+    def _planned(self) -> Plan:
+        if self.plan is None:
+            raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
+        return self.plan
+
+    # ---- learning
+
+    def fit(self, data: Iterable[Any] | Features, *, fitter: Fitter | None = None, n_given: int | None = None) -> Self:
+        """Fit the score to the features of inputs, or of a random sample of them where they are many.
 
         The sample, see `gmm_torch.features.sample`, has half a gigabyte at most, and depends neither on the
-        order of the inputs nor on batches. Where there are several processes, each with a loader of its own, it is
-        drawn of the inputs of all, and each process ends with the same detector.
+        order of the inputs nor on batches. Where there are several processes it is drawn of the inputs of all, and each
+        process ends with the same detector. A score that ranks among reference inputs learns from all but a fifth of
+        them, 300 at most, and ranks among those until `calibrate` brings others.
 
         The detector is no longer calibrated.
 
         Args:
-            loader: batches x or (x, ...), read once; labels are ignored.
+            data: see the class; read once, and labels are ignored.
             fitter: fits a mixture to features in place; the mixture's own `fit` by default. In several processes each
                 is given all the features.
+            n_given: of how many inputs `Features` are a sample; all unless given.
 
         Raises:
-            ValueError: an empty loader, features that are not finite, fewer than three inputs. Few inputs give fewer
+            ValueError: no input, features that are not finite, fewer than three inputs. Few inputs give fewer
                 components than asked for: one for every twenty.
         """
-        sample = Sample()
-        for outputs in self._stream(loader, labels=None if self.score.needs_labels else False):
-            sample.add(outputs)
-        drawn = sample.draw(together=True)
-        return self.fit_outputs(drawn.outputs, fitter, drawn.n_given)
+        if not isinstance(data, Features):
+            sample = Sample()
+            for features in self._stream(data, labels=None if self.score.needs_labels else False):
+                sample.add(features)
+            data, n_given = sample.draw(together=True)
+        return self._fit(data, fitter or partial(fit_mixture, seed=self.seed), n_given)
 
     @learning
-    def fit_outputs(self, outputs: Features, fitter: Fitter | None = None, n_given: int | None = None) -> Self:
-        """`fit`, from outputs that are already there, drawn from those of `n_given` inputs.
-
-        A score that ranks among reference inputs learns from all but a fifth of them, 300 at most, and ranks among
-        those until `calibrate` brings others. They are drawn by what they are, so no order matters.
-        """
-        check_learnable(outputs, labels=self.score.needs_labels)
-        n, n_views, n_classes = outputs.logits.shape
-        views = self.extractor.views
-        if self.views_by_default:
-            views = self._chosen_views[: None if n_views > 1 else 1]
-        widths = {layer: value.shape[-1] for layer, value in outputs.layers.items()}
-        check_sizes(outputs, widths, len(views), n_classes)
+    def _fit(self, features: Features, fitter: Fitter, n_given: int | None) -> Self:
+        check_learnable(features, labels=self.score.needs_labels)
+        n, n_views = features.logits.shape[:2]
+        views = self._asked_views or self.score.chosen_views(None)[: None if n_views > 1 else 1]
+        plan = Plan.of(self.extractor, views, features)
+        check_sizes(features, plan.widths, len(plan.views), plan.n_classes)
         n_held_out = self.held_out_of(n)
         if n <= n_held_out:
             raise ValueError(f"fitting inputs: expected at least {n_held_out + 1}; got {n}: give more")
-        self.extractor.views = views
-        self.build(widths, n_classes)
-        self.to(outputs.logits.device)
-        outputs = outputs.sorted_by_content()
-        learned, held_out = outputs.rows(slice(n_held_out, None)), outputs.rows(slice(n_held_out))
-        self.score.fit(learned, fitter or partial(fit_mixture, seed=self.seed))
+        self._follow(plan)
+        self.to(features.logits.device)
+        features = features.sorted_by_content()
+        learned, held_out = features.rows(slice(n_held_out, None)), features.rows(slice(n_held_out))
+        self.score.fit(learned, fitter)
         if n_held_out:
             self.score.hold_out(in_chunks(self.score.statistics, held_out))
-        warn_of_unused_components(self.score.models(), held_out if n_held_out else outputs)
-        self.examples.build(self.score.models(), self.n_classes).fit(self.score.models(), outputs)
-        self.valid_range.fit(outputs)
-        self.calibration = self.calibration.fresh().to(outputs.logits.device)
+        models = self.score.models()
+        warn_of_unused_components(models, held_out if n_held_out else features)
+        self.examples.build(models, plan.n_classes).fit(models, features)
+        self.valid_range.fit(features)
+        self.calibration = self.calibration.fresh().to(features.logits.device)
         self.n_fitted, self.n_kept = n if n_given is None else n_given, n
-        self.seen.fit(outputs.own_keys[: n if self.score.state_dict() else 0])
-        self.calibrated_in("", KnownFormat())
-        self.know_weights()
+        self.seen.fit(features.own_keys[: n if self.score.state_dict() else 0])
+        self._calibrated_in("", KnownFormat())
         return self
 
-    def calibrate(self, loader: Iterable[Any]) -> Self:
+    def _follow(self, plan: Plan) -> None:
+        """Take a plan, and make the tensors that `fit` or a file fills."""
+        self.plan = plan
+        plan.follow(self.extractor)
+        self.score.build(dict(plan.widths), len(plan.views), plan.n_classes)
+        self.valid_range.build(len(plan.widths))
+
+    def held_out_of(self, n: int) -> int:
+        """Number of n fitting inputs that mixtures are not fitted to: the score ranks its parts among them."""
+        return min(self.score.n_reference, max(2, int(n * HELD_OUT_SHARE)))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def calibrate(self, data: Iterable[Any] | Features | Statistics) -> Self:
         """Calibrate on held-out inputs, which neither the classifier nor the mixture may have seen.
-
-        Raises:
-            NotFittedError: before `fit`.
-            ValueError: an empty loader, the inputs that it was fitted to, outputs that are not finite or far beyond
-                those of the fitting inputs, no labels for a score that learns from them, or too few inputs for alpha;
-                the message says how many it takes.
-        """
-        return self.calibrate_reduced(self._reduced(loader, labels=self._calibrates_with_labels))
-
-    @property
-    def _calibrates_with_labels(self) -> bool:
-        weights_need_them = isinstance(self.calibration, WeightedScores) and self.calibration.needs_labels
-        return self.score.needs_labels_to_calibrate or weights_need_them
-
-    def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
-        """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
-
-        The detector is no longer calibrated.
-
-        Args:
-            deployment: batches x or (x, ...) of inputs as they come, without labels, failures among them or not.
-            reference: batches of inputs from where the calibration inputs come from, but others: calibration inputs
-                are ranked with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
-
-        Raises:
-            NotFittedError: before `fit`.
-            TypeError: the calibration has no weights.
-            ValueError: an empty loader, too few inputs, no labels where they are needed, outputs that are not finite
-                or far beyond those of the fitting inputs.
-        """
-        self.check_fitted()
-        known = self._reduced(reference, labels=self._weights.needs_labels)
-        return self.adapt_reduced(self._reduced(deployment, labels=False), known)
-
-    @property
-    def _weights(self) -> WeightedScores:
-        if not isinstance(self.calibration, WeightedScores):
-            raise TypeError(
-                f"calibration: expected one with weights to adapt; got {self.calibration.name!r}: make the detector "
-                "with WeightedCalibration() or LabelShiftCalibration(n_classes)"
-            )
-        return self.calibration
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def adapt_reduced(self, deployment: Reduced, reference: Reduced) -> Self:
-        """`adapt`, from what `reduce` kept.
-
-        Deployment inputs far beyond the fitting inputs are left out: they are refused whatever they weigh.
-        """
-        check_inside(reference, "reference")
-        deployment = deployment.rows(deployment.inside)
-        self._weights.adapt(*((each.statistics, each.prediction, each.labels) for each in (reference, deployment)))
-        self.seen.adapt(reference.keys)
-        return self
-
-    def calibrate_outputs(self, outputs: Features) -> Self:
-        """`calibrate`, from outputs that are already there."""
-        self.check_fitted()
-        check_learnable(outputs, labels=self._calibrates_with_labels)
-        return self.calibrate_reduced(Reduced.cat([self.reduce(part) for part in outputs.chunks(CHUNK)]))
-
-    def _reduced(self, loader: Iterable[Any], *, labels: bool) -> Reduced:
-        """What `reduce` keeps of the loader's inputs, those of all processes together; one pass over them."""
-        self.check_fitted()
-        chunks = Chunks(self.reduce)
-        for outputs in self._stream(loader, labels=labels):
-            chunks.add(outputs)
-        return Reduced.cat(chunks.end()).gathered()
-
-    @learning
-    def reduce(self, outputs: Features) -> Reduced:
-        """What `calibrate` and `component_report` keep of inputs: a few numbers each, whatever the widths.
-
-        Raises:
-            ValueError: outputs of other layers, widths, views or classes than those of the fit.
-        """
-        check_sizes(outputs, self.widths, len(self.extractor.views), self.n_classes)
-        outputs = outputs.to(self.dtype)
-        return Reduced(
-            statistics=self.score.statistics(outputs),
-            components=self.score.components(outputs),
-            prediction=outputs.own_logits.argmax(-1),
-            inside=self.valid_range(outputs),
-            keys=outputs.own_keys,
-            labels=outputs.labels,
-            precision=outputs.precision,
-            format=outputs.format,
-        )
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def calibrate_reduced(self, reduced: Reduced) -> Self:
-        """`calibrate`, from what `reduce` kept.
 
         A score that ranks among reference inputs gets a third of them for that, fewer where the calibration needs
         them, and is calibrated on the others. They are drawn by what they are, so no order matters, and the score is
         fixed before the others are ranked, so the p-value is valid for new inputs drawn as they were. Where they are
         few, fitting inputs that were held out join the reference.
+
+        Args:
+            data: see the class, or what `statistics` gave.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: no input, the inputs that it was fitted to, features that are not finite or far beyond
+                those of the fitting inputs, no labels for a score that learns from them, or too few inputs for alpha;
+                the message says how many it takes.
         """
-        n = len(reduced.prediction)
-        check_inside(reduced, "calibration")
-        share, known = self.seen.share_fitted(reduced.keys, self.n_kept / max(1, self.n_fitted))
+        weighted = self.calibration if isinstance(self.calibration, WeightedScores) else None
+        labels = self.score.needs_labels_to_calibrate or (weighted is not None and weighted.needs_labels)
+        found = data if isinstance(data, Statistics) else self.statistics(data, labels=labels)
+        self._check_calibration_inputs(found)
+        n = len(found.prediction)
+        if self.score.n_reference:
+            order = found.shuffled()
+            self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
+            n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
+            self.score.set_reference(found.rows(order[:n_reference]).values)
+            found = found.rows(order[n_reference:])
+        with full_precision(found.values.device):
+            score = self.score.combine(found.values)
+        given = {"predictions": found.prediction}
+        if weighted is not None:
+            given["log_weight"] = weighted.log_weights(found.values, found.prediction, found.labels)
+        self.calibration.fit(score, self.alpha, **given)
+        self._calibrated_in(found.precision, KnownFormat.of(found.format))
+        return self
+
+    def _check_calibration_inputs(self, found: Statistics) -> None:
+        n = len(found.prediction)
+        _check_inside(found, "calibration")
+        share, known = self.seen.share_fitted(found.keys, self.n_kept / max(1, self.n_fitted))
         if share > SEEN_SHARE:
             raise ValueError(
                 f"calibration inputs: expected others than the detector was fitted to; got {n}, of which it was fitted "
@@ -335,35 +423,63 @@ class FailureDetector(OnHub, DetectorParts):
         if share > DOUBTFUL_SHARE:
             warn(
                 f"calibration inputs: expected others than the detector was fitted to; got {n}, of which {known} are "
-                "equal to some of those: leave them out, since their scores are higher than those of new inputs, of "
-                "which then more than alpha are refused",
+                "equal to some of those: leave them out, since more than alpha of new inputs are refused otherwise",
                 CalibrationWarning,
             )
-        if shared := n_among(reduced.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
+        if shared := n_among(found.keys[:, 1], self.seen.reference):  # of what `adapt` was given, if it was
             raise ValueError(
                 f"calibration inputs: expected none of the reference inputs of `adapt`; got {shared} of {n}: give "
                 "others to one of the two, since weights must be fixed before calibration inputs are ranked"
             )
-        if self.score.n_reference:
-            order = reduced.shuffled()
-            self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
-            n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
-            self.score.set_reference(reduced.rows(order[:n_reference]).statistics)
-            reduced = reduced.rows(order[n_reference:])
-        with full_precision(reduced.statistics.device):
-            score = self.score.combine(reduced.statistics)
-        given = {"predictions": reduced.prediction}
-        if isinstance(self.calibration, WeightedScores):
-            given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
-        self.calibration.fit(score, self.alpha, **given)
-        self.calibrated_in(reduced.precision, KnownFormat.of(reduced.format))
-        self.know_weights()
+
+    def _calibrated_in(self, precision: str, format: KnownFormat) -> None:
+        """Remember precision and format of the calibration inputs, and the classifier's weights."""
+        self.precision, self.format = precision, format
+        self._warned_of.clear()
+        self._weights_known = KnownWeights(self.classifier) if len(self.calibration) else None
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def adapt(
+        self, deployment: Iterable[Any] | Features | Statistics, reference: Iterable[Any] | Features | Statistics
+    ) -> Self:
+        """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
+
+        The detector is no longer calibrated.
+
+        Args:
+            deployment: inputs as they come, without labels, failures among them or not. Those far beyond the fitting
+                inputs are left out: they are refused whatever they weigh.
+            reference: inputs from where the calibration inputs come from, but others: calibration inputs are ranked
+                with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            TypeError: the calibration has no weights.
+            ValueError: no input, too few inputs, no labels where they are needed, features that are not finite
+                or far beyond those of the fitting inputs.
+        """
+        self._planned()
+        weighted = self.calibration
+        if not isinstance(weighted, WeightedScores):
+            raise TypeError(
+                f"calibration: expected one with weights to adapt; got {weighted.name!r}: make the detector "
+                "with WeightedCalibration() or LabelShiftCalibration(n_classes)"
+            )
+        if not isinstance(reference, Statistics):
+            reference = self.statistics(reference, labels=weighted.needs_labels)
+        if not isinstance(deployment, Statistics):
+            deployment = self.statistics(deployment)
+        _check_inside(reference, "reference")
+        deployment = deployment.rows(deployment.inside)
+        weighted.adapt(*((each.values, each.prediction, each.labels) for each in (reference, deployment)))
+        self.seen.adapt(reference.keys)
         return self
 
     # ---- verdicts
 
-    def forward(self, x: Inputs) -> Verdict:
-        """Verdict on a batch, as `FeatureExtractor` takes it.
+    def forward(self, x: Inputs | Features) -> Verdict:
+        """Verdict on a batch, as `FeatureExtractor` takes it, or on its features.
 
         A verdict is a decision: it holds no graph of the classifier, whatever the gradient mode. Logits and score are
         differentiable in inputs that ask for a gradient (`x.requires_grad_()`), and so is `margin`.
@@ -373,46 +489,104 @@ class FailureDetector(OnHub, DetectorParts):
             ValueError: the classifier's weights have changed since `calibrate`; what writes to `.data` goes unnoticed
                 until `save`.
         """
-        self.check_fitted()
+        self._planned()
+        if isinstance(x, Features):
+            return self._verdict(x)
         x = inputs_given(x, self.classifier, self.extractor.adapter)
         wanted = any(value.requires_grad for value in tensors_of(x))
         with torch.no_grad() if torch.is_grad_enabled() and not wanted else nullcontext():
-            return self.verdict(self.extractor(x))
+            return self._verdict(self.extractor(x))
+
+    def _features_of(self, x: Inputs | Features) -> Features:
+        """Features of a batch, or those that are there."""
+        if isinstance(x, Features):
+            return x
+        found: Features = self.extractor(inputs_given(x, self.classifier, self.extractor.adapter))
+        return found
 
     @precisely
-    def verdict(self, outputs: Features, score: Tensor | None = None) -> Verdict:
-        """`forward`, from outputs that are already there, and their scores (N,) where these are too."""
-        self.check_fitted()
-        self.check_weights()
-        outputs = outputs.to(self.dtype)
-        self.check_calibrated_for(outputs)
-        score = self.bounded(self.score(outputs) if score is None else score, outputs)
-        logits = outputs.own_logits
-        given = self.beside(outputs)
+    def _verdict(self, features: Features, score: Tensor | None = None) -> Verdict:
+        """The verdict, from scores (N,) where these are already there."""
+        self._check_weights()
+        features = features.to(self.dtype)
+        self._warn_of_other_inputs(features)
+        score = self._bounded(self.score(features) if score is None else score, features)
+        given = self._given(features)
         p_value = self.calibration.p_value(score, **given)
         accept = self.calibration.accepts(score, **given, alpha=self.alpha)
-        return Verdict(logits, given["predictions"], score, p_value, accept)
+        return Verdict(features.own_logits, given["predictions"], score, p_value, accept)
 
-    def margin(self, x: Inputs) -> Tensor:
+    def margin(self, x: Inputs | Features) -> Tensor:
         """Score less the threshold, (N,): accepted where it is >= 0. Differentiable, unlike the p-value."""
-        self.check_fitted()
-        return self._margin(self.extractor(inputs_given(x, self.classifier, self.extractor.adapter)).to(self.dtype))
+        self._planned()
+        return self._margin(self._features_of(x))
 
     @precisely
-    def _margin(self, outputs: Features) -> Tensor:
-        self.check_calibrated_for(outputs)
-        return self.bounded(self.score(outputs), outputs) - self.threshold(**self.beside(outputs))
+    def _margin(self, features: Features) -> Tensor:
+        features = features.to(self.dtype)
+        self._warn_of_other_inputs(features)
+        return self._bounded(self.score(features), features) - self.threshold(features)
+
+    def threshold(self, features: Features) -> Tensor:
+        """The score (N,) at and above which each of N inputs is accepted."""
+        given = self._given(features)
+        if isinstance(self.calibration, WeightedScores):
+            return self.calibration.threshold(self.alpha, log_weight=given["log_weight"])
+        threshold = self.calibration.threshold(self.alpha)
+        return threshold[given["predictions"]] if threshold.dim() else threshold.expand(given["predictions"].shape)
+
+    def _given(self, features: Features) -> dict[str, Tensor]:
+        """What p-values of inputs depend on beside their scores, as the calibration takes it by name."""
+        given = {"predictions": features.own_logits.argmax(-1)}
+        if isinstance(self.calibration, WeightedScores):
+            with torch.no_grad():
+                given["log_weight"] = self.calibration.log_weights(self.score.statistics(features), **given)
+        return given
+
+    def _bounded(self, score: Tensor, features: Features) -> Tensor:
+        """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""
+        score = torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return torch.where(self.valid_range(features), score, -torch.inf)
+
+    def _check_weights(self, *, exact: bool = False) -> None:
+        """Raise ValueError where the classifier has other weights than at calibration; see `KnownWeights`."""
+        if self._weights_known is None or is_traced() or self._weights_known.are_of(self.classifier, exact=exact):
+            return
+        raise ValueError(
+            "classifier: expected the weights on which the detector was calibrated; got others, of which its p-values "
+            "say nothing: fit and calibrate again, or load those weights"
+        )
+
+    def _warn_of_other_inputs(self, features: Features) -> None:
+        """Warn, once for each, of inputs that look other than the calibration inputs, and of another precision."""
+        other = self.format.differences(features.format)
+        if other and not other.keys() <= self._warned_of:
+            self._warned_of.update(other)
+            warn(warning_of(other), InputsWarning)
+        found = features.precision
+        if not (found and self.precision) or found == self.precision or found in self._warned_of:
+            return
+        self._warned_of.add(found)
+        warn(
+            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
+            "far as rounding leaves the scores alike; calibrate in this precision to be sure",
+            PrecisionWarning,
+        )
 
     # ---- explaining
 
-    @torch.no_grad()
     def explain(
-        self, x: Inputs, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
+        self,
+        x: Inputs | Features,
+        class_names: Sequence[str] | None = None,
+        *,
+        n_features: int = 5,
+        n_nearest: int = 5,
     ) -> Explanation:
-        """Why the inputs of a batch are refused or accepted; `print(detector.explain(x)[0])` says it in words.
+        """Reasons why inputs are refused or accepted; `print(detector.explain(x)[0])` says them in words.
 
         Args:
-            x: a batch of N inputs; one that is not finite is explained as that.
+            x: a batch of N inputs, or its features; one that is not finite is explained as that.
             class_names: index -> name; those of the detector by default, numbers where it has none.
             n_features: how many of the features that contribute most to the distance are listed.
             n_nearest: how many of the nearest fitting inputs; up to a thousand of them are kept to choose from. 0 takes
@@ -426,35 +600,36 @@ class FailureDetector(OnHub, DetectorParts):
             NotFittedError: before `fit` and `calibrate`.
             ValueError: fewer class names than classes.
         """
-        self.check_fitted()
-        outputs = self.extractor(inputs_given(x, self.classifier, self.extractor.adapter))
-        return self.explain_outputs(outputs, class_names, n_features=n_features, n_nearest=n_nearest)
-
-    @torch.no_grad()
-    @precisely
-    def explain_outputs(
-        self, outputs: Features, class_names: Sequence[str] | None = None, *, n_features: int = 5, n_nearest: int = 5
-    ) -> Explanation:
-        """`explain`, from outputs that are already there."""
-        self.check_fitted()
+        plan = self._planned()
         check_count("n_features", n_features, at_least=0)
         check_count("n_nearest", n_nearest, at_least=0)
         class_names = self.class_names or None if class_names is None else class_names
-        if class_names is not None and len(class_names) < self.n_classes:
-            raise ValueError(f"class_names: expected {self.n_classes}, one a class; got {len(class_names)}")
-        outputs = outputs.to(self.dtype)
-        breakdown = self.score.breakdown(outputs)
-        verdict = self.verdict(outputs, breakdown.score)
-        return explain(self, outputs, verdict, breakdown, n_features, n_nearest, class_names)
+        if class_names is not None and len(class_names) < plan.n_classes:
+            raise ValueError(f"class_names: expected {plan.n_classes}, one a class; got {len(class_names)}")
+        with torch.no_grad():
+            return self._explain(self._features_of(x), n_features, n_nearest, class_names)
 
-    def component_report(self, loader: Iterable[Any], *, confidence: float = 0.95) -> dict[str, ComponentReport]:
+    @precisely
+    def _explain(
+        self, features: Features, n_features: int, n_nearest: int, class_names: Sequence[str] | None
+    ) -> Explanation:
+        features = features.to(self.dtype)
+        breakdown = self.score.breakdown(features)
+        verdict = self._verdict(features, breakdown.score)
+        return explain(self, features, verdict, breakdown, n_features, n_nearest, class_names)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def component_report(
+        self, data: Iterable[Any] | Features | Statistics, *, confidence: float = 0.95
+    ) -> dict[str, ComponentReport]:
         """Error rates of the classifier by component of each mixture, on labelled inputs, the highest first.
 
         `explain` knows the error rates of the components from then on. No verdict depends on them.
 
         Args:
-            loader: batches (x, label, ...), label (n,) int64 from 0 to C - 1; inputs that the classifier was not
-                trained on, or the error rates are too low.
+            data: see the class, or what `statistics` gave; label (n,) int64 from 0 to C - 1. Inputs that the classifier
+                was not trained on, or the error rates are too low.
             confidence: of the intervals.
 
         Returns:
@@ -462,32 +637,46 @@ class FailureDetector(OnHub, DetectorParts):
 
         Raises:
             NotFittedError: before `fit`.
-            ValueError: an empty loader, batches without labels, labels out of range, outputs that are not finite.
+            ValueError: no input, no labels, labels out of range, features that are not finite.
         """
-        return self.report_reduced(self._reduced(loader, labels=True), confidence=confidence)
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def report_reduced(self, reduced: Reduced, *, confidence: float = 0.95) -> dict[str, ComponentReport]:
-        """`component_report`, from what `reduce` kept of labelled inputs."""
-        prediction, labels = reduced.prediction, check_labels(reduced.labels, reduced.prediction, self.n_classes)
-        self.examples.observe(reduced.components, prediction, labels)
+        found = data if isinstance(data, Statistics) else self.statistics(data, labels=True)
+        prediction, labels = found.prediction, check_labels(found.labels, found.prediction, self._planned().n_classes)
+        self.examples.observe(found.components, prediction, labels)
         return {
             name: component_report(own, prediction, labels, model.mixture.n_components, confidence)
-            for own, (name, model) in zip(reduced.components.unbind(1), self.score.models().items(), strict=True)
+            for own, (name, model) in zip(found.components.unbind(1), self.score.models().items(), strict=True)
         }
+
+    # ---- files
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the classifier to a safetensors file, whole or not at all.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
-            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing` or
-                `class_names`.
+            ValueError: the classifier's weights have changed since `calibrate`; no file can hold `preprocessing`.
         """
-        self.check_fitted()
-        self.check_weights(exact=True)
-        save_detector(self, path)
+        from gmm_torch.detector.file import write
+
+        plan = self._planned()
+        self._check_weights(exact=True)
+        self.calibration.threshold(self.alpha)
+        header = vars(plan) | {
+            "score": {"name": self.score.name, "options": self.score.options()},
+            "calibration": {"name": self.calibration.name, "options": self.calibration.options()},
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "precision": self.precision,
+            "format": self.format._asdict(),
+            "preprocessing": self.preprocessing,
+            "class_names": self.class_names,
+            "n_fitted": self.n_fitted,
+            "n_kept": self.n_kept,
+            "classifier": fingerprint(self.classifier),
+            "versions": {"torch": torch.__version__},
+        }
+        parts = {name: self.get_submodule(name).state_dict() for name in LEARNED}
+        write(path, header, {f"{part}.{name}": value for part in parts for name, value in parts[part].items()})
 
     @classmethod
     def load(
@@ -507,12 +696,73 @@ class FailureDetector(OnHub, DetectorParts):
             FileNotFoundError, FileFormatError: no file, or none that a detector can be made of.
             ValueError, TypeError: the classifier is not the one that the detector was fitted to, or no module.
         """
-        return load_detector(cls, path, classifier, strict=strict, adapter=adapter)
+        from gmm_torch.detector.file import check_fit, part_of, read
+
+        if isinstance(path, nn.Module):
+            raise TypeError(f"path: expected a detector file; got a {type(path).__name__}: give (path, classifier)")
+        check_network(classifier)
+        header, tensors = read(path)
+        check_classifier(
+            classifier, header.classifier.model_dump(), header.layers, header.preprocessing, path, strict=strict
+        )
+        stored = {name: part_of(tensors, name) for name in LEARNED}
+
+        def empty() -> Any:
+            detector = cls(
+                classifier,
+                layers=header.layers,
+                views=header.views,
+                alpha=header.alpha,
+                seed=header.seed,
+                score=make_score(header.score.name, **header.score.options),
+                calibration=make_calibration(header.calibration.name, **header.calibration.options),
+                adapter=adapter,
+            )
+            detector._make_room(header.plan, stored)
+            return detector
+
+        try:
+            with torch.device("meta"):  # where sizes cost no memory
+                blank = empty()
+            for name in LEARNED[:-1]:
+                check_fit(blank.get_submodule(name), stored[name], path)
+            detector: Self = empty()
+            for name in LEARNED:
+                detector.get_submodule(name).load_state_dict(stored[name])
+            for module in detector.score.modules():
+                if isinstance(module, GaussianMixture):
+                    module.require_fitted()
+            detector.examples.check(header.n_fitted, header.n_classes)
+            detector.calibration.threshold(detector.alpha)
+            detector.calibration.target(detector.alpha)
+        except FileFormatError:
+            raise
+        except Exception as error:  # what a description can ask for has no bounds
+            raise FileFormatError(f"detector file: {path}: no detector can be made of it ({error})") from error
+        detector.n_fitted, detector.n_kept = header.n_fitted, header.n_kept
+        detector.preprocessing = dict(header.preprocessing)
+        detector.class_names = header.class_names
+        leave_inference_mode(detector.to(detector.device))
+        detector._calibrated_in(header.precision, header.known_format)
+        return detector
+
+    def _make_room(self, plan: Plan, stored: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Make tensors of the sizes that a file holds, by part and name."""
+        shapes = {part: {name: tuple(value.shape) for name, value in stored[part].items()} for part in stored}
+        n_components = [size[0] for name, size in shapes["score"].items() if name.endswith("logits") and size]
+        with at_most(self.score, max(n_components, default=1)):
+            self._follow(plan)
+        self.score.reserve(shapes["score"])
+        self.examples.build(self.score.models(), plan.n_classes)
+        self.examples.reserve(shapes["examples"])
+        self.seen.reserve(shapes["seen"])
+        for name in LEARNED[:-1]:
+            match_types(self.get_submodule(name), stored[name])
 
 
-def check_inside(reduced: Reduced, name: str) -> None:
+def _check_inside(found: Statistics, name: str) -> None:
     """Raise ValueError unless all inputs are inside the valid range."""
-    n, outside = len(reduced.prediction), int((~reduced.inside).sum())
+    n, outside = len(found.prediction), int((~found.inside).sum())
     if outside:
         raise ValueError(
             f"{name} inputs: expected numbers like those of the fitting inputs; {outside} of {n} give logits "

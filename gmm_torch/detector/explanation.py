@@ -1,13 +1,12 @@
 """Why an input was refused or accepted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gmm_torch.detector.column_names import ColumnNames
 from gmm_torch.detector.component_report import Share, shares
 from gmm_torch.detector.examples import ComponentExamples, Examples
 from gmm_torch.detector.verdict import N_SHOWN as N_ROWS
@@ -16,13 +15,51 @@ from gmm_torch.evaluation.binomial import interval
 from gmm_torch.features.features import Features
 from gmm_torch.scores import SCORES
 from gmm_torch.scores.base import Breakdown
-from gmm_torch.scores.feature_mixture import LOG_SOFTMAX, FeatureMixture
+from gmm_torch.scores.feature_mixture import LOG_SOFTMAX, Block, FeatureMixture
 
 if TYPE_CHECKING:
-    from gmm_torch.detector.parts import DetectorParts
+    from gmm_torch.detector.detector import FailureDetector
 
 N_SHOWN = 3  # features and classes in a sentence
 MOST = 0.05  # p-value above which no part is unusual
+RESIDUAL = "distance to the principal subspace"
+
+
+@dataclass(frozen=True)
+class _ColumnNames:
+    """Layers and words for the columns of contributions; it can be pickled, as the mixture itself need not be."""
+
+    blocks: tuple[Block, ...]  # what the columns are, in order; one more is what a projection leaves out
+    statistics: Mapping[str, Sequence[str]]  # layer -> what its channels are pooled to, none where they are not
+    views: Sequence[str]
+
+    def layer(self, column: int) -> str | None:
+        """The layer of a column; None for the rest that no layer has alone."""
+        return self._place(column)[0]
+
+    def name(self, column: int, class_names: Sequence[str] | None = None) -> str:
+        """A column in words."""
+        layer, views, position, width = self._place(column)
+        if layer is None:
+            return RESIDUAL
+        if layer == LOG_SOFTMAX:
+            feature = f"log-probability of {position if class_names is None else class_names[position]}"
+        else:
+            statistics = self.statistics.get(layer, ("",))
+            which, channel = divmod(position, width // len(statistics))
+            feature = f"{layer} {statistics[which]}".rstrip() + f"[{channel}]"
+        if len(self.views) == 1:
+            return feature
+        named = " and ".join(self.views[view] for view in views)
+        return f"{feature}, {'view' if len(views) == 1 else 'mean of'} {named}"
+
+    def _place(self, column: int) -> tuple[str | None, tuple[int, ...], int, int]:
+        """Layer, views, position in the layer and the layer's width."""
+        for layer, groups, width in self.blocks:
+            if column < len(groups) * width:
+                return layer, groups[column // width], column % width, width
+            column -= len(groups) * width
+        return None, (), 0, 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -308,7 +345,7 @@ def _names_of(explanation: "Explanation | MixtureExplanation") -> str:
 
 
 def explain(
-    detector: "DetectorParts",
+    detector: "FailureDetector",
     outputs: Features,
     verdict: Verdict,
     breakdown: Breakdown,
@@ -323,7 +360,7 @@ def explain(
     examples, extractor = detector.examples, detector.extractor
     mixtures = {}
     for (name, model), kept in zip(detector.score.models().items(), examples.kept, strict=True):
-        names = ColumnNames(tuple(model.blocks), dict(extractor.statistics), extractor.views)
+        names = _ColumnNames(tuple(model.blocks), dict(extractor.statistics), extractor.views)
         mixtures[name] = _explain_mixture(model, kept, examples, outputs, names, n_features, n_nearest)
     return Explanation(
         verdict=verdict,
@@ -342,7 +379,7 @@ def _explain_mixture(
     kept: ComponentExamples,
     examples: Examples,
     outputs: Features,
-    names: ColumnNames,
+    names: _ColumnNames,
     n_features: int,
     n_nearest: int,
 ) -> MixtureExplanation:

@@ -91,7 +91,7 @@ def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labe
     for batch in loader:
         adapter = detector.extractor.adapter
         x = changed(inputs_of(batch, adapter), lambda value: value.to(detector.device))
-        verdict = detector.verdict(detector.extractor(x))
+        verdict = detector(detector.extractor(x))
         wrong = torch.ones_like(verdict.accept)
         if labelled:
             wrong = verdict.prediction != labels_of(batch, adapter).to(verdict.prediction)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.weights import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.evaluation.detection import check_sources, measure
 from gmm_torch.features.adapter import Adapter, understood

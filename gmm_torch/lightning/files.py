@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import read_detector
+from gmm_torch.detector.file import read
 from gmm_torch.errors import FileFormatError
 
 NAME = "detector.safetensors"
@@ -41,7 +41,7 @@ def find(contents: Iterable[Tensor | Path], mark: dict[str, str]) -> Tensor | No
     for content in contents:
         with _file(content) as path:
             try:
-                if path.is_file() and read_detector(path).spec.get("classifier") == mark:
+                if path.is_file() and read(path)[0].classifier.model_dump() == mark:
                     return _bytes(path)
             except FileFormatError:  # another version's, or damaged: a detector is fitted again
                 continue

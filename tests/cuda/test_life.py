@@ -36,21 +36,21 @@ LEARNING = {
     ("gmm_torch/scores/usage.py", "warn_of_unused_components"): "a count of each component in use",
     ("gmm_torch/scores/usage.py", "concentration"): "whether to warn of it",
     ("gmm_torch/evaluation/counts.py", "class_counts"): "a count of each class in a component",
-    ("gmm_torch/detector/detector.py", "fit_outputs"): "an empty calibration comes to the device",
+    ("gmm_torch/detector/detector.py", "_fit"): "an empty calibration comes to the device",
     ("gmm_torch/features/precision.py", "changed"): "what was made on the host comes to the device",
     ("gmm_torch/features/input_format.py", "of"): "on which scale the calibration images are",
-    ("gmm_torch/detector/detector.py", "check_inside"): "whether calibration inputs are like those of the fit",
-    ("gmm_torch/detector/seen_inputs.py", "fit"): "how many inputs differ",
-    ("gmm_torch/detector/seen_inputs.py", "n_among"): "whether they are those of the fit",
+    ("gmm_torch/detector/detector.py", "_check_inside"): "whether calibration inputs are like those of the fit",
+    ("gmm_torch/detector/memory.py", "fit"): "how many inputs differ",
+    ("gmm_torch/detector/memory.py", "n_among"): "whether they are those of the fit",
     ("gmm_torch/checks.py", "check_finite_scores"): "whether each has a score",
-    ("gmm_torch/detector/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
+    ("gmm_torch/detector/weights.py", "fingerprint"): "the classifier's weights are hashed on the host",
 }
 # What waits in every batch.
 STREAMING = {("gmm_torch/detector/detector.py", "<lambda>"): "inputs that lie elsewhere come to the device"}
 # What waits where a file is written or read.
 FILES = {
-    ("gmm_torch/detector/storage.py", "fingerprint"): "the classifier's weights are hashed on the host",
-    ("gmm_torch/detector/storage.py", "<dictcomp>"): "tensors are written from the host",
+    ("gmm_torch/detector/weights.py", "fingerprint"): "the classifier's weights are hashed on the host",
+    ("gmm_torch/detector/file.py", "<dictcomp>"): "tensors are written from the host",
     ("gmm_torch/features/precision.py", "changed"): "a detector is read on the host and comes to the device",
     ("gmm_torch/mixture/density.py", "<dictcomp>"): "a mixture without parameters comes to the device",
 }
@@ -107,7 +107,7 @@ def test_a_stream_waits_for_its_batches_and_as_often_for_the_rest_however_many_t
         detector = FailureDetector(copy.deepcopy(classifier).to(CARD), views=1)
         for n in (2, 2, 6):
             watch.begin(None)
-            detector.outputs(x[: 10 * n].split(10))
+            detector.features(x[: 10 * n].split(10))
             seen.append(watch.waits)
     assert dict(seen[2] - seen[1]) == dict.fromkeys(STREAMING, 4)
 

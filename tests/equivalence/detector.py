@@ -1,7 +1,6 @@
 """The detector: however inputs come, in whatever surroundings, by whichever verb, the verdict is the same."""
 
 import copy
-import io
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import cache, partial
@@ -84,16 +83,6 @@ def through_a_file(given: torch.nn.Module | None = None, strict: bool = True) ->
     return FailureDetector.load(path, given or classifier(), strict=strict)
 
 
-def through_a_state_dict() -> FailureDetector:
-    """A detector that took over a state, through a file of torch."""
-    stream = io.BytesIO()
-    torch.save(detector().state_dict(), stream)
-    stream.seek(0)
-    other = new_detector()
-    other.load_state_dict(torch.load(stream, weights_only=True))
-    return other
-
-
 def compiled() -> Answer:
     """torch.compile, without code generation, which tests of kernels do."""
     return about(torch.compile(copy.deepcopy(_of_score("log_likelihood")), backend="aot_eager"))
@@ -131,7 +120,7 @@ def accepted(found: FailureDetector, how: str) -> Tensor:
     x = asked_about()
     verdict = found(x)
     if how == "threshold":
-        return verdict.score >= found.threshold(verdict.prediction)
+        return verdict.score >= found.threshold(found.extractor(x))
     if how == "margin":
         return found.margin(x) >= 0
     if how == "p_value":
@@ -155,7 +144,7 @@ K_SMALL = 2
 @cache
 def outputs(name: str) -> Features:
     """Of a split."""
-    return detector().outputs(split(name).split(100))
+    return detector().features(split(name).split(100))
 
 
 def fitted(loader: Iterable[Any], **options: Any) -> FailureDetector:
@@ -201,7 +190,7 @@ def of_large_outputs(score: str, order: str) -> Tensor:
     logits = 4 * one_hot(label) + torch.randn(24_000, 10, generator=generator)
     rows = {"mixed": torch.arange(24_000), "sorted": label.argsort(stable=True)}[order]
     found = new_detector(score=make_score(score), layers=["7"], views=1)
-    found.fit_outputs(Features(logits[rows][:, None], {"7": features[rows][:, None]}))
+    found.fit(Features(logits[rows][:, None], {"7": features[rows][:, None]}))
     return found.score(Features(logits[:500, None], {"7": features[:500, None]}))
 
 
@@ -226,11 +215,10 @@ def table() -> list[Row]:
         {
             "detector(x)": one,
             "again": one,
-            "verdict(outputs)": lambda: about(lambda x: detector().verdict(detector().extractor(x))),
-            "verdict(outputs, score)": lambda: about(_by_scores),
+            "detector(features)": lambda: about(lambda x: detector()(detector().extractor(x))),
             "explain(x).verdict": lambda: about(lambda x: detector().explain(x).verdict),
-            "explain_outputs(outputs).verdict": lambda: about(
-                lambda x: detector().explain_outputs(detector().extractor(x)).verdict
+            "explain(features).verdict": lambda: about(
+                lambda x: detector().explain(detector().extractor(x)).verdict
             ),
             "one by one": near(lambda: in_parts(1), CLOSE),
             "batches of 7": near(lambda: in_parts(7), CLOSE),
@@ -248,7 +236,6 @@ def table() -> list[Row]:
             "of a detector in training mode": lambda: about(copy.deepcopy(detector()).train()),
             "of a copy": lambda: about(copy.deepcopy(detector())),
             "through a file": lambda: about(through_a_file()),
-            "through a state dict": lambda: about(through_a_state_dict()),
             "float64 throughout": near(_in_double, 5e-3),
         },
     )  # fmt: skip
@@ -258,12 +245,10 @@ def table() -> list[Row]:
         {
             "detector(x)": lambda: tuple(detector()(clean)),
             "verdict(outputs of a loader)": near(
-                lambda: tuple(detector().verdict(detector().outputs(clean.split(50)))), CLOSE
+                lambda: tuple(detector()(detector().features(clean.split(50)))), CLOSE
             ),
             "batches (x, label) of a loader": near(
-                lambda: tuple(
-                    detector().verdict(detector().outputs(DataLoader(TensorDataset(clean, labels("test")), 64)))
-                ),
+                lambda: tuple(detector()(detector().features(DataLoader(TensorDataset(clean, labels("test")), 64)))),
                 CLOSE,
             ),
         },
@@ -314,7 +299,7 @@ def table() -> list[Row]:
         {
             "batches of 100": lambda: about(calibrated(split("calibration").split(100))),
             "batches of 1": near(lambda: about(calibrated(split("calibration").split(1))), CLOSE),
-            "outputs": lambda: about(copy.deepcopy(detector()).calibrate_outputs(outputs("calibration"))),
+            "outputs": lambda: about(copy.deepcopy(detector()).calibrate(outputs("calibration"))),
             "twice": lambda: about(
                 calibrated(split("calibration").split(100)).calibrate(split("calibration").split(100))
             ),
@@ -430,11 +415,6 @@ def _fits(ask: Callable[..., list[Row]]) -> list[Row]:
     )
 
 
-def _by_scores(x: Tensor) -> Verdict:
-    found = detector().extractor(x)
-    return detector().verdict(found, detector().score(found))
-
-
 def _in_double() -> Answer:
     other = copy.deepcopy(detector()).double()
     return told(other(asked_about().double()))
@@ -446,7 +426,7 @@ def _loader(name: str) -> DataLoader[Any]:
 
 def _from_outputs() -> FailureDetector:
     found = new_detector()
-    return found.fit_outputs(found.outputs(split("fit").split(100))).calibrate(split("calibration").split(100))
+    return found.fit(found.features(split("fit").split(100))).calibrate(split("calibration").split(100))
 
 
 def _fitted_twice() -> FailureDetector:
@@ -456,7 +436,9 @@ def _fitted_twice() -> FailureDetector:
 
 def _by_a_fitter() -> FailureDetector:
     found = new_detector()
-    found.fit(split("fit").split(100), lambda mixture, z: mixture.fit(z, reg_covar=1e-2, shrinkage="oas", seed=0))
+    found.fit(
+        split("fit").split(100), fitter=lambda mixture, z: mixture.fit(z, reg_covar=1e-2, shrinkage="oas", seed=0)
+    )
     return found.calibrate(split("calibration").split(100))
 
 

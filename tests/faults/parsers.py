@@ -23,7 +23,7 @@ from torch import nn
 from gmm_torch import FailureDetector, FileFormatError
 from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
-from gmm_torch.detector.storage import FORMAT, VERSION, digest, read_detector
+from gmm_torch.detector.file import FORMAT, VERSION, digest, read_parts
 from gmm_torch.scores import SCORES, make_score
 from tests.faults.mutate import damaged, hostile_json
 from tests.faults.watch import bounded_memory, no_code, no_hang
@@ -152,13 +152,13 @@ def hostile_detector(folder: Path) -> Parser:
     for score in ("combined", "max_softmax", "log_likelihood", "class_conditional", "depth_consistency"):
         for calibration in CALIBRATIONS:
             make_detector(score, calibration).save(folder / "seed")
-            seeds.append(read_detector(folder / "seed"))
+            seeds.append(read_parts(folder / "seed"))
 
     def make(rng: random.Random) -> Case:
-        file = rng.choice(seeds)
-        spec, tensors = json.dumps(file.spec), dict(file.tensors)
+        spec, stored = rng.choice(seeds)
+        tensors = dict(stored)
         if rng.random() < 0.7:
-            spec = hostile_json(file.spec, rng)
+            spec = hostile_json(json.loads(spec), rng)
         else:
             name = rng.choice(list(tensors))
             tensors[name] = hostile_tensor(tensors[name], rng)

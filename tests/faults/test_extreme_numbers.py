@@ -11,7 +11,7 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.conformal.calibrations import CALIBRATIONS
 from gmm_torch.conformal.weighted_scores import WeightedScores
-from gmm_torch.detector.valid_range import ValidRange
+from gmm_torch.detector.memory import ValidRange
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.features.features import Features
 from gmm_torch.scores import SCORES, make_score

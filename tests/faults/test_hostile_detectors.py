@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.detector.storage import VERSION, DetectorFile, read_detector, write_detector
+from gmm_torch.detector.file import VERSION, read_parts, write_parts
 from tests.faults.mutate import deep
 from tests.faults.parsers import PICKLES, make_detector, net, sealed
 from tests.faults.watch import bounded_memory, no_code, no_hang
@@ -32,8 +32,9 @@ def load(path):
 
 
 def rewrite(path, change):
-    file = read_detector(path)
-    write_detector(path, DetectorFile(change(file.spec) or file.spec, file.tensors))
+    words, tensors = read_parts(path)
+    spec = json.loads(words)
+    write_parts(path, change(spec) or spec, tensors)
 
 
 @pytest.mark.parametrize("pickled", PICKLES)
@@ -138,9 +139,9 @@ def test_one_flipped_bit_is_found(path):
 
 
 def test_a_mixture_that_was_never_fitted_is_refused(path):
-    file = read_detector(path)
-    name = next(name for name in file.tensors if name.endswith("fitted"))
-    write_detector(path, DetectorFile(file.spec, file.tensors | {name: torch.tensor(False)}))
+    words, tensors = read_parts(path)
+    name = next(name for name in tensors if name.endswith("fitted"))
+    write_parts(path, json.loads(words), tensors | {name: torch.tensor(False)})
     with pytest.raises(FileFormatError, match="no parameters"):
         load(path)
 
@@ -150,16 +151,16 @@ def test_a_mixture_that_was_never_fitted_is_refused(path):
     [("index", -1), ("index", 2**40), ("prediction", -1), ("prediction", 2), ("mixtures.0.predicted", -1)],
 )
 def test_numbers_of_inputs_and_classes_that_there_are_not_are_refused(path, name, value):
-    file = read_detector(path)
-    changed = file.tensors[f"examples.{name}"].clone()
+    words, tensors = read_parts(path)
+    changed = tensors[f"examples.{name}"].clone()
     changed.view(-1)[0] = value
-    write_detector(path, DetectorFile(file.spec, file.tensors | {f"examples.{name}": changed}))
+    write_parts(path, json.loads(words), tensors | {f"examples.{name}": changed})
     with pytest.raises(FileFormatError, match="examples"):
         load(path)
 
 
 def test_a_file_of_the_version_before_is_refused(path):
-    spec = json.dumps(read_detector(path).spec)
+    spec = read_parts(path)[0]
     save_file(
         load_file(path), path, metadata={"format": "gmm_torch.detector", "version": str(VERSION - 1), "spec": spec}
     )

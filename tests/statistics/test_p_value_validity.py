@@ -60,12 +60,12 @@ def test_random_splits_of_one_pool_of_images_are_valid_too():
         net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
         detector = FailureDetector(net, n_components=2, views=1, alpha=0.1)
         detector.fit(torch.rand(300, 1, 4, 4, generator=generator).split(100))
-        outputs = detector.outputs([torch.rand(200, 1, 4, 4, generator=generator)])
+        outputs = detector.features([torch.rand(200, 1, 4, 4, generator=generator)])
         rates = []
         for _ in range(60):
             order = torch.randperm(200, generator=generator)
-            detector.calibrate_outputs(outputs.rows(order[:70]))
-            p = detector.verdict(outputs.rows(order[70:])).p_value
+            detector.calibrate(outputs.rows(order[:70]))
+            p = detector(outputs.rows(order[70:])).p_value
             rates.append([float((p <= a).double().mean()) for a in (0.1, 0.2, 0.5)])
         found = torch.tensor(rates, dtype=torch.float64)
         excess = found.mean(0) - torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_p_values_are_valid_where_the_score_has_learned_from_labels_of_the_calib
     detector = FailureDetector(net, score=make_score(name), views=1, alpha=0.1)
     detector.fit(torch.rand(300, 1, 4, 4, generator=generator).split(100))
     x = torch.rand(200 * 61, 1, 4, 4, generator=generator)
-    outputs = detector.outputs([(x, torch.zeros(len(x), dtype=torch.long))])
+    outputs = detector.features([(x, torch.zeros(len(x), dtype=torch.long))])
     is_wrong = torch.rand(len(x), generator=generator) < 0.2
     outputs = outputs._replace(labels=(outputs.own_logits.argmax(1) + is_wrong) % 4)
     p = []
@@ -93,8 +93,8 @@ def test_p_values_are_valid_where_the_score_has_learned_from_labels_of_the_calib
         rows = slice(61 * i, 61 * i + 60)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelsWarning)  # now and then there is no wrong prediction at all
-            detector.calibrate_outputs(outputs.rows(rows))
-        p.append(detector.verdict(outputs.rows(slice(61 * i + 60, 61 * i + 61))).p_value)
+            detector.calibrate(outputs.rows(rows))
+        p.append(detector(outputs.rows(slice(61 * i + 60, 61 * i + 61))).p_value)
     p_value = torch.cat(p)
     for a in (0.1, 0.2, 0.5):
         alarms = int((p_value <= a).sum())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from gmm_torch.detector.storage import read_detector
+from gmm_torch.detector.file import read
 from gmm_torch.features import sample
 from tests.configuration import configure
 from tests.drawing import figures_left_empty
@@ -213,8 +213,8 @@ def test_fitting_keeps_a_sample_and_writes_no_file_that_grows_with_the_images(fi
     for name in ("fit", "again"):
         alpha = f"detector.alpha={0.05 if name == 'fit' else 0.1}"
         run_task(configure(*FAST, "task=fit", weights, cache, alpha), tmp_path / name)
-        spec = read_detector(tmp_path / name / "detector.safetensors").spec
-        assert spec["n_kept"] == 100 < spec["n_fitted"]
+        header, _ = read(tmp_path / name / "detector.safetensors")
+        assert header.n_kept == 100 < header.n_fitted
         assert "fit: mixtures to 80 of 100 images; the other 20 are a reference of the score" in caplog.text
         assert re.search(r"calibration: \d+ of 360 images; the other \d+ are a reference of the score", caplog.text)
         assert re.search(r"fit mixture 2, of logit_likelihood: 3 components of type full, \d+ points", caplog.text)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.weights import fingerprint
 from trainers.attacks import Attack, AttackResult
 from trainers.attacks.attack_budgets import budget_diagnostics
 from trainers.attacks.diagnostics import AttackWarning, comparison_diagnostics, result_diagnostics

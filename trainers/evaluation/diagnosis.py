@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.diagnosis import Finding
+from gmm_torch.detector.summary import Finding
 from trainers.report.tables.text import of_softmax, percent, source_label, told_apart
 from trainers.run.preprocessing import digest_of, fitted_images_in_test, split_of, split_otherwise
 from trainers.run.run import Run

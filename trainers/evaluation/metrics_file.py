@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.diagnosis import diagnose
-from gmm_torch.detector.storage import fingerprint
-from gmm_torch.detector.summary import looked_at
+from gmm_torch.detector.summary import diagnose, looked_at
+from gmm_torch.detector.weights import fingerprint
 from gmm_torch.files import write_text
 from trainers.data.image_files import SHOWN
 from trainers.evaluation.attacks import verdict_facts
@@ -76,7 +75,7 @@ def metrics_of(
         "n_fitted": detector.n_fitted,
         "n_kept": detector.n_kept,
         "n_held_out_of_mixtures": detector.held_out_of(detector.n_kept),
-        "looked_at": looked_at(detector.extractor, detector.widths, detector.n_classes),
+        "looked_at": looked_at(detector),
         "held_out_log_likelihood": held_out_log_likelihood(run, detector),
         "seed": run.cfg.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

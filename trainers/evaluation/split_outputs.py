@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from gmm_torch.detector import FailureDetector, Features
-from gmm_torch.detector.reduced import Reduced
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.statistics import Statistics
+from gmm_torch.detector.weights import fingerprint
 from gmm_torch.features.chunks import Chunks
 from gmm_torch.features.finite_check import FiniteCheck
 from gmm_torch.features.input_format import InputFormat
@@ -65,13 +65,13 @@ def split_sample(run: Run, detector: FailureDetector, split: str) -> Drawn:
     return read_outputs(path, detector.extractor.layers, run.device)
 
 
-def reduced_split(run: Run, detector: FailureDetector, split: str) -> Reduced:
-    """What `detector.reduce` keeps of a split, with its labels."""
-    found = Chunks(detector.reduce)
-    split_outputs(run, detector, split, found.add)
-    reduced = Reduced.cat(found.end())
+def split_statistics(run: Run, detector: FailureDetector, split: str) -> Statistics:
+    """Statistics of the inputs of a split, with their labels."""
+    parts = Chunks(detector.statistics)
+    split_outputs(run, detector, split, parts.add)
+    found = Statistics.cat(parts.end())
     labels = run.data.training_images.targets[run.data.indices[split]]
-    return reduced._replace(labels=labels.to(reduced.prediction.device))
+    return found._replace(labels=labels.to(found.prediction.device))
 
 
 def _loader(run: Run, split: str) -> DataLoader[Any]:

@@ -17,11 +17,11 @@ from gmm_torch.conformal.density_ratio import MIN_INPUTS
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.conformal.weighted_scores import WeightedScores
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.reduced import Reduced
+from gmm_torch.detector.statistics import Statistics
 from gmm_torch.errors import WeightsError, WeightsWarning
 from gmm_torch.features.chunks import Chunks
 from trainers.data.file_batches import FileBatches
-from trainers.evaluation.split_outputs import reduced_split
+from trainers.evaluation.split_outputs import split_statistics
 from trainers.modules.evaluation_module import OutputsModule
 from trainers.run.model import Model
 from trainers.run.preprocessing import check_split, digest_of, split_of
@@ -39,10 +39,10 @@ def new_weights(run: Run) -> WeightedScores:
 
 
 class Here(NamedTuple):
-    """What `reduce` keeps of images from where a detector was calibrated, with their labels."""
+    """Statistics of images from where a detector was calibrated, with their labels."""
 
-    reference: Reduced  # the validation split, with which images from elsewhere are compared
-    calibration: Reduced
+    reference: Statistics  # the validation split, with which images from elsewhere are compared
+    calibration: Statistics
 
 
 def images_here(run: Run, detector: FailureDetector) -> Here:
@@ -54,7 +54,7 @@ def images_here(run: Run, detector: FailureDetector) -> Here:
         new_weights(run).require_size(detector.alpha, len(indices["calibration"]))
     except ValueError as error:
         raise ValueError(f"{error}; or fit with a smaller data.calibration_every, and say the same here") from error
-    return Here(reduced_split(run, detector, "validation"), reduced_split(run, detector, "calibration"))
+    return Here(split_statistics(run, detector, "validation"), split_statistics(run, detector, "calibration"))
 
 
 def weighted_detector(
@@ -73,11 +73,11 @@ def weighted_detector(
     _check_enough(len(here.reference.prediction))
     weighted = copy.deepcopy(detector, {id(detector.classifier): detector.classifier})
     weighted.calibration = calibration.to(run.device)
-    there = Chunks(weighted.reduce)
+    there = Chunks(weighted.statistics)
     run.predictor.predict(OutputsModule(weighted.extractor, there.add), deployment, return_predictions=False)
     weighted.to(run.device)  # a Trainer leaves what it ran on the CPU
-    weighted.adapt_reduced(Reduced.cat(there.end()), here.reference)
-    return weighted.calibrate_reduced(here.calibration)
+    weighted.adapt(Statistics.cat(there.end()), here.reference)
+    return weighted.calibrate(here.calibration)
 
 
 def _check_enough(n: int) -> None:

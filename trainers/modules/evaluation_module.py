@@ -57,7 +57,7 @@ class EvaluationModule(lightning.LightningModule):
         files = batch if isinstance(batch, FileBatch) else None
         return records_of(
             outputs,
-            self.detector.verdict(outputs),
+            self.detector(outputs),
             components=self.detector.score.components(outputs),
             features=list(outputs.layers.values())[-1][:, 0],
             path=files and files.paths,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detector.diagnosis import PAGE
+from gmm_torch.detector.summary import PAGE
 from trainers.data.errors import first_few
 from trainers.report.components import sections
 from trainers.report.conclusion import conclude, judged

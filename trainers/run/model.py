@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import read_detector
+from gmm_torch.detector.file import read
 from gmm_torch.errors import FileFormatError
 from trainers.classifiers.build import build_classifier
 from trainers.data.images import ImageShape
@@ -42,7 +42,7 @@ def load_detector(cfg: DictConfig, classifier: nn.Module, image_shape: Sequence[
         raise
     except ValueError as error:  # the normalisation is among the weights
         moments = {name: now[name] for name in MOMENTS}
-        if reason := in_another_way(read_detector(cfg.checkpoint).spec["preprocessing"], moments):
+        if reason := in_another_way(read(cfg.checkpoint)[0].preprocessing, moments):
             raise ValueError(reason) from error
         raise
     fitted = detector.extractor.input_shape

@@ -52,9 +52,9 @@ class Predictor:
         """The explanations that are asked for, by row, and the verdicts of all rows."""
         rows = [i for i, question in enumerate(questions) if question.explain]
         if not rows:
-            return {}, self.detector.verdict(outputs)
+            return {}, self.detector(outputs)
         everything = len(rows) == len(questions)
         chosen = outputs if everything else outputs.rows(torch.tensor(rows, device=outputs.logits.device))
-        found = self.detector.explain_outputs(chosen, self.class_names, n_nearest=0)
+        found = self.detector.explain(chosen, self.class_names, n_nearest=0)
         explained = {row: explanation_of(found[i]) for i, row in enumerate(rows)}
-        return explained, found.verdict if everything else self.detector.verdict(outputs)
+        return explained, found.verdict if everything else self.detector(outputs)

@@ -9,7 +9,7 @@ import torch
 
 from gmm_torch.conformal.time_windows import alarm_in_words
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.storage import fingerprint
+from gmm_torch.detector.weights import fingerprint
 from gmm_torch.errors import NotFittedError
 from trainers.data.images import ImageShape
 from trainers.serve.drift import Drift, Watch

@@ -145,8 +145,8 @@ def adaptive(
 def _baseline(run: Run, detector: FailureDetector) -> FailureDetector:
     """Refuses by the largest softmax probability, at the same rate, calibrated on the same images."""
     baseline = FailureDetector(run.classifier, score=make_score(BASELINE), alpha=detector.alpha)
-    outputs = baseline.outputs(run.data.calibration_dataloader())
-    return baseline.fit_outputs(outputs).calibrate_outputs(outputs)
+    outputs = baseline.features(run.data.calibration_dataloader())
+    return baseline.fit(outputs).calibrate(outputs)
 
 
 def _false_alarms(test: Records) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _threat_model(
         )
     others = torch.stack([run.data.test_images[i][0] for i in chosen.tolist()])
     images, size = clean.images.to(detector.device), run.data.batch_size
-    outputs, imitated = (detector.outputs(each.split(size)) for each in (images, others))
+    outputs, imitated = (detector.features(each.split(size)) for each in (images, others))
     return ThreatModel(detector, images, clean.label.to(detector.device), outputs, imitated)
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.diagnosis import diagnose
+from gmm_torch.detector.summary import diagnose
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.mixture import GaussianMixture
@@ -22,7 +22,7 @@ from trainers.callbacks.pass_checkpoint import PassCheckpoint
 from trainers.callbacks.pass_progress import PassProgress
 from trainers.data.resize import resize_of
 from trainers.evaluation.held_out import held_out_log_likelihood, objective
-from trainers.evaluation.split_outputs import reduced_split, split_sample
+from trainers.evaluation.split_outputs import split_sample, split_statistics
 from trainers.run.file_sizes import file_size_of
 from trainers.run.preparation import preparation_in_words
 from trainers.run.preprocessing import digest_of, preprocessing_of, split_of
@@ -83,7 +83,7 @@ def fit_detector(run: Run) -> FailureDetector:
         if not mixture.converged:
             log.warning("mixture of %s: %s", name, module.em.shortfall("mixture.em."))
 
-    detector.fit_outputs(drawn.outputs, fitter, drawn.n_given)
+    detector.fit(drawn.outputs, fitter=fitter, n_given=drawn.n_given)
     del drawn
     calibrate_detector(run, detector)
     detector.save(run.folder / DETECTOR)
@@ -96,13 +96,13 @@ def fit_detector(run: Run) -> FailureDetector:
 
 def calibrate_detector(run: Run, detector: FailureDetector) -> None:
     """Calibrate a fitted detector on the calibration split, and take the error rates of its components there."""
-    reduced = reduced_split(run, detector, "calibration")
-    detector.calibrate_reduced(reduced)
+    reduced = split_statistics(run, detector, "calibration")
+    detector.calibrate(reduced)
     n, n_ranked = len(reduced.prediction), len(detector.calibration)
     if n_ranked < n:
         log.info("calibration: %d of %d images; the other %d are a reference of the score", n_ranked, n, n - n_ranked)
     log.info("calibration, %s: %s", detector.calibration.name, detector.calibration.describe(run.data.class_names))
-    detector.report_reduced(reduced)  # labels serve explanations alone: no verdict depends on them
+    detector.component_report(reduced)  # labels serve explanations alone: no verdict depends on them
 
 
 def _part_of(mixture: GaussianMixture, score: Score) -> str:

@@ -11,7 +11,6 @@ from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.detector import Calibration, FailureDetector
 from gmm_torch.errors import NotFittedError
 from gmm_torch.scores import make_score
-from tests.gmm_torch.conftest import PValues
 
 N_CLASSES = 4
 X = torch.rand(2200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -50,13 +49,11 @@ def test_the_verdict_is_the_calibrations_and_the_margin_agrees(fitted):
     with torch.no_grad():
         verdict = fitted(DEPLOYED)
         outputs = fitted.extractor(DEPLOYED)
-        given = fitted.beside(outputs)
+        given = fitted._given(outputs)
         torch.testing.assert_close(verdict.p_value, fitted.calibration.p_value(verdict.score, **given))
         assert torch.equal(verdict.accept, fitted.margin(DEPLOYED) >= 0)
         assert torch.equal(verdict.accept, verdict.p_value > 0.1)
         assert 0.7 < float(verdict.accept.double().mean()) < 1
-        lowest = fitted.threshold(verdict.prediction)  # without weights: what is refused whatever it weighs
-        assert not verdict.accept[verdict.score < lowest].any()
 
 
 def test_one_image_has_the_verdict_that_it_has_in_a_batch(fitted):
@@ -67,34 +64,14 @@ def test_one_image_has_the_verdict_that_it_has_in_a_batch(fitted):
     assert torch.equal(torch.cat([each.accept for each in alone]), whole.accept[:40])
 
 
-def test_order_and_batches_of_what_it_learns_from_do_not_matter(fitted, net):
-    other = FailureDetector(net, 2, calibration=fitted.calibration.fresh(), alpha=0.1).fit([FIT])
-    other.adapt(DEPLOYED.flip(0).split(30), batches(net, REFERENCE.flip(0), 77))
-    other.calibrate(batches(net, CALIBRATE.flip(0), 33))
-    torch.testing.assert_close(other(NEW).p_value, fitted(NEW).p_value, rtol=1e-3, atol=1e-3)
-
-
-def test_files_and_states_bring_it_back(fitted, net, tmp_path):
+def test_files_and_copies_bring_it_back(fitted, net, tmp_path):
     fitted.save(tmp_path / "detector.safetensors")
     loaded = FailureDetector.load(tmp_path / "detector.safetensors", net)
-    other = FailureDetector(net, 2, calibration=fitted.calibration.fresh(), alpha=0.1)
-    other.load_state_dict(fitted.state_dict())
-    for again in (loaded, other, copy.deepcopy(fitted)):
+    for again in (loaded, copy.deepcopy(fitted)):
         assert again.calibration.options() == fitted.calibration.options()
         assert torch.equal(again(NEW).p_value, fitted(NEW).p_value)
         assert repr(again) == repr(fitted)
     assert "effective sample size" in repr(fitted)
-
-
-@pytest.mark.export
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_exports_with_a_dynamic_batch(net, kind):
-    score = make_score("log_likelihood", n_components=2)
-    detector = FailureDetector(net, score=score, calibration=KINDS[kind](), alpha=0.1).fit([FIT])
-    detector.adapt([DEPLOYED], batches(net, REFERENCE)).calibrate(batches(net, CALIBRATE))
-    module = PValues(detector).eval()
-    program = torch.export.export(module, (NEW[:5],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
-    torch.testing.assert_close(program.module()(NEW[:77]), module(NEW[:77]), rtol=1e-5, atol=1e-6)
 
 
 def test_it_has_to_be_calibrated_after_it_was_adapted_and_adapted_before(fitted, net):
@@ -116,28 +93,6 @@ def test_calibration_inputs_that_the_weights_were_learnt_from_are_refused(fitted
     loaded = FailureDetector.load(tmp_path / "detector.safetensors", net)
     with pytest.raises(ValueError, match=r"none of the reference inputs of `adapt`; got 500 of 500"):
         loaded.calibrate(batches(net, REFERENCE))
-
-
-def test_what_nothing_can_be_learnt_from_is_refused_in_words(fitted, net):
-    detector = copy.deepcopy(fitted)
-    before = detector(NEW).p_value
-    broken = REFERENCE.clone()
-    broken[0] = 1e30
-    with pytest.raises(
-        ValueError, match="reference inputs: expected numbers like those of the fitting inputs; 1 of 500"
-    ):
-        detector.adapt([DEPLOYED], [(broken, torch.arange(500) % N_CLASSES)])
-    assert torch.equal(detector(NEW).p_value, before)
-    plain = FailureDetector(net, 2, alpha=0.1).fit([FIT])
-    with pytest.raises(TypeError, match="calibration: expected one with weights to adapt; got 'marginal'"):
-        plain.adapt([DEPLOYED], [REFERENCE])
-
-
-def test_a_shift_beyond_what_the_weights_can_bridge_is_refused(net):
-    detector = FailureDetector(net, 2, calibration=WeightedCalibration(), alpha=0.1).fit([FIT])
-    detector.adapt([4 * DEPLOYED], [REFERENCE])
-    with pytest.raises(ValueError, match="the deployment inputs lie where too few calibration inputs do"):
-        detector.calibrate([CALIBRATE])
 
 
 def test_broken_deployment_inputs_are_left_out_of_the_weights(net):

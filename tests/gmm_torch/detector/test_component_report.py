@@ -67,11 +67,6 @@ def test_explanations_know_the_error_rates_from_then_on_and_verdicts_do_not_chan
     assert int(detector.explain(x).mixtures["moment_likelihood"].labelled.sum()) == 30
 
 
-def test_batches_make_no_difference(detector):
-    by_five = detector.component_report(labelled(60, 7, size=5)[0])
-    assert by_five == detector.component_report(labelled(60, 7, size=60)[0])
-
-
 def test_one_bad_component_is_found_and_named():
     component = torch.arange(400) % 4
     label = torch.arange(400) % 3

@@ -3,15 +3,13 @@ import json
 import pickle
 import re
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError, GaussianMixture, NotFittedError
-from gmm_torch.detector import FeatureExtractor, known_weights
-from gmm_torch.detector.storage import DetectorFile, fingerprint, read_detector, write_detector
+from gmm_torch.detector import FeatureExtractor
+from gmm_torch.detector.file import read_parts, write_parts
 from gmm_torch.scores import SCORES, make_score
 from tests.gmm_torch.conftest import TinyNet, batches, images, new_net, of_score
 
@@ -77,14 +75,6 @@ def test_huge_pixels_are_refused(detector):
     assert not detector(images(4, 3) * 1e30).accept.any()
 
 
-def test_scores_at_hand_give_the_same_verdict(detector):
-    with torch.no_grad():
-        outputs = detector.extractor(images(60, 3) * 2)
-        found, expected = detector.verdict(outputs, detector.score(outputs)), detector.verdict(outputs)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert torch.equal(found.score >= detector.threshold(found.prediction), found.accept)
-
-
 def test_the_margin_has_the_sign_of_the_verdict_and_a_gradient(detector):
     x = (images(60, 3) * 2).requires_grad_()
     margin = detector.margin(x)
@@ -100,7 +90,7 @@ def test_a_verdict_has_a_graph_where_the_inputs_ask_for_one(detector):
     assert not any(value.requires_grad for value in detector(x))
     detector(x.requires_grad_()).score.sum().backward()
     assert x.grad is not None
-    assert not detector.verdict(detector.extractor(x.detach())).p_value.requires_grad
+    assert not detector(detector.extractor(x.detach())).p_value.requires_grad
 
 
 def step(net):
@@ -148,29 +138,6 @@ def test_what_writes_to_data_is_noticed_when_saving(calibrated_here, its_net, tm
     through_data(its_net)
     with pytest.raises(ValueError, match="got others"):
         calibrated_here.save(tmp_path / "d.safetensors")
-
-
-def test_a_quantised_network_is_known_by_its_weights():
-    torch.manual_seed(0)
-    networks = [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)) for _ in range(2)]
-    first, again, other = (
-        fingerprint(torch.ao.quantization.quantize_dynamic(each, {nn.Linear})) for each in (networks[0], *networks)
-    )
-    assert first == again
-    assert first["structure"] == other["structure"]
-    assert first["weights"] != other["weights"]
-
-
-def test_weights_are_hashed_only_where_a_tensor_was_written_to(calibrated_here, its_net, monkeypatch):
-    looked = []
-    monkeypatch.setattr(known_weights, "fingerprint", lambda module: looked.append(1) or fingerprint(module))
-    calibrated_here(images(2, 0))
-    calibrated_here(images(2, 0))
-    assert not looked
-    its_net.load_state_dict(copy.deepcopy(its_net.state_dict()))
-    calibrated_here(images(2, 0))
-    calibrated_here(images(2, 0))
-    assert len(looked) == 1
 
 
 def test_fitting_again_forgets_the_calibration(detector):
@@ -243,10 +210,10 @@ def test_a_saved_detector_gives_the_same_verdicts(its_net, detector, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["detector.safetensors"]
 
 
-@pytest.mark.parametrize("value", [{"std": None}, {"size": {"height": 8}}, {"mean": torch.ones(1)}, {1: 2}, [0.5]])
+@pytest.mark.parametrize("value", [{"std": None}, {"size": {"height": 8}}, {1: 2}, [0.5]])
 def test_no_file_is_written_that_would_be_refused(detector, value, tmp_path):
     detector.preprocessing = value
-    with pytest.raises(ValueError, match="preprocessing: expected a dict of names, and words, numbers"):
+    with pytest.raises(ValueError, match=r"preprocessing.*: expected what a file can hold"):
         detector.save(tmp_path / "d.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -257,43 +224,17 @@ def test_names_of_classes_come_along_and_explain(its_net, detector, tmp_path):
     detector.class_names = ["cat", "dog", "owl"]
     detector.save(tmp_path / "d.safetensors")
     loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
-    fresh = FailureDetector(its_net, n_components=3)
-    fresh.load_state_dict(detector.state_dict())
-    for each in (detector, loaded, fresh):
+    for each in (detector, loaded):
         found = each.explain(x, n_nearest=0)
         assert list(found.class_names) == ["cat", "dog", "owl"]
         assert each.explain(x, ["a", "b", "c"], n_nearest=0).class_names == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("value", [np.array(["cat", "dog", "owl"]), iter(["cat", "dog", "owl"])])
-def test_names_of_classes_may_come_as_any_words(detector, value, tmp_path):
-    detector.class_names = value
-    assert detector.class_names == ("cat", "dog", "owl")
-    assert detector.explain(images(4, 3), n_nearest=0).class_names == ("cat", "dog", "owl")
-    detector.save(tmp_path / "d.safetensors")
-
-
 @pytest.mark.parametrize("value", ["cat", [0, 1, 2], None, 3])
 def test_names_that_are_no_words_are_refused_at_once(detector, value):
-    with pytest.raises(ValueError, match=f"class_names: expected a list of words, .*; got {re.escape(repr(value))}:"):
+    with pytest.raises(ValueError, match=f"class_names: expected a list of words, .*; got {re.escape(repr(value))}"):
         detector.class_names = value
     assert detector.class_names == ()
-
-
-def test_names_that_are_not_one_a_class_are_not_saved(detector, tmp_path):
-    detector.class_names = ["cat"]
-    with pytest.raises(ValueError, match="class_names: expected 3 words, one a class, or none; got 1:"):
-        detector.save(tmp_path / "d.safetensors")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_state_of_another_version_says_so(its_net, detector):
-    state = detector.state_dict()
-    sizes = json.loads(bytes(state["_extra_state"].tolist()))
-    del sizes["preprocessing"]
-    state["_extra_state"] = torch.frombuffer(bytearray(json.dumps(sizes).encode()), dtype=torch.uint8)
-    with pytest.raises(FileFormatError, match=r"expected preprocessing, too; got none, .* another version"):
-        FailureDetector(its_net, n_components=2).load_state_dict(state)
 
 
 def test_a_file_for_another_classifier_is_refused(its_net, detector, tmp_path):
@@ -325,34 +266,6 @@ def test_a_file_for_the_module_that_holds_a_classifier_says_so(its_net, detector
             FailureDetector.load(path, inner)
 
 
-def test_a_truncated_file_is_refused(its_net, detector, tmp_path):
-    path = tmp_path / "d.safetensors"
-    detector.save(path)
-    content = path.read_bytes()
-    for length in (0, 7, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:length])
-        with pytest.raises(FileFormatError, match="truncated or no safetensors file"):
-            FailureDetector.load(path, its_net)
-
-
-def test_a_pickle_is_refused(its_net, tmp_path):
-    torch.save({"a": torch.zeros(2)}, tmp_path / "d.safetensors")
-    with pytest.raises(FileFormatError, match="no safetensors file"):
-        FailureDetector.load(tmp_path / "d.safetensors", its_net)
-
-
-def test_a_file_of_another_version_is_refused(its_net, detector, tmp_path):
-    path = tmp_path / "d.safetensors"
-    detector.save(path)
-    spec = json.dumps(read_detector(path).spec)
-    save_file(load_file(path), path, metadata={"format": "gmm_torch.detector", "version": "99", "spec": spec})
-    with pytest.raises(FileFormatError, match="version 99, this library reads"):
-        FailureDetector.load(path, its_net)
-    save_file(load_file(path), path)
-    with pytest.raises(FileFormatError, match="holds no detector"):
-        FailureDetector.load(path, its_net)
-
-
 def test_a_missing_file_is_named(its_net, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing at .*none\.safetensors"):
         FailureDetector.load(tmp_path / "none.safetensors", its_net)
@@ -361,12 +274,12 @@ def test_a_missing_file_is_named(its_net, tmp_path):
 def test_tensors_that_do_not_fit_or_are_not_finite_are_named(its_net, detector, tmp_path):
     path = tmp_path / "d.safetensors"
     detector.save(path)
-    spec, tensors = read_detector(path).spec, load_file(path)
+    words, tensors = read_parts(path)
     name = next(key for key in tensors if key.endswith("centred_means"))
-    write_detector(path, DetectorFile(spec, {k: v for k, v in tensors.items() if k != name}))
+    write_parts(path, json.loads(words), {k: v for k, v in tensors.items() if k != name})
     with pytest.raises(FileFormatError, match="centred_means"):
         FailureDetector.load(path, its_net)
-    write_detector(path, DetectorFile(spec, tensors | {name: torch.full_like(tensors[name], torch.nan)}))
+    write_parts(path, json.loads(words), tensors | {name: torch.full_like(tensors[name], torch.nan)})
     with pytest.raises(FileFormatError, match="NaN or infinity"):
         FailureDetector.load(path, its_net)
 
@@ -486,7 +399,7 @@ def test_the_parts_rank_among_images_that_the_mixtures_have_not_learned_from(its
     assert detector.n_fitted == 300
     scores = torch.stack([part(detector.extractor(x)) for part in detector.score.parts.values()])
     learned = torch.ones(300, dtype=torch.bool)
-    learned[detector.outputs(x.split(64)).shuffled()[:60]] = False
+    learned[detector.features(x.split(64)).shuffled()[:60]] = False
     torch.testing.assert_close(detector.score.references, scores[:, ~learned].sort().values, rtol=1e-4, atol=1e-4)
 
 
@@ -494,13 +407,11 @@ def test_files_keep_fewer_components_and_the_images_held_out(its_net, tmp_path):
     detector = FailureDetector(its_net).fit(batches(70, 0)).calibrate(batches(40, 1))
     detector.save(tmp_path / "d.safetensors")
     loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
-    other = FailureDetector(its_net)
-    other.load_state_dict(detector.state_dict())
-    for again in (loaded, other):
-        assert again.score.models()["moment_likelihood"].mixture.n_components == 2
-        assert torch.equal(again(images(9, 3)).p_value, detector(images(9, 3)).p_value)
-        again.calibrate(batches(60, 2))
-    assert torch.equal(loaded(images(9, 3)).score, other(images(9, 3)).score)
+    assert loaded.score.models()["moment_likelihood"].mixture.n_components == 2
+    assert torch.equal(loaded(images(9, 3)).p_value, detector(images(9, 3)).p_value)
+    for each in (loaded, detector):
+        each.calibrate(batches(60, 2))
+    assert torch.equal(loaded(images(9, 3)).score, detector(images(9, 3)).score)
 
 
 OF_VIEWS = [(name, views) for name in SCORES for views in (1, None) if (name, views) != ("augmentation_consistency", 1)]

@@ -4,10 +4,9 @@ import re
 
 import pytest
 import torch
-from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.detector.diagnosis import PAGE, diagnose
+from gmm_torch.detector.summary import PAGE, diagnose
 from tests.gmm_torch.conftest import TinyNet, images
 from tests.pages import ROOT
 
@@ -42,21 +41,6 @@ def test_few_calibration_inputs_are_found_by_the_realised_rate(detector):
     assert f"alpha: 0.05, in 95 of 100 calibration sets {low:.1%} to {high:.1%} of good inputs refused" in str(detector)
 
 
-def test_a_mixture_with_all_in_one_component_is_found(detector):
-    (model, kept) = (next(iter(detector.score.models().values())), detector.examples.mixtures[0])
-    prediction = detector(X[:100]).prediction
-    one = torch.zeros(100, len(detector.examples.mixtures), dtype=torch.long)
-    detector.examples.observe(one, prediction, prediction)
-    assert set(sections(detector)) == {"all-in-one-component"}
-    assert "100% of 100 calibration inputs are in one of 2 components, which count as 1.0" in str(diagnose(detector)[0])
-    one[::2] = model.mixture.n_components - 1
-    detector.examples.observe(one, prediction, prediction)
-    assert sections(detector) == []
-    kept.labelled.zero_()
-    kept.predicted = torch.tensor([[150, 0, 0], [1, 0, 0]])  # without labels those of the fitting inputs count
-    assert "all-in-one-component" in sections(detector)
-
-
 def test_too_few_inputs_for_a_mixture_are_found():
     torch.manual_seed(0)
     detector = FailureDetector(TinyNet(40), n_components=4, layers=["conv"], views=1, covariance_type="full")
@@ -71,17 +55,6 @@ def test_too_few_inputs_for_a_mixture_are_found():
         assert abs(2 * model.mixture.n_parameters() / d - k * (d + 3)) < 1  # as the page says
 
 
-def test_one_layer_where_several_are_meant_is_odd_and_a_named_one_is_not(detector):
-    classifier = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3))
-    torch.manual_seed(0)
-    found = FailureDetector(classifier, n_components=1, views=1).fit(X[:300].split(100)).calibrate(X[300:].split(100))
-    expected = ["odd-layers"] if len(found.extractor.layers) == 1 else []
-    assert [each for each in sections(found) if each == "odd-layers"] == expected
-    found.extractor.layers, found.extractor.found_by = found.extractor.layers[:1], "the last linear layer"
-    assert "odd-layers" in sections(found)
-    assert "odd-layers" not in sections(detector)
-
-
 def test_a_low_accuracy_is_found_on_labelled_inputs(detector):
     verdict = detector(X[:300])
     detector.component_report([(X[:300], (verdict.prediction + (torch.arange(300) % 2)) % 3)])
@@ -91,7 +64,7 @@ def test_a_low_accuracy_is_found_on_labelled_inputs(detector):
 
 def test_the_page_has_a_section_for_each_finding():
     headings = re.findall("^## (.+)$", (ROOT / PAGE).read_text(), re.MULTILINE)
-    source = (ROOT / "gmm_torch" / "detector" / "diagnosis.py").read_text()
+    source = (ROOT / "gmm_torch" / "detector" / "summary.py").read_text()
     source += (ROOT / "trainers" / "evaluation" / "diagnosis.py").read_text()
     named = set(re.findall(r'Finding\("([a-z-]+)"', source))
     assert named == {heading.lower().replace(" ", "-") for heading in headings}

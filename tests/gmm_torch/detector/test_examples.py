@@ -1,9 +1,11 @@
+import json
+
 import pytest
 import torch
 
 from gmm_torch import FailureDetector, FileFormatError
 from gmm_torch.detector import examples as examples_module
-from gmm_torch.detector.storage import DetectorFile, read_detector, write_detector
+from gmm_torch.detector.file import read_parts, write_parts
 from gmm_torch.scores import make_score
 from tests.gmm_torch.conftest import batches, images
 
@@ -17,9 +19,9 @@ def test_large_fitting_sets_are_thinned_at_random_whatever_their_order(net, monk
     assert bool((index.diff() > 9).any())  # not evenly spaced
     other = torch.randperm(230, generator=torch.Generator().manual_seed(3))
     models = detector.score.models()
-    shuffled = examples_module.Examples().build(models, 3).fit(models, detector.outputs(batches(230, 1)).rows(other))
+    shuffled = examples_module.Examples().build(models, 3).fit(models, detector.features(batches(230, 1)).rows(other))
     assert torch.equal(other[shuffled.index].sort().values, index)
-    outputs = detector.outputs(batches(230, 1))
+    outputs = detector.features(batches(230, 1))
     assert torch.equal(detector.examples.prediction, outputs.own_logits.argmax(1)[index])
     model = detector.score.models()["moment_likelihood"]
     torch.testing.assert_close(detector.examples.mixtures[0].points, model.points(outputs)[index])
@@ -50,37 +52,8 @@ def test_a_new_fit_forgets_labels(net):
 def test_a_file_whose_memory_is_damaged_is_refused(net, tmp_path):
     path = tmp_path / "d.safetensors"
     FailureDetector(net, n_components=2).fit(batches(100, 1)).calibrate(batches(60, 2)).save(path)
-    file = read_detector(path)
+    words, tensors = read_parts(path)
     for name in ("examples.mixtures.0.predicted", "examples.index"):
-        write_detector(path, DetectorFile(file.spec, {k: v for k, v in file.tensors.items() if k != name}))
+        write_parts(path, json.loads(words), {k: v for k, v in tensors.items() if k != name})
         with pytest.raises(FileFormatError, match="missing"):
             FailureDetector.load(path, net)
-
-
-def test_a_state_dict_fills_a_fresh_detector(net):
-    detector = FailureDetector(net, n_components=3).fit(batches(200, 1)).calibrate(batches(300, 2))
-    holder = torch.nn.ModuleDict({"detector": detector})
-    fresh = torch.nn.ModuleDict({"detector": FailureDetector(net, n_components=3, views=1)})
-    result = fresh.load_state_dict(holder.state_dict())
-    assert not result.missing_keys
-    assert not result.unexpected_keys
-    for mine, theirs in zip(detector(images(20, 3)), fresh["detector"](images(20, 3)), strict=True):
-        assert torch.equal(mine, theirs)
-    assert str(fresh["detector"].explain(images(2, 3))[0]) == str(detector.explain(images(2, 3))[0])
-    assert fresh["detector"].n_fitted == 200
-    assert fresh["detector"].extractor.views == ("identity", "mirror", "blur")
-
-
-def test_a_state_dict_goes_through_a_file_that_holds_no_code(net, tmp_path):
-    detector = FailureDetector(net, n_components=3).fit(batches(200, 1)).calibrate(batches(300, 2))
-    torch.save(detector.state_dict(), tmp_path / "state.pt")
-    fresh = FailureDetector(net, n_components=3)
-    fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(fresh(images(20, 3)).p_value, detector(images(20, 3)).p_value)
-
-
-def test_the_state_of_an_unfitted_detector_loads_into_an_unfitted_one(net):
-    state = FailureDetector(net).state_dict()
-    fresh = FailureDetector(net)
-    fresh.load_state_dict(state)
-    assert fresh.widths == {}

@@ -1,14 +1,10 @@
 import copy
 import dataclasses
-import pickle
-import re
 
 import pytest
 import torch
-from torch import nn
 
 from gmm_torch import FailureDetector, NotFittedError
-from gmm_torch.detector.explanation import in_figures
 from gmm_torch.scores import SCORES
 from tests.gmm_torch.conftest import batches, images, new_net, of_score
 
@@ -37,26 +33,6 @@ def tensors_of(explanation):
         kinds = vars(mixture).items()
         found |= {f"{name}.{key}": value for key, value in kinds if isinstance(value, torch.Tensor)}
     return found
-
-
-def test_it_prints_as_a_short_table_of_the_first_inputs(detector, explanation):
-    lines = repr(explanation).splitlines()
-    accepted = int(explanation.verdict.accept.sum())
-    assert lines[0] == f"Explanation of 20 inputs: {accepted} accepted, {20 - accepted} refused"
-    assert re.split("  +", lines[1].strip()) == [
-        "input", "prediction", "p-value", "lowers the score most", "component of moment_likelihood",
-    ]  # fmt: skip
-    for i, line in enumerate(lines[2:7]):
-        found = explanation[i]
-        verdict = "accepted" if found.accept else "refused"
-        component = found.mixtures["moment_likelihood"].component
-        expected = [i, found.prediction, f"{found.p_value:.3g}", verdict, found.dominant, component]
-        assert line.split() == list(map(str, expected))
-    assert lines[7] == "and 15 more"
-    assert lines[8].startswith("explanation[i] is one input, in words; fields: verdict, views, view_names, part_p")
-    assert len(lines) == 9
-    assert len(repr(explanation.mixtures)) < 800
-    assert repr(detector.explain(images(20, 3)[:0])) == "Explanation of no inputs"
 
 
 def test_it_holds_the_verdict_and_what_each_part_and_view_says(detector, explanation):
@@ -120,13 +96,6 @@ def test_the_nearest_inputs_are_those_that_a_search_over_all_fitting_inputs_find
             torch.testing.assert_close(found.distance[i].double(), expected.values[:5], rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(distance[found.nearest[i]], expected.values[:5], rtol=1e-3, atol=1e-3)
         assert torch.equal(found.nearest_prediction, memories.own_logits.argmax(1)[found.nearest])
-
-
-def test_a_fitting_input_is_its_own_nearest(detector):
-    fitting = torch.cat([x for x, _ in batches(N_FIT, 1)])
-    for mixture in detector.explain(fitting[[7, 123]]).mixtures.values():
-        assert mixture.nearest[:, 0].tolist() == [7, 123]
-        assert (mixture.distance[:, 0] < 0.01).all()
 
 
 def test_the_make_up_of_components_is_that_of_a_recount(detector, explanation):
@@ -193,13 +162,6 @@ def test_a_score_without_mixtures_says_so(name):
     )
 
 
-def test_in_one_pass_there_is_one_view_and_no_view_in_the_names(its_net):
-    explanation = fitted(its_net, views=1).explain(images(3, 3), NAMES)
-    assert explanation.view_names == ("identity",)
-    assert explanation.views.shape == (3, 1)
-    assert "view" not in str(explanation[0])
-
-
 def test_words_name_classes_layers_statistics_and_views(its_net, detector):
     explanation = detector.explain(images(20, 3), NAMES)
     moments, logits = (explanation.mixtures[name] for name in ("moment_likelihood", "logit_likelihood"))
@@ -216,36 +178,6 @@ def test_words_name_classes_layers_statistics_and_views(its_net, detector):
     assert str(explanation[-1]) == str(explanation[19])
     with pytest.raises(IndexError):
         explanation[20]
-
-
-def test_an_explanation_goes_to_another_process(detector):
-    explanation = detector.explain(images(20, 3), NAMES)
-    there = pickle.loads(pickle.dumps(explanation))
-    assert [str(each) for each in there] == [str(each) for each in explanation]
-    assert there[3].numbers() == explanation[3].numbers()
-
-
-def test_features_that_are_projected_are_named_as_before_the_projection():
-    torch.manual_seed(0)
-    wide = nn.Sequential(nn.Conv2d(1, 600, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(600, 5))
-    x = torch.rand(120, 1, 6, 6)
-    detector = FailureDetector(wide, n_components=2).fit(x[:60].split(20)).calibrate(x[60:].split(20))
-    found = detector.explain(x[:4]).mixtures["moment_likelihood"]
-    assert found.contributions.shape == (4, 2 * 600 + 1)
-    assert found.name_of(1200, None) == "distance to the principal subspace"
-    assert found.name_of(601, None) == "1 deviation[1], mean of identity and mirror"
-
-
-def test_how_many_features_and_neighbours_is_the_callers_choice(detector):
-    found = detector.explain(images(2, 3), n_features=2, n_nearest=9).mixtures["moment_likelihood"]
-    assert found.features.shape == (2, 2)
-    assert found.nearest.shape == (2, 9)
-    all_of_them = detector.explain(images(2, 3), n_features=10**6, n_nearest=10**6).mixtures["moment_likelihood"]
-    assert all_of_them.nearest.shape == (2, N_FIT)
-    none = detector.explain(images(2, 3), n_nearest=0)
-    assert none.mixtures["moment_likelihood"].nearest.shape == (2, 0)
-    assert none[0].mixtures["moment_likelihood"].nearest == ()
-    assert torch.equal(none.mixtures["moment_likelihood"].contributions, all_of_them.contributions)
 
 
 def test_it_needs_a_fitted_and_calibrated_detector_and_enough_names(its_net, detector):
@@ -267,51 +199,6 @@ def test_it_asks_for_no_gradient_and_works_in_inference_mode(detector):
         torch.testing.assert_close(value, inside[key], msg=key)
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(0.01234, "0.0123"), (123.4, "123"), (4131.2, "4,131"), (5e30, "5e+30"), (-2000.0, "-2,000")]
-)
-def test_figures_are_three_and_thousands_have_no_exponent(value, words):
-    assert in_figures(value) == words
-
-
-def test_words_never_contradict_the_verdict(detector):
-    explanation = detector.explain(torch.cat([images(40, 3), 4 * images(5, 4)]), NAMES)
-    accepted = [explanation[i] for i in range(45) if explanation[i].accept]
-    refused = [explanation[i] for i in range(45) if not explanation[i].accept]
-    assert len(accepted) > 20
-    assert len(refused) >= 5
-    for each in accepted:
-        assert str(each).startswith("Accepted, predicted ")
-        assert "as usual as calibration inputs are" in str(each)
-        assert not re.search("unusual|distance|dominates", str(each))
-    for each in refused:
-        words = str(each)
-        assert words.startswith("Refused, predicted ")
-        n = each.n_reference
-        above = round(n - (each.part_p_values[each.dominant] * (n + 1) - 1))
-        said = f"all {n}" if above == n else f"{above} of {n}"
-        of = SCORES[each.dominant].in_words
-        assert f"The score was lowered most by {of} ({said} held-out inputs are more typical there" in words
-        assert not re.search("distance|_", words.replace(f"of the mixture {each.leading}", ""))
-
-
-def test_of_few_reference_inputs_as_many_are_said_to_be_more_typical_as_there_are(detector):
-    each = dataclasses.replace(detector.explain(images(1, 3))[0], accept=False, n_reference=40)
-    for k, said in ((1, "all 40"), (2, "39 of 40"), (3, "38 of 40")):
-        found = dataclasses.replace(each, dominant="moment_likelihood", part_p_values={"moment_likelihood": k / 41})
-        assert f" ({said} held-out inputs are more typical there" in str(found)
-
-
-def test_the_part_that_lowered_the_score_most_is_not_said_to_be_the_rarest(detector):
-    each = dataclasses.replace(detector.explain(images(1, 3))[0], accept=False, n_reference=40)
-    p = {"mean_log_probability": 2 / 41, "logit_likelihood": 1 / 41, "augmentation_consistency": 0.9}
-    found = dataclasses.replace(each, dominant="mean_log_probability", part_p_values=p, mixtures={})
-    assert found.unusual == [
-        "The score was lowered most by the classifier's certainty (39 of 40 held-out inputs are more typical there)",
-        "Also unusual: the classifier's outputs (all 40 held-out inputs are more typical there)",
-    ]
-
-
 def test_a_layer_is_named_where_the_features_are_unusual(detector):
     found = detector.explain(4 * images(5, 4))[0]
     found = dataclasses.replace(found, accept=False, dominant="moment_likelihood")
@@ -319,15 +206,6 @@ def test_a_layer_is_named_where_the_features_are_unusual(detector):
     assert "more typical there; the largest deviations are at norm)" in str(found)
     alone = dataclasses.replace(found, part_p_values={}, dominant=None)
     assert ". The largest deviations are at norm." in str(alone)
-
-
-def test_numbers_are_there_on_request(detector):
-    each = detector.explain(images(20, 3))[0]
-    text = each.numbers()
-    facts = each.mixtures["moment_likelihood"]
-    assert f"p-value of moment_likelihood {each.part_p_values['moment_likelihood']:.3g}" in text
-    said = f"squared Mahalanobis distance {in_figures(facts.squared_distance)} to its mean; its largest shares: "
-    assert said + facts.features[0][0] in text
 
 
 def test_every_part_of_the_default_says_what_it_looks_at():

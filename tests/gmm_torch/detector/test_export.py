@@ -9,7 +9,7 @@ from torch import nn
 from gmm_torch import FailureDetector
 from gmm_torch.scores import SCORES
 from gmm_torch.scores.combined import default_parts
-from tests.gmm_torch.conftest import batches, images, of_score
+from tests.gmm_torch.conftest import images, of_score
 
 pytestmark = pytest.mark.export
 
@@ -34,14 +34,6 @@ def test_an_exported_detector_gives_the_eager_verdicts_at_any_batch_size(name):
     check(
         detector, exported(detector, images(4, 0)), [images(2, 3), images(7, 3), images(33, 4) * 3, images(33, 4) * 10]
     )
-
-
-def test_the_default_is_exported_with_other_views(net):
-    detector = FailureDetector(net, n_components=3, views=("identity", "shift"))
-    detector.fit(batches(300, 1)).calibrate(batches(300, 2))
-    program = exported(detector, images(4, 0))
-    check(detector, program, [images(2, 3), images(50, 4), images(50, 4) * 10])
-    assert not program.module()(images(5, 4) * 10).accept.any()
 
 
 def test_the_default_with_one_view_of_a_network_with_stages_goes_through_a_file(tmp_path):

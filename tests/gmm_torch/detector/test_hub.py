@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmm_torch import FailureDetector, FileFormatError
+from gmm_torch import FailureDetector
 
 METRICS = {
     "alpha": 0.1,
@@ -127,13 +127,6 @@ def test_without_a_network_a_name_fails_at_once(detector, unreachable, tmp_path)
         FailureDetector.from_pretrained("me/mine", detector.classifier, cache_dir=tmp_path)
 
 
-def test_what_is_no_name_of_a_repository_is_told_at_once(detector, unreachable, tmp_path):
-    with pytest.raises(FileNotFoundError, match="got '/not/a folder', which is no folder here"):
-        FailureDetector.from_pretrained("/not/a folder", detector.classifier, cache_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing at"):
-        FailureDetector.from_pretrained(tmp_path, detector.classifier)
-
-
 def test_without_a_network_the_cache_serves(detector, unreachable, tmp_path):
     commit = "a" * 40
     kept = tmp_path / "models--me--mine"
@@ -144,28 +137,3 @@ def test_without_a_network_the_cache_serves(detector, unreachable, tmp_path):
     assert len(found.calibration) == len(detector.calibration)
     with pytest.raises(ValueError, match="classifier: its layers or shapes"):
         FailureDetector.from_pretrained("me/mine", nn.Linear(6, 3), cache_dir=tmp_path)
-
-
-def test_a_repository_serves_the_commit_that_it_names(detector, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    asked = {}
-    detector.save_pretrained(tmp_path)
-
-    def model_info(self, repo_id, *, revision, timeout):
-        asked.update(timeout=timeout, revision=revision)
-        return hub.ModelInfo(id=repo_id, sha="b" * 40, tags=[], downloads=0, likes=0, private=False)
-
-    def hf_hub_download(repo_id, filename, **options):
-        asked.update(options, file=filename)
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr(hub.HfApi, "model_info", model_info)
-    monkeypatch.setattr(hub, "hf_hub_download", hf_hub_download)
-    FailureDetector.from_pretrained("me/mine", detector.classifier, revision="v1")
-    assert (asked["file"], asked["revision"], asked["local_files_only"]) == ("detector.safetensors", "b" * 40, False)
-
-
-def test_a_pickle_in_its_place_is_refused(detector, tmp_path):
-    torch.save({"a": 1}, tmp_path / "detector.safetensors")
-    with pytest.raises(FileFormatError, match="no safetensors file"):
-        FailureDetector.from_pretrained(tmp_path, detector.classifier)

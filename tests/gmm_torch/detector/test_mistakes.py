@@ -6,7 +6,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gmm_torch import FailureDetector
-from gmm_torch.errors import NotFittedError
 from gmm_torch.scores import make_score
 from gmm_torch.scores.labelled_combined import LabelledCombined
 from tests.gmm_torch.conftest import TinyNet, batches, images
@@ -29,18 +28,6 @@ def test_a_batch_with_labels_is_judged_and_explained_as_its_inputs(detector):
         assert torch.equal(detector(batch).p_value, expected.p_value)
         assert torch.equal(detector.explain(batch).verdict.p_value, expected.p_value)
         assert torch.equal(detector.margin(batch), detector.margin(x))
-
-
-def test_a_list_of_images_is_no_batch_with_labels(detector):
-    with pytest.raises(TypeError, match=r"expected what the classifier takes; got 3 of them.*torch.stack"):
-        detector(list(images(3, 3)[:, None]))
-
-
-@pytest.mark.parametrize("verb", ["__call__", "explain", "margin"])
-def test_before_fit_rows_are_told_that_first(verb):
-    detector = FailureDetector(nn.Sequential(nn.Linear(4, 3)))
-    with pytest.raises(NotFittedError, match="call fit"):
-        getattr(detector, verb)(torch.rand(5, 4))
 
 
 def test_what_is_no_loader_is_said_to_be_none():
@@ -90,32 +77,6 @@ def test_labels_are_not_looked_at_when_fitting_and_are_asked_for_when_calibratin
         detector.calibrate([(images(40, 2), labels(40).tolist())])
 
 
-class Reader(nn.Module):
-    """Tokens (N, T, C) through a block, read at the first."""
-
-    def __init__(self):
-        super().__init__()
-        self.block, self.head = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.head(self.block(x)[:, 0])
-
-
-@pytest.mark.parametrize("name", ["block[5]", "block[-6]", "block[7:]"])
-def test_tokens_that_a_sequence_has_not_got_are_refused(name):
-    x = torch.randn(60, 5, 8)
-    with pytest.raises(ValueError, match=r"names no token of 5"):
-        FailureDetector(Reader(), layers=[name]).fit(x.split(20))
-    assert FailureDetector(Reader(), layers=["block[4]"], n_components=1).fit(x.split(20)).widths == {"block[4]": 8}
-
-
-def test_numbers_that_are_not_finite_in_the_first_inputs_are_counted_as_such():
-    x = images(90, 1)
-    x[1] = torch.nan
-    with pytest.raises(ValueError, match=r"1 of 90 inputs give NaN or infinity"):
-        FailureDetector(TinyNet()).fit(x.split(30))
-
-
 @pytest.mark.parametrize(
     ("batch", "mended"),
     [
@@ -130,20 +91,6 @@ def test_inputs_of_another_kind_are_told_with_what_mends_them(batch, mended):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=rf"inputs: expected what the classifier takes; got \(.*: {mended}"):
         FailureDetector(TinyNet(), views=1).fit([batch])
-
-
-def test_a_mapping_for_a_classifier_of_tensors_is_told_with_the_adapter():
-    with pytest.raises(ValueError, match=r"got a mapping of image \(.*adapter=, such as Adapter\(inputs="):
-        FailureDetector(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), views=1).fit([{"image": images(9, 1)}])
-    with pytest.raises(ValueError, match=r"conv2d.*adapter=, such as Adapter\(inputs="):  # on one line
-        FailureDetector(nn.Sequential(nn.Conv2d(1, 3, 6), nn.Flatten()), views=1).fit([{"image": images(9, 1)}])
-    with pytest.raises(ValueError, match=r"the classifier takes, x; got image.*adapter=, such as Adapter\(inputs="):
-        FailureDetector(TinyNet(), views=1).fit([{"image": images(9, 1)}])
-
-
-def test_what_else_a_classifier_raises_is_its_own():
-    with pytest.raises(RuntimeError, match="expected input"):
-        FailureDetector(TinyNet(), views=1).fit([torch.rand(9, 3, 6, 6)])
 
 
 @pytest.mark.parametrize("given", ["net.pt", {}, nn.Linear, lambda x: x])
@@ -161,27 +108,6 @@ def test_a_classifier_is_a_network(given, tmp_path, detector):
 def test_a_network_without_layers_is_told_so():
     with pytest.raises(ValueError, match="no penultimate features: give the whole network"):
         FailureDetector(nn.Identity()).fit([torch.rand(60, 3)])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"alpha": "0.1"}, "alpha: expected a number between 0 and 1, both excluded; got '0.1'"),
-        ({"views": True}, "views: expected a whole number; got True"),
-        ({"views": 2.0}, "views: expected a whole number; got 2.0"),
-        ({"views": "identity"}, r"views: .*got 'identity': write \('identity',\) for one"),
-        ({"seed": "a"}, "seed: expected a whole number; got 'a'"),
-        ({"n_components": 2.5}, "n_components: expected a whole number; got 2.5"),
-    ],
-)
-def test_options_of_another_kind_are_refused_at_once(options, message):
-    with pytest.raises(ValueError, match=message):
-        FailureDetector(TinyNet(), **options)
-
-
-def test_numbers_to_explain_with_are_counts(detector):
-    with pytest.raises(ValueError, match="n_features: expected at least 0; got -1"):
-        detector.explain(images(2, 3), n_features=-1)
 
 
 def test_the_inputs_of_the_fit_are_not_calibrated_on():

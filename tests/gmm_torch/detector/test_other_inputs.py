@@ -60,13 +60,6 @@ def test_a_table_gets_valid_p_values_and_odd_rows_are_refused(table, tmp_path):
     assert ":input[" in explanation[0].numbers()
 
 
-def test_the_components_of_a_table_are_reported_on(table):
-    net, x, y = table
-    detector = FailureDetector(net, n_components=2).fit(x[:220].split(64)).calibrate(x[220:440].split(64))
-    found = detector.component_report(list(zip(x[220:].split(64), y[220:].split(64), strict=True)))
-    assert all(each.n == 349 for each in found.values())
-
-
 class TextClassifier(nn.Module):
     """A small transformer over integer tokens (N, T); token 0 is padding."""
 
@@ -117,15 +110,6 @@ def test_texts_of_no_topic_are_refused(text):
     assert auroc(verdict.score, detector(rare).score) > 0.85
 
 
-def test_the_classifier_of_texts_keeps_its_mode(text):
-    net, detector = text
-    net.train()
-    first, second = detector(texts(20, 5)[0]), detector(texts(20, 5)[0])
-    assert torch.equal(first.score, second.score)
-    assert net.encoder.layers[0].dropout.training
-    net.eval()
-
-
 @pytest.mark.export
 def test_a_detector_of_texts_is_saved_explained_and_exported(text, tmp_path):
     net, detector = text
@@ -139,12 +123,6 @@ def test_a_detector_of_texts_is_saved_explained_and_exported(text, tmp_path):
     for n in (2, 31):
         other = texts(n, 6)[0]
         torch.testing.assert_close(program.module()(other).score, detector(other).score, rtol=1e-4, atol=1e-4)
-
-
-def test_views_of_a_text_are_refused_in_words(text):
-    net, _ = text
-    with pytest.raises(ValueError, match="use views=1 for other inputs"):
-        FailureDetector(net, views=2).fit(texts(50, 0)[0].split(25))
 
 
 @pytest.mark.parametrize("n_classes", [2, 300])

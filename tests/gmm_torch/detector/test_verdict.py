@@ -18,16 +18,6 @@ def test_a_batch_of_any_size_is_printed_in_a_few_lines():
     assert max(map(len, lines)) < 80
 
 
-def test_few_inputs_are_all_shown():
-    assert repr(verdict_on(1)).splitlines()[0] == "Verdict on 1 input: 0 accepted, 1 refused; p-values 0.004 to 0.004"
-    assert len(str(verdict_on(5)).splitlines()) == 7
-    assert repr(verdict_on(0)) == "Verdict on no inputs"
-    odd = verdict_on(2)._replace(p_value=torch.tensor([torch.nan, 0.5]), score=torch.tensor([-torch.inf, 1.0]))
-    assert "-inf" in repr(odd)
-    assert "p-values 0.5 to 0.5" in repr(odd)  # of those that are numbers
-    assert "p-values nan to nan" in repr(odd._replace(p_value=odd.p_value * torch.nan))
-
-
 def test_where_values_cannot_be_read_shapes_are_shown():
     meta = Verdict(*(each.to("meta") for each in verdict_on(3)))
     assert repr(meta) == "Verdict(logits=(3, 10), prediction=(3,), score=(3,), p_value=(3,), accept=(3,))"

@@ -38,12 +38,12 @@ def detector(score: str = "log_likelihood", **options) -> FailureDetector:
 
 
 def fit(found: FailureDetector, x: torch.Tensor, way: str) -> FailureDetector:
-    return found.fit(x.split(20)) if way == "loader" else found.fit_outputs(outputs_of(x))
+    return found.fit(x.split(20)) if way == "loader" else found.fit(outputs_of(x))
 
 
 def calibrate(found: FailureDetector, x: torch.Tensor, way: str, labels: torch.Tensor | None = None) -> FailureDetector:
     if way == "outputs":
-        return found.calibrate_outputs(outputs_of(x, labels))
+        return found.calibrate(outputs_of(x, labels))
     return found.calibrate(x.split(20) if labels is None else zip(x.split(20), labels.split(20), strict=True))
 
 
@@ -74,7 +74,7 @@ def test_logits_that_are_not_finite(way):
     x = rows(60, 1)
     x[7, 0] = 4
     with pytest.raises(ValueError, match="logits: expected finite numbers; 1 of 60 inputs"):
-        found.fit([x]) if way == "loader" else found.fit_outputs(found.extractor(x))
+        found.fit([x]) if way == "loader" else found.fit(found.extractor(x))
 
 
 @WAYS
@@ -121,33 +121,15 @@ def test_outputs_of_another_kind_are_told_from_those_of_the_fit():
         other._replace(logits=rows(60, 1)[:, None].expand(-1, 2, -1)),
     ):
         with pytest.raises(ValueError, match=r"outputs: expected layers \{'head:input': 3\}, 1 views and 3 classes"):
-            found.calibrate_outputs(wrong)
-
-
-def test_outputs_change_nothing_of_the_detector(net):
-    """A look at a table leaves the views alone that images will have."""
-    found = FailureDetector(net)
-    table = FailureDetector(Rows())
-    assert table.outputs([rows(9, 0)]).logits.shape[1] == 1
-    assert table.extractor.views == ("identity", "mirror", "blur")
-    assert table.fit([rows(90, 0)]).extractor.views == ("identity",)
-    assert found.outputs(batches(9, 0)).logits.shape[1] == 3
-    assert found.fit_outputs(found.outputs(batches(90, 0))).extractor.views == ("identity", "mirror", "blur")
+            found.calibrate(wrong)
 
 
 def test_one_pass_serves_calibration_and_report(net):
     """Chunks of `reduce` are all that either of them needs."""
     found = FailureDetector(net, n_components=2).fit(batches(90, 0))
     labels = torch.arange(60) % 3
-    reduced = found.reduce(found.outputs([images(60, 1)])._replace(labels=labels))
-    report = found.calibrate_reduced(reduced).report_reduced(reduced)
+    reduced = found.statistics(found.features([images(60, 1)])._replace(labels=labels))
+    report = found.calibrate(reduced).component_report(reduced)
     assert report == found.component_report([(images(60, 1), labels)])
     with pytest.raises(ValueError, match=r"labels: expected \(60,\); got none"):
-        found.report_reduced(reduced._replace(labels=None))
-
-
-def test_a_number_of_views_that_a_score_has_not():
-    with pytest.raises(ValueError, match="views: expected 1, the input alone, for the score 'moment_likelihood'"):
-        FailureDetector(Rows(), score=make_score("moment_likelihood"), views=3)
-    with pytest.raises(ValueError, match="views: expected 1 to 3 for the score 'combined'; got 4"):
-        FailureDetector(Rows(), views=4)
+        found.component_report(reduced._replace(labels=None))

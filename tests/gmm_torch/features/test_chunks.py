@@ -45,7 +45,7 @@ def test_calibrating_and_reporting_hold_no_more_than_a_chunk(net, monkeypatch):
     detector.component_report(batches(400, 2, 20))
     assert len(sizes) > 10
     assert max(sizes) <= 40
-    expected = detector.calibrate_outputs(detector.outputs(batches(400, 2)))(images(30, 3))
+    expected = detector.calibrate(detector.features(batches(400, 2)))(images(30, 3))
     torch.testing.assert_close(whole.score, expected.score)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector, InputsWarning
-from gmm_torch.detector import reduced
+from gmm_torch.detector import statistics
 from gmm_torch.features.input_format import FACTOR, SEVERAL, InputFormat, KnownFormat
 from gmm_torch.scores import make_score
 from tests.gmm_torch.conftest import PValues, batches, images, of_score
@@ -114,9 +114,9 @@ def test_a_batch_of_no_images_hides_nothing_of_the_others(detector, where):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_processes_gather_what_all_of_them_have(detector, known, monkeypatch):
-    here = detector.reduce(detector.outputs(batches(30, 2)))
+    here = detector.statistics(detector.features(batches(30, 2)))
     there = ("float32", "6 x 6 pixels", "floating point", known)
-    monkeypatch.setattr(reduced, "gather_objects", lambda facts: [facts, there])
+    monkeypatch.setattr(statistics, "gather_objects", lambda facts: [facts, there])
     found = here.gathered().format
     assert (found.size, found.numbers) == here.format[:2]
     assert (found.extremes is not None) == known
@@ -147,17 +147,14 @@ def test_rows_and_sequences_are_never_told():
     assert not told(lambda: detector(1000 * rows[:5]))
 
 
-@pytest.mark.parametrize("way", ["file", "state", "outputs"])
+@pytest.mark.parametrize("way", ["file", "features"])
 def test_the_format_comes_along(detector, way, tmp_path):
     if way == "file":
         detector.save(tmp_path / "d.safetensors")
         found = FailureDetector.load(tmp_path / "d.safetensors", detector.classifier)
     else:
         found = FailureDetector(detector.classifier, score=make_score("max_softmax"))
-        if way == "state":
-            found.load_state_dict(detector.state_dict())
-        else:
-            found.fit(batches(300, 1)).calibrate_outputs(detector.outputs(batches(300, 2)))
+        found.fit(batches(300, 1)).calibrate(detector.features(batches(300, 2)))
     assert found.format == detector.format
     assert len(told(lambda: found(255 * X))) == 1
     found.fit(batches(300, 1))

@@ -90,7 +90,7 @@ def test_labels_by_name_reach_a_score_that_asks_for_them():
     parts = [texts(60, seed) for seed in range(4)]
     score = make_score("class_conditional", labels=True)
     detector = FailureDetector(reader(), score=score)
-    assert torch.equal(detector.outputs(parts).labels, torch.cat([each["labels"] for each in parts]))
+    assert torch.equal(detector.features(parts).labels, torch.cat([each["labels"] for each in parts]))
     assert torch.equal(labels_of({"label": torch.tensor([1]), "x": torch.zeros(1, 2)}), torch.tensor([1]))
     with pytest.raises(ValueError, match="mappings with labels"):
         labels_of({"x": torch.zeros(1, 2)})
@@ -218,7 +218,7 @@ def test_sizes_may_differ_from_batch_to_batch():
     net = nn.Sequential(nn.Conv2d(1, 6, 3, 2), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
     batches = [torch.rand(60, 1, *size) for size in ((9, 9), (12, 20), (30, 7), (11, 11))]
     detector = FailureDetector(net, n_components=1, views=1).fit(batches[:2]).calibrate(batches[2:])
-    assert detector.widths == {"1": 12, "2:input": 12, "2": 12} or len(detector.widths) > 1
+    assert detector.plan.widths == {"1": 12, "2:input": 12, "2": 12} or len(detector.plan.widths) > 1
     # a map of one pixel has no deviation, and stands in the same place
     found = detector.extractor(torch.rand(4, 1, 3, 3))
     assert all((value[..., 6:] == 0).all() for value in found.layers.values())

@@ -205,7 +205,7 @@ def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
     detector = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
     detector.calibrate(labelled(net, 300, 2))
     score, x = detector.score, images(300, 1)
-    outputs = detector.outputs([x])
+    outputs = detector.features([x])
     held_out = score.ratio(outputs.rows(outputs.shuffled()[:60]))
     of_parts = score.references[list(score.weights).index("mean_log_probability")]
     assert len(of_parts) == 160  # a third of 300, and the fitting inputs that were held out

@@ -142,7 +142,7 @@ def test_features_beyond_all_bounds_are_never_accepted(detector, held_out, value
     detector = copy.deepcopy(detector)
     weight = detector.classifier.layers[1].weight
     nn.init.constant_(weight, value)
-    detector.know_weights()  # as if it had been calibrated so
+    detector._calibrated_in(detector.precision, detector.format)  # as if it had been calibrated so
     with serving(detector) as client:
         answer = client.post("/predict", content=png(held_out[0])).json()
     assert answer["verdict"] == "refused"

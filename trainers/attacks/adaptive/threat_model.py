@@ -55,10 +55,10 @@ def observe(detector: FailureDetector, x: Tensor) -> Observation:
     """Show images (n, C, H, W) to a detector that is fitted and calibrated."""
     outputs = detector.extractor(x)
     score = smooth_score(detector.score, outputs)
-    verdict = detector.verdict(outputs, score)
+    verdict = detector(outputs)
     scores = detector.calibration.scores
     unit = scores.std(correction=0).clamp_min(torch.finfo(scores.dtype).eps)
-    return Observation(outputs, verdict, (score - detector.threshold(**detector.beside(outputs))) / unit)
+    return Observation(outputs, verdict, (score - detector.threshold(outputs)) / unit)
 
 
 def smooth_score(score: Score, outputs: Features) -> Tensor:

@@ -46,7 +46,7 @@ def make_threat(digits):
     def make(detector, n_images=N_IMAGES):
         with torch.no_grad():
             outputs = detector.extractor(images)
-            verdict = detector.verdict(outputs)
+            verdict = detector(outputs)
         right = verdict.prediction == labels
         rows = right.nonzero()[:n_images, 0]
         others = (right & verdict.accept).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""What calibrating and reporting keep of inputs: a few numbers each, whatever the widths of the features."""
+"""A few numbers of each input, whatever the widths of its features: all that calibration and reports need."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,13 +11,21 @@ from gmm_torch.features.input_format import InputFormat
 from gmm_torch.mixture.sampling import salted, shuffle
 
 
-class Reduced(NamedTuple):
-    """What is kept of N inputs; the last four as in `Features`."""
+class Statistics(NamedTuple):
+    """A score's statistics of N inputs, with the classifier's predictions.
 
-    statistics: Tensor  # (N, S), of the score; see `Score.statistics`
-    components: Tensor  # (N, J) int64, the most probable component of each of the score's J mixtures
-    prediction: Tensor  # (N,) int64, predicted classes
-    inside: Tensor  # (N,) bool, whether all numbers are of a size that the score may be asked about
+    Attributes:
+        values: (N, S), see `Score.statistics`.
+        components: (N, J) int64, the most probable component of each of the score's J mixtures.
+        prediction: (N,) int64, predicted classes.
+        inside: (N,) bool, False where a number is too large, or none, to be scored.
+        keys, labels, precision, format: see `Features`.
+    """
+
+    values: Tensor
+    components: Tensor
+    prediction: Tensor
+    inside: Tensor
     keys: Tensor
     labels: Tensor | None
     precision: str
@@ -28,11 +36,11 @@ class Reduced(NamedTuple):
         return shuffle(salted(self.keys))
 
     @staticmethod
-    def cat(parts: Sequence["Reduced"]) -> "Reduced":
+    def cat(parts: Sequence["Statistics"]) -> "Statistics":
         """Several batches, one after another."""
-        return Reduced._make(map(joined, zip(*parts, strict=True)))
+        return Statistics._make(map(joined, zip(*parts, strict=True)))
 
-    def gathered(self) -> "Reduced":
+    def gathered(self) -> "Statistics":
         """Those of all processes, one after another."""
         extremes = self.format.extremes
         facts = gather_objects((self.precision, *self.format[:2], extremes is not None))
@@ -42,9 +50,9 @@ class Reduced(NamedTuple):
         joint = InputFormat(size, numbers, extremes if all(known) else None)
         return self._replace(precision=precision, format=joint)._map(gather_rows)
 
-    def rows(self, index: Tensor) -> "Reduced":
+    def rows(self, index: Tensor) -> "Statistics":
         """Some of the inputs."""
         return self._map(lambda value: value[index])
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Reduced":
-        return Reduced._make(mapped(change, value) for value in self)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Statistics":
+        return Statistics._make(mapped(change, value) for value in self)
