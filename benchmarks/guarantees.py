@@ -36,8 +36,8 @@ from gmm_torch.conformal.calibration_conditional import (
     simes_bounds,
     simultaneous_calibration_size,
 )
+from gmm_torch.conformal.drift import bet, online_p_values
 from gmm_torch.conformal.false_discovery import discoveries
-from gmm_torch.conformal.martingale import bet, online_p_values
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
 from gmm_torch.conformal.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
@@ -354,8 +354,8 @@ def streams(sources: list[Population]) -> dict[str, Any]:
     def paths(scores: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         for block in scores.split(50):
             u = uniforms((len(block), block.shape[1] - n), generator)
-            ranked = online_p_values(block[:, n:], u, block[:, :n].sort(1).values)
-            yield bet(ranked.p_value).log_path
+            p_values, _ = online_p_values(block[:, n:], u, block[:, :n].sort(1).values)
+            yield bet(p_values).log_path
 
     for number, source in enumerate(sources):
         generator = seeded(6, number)

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
+from gmm_torch.conformal.drift import DriftMonitor
 
 
 def main(epochs: int = 10, begin: int = 300) -> dict[str, float | None]:
@@ -29,11 +29,11 @@ def main(epochs: int = 10, begin: int = 300) -> dict[str, float | None]:
     streams = {"clean": clean, "decaying": (clean + decay * torch.rand(600, 1, 8, 8)).clamp(max=1)}
     found: dict[str, float | None] = {}
     for name, stream in streams.items():
-        monitor = ExchangeabilityMartingale(detector.calibration.scores, threshold=100)
+        monitor = DriftMonitor(detector.calibration.scores, threshold=100)
         for batch in stream.split(20):
             monitor.update(detector(batch).score.detach())
-        found[f"alarm, {name}"] = monitor.alarm_index
-        found[f"log10 of the capital, {name}"] = float(monitor.compute()) / 2.302585
+        found[f"alarm, {name}"] = monitor.alarm_at
+        found[f"log10 of the capital, {name}"] = monitor.log_capital / 2.302585
         found[f"refused at the end, {name}"] = float((~detector(stream[-100:]).accept).double().mean())
     print(f"streams of 600 digits, decay from image {begin} on, seed 0: {found}")
     return found

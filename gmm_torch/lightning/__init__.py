@@ -1,15 +1,15 @@
 """For a Lightning Trainer and modules of one's own; the only room that imports Lightning."""
 
 from gmm_torch.errors import DriftError
-from gmm_torch.lightning.drift import DriftMonitor, DriftWarning
+from gmm_torch.lightning.drift import DriftCallback, DriftWarning
 from gmm_torch.lightning.failure_detection import FailureDetection
 from gmm_torch.lightning.mixture_module import MixtureModule
 from gmm_torch.lightning.online_mixture import OnlineMixtureMonitor
 from gmm_torch.lightning.verdict_module import VerdictModule
 
 __all__ = [
+    "DriftCallback",
     "DriftError",
-    "DriftMonitor",
     "DriftWarning",
     "FailureDetection",
     "MixtureModule",

@@ -212,9 +212,9 @@ SAID = [
     ("limit.attack=5", lambda run: run.attacks["pgd"].n_images, 5),
     ("trainer=cpu trainer.max_epochs=3", lambda run: run.trainer().max_epochs, 3),
     ("logger=csv", lambda run: [type(logger).__name__ for logger in run.trainer().loggers], ["CSVLogger"]),
-    ("task=score drift=windows drift.threshold=9", lambda run: instantiate(run.cfg.drift).threshold, 9),
-    ("task=serve drift=windows drift.seconds=15min", lambda run: instantiate(run.cfg.drift).seconds, 900),
-    ("task=score drift=reference drift.promise=set", lambda run: instantiate(run.cfg.drift).promise, "set"),
+    ("task=score drift=windows drift.threshold=9", lambda run: instantiate(run.cfg.drift).monitor.threshold, 9),
+    ("task=serve drift=windows drift.seconds=15min", lambda run: instantiate(run.cfg.drift).monitor.seconds, 900),
+    ("task=score drift=reference drift.promise=set", lambda run: instantiate(run.cfg.drift).monitor.promise, "set"),
 ]
 
 

@@ -23,7 +23,6 @@ ROOMS = [
     "gmm_torch.scores",
     "gmm_torch.detector",
     "gmm_torch.evaluation.detection",
-    "gmm_torch.evaluation.martingale",
     "gmm_torch.pipelines",
     "gmm_torch.sklearn",
     "gmm_torch.lightning",

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from gmm_torch import GaussianMixture
-from gmm_torch.evaluation.martingale import ExchangeabilityMartingale
+from gmm_torch.conformal.drift import DriftMonitor
 from tests.equivalence.digits import detector, labels, split
 from tests.equivalence.mixture import TYPES, D, K, N, points
 from tests.equivalence.rows import Row, asked, near
@@ -129,10 +129,10 @@ def chosen(how: str) -> list[float]:
 def capital(sizes: Sequence[int]) -> dict[str, Any]:
     """Evidence of drift after a stream, told in parts."""
     generator = torch.Generator().manual_seed(0)
-    metric = ExchangeabilityMartingale(torch.randn(99, generator=generator).mul(4).round(), seed=1)
+    monitor = DriftMonitor(torch.randn(99, generator=generator).mul(4).round(), seed=1)
     for part in (torch.randn(200, generator=generator).mul(4).round() - 1).split(list(sizes)):
-        metric.update(part)
-    return {"capital": metric.log_capital, "highest": metric.log_maximum, "alarm": int(metric.alarm_at)}
+        monitor.update(part)
+    return {"capital": monitor.log_capital, "highest": monitor.windows[0].log_maximum, "alarm": monitor.alarm_at}
 
 
 def explained(size: int) -> list[str]:

@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from gmm_torch.conformal.calibration_conditional import BOUNDS, conditional_alpha
+from gmm_torch.conformal.drift import bet, online_p_values
 from gmm_torch.conformal.false_discovery import discoveries
-from gmm_torch.conformal.martingale import bet, online_p_values
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, smoothed_p_value, threshold_index
 from gmm_torch.conformal.selective import UnattainableRiskError, select_alpha, select_threshold
@@ -103,8 +103,8 @@ def test_a_martingale_ever_reaches_c_on_clean_streams_with_probability_at_most_o
     n_streams, n, length = 800, 60, 300
     scores = torch.randn(n_streams, n + length, generator=generator())
     scores = scores.round() if discrete else scores
-    ranked = online_p_values(scores[:, n:], uniforms(n_streams, length), scores[:, :n].sort(1).values)
-    highest = bet(ranked.p_value).log_path.max(1).values.exp()
+    p_values, _ = online_p_values(scores[:, n:], uniforms(n_streams, length), scores[:, :n].sort(1).values)
+    highest = bet(p_values).log_path.max(1).values.exp()
     for capital in (2, 5, 20):
         assert at_most(int((highest >= capital).sum()), n_streams, 1 / capital)
 

@@ -10,10 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.martingale import bet, gamble
+from gmm_torch.conformal.drift import DriftMonitor, _ReferenceBets, bet, gamble
 from gmm_torch.conformal.p_values import smoothed_p_value
-from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows
 
 N_TESTS = 22
 FALSE_ALARM = 1e-3 / N_TESTS
@@ -27,9 +25,9 @@ def at_most(n_events, n, rate):
     return stats.binomtest(n_events, n, rate, alternative="greater").pvalue > FALSE_ALARM
 
 
-def reached(streams, threshold, **options):
-    """How many of (reference, stream) raise an alarm: what `update` does, for all at once."""
-    bets = [ReferenceMartingale(r, threshold, seed=i, **options).payoffs(x) for i, (r, x) in enumerate(streams)]
+def reached(streams, threshold, delta=None):
+    """Number of pairs (reference, stream) with an alarm of `DriftMonitor`; all at once."""
+    bets = [_ReferenceBets(r, i, delta).payoffs(x, 0) for i, (r, x) in enumerate(streams)]
     return int((gamble(torch.stack(bets)).log_path >= math.log(threshold)).any(1).sum())
 
 
@@ -39,10 +37,10 @@ def test_a_bet_against_a_reference_alarms_as_rarely_as_promised_and_on_plain_p_v
     scores = torch.randn(repetitions, n + length, generator=g)
     scores = scores.mul(2).round() if discrete else scores
     streams = [(row[:n], row[n:]) for row in scores]
-    on_average = reached(streams, threshold, promise="average")
+    on_average = reached(streams, threshold)
     assert at_most(on_average, repetitions, 1 / threshold)
     assert on_average > 0.2 * repetitions / threshold  # it spends what it may
-    assert at_most(reached(streams, threshold, promise="set", delta=delta), repetitions, 1 / threshold + delta)
+    assert at_most(reached(streams, threshold, delta), repetitions, 1 / threshold + delta)
     u = 1 - torch.rand(repetitions, length, generator=g)
     p = [smoothed_p_value(x, r.sort().values, draw) for (r, x), draw in zip(streams, u, strict=True)]
     naive = int((bet(torch.stack(p)).log_path >= math.log(threshold)).any(1).sum())
@@ -55,7 +53,7 @@ def test_a_window_of_time_has_an_alarm_as_rarely_as_promised_and_on_plain_p_valu
     found, naive = [], []
     for seed in range(repetitions):
         scores = torch.randn(n + earlier + length, generator=g)
-        watch = TimeWindows(ReferenceMartingale(scores[:n], threshold, seed=seed), seconds=length)
+        watch = DriftMonitor(scores[:n], threshold, against="reference", seconds=length, seed=seed)
         watch.update(scores[n:], times)
         assert [window.n for window in watch.windows] == [earlier, length]
         found.append(watch.windows[1].alarm_at is not None)
@@ -75,5 +73,5 @@ def test_given_the_set_alarms_are_rare_even_for_an_unlucky_reference():
     even = place.double() / (n + 1)
     reference = torch.where(place >= k, even.clamp_min(edge), even)
     streams = [(reference, torch.rand(400, generator=g).double()) for _ in range(repetitions)]
-    assert at_most(reached(streams, threshold, promise="set"), repetitions, 1 / threshold)
+    assert at_most(reached(streams, threshold, 0.01), repetitions, 1 / threshold)
     assert not at_most(reached(streams, threshold), repetitions, 1 / threshold)  # that is on average over references

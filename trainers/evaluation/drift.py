@@ -10,10 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from gmm_torch.conformal.time_windows import alarm_in_words
-from gmm_torch.conformal.what_changed import ComponentChange, WhatChanged, onset, stretches, what_changed
+from gmm_torch.conformal.drift import ComponentChange, Stretch, component_changes, onset, stretches
 from gmm_torch.detector import FailureDetector
-from gmm_torch.lightning.drift import DriftMonitor
+from gmm_torch.lightning.drift import DriftCallback
 from trainers.records.verdicts import read_verdicts
 from trainers.run.requirements import naming
 
@@ -30,20 +29,20 @@ class Drift(NamedTuple):
 
     alarm_at: int | None  # the image that raised the first alarm; None for none, of which nothing else says anything
     began_at: int = 0  # the image with which the change most likely began, an estimate
-    # P-values of the whole stream, and the components that explain more images than before, with examples by index.
-    changed: WhatChanged = WhatChanged((), ())
+    components: tuple[ComponentChange, ...] = ()  # those that explain more images than before; examples by index
+    stretches: tuple[Stretch, ...] = ()  # p-values of the whole stream
     mixture: str = ""  # whose components are compared, the score's first; empty where it has none
     unnamed: str = ""  # why no components are compared; empty where they are
     by_folder: bool = False  # see `read_by_folder`: the order may say what the images are
 
     @property
     def grown(self) -> list[ComponentChange]:
-        """The components whose share grew; see `WhatChanged`."""
-        return self.changed.grown
+        """The components whose share grew by more than chance explains."""
+        return [each for each in self.components if each.has_grown]
 
 
-def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
-    """What `drift=` chooses; None for none.
+def drift_callback(cfg: DictConfig) -> DriftCallback | None:
+    """Build the callback that `drift=` selects; None for none.
 
     Raises:
         ValueError: a key that it does not have, or a value out of range.
@@ -52,11 +51,11 @@ def drift_monitor(cfg: DictConfig) -> DriftMonitor | None:
         return instantiate(cfg.drift) if cfg.get("drift") else None
 
 
-def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Drift:
-    """What there is to say of the verdicts at `path`, which the monitor watched; 8 bytes an image."""
-    if not monitor.alarms:
+def drift_of(callback: DriftCallback, detector: FailureDetector, path: Path) -> Drift:
+    """Describe drift in the verdicts at `path`, which the callback watched; takes 8 bytes an image."""
+    if not callback.alarms:
         return Drift(None)
-    alarm_at = monitor.alarms[0]
+    alarm_at = callback.alarms[0]
     p_values, components = array("f"), array("i")
     for row in read_verdicts(path):
         p_values.append(0.0 if row.error else row.p_value)  # the least typical, as in the bet
@@ -69,10 +68,10 @@ def drift_of(monitor: DriftMonitor, detector: FailureDetector, path: Path) -> Dr
     mixture = detector.score.component_of or ""
     unnamed = _unnamed(detector, len(reference), len(read))
     if unnamed:
-        return Drift(alarm_at, began_at, WhatChanged((), over_time), mixture, unnamed)
-    found = what_changed(reference, component[read], p[read], alpha=detector.alpha).components
+        return Drift(alarm_at, began_at, (), over_time, mixture, unnamed)
+    found = component_changes(reference, component[read], p[read])
     named = tuple(each._replace(examples=tuple(int(read[i]) for i in each.examples)) for each in found)
-    return Drift(alarm_at, began_at, WhatChanged(named, over_time), mixture)
+    return Drift(alarm_at, began_at, named, over_time, mixture)
 
 
 def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
@@ -86,15 +85,15 @@ def _unnamed(detector: FailureDetector, n_reference: int, n_read: int) -> str:
     return "" if n_read else "no image from there on can be read"
 
 
-def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str], *, warned: bool = False) -> list[str]:
-    """Sentences for the terminal and the page; where the monitor has `warned`, without what an alarm means."""
+def drift_in_words(drift: Drift, callback: DriftCallback, paths: Sequence[str], *, warned: bool = False) -> list[str]:
+    """Sentences for the terminal and the page; without the meaning of an alarm if the callback has `warned`."""
     if drift.alarm_at is None:
         return [
             "No alarm of drift: the bet against the calibration inputs did not reach "
-            f"{monitor.threshold:g} times its stake."
+            f"{callback.monitor.threshold:g} times its stake."
         ]
-    others = len(monitor.alarms) - 1
-    means = "" if warned else f": {alarm_in_words(monitor.threshold, monitor.seconds)}"
+    others = len(callback.alarms) - 1
+    means = "" if warned else f": {callback.monitor.alarm_in_words}"
     alarm = f"Drift at image {drift.alarm_at + 1:,}, {paths[drift.alarm_at]}{means}."
     grown = [
         f"component {each.component} of {drift.mixture} ({100 * each.share_now:.1f} %, of held-out images "
@@ -111,25 +110,25 @@ def drift_in_words(drift: Drift, monitor: DriftMonitor, paths: Sequence[str], *,
     return [alarm, *more, *([f"{READ_BY_FOLDER}."] if drift.by_folder else []), began, changed]
 
 
-def drift_facts(drift: Drift, monitor: DriftMonitor, paths: Sequence[str]) -> dict[str, Any]:
+def drift_facts(drift: Drift, callback: DriftCallback, paths: Sequence[str]) -> dict[str, Any]:
     """The same for JSON."""
+    monitor = callback.monitor
     facts: dict[str, Any] = {
         "against": monitor.against,
         "threshold": monitor.threshold,
-        "alarms": [{"index": index, "path": paths[index]} for index in monitor.alarms],
+        "alarms": [{"index": index, "path": paths[index]} for index in callback.alarms],
     }
-    if monitor.windows is not None:
+    if monitor.seconds is not None:
         facts["windows"] = [
-            {**each._asdict(), "start": datetime.fromtimestamp(each.start, UTC).isoformat()}
-            for each in monitor.windows.windows
+            {**each._asdict(), "start": datetime.fromtimestamp(each.start, UTC).isoformat()} for each in monitor.windows
         ]
     if drift.alarm_at is not None:
         facts["read_by_folder"] = drift.by_folder
         facts["began"] = {"index": drift.began_at, "path": paths[drift.began_at]}
         facts["component_of"] = drift.mixture or None
         facts["components"] = [
-            {**each._asdict(), "examples": [paths[i] for i in each.examples]} for each in drift.changed.components
+            {**each._asdict(), "examples": [paths[i] for i in each.examples]} for each in drift.components
         ]
         facts["not_compared"] = drift.unnamed
-        facts["p_values"] = [each._asdict() for each in drift.changed.stretches]
+        facts["p_values"] = [each._asdict() for each in drift.stretches]
     return facts

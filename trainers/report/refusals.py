@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from gmm_torch.conformal.what_changed import ComponentChange, Stretch
+from gmm_torch.conformal.drift import ComponentChange, Stretch
 from gmm_torch.detector.explanation import InputExplanation
 from trainers.records.verdicts import VerdictSummary
 from trainers.report.figures.p_values import p_value_histogram, p_values_over_time

@@ -112,8 +112,7 @@ def create_app(
         key: that requests must carry; None lets all pass. Health, the page, `/docs` and the schema need none.
         open_metrics: `/metrics` needs no key either.
         log: where requests and decisions are logged as JSON lines: "-" is standard output, None nowhere, else a file.
-        drift: from calibration scores (n,) to the bets of the drift alarm, which nothing else uses; by default one on
-            the whole stream.
+        drift: function from calibration scores (n,) to a new drift monitor; by default one of the whole stream.
         load: gives the detector of a reload, with a classifier of its own, for the same images and classes; None
             refuses reloads.
 

@@ -1,4 +1,4 @@
-"""Drift of the stream of verdicts: bets against the calibration images, and counts in their windows."""
+"""Drift of the stream of verdicts: alarms, and counts in windows of time."""
 
 import math
 import threading
@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
-from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows, Window
+from gmm_torch.conformal.drift import DriftMonitor, Window
 from trainers.serve.answers import DriftWindow
 
-Watch = Callable[[Tensor], TimeWindows]  # bets against calibration scores (n,), which nothing else uses
+Watch = Callable[[Tensor], DriftMonitor]  # a new monitor for calibration scores (n,)
 _AHEAD = time.time() - time.monotonic()
 
 
-def whole_stream(calibration: Tensor) -> TimeWindows:
-    """One bet for as long as the detector serves."""
-    return TimeWindows(ReferenceMartingale(calibration), None)
+def whole_stream(calibration: Tensor) -> DriftMonitor:
+    """Monitor with one bet for as long as the detector serves."""
+    return DriftMonitor(calibration, against="reference")
 
 
 def steady_time() -> float:
@@ -28,43 +27,41 @@ def steady_time() -> float:
 
 
 class Drift:
-    """Counts verdicts in the windows of bets against "these images are like the calibration images".
+    """Counts verdicts in the windows of a drift monitor.
 
-    Where time runs backwards it stands still until it has caught up: no window ends early or is counted twice. One
-    thread updates; any may read.
+    If the clock runs backwards, time stands still until the clock has caught up: no window ends early or is counted
+    twice. One thread updates; any thread may read.
 
     Args:
-        watch: the bets, their windows, and how many of these to keep; see `TimeWindows` for what they promise.
+        monitor: sets the windows, and how many of them to keep.
         alpha: of such images at most this share is refused, on average over calibration sets.
         clock: seconds since 1970.
     """
 
-    def __init__(self, watch: TimeWindows, alpha: float, clock: Callable[[], float] = steady_time) -> None:
-        self.watch, self.alpha, self._clock = watch, alpha, clock
+    def __init__(self, monitor: DriftMonitor, alpha: float, clock: Callable[[], float] = steady_time) -> None:
+        self.monitor, self.alpha, self._clock = monitor, alpha, clock
         self._lock = threading.Lock()
         self._began = self._now = clock()
         self._counts: dict[float, tuple[int, int]] = {}  # start of a window -> refused, not finite
 
-    @torch.inference_mode(False)
     def update(self, scores: Tensor, n_refused: int, n_not_finite: int = 0) -> bool:
         """Take the scores (N,) of a batch, in the order of the stream; whether they raised an alarm."""
         if not len(scores):
             return False  # or counts of a window without images would push out those of one with some
         with self._lock:
-            first, window = self.watch.martingale.n_seen, self._present()
-            self.watch.update(scores, torch.full(scores.shape, self._now, dtype=torch.float64))
+            window = self._present()
+            alarms = self.monitor.update(scores, torch.full(scores.shape, self._now, dtype=torch.float64))
             refused, not_finite = self._counts.get(window.start, (0, 0))
             self._counts[window.start] = refused + n_refused, not_finite + n_not_finite
-            if len(self._counts) > self.watch.keep:
+            if len(self._counts) > self.monitor.keep:
                 del self._counts[min(self._counts)]
-            alarm_at = self.watch.martingale.alarm_at
-            return alarm_at is not None and alarm_at >= first
+            return bool(alarms)
 
     @property
     def log10_capital(self) -> float:
         """Evidence against images like the calibration images, in the window that is open."""
         with self._lock:
-            return float(self.watch.martingale.log_capital) / math.log(10) if self._present().n else 0.0
+            return self.monitor.log_capital / math.log(10) if self._present().n else 0.0
 
     @property
     def current(self) -> DriftWindow:
@@ -75,14 +72,14 @@ class Drift:
         """The window that is open, then those with images before, newest first."""
         with self._lock:
             present = self._present()
-            before = [each for each in reversed(self.watch.windows) if each.start != present.start]
+            before = [each for each in reversed(self.monitor.windows) if each.start != present.start]
             return [self._told(present, self._now)] + [
-                self._told(each, each.start + (self.watch.seconds or 0), complete=True) for each in before
+                self._told(each, each.start + (self.monitor.seconds or 0), complete=True) for each in before
             ]
 
     def _present(self) -> Window:
         self._now = max(self._now, self._clock())
-        return self.watch.at(self._now)
+        return self.monitor.window_at(self._now)
 
     def _told(self, window: Window, until: float, complete: bool = False) -> DriftWindow:
         refused, not_finite = self._counts.get(window.start, (0, 0))

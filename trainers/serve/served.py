@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from gmm_torch.conformal.time_windows import alarm_in_words
 from gmm_torch.detector import FailureDetector
 from gmm_torch.detector.weights import fingerprint
 from gmm_torch.errors import NotFittedError
@@ -54,8 +53,7 @@ class Served:
             scores, sum(not record.accept for record in records), sum(not record.finite for record in records)
         )
         if alarm:
-            bets = self.drift.watch
-            log.warning("drift: %s", alarm_in_words(bets.martingale.threshold, bets.seconds))
+            log.warning("drift: %s", self.drift.monitor.alarm_in_words)
         return judged, alarm
 
 

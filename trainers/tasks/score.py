@@ -24,9 +24,9 @@ from trainers.data.paths import image_paths, read_by_folder, sources_of
 from trainers.evaluation.drift import (
     READ_BY_FOLDER,
     Drift,
+    drift_callback,
     drift_facts,
     drift_in_words,
-    drift_monitor,
     drift_of,
 )
 from trainers.evaluation.metrics_file import write_json
@@ -64,7 +64,7 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
             "calibration: expected one without weights beside task.class_names, which stands for the data; got "
             f"{cfg.detector.calibration._target_}: leave the names out, since calibration images are weighted anew"
         )
-    engine, monitor = instantiate(cfg.engine), drift_monitor(cfg)
+    engine, watcher = instantiate(cfg.engine), drift_callback(cfg)
     run = Run(cfg, folder)
     path = Path(cfg.output or folder / "verdicts.csv")
     page, facts = path.with_suffix(".html"), path.with_name(f"{path.stem}.facts.json")
@@ -78,18 +78,18 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
         cfg.checkpoint = str(folder / WEIGHTED)  # which engines and the rows of a run that is begun again go by
         model = weighted_by_files(run, model, batches, folder / WEIGHTED)
         said = [weights_in_words(model)]
-    times = arrival_times(batches.paths) if monitor and monitor.seconds is not None else None
+    times = arrival_times(batches.paths) if watcher and watcher.monitor.seconds is not None else None
     with output_of(path, _job(cfg, model, batches), batches.batch_size) as file:
         kept = file.keep(batches.paths, batches.batch_size)
         batches.first = len(kept)
         if kept:
             log.info("%d images were scored before", len(kept))
-        if monitor:
-            monitor.earlier = torch.tensor(kept, dtype=torch.float32)
-            monitor.earlier_times = None if times is None else times[: len(kept)]
+        if watcher:
+            watcher.earlier = torch.tensor(kept, dtype=torch.float32)
+            watcher.earlier_times = None if times is None else times[: len(kept)]
         log.info("score images: %d", len(batches.paths) - batches.first)
         watching = [callback for callback in run.callbacks if not isinstance(callback, Checkpoint)]
-        watching += [monitor] if monitor else []
+        watching += [watcher] if watcher else []
         run.predictor.callbacks.extend([VerdictWriter(file, model.class_names), *watching])  # type: ignore[attr-defined]
         with engine.start(run, model, batches) as (module, loader):
             try:
@@ -111,14 +111,14 @@ def score(cfg: DictConfig, folder: Path, *, class_names: Sequence[str] | str | N
     fitted = {name: value for name, value in model.detector.preprocessing.items() if name in now}
     warning = in_another_way(fitted, now)  # which the terminal has since the detector was loaded
     together["preprocessing"] = {"fitted": fitted, "now": now, "warning": warning}
-    drift = drift_of(monitor, model.detector, path) if monitor else None
+    drift = drift_of(watcher, model.detector, path) if watcher else None
     if drift and drift.alarm_at is not None:
         drift = drift._replace(by_folder=read_by_folder(cfg.input, batches.paths))
-    told = list(said)  # in the terminal, which has the monitor's warning
-    if monitor and drift:
-        said += drift_in_words(drift, monitor, batches.paths)
-        told += drift_in_words(drift, monitor, batches.paths, warned=True)
-        together["drift"] = drift_facts(drift, monitor, batches.paths)
+    told = list(said)  # in the terminal, which has the watcher's warning
+    if watcher and drift:
+        said += drift_in_words(drift, watcher, batches.paths)
+        told += drift_in_words(drift, watcher, batches.paths, warned=True)
+        together["drift"] = drift_facts(drift, watcher, batches.paths)
     write_json(together, facts)
     if cfg.page is not None:
         remarks = [*(f"{each}." for each in (warning, sizes) if each), *said]
@@ -180,7 +180,7 @@ def _change(drift: Drift, batches: FileBatches) -> Change | None:
         files = [batches.paths[i] for i in each.examples]
         images = [picture(torch.nan_to_num(image)) for part in _images(files, batches) for image in part]
         examples[each] = list(zip(files, images, strict=True))
-    return Change(drift.alarm_at, drift.changed.stretches, drift.mixture, examples)
+    return Change(drift.alarm_at, drift.stretches, drift.mixture, examples)
 
 
 def _tell(summary: VerdictSummary, alpha: float, path: Path, said: list[str]) -> None:

@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor
 
-from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows
+from gmm_torch.conformal.drift import DriftMonitor
 from gmm_torch.detector import FailureDetector
-from gmm_torch.lightning.drift import DriftMonitor
-from trainers.evaluation.drift import drift_monitor
+from gmm_torch.lightning.drift import DriftCallback
+from trainers.evaluation.drift import drift_callback
 from trainers.run.model import Model, load_model
 from trainers.run.requirements import require_packages
 from trainers.run.run import Run
@@ -51,7 +51,7 @@ def serve(
     from trainers.serve.keys import ENVIRONMENT, key_of_environment
     from trainers.serve.server import run_app
 
-    bounds, drift, key = Limits(**limits), _watch(drift_monitor(cfg)), key_of_environment()
+    bounds, drift, key = Limits(**limits), _watch(drift_callback(cfg)), key_of_environment()
     model = load_model(Run(cfg, folder), "serve", class_names)
 
     def load() -> FailureDetector:
@@ -77,17 +77,15 @@ def _takes(model: Model) -> tuple[object, ...]:
     return tuple(model.image_shape), model.resize, list(model.class_names)
 
 
-def _watch(monitor: DriftMonitor | None) -> Callable[[Tensor], TimeWindows]:
-    """The bets that `drift=` chooses, from calibration scores; ValueError where a service can't do so."""
-    if monitor is None or monitor.against != "reference" or monitor.stop:
+def _watch(callback: DriftCallback | None) -> Callable[[Tensor], DriftMonitor]:
+    """Function from calibration scores to the monitor that `drift=` selects.
+
+    Raises:
+        ValueError: the memory of that monitor grows, or it would stop the service.
+    """
+    if callback is None or callback.monitor.against != "reference" or callback.stop:
         raise ValueError(
             "drift: expected reference or windows, and drift.stop=false, for task=serve, which watches in bounded "
             "memory and goes on; got another: leave drift= out for the whole stream, or set drift=windows"
         )
-
-    def bets(calibration: Tensor) -> TimeWindows:
-        bet = monitor.new_bet(calibration)
-        assert isinstance(bet, ReferenceMartingale)
-        return TimeWindows(bet, monitor.seconds, N_KEPT)
-
-    return bets
+    return partial(callback.new_monitor, keep=N_KEPT)

@@ -1,13 +1,12 @@
 """Drift of a stream and of windows of time: alarms as rare as promised, right counts, bounded memory."""
 
-import json
+import pickle
 
 import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.reference_martingale import ReferenceMartingale
-from gmm_torch.conformal.time_windows import TimeWindows
+from gmm_torch.conformal.drift import DriftMonitor
 from tests.trainers.serve.conftest import counted, png, serving
 from trainers.serve.drift import Drift, whole_stream
 
@@ -23,7 +22,7 @@ class Clock:
 
 
 def minutes(calibration=CALIBRATION, threshold=100.0, keep=48):
-    return TimeWindows(ReferenceMartingale(calibration, threshold), "1min", keep)
+    return DriftMonitor(calibration, threshold, against="reference", seconds="1min", keep=keep)
 
 
 def typical(n: int, seed: int = 0) -> torch.Tensor:
@@ -36,7 +35,7 @@ def test_false_alarms_are_as_rare_as_promised_on_a_whole_stream_and_in_each_wind
     for scores in torch.randn(n, 140, generator=torch.Generator().manual_seed(1)):
         calibration, *batches = scores.split([60, 40, 40])
         clock = Clock()
-        whole = Drift(TimeWindows(ReferenceMartingale(calibration, threshold), None), 0.05, clock)
+        whole = Drift(DriftMonitor(calibration, threshold, against="reference"), 0.05, clock)
         windows = Drift(minutes(calibration, threshold), 0.05, clock)
         for i, batch in enumerate(batches):
             false[0] += whole.update(batch, 0)
@@ -118,10 +117,10 @@ def test_what_is_kept_is_bounded(bets):
     for i in range(40):
         clock.now += 30
         watch.update(typical(16, i), 1)
-        sizes.append(len(json.dumps([watch.watch.state_dict(), list(watch._counts.items())])))
+        sizes.append(len(pickle.dumps([watch.monitor, watch._counts])))
     assert max(sizes[20:]) < 1.1 * max(sizes[10:20])
     told = [(each.images, each.refused) for each in watch.windows()]
-    assert told == ([(640, 40)] if watch.watch.seconds is None else [(32, 2)] * 5)
+    assert told == ([(640, 40)] if watch.monitor.seconds is None else [(32, 2)] * 5)
 
 
 def test_windows_are_told_by_route_and_metrics(detector, held_out):

@@ -106,8 +106,8 @@ def test_class_names_come_from_the_data_and_limits_from_the_config(files, tmp_pa
     said = ("task.limits.max_batch=7", "task.host=::1", "drift=windows", "drift.promise=set")
     run_task(configure("task=serve", *NETWORK, *files, *said), tmp_path)
     service = caught["app"].state.service
-    bets = service.served.drift.watch
-    assert (bets.seconds, bets.martingale.threshold, bets.martingale.promise) == (3600, 10_000, "set")
+    monitor = service.served.drift.monitor
+    assert (monitor.seconds, monitor.threshold, monitor.promise) == (3600, 10_000, "set")
     assert list(service.class_names) == [str(i) for i in range(10)]
     assert service.limits.max_batch == 7
     assert caught["at"] == ("::1", 8000, 0.0)

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gmm_torch.conformal.calibration_conditional import usual_share
-from gmm_torch.conformal.what_changed import Stretch
+from gmm_torch.conformal.drift import Stretch
 from trainers.report.figures.style import ERRORS, INK, MUTED, OURS, SMALL, WIDE, new_axes
 
 BINS = 20
