@@ -87,7 +87,7 @@ def detector(device: torch.device, rehearse: bool) -> dict[str, Any]:
 def _small(network: nn.Module, **options: Any) -> Any:
     fitting, calibration = (scoring_overhead.smooth_images(n, seed) for n, seed in ((512, 1), (128, 2)))
     detector = scoring_overhead.FailureDetector(network, n_components=3, **options)
-    return detector.fit(fitting.split(128), scoring_overhead.fit_briefly).calibrate(calibration.split(128))
+    return detector.fit(fitting.split(128), fitter=scoring_overhead.fit_briefly).calibrate(calibration.split(128))
 
 
 def training(device: torch.device, rehearse: bool) -> dict[str, Any]:

@@ -264,7 +264,7 @@ class Ours:
         layers = self.study.layers[score.layers]
         detector = FailureDetector(self.study.classifier, score=score, views=views, layers=layers, seed=self.split.seed)
         look = partial(self.study.of, rule=score.layers, pooling=score.pooling, views=views)
-        detector.fit(look(self.study.fit), self.fitter)
+        detector.fit(look(self.study.fit), fitter=self.fitter)
         # only a score that `needs_labels` looks at them
         labelled = look(self.study.test)._replace(labels=self.study.test_labels)
         return detector.calibrate(labelled.rows(self.split.calibration))

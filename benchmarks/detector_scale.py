@@ -86,7 +86,7 @@ def child(n: int, classes: int, widths: tuple[int, ...], views: int) -> dict[str
     network = Wide(widths, classes).eval()
     detector = FailureDetector(network, layers=[f"layers.{i}" for i in range(len(widths))], views=views)
     small = FailureDetector(network, n_components=2, layers=["layers.0"], views=views)  # libraries allocate once
-    small.fit(images(600, classes, 3), fit_briefly).calibrate(images(200, classes, 4))
+    small.fit(images(600, classes, 3), fitter=fit_briefly).calibrate(images(200, classes, 4))
     detector.extractor(next(images(BATCH, classes, 5))[0])
     del small
     found: dict[str, Any] = {"peak": {}, "processor": {}}
@@ -96,7 +96,7 @@ def child(n: int, classes: int, widths: tuple[int, ...], views: int) -> dict[str
         start = time.process_time()
         with Peak() as peak:
             if phase == "fit":
-                detector.fit(images(n, classes, 1), fit_briefly)
+                detector.fit(images(n, classes, 1), fitter=fit_briefly)
             else:
                 getattr(detector, phase)(images(n_calibrated, classes, 2))
         found["peak"][phase] = peak.largest - peak.before

@@ -75,7 +75,7 @@ def take_turns(
 def of_small_images(classifier: nn.Module, **options: Any) -> FailureDetector:
     """A detector of 32 x 32 images."""
     fitting, calibration = smooth_images(N_FIT, 1).split(BATCH), smooth_images(N_CALIBRATION, 2).split(BATCH)
-    return FailureDetector(classifier, **options).fit(fitting, fit_briefly).calibrate(calibration)
+    return FailureDetector(classifier, **options).fit(fitting, fitter=fit_briefly).calibrate(calibration)
 
 
 def of_made_up_outputs(classifier: nn.Module, **options: Any) -> FailureDetector:
@@ -91,7 +91,7 @@ def of_made_up_outputs(classifier: nn.Module, **options: Any) -> FailureDetector
     def made_up(n: int) -> Features:
         return Features(like(seen.logits, n), {name: like(value, n) for name, value in seen.layers.items()})
 
-    return detector.fit(made_up(WIDE), fit_briefly).calibrate(made_up(N_CALIBRATION))
+    return detector.fit(made_up(WIDE), fitter=fit_briefly).calibrate(made_up(N_CALIBRATION))
 
 
 def measure(

@@ -35,7 +35,7 @@ class ComponentSummary:
 
     Attributes:
         component: its number.
-        n, n_errors: how many there are, and how many of them are predicted wrongly.
+        n, n_errors: number of inputs, and of wrong predictions among them.
         error_rate: n_errors / n, None where there are none.
         interval: Clopper-Pearson interval of the error rate, (0, 1) where there are none.
         predictions: predicted classes with their shares, the largest first.
@@ -53,7 +53,7 @@ class ComponentSummary:
 
 @dataclass(frozen=True)
 class ComponentReport:
-    """What labelled inputs say about the components of a mixture.
+    """The components of a mixture, with the error rates of labelled inputs.
 
     Attributes:
         components: all of them; the highest error rate first, those without inputs last.

@@ -62,9 +62,10 @@ from gmm_torch.scores.usage import warn_of_unused_components
 
 # Of the fitting inputs, a share at most, that a score ranks its parts among before `calibrate` brings others.
 HELD_OUT_SHARE = 1 / 5
-# Of the calibration inputs, so many at most are a reference for scores that need one.
+# Share and number of the calibration inputs, at most, that are a reference for scores that need one.
 REFERENCE_SHARE, MAX_REFERENCE = 1 / 3, 10_000
-# Calibration inputs of which more were fitted to are a mistake; rows of a few columns may be equal by chance.
+# Shares of the calibration inputs that were fitted to: above the first it is an error, above the second a warning.
+# Rows of a few columns may be equal by chance.
 SEEN_SHARE, DOUBTFUL_SHARE = 0.9, 0.02
 LEARNED = ("score", "examples", "valid_range", "seen", "calibration")  # the parts whose tensors a file holds
 
@@ -85,7 +86,7 @@ class FailureDetector(OnHub, nn.Module):
         layers: names of layers to take features from, "penultimate", "stages", "depths", or None for what the score is
             meant for; see `FeatureExtractor`.
         covariance_type: of the mixtures of the default score, "full" unless given.
-        score: a score, with its own options, or None for `Combined`, the best over all sources of failure.
+        score: an object with options, or None for `Combined`, the best over all sources of failure.
         views: how many views of an image to look at, or their names, or None for those that the score is meant for.
             Each costs one pass of the classifier; 1 is the image alone, as is None for inputs that are no images: not
             of shape (N, C, H, W) with 1, 3 or 4 channels and sides of 5 pixels at least. A spectrogram of one channel
@@ -107,12 +108,12 @@ class FailureDetector(OnHub, nn.Module):
         n_fitted, n_kept: inputs that it was fitted to, and how many of them were kept for that.
         precision: of the classifier on the calibration inputs; see `Features.precision`.
         format: of the calibration inputs, where they are images.
-        preprocessing: how inputs became what the network takes, for whoever prepares others: names, and words, numbers
-            or lists of these. Nothing here depends on it, and it is empty unless it was set.
+        preprocessing: a note for you on how inputs are prepared: names, and words, numbers or lists of these. No
+            verdict depends on it.
         class_names: one word a class, for explanations; none unless they were set.
 
     Raises:
-        ValueError: an option out of range or unknown; one of the default score's beside a score.
+        ValueError: an option out of range or unknown; an option of the default score together with `score`.
 
     Examples:
         >>> x = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -146,7 +147,7 @@ class FailureDetector(OnHub, nn.Module):
         if score is not None and options:
             got = ", ".join(f"{name}={value!r}" for name, value in options.items())
             raise ValueError(
-                f"{' and '.join(options)}: expected none beside a score, which has its own; got {got} and score "
+                f"{' and '.join(options)}: expected none together with a score; got {got} and score "
                 f"{score.name!r}: give them to the score"
             )
         check_whole("seed", seed)
@@ -211,13 +212,13 @@ class FailureDetector(OnHub, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the classifier is."""
+        """The classifier's device."""
         tensor = next(self.classifier.parameters(), next(self.classifier.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which it computes: float32, or float64 where it was fitted to such features or moved to that type."""
+        """The type it computes in: float32, or float64 after a fit to float64 features or a move to that type."""
         return self.valid_range.largest.dtype
 
     def __repr__(self) -> str:
@@ -232,9 +233,9 @@ class FailureDetector(OnHub, nn.Module):
     # ---- features and statistics
 
     def features(self, loader: Iterable[Any]) -> Features:
-        """Logits and features of all batches, on the classifier's device: all of them, however many.
+        """Logits and features of all batches, together in the memory of the classifier's device.
 
-        Labels are ignored, unless the score was told to use them.
+        Labels are kept if the score uses them.
 
         Raises:
             ValueError: no batch at all, inputs in place of batches, or features that are not finite.
@@ -248,7 +249,7 @@ class FailureDetector(OnHub, nn.Module):
     def _stream(self, loader: Iterable[Any], *, labels: bool | None, together: bool = True) -> Iterator[Features]:
         """`features`, batch by batch; labels are taken (True), left (False), or taken where there are some (None).
 
-        Features that are not finite are told after the last batch; in all processes, if `together`.
+        Features that are not finite raise after the last batch; in all processes, if `together`.
         """
         check_loader(loader)
         device, adapter, views = self.device, self.extractor.adapter, self.extractor.views
@@ -417,12 +418,12 @@ class FailureDetector(OnHub, nn.Module):
         share, known = self.seen.share_fitted(found.keys, self.n_kept / max(1, self.n_fitted))
         if share > SEEN_SHARE:
             raise ValueError(
-                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which it was fitted "
-                f"to {known}: hold some out, since the score of what was fitted to is higher than that of new inputs"
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, and it was fitted "
+                f"to {known} of them: hold some out, since scores of fitting inputs are higher than those of new ones"
             )
         if share > DOUBTFUL_SHARE:
             warn(
-                f"calibration inputs: expected others than the detector was fitted to; got {n}, of which {known} are "
+                f"calibration inputs: expected others than the detector was fitted to; got {n}, and {known} are "
                 "equal to some of those: leave them out, since more than alpha of new inputs are refused otherwise",
                 CalibrationWarning,
             )
@@ -449,7 +450,7 @@ class FailureDetector(OnHub, nn.Module):
 
         Args:
             deployment: inputs as they come, without labels, failures among them or not. Those far beyond the fitting
-                inputs are left out: they are refused whatever they weigh.
+                inputs are left out: they are refused at any weight.
             reference: inputs from where the calibration inputs come from, but others: calibration inputs are ranked
                 with weights that were fixed before. (x, label) for `LabelShiftCalibration`.
 
@@ -481,8 +482,8 @@ class FailureDetector(OnHub, nn.Module):
     def forward(self, x: Inputs | Features) -> Verdict:
         """Verdict on a batch, as `FeatureExtractor` takes it, or on its features.
 
-        A verdict is a decision: it holds no graph of the classifier, whatever the gradient mode. Logits and score are
-        differentiable in inputs that ask for a gradient (`x.requires_grad_()`), and so is `margin`.
+        A verdict holds no graph of the classifier, unless the inputs ask for a gradient (`x.requires_grad_()`): then
+        logits and score are differentiable in them. `margin` always is.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
@@ -536,7 +537,7 @@ class FailureDetector(OnHub, nn.Module):
         return threshold[given["predictions"]] if threshold.dim() else threshold.expand(given["predictions"].shape)
 
     def _given(self, features: Features) -> dict[str, Tensor]:
-        """What p-values of inputs depend on beside their scores, as the calibration takes it by name."""
+        """Keyword arguments of the calibration for these inputs: everything but their scores."""
         given = {"predictions": features.own_logits.argmax(-1)}
         if isinstance(self.calibration, WeightedScores):
             with torch.no_grad():
@@ -553,8 +554,8 @@ class FailureDetector(OnHub, nn.Module):
         if self._weights_known is None or is_traced() or self._weights_known.are_of(self.classifier, exact=exact):
             return
         raise ValueError(
-            "classifier: expected the weights on which the detector was calibrated; got others, of which its p-values "
-            "say nothing: fit and calibrate again, or load those weights"
+            "classifier: expected the weights on which the detector was calibrated; got others, for which its p-values "
+            "are not valid: fit and calibrate again, or load those weights"
         )
 
     def _warn_of_other_inputs(self, features: Features) -> None:
@@ -568,8 +569,8 @@ class FailureDetector(OnHub, nn.Module):
             return
         self._warned_of.add(found)
         warn(
-            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values are valid as "
-            "far as rounding leaves the scores alike; calibrate in this precision to be sure",
+            f"classifier: expected outputs in {self.precision}, as at calibration; got {found}: p-values "
+            "are no longer exact, since rounding moves scores: calibrate in this precision",
             PrecisionWarning,
         )
 
@@ -594,7 +595,7 @@ class FailureDetector(OnHub, nn.Module):
 
         Returns:
             verdict, probabilities in each view, p-values of the score's parts, and of each mixture: the component, its
-            make-up and error rate, the features that contribute most, the nearest fitting inputs.
+            classes and error rate, the features that contribute most, the nearest fitting inputs.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
@@ -684,7 +685,7 @@ class FailureDetector(OnHub, nn.Module):
     ) -> Self:
         """Read a detector for `classifier`, onto the classifier's device.
 
-        Nothing in the file can run, and it takes no more memory than a few times its size, whatever it asks for.
+        Nothing in the file can run, and loading takes no more memory than a few times its size.
 
         Args:
             path: written by `save`.

@@ -38,7 +38,7 @@ class _ColumnNames:
         return self._place(column)[0]
 
     def name(self, column: int, class_names: Sequence[str] | None = None) -> str:
-        """A column in words."""
+        """The name of a column."""
         layer, views, position, width = self._place(column)
         if layer is None:
             return RESIDUAL
@@ -64,7 +64,7 @@ class _ColumnNames:
 
 @dataclass(frozen=True, repr=False)
 class MixtureExplanation:
-    """What one mixture says about N inputs.
+    """The nearest component of one mixture for each of N inputs, and its distance.
 
     An input whose features are not finite has component -1, responsibility 0, contributions 0 and no neighbours.
 
@@ -147,7 +147,7 @@ class ComponentFacts:
 
 @dataclass(frozen=True)
 class InputExplanation:
-    """One input, in plain numbers; `str` says it in words, `numbers()` in numbers.
+    """One input, in plain numbers; `str` gives sentences, `numbers()` figures.
 
     Attributes:
         prediction, score, p_value, accept: the verdict.
@@ -172,7 +172,7 @@ class InputExplanation:
     class_names: Sequence[str] | None = None
 
     def name(self, label: int) -> str:
-        """A class in words."""
+        """The name of a class."""
         return str(label) if self.class_names is None else self.class_names[label]
 
     @property
@@ -184,7 +184,7 @@ class InputExplanation:
 
     @property
     def unusual(self) -> list[str]:
-        """What lowered the score most, then what else is unusual, in sentences without their stops.
+        """The part that lowered the score most, then other unusual parts, in sentences without their stops.
 
         Nothing of an input that is accepted.
         """
@@ -255,7 +255,7 @@ class InputExplanation:
 
 
 def in_words(part: str) -> str:
-    """What a part of the score looks at."""
+    """A part of the score, named after its subject."""
     found = SCORES.get(part)
     return (found.in_words if found else "") or part.replace("_", " ")
 
@@ -284,7 +284,7 @@ class Explanation:
         part_p_values: of each part of a combined score, (N,); {} for a single score.
         n_reference: see `InputExplanation`.
         dominant: (N,) int64, index of the part that lowers the score most; None for a single score.
-        mixtures: what each mixture of the score says; {} for a score without one.
+        mixtures: by name of the score's mixtures; {} for a score without one.
     """
 
     verdict: Verdict
@@ -329,7 +329,7 @@ class Explanation:
                 f"Explanation of {counted(n, int(self.verdict.accept.sum()))}",
                 *in_columns([head, *rows]),
                 *and_more(n),
-                f"explanation[i] is one input, in words; {_names_of(self)}",
+                f"explanation[i] is one input, in sentences; {_names_of(self)}",
             ]
         )
 

@@ -66,7 +66,7 @@ class Format(_Strict):
 
 
 class Header(_Strict):
-    """What a file says of its detector, checked before anything is built from it."""
+    """The description of a detector, checked before anything is built from it."""
 
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
     found_by: str

@@ -117,7 +117,7 @@ def _hub() -> Any:
 
 @functools.cache
 def _shared() -> Any:
-    """What the Hub's own mixin pushes."""
+    """The class through which the Hub's own mixin pushes."""
 
     class Shared(_hub().ModelHubMixin):  # type: ignore[misc]
         def __init__(self, detector: OnHub, metrics: Metrics) -> None:

@@ -11,7 +11,7 @@ from gmm_torch.features.features import Features
 
 FACTOR = 1000  # times the largest number seen in fitting, or one where that is smaller
 MAX_FITTED = 100_000  # keys; of more, a sample is kept
-FEWEST = 3  # inputs that are known again before a sample tells of a share
+FEWEST = 3  # inputs that are known again before a sample gives an estimate of the share
 
 
 class ValidRange(nn.Module):
@@ -28,7 +28,7 @@ class ValidRange(nn.Module):
         self.register_buffer("largest", torch.empty(0))
 
     def build(self, n_layers: int) -> None:
-        """Make room for so many layers."""
+        """Make room for `n_layers` layers."""
         self.largest = torch.zeros(1 + n_layers)
 
     def fit(self, features: Features) -> Self:
@@ -72,7 +72,7 @@ class SeenInputs(nn.Module):
         self.reference = keys[:, 1].unique()
 
     def share_fitted(self, keys: Tensor, sampled: float = 1.0) -> tuple[float, str]:
-        """The share of inputs with keys (N, 2) that are among the fitting inputs, and their number in words.
+        """The share of inputs with keys (N, 2) that are among the fitting inputs, and their number as text.
 
         Args:
             keys: of the inputs.

@@ -44,7 +44,7 @@ def check_metrics(metrics: Mapping[str, Any], detector: "FailureDetector") -> No
     if found != expected:
         raise ValueError(
             f"metrics: expected those of this detector, (alpha, fitting inputs, calibration inputs) = {expected}; got "
-            f"{found}: give the metrics.json that was written beside it"
+            f"{found}: give the metrics.json from the same folder"
         )
 
 
@@ -79,7 +79,7 @@ def _prepared(detector: "FailureDetector") -> str:
 
 def _measured(metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
-        return "## What was measured\n\nNothing, as far as this page knows: measure it on inputs of yours."
+        return "## What was measured\n\nNothing: measure it on inputs of yours."
     calibration, versions = metrics["calibration"], metrics.get("versions", {})
     rates = []
     for alpha, rate in calibration.get("false_alarm_rate", {}).items():

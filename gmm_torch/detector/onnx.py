@@ -35,7 +35,7 @@ def save_onnx(detector: FailureDetector, example: Tensor, path: str | os.PathLik
         raise ValueError(
             f"example: expected at least 2 inputs, so that the size of a batch stays open; got {len(example)}"
         )
-    detector(example)  # what is wrong with the detector or the inputs is told before
+    detector(example)  # an error in the detector or the inputs is raised before the export
     mode = detector.training
     try:
         with torch.no_grad():  # the file has no gradient: what serves one alone stays out of it
@@ -88,7 +88,7 @@ def _solve_triangular(
 ) -> Any:
     """`torch.linalg.solve_triangular` by the inverse, since ONNX has no solver; a runtime folds that of a constant.
 
-    The inverse grows block by block: with X the inverse of the diagonal blocks of size s, and O the blocks beside the
+    The inverse grows block by block: with X the inverse of the diagonal blocks of size s, and O the blocks off the
     diagonal within those of size 2 s, X - X O X is the inverse of the diagonal blocks of size 2 s.
     """
     import numpy as np
@@ -115,7 +115,7 @@ def _solve_triangular(
 
 
 def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
-    """aten::logsumexp; ONNX's own loses rows that have minus infinity beside large negative numbers."""
+    """aten::logsumexp; ONNX's own loses rows that have both minus infinity and large negative numbers."""
     op = _operations()
     axes = op.Constant(value_ints=[dim] if isinstance(dim, int) else list(dim))
     largest = op.ReduceMax(x, axes, keepdims=1)

@@ -9,7 +9,7 @@ from gmm_torch.features.features import Features
 
 @dataclass(frozen=True)
 class Plan:
-    """What a detector looks at.
+    """The layers, views and sizes of a fitted detector.
 
     Attributes:
         layers: names of the layers that features come from.

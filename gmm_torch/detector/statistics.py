@@ -1,4 +1,4 @@
-"""A few numbers of each input, whatever the widths of its features: all that calibration and reports need."""
+"""A few numbers of each input, however wide its features are: all that calibration and reports need."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

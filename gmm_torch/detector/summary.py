@@ -17,7 +17,7 @@ LOW_ACCURACY = 0.7
 
 
 def looked_at(detector: "FailureDetector") -> dict[str, str]:
-    """Layers, the rule that found them, how they are pooled, their size, and the passes an input takes, in words."""
+    """Layers, the rule that found them, how they are pooled, their size, and the passes an input takes, as text."""
     extractor, views = detector.extractor, detector.extractor.views
     passes = f"{len(views)} for each input ({', '.join(views)})"
     if not extractor.layers:
@@ -41,7 +41,7 @@ def summary(detector: "FailureDetector") -> str:
     """A few lines for `print`; the network's modules are those of `print(detector.classifier)`."""
     classifier, score = detector.classifier, detector.score
     parts = ", ".join(f"{name} {share:.2g}" for name, share in score.shares().items())
-    drawn = f", of which {detector.n_kept:,} were kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
+    drawn = f", {detector.n_kept:,} of them kept, drawn at random" if detector.n_kept < detector.n_fitted else ""
     n_held_out = detector.held_out_of(detector.n_kept)
     held_out = f"; {n_held_out:,} of them held out of the mixtures, as a reference of the score" if n_held_out else ""
     others = "; the others given, a third at most, are a reference of the score" if detector.score.n_reference else ""

@@ -13,7 +13,7 @@ N_SHOWN = 5  # inputs of a batch that `print` shows
 
 
 class Verdict(NamedTuple):
-    """What a detector says about N inputs; without a graph, unless the inputs ask for a gradient.
+    """The decision on N inputs; without a graph, unless the inputs ask for a gradient.
 
     Attributes:
         logits: (N, C), the classifier's.
@@ -21,8 +21,8 @@ class Verdict(NamedTuple):
         score: (N,), higher = more typical.
         p_value: (N,) float64 (float32 on MPS, which has no other), conformal p-value of the hypothesis that the input
             is like the calibration inputs.
-        accept: (N,) bool, p_value > alpha, decided by rank: exact whatever the precision. Which kind of failure a
-            refused input is can't be told from this.
+        accept: (N,) bool, p_value > alpha, decided by rank, so exact in any precision. It does not tell one kind of
+            failure from another.
     """
 
     logits: Tensor

@@ -16,9 +16,9 @@ from gmm_torch.features.wrappers import named_networks, unwrapped_names
 def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:
     """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
 
-    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. What a quantised one
-    keeps beside tensors is part of its structure. With a prefix, such as "net.", they are those of a module that holds
-    it alone, by that name.
+    A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. Entries of a
+    quantised one that are no tensors are part of its structure. With a prefix, such as "net.", they are those of a
+    module that holds it alone, by that name.
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
@@ -41,7 +41,7 @@ class KnownWeights:
     """The hash of a classifier's weights when this was made.
 
     A check waits for no device unless a tensor was written to or replaced since the last one; then the weights are
-    hashed. Writes through `.data` or NumPy are found by an exact check alone. Weights in another type are not judged:
+    hashed. Writes through `.data` or NumPy are found by an exact check alone. Weights in another type are not compared:
     rounding changes them, see `PrecisionWarning`.
     """
 
@@ -53,8 +53,8 @@ class KnownWeights:
         """True if the classifier has these weights now."""
         mark = _mark(classifier)
         if exact or mark != self._mark:
-            judged = _types(classifier) == self._types
-            self._mark, self._same = mark, not judged or fingerprint(classifier)["weights"] == self._hash
+            comparable = _types(classifier) == self._types
+            self._mark, self._same = mark, not comparable or fingerprint(classifier)["weights"] == self._hash
         return self._same
 
 
@@ -73,7 +73,7 @@ def _mark(classifier: nn.Module) -> list[tuple[int, int, int]]:
     """Identity, memory and number of writes of each tensor.
 
     Torch counts writes for all but tensors of inference. Tensors of other types, such as quantised ones, have no
-    memory of their own.
+    memory address.
     """
     return [
         (
@@ -124,7 +124,7 @@ def check_classifier(
 
 
 def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> str:
-    """Words for a `NormalizedClassifier` that normalises otherwise than at a detector's fit; none for others."""
+    """Note on a `NormalizedClassifier` that normalises otherwise than at a detector's fit; none for others."""
     normalize = dict(classifier.named_children()).get("normalize")
     for name in ("mean", "std"):
         own, fitted = getattr(normalize, name, None), preprocessing.get(name)
@@ -136,7 +136,7 @@ def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> s
 
 
 def _nested(classifier: nn.Module, structure: str, layer: str) -> str | None:
-    """The prefix by which names of a classifier's layers differ from those stored, in words; None for other ones."""
+    """The prefix by which names of a classifier's layers differ from those stored, as text; None for other ones."""
     networks, names = dict(named_networks(classifier)), sorted(unwrapped_names(classifier).values())
     if not names:
         return None

@@ -75,7 +75,7 @@ def test_fit_calibrate_verdict_and_file_give_what_they_give_on_the_host(data, tm
 
     def learned(classifier):
         detector = FailureDetector(classifier, n_components=2, views=1)
-        return detector.fit(x[:300].split(100), briefly).calibrate(x[300:].split(100))
+        return detector.fit(x[:300].split(100), fitter=briefly).calibrate(x[300:].split(100))
 
     expected = learned(classifier)(x[:9])
     with card_with_numbers() as watch:

@@ -321,7 +321,7 @@ def test_views_cost_one_pass_each_and_one_is_the_image_alone(its_net):
 def test_options_that_a_score_would_ignore_are_refused(its_net):
     score = make_score("log_likelihood")
     for options in ({"n_components": 3}, {"covariance_type": "full"}, {"n_components": 3, "covariance_type": "banana"}):
-        with pytest.raises(ValueError, match=" and ".join(options) + ": expected none beside a score"):
+        with pytest.raises(ValueError, match=" and ".join(options) + ": expected none together with a score"):
             FailureDetector(its_net, score=score, **options)
     with pytest.raises(ValueError, match=r"covariance_type: .*banana"):
         FailureDetector(its_net, covariance_type="banana")

@@ -105,7 +105,7 @@ def test_an_unknown_calibration_in_a_file_is_refused(net, tmp_path, monkeypatch)
 
 def test_calibration_inputs_of_which_some_were_fitted_to_are_doubted(net):
     detector = FailureDetector(net, 2).fit([FIT])
-    with pytest.warns(CalibrationWarning, match="got 600, of which 30 are equal to some"):
+    with pytest.warns(CalibrationWarning, match="got 600, and 30 are equal to some"):
         detector.calibrate([CALIBRATE[:570], FIT[:30]])
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
@@ -118,7 +118,7 @@ def test_a_detector_from_a_file_knows_what_it_was_fitted_to(net, tmp_path):
     loaded = FailureDetector.load(tmp_path / "detector.safetensors", net)
     with pytest.raises(ValueError, match="expected others than the detector was fitted to"):
         loaded.calibrate([FIT[::2]])
-    with pytest.warns(CalibrationWarning, match="got 600, of which 30 are equal to some"):
+    with pytest.warns(CalibrationWarning, match="got 600, and 30 are equal to some"):
         loaded.calibrate([CALIBRATE[:570], FIT[:30]])
 
 

@@ -82,7 +82,7 @@ def test_a_detector_says_how_much_it_kept_and_so_does_its_file(net, monkeypatch,
     assert "fitted: not yet" in repr(FailureDetector(net))
     detector = FailureDetector(net, n_components=2).fit(batches(600, 1)).calibrate(batches(100, 2))
     assert "fitted: to 600 inputs of shape" in repr(detector)
-    assert "of which 150 were kept, drawn at random; 30 of them held out of the mixtures" in repr(detector)
+    assert "150 of them kept, drawn at random; 30 of them held out of the mixtures" in repr(detector)
     assert detector.score.models()["moment_likelihood"].mixture.n_points == 120
     detector.save(tmp_path / "d.safetensors")
     assert "of which 150 were kept" in repr(FailureDetector.load(tmp_path / "d.safetensors", net))
