@@ -59,7 +59,7 @@ def test_a_folder_holds_the_same_detector_and_no_pickle(detector, tmp_path):
         "config.json",
         "README.md",
     }
-    assert "What was measured\n\nNothing, as far as" in (tmp_path / "shared" / "README.md").read_text()
+    assert "What was measured\n\nNothing: measure" in (tmp_path / "shared" / "README.md").read_text()
 
 
 def test_the_card_is_the_summary_of_what_was_measured(detector, metrics, tmp_path):

@@ -114,7 +114,7 @@ def test_the_inputs_of_the_fit_are_not_calibrated_on():
     torch.manual_seed(0)
     detector = FailureDetector(TinyNet(), n_components=2).fit(batches(200, 1))
     for again in (batches(200, 1), batches(200, 1)[1:2]):
-        with pytest.raises(ValueError, match=r"others than the detector was fitted to; got \d+, of which it was"):
+        with pytest.raises(ValueError, match=r"others than the detector was fitted to; got \d+, and it was"):
             detector.calibrate(again)
     assert len(detector.calibrate([*batches(100, 2), *batches(64, 1)[:1]]).calibration)  # a few may be equal
     with pytest.raises(TypeError, match=r"loader: expected batches .*got NoneType: give a DataLoader"):

@@ -85,7 +85,7 @@ def test_a_detector_says_how_much_it_kept_and_so_does_its_file(net, monkeypatch,
     assert "150 of them kept, drawn at random; 30 of them held out of the mixtures" in repr(detector)
     assert detector.score.models()["moment_likelihood"].mixture.n_points == 120
     detector.save(tmp_path / "d.safetensors")
-    assert "of which 150 were kept" in repr(FailureDetector.load(tmp_path / "d.safetensors", net))
+    assert "150 of them kept" in repr(FailureDetector.load(tmp_path / "d.safetensors", net))
 
 
 def test_bad_inputs_of_a_stream_are_counted_and_the_fit_before_is_kept(net, monkeypatch):
