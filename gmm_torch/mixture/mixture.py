@@ -16,13 +16,12 @@ from gmm_torch.devices import full_precision, summing_device
 from gmm_torch.distributed import sum_of_all
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.mixture.batches import Array, Batches, Points, as_tensor, check_points, check_weight, readable
-from gmm_torch.mixture.conditional_normal import ConditionalNormal
 from gmm_torch.mixture.covariance import CovarianceType
 from gmm_torch.mixture.density import MixtureDensity
 from gmm_torch.mixture.divergences import bhattacharyya
 from gmm_torch.mixture.em import EM
 from gmm_torch.mixture.implicit import EMStep, Fitted, implicit, unrolled
-from gmm_torch.mixture.missing import fit_observed
+from gmm_torch.mixture.missing import ConditionalNormal, fit_observed
 from gmm_torch.mixture.model_selection import Candidate, ModelSelection
 from gmm_torch.mixture.options import EMOptions
 from gmm_torch.mixture.stepwise import OnlineEM
@@ -222,7 +221,7 @@ class GaussianMixture(MixtureDensity):
         """Take over the result of a finished `em`; a `ConvergenceWarning` where it did not converge."""
         em.warn_unless_converged()
         self.assign(*em.result())
-        self.n_points = em.n_points
+        self.n_points = int(em.n_points)
         self.converged = em.converged
         self.n_iter = em.n_iter
         self.history = em.lower_bounds().cpu()

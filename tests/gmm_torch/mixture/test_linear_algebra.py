@@ -1,11 +1,13 @@
 import pytest
 import torch
 
-from gmm_torch.mixture.linear_algebra import covariance_factor, precision_factor, robust_cholesky
-from gmm_torch.mixture.positive_definite import (
-    checked_factor_of_precision,
-    checked_precision_factor,
+from gmm_torch.mixture.linear_algebra import (
+    covariance_factor,
+    factor_of_covariance,
+    factor_of_precision,
+    precision_factor,
     require_positive,
+    robust_cholesky,
 )
 
 
@@ -55,12 +57,12 @@ def test_the_precision_factor_is_upper_and_whitens():
 
 def test_the_factor_of_a_precision_is_that_of_its_inverse():
     covariance = random_covariance(2)
-    expected = checked_precision_factor(covariance, "c")
-    torch.testing.assert_close(checked_factor_of_precision(torch.linalg.inv(covariance), "p"), expected)
+    expected = factor_of_covariance(covariance, "c")
+    torch.testing.assert_close(factor_of_precision(torch.linalg.inv(covariance), "p"), expected)
 
 
 @pytest.mark.parametrize("bad", [-torch.eye(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]]), torch.full((2, 2), torch.nan)])
-@pytest.mark.parametrize("check", [checked_precision_factor, checked_factor_of_precision])
+@pytest.mark.parametrize("check", [factor_of_covariance, factor_of_precision])
 def test_a_matrix_that_is_no_covariance_is_named(check, bad):
     with pytest.raises(ValueError, match=r"thing: expected symmetric positive-definite matrices; .* \[1\]"):
         check(torch.stack([torch.eye(2), bad]), "thing")

@@ -6,7 +6,7 @@ import torch
 from sklearn.covariance import OAS
 
 from gmm_torch import GaussianMixture
-from gmm_torch.mixture.shrinkage import oracle_approximating_shrinkage
+from gmm_torch.mixture.covariance.triangular import oracle_approximating_shrinkage
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")

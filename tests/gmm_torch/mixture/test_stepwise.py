@@ -1,13 +1,11 @@
 """Stepwise EM on streams."""
 
-import copy
-
 import pytest
 import torch
 
 from gmm_torch import GaussianMixture, NotFittedError, devices
 from gmm_torch.mixture.options import EMOptions
-from gmm_torch.mixture.stand_ins import stand_ins
+from gmm_torch.mixture.statistics import stand_ins
 from gmm_torch.mixture.stepwise import OnlineEM
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -37,11 +35,8 @@ def test_a_step_size_of_one_over_t_is_the_mean_of_all_batches():
     first = follower.moments["moments"].clone()
     parts = []
     for part in x[1000:].split(500):
-        before = follower.parameters
+        total = follower.em.accumulate(part)
         follower.update(part)
-        step = copy.copy(follower)
-        step.parameters = before
-        total = step._e_step(part, None)
         parts.append(total.moments["moments"] / total.total_weight)
     # with g = 1 / (t + 1) every batch, the first points included, has the same say
     expected = torch.stack([first, *parts]).mean(0)
@@ -55,7 +50,7 @@ def test_a_memory_weighs_all_points_alike_until_it_is_full_then_the_batch_by_its
     for rows, rate in (((1000, 1500), 500 / 1500), ((1500, 2500), 1000 / 2000), ((2500, 3000), 500 / 2000)):
         part = x[slice(*rows)]
         before = follower.moments["moments"]
-        total = follower._e_step(part, None)
+        total = follower.em.accumulate(part)
         follower.update(part)
         expected = before + rate * (total.moments["moments"] / len(part) - before)
         torch.testing.assert_close(follower.moments["moments"], expected)
@@ -114,7 +109,7 @@ def test_points_that_stand_for_a_mixture_make_it_again(covariance_type, chunk, m
 
 
 def test_what_is_not_known_can_not_count():
-    with pytest.raises(ValueError, match=r"n_known: expected how many points .* got 5"):
+    with pytest.raises(ValueError, match="n_known"):
         GaussianMixture(3, 4).start_online(n_known=5)
 
 
@@ -171,10 +166,10 @@ def test_rows_that_are_not_finite_and_empty_batches_are_left_out():
         clean.update(part)
         dirty.update(torch.cat([part, bad]))
     torch.testing.assert_close(clean.result()[0].means, dirty.result()[0].means)
-    before = dirty.parameters.means.clone()
+    before = dirty.em.parameters.means.clone()
     dirty.update(bad)
     dirty.update(x[:0])
-    torch.testing.assert_close(dirty.parameters.means, before)
+    torch.testing.assert_close(dirty.em.parameters.means, before)
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
@@ -210,7 +205,7 @@ def test_bad_options_are_refused(options, message):
 
 def test_a_family_whose_statistics_can_not_be_averaged_is_refused():
     mixture = GaussianMixture(3, 4, {"name": "low_rank", "rank": 2})
-    with pytest.raises(ValueError, match="choose full, tied, diag or spherical"):
+    with pytest.raises(ValueError, match="covariance_type"):
         OnlineEM(mixture.start_em(EMOptions()))
     with pytest.raises(ValueError, match=r"expected shape \(N, 4\)"):
         GaussianMixture(3, 4).partial_fit(torch.zeros(3, 5))
