@@ -287,11 +287,11 @@ class EM:
         self._prepare_step()
 
     def _prepare_step(self) -> None:
+        values = self.family, self.parameters, self.penalty, self.standardisation
         if self.phase == "assign":  # in float64: the conditioning is not known yet
-            step_type, conditioning = Assignment, (torch.float64, None)
+            self._step = Assignment(*values, torch.float64)
         else:
-            step_type, conditioning = self.step_type, (self.dtype, self.ill_conditioned)
-        self._step = step_type(self.family, self.parameters, self.penalty, self.standardisation, *conditioning)
+            self._step = self.step_type(*values, self.dtype, self.ill_conditioned)
 
     def _are_ill_conditioned(self, parameters: Parameters) -> Tensor:
         """Mask (R K,) of components for which float32 is not enough; (0,) if nothing is computed in float32."""

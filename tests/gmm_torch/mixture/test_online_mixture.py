@@ -85,7 +85,7 @@ def test_a_drift_of_nothing_is_zero_and_grows_with_a_move():
     assert drifts[1] == pytest.approx(4 * drifts[0], rel=1e-4)  # equal covariances: an eighth of a squared distance
 
 
-def test_the_distance_of_components_is_that_of_their_overlap():
+def test_the_drift_of_a_component_is_its_largest_overlap():
     p = GaussianMixture(1, 1).set_parameters(torch.ones(1), torch.tensor([[1.0]]), torch.tensor([[[0.5]]]))
     q = GaussianMixture(2, 1).set_parameters(
         torch.full((2,), 0.5), torch.tensor([[0.0], [3.0]]), torch.tensor([[[2.0]], [[1.0]]])
@@ -94,7 +94,7 @@ def test_the_distance_of_components_is_that_of_their_overlap():
     densities = [torch.distributions.Normal(mean, variance**0.5).log_prob(x[:, 0]) for mean, variance in
                  ((1.0, 0.5), (0.0, 2.0), (3.0, 1.0))]  # fmt: skip
     overlaps = [torch.trapezoid(((densities[0] + other) / 2).exp(), x[:, 0]) for other in densities[1:]]
-    torch.testing.assert_close(p.component_distances(q)[0], -torch.stack(overlaps).log(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(p.drift_from(q), -torch.stack(overlaps).max().log(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
