@@ -54,7 +54,7 @@ def measure(problem: Problem) -> dict[str, Any]:
     repeats = []
     for _ in range(REPEATS):
         options = EMOptions(max_iter=BEFORE + WATCHED, tol=0.0, reg_mode="absolute", **problem.start(x))
-        em = mixture.start_em(options).run([(x, None)], until="em")
+        em = mixture.start_em(options).run([(x, None)], until="iterate")
         for _ in range(BEFORE):
             em.advance(em.collect([(x, None)]))
         repeats.append(shares(em, x))

@@ -111,9 +111,9 @@ def iteration(problem: Problem) -> Parts:
     chunk, n_chunks, total, points = _chunk(step, problem)
     assigned, n_assigned, _, _ = _chunk(Assignment(family, parameters, one, standardisation, torch.float64), problem)
     em = EM(family, problem.k, problem.d, EMOptions(tol=0.0, max_iter=10), device=torch.device("meta"))
-    em.standardisation, em.reg_covar, em.n_reseeded = standardisation, one, torch.empty(1, **wide)
-    em.phase, em.parameters, em._step, em._fresh = "em", parameters, step, family.fresh(one)
-    em._ill_conditioned = torch.empty(0, dtype=torch.long, device="meta")
+    em.standardisation, em.reg_covar = standardisation, one
+    em.phase, em.parameters, em._step, em._fresh = "iterate", parameters, step, family.fresh(one)
+    em.ill_conditioned = torch.empty(0, dtype=torch.long, device="meta")
     em.n_iter = 1  # an iteration without a look, as four of five are
     with mock.patch.object(devices, "read", lambda _, numbers: [0.0] * numbers.numel()), Counted() as update:
         em.advance(total)

@@ -453,6 +453,6 @@ def warn_not_converged(changes: NDArray[Any], tol: float) -> None:
 
 def initialise(mixture: TorchMixture, batches: Batches, options: EMOptions) -> None:
     """Give `mixture` the parameters that EM would start from; of several restarts, those of the first."""
-    em = mixture.start_em(options).run(batches, until="em")
+    em = mixture.start_em(options).run(batches, until="iterate")
     start = em.parameters.map(lambda value: value[0])
     mixture.assign(em.standardisation.undo(em.family, start), em.standardisation.location)

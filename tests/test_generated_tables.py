@@ -29,7 +29,6 @@ TEXTS: dict[tuple[str, str], tuple[str, Callable[[Any], str]]] = {
     ("docs/speed.md", "em_profile"): ("em_profile", lambda b: b.markdown(read("em_profile"))),
     ("docs/speed.md", "em_compiled"): ("em_compiled", lambda b: b.markdown(read("em_compiled"))),
     ("docs/speed.md", "em_converged"): ("em_converged", lambda b: b.markdown(read("em_converged"))),
-    ("docs/speed.md", "em_relaxation"): ("em_relaxation", lambda b: b.markdown(read("em_relaxation"))),
     ("docs/speed.md", "kmeans_speed"): ("kmeans_speed", lambda b: b.markdown(read("kmeans_speed"))),
     ("docs/speed.md", "em_memory"): ("em_memory", lambda b: b.markdown(read("em_memory"))),
     ("docs/speed.md", "em_scaling"): ("em_scaling", lambda b: b.markdown(read("em_scaling"))),

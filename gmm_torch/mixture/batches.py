@@ -1,6 +1,5 @@
-"""Whatever a fit may be given, as batches of points on one device."""
+"""Points of any accepted kind, as batches on one device."""
 
-import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,10 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rows that are brought to the device at once from arrays that live elsewhere.
+__all__ = [
+    "ROWS",
+    "Array",
+    "Batches",
+    "Points",
+    "as_tensor",
+    "check_points",
+    "check_weight",
+    "first_of",
+    "readable",
+]
+
+# Rows moved to the device at once from an array elsewhere.
 ROWS = 2**16
-# Sums of weights that float64 divides by, and sums over processes, without losing digits.
-TOTAL_WEIGHT = (1e-290, 1e300)
+# Sums of weights for which float64 divisions and sums over processes lose no digits.
+_TOTAL_WEIGHT = (1e-290, 1e300)
 
 Array = Tensor | np.ndarray
 Points = Array | Iterable[Any]
@@ -21,16 +32,16 @@ class Batches:
     """Iterates over (x, weight) on `device`, again at each pass.
 
     Args:
-        source: a tensor or array (N, D), a memory map or a table of pandas included, or an iterable of batches, each
-            x (n, D) or a tuple or list whose first entry is x; anything after it (labels, indices) is ignored. Arrays
-            may have any byte order and strides; longdouble is rounded to float64.
+        source: a tensor or array (N, D), for instance a memory map or a table of pandas, or an iterable of batches. A
+            batch is x (n, D), or a tuple or list whose first entry is x; other entries (labels, indices) are ignored.
+            Arrays may have any byte order and strides; longdouble is rounded to float64.
         n_features: D.
         device: where the batches are wanted.
         sample_weight: (N,) weights >= 0, with a tensor or array only.
 
     Raises:
         ValueError: wrong rank, width, length or weights; an iterator that can be read only once.
-        TypeError: not floating point, or nothing that holds points.
+        TypeError: not floating point, or not points.
     """
 
     def __init__(
@@ -40,8 +51,7 @@ class Batches:
         device: torch.device,
         sample_weight: Tensor | np.ndarray | None = None,
     ) -> None:
-        source = readable(source)
-        self.source = source
+        self.source = source = readable(source)
         self.n_features = n_features
         self.device = device
         self.weight = None
@@ -51,16 +61,11 @@ class Batches:
                 self.weight = check_weight(sample_weight, len(source))
         elif isinstance(source, Iterator):
             raise ValueError(
-                "expected data that can be read again at every pass (a tensor, an array or a DataLoader); got an "
-                f"iterator of type {type(source).__name__}: pass what it was made from"
+                "x: expected data that can be read at every pass (a tensor, an array or a DataLoader); got an iterator "
+                f"of type {type(source).__name__}: give its source"
             )
         elif not isinstance(source, Iterable):
             raise TypeError(f"x: expected a tensor, an array or an iterable of batches; got {type(source).__name__}")
-        elif _is_of_numbers(source):
-            raise TypeError(
-                f"x: expected a tensor, an array or an iterable of batches; got a {type(source).__name__} of numbers: "
-                "give torch.tensor(x)"
-            )
         elif sample_weight is not None:
             raise ValueError("sample_weight: expected with a tensor or an array only; got an iterable of batches")
 
@@ -82,26 +87,18 @@ class Batches:
 
 
 def first_of(batch: Any) -> Tensor:
-    """The points of a batch that may carry labels or indices after them."""
+    """The points of a batch, without labels or indices after them."""
     result: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
     return result
 
 
-def _is_of_numbers(source: Iterable[Any]) -> bool:
-    while isinstance(source, list | tuple) and source:
-        source = source[0]
-    return isinstance(source, numbers.Number)
-
-
 def readable(x: Any) -> Any:
-    """A table of pandas, or whatever else can be read as an array, as one; anything else as it is."""
+    """A table of pandas, or anything else with `__array__`, as an array; anything else unchanged."""
     return np.asarray(x) if not isinstance(x, Tensor | np.ndarray) and hasattr(x, "__array__") else x
 
 
 def as_tensor(x: Array, name: str = "x") -> Tensor:
-    """A tensor as it is; of an array of any byte order, strides and width a copy.
-
-    A memory map is read-only, and only the part of it that is asked for is copied.
+    """A tensor unchanged, or a copy of an array of any byte order, strides and width.
 
     Raises:
         ValueError: a masked array that hides values.
@@ -135,7 +132,7 @@ def check_points(x: Any, n_features: int | None) -> None:
 
 
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
-    """Weights as a float64 tensor; raise unless there are n, finite, >= 0, and of a sum within `TOTAL_WEIGHT`."""
+    """Weights as a float64 tensor (n,); raise unless finite, >= 0, with a sum that float64 can divide by."""
     if not isinstance(weight, Tensor):
         array = np.ma.asanyarray(weight)
         if array.dtype.kind not in "fiub":
@@ -148,8 +145,8 @@ def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
         raise ValueError("sample_weight: expected finite numbers >= 0; got a negative one, NaN or infinity")
     if not bool((weight > 0).any()):
         raise ValueError("sample_weight: expected at least one positive weight; got zeros only")
-    low, high = TOTAL_WEIGHT
-    total = float(weight.sum())
+    low, high = _TOTAL_WEIGHT
+    total = float(weight.detach().sum())
     if not low <= total <= high:
         raise ValueError(
             f"sample_weight: expected a sum from {low:g} to {high:g}; got {total:g}: multiply all by a constant, which "

@@ -1,4 +1,4 @@
-"""The first pass over the data: its location and scale, and a sample to initialise from."""
+"""The first pass over the data: location, scale, and a sample to initialise from."""
 
 import functools
 import math
@@ -15,21 +15,23 @@ from gmm_torch.mixture.covariance import CovarianceFamily
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.sampling import RowKeys
 
-# Share of a sample that must lie in cells of their own for the cells to have been fit to draw it by.
-APART = 0.9
-LAST_KEY = torch.iinfo(torch.int64).max  # of rows that are none
+__all__ = ["DataSummary", "Standardisation", "check_range", "sample_capacity"]
+
+# Smallest share of a sample in separate cells for which the cells' keys are good enough to draw it.
+_APART = 0.9
+_LAST_KEY = torch.iinfo(torch.int64).max  # of rows that are no points
 
 
 @dataclass(frozen=True)
 class Standardisation:
-    """The affine map that EM works behind: z = (x - location) / scale.
+    """The affine map z = (x - location) / scale to EM's coordinates; all attributes are (D,) float64.
 
     A mixture is affine-equivariant, so the fit is the same and the parameters map back exactly. The location is a
-    round number and the scale a power of two, so both are exact in float32 and neither hangs on the last digits of a
+    round number and the scale a power of two: both are exact in float32 and neither depends on the last digits of a
     sum (whose order differs between one process and two).
 
-    A constant feature has the scale of a typical other one, and its variance after the map is taken for the geometric
-    mean of the others, or one where all are constant. All are (D,) float64.
+    A constant feature gets the scale of a typical other one. Its variance after the map counts as the geometric mean of
+    the others, or one if all are constant.
     """
 
     location: Tensor
@@ -37,17 +39,16 @@ class Standardisation:
     unit: Tensor  # the variance of the data after the map
 
     def apply(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Standardised x (n, D) in `dtype`, subtracted in the wider of x's type and float32."""
+        """Standardised x (n, D) in `dtype`; the subtraction is in the wider of x's type and float32."""
         return self.columns(x, dtype).mT
 
     def columns(self, x: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
-        """`apply`, stored feature by feature: (D, n), contiguous; written into `out` where that is given."""
+        """`apply`, stored feature by feature: (D, n), contiguous; written into `out` if given."""
         wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         columns = out if out is not None and wide == dtype else x.new_empty(x.shape[::-1], dtype=wide)
         turned, location = x.mT.to(wide), self.location.to(wide)[:, None]
         if is_host(x.device) and columns.stride(-1) == 1:
-            # torch turns a matrix block by block where it copies it. Where it computes with it, lines of points throw
-            # each other out of the cache.
+            # A copy transposes block by block; a transposed operand of a computation would miss the cache.
             columns.copy_(turned).sub_(location)
         else:
             torch.sub(turned, location, out=columns)
@@ -57,12 +58,12 @@ class Standardisation:
         return columns if columns is out else out.copy_(columns)
 
     def undo(self, family: CovarianceFamily, parameters: Parameters) -> Parameters:
-        """Parameters of standardised points as parameters of raw ones, whose means are relative to the location."""
+        """Map parameters of standardised points to raw ones, with means relative to the location."""
         factors = family.rescale(parameters.factors, self.scale)
         return Parameters(parameters.log_weights, parameters.means * self.scale, factors)
 
     def parameters(self, family: CovarianceFamily, raw: Parameters, location: Tensor) -> Parameters:
-        """The inverse of `undo`, from parameters whose means are relative to any `location` (D,)."""
+        """The inverse of `undo`, for means relative to any `location` (D,)."""
         means = (raw.means.double() + (location.double() - self.location)) / self.scale
         factors = family.rescale({name: value.double() for name, value in raw.factors.items()}, 1 / self.scale)
         return Parameters(raw.log_weights.double(), means, factors)
@@ -72,22 +73,22 @@ class Standardisation:
 class DataSummary:
     """Mergeable summary of weighted points; `+` merges two.
 
-    Kept are distinct points, in the order of their exact keys: the `capacity` with the smallest keys of cells, and half
-    as many with the smallest exact keys. On an accelerator rows of weight zero, which are no points, may come after
-    them: how many points there are is known to the device alone.
+    It keeps distinct points, in the order of their exact keys: the `capacity` with the smallest cell keys, and half as
+    many with the smallest exact keys. On an accelerator, rows of weight zero may follow, because only the device knows
+    the number of points.
     """
 
-    rows: Tensor  # () int64, number of rows, of zero weight and not finite included
-    n_bad: Tensor  # () int64, rows that are not finite; they enter nothing else, and whoever ends the pass must raise
-    first_bad: Tensor  # () int64, position of the first of them in the order of the merges; `rows` or more if none is
+    rows: Tensor  # () int64, number of rows, including those of zero weight and those that are not finite
+    n_bad: Tensor  # () int64, rows that are not finite; they enter nothing else, and the end of the pass must raise
+    first_bad: Tensor  # () int64, position of the first of them in the order of the merges; `rows` or more if none
     count: Tensor  # () int64, number of points of positive weight
     total_weight: Tensor  # () float64
     mean: Tensor  # (D,) float64
-    deviation: Tensor  # (D,) float64, from the mean; its square would leave float64 at data beyond 1e-154 and 1e154
+    deviation: Tensor  # (D,) float64, from the mean; its square would overflow float64 for data beyond 1e154
     largest: Tensor  # () float64, the largest absolute value
     kept: Tensor  # (m, D)
     kept_weight: Tensor  # (m,), summed over equal points
-    keys: Tensor  # (m, 2), see `row_keys`
+    keys: Tensor  # (m, 2), of the cell and exact, see `row_keys`
     capacity: int  # the largest number of points of a sample
 
     @classmethod
@@ -96,11 +97,11 @@ class DataSummary:
     ) -> "DataSummary":
         """Summary of x (n, D) with weights (n,) >= 0 or None for ones; the host does not wait for an accelerator.
 
-        Points of zero weight are left out as if they were not there. With the `last_keys` of a summary that the result
-        is to be merged with, those that it has no room for are not kept: of many points nearly all.
+        Points of zero weight are left out. `last_keys` of the summary that the result will be merged with let it drop
+        the points that the merge would not keep.
         """
         rows = torch.full((), len(x), device=x.device)
-        # A number less itself is zero unless it is not finite; summed by rows that costs a fraction of `all`.
+        # x - x is zero unless x is not finite; sums of rows are much faster than `all`.
         finite = (x - x).sum(1) == 0
         position = torch.arange(len(x), device=x.device)
         first_bad = position.masked_fill(finite, len(x)).amin() if len(x) else rows
@@ -111,17 +112,17 @@ class DataSummary:
         w = x.new_ones(len(x), dtype=torch.float64) if weight is None else weight.double()
         # Centring on a point first keeps the digits of data far from the origin.
         anchor = x[0].double() if len(x) else x.new_zeros(x.shape[1], dtype=torch.float64)
-        if not is_host(x.device) and len(x):  # those left out become one that is not, of weight zero
+        if not is_host(x.device) and len(x):  # points left out become the anchor, with weight zero
             first = position.masked_fill(~counts, len(x)).amin().clamp_max(len(x) - 1)
             anchor = torch.where(counts.any(), x.index_select(0, first[None])[0], 0).double()
             x, w = torch.where(counts[:, None], x, anchor.to(x.dtype)), torch.where(counts, w, 0)
         total_weight = w.sum()
         low, high = (x.amin(0).double(), x.amax(0).double()) if len(x) else (anchor, anchor)
         largest = torch.maximum(high, -low).amax()
-        # In units of the largest deviation, a power of two, no square overflows, nor do all underflow.
+        # In units of the largest deviation (a power of two) no square overflows, and not all underflow.
         unit = torch.exp2(torch.maximum(high - anchor, anchor - low).log2().ceil())
         unit = torch.where((unit > 0) & torch.isfinite(unit), unit, torch.ones_like(unit))
-        relative = x.to(torch.float64, copy=True).sub_(anchor).div_(unit)  # a difference of two types takes far longer
+        relative = x.to(torch.float64, copy=True).sub_(anchor).div_(unit)  # mixing types would be slow
         safe_weight = total_weight.clamp_min(torch.finfo(torch.float64).tiny)
         shift = (w @ relative) / safe_weight
         deviation = ((w @ relative.sub_(shift).square_()) / safe_weight).sqrt() * unit
@@ -138,21 +139,21 @@ class DataSummary:
     def _trim(self) -> "DataSummary":
         """Add up the weights of equal points, and keep those with the smallest keys of either kind."""
         m = len(self.keys)
-        exact, order = self.keys[:, 1].masked_fill(self.kept_weight <= 0, LAST_KEY).sort(stable=True)
+        exact, order = self.keys[:, 1].masked_fill(self.kept_weight <= 0, _LAST_KEY).sort(stable=True)
         begins = torch.ones_like(exact, dtype=torch.bool)
         torch.ne(exact[1:], exact[:-1], out=begins[1:])
         group = begins.cumsum(0) - 1
         weight = self.kept_weight.new_zeros(m).index_add_(0, group, self.kept_weight[order])
-        first, _ = compacted(order, begins, m)
+        first, _ = _compacted(order, begins, m)
         stays = weight > 0
         if m > self.capacity:
-            cell = self.keys[first, 0].masked_fill(~stays, LAST_KEY)
+            cell = self.keys[first, 0].masked_fill(~stays, _LAST_KEY)
             last = cell.kthvalue(self.capacity).values
             below, ties = stays & (cell < last), stays & (cell == last)
             chosen = below | (ties & (ties.cumsum(0) <= self.capacity - below.sum()))
             chosen[: self._n_exact] = True
             stays &= chosen
-        place, n_points = compacted(torch.arange(m, device=order.device), stays, min(m, self.capacity + self._n_exact))
+        place, n_points = _compacted(torch.arange(m, device=order.device), stays, min(m, self.capacity + self._n_exact))
         if is_host(place.device):
             place = place[: int(n_points)]
         first, weight = first[place], weight[place] * (torch.arange(len(place), device=place.device) < n_points)
@@ -160,7 +161,7 @@ class DataSummary:
 
     @property
     def last_keys(self) -> Tensor | None:
-        """(2,) int64, keys beyond both of which no other point would be kept; None while there is room for all."""
+        """(2,) int64: a point with larger keys, both, would not be kept. None if there is room for all."""
         if not is_host(self.keys.device) or len(self.keys) <= self.capacity:
             return None
         return torch.stack([self.keys[:, 0].kthvalue(self.capacity).values, self.keys[self._n_exact - 1, 1]])
@@ -172,17 +173,16 @@ class DataSummary:
     def sample(self) -> tuple[Tensor, Tensor]:
         """A uniform sample of the distinct points, (m, D), and their weights (m,), m at most `capacity`.
 
-        It is drawn by the keys of the cells, which other last digits leave as they are. Points that lie close together
-        for their distance from the origin share cells, which would be drawn as a whole: of those half as many are
-        drawn, by their exact keys.
+        It is drawn by cell keys, which do not depend on last digits. If points lie so close together, relative to their
+        distance from the origin, that they share cells, half as many are drawn, by their exact keys.
         """
         are_points = self.kept_weight > 0
-        cell, by_cell = self.keys[:, 0].masked_fill(~are_points, LAST_KEY).sort(stable=True)
+        cell, by_cell = self.keys[:, 0].masked_fill(~are_points, _LAST_KEY).sort(stable=True)
         cell, by_cell = cell[: self.capacity], by_cell[: self.capacity]
         (n_points,), (n_steps,) = look("sample", are_points.sum(), (cell[1:] != cell[:-1]).sum())
         if n_points <= self.capacity:
             by_cell = by_cell[: int(n_points)]
-        elif n_steps + 1 < APART * self.capacity:
+        elif n_steps + 1 < _APART * self.capacity:
             by_cell = torch.arange(self._n_exact, device=by_cell.device)
         return self.kept.index_select(0, by_cell), self.kept_weight[by_cell]
 
@@ -219,14 +219,14 @@ class DataSummary:
         return DataSummary(**tree_map_only(Tensor, lambda value: value.to(self.mean.device), vars(total)))
 
     def standardisation(self, per_feature: bool, smallest: float = 0.0) -> Standardisation:
-        """Location and scale of the summarised points; one scale unless `per_feature`, none below `smallest`."""
+        """Location and scale of the summarised points; one common scale unless `per_feature`, at least `smallest`."""
         deviation, varies = self.deviation, self.varies
         if not per_feature:
-            deviation = root_mean_square(deviation).expand_as(deviation)
-            varies = (deviation > root_mean_square(self.noise)).expand_as(deviation)
+            deviation = _root_mean_square(deviation).expand_as(deviation)
+            varies = (deviation > _root_mean_square(self.noise)).expand_as(deviation)
         log_deviation = torch.where(varies, deviation, torch.ones_like(deviation)).log2()
         typical = (log_deviation.sum() / varies.sum().clamp_min(1)).expand_as(log_deviation)
-        # Noise that is larger than all that varies elsewhere would, in units of that, leave the range of float32.
+        # In units smaller than its own noise, a constant feature could leave the range of float32.
         constant = torch.maximum(typical, deviation.log2())
         log_deviation = torch.where(varies, log_deviation, constant)
         log_scale = log_deviation.round()
@@ -241,33 +241,33 @@ class DataSummary:
 
     @property
     def noise(self) -> Tensor:
-        """(D,), the rounding error of the data themselves, which must not count as spread."""
+        """(D,), the rounding error of the data, which must not count as spread."""
         return self.mean.abs() * torch.finfo(self.kept.dtype).eps
 
     @property
     def varies(self) -> Tensor:
-        """(D,) bool, which features are not constant."""
+        """(D,) bool, True for features that are not constant."""
         return self.deviation > self.noise
 
 
-def compacted(values: Tensor, chosen: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The chosen of int64 values (m,), in their order, then zeros, (size,); and how many are chosen, () int64.
+def _compacted(values: Tensor, chosen: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The chosen int64 values (m,), in order, padded with zeros to a fixed `size`; and their number, () int64.
 
-    Of a size that is known beforehand, so that no device has to be waited for.
+    The fixed size avoids waiting for the device.
     """
     place = chosen.cumsum(0)
     room = values.new_zeros(size + 1).scatter_(0, torch.where(chosen, place - 1, size), values)
     return room[:size], chosen.sum()
 
 
-def root_mean_square(x: Tensor) -> Tensor:
-    """Of numbers (D,) >= 0 of any size: ()."""
+def _root_mean_square(x: Tensor) -> Tensor:
+    """Root mean square () of numbers (D,) >= 0, without overflow."""
     largest = x.amax()
     return (x / torch.where(largest > 0, largest, torch.ones_like(largest))).square().mean().sqrt() * largest
 
 
 def sample_capacity(n_components: int) -> int:
-    """How many points initialisation works on: enough to place the means, few enough to be quick."""
+    """Number of points for the initialisation: enough to place the means, few enough to be fast."""
     result: int = max(10_000, 2 ** math.ceil(math.log2(100 * n_components)))
     return result
 
@@ -275,11 +275,10 @@ def sample_capacity(n_components: int) -> int:
 def check_range(
     largest: float, deviation: list[float], varies: list[float], dtype: torch.dtype, stored: torch.dtype
 ) -> None:
-    """Raise unless densities in `dtype`, of parameters `stored` in another, can describe the summarised points.
+    """Raise ValueError unless densities in `dtype`, with parameters in `stored`, can describe the summarised points.
 
-    Raises:
-        ValueError: a number is above an eighth of the type's largest, or half of the stored type's; or a feature that
-            is not constant has a standard deviation below the type's `tiny / eps`.
+    The largest number must be at most an eighth of the largest in `dtype`, and half of the largest in `stored`. The
+    standard deviation of a feature that is not constant must be at least `tiny / eps` of `dtype`.
     """
     limits = torch.finfo(dtype)
     high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps

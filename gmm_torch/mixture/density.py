@@ -19,38 +19,35 @@ from gmm_torch.mixture.densities import log_normal
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.stepwise import OnlineEM
 
-# Bytes that the centred points (n, K, D) of one chunk may take when no gradient is asked for: of a CPU about its cache,
-# beyond which scoring takes three times as long.
-CHUNK_BYTES = {"host": 2**22, "accelerator": 2**28}
+__all__ = ["MixtureDensity", "is_traced"]
+
+# Bytes of the centred points (n, K, D) of a chunk without gradients. On a CPU this is about the size of its cache; a
+# larger chunk makes scoring three times as slow.
+_CHUNK_BYTES = {"host": 2**22, "accelerator": 2**28}
 
 
 def is_traced() -> bool:
-    """Whether torch.compile, torch.export or a transform of torch.func runs this code; values can't be read then."""
+    """True if torch.compile, torch.export or a transform of torch.func runs this code, so values can't be read."""
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
 class MixtureDensity(nn.Module):
-    """Density of a mixture of K Gaussians over D features; see `GaussianMixture`, which adds what fits it."""
+    """Density of a mixture of K Gaussians over D features; `GaussianMixture` adds the fits."""
 
     location: Tensor
     fitted: Tensor
 
-    @torch.inference_mode(False)  # what is made in it could not be fitted or differentiated outside
+    @torch.inference_mode(False)  # inference tensors could not be fitted or differentiated outside
     def __init__(
         self,
         n_components: int,
-        n_features: int | None = None,
+        n_features: int,
         covariance_type: CovarianceType = "full",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if n_features is None:  # in words of the class that a user knows
-            raise TypeError(
-                f"n_features: expected the number of columns of the points; got none: give {type(self).__name__}("
-                "n_components, n_features)"
-            )
         check_count("n_components", n_components)
         check_count("n_features", n_features)
         self.n_components = n_components
@@ -72,7 +69,7 @@ class MixtureDensity(nn.Module):
         self._forget_fit()
 
     def _forget_fit(self) -> None:
-        """Nothing is known of how other parameters came about, and no stream goes on from them."""
+        """Reset what describes the last fit or stream: the parameters come from elsewhere."""
         self._online: OnlineEM | None = None
         self.n_points = self.n_iter = 0
         self.converged, self.lower_bound = False, -math.inf
@@ -83,19 +80,14 @@ class MixtureDensity(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        """Sizes, type and what is known of the fit, for `repr`."""
-        sizes = f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}"
-        return f"{sizes}; {self._fit_in_words()}"
-
-    def _fit_in_words(self) -> str:
+        """Sizes, covariance type and state of the fit, for `repr`."""
         if self.n_points:
             how = "converged in" if self.converged else "not converged after"
-            return f"fitted to {self.n_points:,} points, {how} {self.n_iter} iteration{'s' * (self.n_iter != 1)}"
-        return (
-            "not fitted"
-            if self.fitted.is_meta or not self.is_fitted
-            else "parameters set, loaded or learnt from a stream"
-        )
+            fit = f"fitted to {self.n_points:,} points, {how} {self.n_iter} iteration{'s' * (self.n_iter != 1)}"
+        else:
+            known = not self.fitted.is_meta and self.is_fitted
+            fit = "parameters set, loaded or from a stream" if known else "not fitted"
+        return f"{self.n_components}, {self.n_features}, covariance_type={self.covariance_type!r}; {fit}"
 
     # ---- parameters
 
@@ -114,8 +106,8 @@ class MixtureDensity(nn.Module):
     def covariances(self) -> Tensor:
         """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical: scikit-learn's shapes.
 
-        A variance beyond the numbers of the mixture's type is rounded to zero or infinity, as any number would be: of
-        float32 features with a spread below 1e-19 or above 1e19, say. Densities need none, and `.double()` has them.
+        A variance beyond the range of the mixture's type becomes zero or infinity, for instance a float32 feature with
+        a spread below 1e-19 or above 1e19. Densities do not need the covariances; use `.double()` to read them.
         """
         with full_precision(self.location.device):
             factors = self.parameters_about_location(widest(self.location.device)).factors
@@ -123,16 +115,13 @@ class MixtureDensity(nn.Module):
 
     @property
     def dense_covariances(self) -> Tensor:
-        """(K, D, D), whatever the type."""
+        """(K, D, D), for every covariance type."""
         with full_precision(self.location.device):
             factors = self.parameters_about_location(widest(self.location.device)).factors
             return self.family.dense(factors, self.n_components, self.n_features).to(self.location.dtype)
 
     def parameters_about_location(self, dtype: torch.dtype | None = None) -> Parameters:
-        """The constrained parameters, computed in `dtype` or the stored type, with means relative to `location`.
-
-        They are differentiable in the stored ones.
-        """
+        """Constrained parameters in `dtype` or the stored type, with means relative to `location`; differentiable."""
         dtype = dtype or self.location.dtype
         with full_precision(self.location.device):
             factors = self.family.constrain({name: value.to(dtype) for name, value in self.raw_factors.items()})
@@ -141,9 +130,7 @@ class MixtureDensity(nn.Module):
     @torch.inference_mode(False)
     @torch.no_grad()
     def assign(self, parameters: Parameters, location: Tensor) -> Self:
-        """Take over constrained `parameters` whose means are relative to `location` (D,), without loss of digits.
-
-        What fits end in; `set_parameters` takes what a caller has.
+        """Store constrained `parameters` with means relative to `location` (D,), as a fit returns them.
 
         Raises:
             ValueError: a tensor has another shape than the mixture's.
@@ -157,18 +144,18 @@ class MixtureDensity(nn.Module):
                 raise ValueError(f"{name}: expected shape {tuple(mine.shape)}; got {tuple(given.shape)}")
         for mine, given in pairs.values():
             mine.copy_(given.to(mine.dtype))
-        # What the stored location loses by rounding goes to the means, which are small and keep it.
+        # The means are small and can keep what the location loses by rounding.
         lost = location - self.location.to(location.device).to(location.dtype)
         self.centred_means.copy_((parameters.means + lost).to(self.centred_means.dtype))
         self.fitted.fill_(True)
         self._seen_fitted = True
-        self._forget_fit()  # what fits, or follows a stream, says so when it has assigned
+        self._forget_fit()  # a fit or a stream describes itself after this call
         return self
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def set_parameters(self, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
-        """Take over weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
+        """Set weights (K,), means (K, D) and covariances in the type's shape, in raw coordinates.
 
         Raises:
             ValueError: a wrong shape, NaN or infinity, weights that are no distribution, a covariance that is not
@@ -189,6 +176,27 @@ class MixtureDensity(nn.Module):
         factors = self.family.from_covariances(covariances)
         return self.assign(Parameters(weights.log(), means - location, factors), location)
 
+    @property
+    def is_fitted(self) -> bool:
+        """True if there are parameters."""
+        if is_traced():
+            return True
+        # Reading the flag waits for the device: once is enough.
+        self._seen_fitted = self._seen_fitted or bool(self.fitted)
+        return self._seen_fitted
+
+    def require_fitted(self) -> None:
+        """Raise `NotFittedError` unless there are parameters."""
+        if not self.is_fitted:
+            raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        own = {prefix + name for name, _ in (*self.named_parameters(), *self.named_buffers())}
+        if not own.isdisjoint(state_dict):
+            self._seen_fitted = False
+            self._forget_fit()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     # ---- densities
 
     def log_joint(self, x: Array) -> Tensor:
@@ -198,13 +206,13 @@ class MixtureDensity(nn.Module):
     def log_prob(self, x: Array, *, missing: bool = False) -> Tensor:
         """Log-density log p(x) in nats, of x (N, D): (N,).
 
-        Exact path: every point is centred on every mean before it is whitened. Memory is bounded by a chunk while no
-        gradient is asked for. Autocast does not reach it; a backward pass belongs outside of autocast, as torch asks.
+        Every point is centred on every mean before whitening, which is accurate to the last digits. Memory is bounded
+        by a chunk if no gradient is needed. Autocast does not apply; call `backward` outside of autocast.
 
         Args:
-            x: (N, D), for this and every verb a tensor on the mixture's device, or an array, which is brought there.
-            missing: NaN stands for a feature that was not observed: the density of the others, (N,) float64 without
-                gradient, 0 where nothing was observed. Else the log-density of a point with NaN is NaN.
+            x: (N, D), in this and every other method a tensor on the mixture's device or an array.
+            missing: NaN stands for a feature that was not observed. The result is the density of the other features,
+                (N,) float64 without gradient, 0 if nothing was observed. By default a point with NaN gives NaN.
 
         Raises:
             ValueError, TypeError: wrong shape, type or device; with `missing`, infinity.
@@ -214,7 +222,7 @@ class MixtureDensity(nn.Module):
         return self._in_chunks(x, lambda joint: joint.logsumexp(-1))
 
     def impute(self, x: Array) -> Tensor:
-        """x (N, D) with NaN, which stands for what was not observed, replaced by its expectation given the rest.
+        """x (N, D) with NaN replaced by the expectation of that feature given the observed ones.
 
         Raises:
             ValueError, TypeError: wrong shape, type or device; infinity.
@@ -250,19 +258,24 @@ class MixtureDensity(nn.Module):
             return self._in_chunks(x, lambda joint: joint.argmax(-1))
 
     def _in_chunks(self, x: Array, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """`function` of the log-joint densities (n, K) of all points, a chunk at a time where memory is to be saved."""
+        """`function` of the log-joint densities (n, K) of all points, in chunks if no gradient is needed."""
 
         def of_some(x: Array) -> Tensor:
             points = self._points(x)
             parameters = self.parameters_about_location(points.dtype)
-            parts = [points] if self._in_one_piece(points) else points.split(self._chunk(points))
+            needs_grad = torch.is_grad_enabled() and (
+                points.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+            )
+            bytes_per_point = points.element_size() * self.n_components * self.n_features
+            step = max(16, budget(points.device, **_CHUNK_BYTES) // bytes_per_point)
+            parts = [points] if is_traced() or needs_grad or len(points) <= step else points.split(step)
             results = [function(self._log_joint(part, parameters)) for part in parts]
             return results[0] if len(results) == 1 else torch.cat(results)
 
         return self._by_rows(of_some, x)
 
     def _by_rows(self, function: Callable[[Array], Tensor], x: Array) -> Tensor:
-        """`function` of the points; of an array, perhaps a memory map of more than fits, some rows at a time."""
+        """`function` of the points; of a large array, which may be a memory map, `ROWS` rows at a time."""
         self.require_fitted()
         x = readable(x)
         if not isinstance(x, np.ndarray) or not x.ndim or len(x) <= ROWS:
@@ -271,7 +284,7 @@ class MixtureDensity(nn.Module):
         return torch.cat([function(x[start : start + ROWS]) for start in range(0, len(x), ROWS)])
 
     def _with_missing(self, function: Callable[..., Tensor], x: Array) -> Tensor:
-        """`function(family, parameters, location, x)` in float64, where the device has none on the host."""
+        """`function(family, parameters, location, x)` in float64, on the host if the device has no float64."""
         device = summing_device(self.location.device)
 
         def of_some(x: Array) -> Tensor:
@@ -287,42 +300,21 @@ class MixtureDensity(nn.Module):
         with full_precision(x.device):
             x = x - self.location
             distance = self.family.squared_distance(x, parameters.means, parameters.factors)
-            # Of a point so far away that its distance overflows (or is the difference of two that did): the largest.
+            # A distance that overflows, or is the difference of two that did, becomes the largest one.
             largest = torch.finfo(distance.dtype).max / 4
             known = (distance <= largest) | x.isnan().any(-1, keepdim=True)
             distance = torch.where(known, distance, torch.full_like(distance, largest))
             log_det = self.family.log_det(parameters.factors, self.n_features)
             return parameters.log_weights + log_normal(distance, log_det, self.n_features)
 
-    @property
-    def is_fitted(self) -> bool:
-        """Whether there are parameters."""
-        if is_traced():
-            return True
-        # Reading the flag makes the host wait for the device: once is enough.
-        self._seen_fitted = self._seen_fitted or bool(self.fitted)
-        return self._seen_fitted
-
-    def require_fitted(self) -> None:
-        """Raise `NotFittedError` unless there are parameters."""
-        if not self.is_fitted:
-            raise NotFittedError("the mixture has no parameters yet: call fit(x) or set_parameters(...) first")
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        own = {prefix + name for name, _ in (*self.named_parameters(), *self.named_buffers())}
-        if not own.isdisjoint(state_dict):  # else all stays as it is
-            self._seen_fitted = False
-            self._forget_fit()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def _given(self, x: Array) -> Tensor:
-        """x checked, as a tensor: as in a fit an array, which is on no device, comes to the mixture's."""
+        """x checked, as a tensor; an array moves to the mixture's device."""
         x = readable(x)
         check_points(x, self.n_features)
         return x if isinstance(x, Tensor) else as_tensor(x).to(self.location.device)
 
     def _points(self, x: Array) -> Tensor:
-        """x checked, in the computing type: the widest of x's, the parameters' and float32."""
+        """x checked, in the widest of its own, the parameters' type and float32."""
         traced = torch.compiler.is_compiling()
         given = x if traced and isinstance(x, Tensor) else self._given(x)
         if not traced and given.device != self.location.device:
@@ -330,16 +322,6 @@ class MixtureDensity(nn.Module):
                 f"x: expected on the mixture's device {self.location.device}; got {given.device}: move one of them"
             )
         return given.to(torch.promote_types(torch.promote_types(given.dtype, self.location.dtype), torch.float32))
-
-    def _in_one_piece(self, x: Tensor) -> bool:
-        if is_traced():
-            return True
-        needs_grad = x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
-        return (torch.is_grad_enabled() and needs_grad) or len(x) <= self._chunk(x)
-
-    def _chunk(self, x: Tensor) -> int:
-        bytes_per_point = x.element_size() * self.n_components * self.n_features
-        return max(16, budget(x.device, **CHUNK_BYTES) // bytes_per_point)
 
     # ---- sampling and information criteria
 
@@ -351,9 +333,9 @@ class MixtureDensity(nn.Module):
     def rsample(self, n: int, seed: int | None = None) -> Tensor:
         """n >= 1 points drawn from the mixture, (n, D), differentiable in the means and covariances.
 
-        A draw is mean_k + (factor of covariance_k) noise with k drawn first: the gradient of an expectation is right in
-        the means and the covariances. The choice of k has no gradient, so none reaches the weights; for those, weigh
-        the draws by `log_prob` (the score-function estimator). Without a seed torch's global generator draws.
+        A draw is mean_k + (factor of covariance_k) noise. The choice of k has no gradient, so none reaches the weights;
+        for those, weight the draws by `log_prob` (the score-function estimator). Without a seed, torch's global
+        generator is used.
         """
         self.require_fitted()
         check_count("n", n)
@@ -368,11 +350,7 @@ class MixtureDensity(nn.Module):
             return self.location + parameters.means[component] + deviation
 
     def to_distribution(self) -> MixtureSameFamily:
-        """The mixture as a distribution of torch.distributions, which shares its gradients; K D^2 memory.
-
-        Raises:
-            NotFittedError: there are no parameters yet.
-        """
+        """The mixture as a distribution of torch.distributions, with shared gradients; K D^2 memory."""
         self.require_fitted()
         components = MultivariateNormal(self.means, self.dense_covariances, validate_args=False)
         return MixtureSameFamily(Categorical(logits=self.logits), components, validate_args=False)

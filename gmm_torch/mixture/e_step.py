@@ -1,4 +1,4 @@
-"""The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products a chunk."""
+"""The E-step: from points to sufficient statistics, chunk by chunk, in two matrix products per chunk."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -15,39 +15,39 @@ from gmm_torch.mixture.init.base import assign
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.statistics import Statistics
 
-# A chunk below this many points would spend its time on starting operations.
-MIN_CHUNK = 256
-# Logarithm of a ratio to the largest term that stands for all smaller ones. Below it lie the subnormal numbers, which
-# are slow to compute with, and no digit of any sum.
-LOG_NOTHING = -80.0
-# Estimated error of a float32 quadratic form, in nats for every feature, above which a component is evaluated in
-# float64. A log-likelihood has a nat or two for every feature, so this is less than a hundred-thousandth of it: a tenth
-# of what many iterations may make of it.
-ILL_CONDITIONED_NATS = 7.5e-6
+__all__ = ["Assignment", "EStep", "are_ill_conditioned", "flagged"]
+
+# Smaller chunks would spend their time on starting operations.
+_MIN_CHUNK = 256
+# Smallest log-ratio to the largest term. Smaller ratios would be slow subnormal numbers that change no digit of a sum.
+_LOG_NOTHING = -80.0
+# Error of a float32 quadratic form, in nats per feature, above which a component is evaluated in float64. A
+# log-likelihood is a nat or two per feature, so this is below a hundred-thousandth of it; many iterations can multiply
+# it by ten.
+_ILL_CONDITIONED_NATS = 7.5e-6
 
 
-class Workspace(NamedTuple):
-    """Memory for a chunk of `step` points: features in the computing type and, if needed, in float64; to work in."""
+class _Workspace(NamedTuple):
+    """Memory for a chunk of `step` points. It is reused for a whole pass because fresh memory is slow on a CPU."""
 
     step: int
     features: Tensor
-    wide_features: Tensor | None
+    wide_features: Tensor | None  # in float64
     scratch: Tensor
 
 
 class EStep:
     """Statistics of points under fixed parameters of R mixtures.
 
-    Densities and sums are computed in `dtype`, about the origin of the standardised data. That is exact enough until a
-    component is so ill-conditioned that its second moment cancels against its mean: those components are evaluated
-    in float64, alone where the family allows it.
+    Densities and sums are computed in `dtype`, about the origin of the standardised data. A component whose second
+    moment would cancel against its mean is ill-conditioned and evaluated in float64, alone if the family allows it.
 
     Args:
         parameters: float64, leading dimension R.
         reg_covar: (D,) float64, see `CovarianceFamily.prepare`.
         standardisation: maps raw points to the parameters' coordinates.
-        dtype: the computing type, float32 or float64.
-        ill_conditioned: flat indices over R and K of the components that float32 is not enough for.
+        dtype: float32 or float64.
+        ill_conditioned: flat indices over R and K of the ill-conditioned components.
     """
 
     def __init__(
@@ -72,8 +72,11 @@ class EStep:
         if ill_conditioned is not None and n_ill_conditioned and self.dtype != torch.float64:
             self.ill_conditioned = (ill_conditioned // self.n_components, ill_conditioned % self.n_components)
             self.wide_prepared = family.prepare(parameters.map(lambda value: value[self.ill_conditioned]), reg_covar)
-
-    # ---- what a pass does to a chunk
+        self._n_rows = family.n_products(self.n_features) + self.n_features + 1
+        device = parameters.means.device
+        self._n_scratch = family.n_scratch(self.n_init, self.n_components, self.n_features, device)
+        alive = (3 if self.ill_conditioned else 1) * self._n_rows + 2 * n_all + self._n_scratch
+        self._chunk = rows_at_once(device, alive * self.dtype.itemsize, _MIN_CHUNK)
 
     def responsibilities(
         self, features: Tensor, wide_features: Tensor | None, scratch: Tensor | None
@@ -83,24 +86,28 @@ class EStep:
         if wide_features is not None:
             joint[self.ill_conditioned] = self.family.log_joint(self.wide_prepared, wide_features).to(self.dtype)
         if not is_host(joint.device):
-            # Subnormal numbers cost an accelerator nothing, operations and passes over its memory do.
+            # An accelerator is fast on subnormal numbers but slow on extra operations and passes over memory.
             share = joint.softmax(-2)
             return share, joint.amax(-2) - share.amax(-2).log()
         peak = joint.amax(-2, keepdim=True)
-        joint.sub_(peak).clamp_min_(LOG_NOTHING).exp_()
+        joint.sub_(peak).clamp_min_(_LOG_NOTHING).exp_()
         total = joint.sum(-2, keepdim=True)
         joint.mul_(total.reciprocal())
         return joint, (peak + total.log_())[..., 0, :]
-
-    # ---- the loop
 
     def __call__(self, x: Tensor, weight: Tensor | None = None) -> Statistics:
         """Statistics of raw points x (n, D) with weights (n,) >= 0 or None for ones; n may be zero."""
         if not len(x):
             return self.zero()
         if not is_host(x.device):
-            return reduce(add, (self.chunk(*part) for part in equal_chunks(x, weight, self._chunk)))
-        workspace = self._workspace(x)
+            return reduce(add, (self.chunk(*part) for part in _equal_chunks(x, weight, self._chunk)))
+        step = min(self._chunk, len(x), SPILL_POINTS)
+        workspace = _Workspace(
+            step,
+            x.new_empty(self._n_rows * step, dtype=self.dtype),
+            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.ill_conditioned else None,
+            x.new_empty(self._n_scratch * step, dtype=self.dtype),
+        )
         blocks = (slice(start, start + SPILL_POINTS) for start in range(0, len(x), SPILL_POINTS))
         return reduce(
             add, (self._block(x[rows], None if weight is None else weight[rows], workspace) for rows in blocks)
@@ -123,35 +130,8 @@ class EStep:
             lead = self.ill_conditioned[0].shape
         return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
 
-    @property
-    def _n_rows(self) -> int:
-        """Number of features that the family makes of a point."""
-        return self.family.n_products(self.n_features) + self.n_features + 1
-
-    @property
-    def _n_scratch(self) -> int:
-        """Numbers that the family works with for a point."""
-        return self.family.n_scratch(self.n_init, self.n_components, self.n_features, self.parameters.means.device)
-
-    @property
-    def _chunk(self) -> int:
-        """Number of points that are looked at together."""
-        n_all = self.n_init * self.n_components
-        alive = (3 if self.ill_conditioned else 1) * self._n_rows + 2 * n_all + self._n_scratch
-        return rows_at_once(self.parameters.means.device, alive * self.dtype.itemsize, MIN_CHUNK)
-
-    def _workspace(self, x: Tensor) -> Workspace:
-        """Of a chunk of points like these. They serve a whole pass: a CPU pays for fresh pages."""
-        step = min(self._chunk, len(x), SPILL_POINTS)
-        return Workspace(
-            step,
-            x.new_empty(self._n_rows * step, dtype=self.dtype),
-            x.new_empty(self._n_rows * step, dtype=torch.float64) if self.ill_conditioned else None,
-            x.new_empty(self._n_scratch * step, dtype=self.dtype),
-        )
-
-    def _block(self, x: Tensor, weight: Tensor | None, workspace: Workspace) -> Statistics:
-        """Statistics of few enough points for their sums to be taken in the computing type."""
+    def _block(self, x: Tensor, weight: Tensor | None, workspace: _Workspace) -> Statistics:
+        """Statistics of at most `SPILL_POINTS` points, summed in the computing type on a CPU."""
         moments = self._zero_moments(self.prepared)
         wide_moments = self._zero_moments(self.wide_prepared) if self.ill_conditioned else {}
         step, scratch, objectives = workspace.step, workspace.scratch, []
@@ -160,7 +140,7 @@ class EStep:
             features = self._features(part, self.dtype, workspace.features)
             wide_features = None
             if workspace.wide_features is not None:
-                # Narrower points are standardised in float32, and stand there already.
+                # Narrower points are standardised in float32, so copy the columns.
                 columns = None if x.dtype == torch.float64 else features[1 : self.n_features + 1]
                 wide_features = self._features(part, torch.float64, workspace.wide_features, columns)
             joint, objective = self.responsibilities(features, wide_features, scratch)
@@ -168,16 +148,15 @@ class EStep:
                 joint.mul_(weight[start : start + step].to(self.dtype))
             self.family.moments(self.prepared, features, joint, moments, scratch)
             if wide_features is not None:
-                self.family.moments(
-                    self.wide_prepared, wide_features, joint[self.ill_conditioned].double(), out=wide_moments
-                )
+                own = joint[self.ill_conditioned].double()
+                self.family.moments(self.wide_prepared, wide_features, own, out=wide_moments)
             objectives.append(objective)
         return self._statistics(x, weight, torch.cat(objectives, dim=-1), moments, wide_moments)
 
     def chunk(self, x: Tensor, weight: Tensor | None) -> Statistics:
-        """Statistics of all points x (n, D), with weights (n,) or None, at once: as few operations as there can be.
+        """Statistics of points x (n, D), with weights (n,) or None, in as few operations as possible.
 
-        It decides nothing by the numbers in tensors, so it may be compiled, and captured in a CUDA graph.
+        No operation depends on values, so it can be compiled, and captured in a CUDA graph.
         """
         features, wide_features, wide_moments = self._features(x, self.dtype), None, {}
         if self.ill_conditioned is not None:
@@ -194,8 +173,8 @@ class EStep:
     def _features(
         self, x: Tensor, dtype: torch.dtype, buffer: Tensor | None = None, columns: Tensor | None = None
     ) -> Tensor:
-        """(1 + D + Q, n), in the buffer if there is one, of `columns` (D, n) where x stands there standardised."""
-        if torch.compiler.is_compiling():  # which fuses the parts, and refuses an `out` that is not one block of memory
+        """Features (1 + D + Q, n) of x (n, D), in the buffer if given; `columns` (D, n) is x already standardised."""
+        if torch.compiler.is_compiling():  # it fuses the parts, and needs an `out` in one block of memory
             columns = self.standardisation.columns(x, dtype)
             return torch.cat([columns.new_ones(1, len(x)), columns, self.family.products(columns)])
         size = self._n_rows * len(x)
@@ -211,10 +190,7 @@ class EStep:
     def _statistics(
         self, x: Tensor, weight: Tensor | None, objective: Tensor, moments: Factors, wide_moments: Factors
     ) -> Statistics:
-        """Of points x (n, D) with weights (n,) or None, their objective (R, n), and their moments.
-
-        `wide_moments` are those of the ill-conditioned components, which stand in place of others.
-        """
+        """Statistics from objective (R, n) and moments; `wide_moments` replace those of ill-conditioned components."""
         objective = objective.double()
         moments = {name: value.double() for name, value in moments.items()}
         for name, value in wide_moments.items():
@@ -234,7 +210,7 @@ class EStep:
 
 
 class Assignment(EStep):
-    """Assignment of every point to the nearest of the means, for the start; the objective is zero."""
+    """Assignment of every point to the nearest of the initial means; the objective is zero."""
 
     def responsibilities(
         self, features: Tensor, wide_features: Tensor | None, scratch: Tensor | None
@@ -245,10 +221,10 @@ class Assignment(EStep):
         return share.mT.contiguous(), columns.new_zeros(self.n_init, columns.shape[1])
 
 
-def equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Points x (n, D) and weights (n,) or None in chunks of one size, up to `largest`: one program is for all of them.
+def _equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Chunks of one size, up to `largest`, so that one compiled program serves all.
 
-    Points of the last one that the one before it has had are of weight zero.
+    The last one repeats points of the one before, with weight zero.
     """
     n = len(x)
     size = -(-n // max(1, -(-n // largest)))
@@ -263,7 +239,7 @@ def equal_chunks(x: Tensor, weight: Tensor | None, largest: int) -> Iterator[tup
 
 
 def flagged(flags: list[float], device: torch.device) -> Tensor:
-    """Where the flags are set, (m,) int64 on the device; nothing is copied to it if nowhere."""
+    """Indices (m,) int64 of the set flags, on the device; copies nothing to it if there are none."""
     indices = [index for index, flag in enumerate(flags) if flag]
     if not indices:
         return torch.empty(0, dtype=torch.long, device=device)
@@ -271,15 +247,15 @@ def flagged(flags: list[float], device: torch.device) -> Tensor:
 
 
 def are_ill_conditioned(family: CovarianceFamily, parameters: Parameters) -> Tensor:
-    """Which components, of all R mixtures in turn (R K,) bool, have float32 quadratic forms that lose too many digits.
+    """Mask (R K,) of components for which float32 quadratic forms lose too many digits.
 
-    The error of a sum of products grows with the norm of the precision and the distance of the component from the
-    origin, divided by the root of D since roundings add up like a random walk. Held against float64 on features of a
-    CIFAR-10 classifier, this is an upper estimate of what the E-step and the M-step lose.
+    The error of a sum of products grows with the norm of the precision and the component's distance from the origin,
+    divided by the root of D because roundings add up like a random walk. Compared with float64 on features of a
+    CIFAR-10 classifier, this overestimates the loss of the E-step and the M-step.
     """
     n_features = parameters.means.shape[-1]
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()
     error = torch.finfo(torch.float32).eps * norm * distance / n_features**0.5
-    result: Tensor = (error > ILL_CONDITIONED_NATS * n_features).flatten()
+    result: Tensor = (error > _ILL_CONDITIONED_NATS * n_features).flatten()
     return result

@@ -1,4 +1,4 @@
-"""Gradients of a fitted mixture in the points that it was fitted to: through EM's iterations, or at its fixed point."""
+"""Gradients of a fitted mixture in the points that it was fitted to, at EM's fixed point."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,11 +14,13 @@ from gmm_torch.mixture.data_summary import DataSummary
 from gmm_torch.mixture.em import EM
 from gmm_torch.mixture.parameters import Parameters
 
-Map = Callable[[Tensor], Tensor]  # parameters -> parameters, both flat
+__all__ = ["EMStep", "Fitted", "implicit"]
+
+_Map = Callable[[Tensor], Tensor]  # flat parameters -> flat parameters
 
 
 class Fitted(NamedTuple):
-    """Weights (K,), means (K, D), covariances as a `GaussianMixture` has them; with gradients to points and weights."""
+    """Weights (K,), means (K, D) and covariances as in `GaussianMixture`, with gradients to points and weights."""
 
     weights: Tensor
     means: Tensor
@@ -28,10 +30,10 @@ class Fitted(NamedTuple):
 class EMStep:
     """One iteration of EM on all points as a differentiable map of parameters, in float64 and standardised coordinates.
 
-    Standardisation and regularisation are taken from the points once and held fixed: no gradient flows through them.
+    Standardisation and regularisation are computed from the points once, without gradient.
 
     Args:
-        em: in float64, that has not begun; of its options `reg_covar` and `reg_mode` matter.
+        em: new, in float64; of its options `reg_covar` and `reg_mode` matter.
         start: parameters about a location (D,), and the location.
         x: (N, D).
         weight: (N,) >= 0, or None.
@@ -41,7 +43,7 @@ class EMStep:
         self.family: CovarianceFamily = em.family
         summary = em.accumulate(x.detach(), None if weight is None else weight.detach())
         assert isinstance(summary, DataSummary)
-        em.standardise(summary)  # of this process alone: its gradient is its own
+        em.standardise(summary)  # of this process alone, like its gradient
         self.standardisation, self.reg_covar, self.penalty = em.standardisation, em.reg_covar, em.penalty
         raw = start[0].map(lambda value: value.detach().double())
         self.start = self.standardisation.parameters(self.family, raw, start[1])
@@ -75,17 +77,9 @@ class EMStep:
         return Fitted(found.log_weights.exp(), found.means + self.standardisation.location, covariances)
 
 
-def unrolled(step: EMStep, n_iter: int) -> Fitted:
-    """See `GaussianMixture.unrolled_fit`."""
-    parameters = step.start
-    for _ in range(n_iter):
-        parameters = step(parameters)
-    return step.raw(parameters)
-
-
 def implicit(step: EMStep, tol: float, max_iter: int) -> Fitted:
     """See `GaussianMixture.implicit_fit`."""
-    fixed = find_fixed_point(lambda flat: step.pack(step(step.unpack(flat))), step.pack(step.start), tol, max_iter)
+    fixed = _find_fixed_point(lambda flat: step.pack(step(step.unpack(flat))), step.pack(step.start), tol, max_iter)
     if not (torch.is_grad_enabled() and (step.features.requires_grad or step.weight.requires_grad)):
         return step.raw(step.unpack(fixed))
     fixed = fixed.requires_grad_()
@@ -96,17 +90,13 @@ def implicit(step: EMStep, tol: float, max_iter: int) -> Fitted:
         def transposed(vector: Tensor) -> Tensor:
             return torch.autograd.grad(after, fixed, vector, retain_graph=True)[0]
 
-        return solve_adjoint(transposed, gradient, tol, max_iter)
+        return _solve_adjoint(transposed, gradient, tol, max_iter)
 
     return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
 
 
-def find_fixed_point(function: Map, start: Tensor, tol: float, max_iter: int) -> Tensor:
-    """A point that `function` moves by at most `tol` in any coordinate.
-
-    Raises:
-        SolverError: there is none within `max_iter` iterations from `start`.
-    """
+def _find_fixed_point(function: _Map, start: Tensor, tol: float, max_iter: int) -> Tensor:
+    """A point that `function` moves by at most `tol` in any coordinate; SolverError after `max_iter` iterations."""
     with torch.no_grad():
         change = torch.inf
         for _ in range(max_iter):
@@ -121,12 +111,8 @@ def find_fixed_point(function: Map, start: Tensor, tol: float, max_iter: int) ->
     )
 
 
-def solve_adjoint(transposed: Map, gradient: Tensor, tol: float, max_iter: int) -> Tensor:
-    """The u with u - J' u = gradient, for a `transposed` Jacobian that is known as a function.
-
-    Raises:
-        SolverError: GMRES does not get there.
-    """
+def _solve_adjoint(transposed: _Map, gradient: Tensor, tol: float, max_iter: int) -> Tensor:
+    """The u with u - J' u = gradient, for a `transposed` Jacobian given as a function; SolverError if GMRES fails."""
     from scipy.sparse.linalg import LinearOperator, gmres
 
     n = len(gradient)
@@ -151,7 +137,7 @@ class _Implicit(torch.autograd.Function):
     """The identity, whose backward pass turns dL/dt into (I - dF/dt)'^-1 dL/dt."""
 
     @staticmethod
-    def forward(ctx, after: Tensor, solve: Map) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, after: Tensor, solve: _Map) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.solve = solve
         return after.clone()
 

@@ -1,22 +1,32 @@
-"""Factorisations that do not raise."""
+"""Triangular factors of positive-definite matrices."""
 
 import torch
 from torch import Tensor
 
 from gmm_torch.devices import is_host
 
-JITTER_STEPS = 6
+__all__ = [
+    "covariance_factor",
+    "factor_of_covariance",
+    "factor_of_precision",
+    "log_det_of_factor",
+    "precision_factor",
+    "require_positive",
+    "robust_cholesky",
+    "times_transpose",
+]
+
+_JITTER_STEPS = 6
+# Largest asymmetry, and largest correction to the diagonal, that counts as rounding, relative to the diagonal.
+_TOLERANCE = 1e-3
 
 
 def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower Cholesky factor of nearly positive-definite matrices, with the jitter that it took.
+    """Lower Cholesky factors (..., D, D) of nearly positive-definite matrices, and the jitter (...,); never raises.
 
-    Jitter grows tenfold per attempt from `100 * eps * mean diagonal`, only for the matrices that fail; one that
-    never succeeds falls back to its diagonal. On a CPU the attempts stop as soon as all succeed; on an accelerator
-    reading the codes would stall the stream, so the (cheap) attempts all run.
-
-    Of symmetric matrices (..., D, D): their factors (..., D, D), and the jitter (...,) that was added to the diagonal,
-    infinite where the fallback was taken.
+    Jitter grows tenfold per attempt from `100 * eps * mean diagonal`, only for the matrices that fail. If all attempts
+    fail, the factor is that of the diagonal and the jitter infinite. A CPU stops as soon as all succeed; reading the
+    codes would stall an accelerator, so there all the (cheap) attempts run.
     """
     eps = torch.finfo(matrix.dtype).eps
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
@@ -24,7 +34,7 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
     factor, code = torch.linalg.cholesky_ex(matrix)
     jitter = torch.zeros_like(floor[..., 0])
     on_host = is_host(matrix.device)
-    for step in range(JITTER_STEPS):
+    for step in range(_JITTER_STEPS):
         if on_host and not bool(code.any()):
             return factor, jitter
         amount = floor * 10.0**step
@@ -40,25 +50,14 @@ def robust_cholesky(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Upper triangular `U` with `U @ U.T` the inverse of `covariance`, and the jitter used.
+    """Upper triangular `U` (..., D, D) with `U @ U.T` the inverse of `covariance`, and the jitter used.
 
-    `U` (..., D, D) is the transposed inverse of the lower Cholesky factor; whitening a row vector is then
-    `(x - mean) @ U`, a plain matrix product, which exports and differentiates where a triangular solve does not.
+    Whitening a row vector is then `(x - mean) @ U`, a plain matrix product, which exports and differentiates where a
+    triangular solve does not.
     """
     lower, jitter = robust_cholesky(covariance)
     identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
     return torch.linalg.solve_triangular(lower, identity, upper=False).mT.contiguous(), jitter
-
-
-def times_transpose(factor: Tensor) -> Tensor:
-    """`factor @ factor.mT` (..., D, D) of a factor (..., D, q) with rows of any size.
-
-    What overflows becomes infinite; the plain product would be NaN where two overflowing terms differ in sign.
-    """
-    size = factor.detach().abs().amax(-1)
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    scaled = factor / size[..., None]
-    return (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
 
 
 def covariance_factor(factor: Tensor) -> Tensor:
@@ -68,6 +67,41 @@ def covariance_factor(factor: Tensor) -> Tensor:
     return result
 
 
+def factor_of_covariance(covariance: Tensor, name: str) -> Tensor:
+    """`precision_factor`; ValueError unless `covariance` is finite, symmetric and positive definite."""
+    size = covariance.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    asymmetry = (covariance - covariance.mT).abs().amax((-2, -1))
+    factor, jitter = precision_factor(covariance)
+    good = (asymmetry <= _TOLERANCE * size) & (jitter <= _TOLERANCE * size) & torch.isfinite(factor).all(-1).all(-1)
+    if not bool(good.all()):
+        bad = (~good.reshape(-1)).nonzero()[:, 0].tolist()
+        raise ValueError(f"{name}: expected symmetric positive-definite matrices; got others at components {bad}")
+    return factor
+
+
+def factor_of_precision(precision: Tensor, name: str) -> Tensor:
+    """Upper triangular U (..., D, D) with U U' the given `precision`; raises as `factor_of_covariance` does."""
+    # The inverse of the reversed matrix has the factor V with V V' = (J P J)^-1; its inverse transpose is the lower
+    # factor of J P J, and reversing that gives the upper factor of P.
+    upper = factor_of_covariance(precision.flip(-2, -1), name)
+    return covariance_factor(upper).flip(-2, -1).contiguous()
+
+
+def require_positive(value: Tensor, name: str) -> Tensor:
+    """`value`; ValueError unless every entry is finite and positive."""
+    if not bool((torch.isfinite(value) & (value > 0)).all()):
+        raise ValueError(f"{name}: expected finite numbers > 0; got {float(value.min()):g} or NaN")
+    return value
+
+
+def times_transpose(factor: Tensor) -> Tensor:
+    """`factor @ factor.mT` (..., D, D); overflow gives infinity, where the plain product would give NaN."""
+    size = factor.detach().abs().amax(-1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    scaled = factor / size[..., None]
+    return (scaled @ scaled.mT) * size[..., None] * size[..., None, :]
+
+
 def log_det_of_factor(factor: Tensor) -> Tensor:
-    """Log-determinants (...,) of the matrices F F' whose triangular factors F (..., D, D) are given."""
+    """Log-determinants (...,) of the matrices F F' with triangular factors F (..., D, D)."""
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

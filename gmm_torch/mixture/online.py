@@ -1,4 +1,4 @@
-"""A mixture that keeps up with points that move, such as the features of a network in training."""
+"""A mixture that follows moving points, such as the features of a network in training."""
 
 from typing import Any, Self
 
@@ -14,18 +14,19 @@ from gmm_torch.mixture.mixture import GaussianMixture
 from gmm_torch.mixture.options import EMOptions
 from gmm_torch.mixture.stepwise import OnlineEM
 
-# Of the recent points, in each process.
-BUFFER_BYTES = 2**25
-POINTS_PER_PARAMETER = 20
+__all__ = ["OnlineMixture"]
+
+_BUFFER_BYTES = 2**25  # of the recent points, in each process
+_POINTS_PER_PARAMETER = 20
 
 
 class OnlineMixture:
-    """Stepwise EM between refits, and at a refit EM on the recent points; `docs/training.md` says why.
+    """Stepwise EM between refits, and EM on the recent points at a refit; `docs/training.md` explains why.
 
     `update`, after a training step, takes in the features of that step: one step of `OnlineEM`, which never waits for
-    the device. `refit`, at a validation or the end of an epoch, does wait: EM runs on the recent points, in coordinates
-    of their own, from the present parameters and from a new start, and the better of the two by their likelihood goes
-    on. There are no parameters before the first refit.
+    the device. `refit`, at a validation or the end of an epoch, does wait: EM runs on the recent points, in new
+    coordinates, from the present parameters and from a new start, and the one with the better likelihood is kept. There
+    are no parameters before the first refit.
 
     With a process group of torch.distributed, every process gives its own points, in as many calls as the others, and
     all have the same mixture.
@@ -33,11 +34,11 @@ class OnlineMixture:
     Args:
         n_components: K.
         covariance_type: one whose statistics can be averaged: full, tied, diag, spherical.
-        window: number of points to remember; None for 20 K D. As many of the recent ones as fit into 32 MiB are kept,
-            for refits.
-        every: make a step of EM on every so many updates' points together: fewer operations for the device.
+        window: number of points to remember; None for 20 K D. For refits, as many of the recent ones as fit into 32 MiB
+            are kept.
+        every: number of updates whose points make one step of EM; fewer steps mean fewer operations on the device.
         n_iter: largest number of iterations of EM at a refit.
-        reg_covar: of each feature's variance, see `EMOptions`.
+        reg_covar: fraction of each feature's variance, see `EMOptions`.
         seed: of the new starts.
 
     Raises:
@@ -69,7 +70,7 @@ class OnlineMixture:
         self.window = window
         self.every = every
         self.options: dict[str, Any] = {"max_iter": n_iter, "tol": 0.0, "reg_covar": reg_covar, "seed": seed}
-        GaussianMixture(n_components, 1, covariance_type).start_online(**self.options)  # raises where options are bad
+        GaussianMixture(n_components, 1, covariance_type).start_online(**self.options)  # raises for bad options
         self.n_updates = 0
         self._recent: Tensor | None = None  # (capacity, D), a ring
         self._n_seen = 0
@@ -79,12 +80,12 @@ class OnlineMixture:
 
     @property
     def started(self) -> bool:
-        """Whether there are parameters."""
+        """True once there are parameters."""
         return self._mixture is not None
 
     @property
     def mixture(self) -> GaussianMixture:
-        """The mixture as it is now; the next update changes it. Does not wait for the device.
+        """The current mixture, which the next update changes; does not wait for the device.
 
         Raises:
             NotFittedError: there was no refit with enough points yet.
@@ -109,8 +110,7 @@ class OnlineMixture:
             ValueError, TypeError: wrong shape or type.
         """
         x = x.detach()
-        recent = self._room(x)
-        self._remember(recent, x.to(recent.dtype))
+        self._remember(x)
         self.n_updates += 1
         if self._follower is None:
             return
@@ -123,76 +123,69 @@ class OnlineMixture:
     def refit(self) -> Self:
         """Fit the recent points by EM, from the present parameters and from a new start; waits for the device.
 
-        Does nothing while all processes together have fewer recent points than 20 a component.
+        Does nothing while all processes together have fewer than 20 recent points per component.
         """
         x = torch.empty(0, 1, device="cpu") if self._recent is None else self._recent[: self._n_seen]
         x = x[torch.isfinite(x).all(1)]
-        if sum_of_all(len(x), x.device) < POINTS_PER_PARAMETER * self.n_components:
+        if sum_of_all(len(x), x.device) < _POINTS_PER_PARAMETER * self.n_components:
             return self
         if self._recent is None:
-            raise ValueError(
-                "x: expected points in every process; got none in this one: call `update` as often as the others"
-            )
+            raise ValueError("x: expected points in every process; call `update` in every process")
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self
 
     @torch.no_grad()
     def finish(self, x: Tensor, max_iter: int, tol: float = 1e-3) -> Self:
-        """End with EM on all points as they are in the end, from the present parameters and from a new start.
+        """End with EM on all final points, from the present parameters and from a new start, and keep the better.
 
-        The better of the two by their likelihood stays: it is as good as a mixture fitted afterwards, which would begin
-        from that new start. Later updates are not taken in before the next refit.
+        The result is at least as good as a mixture fitted afterwards, which would use that new start. Later updates
+        have no effect before the next refit.
 
         Args:
             x: (N, D).
-            max_iter, tol: see `EMOptions`; a `ConvergenceWarning` where EM is not done by then.
+            max_iter, tol: see `EMOptions`; a `ConvergenceWarning` if EM has not converged by then.
 
         Raises:
             ValueError: fewer points than components, or NaN or infinity.
         """
         if not bool(torch.isfinite(x).all()):
-            raise ValueError("x: expected finite numbers; got NaN or infinity: drop those rows, or see why they are")
+            raise ValueError("x: expected finite numbers; got NaN or infinity: drop those rows")
         follower = self._fit(x, **{**self.options, "max_iter": max_iter, "tol": tol})
         self._follower, self._pending = None, []
         self.mixture.adopt(follower.em)
         return self
 
-    @torch.inference_mode(False)  # a validation loop may be in it, and what is made there can't be updated later
+    @torch.inference_mode(False)  # a validation loop may use it, and inference tensors can't be updated later
     @torch.no_grad()
     def _fit(self, x: Tensor, **options: Any) -> OnlineEM:
-        """The better of two fits, whose result the mixture takes over."""
+        """Fit x twice and assign the better result to the mixture."""
         empty = self._empty(x)
         starts = [empty] if self._mixture is None else [self.mixture, empty]
-        followers = []
-        for mixture in starts:
-            sizes = {"window": self._window(x.shape[1]), "n_first": self.n_components, "n_known": 0}
-            follower = mixture.start_online(**sizes, **options)
-            followers.append(follower.update(x))
-        # On the same points, so in the same coordinates: the objectives compare.
+        sizes = {"window": self._window(x.shape[1]), "n_first": self.n_components, "n_known": 0}
+        followers = [mixture.start_online(**sizes, **options).update(x) for mixture in starts]
+        # Same points, so the same coordinates: the objectives are comparable.
         best = max(followers, key=lambda follower: float(follower.em.history[-1].max()))
         self._mixture = (self._mixture or empty).assign(*best.result())
         return best
 
-    # ---- saving
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on with the next update: tensors and plain values."""
+        """Tensors and plain values with which a later process can take in the next update."""
         return {
             "n_updates": self.n_updates,
             "n_seen": self._n_seen,
             "recent": self._recent,
             "pending": list(self._pending),
-            "mixture": None if self._mixture is None else self.mixture.state_dict(),
+            "mixture": None if self._mixture is None else self._mixture.state_dict(),
             "follower": None if self._follower is None else self._follower.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str | None = None) -> None:
-        """Go on from the `state_dict` of an `OnlineMixture` with the same options.
+        """Continue from the `state_dict` of an `OnlineMixture` with the same options.
 
         Args:
             state: on any device.
-            device: where later points will be; None for where the state is.
+            device: of later points; None for the device of the state.
         """
         self.n_updates, self._n_seen = state["n_updates"], state["n_seen"]
         self._recent = None if state["recent"] is None else state["recent"].clone().to(device)
@@ -207,28 +200,23 @@ class OnlineMixture:
             self._follower = OnlineEM(em, window=self._window(self._mixture.n_features))
             self._follower.load_state_dict(state["follower"])
 
-    # ---- pieces
-
     def _window(self, n_features: int) -> int:
-        return self.window or POINTS_PER_PARAMETER * self.n_components * n_features
+        return self.window or _POINTS_PER_PARAMETER * self.n_components * n_features
 
     def _empty(self, like: Tensor) -> GaussianMixture:
         sizes = self.n_components, like.shape[1]
         return GaussianMixture(*sizes, self.covariance_type, device=like.device, dtype=_stored(like))
 
-    def _room(self, x: Tensor) -> Tensor:
+    def _remember(self, x: Tensor) -> None:
+        """Write x into the ring of recent points, which the first call makes."""
+        check_points(x, None if self._recent is None else self._recent.shape[1])
         if self._recent is None:
-            if x.dim() != 2:
-                raise ValueError(f"x: expected shape (N, D); got {tuple(x.shape)}")
             dtype = _stored(x)
             share = -(-self._window(x.shape[1]) // (torch.distributed.get_world_size() if is_distributed() else 1))
-            fits = BUFFER_BYTES // (x.shape[1] * dtype.itemsize)
+            fits = _BUFFER_BYTES // (x.shape[1] * dtype.itemsize)
             self._recent = torch.zeros(max(1, min(share, fits)), x.shape[1], dtype=dtype, device=x.device)
-        check_points(x, self._recent.shape[1])
-        return self._recent
-
-    def _remember(self, recent: Tensor, x: Tensor) -> None:
-        x = x[-len(recent) :]
+        recent = self._recent
+        x = x[-len(recent) :].to(recent.dtype)
         start = self._n_seen % len(recent)
         head = min(len(x), len(recent) - start)
         recent[start : start + head] = x[:head]
@@ -237,5 +225,5 @@ class OnlineMixture:
 
 
 def _stored(x: Tensor) -> torch.dtype:
-    """The type that a mixture of such points is kept in."""
+    """The type in which a mixture of such points is kept."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

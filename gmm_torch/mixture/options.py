@@ -1,4 +1,4 @@
-"""What a fit may be asked for."""
+"""Options of a fit."""
 
 import difflib
 import math
@@ -8,29 +8,31 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from gmm_torch.checks import check_count, check_whole, is_number
+from gmm_torch.checks import check_choice, check_count, check_whole, is_number
 from gmm_torch.mixture.init import get_initialisation
+
+__all__ = ["EMOptions"]
 
 
 @dataclass(frozen=True)
 class EMOptions:
-    """What a fit may be asked for; names as in scikit-learn where it has them.
+    """Options of a fit; names are scikit-learn's where it has them.
 
     Attributes:
         max_iter: largest number of EM iterations.
         tol: EM stops when the mean log-likelihood changes by less than this in an iteration.
-        reg_covar: added to the diagonal of every covariance; never below 1e-10 of the variance.
+        reg_covar: added to the diagonal of every covariance; at least 1e-10 of the variance.
         reg_mode: "relative": `reg_covar` is a fraction of each feature's variance (of a constant feature: of the
             geometric mean of the others'), and the E-step allows for it, so the objective never falls. "absolute":
-            `reg_covar` is a variance and the E-step ignores it, which is what scikit-learn does; the log-likelihood
-            can then fall, by no more than the regularisation's own effect, where a component collapses.
+            `reg_covar` is a variance and the E-step ignores it, as in scikit-learn; the log-likelihood can then fall by
+            the regularisation's effect if a component collapses.
         n_init: number of restarts, run as one batch; the best is kept.
         prior_count: points like the data as a whole that every component has seen before; see `Prior`. The objective
-            then includes the prior, divided by the number of points. Where points have weights, one of the prior has
-            the mean weight of those that have any.
+            then includes the prior, divided by the number of points. With weights, a point of the prior has the mean of
+            the positive weights.
         weight_concentration: Dirichlet parameter of the weights, >= 1, counted in the same points.
-        shrinkage: "oas" shrinks the covariances of `full` and `tied` by as much as their points are few, counted as
-            for the prior, see `oracle_approximating_shrinkage`; the objective can then fall.
+        shrinkage: "oas" shrinks the covariances of `full` and `tied`, the more the fewer points they have, see
+            `oracle_approximating_shrinkage`; the objective can then fall.
         init_params: name of an initialisation, see `gmm_torch.mixture.init`.
         weights_init: (K,), initial weights.
         means_init: (K, D), initial means, instead of those of `init_params`.
@@ -61,24 +63,18 @@ class EMOptions:
             value = getattr(self, name)
             if not (is_number(value) and value >= low and math.isfinite(value)):
                 raise ValueError(f"{name}: expected a finite number >= {low}; got {value!r}")
-        if self.reg_mode not in ("relative", "absolute"):
-            raise ValueError(f"reg_mode: expected 'relative' or 'absolute'; got {self.reg_mode!r}")
-        if self.shrinkage not in (None, "oas"):
-            raise ValueError(f"shrinkage: expected 'oas' or None; got {self.shrinkage!r}")
+        check_choice("reg_mode", self.reg_mode, ("relative", "absolute"))
+        if self.shrinkage is not None:
+            check_choice("shrinkage", self.shrinkage, ("oas",))
         get_initialisation(self.init_params)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """Options that came as keyword arguments.
-
-        Raises:
-            TypeError: there is none of that name.
-            ValueError: one is out of range.
-        """
+        """Options from keyword arguments; TypeError for an unknown name, ValueError for a value out of range."""
         names = [each.name for each in fields(cls)]
         for name in options:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 do = f"write {close[0]}" if close else f"there are {', '.join(names)}"
-                raise TypeError(f"{name}: expected an option of the fit; got one that there is not: {do}")
+                raise TypeError(f"{name}: expected an option of the fit; got an unknown one: {do}")
         return cls(**options)

@@ -1,10 +1,12 @@
-"""The parameters of a mixture as a value."""
+"""Parameters of a mixture as a value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+__all__ = ["Parameters", "where"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Parameters:
 
     log_weights: Tensor  # (..., K)
     means: Tensor  # (..., K, D)
-    factors: dict[str, Tensor]  # what the covariance family stores, by name; see `gmm_torch.mixture.covariance`
+    factors: dict[str, Tensor]  # of the covariance family, by name
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Parameters":
         """The same parameters with `function` applied to each tensor."""
@@ -22,9 +24,10 @@ class Parameters:
 
     def where(self, condition: Tensor, other: "Parameters") -> "Parameters":
         """These parameters where `condition` (a tensor over the leading dimensions) holds, `other`'s elsewhere."""
-        log_weights = where(condition, self.log_weights, other.log_weights)
         factors = {name: where(condition, value, other.factors[name]) for name, value in self.factors.items()}
-        return Parameters(log_weights, where(condition, self.means, other.means), factors)
+        log_weights = where(condition, self.log_weights, other.log_weights)
+        means = where(condition, self.means, other.means)
+        return Parameters(log_weights, means, factors)
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping of names to tensors; `from_state_dict` reads it back."""
@@ -35,8 +38,7 @@ class Parameters:
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor]) -> "Parameters":
         """The inverse of `state_dict`."""
-        prefix = "factors."
-        factors = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        factors = {key.removeprefix("factors."): value for key, value in state.items() if key.startswith("factors.")}
         return cls(state["log_weights"], state["means"], factors)
 
 

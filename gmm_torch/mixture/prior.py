@@ -1,4 +1,4 @@
-"""A conjugate prior as points that every component has seen before the data."""
+"""A conjugate prior, expressed as points that every component has seen before the data."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,17 @@ from gmm_torch.mixture.covariance import CovarianceFamily, Factors
 from gmm_torch.mixture.densities import log_normal
 from gmm_torch.mixture.parameters import Parameters
 
+__all__ = ["Prior"]
+
 
 @dataclass(frozen=True)
 class Prior:
     """Normal-inverse-Wishart for means and covariances, Dirichlet for weights; parameters become posterior modes.
 
-    Every component has `count` points to begin with, spread like N(0, diag(variance)) in standardised coordinates,
-    where the data have mean zero: a normal-inverse-Wishart prior with mean 0, count of the mean `count`, degrees of
+    Every component starts with `count` points, spread like N(0, diag(variance)) in standardised coordinates, where the
+    data have mean zero. This is the normal-inverse-Wishart prior with mean 0, count of the mean `count`, degrees of
     freedom count - D - 2 and scale matrix count * diag(variance), see Fraley and Raftery, "Bayesian regularization for
     normal mixture estimation" (2007). The weights' Dirichlet parameter is `concentration`.
-
     """
 
     count: float
@@ -27,7 +28,7 @@ class Prior:
 
     @property
     def matters(self) -> bool:
-        """Whether there is anything to add."""
+        """True if the prior changes a fit."""
         return self.count > 0 or self.concentration > 1
 
     def add(self, family: CovarianceFamily, moments: Factors, parameters: Parameters, reg_covar: Tensor) -> Factors:
@@ -35,7 +36,7 @@ class Prior:
         if self.count == 0:
             return moments
         n_features = len(self.variance)
-        # 2 D points on the axes have the mean and the variances that are wanted.
+        # 2 D points on the axes have mean 0 and these variances.
         axes = torch.diag_embed((n_features * self.variance).sqrt())
         prepared = family.prepare(parameters, reg_covar)
         share = parameters.means.new_full((*parameters.means.shape[:-1], 2 * n_features), self.count / (2 * n_features))
@@ -43,10 +44,10 @@ class Prior:
         return {name: value + own[name] if name in own else value for name, value in moments.items()}
 
     def weigh(self, updated: Parameters, counts: Tensor) -> Parameters:
-        """`updated` with weights at the mode of their own posterior; effective counts (..., K) of the data alone."""
+        """`updated` with weights at their posterior mode, for effective counts (..., K) of the data."""
         if not self.matters:
             return updated
-        # Without the floor a component that is empty would have weight zero, and no way back.
+        # The floor lets an empty component recover.
         posterior = (counts + self.concentration - 1).clamp_min(1e-12 * counts.sum(-1, keepdim=True))
         return Parameters((posterior / posterior.sum(-1, keepdim=True)).log(), updated.means, updated.factors)
 

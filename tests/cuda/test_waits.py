@@ -22,7 +22,7 @@ def started(covariance_type, n, **options):
     mixture = GaussianMixture(K, D, covariance_type, device=CARD)
     em = mixture.start_em(EMOptions(tol=0.0, max_iter=EVERY, init_params="random_from_data", **options))
     x = torch.randn(n, D, device=CARD)
-    return em.run([(x, None)], until="em"), x
+    return em.run([(x, None)], until="iterate"), x
 
 
 def online(covariance_type):

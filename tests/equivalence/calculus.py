@@ -1,6 +1,5 @@
 """What is computed from a mixture, or from a stream: by a rule, by its definition, by another library."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from functools import cache, partial
@@ -70,34 +69,6 @@ def expectations(kind: str, n: int = 20) -> Tensor:
     return torch.stack([mixture.weights @ mixture.means for mixture in found])
 
 
-def distances(kind: str) -> np.ndarray:
-    """Between all pairs of components of two mixtures, one of which is moved."""
-    _, means, covariances = dense(kind)
-    found = np.empty((K, K))
-    for i, j in itertools.product(range(K), repeat=2):
-        middle, off = (covariances[i] + covariances[j]) / 2, means[i] - means[j]
-        logs = [np.linalg.slogdet(c)[1] for c in (middle, covariances[i], covariances[j])]
-        found[i, j] = off @ np.linalg.solve(middle, off) / 8 + (logs[0] - (logs[1] + logs[2]) / 2) / 2
-    return found
-
-
-def divergence(how: str) -> float:
-    """KL of two Gaussians; the estimate in units of its own error is below five but once in two million times."""
-    one, other = (
-        torch.distributions.MultivariateNormal(torch.full((D,), m), scale * torch.eye(D))
-        for m, scale in ((0.0, 1.0), (0.5, 1.5))
-    )
-    exact = float(torch.distributions.kl_divergence(one, other))
-    if how == "exact":
-        return exact
-    mixtures = [
-        GaussianMixture(1, D).set_parameters(torch.ones(1), each.mean[None], each.covariance_matrix[None])
-        for each in (one, other)
-    ]
-    found = mixtures[0].kl_divergence(mixtures[1], 100_000, seed=0)
-    return found.value if abs(found.value - exact) > 5 * found.standard_error else exact
-
-
 def complete(how: str) -> float:
     """Mean log-likelihood of fits to points without holes, run to their ends."""
     mixture, x = GaussianMixture(K, D, dtype=torch.float64), points().double()
@@ -116,14 +87,6 @@ def with_holes(order: Tensor | None = None) -> Tensor:
         .fit(x if order is None else x[order], missing=True, max_iter=7, tol=0.0)
         .means
     )
-
-
-def chosen(how: str) -> list[float]:
-    """BIC of three candidates."""
-    if how == "select":
-        found = GaussianMixture.select(points(), (1, 2, 3), ("diag",), seed=3)
-        return sorted(candidate.bic for candidate in found.candidates)
-    return sorted(GaussianMixture(k, D, "diag").fit(points(), seed=3).bic(points()) for k in (1, 2, 3))
 
 
 def capital(sizes: Sequence[int]) -> dict[str, Any]:
@@ -184,13 +147,6 @@ def table() -> list[Row]:
             },
         )
         rows += ask(
-            f"Bhattacharyya's distances of {kind} components",
-            {
-                "by definition": lambda k=kind: distances(k),
-                "bhattacharyya": near(lambda k=kind: known(k).component_distances(known(k)), 1e-9),
-            },
-        )
-        rows += ask(
             f"all features of a {kind} mixture",
             {
                 "log_prob": lambda k=kind: known(k).log_prob(points().double()),
@@ -202,13 +158,6 @@ def table() -> list[Row]:
             },
         )
     rows += ask(
-        "a divergence of Gaussians",
-        {
-            "torch.distributions": lambda: divergence("exact"),
-            "kl, within five errors": near(lambda: divergence("kl"), 1e-12),
-        },
-    )
-    rows += ask(
         "a fit to points of which none misses a feature",
         {"fit": lambda: complete("fit"), "missing.fit": near(lambda: complete("missing.fit"), 1e-4)},
     )
@@ -219,9 +168,6 @@ def table() -> list[Row]:
             "in another order": near(lambda: with_holes(torch.arange(N).flip(0)), 1e-6),
             "under autocast": within(bfloat16, with_holes),
         },
-    )
-    rows += ask(
-        "BIC of candidates", {"one by one": lambda: chosen("fit"), "select": near(lambda: chosen("select"), 1e-9)}
     )
     rows += ask(
         "evidence of drift in a stream",

@@ -29,7 +29,7 @@ def test_a_subclass_with_a_name_is_found_and_one_without_is_a_base():
         (["full"], r"expected one of diag, .*; got \['full'\]"),
         ({"name": None}, "expected one of diag, .*; got None"),
         ({}, "expected one of diag, .*; got None"),
-        ({"name": "full", 3: 1, "rank": 2}, "expected no option 3, rank of 'full'"),
+        ({"name": "full", 3: 1, "rank": 2}, "expected options of 'full'"),
     ],
 )
 def test_what_names_no_family_is_refused_in_words(covariance_type, message):

@@ -72,15 +72,12 @@ VERBS: dict[str, Callable[[GaussianMixture], object]] = {
     "set_parameters": lambda m: m.set_parameters(m.weights, m.means, m.covariances).state_dict(),
     "marginal": lambda m: m.marginal([0, 2]).state_dict(),
     "condition": lambda m: m.condition([1], torch.tensor([0.5])).state_dict(),
-    "kl": lambda m: m.kl_divergence(fitted("diag"), 200)._asdict(),
-    "entropy": lambda m: m.entropy(200)._asdict(),
     "missing.fit": lambda m: m.fit(holes(), missing=True, max_iter=4).state_dict(),
     "missing.log_prob": lambda m: m.log_prob(holes(), missing=True),
     "missing.impute": lambda m: m.impute(holes()),
     "partial_fit": lambda m: (
         m.partial_fit(points()).partial_fit(points()).state_dict() if m.covariance_type in AVERAGED else None
     ),
-    "unrolled": lambda m: m.unrolled_fit(points(), 2)._asdict(),
     "online mixture": lambda m: follow(m.covariance_type),
 }
 
@@ -240,7 +237,7 @@ REFUSED: dict[str, tuple[Callable[[np.ndarray], object], type[Exception], str]] 
     "integers": (lambda x: x.astype(np.int64), TypeError, r"got int64: .* with \.astype\('float32'\)"),
     "objects": (lambda x: x.astype(object), TypeError, "expected floating point; got object"),
     "complex": (lambda x: x.astype(np.complex64), TypeError, "expected floating point; got complex64"),
-    "lists": (lambda x: x.tolist(), TypeError, "expected a tensor, an array or .*; got a list of numbers"),
+    "lists": (lambda x: x.tolist(), TypeError, "expected a tensor or an array"),
     "sparse": (lambda x: torch.from_numpy(x).to_sparse(), TypeError, "expected a dense tensor"),
     "float8": (lambda x: torch.from_numpy(x).to(torch.float8_e5m2), TypeError, "expected floating point"),
     "a number": (lambda x: 3.0, TypeError, "expected a tensor, an array or an iterable of batches; got float"),
@@ -271,9 +268,7 @@ READERS: dict[str, Callable[[GaussianMixture, object], object]] = {
     "log_prob, missing": lambda mixture, x: mixture.log_prob(x, missing=True),  # type: ignore[arg-type]
     "partial_fit": lambda mixture, x: copy.deepcopy(mixture).partial_fit(x).means,  # type: ignore[arg-type]
     "fit, missing": lambda mixture, x: copy.deepcopy(mixture).fit(x, missing=True, max_iter=2).means,
-    "unrolled_fit": lambda mixture, x: mixture.unrolled_fit(x, 2).means,  # type: ignore[arg-type]
     "implicit_fit": lambda mixture, x: mixture.implicit_fit(x).means,  # type: ignore[arg-type]
-    "select": lambda mixture, x: GaussianMixture.select(x, [1], ["diag"]).best.means,  # type: ignore[arg-type]
 }
 
 
@@ -300,7 +295,6 @@ def test_weights_of_points_may_be_arrays_for_every_verb_that_takes_them():
     for verb in (
         mixture.score,
         lambda x, w: copy.deepcopy(mixture).partial_fit(x, w).means,
-        lambda x, w: mixture.unrolled_fit(x, 2, w).means,
     ):
         expected, actual = (verb(points(), w) for w in (torch.from_numpy(weight), weight))
         torch.testing.assert_close(actual, expected)
@@ -347,8 +341,6 @@ def everything(covariance_type: str, dtype: torch.dtype = torch.float32) -> list
     found.append(mixture.fit(HOLES.to(dtype), missing=True, max_iter=2).means)
     found.append(mixture.impute(HOLES.to(dtype)))
     found.append(mixture.set_parameters(mixture.weights, mixture.means, mixture.covariances).log_prob(x))
-    if covariance_type in AVERAGED:
-        found += mixture.unrolled_fit(x, 1)
     return [value.detach() for value in found]
 
 

@@ -1,4 +1,4 @@
-"""The contract that every covariance family keeps, and the EM that families linear in their features share."""
+"""The contract of a covariance family, and the EM of families that are linear in their features."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,35 +11,35 @@ from gmm_torch.devices import SPILL_POINTS, is_host
 from gmm_torch.mixture.parameters import Parameters, where
 from gmm_torch.registry import register
 
+__all__ = ["FAMILIES", "CovarianceFamily", "Factors", "weighted_sums", "workspace_view"]
+
 Factors = dict[str, Tensor]
 FAMILIES: dict[str, type["CovarianceFamily"]] = {}  # by name
 
-# A component whose share of the points is below this has no data to estimate anything from.
-EMPTY_SHARE = 1e-12
+# A component with a smaller share of the points is not estimated.
+_EMPTY_SHARE = 1e-12
 
 
 class CovarianceFamily(ABC):
-    """How the covariance matrices of K components in D dimensions are tied together, stored and estimated.
+    """Formulas for storing, evaluating and estimating the covariance matrices of K components over D features.
 
-    A family holds no tensors: it is a set of formulas. What describes the matrices travels as `factors`, a mapping of
-    names to tensors with optional leading batch dimensions (several mixtures at once).
+    A family holds no tensors. The matrices travel as `factors`, a mapping of names to tensors with optional leading
+    batch dimensions (several mixtures at once).
 
-    Two paths lead to a density. `squared_distance` centres each point on each mean before it whitens: accurate to the
-    last digits, and what `log_prob` uses. EM uses the identity that log(w_k N(x | k)) is linear in fixed features of
-    x (one, the features, products of two features): `features`, `log_joint` and `moments` are then one matrix product
-    each. A family whose forms need too many products has none of them, and overrides `prepare`, `log_joint` and
-    `moments`.
+    There are two paths to a density. `squared_distance` centres each point on each mean before whitening, which is
+    accurate to the last digit; `log_prob` uses it. In EM, log(w_k N(x | k)) is linear in fixed features of x (one, the
+    features, products of two features), so `log_joint` and `moments` are one matrix product each. A family that would
+    need too many products overrides `prepare`, `log_joint` and `moments`.
 
     Attributes:
-        name: the value of `covariance_type` that selects the family; a class without one is a base for others.
-        scales_features: whether rescaling single features maps the family onto itself. Where it does, EM works on
-            data with every feature rescaled; where not, on one common scale.
-        averages: whether `moments` mean the same under any parameters, so that those of several batches, each under its
-            own, can be averaged.
-        by_point: whether EM stores the features of a chunk point by point, which suits products with few components,
-            and not feature by feature, which suits work on single features and keeps more digits of small products.
-        shrinks: whether there is something for `shrink` to do.
-        splits_components: whether single components can be evaluated in float64 beside others in float32.
+        name: the value of `covariance_type` that selects the family; a class without one is a base class.
+        scales_features: rescaling single features maps the family onto itself, so EM rescales every feature. Otherwise
+            EM uses one common scale.
+        splits_components: single components can be evaluated in float64 while the others stay in float32.
+        averages: `moments` do not depend on the parameters, so those of several batches can be averaged.
+        shrinks: the family implements `shrink`.
+        by_point: EM stores a chunk's features point by point, which is faster for products with few components.
+            Otherwise it stores them feature by feature, which keeps more digits of small products.
     """
 
     name: ClassVar[str]
@@ -64,22 +64,14 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def covariances(self, factors: Factors, n_features: int) -> Tensor:
-        """The covariances in the family's natural shape, scikit-learn's `covariances_` where that has the family."""
+        """The covariances in the family's natural shape, the same as scikit-learn's `covariances_`."""
 
     @abstractmethod
     def from_covariances(self, covariances: Tensor) -> Factors:
-        """The factors of given `covariances` in the family's natural shape.
-
-        Raises:
-            ValueError: they are not finite, symmetric and positive definite.
-        """
+        """Factors of `covariances` in their natural shape; ValueError unless finite, symmetric, positive definite."""
 
     def from_precisions(self, precisions: Tensor) -> Factors:
-        """Likewise of given precisions, in the same shape; refused unless overridden.
-
-        Raises:
-            ValueError: no precision has the family's form, or see `from_covariances`.
-        """
+        """Factors of `precisions` in the shape of the covariances; raises ValueError as `from_covariances` does."""
         raise ValueError(f"precisions_init: expected none for {self.name}; give means_init and weights_init alone")
 
     @abstractmethod
@@ -88,11 +80,11 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def transform_noise(self, noise: Tensor, component: Tensor, factors: Factors) -> Tensor:
-        """Standard normal `noise` (S, D) turned into deviations from the mean of `component` (S,); differentiable."""
+        """Turn standard normal `noise` (S, D) into deviations from the mean of `component` (S,); differentiable."""
 
     @abstractmethod
     def n_parameters(self, n_components: int, n_features: int) -> int:
-        """Free parameters of all covariances together."""
+        """Number of free parameters of all covariances."""
 
     @abstractmethod
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
@@ -100,15 +92,16 @@ class CovarianceFamily(ABC):
 
     @abstractmethod
     def unconstrain(self, factors: Factors) -> Factors:
-        """Tensors in which every real number is allowed, for storage that gradient steps may move."""
+        """Factors as unconstrained real numbers, for storage that gradient steps may change."""
 
     @abstractmethod
     def constrain(self, raw: Factors) -> Factors:
         """The inverse of `unconstrain`."""
 
-    @abstractmethod
     def unit(self, n_components: int, n_features: int) -> Factors:
         """Factors of unit covariances, on the host."""
+        fresh = self.fresh(torch.ones(n_features, device="cpu"))
+        return {name: value.expand(n_components, *value.shape).clone() for name, value in fresh.items()}
 
     # ---- the pieces of EM
 
@@ -126,12 +119,12 @@ class CovarianceFamily(ABC):
         return none.expand(*none.shape[:-2], n_components, 0)
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
-        """Numbers that `log_joint` or `moments` work with for a point, beside its features and responsibilities."""
+        """Scratch numbers per point that `log_joint` or `moments` need."""
         return 0
 
     @abstractmethod
     def precision_times(self, vectors: Tensor, factors: Factors) -> Tensor:
-        """P_k v_k for one vector a component: (..., K, D)."""
+        """P_k v_k for one vector per component, (..., K, D)."""
 
     @abstractmethod
     def precision_diagonal(self, factors: Factors, n_features: int) -> Tensor:
@@ -160,30 +153,26 @@ class CovarianceFamily(ABC):
         """Factors of one component with the diagonal covariance `variance` (D,); may draw them on the host."""
 
     def replace(self, factors: Factors, component: Tensor, fresh: Factors) -> Factors:
-        """Factors in which the one-hot `component` (..., K) has the `fresh` ones of one component.
-
-        A family that shares its covariance leaves it as it is.
-        """
+        """Factors with the one-hot `component` (..., K) set to `fresh`; a shared covariance stays unchanged."""
         return {name: where(component, value, factors[name]) for name, value in fresh.items()}
 
     # ---- EM for families linear in their features
 
     def features(self, columns: Tensor) -> Tensor:
-        """What log w_k N(x | k) is linear in (1 + D + Q, n): one, the features (D, n) themselves, products."""
+        """Terms that log w_k N(x | k) is linear in, (1 + D + Q, n): one, the columns (D, n), products."""
         return torch.cat([columns.new_ones(1, columns.shape[1]), columns, self.products(columns)])
 
     def complete(self, features: Tensor, n_features: int) -> Tensor:
-        """`features`, in place, of points that stand in rows 1 to D of (1 + D + Q, n) already; not differentiable."""
+        """`features` in place, for points in rows 1 to D of `features` (1 + D + Q, n); not differentiable."""
         features[0] = 1
         self.products(features[1 : n_features + 1], out=features[n_features + 1 :])
         return features
 
     def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
-        """Everything of the E-step that does not depend on the points; `log_joint` takes it.
+        """The part of the E-step that does not depend on the points, for `log_joint`.
 
-        `reg_covar` enters as the expected log-density under noise of that variance on the points,
-        -1/2 tr(diag(reg_covar) P_k): with it the M-step that adds `reg_covar` is the exact maximiser, so the objective
-        never falls. It is below the log-likelihood by a term of the regularisation's own size.
+        `reg_covar` adds the penalty -1/2 tr(diag(reg_covar) P_k), the expected effect of noise of that variance. With
+        it, the M-step that adds `reg_covar` maximises the objective exactly, so the objective never falls.
 
         Returns:
             {"natural": (..., K, 1 + D + Q)} in the parameters' dtype.
@@ -201,9 +190,9 @@ class CovarianceFamily(ABC):
         """log w_k + log N(x | k), less `reg_covar`'s penalty: (..., K, n).
 
         Args:
-            prepared, features: what `prepare` and `features` gave.
-            scratch: `n_scratch` numbers a point, or more, to work in; not differentiable then. Large tensors that come
-                and go cost a CPU as much as computing with them: fresh pages.
+            prepared, features: from `prepare` and `features`.
+            scratch: working memory of at least `n_scratch` numbers per point; not differentiable then. Allocating
+                large tensors for every chunk would cost a CPU as much time as computing with them.
         """
         natural = prepared["natural"]
         result: Tensor = (natural.flatten(0, -2) @ features).unflatten(0, natural.shape[:-1])
@@ -221,8 +210,8 @@ class CovarianceFamily(ABC):
 
         Args:
             prepared, features, scratch: see `log_joint`.
-            responsibilities: (..., K, n), each times the point's weight.
-            out: earlier statistics to add these to, in place; not differentiable then.
+            responsibilities: (..., K, n), times the points' weights.
+            out: earlier statistics, to which these are added in place; not differentiable then.
 
         Returns:
             {"moments": (..., K, 1 + D + Q)}: sums of r_k times the features.
@@ -234,41 +223,41 @@ class CovarianceFamily(ABC):
         return out
 
     def update(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
-        """The M-step: parameters that maximise the expected log-likelihood, and the jitter (..., K) used.
+        """The M-step: maximising parameters and the jitter (..., K) used.
 
-        A component without points keeps its mean and covariance and gets (next to) no weight.
+        A component without points keeps its mean and covariance and gets almost no weight.
         """
         n_features = previous.means.shape[-1]
         table = moments["moments"]
         counts, linear = table[..., 0], table[..., 1 : n_features + 1]
         total = counts.sum(-1, keepdim=True)
-        occupied = counts > EMPTY_SHARE * total
+        occupied = counts > _EMPTY_SHARE * total
         safe_counts = torch.where(occupied, counts, torch.ones_like(counts))
         means = torch.where(occupied[..., None], linear / safe_counts[..., None], previous.means)
         factors, jitter = self.estimate(moments, means, safe_counts, reg_covar)
         factors = self.keep_empty(factors, previous.factors, occupied)
-        share = torch.where(occupied, counts / total, torch.full_like(counts, EMPTY_SHARE))
+        share = torch.where(occupied, counts / total, torch.full_like(counts, _EMPTY_SHARE))
         log_weights = (share / share.sum(-1, keepdim=True)).log()
         return Parameters(log_weights, means, factors), torch.where(occupied, jitter, torch.zeros_like(jitter))
 
     def start(self, moments: Factors, reg_covar: Tensor, previous: Parameters) -> tuple[Parameters, Tensor]:
-        """The first M-step, after a hard assignment: it need not raise any likelihood."""
+        """The first M-step, after a hard assignment; it may lower the likelihood."""
         return self.update(moments, reg_covar, previous)
 
     def shrink(self, parameters: Parameters, counts: Tensor) -> Parameters:
-        """Covariances shrunk, for effective counts (..., K) of points; of a family that `shrinks`."""
+        """Parameters with shrunk covariances, for effective counts (..., K) of points; needs `shrinks`."""
         raise NotImplementedError(self.name)
 
     def keep_empty(self, factors: Factors, previous: Factors, occupied: Tensor) -> Factors:
-        """`factors` for components that are `occupied` (..., K), `previous` ones for the rest."""
+        """`factors` for `occupied` (..., K) components, `previous` for the rest."""
         return {name: where(occupied, value, previous[name]) for name, value in factors.items()}
 
 
 def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
     """Sums (..., F) of points, stored as columns (F, n), with weights (..., n).
 
-    The chunks of an accelerator are large: of every `SPILL_POINTS` points there is a sum in the computing type, all of
-    them in one batched product, and those are added in float64, which the result then has.
+    An accelerator's chunks are large: sums of `SPILL_POINTS` points each are taken in the computing type, in one
+    batched product, and added in float64, the type of the result.
     """
     n = columns.shape[-1]
     n_sums = 1 if is_host(columns.device) else -(-n // SPILL_POINTS)
@@ -287,5 +276,5 @@ def weighted_sums(weights: Tensor, columns: Tensor) -> Tensor:
 
 
 def workspace_view(scratch: Tensor | None, *shape: int) -> Tensor | None:
-    """The first numbers of a flat tensor in this shape, for an operation's `out`; None if there is no such tensor."""
+    """The first numbers of `scratch` in this shape, for an operation's `out`; None without scratch."""
     return None if scratch is None else scratch[: math.prod(shape)].view(shape)

@@ -1,4 +1,4 @@
-"""Initialisations. One file holds one; a new file here is found by its `Initialisation`'s `name`."""
+"""Initialisations, one per file; a new file here is found by its class's `name`."""
 
 from gmm_torch.mixture.init.base import INITIALISATIONS, Initialisation
 from gmm_torch.registry import find, import_modules
@@ -9,9 +9,5 @@ import_modules(__name__, __path__)
 
 
 def get_initialisation(name: str) -> Initialisation:
-    """The initialisation called `name`.
-
-    Raises:
-        ValueError: none has that name.
-    """
+    """The initialisation called `name`; ValueError for an unknown name."""
     return find(INITIALISATIONS, name, "init_params")()

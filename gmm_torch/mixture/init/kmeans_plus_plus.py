@@ -1,4 +1,4 @@
-"""k-means++: means drawn from the points, each far from those before it."""
+"""k-means++: means drawn from the points, each far from the earlier ones."""
 
 import math
 
@@ -7,17 +7,18 @@ from torch import Tensor
 
 from gmm_torch.mixture.init.base import Draws, Initialisation, chunks, squared_distances
 
-# Numbers that a step keeps for a point, restart and candidate: products, distances, the smaller of two.
-NUMBERS_PER_POINT = 3
+__all__ = ["KMeansPlusPlus"]
+
+# Numbers per point, restart and candidate: products, distances, minima.
+_NUMBERS_PER_POINT = 3
 
 
 class KMeansPlusPlus(Initialisation):
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007): of 2 + log K candidates a step, the one that helps most."""
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007): the best of 2 + log K candidates per step."""
 
     name = "k-means++"
 
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
-        """See `Initialisation`."""
         n_candidates = 2 + int(math.log(n_components))
         draws, restart = Draws(x, generator), torch.arange(n_init, device=x.device)
         first = draws.without_replacement(weight.expand(n_init, -1), 1, restart)  # (R, 1)
@@ -28,7 +29,7 @@ class KMeansPlusPlus(Initialisation):
             number = step * n_init + restart
             candidate = draws.without_replacement(closest * weight, n_candidates, number)  # (R, L)
             potential, centres = closest.new_zeros(n_init, n_candidates), x[candidate]
-            for rows in chunks(x, NUMBERS_PER_POINT * n_init * n_candidates):
+            for rows in chunks(x, _NUMBERS_PER_POINT * n_init * n_candidates):
                 distance = squared_distances(x[rows], centres, norm[rows])  # (R, L, n)
                 smaller = torch.minimum(distance, closest[:, None, rows], out=distance)
                 potential += smaller @ weight[rows]
@@ -36,7 +37,7 @@ class KMeansPlusPlus(Initialisation):
             best = candidate[restart, place]
             if smaller.shape[-1] == len(x):
                 closest = smaller[restart, place]
-            else:  # again for the best alone: those of all chunks and candidates are too many to keep
+            else:  # keeping those of all chunks and candidates would take too much memory
                 closest = torch.minimum(closest, squared_distances(x, x[best][:, None], norm)[:, 0])
             chosen.append(x[best])
         return torch.stack(chosen, dim=1)

@@ -5,14 +5,15 @@ from torch import Tensor
 
 from gmm_torch.mixture.init.base import Draws, Initialisation
 
+__all__ = ["RandomFromData"]
+
 
 class RandomFromData(Initialisation):
-    """Points drawn without replacement where there are enough of them."""
+    """Points drawn without replacement, if there are enough."""
 
     name = "random_from_data"
 
     def means(self, x: Tensor, weight: Tensor, n_components: int, n_init: int, generator: torch.Generator) -> Tensor:
-        """See `Initialisation`."""
         restart = torch.arange(n_init, device=x.device)
         draws = Draws(x, generator)
         return x[draws.without_replacement(weight.expand(n_init, -1), n_components, restart)]

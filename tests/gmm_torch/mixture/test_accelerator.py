@@ -13,7 +13,7 @@ from gmm_torch import GaussianMixture
 from gmm_torch.mixture.covariance import get_family
 from gmm_torch.mixture.covariance.base import weighted_sums
 from gmm_torch.mixture.data_summary import DataSummary, Standardisation
-from gmm_torch.mixture.e_step import EStep, equal_chunks
+from gmm_torch.mixture.e_step import EStep, _equal_chunks
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.sampling import RowKeys
 
@@ -102,7 +102,7 @@ def test_chunks_are_of_one_size_and_count_every_point_once(n, largest):
     for weight in (None, torch.arange(n).double()):
         counted = torch.zeros(n, dtype=torch.float64)
         sizes = set()
-        for part, own in equal_chunks(x, weight, largest):
+        for part, own in _equal_chunks(x, weight, largest):
             counted.index_add_(0, part[:, 0].long(), torch.ones(len(part)).double() if own is None else own)
             sizes.add(len(part))
         assert torch.equal(counted, torch.ones(n).double() if weight is None else weight)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import logging
 
 import pytest
 import torch
@@ -77,7 +76,7 @@ def test_phases_follow_one_another(x):
     while not em.done:
         phases.append(em.phase)
         em.advance(em.collect([(x, None)]))
-    assert phases == ["summary", "assign", "em", "em"]
+    assert phases == ["summary", "assign", "iterate", "iterate"]
 
 
 def test_an_empty_pass_adds_nothing(x):
@@ -131,13 +130,6 @@ def test_the_jitter_of_a_covariance_that_could_not_be_factorised_is_reported():
     mixture = GaussianMixture(2, D).fit(x.contiguous(), reg_covar=0.0)
     assert mixture.jitter.shape == (2,)
     assert torch.isfinite(mixture.log_prob(x)).all()
-
-
-def test_components_brought_back_are_logged(x, caplog):
-    means = torch.cat([x[:2], torch.full((1, D), 1e6)])
-    with caplog.at_level(logging.INFO, logger="gmm_torch.mixture.em"):
-        GaussianMixture(K, D).fit(x, means_init=means, max_iter=30)
-    assert "without points to the worst explained points" in caplog.text
 
 
 @pytest.mark.parametrize(("gain", "remedy"), [(0.1, "raise em.max_iter or em.tol"), (-0.1, "shrunk: raise em.tol")])

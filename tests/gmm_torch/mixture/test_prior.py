@@ -6,7 +6,7 @@ import torch
 from sklearn.covariance import OAS
 
 from gmm_torch import GaussianMixture
-from gmm_torch.mixture.shrinkage import oracle_approximating_shrinkage
+from gmm_torch.mixture.covariance.triangular import oracle_approximating_shrinkage
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_torch.ConvergenceWarning")
@@ -128,13 +128,13 @@ def test_shrinkage_helps_where_points_are_few(covariance_type):
     [
         ({"prior_count": -1.0}, "prior_count: expected a finite number >= 0; got -1"),
         ({"weight_concentration": 0.5}, "weight_concentration: expected a finite number >= 1; got 0.5"),
-        ({"shrinkage": "ledoit-wolf"}, "shrinkage: expected 'oas' or None; got 'ledoit-wolf'"),
+        ({"shrinkage": "ledoit-wolf"}, "shrinkage: expected .*oas.*; got 'ledoit-wolf'"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         fit(points(), 3, **options)
-    with pytest.raises(ValueError, match="shrinkage: expected a family with covariances"):
+    with pytest.raises(ValueError, match="shrinkage"):
         fit(points(), 3, "diag", shrinkage="oas")
     with pytest.raises(ValueError, match="no prior and no shrinkage on a stream"):
         GaussianMixture(3, 4).partial_fit(points().float(), prior_count=1.0)

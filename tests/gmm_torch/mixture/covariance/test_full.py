@@ -30,11 +30,11 @@ def test_points_that_count_for_nothing_can_be_left_out(dtype, scale, monkeypatch
     features = family.features(x.mT.contiguous())
     r = family.log_joint(prepared, features).softmax(-2) * scale
     calls = []
-    add_few = full.add_few
-    monkeypatch.setattr(full, "add_few", lambda *args: (calls.append(len(args[2])), add_few(*args)))
+    add_few = full._add_few
+    monkeypatch.setattr(full, "_add_few", lambda *args: (calls.append(len(args[2])), add_few(*args)))
     found = {}
     for few in (0.0, 1.0):
-        monkeypatch.setattr(full, "FEW", few)
+        monkeypatch.setattr(full, "_FEW", few)
         zero = family.moments(prepared, features[:, :0], r[..., :0])
         found[few] = family.moments(prepared, features, r, out=zero)
     assert len(calls) == 1
@@ -50,7 +50,7 @@ def test_a_fit_does_not_notice(monkeypatch):
     _, x = scene(torch.float32, torch.full((K,), 1 / K))
     fits = []
     for few in (0.0, 1.0):
-        monkeypatch.setattr(full, "FEW", few)
+        monkeypatch.setattr(full, "_FEW", few)
         fits.append(GaussianMixture(K, D).fit(x, means_init=x[:K].double(), reg_covar=1e-3))
     torch.testing.assert_close(fits[0].covariances, fits[1].covariances, rtol=1e-3, atol=1e-4)
     assert abs(fits[0].lower_bound - fits[1].lower_bound) < 1e-5
