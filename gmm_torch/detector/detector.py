@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.checks import check_count, check_whole
-from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal.calibration import Calibration, Unlabelled
 from gmm_torch.detector.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detector.detector_file import load_detector, save_detector
 from gmm_torch.detector.explanation import Explanation, explain
@@ -235,8 +234,7 @@ class FailureDetector(OnHub, DetectorParts):
 
     @property
     def _calibrates_with_labels(self) -> bool:
-        weights_need_them = isinstance(self.calibration, WeightedScores) and self.calibration.needs_labels
-        return self.score.needs_labels_to_calibrate or weights_need_them
+        return self.score.needs_labels_to_calibrate or self.calibration.needs_labels
 
     def adapt(self, deployment: Iterable[Any], reference: Iterable[Any]) -> Self:
         """Let a calibration with weights learn how inputs at deployment differ from those it is calibrated on.
@@ -255,17 +253,8 @@ class FailureDetector(OnHub, DetectorParts):
                 or far beyond those of the fitting inputs.
         """
         self.check_fitted()
-        known = self._reduced(reference, labels=self._weights.needs_labels)
+        known = self._reduced(reference, labels=self.calibration.needs_labels)
         return self.adapt_reduced(self._reduced(deployment, labels=False), known)
-
-    @property
-    def _weights(self) -> WeightedScores:
-        if not isinstance(self.calibration, WeightedScores):
-            raise TypeError(
-                f"calibration: expected one with weights to adapt; got {self.calibration.name!r}: make the detector "
-                "with WeightedCalibration() or LabelShiftCalibration(n_classes)"
-            )
-        return self.calibration
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -276,7 +265,8 @@ class FailureDetector(OnHub, DetectorParts):
         """
         check_inside(reference, "reference")
         deployment = deployment.rows(deployment.inside)
-        self._weights.adapt(*((each.statistics, each.prediction, each.labels) for each in (reference, deployment)))
+        samples = [Unlabelled(each.statistics, each.prediction) for each in (reference, deployment)]
+        self.calibration.adapt(*samples, labels=reference.labels)
         self.seen.adapt(reference.keys)
         return self
 
@@ -352,10 +342,8 @@ class FailureDetector(OnHub, DetectorParts):
             reduced = reduced.rows(order[n_reference:])
         with full_precision(reduced.statistics.device):
             score = self.score.combine(reduced.statistics)
-        given = {"predictions": reduced.prediction}
-        if isinstance(self.calibration, WeightedScores):
-            given["log_weight"] = self.calibration.log_weights(reduced.statistics, reduced.prediction, reduced.labels)
-        self.calibration.fit(score, self.alpha, **given)
+        log_weight = self.calibration.log_weights(Unlabelled(reduced.statistics, reduced.prediction), reduced.labels)
+        self.calibration.fit(score, self.alpha, predictions=reduced.prediction, log_weight=log_weight)
         self.calibrated_in(reduced.precision, KnownFormat.of(reduced.format))
         self.know_weights()
         return self

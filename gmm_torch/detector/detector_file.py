@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.conformal import make_calibration
 from gmm_torch.detector.description import (
     ENTRIES,
     check_class_names,

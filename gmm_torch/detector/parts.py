@@ -7,8 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal.calibration import Calibration, Unlabelled
 from gmm_torch.detector.description import as_class_names
 from gmm_torch.detector.examples import Examples
 from gmm_torch.detector.known_weights import KnownWeights
@@ -170,12 +169,12 @@ class DetectorParts(nn.Module):
             raise NotFittedError("the detector has not been fitted yet: call fit(loader) first")
 
     def beside(self, outputs: Features) -> dict[str, Tensor]:
-        """What p-values of inputs depend on beside their scores, as the calibration takes it by name."""
-        given = {"predictions": outputs.own_logits.argmax(-1)}
-        if isinstance(self.calibration, WeightedScores):
+        """Arguments of the calibration's methods for these inputs, except their scores."""
+        predictions, log_weight = outputs.own_logits.argmax(-1), None
+        if self.calibration.needs_adapt:  # others need no statistics
             with torch.no_grad():
-                given["log_weight"] = self.calibration.log_weights(self.score.statistics(outputs), **given)
-        return given
+                log_weight = self.calibration.log_weights(Unlabelled(self.score.statistics(outputs), predictions))
+        return {"predictions": predictions} | ({} if log_weight is None else {"log_weight": log_weight})
 
     def threshold(self, predictions: Tensor, log_weight: Tensor | None = None) -> Tensor:
         """The score at and above which an input is accepted, (N,), for predicted classes (N,).
@@ -185,10 +184,7 @@ class DetectorParts(nn.Module):
             log_weight: (N,), for a calibration with weights, as `beside` gives it; without them the score below which
                 every input is refused.
         """
-        if isinstance(self.calibration, WeightedScores):
-            return self.calibration.threshold(self.alpha, log_weight=log_weight).expand(predictions.shape)
-        threshold = self.calibration.threshold(self.alpha)
-        return threshold[predictions] if threshold.dim() else threshold.expand(predictions.shape)
+        return self.calibration.threshold(self.alpha, predictions, log_weight=log_weight)
 
     def bounded(self, score: Tensor, outputs: Features) -> Tensor:
         """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""
