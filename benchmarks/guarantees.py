@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.calibration_conditional import (
+from gmm_torch.conformal.conditional import (
     BOUNDS,
     conditional_alpha,
     conditional_calibration_size,
@@ -37,9 +37,9 @@ from gmm_torch.conformal.calibration_conditional import (
     simultaneous_calibration_size,
 )
 from gmm_torch.conformal.drift import bet, online_p_values
-from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
+from gmm_torch.conformal.selection import discoveries
 from gmm_torch.conformal.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
 from gmm_torch.evaluation.binomial import interval
 from gmm_torch.evaluation.error_rates import cochran_armitage, error_rates, rises

@@ -26,8 +26,7 @@ from gmm_torch import FailureDetector
 from gmm_torch.conformal.density_ratio import DensityRatio
 from gmm_torch.conformal.label_shift import LabelShiftCalibration
 from gmm_torch.conformal.p_values import conformal_p_value
-from gmm_torch.conformal.weighted import WeightedCalibration
-from gmm_torch.conformal.weighted_p_value import effective_sample_size, weighted_p_value
+from gmm_torch.conformal.weighted import WeightedCalibration, effective_sample_size, weighted_p_value
 from gmm_torch.evaluation.hypothesis_tests import probability_of_superiority
 from trainers.classifiers.small_cnn import SmallCNN
 

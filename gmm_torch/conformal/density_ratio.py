@@ -1,4 +1,4 @@
-"""How much more likely inputs are at one place than at another: the ratio of two mixtures, and a classifier's view."""
+"""Density ratio of two samples, from two mixtures, with a check by logistic regression."""
 
 import math
 from collections.abc import Callable
@@ -13,30 +13,34 @@ from gmm_torch.errors import WeightsError
 from gmm_torch.evaluation.hypothesis_tests import holm, same_distribution
 from gmm_torch.mixture import GaussianMixture
 
-MIN_INPUTS = 20  # on either side, and for each component
-MAX_WIDTH, MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
-REG_COVAR = 1e-2
-MIN_WEIGHT = 1e-9  # so that no p-value is 0; it moves no rate by more than that
-RIDGE = 1e-2  # of the logistic regression, on standardised terms, against a mean loss of each sample
-MAX_STEPS, TOLERANCE = 50, 1e-9
-REACH = 4.0  # standard deviations beyond which a coordinate says no more
+__all__ = ["MIN_INPUTS", "DensityRatio"]
+
+MIN_INPUTS = 20  # of each sample, and for each component
+_MAX_WIDTH, _MAX_COMPONENTS = 2**10, 2**10  # of a stored ratio
+_REG_COVAR = 1e-2
+_MIN_WEIGHT = 1e-9  # keeps p-values above 0; changes no rate by more than that
+_RIDGE = 1e-2  # of the logistic regression, on standardised terms, relative to the mean loss of each sample
+_MAX_STEPS, _TOLERANCE = 50, 1e-9
+_REACH = 4.0  # standard deviations at which a coordinate saturates
 
 
 class DensityRatio(nn.Module):
-    """log q(t) / p(t) of statistics t (N, S): q of a mixture fitted to deployment inputs, p to reference inputs.
+    """log q(t) / p(t) of statistics t (N, S): q is a mixture fitted to deployment inputs, p one to reference inputs.
 
-    Both fits start from a mixture of all inputs together, so that where the two distributions agree the fits agree too,
-    and their ratio is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section
-    2.3, has the ratio of two estimates; the common start lowers its variance).
-
-    Of the inputs that it was fitted to, `clipped` is the share of deployment inputs whose ratio is cut to `max_weight`;
-    `disagreement` the total variation distance between what these weights stand for and what those of a logistic
-    regression do, so their rates differ by that at most; `p_of_no_shift` the p-value of "no statistic has another
-    distribution at deployment": two-sample Kolmogorov-Smirnov tests, one a statistic, by Holm.
+    Both fits start from a mixture of all inputs together, so that they agree if the two distributions do, and the ratio
+    is near 1 (Sugiyama, Suzuki, Kanamori 2012, "Density ratio estimation in machine learning", section 2.3, has the
+    ratio of two estimates; the common start lowers its variance).
 
     Args:
-        n_components: K of either mixture; fewer where there are few inputs, one for every twenty.
+        n_components: K of both mixtures; fewer for few inputs, one for every twenty.
         max_weight: largest ratio, above 1.
+
+    Attributes:
+        clipped: (), share of deployment inputs whose ratio is cut to `max_weight`.
+        disagreement: (), total variation distance between the distributions that these weights and weights by logistic
+            regression stand for: their rates differ by at most that.
+        p_of_no_shift: (), p-value of "every statistic is distributed alike in both samples": Kolmogorov-Smirnov tests
+            of each statistic, Holm-corrected.
     """
 
     centre: Tensor
@@ -58,7 +62,7 @@ class DensityRatio(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether there is a ratio."""
+        """True once there is a ratio."""
         return self.deployment.is_fitted
 
     @torch.inference_mode(False)
@@ -90,13 +94,13 @@ class DensityRatio(nn.Module):
         self.scale = torch.where(scale > torch.finfo(wide).tiny, scale, torch.ones_like(scale))
         old, new = self._standardised(reference), self._standardised(deployment)
         start = GaussianMixture(n_components, reference.shape[1], device=old.device, dtype=wide)
-        start.fit(torch.cat([old, new]), reg_covar=REG_COVAR, shrinkage="oas")
+        start.fit(torch.cat([old, new]), reg_covar=_REG_COVAR, shrinkage="oas")
         precisions = torch.linalg.inv_ex(start.dense_covariances).inverse
         given = {"weights_init": start.weights, "means_init": start.means, "precisions_init": precisions}
-        self.reference.fit(old, reg_covar=REG_COVAR, shrinkage="oas", **given)
-        self.deployment.fit(new, reg_covar=REG_COVAR, shrinkage="oas", **given)
+        self.reference.fit(old, reg_covar=_REG_COVAR, shrinkage="oas", **given)
+        self.deployment.fit(new, reg_covar=_REG_COVAR, shrinkage="oas", **given)
         self.clipped = (self._log_ratio(deployment) > math.log(self.max_weight)).to(wide).mean()
-        ours, other = self(reference), logistic_log_ratio(old, new)(old)
+        ours, other = self(reference), _logistic_log_ratio(old, new)(old)
         weights = [value.clamp_max(math.log(self.max_weight)).softmax(0) for value in (ours, other)]
         self.disagreement = (weights[0] - weights[1]).abs().sum() / 2
         self.p_of_no_shift = self.clipped.new_tensor(_p_of_no_shift(old, new))
@@ -105,7 +109,7 @@ class DensityRatio(nn.Module):
     def forward(self, statistics: Tensor) -> Tensor:
         """Log-weights (N,) of statistics (N, S), for weights of 1e-9 to `max_weight`; NaN for NaN, no gradient."""
         with torch.no_grad():
-            return self._log_ratio(statistics).clamp(math.log(MIN_WEIGHT), math.log(self.max_weight))
+            return self._log_ratio(statistics).clamp(math.log(_MIN_WEIGHT), math.log(self.max_weight))
 
     def _log_ratio(self, statistics: Tensor) -> Tensor:
         points = self._standardised(statistics)
@@ -128,7 +132,7 @@ class DensityRatio(nn.Module):
         means = state_dict.get(f"{prefix}reference.centred_means")
         if isinstance(means, Tensor) and means.dim() == 2:
             n_components, width = means.shape
-            if not (0 < n_components <= MAX_COMPONENTS and 0 < width <= MAX_WIDTH and means.is_floating_point()):
+            if not (0 < n_components <= _MAX_COMPONENTS and 0 < width <= _MAX_WIDTH and means.is_floating_point()):
                 raise ValueError(f"density ratio: expected mixtures of a size that can be; got {tuple(means.shape)}")
             device = self.centre.device
             self._make_room(n_components, width)
@@ -140,34 +144,34 @@ def _p_of_no_shift(reference: Tensor, deployment: Tensor) -> float:
     return min(holm([same_distribution(*pair) for pair in zip(reference.mT, deployment.mT, strict=True)]))
 
 
-def logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tensor], Tensor]:
-    """log q(t) / p(t) as the logit of a classifier that tells two samples apart, both counted alike.
+def _logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tensor], Tensor]:
+    """log q(t) / p(t) as the logit of a classifier between two samples of equal total weight.
 
     Bickel, Brueckner, Scheffer 2007, "Discriminative learning for differing training and test distributions". The terms
-    are the coordinates, bounded smoothly, and their products in pairs, so that two Gaussians are within its reach.
+    are the smoothly bounded coordinates and their pairwise products, which can represent two Gaussians.
 
     Args:
-        reference, deployment: (n, S) and (m, S) float64, drawn from p and q, standardised alike.
+        reference, deployment: (n, S) and (m, S) float64, drawn from p and q, standardised together.
 
     Returns:
-        from points (N, S) to (N,).
+        Function from points (N, S) to (N,).
     """
     n, m = len(reference), len(deployment)
     terms = _terms(torch.cat([reference, deployment]))
     target = torch.cat([reference.new_zeros(n), reference.new_ones(m)])
     share = torch.cat([reference.new_full((n,), 0.5 / n), reference.new_full((m,), 0.5 / m)])
-    ridge = torch.full_like(terms[0], RIDGE)
+    ridge = torch.full_like(terms[0], _RIDGE)
     ridge[0] = 0
     coefficients = torch.zeros_like(terms[0])
     loss = _loss(terms, target, share, ridge, coefficients)
-    for _ in range(MAX_STEPS):
+    for _ in range(_MAX_STEPS):
         probability = (terms @ coefficients).sigmoid()
         gradient = terms.mT @ (share * (probability - target)) + ridge * coefficients
         curvature = (terms * (share * probability * (1 - probability))[:, None]).mT @ terms
         curvature = curvature + (ridge + 1e-12).diag()
         step = torch.linalg.solve_ex(curvature, gradient).result
         factor = 1.0
-        while factor > TOLERANCE:  # a step that is too long is halved: the loss never rises
+        while factor > _TOLERANCE:  # halve a step that is too long: the loss never rises
             new = _loss(terms, target, share, ridge, coefficients - factor * step)
             if bool(new <= loss):
                 break
@@ -175,7 +179,7 @@ def logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tenso
         else:
             break
         coefficients = coefficients - factor * step
-        if bool(loss - new <= TOLERANCE * loss):
+        if bool(loss - new <= _TOLERANCE * loss):
             break
         loss = new
     return lambda points: _terms(points) @ coefficients
@@ -183,7 +187,7 @@ def logistic_log_ratio(reference: Tensor, deployment: Tensor) -> Callable[[Tenso
 
 def _terms(points: Tensor) -> Tensor:
     """(N, 1 + S + S (S + 1) / 2): one, the bounded coordinates, their products."""
-    bounded = REACH * (points / REACH).tanh()
+    bounded = _REACH * (points / _REACH).tanh()
     i, j = torch.triu_indices(points.shape[1], points.shape[1], device=points.device)
     return torch.cat([torch.ones_like(bounded[:, :1]), bounded, bounded[:, i] * bounded[:, j]], dim=1)
 

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmm_torch.checks import check_count, check_whole
-from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.calibrations import make_calibration
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal import Calibration, Unlabelled, make_calibration
 from gmm_torch.detector.component_report import ComponentReport, check_labels, component_report
 from gmm_torch.detector.examples import Examples
 from gmm_torch.detector.explanation import Explanation, explain
@@ -392,8 +390,7 @@ class FailureDetector(OnHub, nn.Module):
                 those of the fitting inputs, no labels for a score that learns from them, or too few inputs for alpha;
                 the message says how many it takes.
         """
-        weighted = self.calibration if isinstance(self.calibration, WeightedScores) else None
-        labels = self.score.needs_labels_to_calibrate or (weighted is not None and weighted.needs_labels)
+        labels = self.score.needs_labels_to_calibrate or self.calibration.needs_labels
         found = data if isinstance(data, Statistics) else self.statistics(data, labels=labels)
         self._check_calibration_inputs(found)
         n = len(found.prediction)
@@ -405,10 +402,8 @@ class FailureDetector(OnHub, nn.Module):
             found = found.rows(order[n_reference:])
         with full_precision(found.values.device):
             score = self.score.combine(found.values)
-        given = {"predictions": found.prediction}
-        if weighted is not None:
-            given["log_weight"] = weighted.log_weights(found.values, found.prediction, found.labels)
-        self.calibration.fit(score, self.alpha, **given)
+        log_weight = self.calibration.log_weights(Unlabelled(found.values, found.prediction), found.labels)
+        self.calibration.fit(score, self.alpha, predictions=found.prediction, log_weight=log_weight)
         self._calibrated_in(found.precision, KnownFormat.of(found.format))
         return self
 
@@ -461,19 +456,15 @@ class FailureDetector(OnHub, nn.Module):
                 or far beyond those of the fitting inputs.
         """
         self._planned()
-        weighted = self.calibration
-        if not isinstance(weighted, WeightedScores):
-            raise TypeError(
-                f"calibration: expected one with weights to adapt; got {weighted.name!r}: make the detector "
-                "with WeightedCalibration() or LabelShiftCalibration(n_classes)"
-            )
+        self.calibration.require_adapt()
         if not isinstance(reference, Statistics):
-            reference = self.statistics(reference, labels=weighted.needs_labels)
+            reference = self.statistics(reference, labels=self.calibration.needs_labels)
         if not isinstance(deployment, Statistics):
             deployment = self.statistics(deployment)
         _check_inside(reference, "reference")
         deployment = deployment.rows(deployment.inside)
-        weighted.adapt(*((each.values, each.prediction, each.labels) for each in (reference, deployment)))
+        samples = (Unlabelled(each.values, each.prediction) for each in (reference, deployment))
+        self.calibration.adapt(*samples, labels=reference.labels)
         self.seen.adapt(reference.keys)
         return self
 
@@ -530,19 +521,15 @@ class FailureDetector(OnHub, nn.Module):
 
     def threshold(self, features: Features) -> Tensor:
         """The score (N,) at and above which each of N inputs is accepted."""
-        given = self._given(features)
-        if isinstance(self.calibration, WeightedScores):
-            return self.calibration.threshold(self.alpha, log_weight=given["log_weight"])
-        threshold = self.calibration.threshold(self.alpha)
-        return threshold[given["predictions"]] if threshold.dim() else threshold.expand(given["predictions"].shape)
+        return self.calibration.threshold(self.alpha, **self._given(features))
 
-    def _given(self, features: Features) -> dict[str, Tensor]:
+    def _given(self, features: Features) -> dict[str, Any]:
         """Keyword arguments of the calibration for these inputs: everything but their scores."""
-        given = {"predictions": features.own_logits.argmax(-1)}
-        if isinstance(self.calibration, WeightedScores):
+        predictions, log_weight = features.own_logits.argmax(-1), None
+        if self.calibration.needs_adapt:  # others need no statistics
             with torch.no_grad():
-                given["log_weight"] = self.calibration.log_weights(self.score.statistics(features), **given)
-        return given
+                log_weight = self.calibration.log_weights(Unlabelled(self.score.statistics(features), predictions))
+        return {"predictions": predictions, "log_weight": log_weight}
 
     def _bounded(self, score: Tensor, features: Features) -> Tensor:
         """Scores (N,), minus infinity where an input is outside the valid range or its score is not a number."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.calibrations import CALIBRATIONS, make_calibration
+from gmm_torch.conformal import CALIBRATIONS, make_calibration
 from gmm_torch.scores import SCORES, make_score
 
 SCORE = """

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.conformal.calibrations import CALIBRATIONS, make_calibration
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal import CALIBRATIONS, make_calibration
+from gmm_torch.conformal.weighted import WeightedScores
 from gmm_torch.detector.onnx import save_onnx
 from gmm_torch.features.projection import Projection
 from gmm_torch.lightning import FailureDetection

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gmm_torch import FailureDetector, Verdict
 from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detector import Features
 from gmm_torch.scores import make_score

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from gmm_torch import FailureDetector, FileFormatError
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detector.file import FORMAT, VERSION, digest, read_parts
 from gmm_torch.scores import SCORES, make_score

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.calibrations import CALIBRATIONS
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal import CALIBRATIONS
+from gmm_torch.conformal.weighted import WeightedScores
 from gmm_torch.detector.memory import ValidRange
 from gmm_torch.errors import ConvergenceWarning
 from gmm_torch.features.features import Features

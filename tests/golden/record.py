@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gmm_torch import FailureDetector, GaussianMixture
-from gmm_torch.conformal.calibration import Calibration
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
-from gmm_torch.conformal.false_discovery import adjusted_p_values, discoveries
+from gmm_torch.conformal.calibration import Calibration, Unlabelled
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.label_shift import LabelShiftCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
+from gmm_torch.conformal.selection import adjusted_p_values, discoveries
 from gmm_torch.conformal.selective import select_threshold
 from gmm_torch.conformal.weighted import WeightedCalibration
 from gmm_torch.scores import make_score
@@ -124,14 +124,16 @@ def of_calibrations() -> tuple[Numbers, Words]:
     reference, deployment = torch.randn(400, 2, generator=generator), torch.randn(400, 2, generator=generator) + 0.4
     statistics, later = torch.randn(600, 2, generator=generator), torch.randn(80, 2, generator=generator) + 0.4
     labels, predicted = (torch.randint(3, (400,), generator=generator) for _ in range(2))
-    weighted = WeightedCalibration().adapt((reference, predicted, None), (deployment, predicted, None))
-    calibrated(weighted, statistics.sum(1), log_weight=weighted.log_weights(statistics, classes))
-    numbers["weighted.p_value"] = weighted.p_value(later.sum(1), log_weight=weighted.log_weights(later, new_classes))
+    weighted = WeightedCalibration().adapt(Unlabelled(reference, predicted), Unlabelled(deployment, predicted))
+    calibrated(weighted, statistics.sum(1), log_weight=weighted.log_weights(Unlabelled(statistics, classes)))
+    numbers["weighted.p_value"] = weighted.p_value(
+        later.sum(1), log_weight=weighted.log_weights(Unlabelled(later, new_classes))
+    )
     right = torch.where(torch.rand(400, generator=generator) < 0.9, labels, predicted)
     there = right[torch.randint(400, (400,), generator=generator)].clamp(min=1)
-    shift = LabelShiftCalibration(3).adapt((reference, right, labels), (deployment, there, None))
-    calibrated(shift, scores, log_weight=shift.log_weights(statistics, classes, classes))
-    numbers["label_shift.p_value"] = shift.p_value(new, log_weight=shift.log_weights(later, new_classes))
+    shift = LabelShiftCalibration(3).adapt(Unlabelled(reference, right), Unlabelled(deployment, there), labels=labels)
+    calibrated(shift, scores, log_weight=shift.log_weights(Unlabelled(statistics, classes), classes))
+    numbers["label_shift.p_value"] = shift.p_value(new, log_weight=shift.log_weights(Unlabelled(later, new_classes)))
     return numbers, {}
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.calibration_conditional import BOUNDS, conditional_alpha
+from gmm_torch.conformal.conditional import BOUNDS, conditional_alpha
 from gmm_torch.conformal.drift import bet, online_p_values
-from gmm_torch.conformal.false_discovery import discoveries
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, smoothed_p_value, threshold_index
+from gmm_torch.conformal.selection import discoveries
 from gmm_torch.conformal.selective import UnattainableRiskError, select_alpha, select_threshold
 
 FALSE_ALARM = 1e-4

@@ -9,9 +9,9 @@ import math
 import torch
 from scipy import stats
 
-from gmm_torch.conformal.class_weights import class_weights
+from gmm_torch.conformal.label_shift import class_weights
 from gmm_torch.conformal.p_values import conformal_p_value
-from gmm_torch.conformal.weighted_p_value import weighted_p_value
+from gmm_torch.conformal.weighted import weighted_p_value
 
 N_TESTS = 24
 FALSE_ALARM = 1e-3 / N_TESTS

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from gmm_torch.checks import check_p_values
-from gmm_torch.conformal.class_rates import class_rates
+from gmm_torch.conformal.mondrian import class_rates
 from gmm_torch.conformal.p_values import refused
 from gmm_torch.evaluation.auroc_difference import auroc_difference
 from gmm_torch.evaluation.binomial import interval
@@ -198,11 +198,11 @@ def class_false_alarms(p_values: Tensor, prediction: Tensor) -> dict[str, Any]:
         alpha, confidence; classes: name, n, n_refused, rate, interval; homogeneity_p: a small one shows that the rates
         differ, and `MondrianCalibration` would make them equal.
     """
-    rates = class_rates(refused(p_values, ALPHA), prediction, CONFIDENCE)
+    rates = class_rates(refused(p_values, ALPHA), prediction)
     return {
         "alpha": ALPHA,
         "confidence": CONFIDENCE,
-        "classes": [asdict(each) for each in rates],
+        "classes": [each._asdict() for each in rates],
         "homogeneity_p": homogeneity([each.n for each in rates], [each.n_refused for each in rates]),
     }
 

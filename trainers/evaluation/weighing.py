@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from gmm_torch.conformal.calibration import Calibration
 from gmm_torch.conformal.density_ratio import MIN_INPUTS
-from gmm_torch.conformal.weighted import WeightedCalibration
-from gmm_torch.conformal.weighted_scores import WeightedScores
+from gmm_torch.conformal.weighted import WeightedCalibration, WeightedScores
 from gmm_torch.detector import FailureDetector
 from gmm_torch.detector.statistics import Statistics
 from gmm_torch.errors import WeightsError, WeightsWarning

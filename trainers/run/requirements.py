@@ -59,8 +59,8 @@ def naming(key: str, do: str = "") -> Iterator[None]:
 
 
 def is_weighted(cfg: DictConfig) -> bool:
-    """Whether the config's calibration is one whose weights are learnt from images from elsewhere."""
-    return bool(getattr(get_class(cfg.detector.calibration._target_), "is_weighted", False))
+    """True if the calibration of the config learns weights from images from elsewhere."""
+    return bool(getattr(get_class(cfg.detector.calibration._target_), "needs_adapt", False))
 
 
 def require_optimizer(cfg: DictConfig) -> None:

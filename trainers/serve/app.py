@@ -252,7 +252,7 @@ def _operation_routes(service: Service, guard: Guard, metrics_guards: list[Guard
             detector=served.version,
             alpha=served.detector.alpha,
             n_calibration=len(served.detector.calibration),
-            weighted=served.detector.calibration.is_weighted,
+            weighted=served.detector.calibration.needs_adapt,
             n_classes=served.n_classes,
             image_shape=list(service.image_shape),
             waiting=service.waiting,

@@ -28,7 +28,7 @@ def histogram(detector: FailureDetector, prediction: int) -> CalibrationAnswer:
         highest=float(scores.max()),
         edges=edges.tolist(),
         counts=torch.bincount(place, minlength=N_BINS).tolist(),
-        weighted=detector.calibration.is_weighted,
+        weighted=detector.calibration.needs_adapt,
         counted=detector.calibration.grid is not None or isinstance(detector.calibration, MondrianCalibration),
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from gmm_torch.conformal.calibrations import make_calibration
+from gmm_torch.conformal import make_calibration
 from gmm_torch.conformal.drift import (
     _CHUNK,
     _LEVELS,

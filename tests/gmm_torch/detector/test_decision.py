@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import calibration_size, exceeds, refused, threshold_index
 from gmm_torch.detector import Calibration

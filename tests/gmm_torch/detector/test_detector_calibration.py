@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detector import Calibration, FailureDetector
 from gmm_torch.errors import CalibrationWarning, FileFormatError, NotFittedError

@@ -1,6 +1,6 @@
 import pytest
 
-from gmm_torch.conformal.calibration_conditional import realised_rate
+from gmm_torch.conformal.p_values import realised_rate
 from trainers.report.conclusion import conclude
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gmm_torch import FailureDetector
-from gmm_torch.conformal.conditional_calibration import ConditionalCalibration
+from gmm_torch.conformal.conditional import ConditionalCalibration
 from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.detector import Calibration
 from gmm_torch.errors import NotFittedError

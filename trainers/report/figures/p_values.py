@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from gmm_torch.conformal.calibration_conditional import usual_share
 from gmm_torch.conformal.drift import Stretch
+from gmm_torch.conformal.p_values import usual_share
 from trainers.report.figures.style import ERRORS, INK, MUTED, OURS, SMALL, WIDE, new_axes
 
 BINS = 20

@@ -1,10 +1,10 @@
-"""Which inputs of a batch are failures, with a bounded false discovery rate.
+"""Selection of failures from a batch, with a bounded false discovery rate.
 
 Conformal p-values of one batch share their calibration set and are dependent, but positively (PRDS), so the
 Benjamini-Hochberg procedure keeps FDR <= q (share of good inputs) with them: Bates, Candes, Lei, Romano, Sesia 2023,
 "Testing for outliers with conformal p-values". Storey's estimate keeps it too: Marandon, Lei, Mary, Roquain 2024,
 "Adaptive novelty detection with false discovery rate guarantee". Both hold on average over calibration sets and
-batches, for good inputs exchangeable with the calibration inputs whatever the failures are; with p-values of
+batches, for good inputs exchangeable with the calibration inputs and any failures; with p-values of
 `ConditionalCalibration` given the calibration set, for a share 1 - delta of sets.
 """
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from gmm_torch.checks import check_p_values, check_probability
+
+__all__ = ["adjusted_p_values", "discoveries", "null_proportion"]
 
 
 def adjusted_p_values(p_values: Tensor, null_proportion: float = 1.0) -> Tensor:
@@ -41,9 +43,9 @@ def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
     """Storey's estimate of the share of good inputs: (1 + #{p > split}) / (m (1 - split)).
 
     Storey, Taylor, Siegmund 2004, "Strong control, conservative point estimation and simultaneous conservative
-    consistency of false discovery rates", with split (0, 1) for their lambda. The added one makes the procedure exact
-    in finite samples, as does that an estimate above one stays as it is: cut off, it would let the false discovery rate
-    of a batch without failures exceed q a little.
+    consistency of false discovery rates", with split (0, 1) for their lambda. The procedure is exact in finite samples
+    due to the added one, and because an estimate above one is not cut: that would let the false discovery rate of a
+    batch without failures slightly exceed q.
     """
     check_p_values(p_values)
     check_probability("split", split)
@@ -51,15 +53,15 @@ def null_proportion(p_values: Tensor, split: float = 0.5) -> float:
 
 
 def discoveries(p_values: Tensor, q: float, *, storey: bool = False) -> Tensor:
-    """Which inputs are failures, (m,) bool: on average at most a share q of them is good, 0 where there are none.
+    """Failures of a batch, (m,) bool: on average at most a share q of those named is good (0 if none is named).
 
-    With n calibration scores no p-value is below 1/(n + 1): a lone failure among m inputs can be found only if n + 1 >=
-    m / q.
+    With n calibration scores no p-value is below 1/(n + 1): a single failure among m inputs can be found only if
+    n + 1 >= m / q.
 
     Args:
         p_values: (m,), conformal p-values of one batch.
         q: false discovery rate, in (0, 1).
-        storey: estimate the share of good inputs from the batch, which finds more where failures are many.
+        storey: estimate the share of good inputs from the batch, which finds more if there are many failures.
     """
     check_probability("q", q)
     share = null_proportion(p_values) if storey else 1.0
