@@ -27,7 +27,7 @@ HALF = 13
 CACHE = "paths.cache=cache"
 OVERRIDES = (
     *("experiment=demo", "debug=fast", "attack=[fgsm]", "ood=[uniform_noise]", "trainer.enable_progress_bar=false"),
-    *("mixture=full,diag,spherical", "score=log_likelihood,relative_likelihood,typicality", "seed=0,1,2"),
+    *("mixture=full,diag,spherical", "score=log_likelihood,mahalanobis,max_softmax", "seed=0,1,2"),
 )
 
 

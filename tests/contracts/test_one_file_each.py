@@ -37,7 +37,7 @@ class Cautious(Calibration):
     def options(self):
         return {"factor": self.factor}
 
-    def accepts(self, score, predictions=None, *, alpha):
+    def accepts(self, score, predictions=None, *, log_weight=None, alpha):
         return super().accepts(score, alpha=self.factor * alpha)
 """
 

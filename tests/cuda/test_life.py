@@ -119,7 +119,7 @@ def test_verdicts_and_margins_never_wait_whatever_the_calibration(data, kind):
     batches = list(zip(x.split(100), classifier(x).argmax(1).split(100), strict=True))
     options = {"n_classes": 3} if kind in ("mondrian", "label_shift") else {}
     calibration = make_calibration(kind, **options)
-    score = make_score("negative_energy")
+    score = make_score("max_softmax")
     detector = FailureDetector(classifier, score=score, alpha=0.1, calibration=calibration).fit(batches[:1])
     if isinstance(calibration, WeightedScores):
         detector.adapt(batches[1:2], batches[2:3])
@@ -214,7 +214,7 @@ def test_a_trainer_fits_calibrates_evaluates_judges_and_runs_em_on_the_card(data
     with card_with_numbers() as watch:
 
         def make(net):
-            return FailureDetector(net, score=make_score("negative_energy"), views=1)
+            return FailureDetector(net, score=make_score("max_softmax"), views=1)
 
         callback = FailureDetection(fitting="fitting", classifier="net", detector=make)
         module = Classifying(copy.deepcopy(classifier), x)

@@ -39,7 +39,7 @@ CALIBRATIONS = {
     "mondrian": partial(MondrianCalibration, 10),
     "conditional": partial(ConditionalCalibration, method="dkw"),
 }
-SCORES = ("log_likelihood", "relative_likelihood", "class_conditional", "mahalanobis", "max_softmax", "typicality")
+SCORES = ("log_likelihood", "class_conditional", "mahalanobis", "max_softmax")
 
 
 def told(verdict: Verdict | Iterable[Any]) -> Answer:
@@ -321,7 +321,7 @@ def table() -> list[Row]:
     for name, as_ever, options in (
         ("the default", detector, dict),
         ("one view", lambda: fitted(split("fit").split(100), views=1), lambda: {"views": 1}),
-        ("typicality", partial(_of_score, "typicality"), lambda: {"score": make_score("typicality")}),
+        ("log_likelihood", partial(_of_score, "log_likelihood"), lambda: {"score": make_score("log_likelihood")}),
     ):
         rows += ask(
             f"a gradient of the margin, {name}",

@@ -171,9 +171,7 @@ def test_images_that_are_prepared_in_another_way_are_told_once_in_terminal_page_
     assert (tmp_path / "verdicts.html").read_text().count(f"{said}.") == 1
     facts = json.loads((tmp_path / "verdicts.facts.json").read_text())
     assert facts["image_shape"] == [3, 12, 12]
-    assert facts["calibration"]["in_words"].endswith(
-        "at most a share alpha is refused, on average over calibration sets"
-    )
+    assert facts["calibration"]["in_words"].startswith("scores of 80 calibration inputs")
     found = facts["preprocessing"]
     moments = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert found["fitted"] == {**moments, "crop_share": 1.0, "interpolation": "bilinear", "keep_ratio": True}

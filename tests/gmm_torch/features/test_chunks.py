@@ -80,7 +80,7 @@ def test_only_what_the_score_reads_is_caught():
     assert {name: value.shape[1] for name, value in two.extractor(x).layers.items()} == dict.fromkeys(ends, 2)
     alone = FailureDetector(net, score=make_score("mean_log_probability"), layers=named, views=3)
     assert {name: value.shape[1] for name, value in alone.extractor(x).layers.items()} == {"stages.2": 1}
-    whole = make_score("unit_likelihood")
+    whole = make_score("log_likelihood", transform="unit")
     detector = FailureDetector(net, score=whole, layers=named)
     assert {name: value.shape[1] for name, value in detector.extractor(x).layers.items()} == dict.fromkeys(named, 1)
 

@@ -108,7 +108,7 @@ def test_clean_inputs_are_accepted_by_a_classifier_of_another_type(digits, detec
         assert torch.equal(moved(test.to(dtype)).score, verdict.score)
 
 
-@pytest.mark.parametrize("name", ["mahalanobis", "unit_likelihood", "relative_likelihood", "depth_consistency"])
+@pytest.mark.parametrize("name", ["mahalanobis", "log_likelihood", "depth_consistency"])
 def test_a_score_can_be_fitted_calibrated_and_asked_in_the_same_precision(digits, name):
     net, fitting, calibration, test, _ = digits
     detector = FailureDetector(net, score=make_score(name), alpha=ALPHA)

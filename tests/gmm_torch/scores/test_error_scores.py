@@ -23,57 +23,6 @@ def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("p", [1, 2, 5, 7.5])
-def test_max_logit_is_divided_by_the_p_norm_of_the_centred_logits(p):
-    logits = noise(50, 7)
-    z = logits.double().numpy()
-    z = z - z.mean(1, keepdims=True)
-    expected = z.max(1) / (np.abs(z) ** p).sum(1) ** (1 / p)
-    score = make_score("max_logit_p_norm", p=p)
-    np.testing.assert_allclose(score(of_logits(logits)).numpy(), expected, rtol=1e-5)
-    for scale, shift in ((1e-20, 0), (1e20, 0), (1.0, 100.0)):  # whatever unit the logits are in
-        np.testing.assert_allclose(score(of_logits(scale * logits + shift)).numpy(), expected, rtol=1e-4)
-
-
-def test_max_logit_p_norm_has_a_finite_gradient_everywhere_and_is_the_softmax_where_the_ratio_is_constant():
-    logits = torch.cat([torch.zeros(1, 4), torch.full((1, 4), 3.0), noise(3, 4)]).requires_grad_()
-    score = make_score("max_logit_p_norm")(of_logits(logits))
-    assert score[:2].tolist() == [0, 0]
-    score.sum().backward()
-    assert torch.isfinite(logits.grad).all()
-    assert (logits.grad[2:] != 0).any()
-    two = of_logits(noise(20, 2))
-    assert torch.equal(make_score("max_logit_p_norm")(two), make_score("max_softmax")(two))
-    with pytest.raises(ValueError, match=r"p: expected a finite number >= 1; got 0.5"):
-        make_score("max_logit_p_norm", p=0.5)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_doctor_is_minus_the_logarithm_of_the_odds_of_its_definition(temperature):
-    logits = 3 * noise(200, 6)
-    p = torch.softmax(logits.double() / temperature, 1)
-    g, top = p.square().sum(1), p.amax(1)
-    odds = {"alpha": (1 - g) / g, "beta": (1 - top) / top}
-    for variant, expected in odds.items():
-        found = make_score("doctor", variant=variant, temperature=temperature)(of_logits(logits))
-        torch.testing.assert_close(found.double(), -expected.log(), rtol=1e-4, atol=1e-4)
-
-
-def test_doctor_tells_inputs_apart_that_a_softmax_in_float32_cannot():
-    logits = torch.tensor([[40.0, 0.0, 1.0], [60.0, 0.0, 1.0]], requires_grad=True)
-    for variant in ("alpha", "beta"):
-        score = make_score("doctor", variant=variant)(of_logits(logits))
-        assert float(score[1].detach() - score[0].detach()) == pytest.approx(20, rel=1e-4)
-        score.sum().backward()
-    assert torch.isfinite(logits.grad).all()
-    for options, message in (({"variant": "gamma"}, "alpha, beta"), ({"temperature": 0}, "temperature: expected")):
-        with pytest.raises(ValueError, match=message):
-            make_score("doctor", **options)
-    for name in ("doctor", "right_wrong_ratio"):
-        with pytest.raises(ValueError, match=r"classes >= 2; got . and 1"):
-            make_score(name).build({"z": 1}, 1, 1)
-
-
 @pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
 def test_mahalanobis_distances_of_unit_norm_features_do_not_know_the_norm(name):
     z = noise(400, 5) + 4 * torch.eye(5)[torch.arange(400) % 3]

@@ -90,7 +90,7 @@ def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():
     expected = GaussianMixture(2, D).fit(z, reg_covar=REG_COVAR, seed=0).log_prob(z)
     expected += GaussianMixture(2, 2).fit(z[:, :2] ** 2, reg_covar=REG_COVAR, seed=0).log_prob(z[:, :2] ** 2)
     torch.testing.assert_close(score(outputs), expected, rtol=1e-4, atol=1e-4)
-    unit = fitted("unit_likelihood", n_components=2)
+    unit = fitted("log_likelihood", n_components=2, transform="unit")
     far = outputs_of(blobs(50, 1)[0] * 1000)
     torch.testing.assert_close(unit(far), unit(outputs_of(blobs(50, 1)[0])), rtol=1e-3, atol=1e-3)
 
@@ -116,43 +116,6 @@ def test_moments_are_averaged_over_image_and_mirror_alone(net):
     torch.testing.assert_close(detector.score.points(outputs), (unit[:, 0] + unit[:, 1]) / 2)
     mirrored = detector.extractor(x.flip(-1))
     torch.testing.assert_close(detector.score(mirrored), detector.score(outputs), rtol=1e-4, atol=1e-3)
-
-
-def test_typicality_suspects_the_mode_as_well_as_the_tail():
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(2000, 200, generator=generator)
-    outputs = Features(torch.zeros(2000, 1, 2), {"z": z[:, None]})
-    score = make_score("typicality", n_components=1).build({"z": 200}, 1, 2).fit(outputs, fitter)
-    probes = torch.cat([torch.zeros(1, 200), 2 * torch.randn(20, 200, generator=generator)])
-    found = score(Features(torch.zeros(21, 1, 2), {"z": probes[:, None]}))
-    assert (found <= 0).all()
-    assert found.max() < score(outputs).min()
-    log_p = score.log_probs(outputs)[:, 0]
-    expected = -((log_p - log_p.mean()).abs() / log_p.std(correction=0))
-    torch.testing.assert_close(score(outputs), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_relative_likelihood_is_a_difference_and_zero_for_one_component():
-    outputs = outputs_of(blobs(50, 1)[0])
-    z = blobs(600, 5)[0]
-    expected = GaussianMixture(3, D).fit(z, reg_covar=REG_COVAR, seed=0).log_prob(blobs(50, 1)[0])
-    expected -= GaussianMixture(1, D).fit(z, reg_covar=REG_COVAR, seed=0).log_prob(blobs(50, 1)[0])
-    torch.testing.assert_close(fitted("relative_likelihood", n_components=3)(outputs), expected, rtol=1e-4, atol=1e-3)
-    assert fitted("relative_likelihood", n_components=1)(outputs).abs().max() < 1e-3
-
-
-def test_margin_and_entropy_are_those_of_the_posterior():
-    outputs = outputs_of(torch.cat([blobs(50, 1)[0], between(50, 2)]))
-    posterior = GaussianMixture(4, D).fit(blobs(600, 5)[0], reg_covar=REG_COVAR, seed=0)
-    p = posterior.predict_proba(outputs.layers["z"][:, 0]).double().numpy()
-    entropy = fitted("component_entropy", n_components=4)(outputs)
-    np.testing.assert_allclose(entropy.numpy(), -stats.entropy(p, axis=1), atol=1e-4)
-    top = np.log(np.sort(p, axis=1)[:, ::-1][:, :2].clip(1e-30))
-    margin = fitted("component_margin", n_components=4)(outputs)
-    inside = p.min(1) > 1e-30
-    np.testing.assert_allclose(margin.numpy()[inside], (top[:, 0] - top[:, 1])[inside], rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="n_components: expected at least 2 for a margin; got 1"):
-        make_score("component_margin", n_components=1)
 
 
 def test_association_is_that_of_a_recount_and_lowers_a_prediction_that_does_not_fit():

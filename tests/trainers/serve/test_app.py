@@ -283,7 +283,8 @@ def test_a_detector_without_calibration_is_refused_at_once(detector):
 
 def test_a_detector_that_would_accept_everything_is_refused(detector):
     detector = copy.deepcopy(detector)
-    detector.calibration = Calibration(detector.calibration.scores[:18])
+    detector.calibration = Calibration()
+    detector.calibration.scores = torch.arange(18.0)
     with pytest.raises(ValueError, match=r"alpha=0\.05 needs at least 19 inputs; got 18"):
         create_app(detector, SHAPE)
 
