@@ -51,9 +51,9 @@ from gmm_torch.features.layers import DEPTHS, FINDERS, INPUT, PENULTIMATE
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.scores import SCORES, Score, make_score
-from gmm_torch.scores.combination import COMBINATIONS
+from gmm_torch.scores.combination import root_mean
 from gmm_torch.scores.combined import Combined, default_parts
-from gmm_torch.scores.fitting import fit_mixture
+from gmm_torch.scores.feature_mixture import fit_mixture
 from trainers.classifiers.build import build_classifier
 from trainers.data.folder import image_folder
 from trainers.data.idx import find_idx_files, published_in
@@ -82,6 +82,44 @@ ATTACKS: Attacks = {
 Scorer = Callable[[Features], Tensor]  # higher = more typical
 Combination = Callable[[Tensor, Tensor], Tensor]  # see `COMBINATIONS`
 PACKAGES = ("gmm_torch", "torch", "torchvision", "foolbox", "pytorch-ood", "scikit-learn")
+
+
+def fisher(log_p: Tensor, log_weights: Tensor) -> Tensor:
+    """Weighted sum of log p-values (Fisher 1925)."""
+    return (log_p * log_weights.exp()).sum(-1)
+
+
+def harmonic(log_p: Tensor, log_weights: Tensor) -> Tensor:
+    """Logarithm of the weighted harmonic mean (Wilson 2019), up to a constant."""
+    return -torch.logsumexp(log_weights - log_p, dim=-1)
+
+
+def minimum(log_p: Tensor, log_weights: Tensor) -> Tensor:
+    """Smallest p_j / w_j (Bonferroni), as a logarithm."""
+    return (log_p - log_weights).amin(-1)
+
+
+def stouffer(log_p: Tensor, log_weights: Tensor) -> Tensor:
+    """Weighted sum of normal scores (Stouffer 1949)."""
+    p = log_p.exp().clamp(1e-7, 1 - 1e-7)
+    result: Tensor = (torch.special.ndtri(p) * log_weights.exp()).sum(-1)
+    return result
+
+
+def cauchy(log_p: Tensor, log_weights: Tensor) -> Tensor:
+    """Weighted sum of Cauchy quantiles (Liu and Xie 2020)."""
+    p = log_p.exp().clamp(1e-7, 1 - 1e-7)
+    return -(torch.tan((0.5 - p) * torch.pi) * log_weights.exp()).sum(-1)
+
+
+COMBINATIONS = {
+    "root_mean": root_mean,
+    "fisher": fisher,
+    "harmonic": harmonic,
+    "minimum": minimum,
+    "stouffer": stouffer,
+    "cauchy": cauchy,
+}
 
 
 # ---- what is judged
@@ -324,16 +362,14 @@ class Ours:
         def by(rule: str, of_parts: Mapping[str, float]) -> dict[str, float]:
             return self.combined(log_p, names, COMBINATIONS[rule], of_parts)
 
-        found = {("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by(score.combination, weights)}
+        found = {("ours", f"default, views={n}" if n > 1 else "one pass, views=1"): by("root_mean", weights)}
         for rule in COMBINATIONS:
-            if rule != score.combination:
+            if rule != "root_mean":
                 found["combination", f"{rule}, views={n}"] = by(rule, weights)
-        found["combination", f"{score.combination} with equal weights, views={n}"] = by(
-            score.combination, dict.fromkeys(names, 1.0)
-        )
+        found["combination", f"root_mean with equal weights, views={n}"] = by("root_mean", dict.fromkeys(names, 1.0))
         for name in names:
             rest = {other: weight for other, weight in weights.items() if other != name}
-            found["combination", f"without {name}, views={n}"] = by(score.combination, rest)
+            found["combination", f"without {name}, views={n}"] = by("root_mean", rest)
             found["score alone", f"{name}, views={n}"] = by("fisher", {name: 1.0})
         return found
 

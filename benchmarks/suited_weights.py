@@ -21,8 +21,8 @@ from pages import RESULTS, ROOT, fill, save, table
 from torch import Tensor
 
 from gmm_torch.detector import FailureDetector, Features
+from gmm_torch.scores.combination import expected_auroc
 from gmm_torch.scores.combined import MAX_COST, SCALES, Combined
-from gmm_torch.scores.expected_auroc import expected_auroc
 
 PAGE = ROOT / "docs" / "detector.md"
 STEPS = SCALES[::2]

@@ -55,8 +55,7 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.density import is_traced
 from gmm_torch.scores import Fitter, Score, make_score
 from gmm_torch.scores.base import at_most
-from gmm_torch.scores.fitting import fit_mixture
-from gmm_torch.scores.usage import warn_of_unused_components
+from gmm_torch.scores.feature_mixture import fit_mixture, warn_of_unused_components
 
 # Of the fitting inputs, a share at most, that a score ranks its parts among before `calibrate` brings others.
 HELD_OUT_SHARE = 1 / 5
@@ -287,14 +286,14 @@ class FailureDetector(OnHub, nn.Module):
     def _statistics(self, features: Features) -> Statistics:
         plan = self._planned()
         check_sizes(features, plan.widths, len(plan.views), plan.n_classes)
-        features = features.to(self.dtype)
+        labels, features = features.labels, features._replace(labels=None).to(self.dtype)
         return Statistics(
             values=self.score.statistics(features),
             components=self.score.components(features),
             prediction=features.own_logits.argmax(-1),
             inside=self.valid_range(features),
             keys=features.own_keys,
-            labels=features.labels,
+            labels=labels,
             precision=features.precision,
             format=features.format,
         )
@@ -392,13 +391,16 @@ class FailureDetector(OnHub, nn.Module):
         """
         labels = self.score.needs_labels_to_calibrate or self.calibration.needs_labels
         found = data if isinstance(data, Statistics) else self.statistics(data, labels=labels)
+        if labels:
+            check_labels(found.labels, found.prediction, self._planned().n_classes)
         self._check_calibration_inputs(found)
         n = len(found.prediction)
         if self.score.n_reference:
             order = found.shuffled()
             self.calibration.require(self.alpha, n)  # before the reference of an earlier calibration is lost
             n_reference = min(int(n * REFERENCE_SHARE), n - self.calibration.smallest(self.alpha), MAX_REFERENCE)
-            self.score.set_reference(found.rows(order[:n_reference]).values)
+            reference = found.rows(order[:n_reference])
+            self.score.set_reference(reference.values, reference.wrong)
             found = found.rows(order[n_reference:])
         with full_precision(found.values.device):
             score = self.score.combine(found.values)

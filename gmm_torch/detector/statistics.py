@@ -31,6 +31,11 @@ class Statistics(NamedTuple):
     precision: str
     format: InputFormat
 
+    @property
+    def wrong(self) -> Tensor | None:
+        """(N,) bool, predictions that differ from their labels; None without labels."""
+        return None if self.labels is None else self.labels != self.prediction
+
     def shuffled(self) -> Tensor:
         """(N,) int64, the order of `Features.shuffled`."""
         return shuffle(salted(self.keys))

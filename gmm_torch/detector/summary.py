@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmm_torch.features.layers import PENULTIMATE
-from gmm_torch.scores.usage import concentration
+from gmm_torch.scores.feature_mixture import concentration
 
 if TYPE_CHECKING:
     from gmm_torch.detector.detector import FailureDetector

@@ -154,8 +154,12 @@ class Score(nn.Module):
         """Take `statistics` of fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
         return self
 
-    def set_reference(self, statistics: Tensor) -> Self:
-        """Take `statistics` of clean inputs that serve for nothing else as reference, where there is `n_reference`."""
+    def set_reference(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
+        """Take `statistics` (N, S) of clean inputs as reference, if there is `n_reference`; they serve nothing else.
+
+        `wrong` (N,) bool says which of their predictions are wrong, for a score with `needs_labels_to_calibrate`. It
+        is no part of the statistics: what weights and p-values see of an input never depends on its label.
+        """
         return self
 
     def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -8,7 +8,7 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.covariance import get_family
 from gmm_torch.mixture.covariance.tied import Tied
 from gmm_torch.scores.base import Fitter
-from gmm_torch.scores.layer_mixtures import LayerMixtures
+from gmm_torch.scores.log_likelihood import LayerMixtures
 
 MIN_POINTS = 10  # of a class, for each of its components; a class with fewer gets the mixture of all inputs
 

@@ -1,4 +1,4 @@
-"""Several p-values of one input as one statistic."""
+"""Several p-values of one input as one statistic, and what that costs in finding wrong predictions."""
 
 import math
 
@@ -71,39 +71,22 @@ def root_mean(log_p: Tensor, log_weights: Tensor) -> Tensor:
     return -torch.logsumexp(log_weights - 0.5 * log_p, dim=-1)
 
 
-def fisher(log_p: Tensor, log_weights: Tensor) -> Tensor:
-    """Weighted sum of log p-values (Fisher 1925)."""
-    return (log_p * log_weights.exp()).sum(-1)
+def expected_auroc(score: Tensor, probability: Tensor) -> Tensor:
+    """P(score_i > score_j) + P(score_i = score_j) / 2, i drawn as a positive and j as a negative.
 
+    Input i counts as a positive with its probability and as a negative with the rest: the ratio of the expected number
+    of pairs in the right order to that of all pairs. With probabilities 0 and 1 it is the area itself.
 
-def harmonic(log_p: Tensor, log_weights: Tensor) -> Tensor:
-    """Logarithm of the weighted harmonic mean (Wilson 2019), up to a constant."""
-    return -torch.logsumexp(log_weights - log_p, dim=-1)
-
-
-def minimum(log_p: Tensor, log_weights: Tensor) -> Tensor:
-    """Smallest p_j / w_j (Bonferroni), as a logarithm."""
-    return (log_p - log_weights).amin(-1)
-
-
-def stouffer(log_p: Tensor, log_weights: Tensor) -> Tensor:
-    """Weighted sum of normal scores (Stouffer 1949)."""
-    p = log_p.exp().clamp(1e-7, 1 - 1e-7)
-    result: Tensor = (torch.special.ndtri(p) * log_weights.exp()).sum(-1)
-    return result
-
-
-def cauchy(log_p: Tensor, log_weights: Tensor) -> Tensor:
-    """Weighted sum of Cauchy quantiles (Liu and Xie 2020)."""
-    p = log_p.exp().clamp(1e-7, 1 - 1e-7)
-    return -(torch.tan((0.5 - p) * torch.pi) * log_weights.exp()).sum(-1)
-
-
-COMBINATIONS = {
-    "root_mean": root_mean,
-    "fisher": fisher,
-    "harmonic": harmonic,
-    "minimum": minimum,
-    "stouffer": stouffer,
-    "cauchy": cauchy,
-}
+    Of scores (N,), higher = more positive, and probabilities (N,): (), float64; NaN where positives or negatives have
+    no weight at all.
+    """
+    positive = probability.double()
+    negative = 1 - positive
+    # The place of the first score that is as large; `unique` would wait for the device.
+    rank = torch.searchsorted(score.sort().values, score.contiguous()).clamp_max(len(score) - 1)
+    of_negative = torch.zeros(len(score), dtype=torch.float64, device=score.device).index_add(0, rank, negative)
+    below = of_negative.cumsum(0) - of_negative
+    pairs = positive * (below + of_negative / 2)[rank]
+    # An input makes no pair with itself.
+    own = positive * negative
+    return (pairs - own / 2).sum() / (positive.sum() * negative.sum() - own.sum())

@@ -8,13 +8,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.checks import check_choice
 from gmm_torch.conformal.p_values import conformal_p_value
 from gmm_torch.features.features import Features
 from gmm_torch.features.layers import DEPTHS
 from gmm_torch.scores.base import N_COMPONENTS, SCORES, Breakdown, Fitter, Score
-from gmm_torch.scores.combination import COMBINATIONS, log_tail
-from gmm_torch.scores.expected_auroc import expected_auroc
+from gmm_torch.scores.combination import expected_auroc, log_tail, root_mean
 from gmm_torch.scores.feature_mixture import FeatureMixture
 from gmm_torch.scores.mean_log_probability import MeanLogProbability
 
@@ -59,7 +57,6 @@ class Combined(Score):
             of the study, which depend on whether there are several views, scaled to the network; there a part that
             learns from n fitting inputs has n / (n + 200) of its weight: with little to learn from, the classifier's
             own certainty decides.
-        combination: "root_mean", "fisher", "harmonic", "minimum", "stouffer" or "cauchy".
     """
 
     name = "combined"
@@ -73,13 +70,10 @@ class Combined(Score):
         n_components: int = N_COMPONENTS,
         covariance_type: str = "full",
         weights: Mapping[str, float] | None = None,
-        combination: str = "root_mean",
     ) -> None:
         super().__init__()
-        check_choice("combination", combination, COMBINATIONS)
         self.n_components = n_components
         self.covariance_type = covariance_type
-        self.combination = combination
         self.given_weights = dict(weights) if weights else None
         self.weights: dict[str, float] = {}
         self.register_buffer("log_weights", torch.empty(0))
@@ -126,7 +120,7 @@ class Combined(Score):
         return self.given_weights or default_weights(n_views, n_layers)
 
     def options(self) -> dict[str, Any]:
-        keys = ("n_components", "covariance_type", "combination")
+        keys = ("n_components", "covariance_type")
         return {key: getattr(self, key) for key in keys} | {"weights": self.given_weights}
 
     def build(self, widths: dict[str, int], n_views: int, n_classes: int) -> Self:
@@ -150,18 +144,18 @@ class Combined(Score):
         self.held_out = statistics.mT.contiguous()
         return self._rank_among(statistics)
 
-    def set_reference(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
         """See `Score`; fewer than `n_reference` of them are joined by fitting inputs that were held out."""
         others = self.held_out[:, : max(0, self.n_reference - len(statistics))]
-        return self._rank_among(torch.cat([statistics, others.mT]))
+        return self._rank_among(torch.cat([statistics, others.mT]), wrong)
 
-    def _rank_among(self, statistics: Tensor) -> Self:
+    def _rank_among(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
         """Make inputs the reference, and scale the weights by what they cost there."""
         table = self.part_scores(statistics)
         self.references = table.mT.contiguous().sort().values
         self.log_scale = self.log_weights.new_zeros(())
         if self.given_weights is None:
-            self.log_scale = self._affordable(table, self.probability_right(statistics)).to(self.log_weights)
+            self.log_scale = self._affordable(table, self.probability_right(statistics, wrong)).to(self.log_weights)
         return self
 
     def _affordable(self, table: Tensor, probability: Tensor) -> Tensor:
@@ -203,8 +197,11 @@ class Combined(Score):
         """The scores of the parts (N, J), from `statistics`."""
         return statistics
 
-    def probability_right(self, statistics: Tensor) -> Tensor:
-        """That predictions are right, (N,), as far as the classifier knows: the geometric mean over views."""
+    def probability_right(self, statistics: Tensor, wrong: Tensor | None = None) -> Tensor:
+        """Probability that predictions are right, (N,), by the classifier: the geometric mean over views.
+
+        `wrong` (M,) bool is known of the first M inputs; here it is ignored.
+        """
         return statistics[:, self._certainty].double().exp()
 
     def log_p_values(self, outputs: Features) -> Tensor:
@@ -221,7 +218,7 @@ class Combined(Score):
     def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:
         """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights if one is given."""
         log_scale = self.log_scale if log_scale is None else log_scale
-        return COMBINATIONS[self.combination](log_p, self._scaled(log_scale).to(log_p))
+        return root_mean(log_p, self._scaled(log_scale).to(log_p))
 
     def _scaled(self, log_scale: Tensor) -> Tensor:
         """Logarithms of the weights, (J,), all but that of `mean_log_probability` scaled."""

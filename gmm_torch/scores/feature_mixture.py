@@ -1,22 +1,27 @@
 """A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmm_torch.devices import full_precision
+from gmm_torch.distributed import share
 from gmm_torch.errors import ComponentsWarning, warn
 from gmm_torch.features.chunks import in_chunks
 from gmm_torch.features.features import Features
 from gmm_torch.features.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.linear_algebra import robust_cholesky
-from gmm_torch.scores.attribution import half_gradient
 
 POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
+# Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
+# held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
+REG_COVAR = 1e-2
+LARGEST = 0.9  # share of the inputs in one component from which the others count for nothing
 LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
 
 
@@ -40,6 +45,17 @@ def with_size(mixture: GaussianMixture, n_components: int, n_features: int) -> G
     if (n_components, n_features) == (mixture.n_components, mixture.n_features):
         return mixture
     return GaussianMixture(n_components, n_features, mixture.covariance_type).to(mixture.location)
+
+
+def fit_mixture(mixture: GaussianMixture, features: Tensor, seed: int) -> GaussianMixture:
+    """Fit a mixture of a score to features (N, D) in place, as `FailureDetector.fit` does without a fitter.
+
+    Of several processes, which all have the same features, each takes a share.
+    """
+    # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new inputs
+    # all fall to the widest of them.
+    shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
+    return mixture.fit(share(features), reg_covar=REG_COVAR, shrinkage=shrinkage, seed=seed)
 
 
 class Block(NamedTuple):
@@ -122,3 +138,49 @@ class FeatureMixture:
             own = white[: len(white) - len(anchors)]
             found[rows] = torch.cdist(own, white[len(own) :]).to(found)
         return found
+
+
+def half_gradient(quadratic: Callable[[Tensor], Tensor], deviation: Tensor) -> Tensor:
+    """P v for a quadratic form q(v) = v' P v that is only known as a function.
+
+    With it v_i (P v)_i sums to q(v) exactly (Euler's theorem on functions of degree two). Where v is the deviation
+    from the mean of a Gaussian with precision P, each share has expectation one, because E[v v'] P is the identity.
+    A share is negative where a coordinate lies closer to what the others lead to expect than to the mean. `quadratic`
+    maps (N, D) to (N,) row by row; the result (N, D) has no gradient.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        v = deviation.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(quadratic(v).sum(), v)
+    return gradient.detach() / 2
+
+
+class Concentration(NamedTuple):
+    """Inputs of which nearly all fall to one component."""
+
+    largest: float  # share of that component
+    n_used: float  # as how many components in use all count: exp of the entropy of their shares
+
+
+def concentration(counts: Tensor) -> Concentration | None:
+    """Whether nearly all inputs are in one of several components, from their counts (K,); None where not."""
+    shares = counts.double().cpu() / max(1, int(counts.sum()))
+    largest = float(shares.max())
+    if len(shares) < 2 or largest <= LARGEST:
+        return None
+    return Concentration(largest, math.exp(-float(torch.special.xlogy(shares, shares).sum())))
+
+
+def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Features) -> None:
+    """Issue a `ComponentsWarning` for each mixture that has nearly all of these inputs in one component.
+
+    They are inputs that it has not learned from, where there are such: what is learned by heart looks used.
+    """
+    for name, model in models.items():
+        k = model.mixture.n_components
+        if found := concentration(torch.bincount(model.mixture.predict(model.points(outputs)), minlength=k)):
+            warn(
+                f"{name}: {found.largest:.0%} of {len(outputs.logits)} inputs fall to one of {k} components, which "
+                f"counts as {found.n_used:.1f} components in use: the score is still valid, but explanations by "
+                "component say little; give more fitting inputs, or choose a smaller n_components",
+                ComponentsWarning,
+            )

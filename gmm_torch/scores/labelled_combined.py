@@ -10,7 +10,7 @@ from gmm_torch.features.features import Features
 from gmm_torch.scores.base import Score
 from gmm_torch.scores.combined import Combined
 from gmm_torch.scores.mean_log_probability import MeanLogProbability
-from gmm_torch.scores.right_wrong_ratio import HALF, UNKNOWN, RightWrongRatio
+from gmm_torch.scores.right_wrong_ratio import HALF, RightWrongRatio
 
 
 class LabelledCombined(Combined):
@@ -46,34 +46,31 @@ class LabelledCombined(Combined):
         return self.parts[MeanLogProbability.name]  # type: ignore[return-value]
 
     def n_statistics(self, n_views: int) -> int:
-        return super().n_statistics(n_views) + n_views + 3
+        return super().n_statistics(n_views) + n_views + 2
 
-    def hold_out(self, statistics: Tensor) -> Self:
-        """See `Score`; labels of fitting inputs are not looked at: the classifier may have learned them by heart."""
-        unknown = torch.full_like(statistics[:, -1:], UNKNOWN)
-        return super().hold_out(torch.cat([statistics[:, :-1], unknown], dim=1))
-
-    def set_reference(self, statistics: Tensor) -> Self:
+    def set_reference(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
         """See `Score`, and `RightWrongRatio` for the error and the warning."""
-        self.ratio.set_reference(statistics[:, len(self.weights) :])
-        return super().set_reference(statistics)
+        self.ratio.set_reference(statistics[:, len(self.weights) :], wrong)
+        return super().set_reference(statistics, wrong)
 
     def statistics(self, outputs: Features) -> Tensor:
-        """See `Score`; the scores of the parts and what the ratio is made of."""
+        """See `Score`; the scores of the parts and the variables of the ratio."""
         of_ratio = self.ratio.statistics(outputs)
         columns = [self.ratio.combine(of_ratio) if part is self.ratio else part(outputs) for part in self._scores()]
         return torch.cat([torch.stack(columns, dim=1), of_ratio], dim=1)
 
     def part_scores(self, statistics: Tensor) -> Tensor:
         """See `Combined`; with the ratio that was learned last."""
-        n = len(self.weights)
-        j = self._certainty
+        n, j = len(self.weights), self._certainty
         ratio = self.ratio.combine(statistics[:, n:])[:, None]
         return torch.cat([statistics[:, :j], ratio, statistics[:, j + 1 : n]], dim=1)
 
-    def probability_right(self, statistics: Tensor) -> Tensor:
+    def probability_right(self, statistics: Tensor, wrong: Tensor | None = None) -> Tensor:
         """See `Combined`; with what the labels say."""
-        expected, wrong = statistics[:, len(self.weights)].double().exp(), statistics[:, -1].double()
-        n_wrong = (wrong == 1).sum()
+        expected = statistics[:, len(self.weights)].double().exp()
+        if wrong is None:  # fitting inputs, whose labels the classifier may have learned by heart
+            return expected
+        n_wrong = wrong.sum()
         share = n_wrong / (n_wrong + HALF)
-        return torch.where(wrong == UNKNOWN, expected, share * (1 - wrong) + (1 - share) * expected)
+        known = share * (~wrong).double() + (1 - share) * expected[: len(wrong)]
+        return torch.cat([known, expected[len(wrong) :]])

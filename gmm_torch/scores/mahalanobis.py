@@ -9,7 +9,7 @@ from gmm_torch.features.features import Features
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.scores.base import Fitter
 from gmm_torch.scores.class_moments import class_moments
-from gmm_torch.scores.layer_mixtures import LayerMixtures
+from gmm_torch.scores.log_likelihood import LayerMixtures
 
 ABSENT = 1e-30  # weight of a class that no fitting input had: no explanation names it
 

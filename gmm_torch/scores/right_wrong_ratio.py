@@ -5,17 +5,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.checks import check_classes
 from gmm_torch.errors import LabelsWarning, warn
 from gmm_torch.features.chunks import in_chunks
 from gmm_torch.features.features import Features
-from gmm_torch.features.inputs import NO_LABELS, WITHOUT_CLASS
+from gmm_torch.features.inputs import NO_LABELS
 from gmm_torch.scores.base import Fitter, Score
 from gmm_torch.scores.mean_log_probability import MeanLogProbability
 
 HALF = 20  # with so many wrong predictions, what they teach has half of its weight
 RIDGE = 0.1  # in units of the variance of each variable
-UNKNOWN = -1.0  # whether a prediction is wrong, without a label
 MIN_WRONG = 2  # of fewer there is no spread
 
 
@@ -64,21 +62,23 @@ class RightWrongRatio(Score):
     def fit(self, outputs: Features, fitter: Fitter) -> Self:
         """See `Score`; no label is used."""
         self.mean_log_probability.fit(outputs, fitter)
-        z = in_chunks(self.variables, outputs)
+        z = in_chunks(self.statistics, outputs)
         self.scale, self.direction = _spread(z), _first(z.shape[1]).to(z)
         return self
 
-    def set_reference(self, statistics: Tensor) -> Self:
-        """See `Score`; raises ValueError where labels are missing.
+    def set_reference(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
+        """See `Score`.
+
+        Raises:
+            ValueError: `wrong` is missing.
 
         Warns:
             LabelsWarning: fewer than two predictions are wrong, or right.
         """
-        z, wrong = statistics[:, :-1], statistics[:, -1]
-        if bool((wrong == UNKNOWN).any()):
+        if wrong is None:
             raise ValueError(NO_LABELS)
         n_wrong, n = int(wrong.sum()), len(wrong)
-        self.direction = _first(z.shape[1]).to(z)
+        self.direction = _first(statistics.shape[1]).to(statistics)
         if min(n_wrong, n - n_wrong) < MIN_WRONG:
             warn(
                 f"labels: expected at least {MIN_WRONG} wrong and {MIN_WRONG} right predictions among the calibration "
@@ -87,19 +87,15 @@ class RightWrongRatio(Score):
                 LabelsWarning,
             )
             return self
-        self.scale = _spread(z)
-        self.direction = log_ratio_direction(z / self.scale, wrong.bool()).to(z)
+        self.scale = _spread(statistics)
+        self.direction = log_ratio_direction(statistics / self.scale, wrong).to(statistics)
         return self
 
-    def statistics(self, outputs: Features) -> Tensor:
-        """See `Score`; z and whether the prediction is wrong, -1 where nobody knows: (N, V + 3)."""
-        return torch.cat([self.variables(outputs), wrong_predictions(outputs)[:, None]], dim=1)
-
     def combine(self, statistics: Tensor) -> Tensor:
-        return (statistics[:, :-1] / self.scale) @ self.direction
+        return (statistics / self.scale) @ self.direction
 
-    def variables(self, outputs: Features) -> Tensor:
-        """z: (N, V + 2)."""
+    def statistics(self, outputs: Features) -> Tensor:
+        """z, (N, V + 2); see `Score`."""
         log_p = outputs.own_logits.log_softmax(-1)
         certainty, entropy = self.mean_log_probability(outputs), (log_p.exp() * log_p).sum(-1)
         return torch.cat([certainty[:, None], outputs.log_odds(), entropy[:, None]], dim=1)
@@ -107,15 +103,6 @@ class RightWrongRatio(Score):
     def forward(self, outputs: Features) -> Tensor:
         """(N,), in nats."""
         return self.combine(self.statistics(outputs))
-
-
-def wrong_predictions(outputs: Features) -> Tensor:
-    """1 where a prediction differs from its label and 0 where it does not, -1 without labels: (N,)."""
-    labels, logits = outputs.labels, outputs.own_logits
-    if labels is None:
-        return logits.new_full(logits.shape[:1], UNKNOWN)
-    check_classes("labels", labels, logits.shape[-1], WITHOUT_CLASS)
-    return (labels != logits.argmax(-1)).to(logits)
 
 
 def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ from tests.golden.networks import NETWORKS, as_input, splits, train
 
 FILE = Path(__file__).with_name("golden.safetensors")
 SCORES = (
-    *("max_softmax", "log_likelihood", "class_conditional", "mahalanobis", "relative_mahalanobis"),
-    *("right_wrong_ratio", "labelled_combined"),
+    *("max_softmax", "log_likelihood", "class_conditional", "mahalanobis", "right_wrong_ratio", "labelled_combined"),
 )
 COVARIANCES: tuple[Any, ...] = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 INITS = ("kmeans", "k-means++", "random", "random_from_data")

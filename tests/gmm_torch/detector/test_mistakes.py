@@ -6,7 +6,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gmm_torch import FailureDetector
-from gmm_torch.scores import make_score
 from gmm_torch.scores.labelled_combined import LabelledCombined
 from tests.gmm_torch.conftest import TinyNet, batches, images
 

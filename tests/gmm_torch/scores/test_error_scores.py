@@ -23,17 +23,12 @@ def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", ["mahalanobis", "relative_mahalanobis"])
-def test_mahalanobis_distances_of_unit_norm_features_do_not_know_the_norm(name):
+def test_mahalanobis_distances_of_unit_norm_features_do_not_know_the_norm():
     z = noise(400, 5) + 4 * torch.eye(5)[torch.arange(400) % 3]
     outputs = of_logits(z)
-    score = make_score(name, transform="unit").build({"z": 5}, 1, 5).fit(outputs, None)
-    again = (
-        make_score(name)
-        .build({"z": 5}, 1, 5)
-        .fit(Features(outputs.logits, {"z": outputs.layers["z"] / z.norm(dim=1)[:, None, None]}), None)
-    )
+    score = make_score("mahalanobis", transform="unit").build({"z": 5}, 1, 5).fit(outputs, None)
     unit = Features(outputs.logits, {"z": outputs.layers["z"] / z.norm(dim=1)[:, None, None]})
+    again = make_score("mahalanobis").build({"z": 5}, 1, 5).fit(unit, None)
     torch.testing.assert_close(score(outputs), again(unit), rtol=1e-3, atol=1e-3)
     far = Features(outputs.logits, {"z": 50 * outputs.layers["z"]})
     torch.testing.assert_close(score(far), score(outputs), rtol=1e-3, atol=1e-3)
@@ -53,11 +48,19 @@ def uncertain(n, seed, views=3):
 
 def ratio_of(n, seed=1):
     score = RightWrongRatio(keep=0).build({"z": 4}, 3, 4).fit(uncertain(500, 0), None)
-    return score.set_reference(score.statistics(uncertain(n, seed)))
+    return learned(score, uncertain(n, seed))
+
+
+def wrong_of(outputs):
+    return outputs.labels != outputs.own_logits.argmax(1)
+
+
+def learned(score, outputs):
+    return score.set_reference(score.statistics(outputs), wrong_of(outputs))
 
 
 def area(score, outputs):
-    wrong = outputs.labels != outputs.own_logits.argmax(1)
+    wrong = wrong_of(outputs)
     return stats.mannwhitneyu(score[~wrong].numpy(), score[wrong].numpy()).statistic / int(wrong.sum() * (~wrong).sum())
 
 
@@ -103,20 +106,21 @@ def test_the_order_is_that_of_certainty_without_wrong_predictions_and_a_warning_
     outputs = uncertain(300, 1)
     for labels in (outputs.own_logits.argmax(1), (outputs.own_logits.argmax(1) + 1) % 4):
         with pytest.warns(LabelsWarning, match=r"got (0|300) wrong of 300: the classifier's certainty decides"):
-            score.set_reference(score.statistics(outputs._replace(labels=labels)))
+            learned(score, outputs._replace(labels=labels))
         assert score(test).argsort().tolist() == expected
 
 
-def test_labels_that_are_missing_or_no_classes_are_refused():
-    outputs = uncertain(300, 1)
-    for score in (RightWrongRatio(), LabelledCombined(n_components=1)):
-        score.build({"z": 4}, 3, 4).fit(outputs, lambda mixture, z: mixture.fit(z, seed=0))
-        with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
-            score.set_reference(score.statistics(outputs._replace(labels=None)))
-        with pytest.raises(ValueError, match="labels: expected classes 0 to 3; got -1 to 3: leave"):
-            score.statistics(outputs._replace(labels=outputs.labels.index_fill(0, torch.tensor([3]), -1)))
+def test_labels_that_are_missing_or_no_classes_are_refused(net):
     with pytest.raises(ValueError, match="weights: expected mean_log_probability among them"):
         LabelledCombined(weights={"moment_likelihood": 1.0})
+    for score in (RightWrongRatio(), LabelledCombined(n_components=1)):
+        detector = FailureDetector(net, score=score).fit(batches(300, 1))
+        with pytest.raises(ValueError, match="labels: expected classes 0 to 2; got -1 to"):
+            detector.calibrate([(x, y.index_fill(0, torch.tensor([3]), -1)) for x, y in labelled(net, 300, 2)])
+        with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
+            detector.calibrate([x for x, _ in batches(300, 2)])
+        with pytest.raises(ValueError, match=r"labels: expected \(300,\); got none"):
+            detector.calibrate(detector.statistics(batches(300, 2)))
 
 
 # ---- the default with labels
@@ -134,19 +138,17 @@ def labelled(net, n, seed, noise_of_labels=0.2):
 
 
 def test_the_default_learns_from_labels_at_calibration_alone(net):
-    learned = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
+    taught = FailureDetector(net, score=LabelledCombined(n_components=2)).fit(batches(300, 1))
     without = FailureDetector(net, score=LabelledCombined(n_components=2)).fit([x for x, _ in batches(300, 1)])
     x = images(50, 3)
-    for detector in (learned, without):
+    for detector in (taught, without):
         detector.calibrate(labelled(net, 600, 2))
-    assert torch.equal(learned(x).score, without(x).score)
-    other = learned(x).score
-    learned.calibrate(labelled(net, 600, 4))
-    assert not torch.equal(learned(x).score, other)
-    learned.calibrate(labelled(net, 600, 2))  # nothing is left of what was learned in between
-    assert torch.equal(learned(x).score, without(x).score)
-    with pytest.raises(ValueError, match=r"got inputs without: give batches \(x, label, ...\)"):
-        learned.calibrate([x for x, _ in batches(300, 2)])
+    assert torch.equal(taught(x).score, without(x).score)
+    other = taught(x).score
+    taught.calibrate(labelled(net, 600, 4))
+    assert not torch.equal(taught(x).score, other)
+    taught.calibrate(labelled(net, 600, 2))  # nothing is left of what was learned in between
+    assert torch.equal(taught(x).score, without(x).score)
 
 
 def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
@@ -164,12 +166,12 @@ def test_the_reference_is_ranked_by_the_ratio_that_was_learned_from_it(net):
 def test_labels_say_what_other_parts_cost_with_a_share_that_grows_with_wrong_predictions():
     score = LabelledCombined()
     n_parts = len(score.weights)
-    certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([0.0, 1.0, 1.0, -1.0])
-    statistics = torch.zeros(4, n_parts + 6)
-    statistics[:, n_parts], statistics[:, -1] = certainty, wrong
+    certainty, wrong = torch.tensor([0.9, 0.8, 0.6, 0.7]).log(), torch.tensor([False, True, True])
+    statistics = torch.zeros(4, n_parts + 5)
+    statistics[:, n_parts] = certainty
     share = 2 / (2 + 20)  # of two wrong predictions
     expected = torch.tensor([share + (1 - share) * 0.9, (1 - share) * 0.8, (1 - share) * 0.6, 0.7])
-    torch.testing.assert_close(score.probability_right(statistics), expected.double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(score.probability_right(statistics, wrong), expected.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_states_and_files_keep_what_labels_taught(net, tmp_path):

@@ -1,13 +1,17 @@
 """Contributions, distances and places against brute force, for every covariance family, with and without projection."""
 
+import warnings
+
 import pytest
 import torch
 
+from gmm_torch.errors import ComponentsWarning
 from gmm_torch.features.features import Features
 from gmm_torch.features.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.covariance import FAMILIES
-from gmm_torch.scores.feature_mixture import Block, FeatureMixture
+from gmm_torch.scores import make_score
+from gmm_torch.scores.feature_mixture import Block, FeatureMixture, half_gradient, warn_of_unused_components
 
 D, K = 6, 3
 TYPES = [name if name != "low_rank" else {"name": "low_rank", "rank": 2} for name in FAMILIES]
@@ -88,3 +92,72 @@ def test_distances_are_those_of_the_metric_of_the_points_own_component(covarianc
 def test_no_points_have_no_distances():
     model = build("full")
     assert model.distances(draws(0, 1), draws(5, 2), torch.empty(0, dtype=torch.long)).shape == (0, 5)
+
+
+@pytest.fixture
+def precision():
+    root = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return root @ root.mT + torch.eye(5, dtype=torch.float64)
+
+
+def test_it_is_the_matrix_times_the_deviation(precision):
+    v = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(half_gradient(lambda u: ((u @ precision) * u).sum(-1), v), v @ precision)
+
+
+def test_it_works_where_gradients_are_switched_off(precision):
+    v = torch.ones(1, 5, dtype=torch.float64)
+    for switched_off in (torch.no_grad, torch.inference_mode):
+        with switched_off():
+            found = half_gradient(lambda u: ((u @ precision) * u).sum(-1), v)
+        assert not found.requires_grad
+        torch.testing.assert_close(found, v @ precision)
+
+
+def test_shares_have_expectation_one(precision):
+    noise = torch.randn(40_000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    v = noise @ torch.linalg.inv(torch.linalg.cholesky(precision))  # covariance is the inverse of the precision
+    shares = v * half_gradient(lambda u: ((u @ precision) * u).sum(-1), v)
+    assert (shares.mean(0) - 1).abs().max() < 5 * shares.std(0).max() / 200  # five standard errors
+
+
+def outputs(logits: torch.Tensor) -> Features:
+    return Features(logits[:, None], {})
+
+
+def model(means: list[float]) -> FeatureMixture:
+    k = len(means)
+    mixture = GaussianMixture(k, 1, "spherical")
+    mixture.set_parameters(torch.full((k,), 1 / k), torch.tensor(means)[:, None], torch.ones(k))
+    return FeatureMixture(mixture, lambda outputs: outputs.logits[:, 0], [])
+
+
+def test_one_component_that_holds_nearly_all_is_told_with_the_numbers():
+    x = outputs(torch.cat([torch.zeros(95, 1), torch.full((5, 1), 100.0)]))
+    with pytest.warns(ComponentsWarning, match=r"moments: 95% of 100 inputs fall to one of 2 components.* 1\.2 comp"):
+        warn_of_unused_components({"moments": model([0.0, 100.0])}, x)
+
+
+def test_components_in_use_and_single_ones_are_not_told():
+    x = outputs(torch.cat([torch.zeros(60, 1), torch.full((40, 1), 100.0)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unused_components({"two": model([0.0, 100.0]), "one": model([0.0])}, x)
+
+
+@pytest.mark.parametrize(("n", "width"), [(100, 60), (400, 60), (400, 300), (400, 700)])
+def test_new_inputs_use_the_components_however_few_points_there_were_for_the_width(n, width):
+    """Without shrinkage, and with more directions than points tell, all new inputs fall to the widest component."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(6, 2 * width, generator=generator)  # classes that overlap, in few of many directions
+
+    def drawn(n):
+        latent = torch.randn(n, 6, generator=generator) + 2 * torch.eye(6)[torch.randint(6, (n,), generator=generator)]
+        features = (latent @ mixing + 2 * torch.randn(n, 2 * width, generator=generator)).abs()
+        return Features(latent[:, None], {"stage": features[:, None]})
+
+    score = make_score("moment_likelihood").build({"stage": 2 * width}, 1, 6)
+    score.fit(drawn(n), lambda mixture, z: mixture.fit(z, reg_covar=1e-2, shrinkage="oas"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unused_components(score.models(), drawn(500))

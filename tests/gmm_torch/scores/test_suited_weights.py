@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gmm_torch.features.features import Features
+from gmm_torch.scores.combination import expected_auroc
 from gmm_torch.scores.combined import MAX_COST, SCALES, Combined, default_weights
-from gmm_torch.scores.expected_auroc import expected_auroc
 
 N, C, D = 1500, 5, 6
 
