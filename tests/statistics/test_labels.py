@@ -21,7 +21,7 @@ N_CALIBRATION, N_NEW, DRAWS = 2000, 1000, 4
 ALPHAS = (0.05, 0.1)
 CASES = [(name, kind) for name, kind in product(SCORES, CALIBRATIONS) if SCORES[name].min_views == 1]
 Z = stats.norm.isf(1e-3 / 2 / (len(CASES) * len(ALPHAS) + 2))
-# Weights learned from 1,000 inputs a side vary: the measured spread over draws is up to three times that of ranks alone.
+# Weights learned from 1,000 inputs a side vary: over draws, they spread up to three times as far as ranks alone.
 LEARNED = 3.0
 
 
