@@ -30,16 +30,14 @@ from gmm_torch.errors import (
     PrecisionWarning,
     warn,
 )
-from gmm_torch.features.adapter import NONE, Adapter
+from gmm_torch.features.adapter import NONE, Adapter, check_network
 from gmm_torch.features.augmentations import is_image
-from gmm_torch.features.chunks import CHUNK, Chunks, in_chunks
 from gmm_torch.features.extractor import FeatureExtractor
-from gmm_torch.features.features import Features, check_sizes
-from gmm_torch.features.finite_check import FiniteCheck, check_learnable
-from gmm_torch.features.input_format import KnownFormat, warning_of
+from gmm_torch.features.features import CHUNK, Chunks, Features, FiniteCheck, check_learnable, check_sizes, in_chunks
 from gmm_torch.features.inputs import (
     InputKeys,
     Inputs,
+    KnownFormat,
     changed,
     check_loader,
     has_labels,
@@ -47,10 +45,10 @@ from gmm_torch.features.inputs import (
     inputs_of,
     labels_of,
     tensors_of,
+    warning_of,
 )
-from gmm_torch.features.precision import at_least_float32, learning, leave_inference_mode, match_types, precisely
+from gmm_torch.features.modes import at_least_float32, learning, leave_inference_mode, match_types, precisely
 from gmm_torch.features.sample import Sample
-from gmm_torch.features.wrappers import check_network
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.density import is_traced
 from gmm_torch.scores import Fitter, Score, make_score

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gmm_torch.detector.plan import Plan
 from gmm_torch.errors import FileFormatError
-from gmm_torch.features.input_format import KnownFormat
-from gmm_torch.features.pooling import STATISTICS
+from gmm_torch.features.inputs import KnownFormat
+from gmm_torch.features.places import STATISTICS
 from gmm_torch.files import atomic_path
 
 FORMAT = "gmm_torch.detector"

@@ -6,8 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.chunks import in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, in_chunks
 
 FACTOR = 1000  # times the largest number seen in fitting, or one where that is smaller
 MAX_FITTED = 100_000  # keys; of more, a sample is kept

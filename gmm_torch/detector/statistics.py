@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gmm_torch.distributed import gather_objects, gather_rows
 from gmm_torch.features.features import each_once, joined, mapped
-from gmm_torch.features.input_format import InputFormat
+from gmm_torch.features.inputs import InputFormat
 from gmm_torch.mixture.sampling import salted, shuffle
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gmm_torch.features.adapter import named_networks, unwrapped_names
 from gmm_torch.features.places import parse
-from gmm_torch.features.wrappers import named_networks, unwrapped_names
 
 
 def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmm_torch.devices import full_precision
 from gmm_torch.features.inputs import IMAGE_CHANNELS, Inputs, sole
-from gmm_torch.features.precision import widen
+from gmm_torch.features.modes import widen
 
 BLUR_SIGMA = 0.6  # pixels
 MIN_SIDE = 5  # pixels, of the blur

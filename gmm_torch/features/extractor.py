@@ -11,20 +11,45 @@ from torch import Tensor, nn
 
 from gmm_torch.checks import check_choice
 from gmm_torch.devices import full_precision
-from gmm_torch.features.adapter import NONE, Adapter, understood
+from gmm_torch.features.adapter import (
+    NONE,
+    Adapter,
+    as_written,
+    check_network,
+    logits_of,
+    of_this_thread,
+    understood,
+    unwrapped,
+    watched,
+)
 from gmm_torch.features.augmentations import check_views, passes
-from gmm_torch.features.evaluating import evaluating
 from gmm_torch.features.features import Features
-from gmm_torch.features.hooks import of_this_thread
-from gmm_torch.features.input_format import InputFormat
-from gmm_torch.features.inputs import Inputs, check_inputs, device_of, like, mask_of, n_inputs, run, sole, tensors_of
+from gmm_torch.features.inputs import (
+    InputFormat,
+    Inputs,
+    check_inputs,
+    device_of,
+    like,
+    mask_of,
+    n_inputs,
+    run,
+    sole,
+    tensors_of,
+)
 from gmm_torch.features.layers import FINDERS, PENULTIMATE, check_names
-from gmm_torch.features.logits import logits_of
-from gmm_torch.features.places import Place, check_tokens, is_rows, module_at, parse, tensors, tokens_at
-from gmm_torch.features.pooling import STATISTICS, pool, statistics
-from gmm_torch.features.precision import describe, widen
-from gmm_torch.features.probabilities import watched
-from gmm_torch.features.wrappers import as_written, check_network, unwrapped
+from gmm_torch.features.modes import describe, evaluating, widen
+from gmm_torch.features.places import (
+    STATISTICS,
+    Place,
+    check_tokens,
+    is_rows,
+    module_at,
+    parse,
+    pool,
+    statistics,
+    tensors,
+    tokens_at,
+)
 
 
 class FeatureExtractor(nn.Module):
@@ -40,7 +65,7 @@ class FeatureExtractor(nn.Module):
         layers: names; or "penultimate", the input of the last linear layer to run, "stages", the last layer at each of
             the last three resolutions, or "depths", the stages and two places within each of the last two. These
             are found at the first forward pass.
-        pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.pooling`.
+        pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.places`.
         views: names of views, the first "identity"; see `gmm_torch.features.augmentations`. Each is
             one more input to the classifier.
         reads: of which layers, and of how many views of each from the first, features are wanted; see `Score.reads`.

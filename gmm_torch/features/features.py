@@ -1,16 +1,26 @@
-"""What a classifier gives a detector: logits and features of every view of every input."""
+"""Classifier outputs for a batch: logits and per-layer features for each view."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from gmm_torch.features.input_format import InputFormat
-from gmm_torch.features.inputs import NO_LABELS
-from gmm_torch.features.log_odds import log_odds
+from gmm_torch.distributed import gather_objects
+from gmm_torch.features.inputs import NO_BATCH, NO_LABELS, READ_AGAIN, InputFormat
 from gmm_torch.mixture.sampling import row_keys, salted, shuffle
+
+
+def log_odds(logits: Tensor, chosen: Tensor) -> Tensor:
+    """log p_c / (1 - p_c), (N,) in nats, for the softmax p of logits (N, C), C >= 2, and classes c (N,).
+
+    Without loss where p_c is nearly one; differentiable in the logits.
+    """
+    index = chosen[:, None]
+    others = logits.scatter(1, index, -torch.inf)
+    return logits.gather(1, index)[:, 0] - others.logsumexp(1)
+
 
 THEN = ", then "  # between the words of several batches
 
@@ -24,7 +34,7 @@ class Features(NamedTuple):
             a score reads (see `Score.reads`).
         labels: (N,) int64, only where a score asks for labels.
         keys: (N, 2) int64, `InputKeys` of the inputs, where they are known: what is drawn at random is drawn by them.
-        precision: in which the classifier computed them, in words; see `gmm_torch.features.precision`. Empty
+        precision: in which the classifier computed them, in words; see `gmm_torch.features.modes`. Empty
             where nobody knows.
         position: (N,) int64, the inputs' positions among those that they were drawn from; None where they are all.
         format: what the inputs look like, where they are images.
@@ -140,3 +150,98 @@ def check_sizes(outputs: Features, widths: Mapping[str, int], n_views: int, n_cl
             f"outputs: expected layers {dict(widths)}, {n_views} views and {n_classes} classes; got {found}, "
             f"{outputs.logits.shape[1]} and {outputs.logits.shape[2]}: give those of this detector's `outputs`"
         )
+
+
+T = TypeVar("T")
+CHUNK = 2**27  # bytes of outputs that are worked on at a time
+
+
+class Chunks(Generic[T]):
+    """Does some work on a stream of outputs: on as many at a time as a chunk holds, on no batch twice.
+
+    What it gives for a stream that fits into one chunk does not depend on the stream's batches.
+    """
+
+    def __init__(self, work: Callable[[Features], T], nbytes: int = CHUNK) -> None:
+        self.work = work
+        self.nbytes = nbytes
+        self._waiting: list[Features] = []
+        self._n_waiting = 0
+        self._done: list[T] = []
+
+    def add(self, outputs: Features) -> None:
+        """Take the next batch."""
+        self._waiting.append(outputs)
+        self._n_waiting += len(outputs.logits)
+        if self._n_waiting * outputs.row_bytes >= self.nbytes:
+            self._work()
+
+    def end(self) -> list[T]:
+        """What the work gave, chunk after chunk; raises ValueError where there was no batch."""
+        if self._waiting:
+            self._work()
+        if not self._done:
+            raise ValueError(f"loader: {NO_BATCH}")
+        return self._done
+
+    def _work(self) -> None:
+        outputs = Features.cat(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        self._done.append(self.work(outputs))
+
+
+def in_chunks(compute: Callable[[Features], Tensor], outputs: Features) -> Tensor:
+    """The rows (N, ...) that are computed of outputs, of a chunk at a time: what lies between is bounded."""
+    parts, n = outputs.chunks(CHUNK), len(outputs.logits)
+    rows = compute(next(parts))
+    if len(rows) == n:
+        return rows
+    found, done = rows.new_empty(n, *rows.shape[1:]), len(rows)  # the whole is never there twice
+    found[:done] = rows
+    for part in parts:
+        rows = compute(part)
+        found[done : done + len(rows)] = rows
+        done += len(rows)
+    return found
+
+
+class FiniteCheck:
+    """How many of a stream's inputs give logits or features that are not finite."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._bad: dict[str, Tensor] = {}
+
+    def add(self, outputs: Features) -> None:
+        """Look at the next batch; nothing waits for a device."""
+        self.n += len(outputs.logits)
+        named = {f"features of layer {layer!r}": value for layer, value in outputs.layers.items()}
+        for name, value in (named | {"logits": outputs.logits}).items():
+            bad = (~torch.isfinite(value).flatten(1).all(1)).sum()
+            self._bad[name] = self._bad.get(name, 0) + bad
+
+    def check(self, *, together: bool = False) -> None:
+        """Raise ValueError where there were any, or no batch; of all processes, in each of them, if `together`."""
+        own = (self.n, {name: int(bad) for name, bad in self._bad.items()})
+        found = gather_objects(own) if together else [own]
+        if not all(counts for _, counts in found):
+            raise ValueError(
+                f"loader: expected at least one batch{' in every process' * (len(found) > 1)}; got none: {READ_AGAIN}"
+            )
+        n = sum(n for n, _ in found)
+        for name in self._bad:
+            bad = sum(counts.get(name, 0) for _, counts in found)
+            if bad:
+                raise ValueError(
+                    f"{name}: expected finite numbers; {bad} of {n} inputs give NaN or infinity: look for such inputs, "
+                    "or for a classifier that overflows"
+                )
+
+
+def check_learnable(outputs: Features, *, labels: bool) -> None:
+    """Raise unless outputs that are already there are finite, with labels where these are asked for."""
+    check = FiniteCheck()
+    check.add(outputs)
+    check.check()
+    if labels:
+        outputs.classes(labels=True)

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 
 from gmm_torch.checks import check_choice
-from gmm_torch.features.evaluating import evaluating
+from gmm_torch.features.adapter import unwrapped
 from gmm_torch.features.extractor import Activations, pooled
 from gmm_torch.features.inputs import Inputs, check_inputs, mask_of, n_inputs
 from gmm_torch.features.layers import PENULTIMATE, check_names, find_penultimate
-from gmm_torch.features.places import tokens_at
-from gmm_torch.features.pooling import STATISTICS, statistics
-from gmm_torch.features.wrappers import unwrapped
+from gmm_torch.features.modes import evaluating
+from gmm_torch.features.places import STATISTICS, statistics, tokens_at
 
 
 class Caught(NamedTuple):
@@ -33,7 +32,7 @@ class FeatureHook:
         classifier: any module from a batch to logits.
         layer: a name as in `FeatureExtractor`; "penultimate", the input of the last linear layer to run, is found at
             the first forward pass, by running three inputs of it once more, in evaluation mode.
-        pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.pooling`.
+        pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.places`.
 
     Raises:
         ValueError: a layer or pooling that there is not.

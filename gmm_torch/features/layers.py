@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from torch import nn
 
+from gmm_torch.features.adapter import named_networks, unwrapped
 from gmm_torch.features.inputs import Inputs
 from gmm_torch.features.places import INPUT, parse
 from gmm_torch.features.tokens import Tokens, find_tokens
 from gmm_torch.features.trace import Trace, last_shapes, trace
-from gmm_torch.features.wrappers import named_networks, unwrapped
 
 PENULTIMATE, STAGES, DEPTHS = "penultimate", "stages", "depths"
 N_STAGES, N_DEEP_STAGES = 3, 2

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.adapter import NONE, Adapter
+from gmm_torch.features.adapter import NONE, Adapter, logits_of
 from gmm_torch.features.inputs import inputs_of, run
-from gmm_torch.features.logits import logits_of
 
 
 class Normalize(nn.Module):

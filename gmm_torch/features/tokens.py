@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.hooks import of_this_thread
+from gmm_torch.features.adapter import as_written, logits_of, of_this_thread
 from gmm_torch.features.inputs import Inputs, changed, mask_of, run, sole
-from gmm_torch.features.logits import logits_of
-from gmm_torch.features.places import in_slice, module_at, one_row_each, order_among, parse
-from gmm_torch.features.pooling import stretched
+from gmm_torch.features.places import in_slice, module_at, one_row_each, order_among, parse, stretched
 from gmm_torch.features.trace import N_TRACED, traced
-from gmm_torch.features.wrappers import as_written
 
 MAX_READ = 4  # tokens beside others that a head reads: a class token, one for distillation, a few more
 MAX_PREFIX = 16  # tokens before those of the image: registers

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.hooks import of_this_thread
+from gmm_torch.features.adapter import as_written, named_networks, of_this_thread
 from gmm_torch.features.inputs import Inputs, changed, n_inputs, run
-from gmm_torch.features.places import one_row_each, tensors
-from gmm_torch.features.pooling import channels_axis
-from gmm_torch.features.wrappers import as_written, named_networks
+from gmm_torch.features.places import channels_axis, one_row_each, tensors
 
 N_TRACED = 3  # inputs: a layer that folds others into the batch axis gives another number of rows
 TURNED = (1, 2, 0)  # an order of them in which none stays where it was

@@ -17,9 +17,8 @@ from gmm_torch.detector import FailureDetector
 from gmm_torch.detector.weights import fingerprint
 from gmm_torch.errors import NotFittedError
 from gmm_torch.evaluation.detection import check_sources, measure
-from gmm_torch.features.adapter import Adapter, understood
+from gmm_torch.features.adapter import Adapter, logits_of, understood
 from gmm_torch.features.inputs import Inputs, check_loader, inputs_of, labels_of, run
-from gmm_torch.features.logits import logits_of
 from gmm_torch.files import atomic_path
 from gmm_torch.lightning.files import NAME, beside, checkpoints, find, from_bytes, holds, to_bytes
 from gmm_torch.lightning.inputs import Source

@@ -13,9 +13,9 @@ from torchvision.utils import make_grid, save_image
 
 from gmm_torch.distributed import gather_objects
 from gmm_torch.evaluation.ranks import unit_ranks
-from gmm_torch.features.evaluating import evaluating
 from gmm_torch.features.hook import FeatureHook
 from gmm_torch.features.layers import PENULTIMATE
+from gmm_torch.features.modes import evaluating
 from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.online import OnlineMixture

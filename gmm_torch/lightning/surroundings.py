@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from gmm_torch.distributed import is_distributed
-from gmm_torch.features.evaluating import evaluating
+from gmm_torch.features.modes import evaluating
 
 
 def classifier_of(module: LightningModule, attribute: str | None) -> nn.Module:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.checks import check_count
-from gmm_torch.features.chunks import in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, in_chunks
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.densities import log_normal, log_normal_cdf
 from gmm_torch.scores.base import N_COMPONENTS, Fitter, Score

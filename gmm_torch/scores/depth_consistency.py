@@ -7,9 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, log_odds
 from gmm_torch.features.layers import DEPTHS
-from gmm_torch.features.log_odds import log_odds
 from gmm_torch.features.projection import Projection
 from gmm_torch.features.transforms import SignedRoot, Standardise
 from gmm_torch.mixture import GaussianMixture

@@ -11,8 +11,7 @@ from torch import Tensor
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import share
 from gmm_torch.errors import ComponentsWarning, warn
-from gmm_torch.features.chunks import in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, in_chunks
 from gmm_torch.features.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.linear_algebra import robust_cholesky

@@ -5,8 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gmm_torch.features.chunks import in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, in_chunks
 from gmm_torch.scores.base import Fitter, Score
 
 

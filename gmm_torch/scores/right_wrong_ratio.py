@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.errors import LabelsWarning, warn
-from gmm_torch.features.chunks import in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, in_chunks
 from gmm_torch.features.inputs import NO_LABELS
 from gmm_torch.scores.base import Fitter, Score
 from gmm_torch.scores.mean_log_probability import MeanLogProbability

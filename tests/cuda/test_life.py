@@ -27,8 +27,8 @@ from tests.cuda.numbers import card_with_numbers
 LEARNING = {
     ("gmm_torch/features/trace.py", "rows_follow"): "which modules keep the order of three inputs",
     ("gmm_torch/features/trace.py", "<lambda>"): "that order comes from the host",
-    ("gmm_torch/features/probabilities.py", "check"): "whether the first batch got probabilities for logits",
-    ("gmm_torch/features/finite_check.py", "<dictcomp>"): "whether all inputs gave finite numbers",
+    ("gmm_torch/features/adapter.py", "check"): "whether the first batch got probabilities for logits",
+    ("gmm_torch/features/features.py", "<dictcomp>"): "whether all inputs gave finite numbers",
     ("gmm_torch/features/sample.py", "_joined"): "how often equal inputs are repeated",
     ("gmm_torch/features/features.py", "sorted_by_content"): "whether inputs have to be brought into order",
     ("gmm_torch/scores/combined.py", "fit"): "weights of the parts come from the host",
@@ -37,8 +37,8 @@ LEARNING = {
     ("gmm_torch/scores/feature_mixture.py", "concentration"): "whether to warn of it",
     ("gmm_torch/evaluation/counts.py", "class_counts"): "a count of each class in a component",
     ("gmm_torch/detector/detector.py", "_fit"): "an empty calibration comes to the device",
-    ("gmm_torch/features/precision.py", "changed"): "what was made on the host comes to the device",
-    ("gmm_torch/features/input_format.py", "of"): "on which scale the calibration images are",
+    ("gmm_torch/features/modes.py", "changed"): "what was made on the host comes to the device",
+    ("gmm_torch/features/inputs.py", "of"): "on which scale the calibration images are",
     ("gmm_torch/detector/detector.py", "_check_inside"): "whether calibration inputs are like those of the fit",
     ("gmm_torch/detector/memory.py", "fit"): "how many inputs differ",
     ("gmm_torch/detector/memory.py", "n_among"): "whether they are those of the fit",
@@ -51,7 +51,7 @@ STREAMING = {("gmm_torch/detector/detector.py", "<lambda>"): "inputs that lie el
 FILES = {
     ("gmm_torch/detector/weights.py", "fingerprint"): "the classifier's weights are hashed on the host",
     ("gmm_torch/detector/file.py", "<dictcomp>"): "tensors are written from the host",
-    ("gmm_torch/features/precision.py", "changed"): "a detector is read on the host and comes to the device",
+    ("gmm_torch/features/modes.py", "changed"): "a detector is read on the host and comes to the device",
     ("gmm_torch/mixture/density.py", "<dictcomp>"): "a mixture without parameters comes to the device",
 }
 EM = {place: why for place, why in (ALLOWED | ONCE).items() if "batches" not in place[0] and "low_rank" not in place[0]}

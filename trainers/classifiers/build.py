@@ -10,11 +10,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from gmm_torch.features.adapter import NONE
-from gmm_torch.features.evaluating import evaluating
-from gmm_torch.features.logits import logits_of
+from gmm_torch.features.adapter import NONE, logits_of, watched
+from gmm_torch.features.modes import evaluating
 from gmm_torch.features.normalized import Normalize, NormalizedClassifier
-from gmm_torch.features.probabilities import watched
 from trainers.classifiers.arguments import ALL_NAMES, NUM_CLASSES, filled, from_data
 from trainers.classifiers.checkpoint import common_prefix, load_weights, read_weights
 from trainers.classifiers.libraries import transformers

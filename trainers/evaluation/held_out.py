@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.features.chunks import Chunks
+from gmm_torch.features.features import Chunks
 from trainers.evaluation.split_outputs import split_outputs
 from trainers.run.run import Run
 

@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader
 from gmm_torch.detector import FailureDetector, Features
 from gmm_torch.detector.statistics import Statistics
 from gmm_torch.detector.weights import fingerprint
-from gmm_torch.features.chunks import Chunks
-from gmm_torch.features.finite_check import FiniteCheck
-from gmm_torch.features.input_format import InputFormat
+from gmm_torch.features.features import Chunks, FiniteCheck
+from gmm_torch.features.inputs import InputFormat
 from gmm_torch.features.sample import MAX_BYTES, MAX_INPUTS, Drawn, Sample
 from gmm_torch.mixture.batches import first_of
 from trainers.classifiers.build import build_classifier

@@ -18,7 +18,7 @@ from gmm_torch.conformal.weighted import WeightedCalibration, WeightedScores
 from gmm_torch.detector import FailureDetector
 from gmm_torch.detector.statistics import Statistics
 from gmm_torch.errors import WeightsError, WeightsWarning
-from gmm_torch.features.chunks import Chunks
+from gmm_torch.features.features import Chunks
 from trainers.data.file_batches import FileBatches
 from trainers.evaluation.split_outputs import split_statistics
 from trainers.modules.evaluation_module import OutputsModule

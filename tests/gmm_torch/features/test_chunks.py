@@ -3,11 +3,10 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detector import detector as detector_module
-from gmm_torch.features import chunks as chunks_module
 from gmm_torch.features import extractor
+from gmm_torch.features import features as features_module
 from gmm_torch.features.augmentations import passes
-from gmm_torch.features.chunks import Chunks, in_chunks
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Chunks, Features, in_chunks
 from gmm_torch.scores import make_score
 from tests.gmm_torch.conftest import batches, images
 
@@ -29,7 +28,7 @@ def test_rows_are_computed_of_a_chunk_at_a_time(monkeypatch):
         sizes.append(len(outputs.logits))
         return 2 * outputs.logits[:, 0]
 
-    monkeypatch.setattr(chunks_module, "CHUNK", 4 * 30)
+    monkeypatch.setattr(features_module, "CHUNK", 4 * 30)
     assert torch.equal(in_chunks(double, Features(x, {})), 2 * x[:, 0])
     assert sizes == [30, 30, 30, 10]
     assert in_chunks(double, Features(x[:0], {})).shape == (0, 1)

@@ -8,7 +8,7 @@ from gmm_torch import FailureDetector
 from gmm_torch.detector import FeatureExtractor
 from gmm_torch.features.adapter import Adapter
 from gmm_torch.features.augmentations import VIEWS
-from gmm_torch.features.pooling import channels_axis, channels_first, pool, statistics
+from gmm_torch.features.places import channels_axis, channels_first, pool, statistics
 from tests.gmm_torch.conftest import images
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from gmm_torch import FailureDetector, InputsWarning
 from gmm_torch.detector import statistics
-from gmm_torch.features.input_format import FACTOR, SEVERAL, InputFormat, KnownFormat
+from gmm_torch.features.inputs import FACTOR, SEVERAL, InputFormat, KnownFormat
 from gmm_torch.scores import make_score
 from tests.gmm_torch.conftest import PValues, batches, images, of_score
 

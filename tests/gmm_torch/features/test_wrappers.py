@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from gmm_torch import FailureDetector
 from gmm_torch.detector import FeatureExtractor
 from gmm_torch.detector.weights import fingerprint
-from gmm_torch.features.wrappers import submodule
+from gmm_torch.features.adapter import submodule
 from tests.gmm_torch.conftest import images
 
 

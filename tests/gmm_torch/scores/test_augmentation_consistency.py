@@ -4,8 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.features.features import Features
-from gmm_torch.features.log_odds import log_odds
+from gmm_torch.features.features import Features, log_odds
 from gmm_torch.scores import make_score
 
 C = 4

@@ -8,9 +8,8 @@ from torch import nn
 
 from gmm_torch import FailureDetector
 from gmm_torch.detector import FeatureExtractor
-from gmm_torch.features.features import Features
+from gmm_torch.features.features import Features, log_odds
 from gmm_torch.features.layers import stage_ends
-from gmm_torch.features.log_odds import log_odds
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.covariance.tied import Tied
 from gmm_torch.scores import make_score

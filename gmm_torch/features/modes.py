@@ -1,6 +1,7 @@
-"""In which arithmetic a classifier's outputs were computed, and in which the detector's own are."""
+"""Modes that outputs are computed in: evaluation mode and arithmetic precision."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -9,6 +10,20 @@ from torch import Tensor, nn
 
 from gmm_torch.devices import autocast_is_on, full_precision
 from gmm_torch.features.features import Features
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """`module` in evaluation mode, every submodule's own mode restored afterwards."""
+    training = [child for child in module.modules() if child.training]
+    for child in training:
+        child.training = False
+    try:
+        yield
+    finally:
+        for child in training:
+            child.training = True
+
 
 M = TypeVar("M", bound=Callable[..., Any])
 
