@@ -15,7 +15,7 @@ from gmm_torch.errors import NotFittedError
 from gmm_torch.mixture import missing as missing_features
 from gmm_torch.mixture.batches import ROWS, Array, as_tensor, check_points, check_weight, readable
 from gmm_torch.mixture.covariance import CovarianceType, get_family
-from gmm_torch.mixture.densities import log_normal
+from gmm_torch.mixture.linear_algebra import log_normal
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.stepwise import OnlineEM
 

@@ -22,12 +22,11 @@ from gmm_torch.devices import CHECK_EVERY, budget, full_precision, is_host, look
 from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.mixture.covariance import CovarianceFamily, Factors
 from gmm_torch.mixture.data_summary import DataSummary, Standardisation, check_range, sample_capacity
-from gmm_torch.mixture.densities import log_normal
 from gmm_torch.mixture.e_step import Assignment, EStep, are_ill_conditioned, flagged
 from gmm_torch.mixture.init import get_initialisation
-from gmm_torch.mixture.options import EMOptions
+from gmm_torch.mixture.linear_algebra import log_normal
+from gmm_torch.mixture.options import EMOptions, Prior
 from gmm_torch.mixture.parameters import Parameters
-from gmm_torch.mixture.prior import Prior
 from gmm_torch.mixture.sampling import RowKeys
 from gmm_torch.mixture.statistics import Statistics
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import all_reduce_sum, gather, gather_objects
 from gmm_torch.mixture.covariance import CovarianceFamily
-from gmm_torch.mixture.densities import log_normal
 from gmm_torch.mixture.e_step import EStep
 from gmm_torch.mixture.em import EM
-from gmm_torch.mixture.linear_algebra import log_det_of_factor, robust_cholesky
+from gmm_torch.mixture.linear_algebra import log_det_of_factor, log_normal, robust_cholesky
 from gmm_torch.mixture.parameters import Parameters
 from gmm_torch.mixture.statistics import Statistics, moments_of
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from gmm_torch.checks import check_count
 from gmm_torch.features.features import Features, in_chunks
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.mixture.densities import log_normal, log_normal_cdf
+from gmm_torch.mixture.linear_algebra import log_normal, log_normal_cdf
 from gmm_torch.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.scores.feature_mixture import sized
 

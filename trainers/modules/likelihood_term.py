@@ -11,7 +11,7 @@ from gmm_torch.checks import check_choice
 from gmm_torch.devices import full_precision
 from gmm_torch.features.hook import FeatureHook
 from gmm_torch.mixture import GaussianMixture
-from gmm_torch.mixture.densities import log_normal
+from gmm_torch.mixture.linear_algebra import log_normal
 from gmm_torch.mixture.online import OnlineMixture
 
 Mode = Literal["online", "gradient", "implicit"]

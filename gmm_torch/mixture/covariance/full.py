@@ -9,8 +9,7 @@ from torch import Tensor
 from gmm_torch.devices import is_host
 from gmm_torch.mixture.covariance.base import Factors, weighted_sums, workspace_view
 from gmm_torch.mixture.covariance.triangular import Triangular
-from gmm_torch.mixture.densities import log_normal
-from gmm_torch.mixture.linear_algebra import covariance_factor
+from gmm_torch.mixture.linear_algebra import covariance_factor, log_normal
 from gmm_torch.mixture.parameters import Parameters
 
 # Rows of a triangle per matrix product, for all components: few, so that little of the product is spent on the other

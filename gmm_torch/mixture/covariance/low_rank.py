@@ -7,8 +7,7 @@ from torch import Tensor
 
 from gmm_torch.checks import check_count
 from gmm_torch.mixture.covariance.base import CovarianceFamily, Factors, weighted_sums, workspace_view
-from gmm_torch.mixture.densities import log_normal
-from gmm_torch.mixture.linear_algebra import require_positive, times_transpose
+from gmm_torch.mixture.linear_algebra import log_normal, require_positive, times_transpose
 from gmm_torch.mixture.parameters import Parameters
 
 __all__ = ["LowRank"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import special
 
-from gmm_torch.mixture.densities import log_normal_cdf
+from gmm_torch.mixture.linear_algebra import log_normal_cdf
 
 
 def test_the_logarithm_of_the_normal_cdf_is_scipys_and_never_above_zero():

@@ -4,11 +4,11 @@ import pytest
 import torch
 from scipy import special
 
-from gmm_torch.mixture.densities import log_normal_cdf
 from gmm_torch.mixture.linear_algebra import (
     covariance_factor,
     factor_of_covariance,
     factor_of_precision,
+    log_normal_cdf,
     precision_factor,
     require_positive,
     robust_cholesky,
