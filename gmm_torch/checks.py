@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number; True and False are none, nor is a tensor."""
+    """True for a real number; False for a bool or a tensor."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

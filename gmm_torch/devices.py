@@ -1,4 +1,4 @@
-"""What depends on the kind of device: sizes of chunks, precision, when to wait. Any device of torch will do."""
+"""Choices by kind of device: sizes of chunks, precision, when to wait. Any torch device works."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -28,17 +28,17 @@ NARROW = ("mps",)
 
 
 def is_host(device: torch.device) -> bool:
-    """Whether reading a number does not wait for an accelerator."""
+    """True if reading a number does not wait for an accelerator."""
     return device.type == "cpu"
 
 
 def budget(device: torch.device, *, host: int, accelerator: int) -> int:
-    """Of two sizes of a chunk the one that suits the device: its caches, or what keeps it busy."""
+    """Chunk size for the device: one that fits a processor's caches, or one that keeps an accelerator busy."""
     return host if is_host(device) else accelerator
 
 
 def rows_at_once(device: torch.device, bytes_per_row: int, at_least: int = 1) -> int:
-    """How many rows a chunk may have, each of which keeps this many bytes alive."""
+    """Number of rows of a chunk if each row keeps this many bytes alive."""
     return max(at_least, budget(device, **CHUNK_BYTES) // bytes_per_row)
 
 
@@ -60,14 +60,14 @@ def read(name: str, numbers: Tensor) -> list[float]:
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether the device computes in float64."""
+    """True if the device computes in float64."""
     if device.type == "xpu" and torch.xpu.is_available():
         return bool(torch.xpu.get_device_properties(device).has_fp64)
     return device.type not in NARROW
 
 
 def summing_device(device: torch.device) -> torch.device:
-    """Where the sums of a fit, which need float64, are taken for a mixture on `device`: there or on the host."""
+    """Device for the float64 sums of a fit of a mixture on `device`: that one or the host."""
     return device if has_float64(device) else torch.device("cpu")
 
 
@@ -83,5 +83,5 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def autocast_is_on(device: torch.device) -> bool:
-    """Whether operations on the device choose their own precision here."""
+    """True if autocast is on for the device."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

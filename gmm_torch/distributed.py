@@ -1,4 +1,4 @@
-"""What the library asks of torch.distributed: nothing happens without a process group of two or more."""
+"""Collective operations, which do nothing without a process group of two or more."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Whether there is a default process group with more than one process."""
+    """True if there is a default process group with more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

@@ -194,7 +194,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             return validate_data(self, X, reset=reset, dtype=dtype, order="C", **checks)
 
     def _last_parameters(self) -> dict[str, Tensor]:
-        """Where a warm start goes on from; in float64, which keeps the digits of means far from the origin."""
+        """Parameters from which a warm start continues; float64 keeps the digits of means far from the origin."""
         last = copy.deepcopy(self.mixture_).double()
         return {
             "weights_init": last.weights,

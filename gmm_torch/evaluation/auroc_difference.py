@@ -69,7 +69,7 @@ def _placements(good: Tensor, failures: Tensor) -> tuple[NDArray[np.float64], ND
 
 
 def _correlation(good: list[NDArray[Any]], failures: list[NDArray[Any]]) -> float:
-    """Of the estimates of two AUROCs, from their placements; 0 where one of them does not vary."""
+    """Correlation of the estimates of two AUROCs, from their placements; 0 if one of them does not vary."""
     parts = [np.cov(pair) / pair[0].size for pair in (good, failures) if pair[0].size > 1]
     covariance = sum(parts, np.zeros((2, 2)))
     scale = float(np.sqrt(covariance[0, 0] * covariance[1, 1]))

@@ -5,6 +5,6 @@ from torch import Tensor
 
 
 def class_counts(group: Tensor, label: Tensor, n_groups: int, n_classes: int) -> Tensor:
-    """How often each class, `label` (N,) int64, occurs in each `group` (N,) int64: (n_groups, n_classes) int64."""
+    """Counts of each class, `label` (N,) int64, in each `group` (N,) int64: (n_groups, n_classes) int64."""
     cells = torch.bincount(group * n_classes + label, minlength=n_groups * n_classes)
     return cells.reshape(n_groups, n_classes)

@@ -18,7 +18,7 @@ ERRORS = "errors"
 
 
 class Predicted(NamedTuple):
-    """What is kept of N inputs, of all processes."""
+    """Records of the N inputs of all processes."""
 
     score: Tensor  # (N,), higher = more typical
     max_softmax: Tensor  # (N,)

@@ -21,7 +21,7 @@ EXACT_KS_PAIRS = 100_000  # SciPy's exact Kolmogorov-Smirnov path count overflow
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds out about two samples of scores."""
+    """Result of `compare` for two samples of scores."""
 
     n_good: int
     n_failures: int

@@ -42,7 +42,7 @@ class StratumComparison:
 
 @dataclass(frozen=True)
 class StratifiedComparison:
-    """What `compare_within` finds out.
+    """Result of `compare_within`.
 
     Attributes:
         van_elteren_p: one-sided p-value of "failures do not score lower within strata", normal approximation.

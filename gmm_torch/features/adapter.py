@@ -84,7 +84,7 @@ def as_written(module: nn.Module) -> AbstractContextManager[object]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether it was compiled: wrapped, in place, or its `forward` alone."""
+    """True if a module was compiled: wrapped, in place, or its `forward` alone."""
     in_place = module._compiled_call_impl is not None or hasattr(module.forward, "_torchdynamo_orig_callable")
     return in_place or COMPILED in module._modules
 

@@ -43,7 +43,7 @@ VIEWS = {view.__name__: view for view in (identity, mirror, blur, shift)}
 
 
 def is_image(inputs: Inputs) -> bool:
-    """Whether a batch looks like images: floats (N, C, H, W) of 1, 3 or 4 channels, and sides of 5 pixels at least.
+    """True if a batch looks like images: floats (N, C, H, W) of 1, 3 or 4 channels and at least 5 pixels a side.
 
     A spectrogram of one channel can't be told from a gray image by its shape.
     """

@@ -215,7 +215,7 @@ class FeatureExtractor(nn.Module):
         return pooled(values, names, kept)
 
     def extra_repr(self) -> str:
-        """What is looked at, for `repr`."""
+        """Layers and views, for `repr`."""
         found = ", ".join(self.layers) if self.layers else f"{self.rule}, found at the first batch"
         by = f" ({self.found_by})" if self.layers else ""
         return f"layers: {found}{by}; pooling: {self.pooling}; views: {', '.join(self.views)}"

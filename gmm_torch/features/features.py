@@ -89,7 +89,7 @@ class Features(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """What logits and features of one input take."""
+        """Bytes that the logits and features of one input take."""
         values = (self.logits, *self.layers.values())
         return sum(math.prod(value.shape[1:]) * value.element_size() for value in values)
 
@@ -206,7 +206,7 @@ def in_chunks(compute: Callable[[Features], Tensor], outputs: Features) -> Tenso
 
 
 class FiniteCheck:
-    """How many of a stream's inputs give logits or features that are not finite."""
+    """Count of a stream's inputs whose logits or features are not finite."""
 
     def __init__(self) -> None:
         self.n = 0

@@ -16,7 +16,7 @@ from gmm_torch.features.places import STATISTICS, statistics, tokens_at
 
 
 class Caught(NamedTuple):
-    """What one forward pass of a classifier gave."""
+    """Results of one forward pass of a classifier."""
 
     logits: Any  # whatever the classifier returned
     features: Tensor  # (N, D), pooled, at least float32, with their gradient where the pass had one
@@ -57,7 +57,7 @@ class FeatureHook:
             self._listen(layer)
 
     def take(self) -> Caught:
-        """What the last forward pass gave; the hook then forgets it.
+        """Return the results of the last forward pass and forget them.
 
         Raises:
             RuntimeError: the classifier, or the layer in it, has not run since.

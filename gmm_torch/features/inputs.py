@@ -107,7 +107,7 @@ def check_loader(loader: Any, what: str = "loader") -> None:
 
 
 def _are_labels(value: Any, x: Any) -> bool:
-    """Whether a tensor has an integer for each of the inputs x."""
+    """True if a tensor has an integer for each of the inputs x."""
     value, x = _as_tensor(value), _as_tensor(x)
     is_integer = isinstance(value, Tensor) and value.dim() == 1 and not value.is_floating_point()
     return is_integer and isinstance(x, Tensor) and len(x) == len(value) and x.dim() > 1
@@ -138,7 +138,7 @@ def inputs_given(x: Any, classifier: nn.Module, adapter: Adapter = NONE) -> Inpu
 
 
 def has_labels(batch: Any, adapter: Adapter = NONE) -> bool:
-    """Whether a loader's batch has something in the place of labels."""
+    """True if a loader's batch has something in the place of labels."""
     if adapter.labels is not None:
         return True
     if isinstance(batch, Mapping):
@@ -182,7 +182,7 @@ def n_inputs(x: Inputs) -> int:
 
 
 def device_of(x: Inputs) -> torch.device:
-    """Where the inputs are."""
+    """Device of the inputs."""
     return tensors_of(x)[0].device
 
 

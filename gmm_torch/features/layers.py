@@ -1,4 +1,4 @@
-"""Which layers of a classifier to take features from, found by watching it run.
+"""Layers of a classifier to take features from, found by watching it run.
 
 What is looked for is what a network's blocks hand on to each other: the residual stream at the end of each stage, and
 places a third and two thirds of the way through a stage. Rules are tried in turn: what the network declares (timm's

@@ -34,7 +34,7 @@ def widen(value: Tensor) -> Tensor:
 
 
 def describe(values: Iterable[Tensor], device: torch.device) -> str:
-    """How a classifier computed these values: their types and what autocast is set to, as words.
+    """Precision in which a classifier computed these values, as words: their types and the type of autocast.
 
     Examples:
         >>> describe([torch.zeros(1)], torch.device("cpu"))

@@ -66,7 +66,7 @@ class NormalizedClassifier(nn.Sequential):
         self.adapter = adapter
 
     def output(self, x: Tensor) -> Any:
-        """What the network returns, or what the adapter makes of it."""
+        """Output of the network, through the adapter if there is one."""
         found = run(self.get_submodule("network"), inputs_of(self.get_submodule("normalize")(x), self.adapter))
         return found if self.adapter.logits is None else self.adapter.logits(found)
 

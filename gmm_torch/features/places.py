@@ -21,7 +21,7 @@ _NAME = re.compile(r"(?P<module>.+?)(@(?P<call>\d+))?(?P<input>:input)?(\[(?P<at
 
 
 class Place(NamedTuple):
-    """Where features are taken."""
+    """A place from which features are taken."""
 
     module: str  # its name
     call: int = 0  # which time it runs, from 1; 0 for the last time
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def parse(name: str) -> Place:
-    """What a name stands for."""
+    """The place that a name stands for."""
     found = _NAME.fullmatch(name)
     if found is None:
         return Place(name)
@@ -50,7 +50,7 @@ def one_row_each(value: Any, n: int) -> Tensor | None:
 
 
 def is_rows(value: Tensor) -> bool:
-    """Whether a tensor has numbers of shape (N, ...)."""
+    """True if a tensor has floating-point numbers of shape (N, ...)."""
     return value.dim() > 1 and value.is_floating_point()
 
 
@@ -103,13 +103,13 @@ def _holds(length: int, at: int | slice) -> bool:
 
 
 def order_among(kept: Tensor, *, from_end: bool = False) -> Tensor:
-    """Of positions (N, P), the how manieth each is among those that are kept; -1 for the others."""
+    """Index of each position (N, P) among the kept ones; -1 for the others."""
     counted = kept.flip(1).cumsum(1).flip(1) if from_end else kept.cumsum(1)
     return torch.where(kept, counted - 1, -1)
 
 
 def in_slice(order: Tensor, length: Tensor, at: slice) -> Tensor:
-    """Which of positions in order (N, P) a slice of sequences of these lengths (N, 1) holds."""
+    """Mask of the positions in order (N, P) that a slice of sequences of these lengths (N, 1) holds."""
 
     def end(value: int | None, default: Tensor) -> Tensor:
         if value is None:

@@ -33,7 +33,7 @@ class Projection(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of what it gives."""
+        """Width of the output."""
         return self.basis.shape[1] + 1 if self.is_needed else self.features
 
     def reserve(self, n_directions: int) -> None:

@@ -45,7 +45,7 @@ class Sample:
 
     @property
     def capacity(self) -> int:
-        """How many inputs are kept at most; known after the first batch."""
+        """Largest number of inputs kept; known after the first batch."""
         return max(1, min(self.max_inputs, self.max_bytes // max(1, self._parts[0].row_bytes)))
 
     def add(self, outputs: Features) -> None:

@@ -1,4 +1,4 @@
-"""Which tokens of a sequence a classifier's logits depend on, found by changing the others."""
+"""Tokens of a sequence that a classifier's logits depend on, found by changing the others."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -53,7 +53,7 @@ def find_tokens(classifier: nn.Module, x: Inputs, layer: str, *, first: str = ""
     lengths: list[int] = []
 
     def matters(begin: int, end: int | None) -> bool:
-        """Whether the tokens of a slice have a say in the logits."""
+        """True if the logits depend on the tokens of a slice."""
         with ExitStack() as stack:
             stack.enter_context(as_written(classifier))
             _change(stack, classifier, layer, slice(begin, end), mask, lengths)

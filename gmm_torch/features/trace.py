@@ -1,4 +1,4 @@
-"""What the modules of a classifier give as it runs, and whether each row of it belongs to one input."""
+"""Outputs of a classifier's modules as it runs, and a check that each row belongs to one input."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -117,7 +117,7 @@ def _chained(ran: list[Trace]) -> set[str]:
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether a module is called attention: within it maps have heads and tokens for axes."""
+    """True if a module's class is named attention: the axes of maps within it are heads and tokens."""
     name = type(module).__name__.lower()
     return "attention" in name or "attn" in name
 

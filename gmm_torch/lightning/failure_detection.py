@@ -207,7 +207,7 @@ class FailureDetection(Callback):
     # ---- what they do
 
     def _find(self, trainer: Trainer, module: LightningModule) -> bool:
-        """Whether there is a detector of the present weights: at hand, in the checkpoint or beside it."""
+        """True if a detector of the present weights exists: in memory, in the checkpoint or next to it."""
         classifier = classifier_of(module, self.attribute)
         share_buffers(classifier)
         mark = fingerprint(classifier)

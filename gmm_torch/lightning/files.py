@@ -75,7 +75,7 @@ def checkpoints(trainer: Trainer) -> list[Path]:
 
 
 def holds(checkpoint: Path, module: LightningModule) -> bool:
-    """Whether a checkpoint has the module's weights; no, where it can't be read without running code of it."""
+    """True if a checkpoint has the module's weights; False if it can't be read without running its code."""
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     except (pickle.UnpicklingError, KeyError):

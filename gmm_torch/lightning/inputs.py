@@ -1,4 +1,4 @@
-"""Which inputs a loader gives: rows of a data set, shares of processes, and what two loaders have in common."""
+"""Inputs of a loader: rows of a data set, shares of processes, and inputs that two loaders have in common."""
 
 import math
 from collections.abc import Iterable

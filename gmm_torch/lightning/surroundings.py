@@ -91,5 +91,5 @@ def data_module(trainer: Trainer) -> LightningDataModule | None:
 
 
 def rehearses(trainer: Trainer) -> bool:
-    """Whether this is a `fast_dev_run`: too few batches to calibrate, and nothing to be logged or saved."""
+    """True in a `fast_dev_run`: too few batches to calibrate, and nothing is logged or saved."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How certain the classifier is under test-time augmentations, given how certain it is of the input itself."""
+"""Certainty of the classifier under test-time augmentations, given its certainty for the input itself."""
 
 import torch
 from torch import Tensor

@@ -124,7 +124,7 @@ class Score(nn.Module):
 
     @property
     def ever_needs_labels(self) -> bool:
-        """Whether `fit` or calibration wants labels."""
+        """True if `fit` or calibration needs labels."""
         return self.needs_labels or self.needs_labels_to_calibrate
 
     def options(self) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class Combined(Score):
         return torch.stack([part(outputs) for part in self._scores()], dim=-1)
 
     def n_statistics(self, n_views: int) -> int:
-        """How many numbers `statistics` has for each input."""
+        """Number of columns of `statistics`."""
         return len(self.weights)
 
     def part_scores(self, statistics: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class Combined(Score):
         return statistics[:, self._certainty].double().exp()
 
     def log_p_values(self, outputs: Features) -> Tensor:
-        """Of each part among the reference inputs, (N, J)."""
+        """Log p-value of each part among the reference inputs, (N, J)."""
         return self._log_tails(self.part_scores(self.statistics(outputs)))
 
     def forward(self, outputs: Features) -> Tensor:

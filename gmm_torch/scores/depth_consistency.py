@@ -1,4 +1,4 @@
-"""How far earlier layers support the predicted class, given how certain the classifier is."""
+"""Support of earlier layers for the predicted class, given the classifier's certainty."""
 
 import math
 from collections.abc import Sequence

@@ -80,7 +80,7 @@ class FeatureMixture:
     projection: Projection | None = None  # from features to points, None where they are the same
 
     def points(self, outputs: Features) -> Tensor:
-        """What the mixture models, (N, D)."""
+        """The points that the mixture models, (N, D)."""
         with full_precision(outputs.logits.device):
             return in_chunks(self._points, outputs)
 

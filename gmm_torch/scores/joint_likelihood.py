@@ -31,7 +31,7 @@ class JointLikelihood(Score):
         self.blocks: Sequence[Block] = []
 
     def make_blocks(self, widths: dict[str, int], n_views: int, n_classes: int) -> Sequence[Block]:
-        """What the S numbers of `features` are, in order."""
+        """Blocks of the S numbers of `features`, in order."""
         raise NotImplementedError
 
     def features(self, outputs: Features) -> Tensor:
@@ -45,7 +45,7 @@ class JointLikelihood(Score):
         return self
 
     def points(self, outputs: Features) -> Tensor:
-        """What the mixture models: (N, D)."""
+        """The points that the mixture models, (N, D)."""
         result: Tensor = self.projection(self.features(outputs))
         return result
 

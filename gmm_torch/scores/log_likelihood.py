@@ -55,7 +55,7 @@ class LayerMixtures(Score):
         return GaussianMixture(self.n_components, n_features, self.covariance_type)
 
     def points(self, outputs: Features, layer: str) -> Tensor:
-        """What the layer's mixture models: (N, V D)."""
+        """The points that the layer's mixture models, (N, V D)."""
         transform = self.transforms[self.names.index(layer)]
         result: Tensor = transform(outputs.layers[layer]).flatten(1)
         return result
