@@ -29,7 +29,7 @@ class Predicted(NamedTuple):
 def evaluate(
     detector: FailureDetector, loader: Iterable[Any], ood: Mapping[str, Iterable[Any]] | None = None
 ) -> dict[str, float]:
-    """How well a detector finds wrong predictions and out-of-distribution inputs, with the softmax beside it.
+    """Metrics of how a detector finds wrong predictions and out-of-distribution inputs, next to the softmax.
 
     In several processes each gives loaders of its own share, which may be empty, and gets the numbers of all.
 
@@ -84,7 +84,7 @@ def check_sources(ood: object) -> None:
 
 @torch.no_grad()
 def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labelled: bool) -> Predicted:
-    """What `evaluate` keeps of the inputs of a loader, of all processes; `what` is the argument that gives it."""
+    """Records of the inputs of a loader, of all processes; `what` is the name of that argument in errors."""
     check_loader(loader, what)
     nothing = torch.empty(0, dtype=torch.float64, device=detector.device)
     parts = [Predicted(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs

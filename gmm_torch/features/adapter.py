@@ -1,4 +1,4 @@
-"""Ways to run a classifier as it is: its wrappers, hooks and the logits in its output."""
+"""Adapter to a classifier: its wrappers, its hooks, and the logits in its output."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +14,7 @@ COMPILED = "_orig_mod"  # how torch.compile calls the network within
 
 
 def inner_name(module: nn.Module) -> str | None:
-    """How a wrapper calls the network within it; None for what is no wrapper."""
+    """Name of the network within a wrapper; None for a module that is no wrapper."""
     if isinstance(module, DataParallel | DistributedDataParallel):
         return "module"
     return COMPILED if COMPILED in module._modules else None
@@ -90,7 +90,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that hears of the passes of the thread that makes it alone, and leaves those of others as they are."""
+    """A hook that runs only on the thread that registers it."""
     if torch.compiler.is_compiling():
         return hook
     own = get_ident()

@@ -68,12 +68,12 @@ class FeatureExtractor(nn.Module):
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.places`.
         views: names of views, the first "identity"; see `gmm_torch.features.augmentations`. Each is
             one more input to the classifier.
-        reads: of which layers, and of how many views of each from the first, features are wanted; see `Score.reads`.
+        reads: layers to catch, and the number of views of each, from the first; see `Score.reads`.
             Others are not caught, but for the last layer where none is wanted. All by default.
         adapter: from what the classifier returns to logits; its other parts are for those who have batches.
 
     Raises:
-        ValueError: a layer, pooling or view that there is not; the message lists those there are.
+        ValueError: an unknown layer, pooling or view; the message lists the known ones.
         TypeError: the classifier is no module.
     """
 

@@ -54,7 +54,7 @@ class Features(NamedTuple):
         return self.logits[:, 0]
 
     def log_odds(self) -> Tensor:
-        """Of the class predicted for the input itself, in each view, (N, V); see `functional.log_odds`."""
+        """Log-odds in each view, (N, V), of the class predicted for the input itself; see the function `log_odds`."""
         predicted = self.own_logits.argmax(-1)
         return torch.stack([log_odds(logits, predicted) for logits in self.logits.unbind(1)], dim=1)
 
@@ -148,7 +148,7 @@ def check_sizes(outputs: Features, widths: Mapping[str, int], n_views: int, n_cl
     if (found, *outputs.logits.shape[1:]) != (dict(widths), n_views, n_classes):
         raise ValueError(
             f"outputs: expected layers {dict(widths)}, {n_views} views and {n_classes} classes; got {found}, "
-            f"{outputs.logits.shape[1]} and {outputs.logits.shape[2]}: give those of this detector's `outputs`"
+            f"{outputs.logits.shape[1]} and {outputs.logits.shape[2]}: give what this detector's `features` returns"
         )
 
 
@@ -177,7 +177,7 @@ class Chunks(Generic[T]):
             self._work()
 
     def end(self) -> list[T]:
-        """What the work gave, chunk after chunk; raises ValueError where there was no batch."""
+        """Return the results, one a chunk; raises ValueError if there was no batch."""
         if self._waiting:
             self._work()
         if not self._done:
@@ -206,7 +206,11 @@ def in_chunks(compute: Callable[[Features], Tensor], outputs: Features) -> Tenso
 
 
 class FiniteCheck:
-    """Count of a stream's inputs whose logits or features are not finite."""
+    """Count of a stream's inputs whose logits or features are not finite.
+
+    Inputs to learn from are refused all together if one is not finite. An input to be judged gets a verdict in any
+    case: see `ValidRange`.
+    """
 
     def __init__(self) -> None:
         self.n = 0

@@ -35,7 +35,7 @@ class FeatureHook:
         pooling: "mean", "maximum" or "moments"; see `gmm_torch.features.places`.
 
     Raises:
-        ValueError: a layer or pooling that there is not.
+        ValueError: an unknown layer or pooling.
 
     Attributes:
         layer: the layer's name; None until "penultimate" is found.

@@ -399,16 +399,6 @@ class KnownFormat(NamedTuple):
             return f"{expected}, in every image some below zero"
         return ""
 
-    def as_json(self) -> dict[str, Any]:
-        """As a file holds it."""
-        return self._asdict() | {"smallest": list(self.smallest), "largest": list(self.largest)}
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
-        """What `as_json` gave."""
-        size, numbers = str(found["size"]), str(found["numbers"])
-        return cls(size, numbers, tuple(found["smallest"]), tuple(found["largest"]))
-
 
 def _is_readable(values: Tensor) -> bool:
     """Whether values are there, and no device has to be waited for; a stand-in of a tracer holds none."""
