@@ -1,7 +1,7 @@
 """The failure detector: classifier, features, score, calibration, verdict. Read this first."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
@@ -47,12 +47,11 @@ from gmm_torch.features.inputs import (
     tensors_of,
     warning_of,
 )
-from gmm_torch.features.modes import at_least_float32, learning, leave_inference_mode, match_types, precisely
+from gmm_torch.features.modes import at_least_float32, learning, leave_inference_mode, precisely
 from gmm_torch.features.sample import Sample
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.density import is_traced
 from gmm_torch.scores import Fitter, Score, make_score
-from gmm_torch.scores.base import at_most
 from gmm_torch.scores.feature_mixture import fit_mixture, warn_of_unused_components
 
 # Of the fitting inputs, a share at most, that a score ranks its parts among before `calibrate` brings others.
@@ -684,7 +683,7 @@ class FailureDetector(OnHub, nn.Module):
             FileNotFoundError, FileFormatError: no file, or none that a detector can be made of.
             ValueError, TypeError: the classifier is not the one that the detector was fitted to, or no module.
         """
-        from gmm_torch.detector.file import check_fit, part_of, read
+        from gmm_torch.detector.file import fill, part_of, read
 
         if isinstance(path, nn.Module):
             raise TypeError(f"path: expected a detector file; got a {type(path).__name__}: give (path, classifier)")
@@ -693,9 +692,7 @@ class FailureDetector(OnHub, nn.Module):
         check_classifier(
             classifier, header.classifier.model_dump(), header.layers, header.preprocessing, path, strict=strict
         )
-        stored = {name: part_of(tensors, name) for name in LEARNED}
-
-        def empty() -> Any:
+        try:
             detector = cls(
                 classifier,
                 layers=header.layers,
@@ -706,17 +703,14 @@ class FailureDetector(OnHub, nn.Module):
                 calibration=make_calibration(header.calibration.name, **header.calibration.options),
                 adapter=adapter,
             )
-            detector._make_room(header.plan, stored)
-            return detector
-
-        try:
             with torch.device("meta"):  # where sizes cost no memory
-                blank = empty()
-            for name in LEARNED[:-1]:
-                check_fit(blank.get_submodule(name), stored[name], path)
-            detector: Self = empty()
-            for name in LEARNED:
-                detector.get_submodule(name).load_state_dict(stored[name])
+                detector._follow(header.plan)
+            fill(detector.score, part_of(tensors, "score"), path)
+            with torch.device("meta"):
+                detector.examples.build(detector.score.models(), header.n_classes)
+            for name in LEARNED[1:-1]:
+                fill(detector.get_submodule(name), part_of(tensors, name), path)
+            detector.calibration.load_state_dict(part_of(tensors, "calibration"))
             for module in detector.score.modules():
                 if isinstance(module, GaussianMixture):
                     module.require_fitted()
@@ -733,19 +727,6 @@ class FailureDetector(OnHub, nn.Module):
         leave_inference_mode(detector.to(detector.device))
         detector._calibrated_in(header.precision, header.known_format)
         return detector
-
-    def _make_room(self, plan: Plan, stored: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Make tensors of the sizes that a file holds, by part and name."""
-        shapes = {part: {name: tuple(value.shape) for name, value in stored[part].items()} for part in stored}
-        n_components = [size[0] for name, size in shapes["score"].items() if name.endswith("logits") and size]
-        with at_most(self.score, max(n_components, default=1)):
-            self._follow(plan)
-        self.score.reserve(shapes["score"])
-        self.examples.build(self.score.models(), plan.n_classes)
-        self.examples.reserve(shapes["examples"])
-        self.seen.reserve(shapes["seen"])
-        for name in LEARNED[:-1]:
-            match_types(self.get_submodule(name), stored[name])
 
 
 def _check_inside(found: Statistics, name: str) -> None:

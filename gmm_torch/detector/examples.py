@@ -22,6 +22,7 @@ class ComponentExamples(nn.Module):
     predicted: Tensor  # (K, C) int64, predicted classes by component, of all fitting inputs
     labelled: Tensor  # (K, C) int64, labels of held-out inputs by component; zero until such were given
     wrong: Tensor  # (K,) int64, how many of these were predicted wrongly
+    sized_by_data = ("points",)
 
     def __init__(self, n_components: int, n_features: int, n_classes: int) -> None:
         super().__init__()
@@ -36,6 +37,7 @@ class Examples(nn.Module):
 
     index: Tensor  # (M,) int64, positions of the kept fitting inputs, a random sample that no order has a part in
     prediction: Tensor  # (M,) int64, their predicted classes
+    sized_by_data = ("index", "prediction")
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,13 +84,6 @@ class Examples(nn.Module):
         """
         counts = self.kept[0].labelled.sum(1).cpu() if self.kept else torch.empty(0, dtype=torch.long)
         return torch.arange(len(counts)).repeat_interleave(counts)
-
-    def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for stored tensors whose sizes the data decided."""
-        for name, buffer in list(self.named_buffers()):
-            owner, _, leaf = name.rpartition(".")
-            if leaf in ("index", "prediction", "points") and name in shapes:
-                setattr(self.get_submodule(owner), leaf, buffer.new_zeros(shapes[name]))
 
     def check(self, n_fitted: int, n_classes: int) -> None:
         """Raise ValueError unless a stored state is one that `fit` and `observe` could have left."""

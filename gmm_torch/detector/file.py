@@ -17,6 +17,8 @@ from gmm_torch.errors import FileFormatError
 from gmm_torch.features.inputs import KnownFormat
 from gmm_torch.features.places import STATISTICS
 from gmm_torch.files import atomic_path
+from gmm_torch.mixture import GaussianMixture
+from gmm_torch.scores.feature_mixture import with_size
 
 FORMAT = "gmm_torch.detector"
 VERSION = 12
@@ -204,11 +206,21 @@ def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
 
 
-def check_fit(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Raise FileFormatError unless tensors are those of a module's state, by name, shape and kind, and finite.
+def fill(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Assign stored tensors to a module, which may be on "meta": the sizes that it was planned for then cost no memory.
 
-    The module may be on "meta".
+    Mixtures take the stored number of components and features, and so do the tensors in a class's `sized_by_data`.
+
+    Raises:
+        FileFormatError: tensors of other names, shapes or kinds than those of the module's state, NaN or infinity.
     """
+    for name, part in list(module.named_modules()):
+        shapes = {key: value.shape for key, value in (part_of(tensors, name) if name else tensors).items()}
+        if isinstance(part, GaussianMixture) and len(size := shapes.get("centred_means", ())) == 2 and min(size):
+            module.set_submodule(name, with_size(part, *size))
+        for key in getattr(part, "sized_by_data", ()):
+            if key in shapes and hasattr(part, key):
+                setattr(part, key, getattr(part, key).new_empty(shapes[key]))
     expected = {name: _kind(value) for name, value in module.state_dict().items()}
     given = {name: _kind(value) for name, value in tensors.items()}
     if expected != given:
@@ -218,6 +230,7 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], path: str | os.Path
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FileFormatError(f"detector file: {path}: {name} has NaN or infinity")
+    module.load_state_dict(tensors, assign=True)
 
 
 def _kind(value: Tensor) -> tuple[tuple[int, ...], torch.dtype | None]:

@@ -1,6 +1,5 @@
 """The detector's memory of its inputs: the range of their numbers, and which inputs they were."""
 
-from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -56,6 +55,7 @@ class SeenInputs(nn.Module):
 
     fitted: Tensor  # (F,) int64, of inputs that the score learned from; empty for a score that learns nothing
     reference: Tensor  # (R,) int64, of all inputs that the weights of the calibration were learned from
+    sized_by_data = ("fitted", "reference")
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,11 +85,6 @@ class SeenInputs(nn.Module):
             return known / max(1, n), str(known)
         share = min(1.0, known / max(1, len(own)) / sampled) if known >= FEWEST else 0.0
         return share, f"about {share:.0%}"
-
-    def reserve(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for stored keys."""
-        for name, buffer in list(self.named_buffers()):
-            setattr(self, name, buffer.new_zeros(shapes.get(name, (0,))))
 
 
 def n_among(keys: Tensor, seen: Tensor) -> int:

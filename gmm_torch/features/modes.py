@@ -1,6 +1,6 @@
 """Modes that outputs are computed in: evaluation mode and arithmetic precision."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -104,10 +104,3 @@ def at_least_float32(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
         return value.to(found.device) if widen(found).dtype != found.dtype else found
 
     return changed
-
-
-def match_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Make what is float32 in a module float64 where it is so in the state that it will be given."""
-    for name, value in module.state_dict(keep_vars=True).items():
-        if value.is_floating_point() and getattr(tensors.get(name), "dtype", None) == torch.float64:
-            value.data = value.data.double()

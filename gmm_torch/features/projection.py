@@ -20,8 +20,9 @@ class Projection(nn.Module):
     determine few directions: there are at most an eighth as many as points to learn from.
     """
 
-    centre: Tensor
-    basis: Tensor
+    centre: Tensor  # (D,)
+    basis: Tensor  # (D, width - 1)
+    sized_by_data = ("basis",)
 
     def __init__(self, width: int, max_width: int = MAX_WIDTH) -> None:
         super().__init__()
@@ -35,10 +36,6 @@ class Projection(nn.Module):
     def width(self) -> int:
         """Width of the output."""
         return self.basis.shape[1] + 1 if self.is_needed else self.features
-
-    def reserve(self, n_directions: int) -> None:
-        """Make room for so many directions."""
-        self.basis = self.basis.new_zeros(len(self.basis), n_directions)
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> Self:

@@ -58,7 +58,8 @@ class MixtureDensity(nn.Module):
         options: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         self.logits = nn.Parameter(torch.zeros(n_components, **options), requires_grad=False)
         self.centred_means = nn.Parameter(torch.zeros(n_components, n_features, **options), requires_grad=False)
-        raw = self.family.unconstrain(self.family.unit(n_components, n_features))
+        with device:
+            raw = self.family.unconstrain(self.family.unit(n_components, n_features))
         self.raw_factors = nn.ParameterDict(
             {name: nn.Parameter(value.to(**options), requires_grad=False) for name, value in raw.items()}
         )
@@ -74,7 +75,7 @@ class MixtureDensity(nn.Module):
         self.n_points = self.n_iter = 0
         self.converged, self.lower_bound = False, -math.inf
         self.history = torch.empty(0, dtype=torch.float64, device="cpu")
-        self.jitter = torch.zeros(self.n_components, dtype=torch.float64, device="cpu")
+        self.jitter = torch.zeros((), dtype=torch.float64, device="cpu").expand(self.n_components)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

@@ -246,7 +246,8 @@ class EM:
             init = get_initialisation(options.init_params)
             means = init.means(points, weight, self.n_components, options.n_init, generator).double()
         # Components as wide as the data.
-        unit = self.family.unit(self.n_components, self.n_features)
+        with self.device:
+            unit = self.family.unit(self.n_components, self.n_features)
         broad = {name: v.to(self.reg_covar).expand(options.n_init, *v.shape).clone() for name, v in unit.items()}
         everyone = torch.ones(options.n_init, self.n_components, dtype=torch.bool, device=self.device)
         log_weights = means.new_full(means.shape[:2], -math.log(self.n_components))

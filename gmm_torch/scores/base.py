@@ -1,8 +1,7 @@
 """The contract of a score."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -12,28 +11,14 @@ from gmm_torch.checks import check_whole
 from gmm_torch.devices import full_precision
 from gmm_torch.features.features import Features
 from gmm_torch.features.layers import PENULTIMATE
-from gmm_torch.features.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.registry import register
-from gmm_torch.scores.feature_mixture import FeatureMixture, with_size
+from gmm_torch.scores.feature_mixture import FeatureMixture
 
 # K of the mixtures of every score, but of `log_likelihood`, which has the 30 of the paper, and of one class.
 N_COMPONENTS = 10
 # Fits a mixture to features (N, D) in place. The default is the mixture's own `fit`; a Trainer may take its place.
 Fitter = Callable[[GaussianMixture, Tensor], Any]
-
-
-@contextmanager
-def at_most(score: "Score", n_components: int) -> Iterator[None]:
-    """Let a score and its parts make mixtures of no more components than a file holds, whatever they are asked for."""
-    asked = {each: each.n_components for each in score.modules() if isinstance(each, Score) and each.n_components}
-    for each, n in asked.items():
-        each.n_components = min(n, n_components)
-    try:
-        yield
-    finally:
-        for each, n in asked.items():
-            each.n_components = n
 
 
 class Breakdown(NamedTuple):
@@ -161,16 +146,6 @@ class Score(nn.Module):
         is no part of the statistics: what weights and p-values see of an input never depends on its label.
         """
         return self
-
-    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Make room for stored tensors whose sizes the data decided, before a state is loaded."""
-        for name, module in list(self.named_modules()):
-            size = shapes.get(f"{name}.basis" if isinstance(module, Projection) else f"{name}.centred_means", ())
-            if isinstance(module, Projection) and module.is_needed and len(size) == 2:
-                module.reserve(min(size[1], module.basis.shape[1]))
-            if isinstance(module, GaussianMixture) and len(size) == 2 and min(size) > 0:
-                fewer = (min(size[0], module.n_components), min(size[1], module.n_features))
-                self.set_submodule(name, with_size(module, *fewer))
 
     def statistics(self, outputs: Features) -> Tensor:
         """All that the score needs of each input, (N, J), so that no outputs need be kept; here itself, J = 1."""

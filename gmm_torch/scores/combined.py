@@ -64,6 +64,7 @@ class Combined(Score):
     pooling = "moments"
     views = ("identity", "mirror", "blur")
     n_reference = 300  # the lowest tenth of them makes the tail
+    sized_by_data = ("held_out", "references")
 
     def __init__(
         self,
@@ -177,13 +178,6 @@ class Combined(Score):
         share = ((cost_high - MAX_COST) / (cost_high - cost_low)).nan_to_num(0.0).clamp(0, 1)
         scale: Tensor = high + (low - high) * share.to(log_scales)
         return scale
-
-    def reserve(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        super().reserve(shapes)
-        for name in ("held_out", "references"):
-            shape = shapes.get(name, ())
-            if len(shape) == 2 and shape[0] == len(getattr(self, name)) and shape[1] >= 2:
-                setattr(self, name, torch.zeros(shape))
 
     def statistics(self, outputs: Features) -> Tensor:
         """See `Score`; the scores of the J parts."""

@@ -76,7 +76,7 @@ def test_sizes_that_the_file_does_not_hold_cost_nothing(path, size, what):
             spec[what] = size
 
     rewrite(path, change)
-    if what == "n_components":  # as many as wanted, of which a file holds as many as points carried
+    if what == "n_components" and size < 2**63:  # asked for; the file holds as many as points carried
         assert load(path).score.models()["moment_likelihood"].mixture.n_components <= 10
         return
     with pytest.raises(FileFormatError):

@@ -99,8 +99,8 @@ class CovarianceFamily(ABC):
         """The inverse of `unconstrain`."""
 
     def unit(self, n_components: int, n_features: int) -> Factors:
-        """Factors of unit covariances, on the host."""
-        fresh = self.fresh(torch.ones(n_features, device="cpu"))
+        """Factors of unit covariances, on the default device."""
+        fresh = self.fresh(torch.ones(n_features))
         return {name: value.expand(n_components, *value.shape).clone() for name, value in fresh.items()}
 
     # ---- the pieces of EM

@@ -102,8 +102,8 @@ class LowRank(CovarianceFamily):
         return {"loadings": raw["loadings"], "noise": raw["noise"].exp()}
 
     def unit(self, n_components: int, n_features: int) -> Factors:
-        loadings = torch.zeros(n_components, n_features, self._rank(n_features), device="cpu")
-        return {"loadings": loadings, "noise": torch.ones(n_components, n_features, device="cpu")}
+        loadings = torch.zeros(n_components, n_features, self._rank(n_features))
+        return {"loadings": loadings, "noise": torch.ones(n_components, n_features)}
 
     # ---- the pieces of EM
 

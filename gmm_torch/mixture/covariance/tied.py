@@ -40,7 +40,7 @@ class Tied(Triangular):
         return n_features * (n_features + 1) // 2
 
     def unit(self, n_components: int, n_features: int) -> Factors:
-        return {"factor": torch.eye(n_features, device="cpu")}
+        return {"factor": torch.eye(n_features)}
 
     def n_scratch(self, n_mixtures: int, n_components: int, n_features: int, device: torch.device) -> int:
         return n_mixtures * n_features
