@@ -217,18 +217,18 @@ class WeightedCalibration(WeightedScores):
     `Calibration`: that is exact. Weights are for deployment inputs that may include failures.
 
     Args:
-        n_components, max_weight: see `DensityRatio`. It needs `max_weight` times the calibration inputs that
-            `Calibration` needs at the same alpha.
+        max_weight: see `DensityRatio`. It needs `max_weight` times the calibration inputs that `Calibration` needs at
+            the same alpha.
     """
 
     name = "weighted"
     subject = "the deployment inputs"
     remedy = "a larger alpha or a smaller max_weight, to which more weights are cut"
 
-    def __init__(self, n_components: int = 3, max_weight: float = 5.0) -> None:
+    def __init__(self, max_weight: float = 5.0) -> None:
         super().__init__()
-        self.ratio = DensityRatio(n_components, max_weight)
-        self.n_components, self.max_weight = n_components, float(max_weight)
+        self.ratio = DensityRatio(max_weight)
+        self.max_weight = self.ratio.max_weight
 
     @property
     def log_largest(self) -> Tensor:
@@ -275,8 +275,7 @@ class WeightedCalibration(WeightedScores):
         doubt = ", so many that the rate may be far above alpha: check it on good inputs" if self._cuts_most else ""
         found = (
             f"weights up to {self.max_weight:g}, to which {float(self.ratio.clipped):.1%} of the deployment inputs "
-            f"were cut{doubt}; weights by logistic regression would move {float(self.ratio.disagreement):.0%} of their "
-            "sum to other inputs"
+            f"were cut{doubt}"
         )
         plain = f"; no shift was found (p = {p:.2g}): try plain calibration first" if p > _UNSHIFTED else ""
         return f"{found}{plain}; {self._worth}"

@@ -21,7 +21,7 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.scores.feature_mixture import with_size
 
 FORMAT = "gmm_torch.detector"
-VERSION = 12
+VERSION = 13
 AGAIN = "copy it again, or fit and save the detector again"
 POOLED = {"", *(name for names in STATISTICS.values() for name in names)}  # what channels are pooled to
 

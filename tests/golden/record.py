@@ -86,7 +86,7 @@ def of_network(name: str, net: nn.Module) -> tuple[Numbers, Words]:
             detector = FailureDetector(net, score=make_score(score)).fit(batches(name, "fit"))
             detector.calibrate(batches(name, "calibration")).eval()
             numbers |= {f"score.{score}.{key}": value for key, value in verdicts(detector, name).items()}
-        detector = FailureDetector(net, N_COMPONENTS, calibration=WeightedCalibration(2, 2.0), alpha=0.2)
+        detector = FailureDetector(net, N_COMPONENTS, calibration=WeightedCalibration(2.0), alpha=0.2)
         calibration = batches(name, "calibration")
         detector.fit(batches(name, "fit")).adapt(
             batches(name, "test", labels=False), batches(name, "odd", labels=False)

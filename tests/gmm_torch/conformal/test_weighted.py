@@ -97,7 +97,6 @@ def test_the_ratio_is_near_that_of_two_gaussians_and_one_if_they_agree():
     ratio = DensityRatio().fit(draw(4000, 0), draw(4000, 1, 0.5))
     x = draw(500, 2)
     assert float((ratio(x) - (x.double() * 0.5 - 0.125).sum(1)).abs().mean()) < 0.15
-    assert float(ratio.disagreement) < 0.08
     assert 0 < float(ratio.clipped) < 0.06
     assert float(DensityRatio().fit(draw(4000, 0), draw(4000, 1))(x).abs().mean()) < 0.1
 
@@ -120,11 +119,10 @@ def test_a_ratio_has_no_nan():
         ratio = DensityRatio().fit(reference, deployment)
         for x in (reference, deployment, torch.full_like(reference, 1e30)):
             assert bool((ratio(x) <= torch.tensor(5.0).double().log()).all())  # False for NaN
-        assert bool(torch.isfinite(ratio.disagreement))
 
 
 def test_the_p_value_of_no_shift_is_rarely_small_without_shift():
-    draws = [DensityRatio(n_components=1).fit(draw(200, i), draw(200, 1000 + i)) for i in range(60)]
+    draws = [DensityRatio().fit(draw(200, i), draw(200, 1000 + i)) for i in range(60)]
     assert sum(float(ratio.p_of_no_shift) <= 0.1 for ratio in draws) <= 14  # of 60 at 0.1: more once in 1,500 times
     assert "try plain calibration first" in repr(adapted(0.0))
     assert "try plain calibration first" not in repr(adapted(0.5))
@@ -210,5 +208,5 @@ def test_weights_that_are_worth_few_inputs_are_warned_of_with_both_numbers():
     with pytest.warns(WeightsWarning, match=r"400 scores, effective sample size \d\d\.\d of at least 100 needed"):
         fitted(far, draw(400, 3), alpha=0.2)
     assert "of at least 100 needed" in repr(far)
-    with pytest.warns(WeightsWarning, match=r"100\.0% .* were cut to max_weight=5"):
+    with pytest.warns(WeightsWarning, match=r"99\.\d% .* were cut to max_weight=5"):
         assert "so many that the rate may be far above alpha" in repr(adapted(6.0))
