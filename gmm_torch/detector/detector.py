@@ -569,7 +569,7 @@ class FailureDetector(OnHub, nn.Module):
         *,
         n_features: int = 5,
         n_nearest: int = 5,
-    ) -> Explanation:
+    ) -> list[Explanation]:
         """Reasons why inputs are refused or accepted; `print(detector.explain(x)[0])` says them in words.
 
         Args:
@@ -580,8 +580,8 @@ class FailureDetector(OnHub, nn.Module):
                 half the time.
 
         Returns:
-            verdict, probabilities in each view, p-values of the score's parts, and of each mixture: the component, its
-            classes and error rate, the features that contribute most, the nearest fitting inputs.
+            for each input its verdict, probabilities in each view, p-values of the score's parts, and of each mixture:
+            the component, its classes and error rate, the features that contribute most, the nearest fitting inputs.
 
         Raises:
             NotFittedError: before `fit` and `calibrate`.
@@ -599,7 +599,7 @@ class FailureDetector(OnHub, nn.Module):
     @precisely
     def _explain(
         self, features: Features, n_features: int, n_nearest: int, class_names: Sequence[str] | None
-    ) -> Explanation:
+    ) -> list[Explanation]:
         features = features.to(self.dtype)
         breakdown = self.score.breakdown(features)
         verdict = self._verdict(features, breakdown.score)

@@ -59,20 +59,12 @@ def _in_a_few_lines(verdict: Verdict) -> str:
     lines = in_columns([("input", "prediction", "score", "p-value", ""), *shown])
     numbers = verdict.p_value[~verdict.p_value.isnan()]
     low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (math.nan, math.nan)
-    return "\n".join([f"Verdict on {counted(n, n_accepted)}; p-values {low:.3g} to {high:.3g}", *lines, *and_more(n)])
+    counted = f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
+    more = [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []
+    return "\n".join([f"Verdict on {counted}; p-values {low:.3g} to {high:.3g}", *lines, *more])
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line a row, each column as wide as its widest cell, cells on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def counted(n: int, n_accepted: int) -> str:
-    """A batch and what became of it."""
-    return f"{n:,} input{'s' * (n > 1)}: {n_accepted:,} accepted, {n - n_accepted:,} refused"
-
-
-def and_more(n: int) -> list[str]:
-    """The line below the first inputs of a batch of n, where there are more."""
-    return [f"and {n - N_SHOWN:,} more"] if n > N_SHOWN else []

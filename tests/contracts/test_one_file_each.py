@@ -87,7 +87,7 @@ def test_a_part_of_the_default(add, tmp_path, views):
     assert add(PART) == 1
     detector, _, x = detector_of(tmp_path, n_components=2, views=views)
     assert detector.score.weights["largest_logit"] == (1 / 4 if views == 1 else 1 / 2)
-    assert "largest_logit" in detector.explain(x[:2]).part_p_values
+    assert "largest_logit" in detector.explain(x[:2])[0].part_p_values
 
 
 def test_a_calibration(add, tmp_path):

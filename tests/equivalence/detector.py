@@ -56,6 +56,20 @@ def about(judge: Callable[[Tensor], Any]) -> Answer:
     return told(judge(asked_about()))
 
 
+def explained(judge: FailureDetector, x: Tensor, features: Features | None = None) -> Verdict:
+    """The verdict that explanations hold; the logits are the classifier's."""
+    found = judge.explain(x if features is None else features)
+    numbers = ([getattr(each, name) for each in found] for name in ("prediction", "score", "p_value", "accept"))
+    prediction, score, p_value, accept = numbers
+    return Verdict(
+        judge(x).logits,
+        torch.tensor(prediction),
+        torch.tensor(score),
+        torch.tensor(p_value).double(),
+        torch.tensor(accept),
+    )
+
+
 def in_parts(size: int, judge: Callable[[Tensor], Any] | None = None) -> Answer:
     """`told`, asked in batches."""
     parts = [(judge or detector())(x) for x in asked_about().split(size)]
@@ -216,10 +230,8 @@ def table() -> list[Row]:
             "detector(x)": one,
             "again": one,
             "detector(features)": lambda: about(lambda x: detector()(detector().extractor(x))),
-            "explain(x).verdict": lambda: about(lambda x: detector().explain(x).verdict),
-            "explain(features).verdict": lambda: about(
-                lambda x: detector().explain(detector().extractor(x)).verdict
-            ),
+            "explain(x)": lambda: about(lambda x: explained(detector(), x)),
+            "explain(features)": lambda: about(lambda x: explained(detector(), x, detector().extractor(x))),
             "one by one": near(lambda: in_parts(1), CLOSE),
             "batches of 7": near(lambda: in_parts(7), CLOSE),
             "in another order": near(among_others, CLOSE),
@@ -271,7 +283,7 @@ def table() -> list[Row]:
             "accept": lambda f=found: f()(asked_about()).accept,
             **{how: (lambda f=found, h=how: accepted(f(), h)) for how in ("p_value", "threshold", "margin")},
             "p_value in NumPy": lambda f=found: accepted(f(), "numpy"),
-            "explain": lambda f=found: f().explain(asked_about()).verdict.accept,
+            "explain": lambda f=found: explained(f(), asked_about()).accept,
         }
         if kind == "marginal":
             ways["ranks and fractions"] = lambda f=found: torch.tensor(by_ranks(f()))

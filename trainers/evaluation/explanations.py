@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.detector.explanation import InputExplanation
+from gmm_torch.detector.explanation import Explanation
 from trainers.evaluation.pictures import items, picture
 from trainers.run.run import Run
 
@@ -16,17 +16,16 @@ SAME_IMAGES = 0.95  # share of equal predictions from which images count as thos
 
 def explain(
     run: Run, detector: FailureDetector, images: Mapping[str, Dataset[Any]], rows: Sequence[int]
-) -> dict[int, InputExplanation]:
+) -> dict[int, Explanation]:
     """Explanations of the chosen rows."""
     if not rows:
         return {}
     chosen = items(images, rows)
     batch = torch.stack(list(chosen.values())).to(detector.device)
-    explanation = detector.explain(batch, run.data.class_names, n_features=3)
-    return {row: explanation[i] for i, row in enumerate(chosen)}
+    return dict(zip(chosen, detector.explain(batch, run.data.class_names, n_features=3), strict=True))
 
 
-def neighbours(run: Run, detector: FailureDetector, explanations: Iterable[InputExplanation]) -> dict[int, Any]:
+def neighbours(run: Run, detector: FailureDetector, explanations: Iterable[Explanation]) -> dict[int, Any]:
     """The fitting images that explanations name; none where the detector was fitted to other images than the run's.
 
     Other images show by their number, or by predictions that are not those that the detector remembers.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.detector.explanation import InputExplanation
+from gmm_torch.detector.explanation import Explanation
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
 from trainers.report.tables.text import class_name
@@ -27,7 +27,7 @@ class Evaluation:
     history: Sequence[float]  # mean log-likelihood after each EM iteration of the first mixture, nats an image
     converged: bool = True  # whether that fit met its tolerance
     components: Mapping[str, Components] = field(default_factory=dict)  # of each mixture, in the order of the score
-    explanations: Mapping[int, InputExplanation] = field(default_factory=dict)  # for the rows of `reason_rows(records)`
+    explanations: Mapping[int, Explanation] = field(default_factory=dict)  # for the rows of `reason_rows(records)`
     # Position among the fitting images -> (H, W, 1 or 3), for those that explanations name.
     neighbours: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmm_torch.detector.explanation import ComponentFacts, InputExplanation, in_words, mixture_in_words
+from gmm_torch.detector.explanation import ComponentFacts, Explanation, in_words, mixture_in_words
 from trainers.records.record import TEST, Records
 from trainers.report.evaluation import Evaluation
 from trainers.report.gallery import Tile, data_uri, gallery_rows, tile, title_of
@@ -83,7 +83,7 @@ def reasons(evaluation: Evaluation) -> list[Reasons]:
 
 
 def reason_of(
-    tile: Tile, explanation: InputExplanation, names: Sequence[str], neighbours: Mapping[int, NDArray[np.uint8]]
+    tile: Tile, explanation: Explanation, names: Sequence[str], neighbours: Mapping[int, NDArray[np.uint8]]
 ) -> Reason:
     """What is known about the reason for a verdict; of the `neighbours` that `Evaluation` has, those are shown."""
     parts = [
@@ -108,7 +108,7 @@ def _width(p: float) -> float:
     return round(100 * min(1.0, math.log(max(p, SMALLEST)) / math.log(SMALLEST)), 1)
 
 
-def _views(explanation: InputExplanation) -> list[Meter]:
+def _views(explanation: Explanation) -> list[Meter]:
     itself = "the image itself" if len(explanation.views) > 1 else "probability of its class"
     return [
         Meter(itself if view == "identity" else view, f"{percent(p, 0)} %", round(100 * p, 1), False)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gmm_torch.conformal.drift import ComponentChange, Stretch
-from gmm_torch.detector.explanation import InputExplanation
+from gmm_torch.detector.explanation import Explanation
 from trainers.records.verdicts import VerdictSummary
 from trainers.report.figures.p_values import p_value_histogram, p_values_over_time
 from trainers.report.figures.style import OURS, WIDE
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 def write_refusals(
     summary: VerdictSummary,
     images: Sequence[NDArray[np.uint8]],
-    explanations: Sequence[InputExplanation],
+    explanations: Sequence[Explanation],
     path: Path | str,
     *,
     alpha: float,

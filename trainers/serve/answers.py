@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gmm_torch.detector.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detector.explanation import ComponentFacts, Explanation
 from trainers.records.record import Record
 
 N_CLASSES = 5  # of a component's make-up
@@ -174,7 +174,7 @@ def answer_of(record: Record, alpha: float, detector: str, explanation: Explanat
     )
 
 
-def explanation_of(found: InputExplanation) -> ExplanationAnswer:
+def explanation_of(found: Explanation) -> ExplanationAnswer:
     """The explanation in the schema's words."""
     return ExplanationAnswer(
         text=str(found),
@@ -186,7 +186,7 @@ def explanation_of(found: InputExplanation) -> ExplanationAnswer:
     )
 
 
-def _component(found: InputExplanation, facts: ComponentFacts) -> ComponentAnswer:
+def _component(found: Explanation, facts: ComponentFacts) -> ComponentAnswer:
     return ComponentAnswer(
         component=facts.component,
         responsibility=finite(facts.responsibility),

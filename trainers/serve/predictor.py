@@ -53,8 +53,6 @@ class Predictor:
         rows = [i for i, question in enumerate(questions) if question.explain]
         if not rows:
             return {}, self.detector(outputs)
-        everything = len(rows) == len(questions)
-        chosen = outputs if everything else outputs.rows(torch.tensor(rows, device=outputs.logits.device))
+        chosen = outputs.rows(torch.tensor(rows, device=outputs.logits.device))
         found = self.detector.explain(chosen, self.class_names, n_nearest=0)
-        explained = {row: explanation_of(found[i]) for i, row in enumerate(rows)}
-        return explained, found.verdict if everything else self.detector(outputs)
+        return dict(zip(rows, map(explanation_of, found), strict=True)), self.detector(outputs)

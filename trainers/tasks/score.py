@@ -148,8 +148,7 @@ def _write_page(
     pictures, explanations = [], []
     for images in _images([row.path for row in summary.refused], batches):
         pictures += [picture(torch.nan_to_num(image)) for image in images]
-        explanation = detector.explain(images.to(detector.device), model.class_names, n_features=3)
-        explanations += [explanation[i] for i in range(len(images))]
+        explanations += detector.explain(images.to(detector.device), model.class_names, n_features=3)
     write_refusals(
         summary,
         pictures,

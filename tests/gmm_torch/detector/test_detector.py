@@ -220,14 +220,14 @@ def test_no_file_is_written_that_would_be_refused(detector, value, tmp_path):
 
 def test_names_of_classes_come_along_and_explain(its_net, detector, tmp_path):
     x = images(4, 3)
-    assert detector.explain(x, n_nearest=0).class_names is None
+    assert detector.explain(x, n_nearest=0)[0].class_names is None
     detector.class_names = ["cat", "dog", "owl"]
     detector.save(tmp_path / "d.safetensors")
     loaded = FailureDetector.load(tmp_path / "d.safetensors", its_net)
     for each in (detector, loaded):
         found = each.explain(x, n_nearest=0)
-        assert list(found.class_names) == ["cat", "dog", "owl"]
-        assert each.explain(x, ["a", "b", "c"], n_nearest=0).class_names == ["a", "b", "c"]
+        assert list(found[0].class_names) == ["cat", "dog", "owl"]
+        assert each.explain(x, ["a", "b", "c"], n_nearest=0)[0].class_names == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("value", ["cat", [0, 1, 2], None, 3])

@@ -25,8 +25,8 @@ def test_large_fitting_sets_are_thinned_at_random_whatever_their_order(net, monk
     assert torch.equal(detector.examples.prediction, outputs.own_logits.argmax(1)[index])
     model = detector.score.models()["moment_likelihood"]
     torch.testing.assert_close(detector.examples.mixtures[0].points, model.points(outputs)[index])
-    nearest = detector.explain(images(5, 3)).mixtures["moment_likelihood"].nearest
-    assert set(nearest.flatten().tolist()) <= set(index.tolist())
+    facts = [each.mixtures["moment_likelihood"] for each in detector.explain(images(5, 3))]
+    assert {position for each in facts for position, _, _ in each.nearest} <= set(index.tolist())
 
 
 def test_wide_features_are_kept_within_a_bound(net, monkeypatch):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gmm_torch.detector.component_report import component_report
-from gmm_torch.detector.explanation import ComponentFacts, InputExplanation
+from gmm_torch.detector.explanation import ComponentFacts, Explanation
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.components import Components
 from trainers.evaluation.detection_metrics import error_metrics, false_alarm_rates, holm_correct, source_metrics
@@ -30,7 +30,7 @@ def explain(row, prediction, accept, p_value):
         layer="stage",
         nearest=((row, 4.5, prediction), (row + 1, 5.5, prediction)),
     )
-    return InputExplanation(
+    return Explanation(
         prediction=prediction,
         score=-1.0,
         p_value=p_value,
