@@ -11,7 +11,7 @@ from gmm_torch.detector.component_report import Share, shares
 from gmm_torch.detector.examples import ComponentExamples, Examples
 from gmm_torch.detector.verdict import N_SHOWN as N_ROWS
 from gmm_torch.detector.verdict import Verdict, and_more, counted, in_columns
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from gmm_torch.features.features import Features
 from gmm_torch.scores import SCORES
 from gmm_torch.scores.base import Breakdown

@@ -1,4 +1,4 @@
-"""Are wrong predictions less typical than right ones *of the same predicted class*?
+"""Tests of "wrong predictions are less typical than right ones" within strata, such as predicted classes.
 
 Without strata a test may only find that some classes are both hard and unusual. Here wrong and right predictions are
 compared within each stratum alone, and the comparisons are added up.
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gmm_torch.checks import check_one_each, check_probability, check_scores
@@ -22,7 +21,7 @@ from gmm_torch.evaluation.hypothesis_tests import (
 
 @dataclass(frozen=True)
 class StratumComparison:
-    """One stratum by itself.
+    """Comparison within one stratum.
 
     Attributes:
         name: of the stratum, such as a class.
@@ -46,7 +45,7 @@ class StratifiedComparison:
 
     Attributes:
         van_elteren_p: one-sided p-value of "failures do not score lower within strata", normal approximation.
-        permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None if not made.
+        permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None without draws.
         superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
             number of pairs: the AUROC within strata.
         interval, confidence: of the superiority, if it is the same in all strata.
@@ -62,24 +61,6 @@ class StratifiedComparison:
     n_failures: int
     n_good: int
     strata: tuple[StratumComparison, ...]
-
-
-@dataclass(frozen=True)
-class _Stratum:
-    name: int
-    ranks: NDArray[np.float64]  # mean ranks
-    failure: NDArray[np.bool_]
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Failures and good inputs."""
-        m = int(self.failure.sum())
-        return m, len(self.failure) - m
-
-    @property
-    def superiority(self) -> float:
-        m, n = self.sizes
-        return float((self.ranks[~self.failure].sum() - n * (n + 1) / 2) / (m * n))
 
 
 def compare_within(
@@ -102,73 +83,59 @@ def compare_within(
         ValueError: shapes, NaN, or no stratum with both good inputs and failures.
     """
     check_probability("confidence", confidence)
-    strata = _strata(scores, failure, stratum)
-    observed = sum(float(s.ranks[s.failure].sum()) / (len(s.ranks) + 1) for s in strata)
-    mean = sum(s.sizes[0] / 2 for s in strata)  # of a rank (size + 1) / 2, over size + 1
-    variance = sum(_variance(s) for s in strata)
-    # all scores equal: no evidence at all
-    z = (observed - mean) / variance**0.5 if variance > 0 else 0.0
-    pairs = np.array([s.sizes[0] * s.sizes[1] for s in strata])
-    weights = pairs / pairs.sum()
-    superiority = min(1.0, float(weights @ [s.superiority for s in strata]))
-    return StratifiedComparison(
-        van_elteren_p=float(scipy.stats.norm.cdf(z)) if variance > 0 else 1.0,
-        permutation_p=_permutation(strata, observed, n_permutations, seed) if n_permutations else None,
-        superiority=superiority,
-        interval=interval_of_superiority(
-            superiority,
-            lambda theta: sum(
-                w * w * superiority_variance(theta, *s.sizes) for w, s in zip(weights.tolist(), strata, strict=True)
-            ),
-            confidence,
-        ),
-        confidence=confidence,
-        n_failures=sum(s.sizes[0] for s in strata),
-        n_good=sum(s.sizes[1] for s in strata),
-        strata=_one_by_one(strata, confidence),
-    )
-
-
-def _one_by_one(strata: list[_Stratum], confidence: float) -> tuple[StratumComparison, ...]:
-    samples = [(s.ranks[s.failure], s.ranks[~s.failure]) for s in strata]
-    p = [float(scipy.stats.mannwhitneyu(low, high, alternative="less").pvalue) for low, high in samples]
-    found = []
-    for s, alone, corrected in zip(strata, p, holm(p), strict=True):
-        m, n = s.sizes
-        interval = superiority_interval(s.superiority, n, m, confidence)
-        found.append(StratumComparison(s.name, m, n, s.superiority, interval, alone, corrected))
-    return tuple(found)
-
-
-def _variance(s: _Stratum) -> float:
-    m, n = s.sizes
-    # of a sum of m of the ranks, drawn without replacement
-    return float(m * n / (m + n) * s.ranks.var(ddof=1)) / (m + n + 1) ** 2
-
-
-def _permutation(strata: list[_Stratum], observed: float, n_permutations: int, seed: int) -> float:
-    random = np.random.default_rng(seed)
-    drawn = np.zeros(n_permutations)
-    for s in strata:
-        m, _ = s.sizes
-        drawn += [random.choice(s.ranks, m, replace=False).sum() / (len(s.ranks) + 1) for _ in range(n_permutations)]
-    return float((1 + (drawn <= observed + 1e-9).sum()) / (n_permutations + 1))
-
-
-def _strata(scores: Tensor, failure: Tensor, stratum: Tensor) -> list[_Stratum]:
     check_scores("scores", scores)
     check_one_each("failure", "score", scores, failure)
     check_one_each("stratum", "score", scores, stratum)
     x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
     all_names = np.unique(names)
-    strata = []
+    strata = {}  # name -> mean ranks, failures
     for name in all_names:
         own = names == name
         if 0 < wrong[own].mean() < 1:
-            strata.append(_Stratum(int(name), scipy.stats.rankdata(x[own]), wrong[own]))
+            strata[int(name)] = scipy.stats.rankdata(x[own]), wrong[own]
     if not strata:
         raise ValueError(
             f"strata: expected at least one with both good inputs and failures; none of {len(all_names)} has: "
             "there is nothing to compare within them"
         )
-    return strata
+    m, size = np.array([[bad.sum(), len(bad)] for _, bad in strata.values()]).T
+    n = size - m
+    observed = sum(ranks[bad].sum() / (len(ranks) + 1) for ranks, bad in strata.values())
+    mean = (m / 2).sum()  # of a rank (size + 1) / 2, over size + 1
+    # of a sum of m of the ranks, drawn without replacement
+    variance = (m * n / size * [ranks.var(ddof=1) for ranks, _ in strata.values()] / (size + 1) ** 2).sum()
+    sums = np.array([ranks[~bad].sum() for ranks, bad in strata.values()])
+    superiority = (sums - n * (n + 1) / 2) / (m * n)  # of each stratum
+    weights = m * n / (m * n).sum()
+    overall = min(1.0, float(weights @ superiority))
+
+    def variance_at(theta: float) -> float:
+        return float((weights**2 * superiority_variance(theta, m, n)).sum())
+
+    permutation_p = None
+    if n_permutations:
+        random = np.random.default_rng(seed)
+        drawn = np.zeros(n_permutations)
+        for ranks, bad in strata.values():
+            m_of, scale = bad.sum(), len(ranks) + 1
+            drawn += [random.choice(ranks, m_of, replace=False).sum() / scale for _ in range(n_permutations)]
+        permutation_p = float((1 + (drawn <= observed + 1e-9).sum()) / (n_permutations + 1))
+    p = [
+        scipy.stats.mannwhitneyu(ranks[bad], ranks[~bad], alternative="less").pvalue.item()
+        for ranks, bad in strata.values()
+    ]
+    one_by_one = zip(strata, m.tolist(), n.tolist(), superiority.tolist(), p, holm(p), strict=True)
+    return StratifiedComparison(
+        # equal scores are no evidence
+        van_elteren_p=float(scipy.stats.norm.cdf((observed - mean) / variance**0.5)) if variance > 0 else 1.0,
+        permutation_p=permutation_p,
+        superiority=overall,
+        interval=interval_of_superiority(overall, variance_at, confidence),
+        confidence=confidence,
+        n_failures=int(m.sum()),
+        n_good=int(n.sum()),
+        strata=tuple(
+            StratumComparison(name, n_bad, n_good, effect, superiority_interval(effect, n_good, n_bad, confidence), *p)
+            for name, n_bad, n_good, effect, *p in one_by_one
+        ),
+    )

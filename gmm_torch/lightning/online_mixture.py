@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_auroc
 from torchvision.utils import make_grid, save_image
 
 from gmm_torch.distributed import gather_objects
-from gmm_torch.evaluation.ranks import unit_ranks
+from gmm_torch.evaluation.metrics import unit_ranks
 from gmm_torch.features.hook import FeatureHook
 from gmm_torch.features.layers import PENULTIMATE
 from gmm_torch.features.modes import evaluating

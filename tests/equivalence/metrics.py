@@ -12,9 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
-from gmm_torch.evaluation.metrics import AUGRC, AURC, FPRAtTPR
-from gmm_torch.evaluation.risk_coverage import augrc, aurc, excess_aurc
-from gmm_torch.evaluation.threshold import fpr_at_tpr
+from gmm_torch.evaluation.metrics import AUGRC, AURC, FPRAtTPR, augrc, aurc, excess_aurc, fpr_at_tpr
 from tests.equivalence.rows import Row, asked, near
 from trainers.evaluation.detection_metrics import detection_metrics, risk_coverage_metrics
 

@@ -16,14 +16,9 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from gmm_torch.checks import check_p_values
 from gmm_torch.conformal.mondrian import class_rates
 from gmm_torch.conformal.p_values import refused
-from gmm_torch.evaluation.auroc_difference import auroc_difference
-from gmm_torch.evaluation.binomial import interval
-from gmm_torch.evaluation.error_rates import cochran_armitage, error_rates, rises
-from gmm_torch.evaluation.homogeneity import homogeneity
-from gmm_torch.evaluation.hypothesis_tests import compare, holm, permutation
-from gmm_torch.evaluation.metrics import AUGRC, AURC, FPRAtTPR
-from gmm_torch.evaluation.ranks import unit_ranks
-from gmm_torch.evaluation.risk_coverage import excess_aurc
+from gmm_torch.evaluation.hypothesis_tests import auroc_difference, compare, holm, permutation
+from gmm_torch.evaluation.metrics import AUGRC, AURC, FPRAtTPR, excess_aurc, unit_ranks
+from gmm_torch.evaluation.rates import cochran_armitage, error_rates, homogeneity, interval, rises
 from gmm_torch.evaluation.stratified_tests import compare_within
 from trainers.records.record import Records
 from trainers.report.tables.text import BASELINE

@@ -48,13 +48,6 @@ def test_every_stratum_is_compared_by_itself_and_corrected_for_their_number():
     assert [s.mann_whitney_p_holm for s in found.strata] == holm([s.mann_whitney_p for s in found.strata])
 
 
-@pytest.fixture
-def together(monkeypatch):
-    """Leaves out the strata one by one, which a test of many draws does not look at."""
-    monkeypatch.setattr("gmm_torch.evaluation.stratified_tests._one_by_one", lambda *_: ())
-
-
-@pytest.mark.usefixtures("together")
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     truth = float(stats.norm.cdf(0.7 / 2**0.5))
     missed = 0
@@ -105,7 +98,6 @@ def test_a_difference_within_classes_is_found():
     assert found.superiority == pytest.approx(float(stats.norm.cdf(0.7 / 2**0.5)), abs=0.04)
 
 
-@pytest.mark.usefixtures("together")
 def test_p_values_are_valid_when_there_is_no_difference():
     p = [compare_within(*draw(60, seed)).van_elteren_p for seed in range(400)]
     # a binomial(400, 0.05) exceeds 36 once in 3000 tries; the seeds are fixed

@@ -6,8 +6,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from gmm_torch import FailureDetector
 from gmm_torch.evaluation.detection import evaluate
-from gmm_torch.evaluation.metrics import AURC, FPRAtTPR
-from gmm_torch.evaluation.ranks import unit_ranks
+from gmm_torch.evaluation.metrics import AURC, FPRAtTPR, unit_ranks
 
 
 def images(n, seed):
