@@ -1,4 +1,4 @@
-"""Metrics of scores, higher = more typical: areas under risk-coverage curves, false positive rate, as torchmetrics.
+"""Metrics of scores, higher = more typical: areas under risk-coverage curves, and the false positive rate.
 
 Inputs are accepted from the highest score downwards. Tied inputs share the mean loss of their tie, so each curve is the
 expectation over random orders of tied inputs, in any order of arrival.
@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from gmm_torch.checks import check_one_each, check_scores
 
@@ -102,54 +100,3 @@ def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
     shares = torch.arange(1, n + 1, dtype=torch.float64) / n  # 0.07 * 100 > 7 in floating point, but 7 / 100 is 0.07
     k = int((shares < tpr).sum()) + 1
     return (failures >= good.topk(k).values[-1]).to(torch.float64).mean()
-
-
-class _Area(Metric):
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    scores: list[Tensor]
-    loss: list[Tensor]
-
-    def __init__(self, **kwargs: bool) -> None:
-        super().__init__(**kwargs)
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("loss", default=[], dist_reduce_fx="cat")
-
-    def update(self, scores: Tensor, loss: Tensor) -> None:
-        """Add scores (N,), higher = accepted earlier, and losses (N,), usually 1 where a prediction is wrong."""
-        self.scores.append(scores.detach())
-        self.loss.append(loss.detach().double())
-
-    def compute(self) -> Tensor:
-        """The metric over all updates of all processes, a float64 scalar."""
-        return self._of(dim_zero_cat(self.scores), dim_zero_cat(self.loss))
-
-    def _of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class AURC(_Area):
-    """Area under the risk-coverage curve, see `aurc`."""
-
-    _of = staticmethod(aurc)
-
-
-class AUGRC(_Area):
-    """Area under the generalized-risk-coverage curve, see `augrc`."""
-
-    _of = staticmethod(augrc)
-
-
-class FPRAtTPR(_Area):
-    """Share of failures (loss 1) accepted where `tpr` of the good inputs are, see `fpr_at_tpr`."""
-
-    def __init__(self, tpr: float = 0.95, **kwargs: bool) -> None:
-        super().__init__(**kwargs)
-        self.tpr = tpr
-
-    def _of(self, scores: Tensor, loss: Tensor) -> Tensor:
-        return fpr_at_tpr(scores[loss == 0], scores[loss != 0], self.tpr)
