@@ -21,7 +21,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of how a detector finds wrong predictions and out-of-distribution inputs, next to the softmax.
 
-    In several processes each gives loaders of its own share, which may be empty, and gets the numbers of all.
+    In several processes each gives loaders of its share, which may be empty, and gets the numbers of all.
 
     Args:
         detector: fitted and calibrated.

@@ -95,7 +95,7 @@ def fpr_at_tpr(good: Tensor, failures: Tensor, tpr: float = 0.95) -> Tensor:
     check_scores("good", good)
     check_scores("failures", failures)
     if not 0 < tpr <= 1:
-        raise ValueError(f"tpr: expected a share of good inputs in (0, 1]; got {tpr}: give 0.95 for 95 %")
+        raise ValueError(f"tpr: expected a number in (0, 1]; got {tpr}: give 0.95 for 95 %")
     n = len(good)
     shares = torch.arange(1, n + 1, dtype=torch.float64) / n  # 0.07 * 100 > 7 in floating point, but 7 / 100 is 0.07
     k = int((shares < tpr).sum()) + 1

@@ -116,8 +116,8 @@ def test_unit_ranks_keep_order_and_ties():
         (aurc, (torch.zeros(2), torch.tensor([NAN, 1.0])), "loss: expected numbers; 1 of 2"),
         (fpr_at_tpr, (torch.zeros(0), GOOD), "good: expected shape"),
         (fpr_at_tpr, (GOOD, GOOD[None]), r"failures: .* got \(1, 20\)"),
-        (fpr_at_tpr, (GOOD, GOOD, 0.0), "tpr: expected a share"),
-        (fpr_at_tpr, (GOOD, GOOD, 95), "tpr: expected a share"),
+        (fpr_at_tpr, (GOOD, GOOD, 0.0), "tpr: expected a number"),
+        (fpr_at_tpr, (GOOD, GOOD, 95), "tpr: expected a number"),
     ],
 )
 def test_bad_input_is_refused(metric, arguments, match):
