@@ -1,4 +1,4 @@
-"""Tests of "failures are less typical than good inputs", the size of the difference, and comparison of two AUROCs.
+"""Tests of "failures are less typical than good inputs", also within classes, effect sizes, and AUROC differences.
 
 All tests but `same_distribution` are one-sided: the null hypothesis is that both samples follow one distribution, the
 alternative that failures score lower. They assume independent inputs; adversarial images made from the good images
@@ -14,7 +14,7 @@ import scipy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmm_torch.checks import check_probability, check_scores
+from gmm_torch.checks import check_one_each, check_probability, check_scores
 
 _EXACT_KS_PAIRS = 100_000  # SciPy's exact Kolmogorov-Smirnov path count overflows on large samples
 
@@ -136,19 +136,19 @@ def superiority_interval(
     check_probability("confidence", confidence)
     if not 0 <= superiority <= 1:
         raise ValueError(f"superiority: expected a number in [0, 1]; got {superiority}")
-    return interval_of_superiority(
-        superiority, lambda theta: superiority_variance(theta, n_good, n_failures), confidence
+    return _interval_of_superiority(
+        superiority, lambda theta: _superiority_variance(theta, n_good, n_failures), confidence
     )
 
 
-def superiority_variance(theta: float, n_good: int, n_failures: int) -> float:
+def _superiority_variance(theta: float, n_good: int, n_failures: int) -> float:
     """Variance of the estimate where the probability of superiority is theta; Newcombe 2006, see above."""
     extra = (n_good + n_failures) / 2 - 1
     spread = 1 + extra * (1 - theta) / (2 - theta) + extra * theta / (1 + theta)
     return theta * (1 - theta) * spread / (n_good * n_failures)
 
 
-def interval_of_superiority(
+def _interval_of_superiority(
     estimate: float, variance: Callable[[float], float], confidence: float
 ) -> tuple[float, float]:
     """The theta with |theta - estimate| <= z sqrt(variance(theta)); the variance is 0 at 0 and at 1."""
@@ -180,6 +180,129 @@ def holm(p_values: Sequence[float]) -> list[float]:
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted: list[float] = np.minimum(stepped, 1)[np.argsort(order)].tolist()
     return adjusted
+
+
+@dataclass(frozen=True)
+class StratumComparison:
+    """Comparison within one stratum.
+
+    Attributes:
+        name: of the stratum, such as a class.
+        n_failures, n_good: its inputs.
+        superiority, interval: P(good > failure) + P(good = failure) / 2, and its interval for this stratum alone.
+        mann_whitney_p, mann_whitney_p_holm: one-sided p-value of "failures do not score lower"; the same, corrected.
+    """
+
+    name: int
+    n_failures: int
+    n_good: int
+    superiority: float
+    interval: tuple[float, float]
+    mann_whitney_p: float
+    mann_whitney_p_holm: float
+
+
+@dataclass(frozen=True)
+class StratifiedComparison:
+    """Result of `compare_within`.
+
+    Attributes:
+        van_elteren_p: one-sided p-value of "failures do not score lower within strata", normal approximation.
+        permutation_p: the same from random exchanges within strata, valid for any sizes and ties; None without draws.
+        superiority: P(good > failure) + P(good = failure) / 2 for a pair of one stratum, strata weighted by their
+            number of pairs: the AUROC within strata.
+        interval, confidence: of the superiority, if it is the same in all strata.
+        n_failures, n_good: inputs in the strata that were compared.
+        strata: those that hold both good inputs and failures, one by one; the others say nothing.
+    """
+
+    van_elteren_p: float
+    permutation_p: float | None
+    superiority: float
+    interval: tuple[float, float]
+    confidence: float
+    n_failures: int
+    n_good: int
+    strata: tuple[StratumComparison, ...]
+
+
+def compare_within(
+    scores: Tensor, failure: Tensor, stratum: Tensor, confidence: float = 0.95, n_permutations: int = 0, seed: int = 0
+) -> StratifiedComparison:
+    """Test "failures score lower" within strata, such as predicted classes.
+
+    Without strata a test may only find that some classes are both hard and unusual. The statistic is the sum over
+    strata of (rank sum of the failures) / (stratum size + 1), which is the most powerful weighting for a common shift
+    (van Elteren 1960, "On the combination of independent two-sample tests of Wilcoxon"); its variance is the exact one
+    under permutation, ties included. The interval is that of `superiority_interval`, with the variance of the weighted
+    mean over independent strata.
+
+    Args:
+        scores: (N,), higher = more typical.
+        failure, stratum: (N,) bool or 0/1, True where the prediction is wrong, and (N,) integers.
+        confidence: of the intervals, in (0, 1).
+        n_permutations: draws of the permutation test; 0 leaves it out.
+
+    Raises:
+        ValueError: shapes, NaN, or no stratum with both good inputs and failures.
+    """
+    check_probability("confidence", confidence)
+    check_scores("scores", scores)
+    check_one_each("failure", "score", scores, failure)
+    check_one_each("stratum", "score", scores, stratum)
+    x, wrong, names = (value.detach().cpu().numpy() for value in (scores.double(), failure.bool(), stratum.long()))
+    all_names = np.unique(names)
+    strata = {}  # name -> mean ranks, failures
+    for name in all_names:
+        own = names == name
+        if 0 < wrong[own].mean() < 1:
+            strata[int(name)] = scipy.stats.rankdata(x[own]), wrong[own]
+    if not strata:
+        raise ValueError(
+            f"strata: expected at least one with both good inputs and failures; none of {len(all_names)} has: "
+            "there is nothing to compare within them"
+        )
+    m, size = np.array([[bad.sum(), len(bad)] for _, bad in strata.values()]).T
+    n = size - m
+    observed = sum(ranks[bad].sum() / (len(ranks) + 1) for ranks, bad in strata.values())
+    mean = (m / 2).sum()  # of a rank (size + 1) / 2, over size + 1
+    # of a sum of m of the ranks, drawn without replacement
+    variance = (m * n / size * [ranks.var(ddof=1) for ranks, _ in strata.values()] / (size + 1) ** 2).sum()
+    sums = np.array([ranks[~bad].sum() for ranks, bad in strata.values()])
+    superiority = (sums - n * (n + 1) / 2) / (m * n)  # of each stratum
+    weights = m * n / (m * n).sum()
+    overall = min(1.0, float(weights @ superiority))
+
+    def variance_at(theta: float) -> float:
+        return float((weights**2 * _superiority_variance(theta, m, n)).sum())
+
+    permutation_p = None
+    if n_permutations:
+        random = np.random.default_rng(seed)
+        drawn = np.zeros(n_permutations)
+        for ranks, bad in strata.values():
+            m_of, scale = bad.sum(), len(ranks) + 1
+            drawn += [random.choice(ranks, m_of, replace=False).sum() / scale for _ in range(n_permutations)]
+        permutation_p = float((1 + (drawn <= observed + 1e-9).sum()) / (n_permutations + 1))
+    p = [
+        scipy.stats.mannwhitneyu(ranks[bad], ranks[~bad], alternative="less").pvalue.item()
+        for ranks, bad in strata.values()
+    ]
+    one_by_one = zip(strata, m.tolist(), n.tolist(), superiority.tolist(), p, holm(p), strict=True)
+    return StratifiedComparison(
+        # equal scores are no evidence
+        van_elteren_p=float(scipy.stats.norm.cdf((observed - mean) / variance**0.5)) if variance > 0 else 1.0,
+        permutation_p=permutation_p,
+        superiority=overall,
+        interval=_interval_of_superiority(overall, variance_at, confidence),
+        confidence=confidence,
+        n_failures=int(m.sum()),
+        n_good=int(n.sum()),
+        strata=tuple(
+            StratumComparison(name, n_bad, n_good, effect, superiority_interval(effect, n_good, n_bad, confidence), *p)
+            for name, n_bad, n_good, effect, *p in one_by_one
+        ),
+    )
 
 
 class AurocDifference(NamedTuple):

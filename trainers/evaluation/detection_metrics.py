@@ -16,10 +16,9 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from gmm_torch.checks import check_p_values
 from gmm_torch.conformal.mondrian import class_rates
 from gmm_torch.conformal.p_values import refused
-from gmm_torch.evaluation.hypothesis_tests import auroc_difference, compare, holm, permutation
+from gmm_torch.evaluation.hypothesis_tests import auroc_difference, compare, compare_within, holm, permutation
 from gmm_torch.evaluation.metrics import augrc, aurc, excess_aurc, fpr_at_tpr, unit_ranks
 from gmm_torch.evaluation.rates import cochran_armitage, error_rates, homogeneity, interval, rises
-from gmm_torch.evaluation.stratified_tests import compare_within
 from trainers.records.record import Records
 from trainers.report.tables.text import BASELINE
 

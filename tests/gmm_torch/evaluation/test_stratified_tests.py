@@ -5,8 +5,13 @@ import pytest
 import torch
 from scipy import stats
 
-from gmm_torch.evaluation.hypothesis_tests import compare, holm, mann_whitney, probability_of_superiority
-from gmm_torch.evaluation.stratified_tests import compare_within
+from gmm_torch.evaluation.hypothesis_tests import (
+    compare,
+    compare_within,
+    holm,
+    mann_whitney,
+    probability_of_superiority,
+)
 
 
 def draw(n, seed, n_strata=4):
