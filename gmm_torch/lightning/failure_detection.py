@@ -26,7 +26,7 @@ from gmm_torch.detector.weights import fingerprint
 from gmm_torch.distributed import is_distributed
 from gmm_torch.errors import FileFormatError, NotFittedError
 from gmm_torch.evaluation.detection import check_sources, measure
-from gmm_torch.features.inputs import check_loader, labels_of
+from gmm_torch.features.inputs import check_loader, inputs_of, labels_of
 from gmm_torch.features.modes import evaluating
 from gmm_torch.lightning.sources import Source, asked_for, named_sources, train_source
 
@@ -314,9 +314,10 @@ class FailureDetection(Callback):
                 detector.calibration.require(detector.alpha, len(calibration.rows))
             for source in (calibration, *evaluated.values()):
                 for batch in islice(_on_device(trainer, source), 1):
-                    detector.features([batch])
+                    extractor = detector.extractor
+                    extractor(inputs_of(batch, extractor.adapter), extractor.views[:1])
                     if source is not calibration:
-                        labels_of(batch, detector.extractor.adapter)
+                        labels_of(batch, extractor.adapter)
 
     @staticmethod
     def _check_disjoint(calibration: Source, others: dict[str, Source]) -> None:
