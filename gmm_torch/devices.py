@@ -8,7 +8,7 @@ from torch import Tensor
 
 # Bytes that a chunk may keep alive: enough for the time that operations take to start not to matter, few enough for a
 # CPU's caches; a GPU should be kept busy.
-_CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
+CHUNK_BYTES = {"host": 2**24, "accelerator": 2**29}
 # Sums in the computing type are moved to float64 after this many points.
 SPILL_POINTS = 2**14
 # Iterations between two looks at what decides whether they go on: reading a number stalls an accelerator.
@@ -24,7 +24,7 @@ LOOKS = {
     "result": "which restart is the best, and what is reported of it, once a fit",
 }
 # Devices without float64. What needs it is done on the host.
-_NARROW = ("mps",)
+NARROW = ("mps",)
 
 
 def is_host(device: torch.device) -> bool:
@@ -39,7 +39,7 @@ def budget(device: torch.device, *, host: int, accelerator: int) -> int:
 
 def rows_at_once(device: torch.device, bytes_per_row: int, at_least: int = 1) -> int:
     """Number of rows of a chunk if each row keeps this many bytes alive."""
-    return max(at_least, budget(device, **_CHUNK_BYTES) // bytes_per_row)
+    return max(at_least, budget(device, **CHUNK_BYTES) // bytes_per_row)
 
 
 def look(name: str, *values: Tensor) -> list[list[float]]:
@@ -63,7 +63,7 @@ def has_float64(device: torch.device) -> bool:
     """True if the device computes in float64."""
     if device.type == "xpu" and torch.xpu.is_available():
         return bool(torch.xpu.get_device_properties(device).has_fp64)
-    return device.type not in _NARROW
+    return device.type not in NARROW
 
 
 def summing_device(device: torch.device) -> torch.device:
