@@ -152,8 +152,6 @@ def test_strategies_that_divide_the_weights_are_refused():
             {"detector": SMALL(UserModule().net)},
             "detector: expected a function .*; got a FailureDetector: give partial",
         ),
-        ({"ood": {"errors": []}}, "names other than 'errors'"),
-        ({"ood": {"noise": None}}, r"ood\['noise'\]: expected batches .*; got NoneType"),
         ({"ood": [torch.rand(8, 1, 8, 8)]}, r"ood: expected \{'name': loader"),
     ],
 )
