@@ -41,10 +41,8 @@ from gmm_torch.conformal.mondrian import MondrianCalibration
 from gmm_torch.conformal.p_values import conformal_p_value, refused, smoothed_p_value, threshold_index
 from gmm_torch.conformal.selection import discoveries
 from gmm_torch.conformal.selective import ALPHAS, UnattainableRiskError, select_alpha, select_threshold
-from gmm_torch.evaluation.binomial import interval
-from gmm_torch.evaluation.error_rates import cochran_armitage, error_rates, rises
-from gmm_torch.evaluation.hypothesis_tests import compare, probability_of_superiority
-from gmm_torch.evaluation.stratified_tests import compare_within
+from gmm_torch.evaluation.hypothesis_tests import compare, compare_within, probability_of_superiority
+from gmm_torch.evaluation.rates import cochran_armitage, error_rates, interval, rises
 from trainers.classifiers.small_cnn import SmallCNN
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions share; each error says what was expected and what arrived."""
+"""Checks of arguments; each error says what was expected and what arrived."""
 
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
@@ -20,7 +20,7 @@ def check_probability(name: str, value: float) -> None:
 
 
 def check_whole(name: str, value: int) -> None:
-    """Raise ValueError unless the value is a whole number: 2.0, True and "2" are none."""
+    """Raise ValueError unless the value is a whole number: not 2.0, True or "2"."""
     if not (is_number(value) and isinstance(value, Integral)):
         raise ValueError(f"{name}: expected a whole number; got {value!r}")
 

@@ -1,10 +1,10 @@
-"""Errors and warnings that a caller may want to tell apart."""
+"""Errors and warnings."""
 
 import sys
 import warnings
 
-# What stands between a caller's line and the place that warns: ourselves, and what wraps or calls our methods.
-BETWEEN = ("contextlib", "gmm_torch", "joblib", "lightning", "sklearn", "torch", "transformers")
+# Packages whose frames lie between a caller's line and the place that warns.
+_BETWEEN = ("contextlib", "gmm_torch", "joblib", "lightning", "sklearn", "torch", "transformers")
 
 
 class NotFittedError(RuntimeError):
@@ -16,11 +16,11 @@ class SolverError(RuntimeError):
 
 
 class DriftError(RuntimeError):
-    """The inputs no longer look like the calibration set, and the run was to stop then."""
+    """The inputs no longer look like the calibration set, and `stop=True`."""
 
 
 class FileFormatError(ValueError):
-    """A file is truncated, of another version, or not what it was taken for."""
+    """A file is truncated, of another version, or of another kind."""
 
 
 class WeightsError(ValueError):
@@ -28,7 +28,7 @@ class WeightsError(ValueError):
 
 
 class InputsError(ValueError):
-    """A classifier failed on inputs that look other than those it was meant for; the message says what mends it."""
+    """A classifier failed on inputs that look other than those it was meant for; the message gives the fix."""
 
 
 class ConvergenceWarning(UserWarning):
@@ -60,8 +60,8 @@ class WeightsWarning(UserWarning):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called us, however many of our own frames, of torch's and of others lie between."""
+    """Warn at the caller's line, skipping our frames and those of the packages in `_BETWEEN`."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in BETWEEN:
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader only ever sees a finished one."""
+"""Atomic writing of files: a reader only sees finished ones."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""Pipelines of transformers that say of each input whether to trust the answer."""
+"""Pipelines of transformers whose answers include a p-value and a decision."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -19,7 +19,7 @@ except ImportError as error:
 
 
 class _Judging:
-    """A pipeline whose answers hold what a detector says."""
+    """A pipeline whose answers include the detector's verdict."""
 
     detector: FailureDetector
 
@@ -48,10 +48,10 @@ JUDGING = {
 
 
 def judging(pipe: transformers.Pipeline, detector: FailureDetector) -> transformers.Pipeline:
-    """The same pipeline, whose answers have `p_value` and `accept` beside `label` and `score`.
+    """The same pipeline, whose answers have `p_value` and `accept` as well as `label` and `score`.
 
-    Processor, options, batches and kinds of input are the pipeline's own. The p-value is of the input, so it stands in
-    each of the `top_k` answers.
+    Processor, options, batches and kinds of input are unchanged. The p-value is of the input, so it is the same in each
+    of the `top_k` answers.
 
     Args:
         pipe: for image or text classification.
@@ -85,7 +85,7 @@ def judging(pipe: transformers.Pipeline, detector: FailureDetector) -> transform
             "FailureDetector(pipe.model), or load it with FailureDetector.load(path, pipe.model)"
         )
     detector.calibration.threshold(detector.alpha)  # raises where it is not calibrated
-    judged = kind.__new__(kind)  # with all that the pipeline was given, and without making its parts again
+    judged = kind.__new__(kind)  # shares the parts of the pipeline
     judged.__dict__ |= vars(pipe) | {"detector": detector.to(pipe.device)}
     return judged
 
@@ -93,12 +93,12 @@ def judging(pipe: transformers.Pipeline, detector: FailureDetector) -> transform
 def model_inputs(
     pipe: transformers.Pipeline, inputs: Iterable[Any], batch_size: int = 32
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches for `FailureDetector.fit` and `calibrate`, by name, as the pipeline prepares what it is asked about.
+    """Batches for `FailureDetector.fit` and `calibrate`, prepared by the pipeline's own preprocessing.
 
     Args:
         pipe: for image or text classification.
         inputs: as the pipeline takes them, one at a time: images, paths, strings.
-        batch_size: how many make a batch; texts are padded to the longest of theirs.
+        batch_size: inputs a batch; texts are padded to the longest of theirs.
     """
     collate = pad_collate_fn(pipe.tokenizer, pipe.feature_extractor or pipe.image_processor)
     rest = iter(inputs)

@@ -1,4 +1,4 @@
-"""Classes that are found by their `name`: covariance families, initialisations, scores and calibrations."""
+"""Registry of classes by `name`: covariance families, initialisations, scores and calibrations."""
 
 import importlib
 import pkgutil
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def register(table: dict[str, type[T]], cls: type[T]) -> None:
-    """Add a class with a `name` of its own, wherever it is defined; one without is a base for others.
+    """Add a class that defines a `name`; one without is a base class.
 
     Raises:
         ValueError: another class has that name.

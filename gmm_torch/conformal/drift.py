@@ -30,8 +30,8 @@ from gmm_torch.checks import (
     check_scores,
 )
 from gmm_torch.conformal.p_values import comparable, refused, stream_uniforms
-from gmm_torch.evaluation.binomial import interval
 from gmm_torch.evaluation.hypothesis_tests import holm
+from gmm_torch.evaluation.rates import interval
 
 __all__ = [
     "ComponentChange",

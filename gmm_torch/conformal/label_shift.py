@@ -10,7 +10,7 @@ from gmm_torch.checks import check_classes, check_count, check_probability
 from gmm_torch.conformal.calibration import Unlabelled
 from gmm_torch.conformal.weighted import WeightedScores
 from gmm_torch.devices import widest
-from gmm_torch.evaluation.counts import class_counts
+from gmm_torch.evaluation.rates import class_counts
 from gmm_torch.mixture.density import is_traced
 
 __all__ = ["ClassWeights", "LabelShiftCalibration", "class_weights"]

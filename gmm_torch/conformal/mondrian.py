@@ -18,7 +18,7 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.devices import rows_at_once
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 
 __all__ = ["ClassRate", "MondrianCalibration", "class_rates"]
 
@@ -229,7 +229,7 @@ class ClassRate(NamedTuple):
 
 
 def class_rates(refused: Tensor, prediction: Tensor) -> list[ClassRate]:
-    """Refused inputs, (N,) bool, in each class that is predicted, (N,) integers; see `evaluation.homogeneity`."""
+    """Refused inputs, (N,) bool, in each class that is predicted, (N,) integers; see `homogeneity`."""
     names, place = np.unique(prediction.detach().cpu().numpy(), return_inverse=True)
     sizes = np.bincount(place)
     counts = np.bincount(place, weights=refused.bool().cpu().numpy()).astype(int)

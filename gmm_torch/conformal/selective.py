@@ -14,7 +14,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from gmm_torch.checks import check_count, check_one_each, check_probability, check_scores
-from gmm_torch.evaluation.binomial import upper_bound
+from gmm_torch.evaluation.rates import upper_bound
 
 ALPHAS = (*(round(0.01 * i, 2) for i in range(99, 0, -1)), 0.005, 0.002, 0.001)
 

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from gmm_torch.checks import check_classes, check_one_each
-from gmm_torch.evaluation.binomial import interval
-from gmm_torch.evaluation.counts import class_counts
-from gmm_torch.evaluation.homogeneity import homogeneity
+from gmm_torch.evaluation.rates import class_counts, homogeneity, interval
 from gmm_torch.features.inputs import WITHOUT_CLASS
 
 

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.evaluation.counts import class_counts
+from gmm_torch.evaluation.rates import class_counts
 from gmm_torch.features.features import Features
 from gmm_torch.mixture.sampling import sample_rows
 from gmm_torch.scores.feature_mixture import FeatureMixture

@@ -10,7 +10,7 @@ import torch
 from gmm_torch.detector.component_report import Share, shares
 from gmm_torch.detector.examples import ComponentExamples
 from gmm_torch.detector.verdict import Verdict
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from gmm_torch.features.features import Features
 from gmm_torch.scores import SCORES
 from gmm_torch.scores.base import Breakdown

@@ -1,5 +1,6 @@
-"""A detector on labelled inputs and on others: the numbers that a training run logs."""
+"""Metrics of a detector on labelled and out-of-distribution inputs."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,21 +10,10 @@ from torchmetrics.functional.classification import binary_auroc
 
 from gmm_torch.detector import FailureDetector
 from gmm_torch.distributed import gather_rows
-from gmm_torch.evaluation.ranks import unit_ranks
-from gmm_torch.evaluation.risk_coverage import aurc
-from gmm_torch.evaluation.threshold import fpr_at_tpr
+from gmm_torch.evaluation.metrics import aurc, fpr_at_tpr, unit_ranks
 from gmm_torch.features.inputs import NO_BATCH, changed, check_loader, inputs_of, labels_of
 
 ERRORS = "errors"
-
-
-class Predicted(NamedTuple):
-    """Records of the N inputs of all processes."""
-
-    score: Tensor  # (N,), higher = more typical
-    max_softmax: Tensor  # (N,)
-    refused: Tensor  # (N,) bool
-    wrong: Tensor  # (N,) bool; without labels all True
 
 
 def evaluate(
@@ -31,7 +21,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of how a detector finds wrong predictions and out-of-distribution inputs, next to the softmax.
 
-    In several processes each gives loaders of its own share, which may be empty, and gets the numbers of all.
+    In several processes each gives loaders of its share, which may be empty, and gets the numbers of all.
 
     Args:
         detector: fitted and calibrated.
@@ -52,22 +42,36 @@ def evaluate(
         ValueError: a loader without batches, batches without labels, a name of `ood` that is taken.
         TypeError: something else than batches, loaders of `ood` without names.
     """
-    return {name: value for name, value in measure(detector, loader, ood).items() if value is not None}
+    return {name: value for name, value in measure(detector, loader, ood).items() if not math.isnan(value)}
 
 
 def measure(
     detector: FailureDetector, loader: Iterable[Any], ood: Mapping[str, Iterable[Any]] | None = None
-) -> dict[str, float | None]:
-    """As `evaluate`; what is undefined is None."""
+) -> dict[str, float]:
+    """As `evaluate`; undefined metrics are NaN."""
     check_sources(ood)
-    clean = predict(detector, loader, "loader", labelled=True)
+    clean = _judge(detector, loader, "loader", labelled=True)
     right = ~clean.wrong
-    found: dict[str, float | None] = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
-    found |= _source(ERRORS, clean, right, Predicted(*(value[clean.wrong] for value in clean)))
-    for ours, score in (("aurc", clean.score), ("softmax_aurc", clean.max_softmax)):
-        found[f"{ERRORS}/{ours}"] = float(aurc(score, clean.wrong))
+    found = {"accuracy": _mean(right), "false_alarm_rate": _mean(clean.refused)}
+    failures = {ERRORS: _Judged(*(value[clean.wrong] for value in clean))}
     for name, batches in (ood or {}).items():
-        found |= _source(name, clean, right, predict(detector, batches, f"ood[{name!r}]", labelled=False))
+        failures[name] = _judge(detector, batches, f"ood[{name!r}]", labelled=False)
+    for name, bad in failures.items():
+        n = len(bad.score)
+        found |= {f"{name}/n": float(n), f"{name}/refused": _mean(bad.refused)}
+        for prefix, of_clean, of_bad in (
+            ("", clean.score, bad.score),
+            ("softmax_", clean.max_softmax, bad.max_softmax),
+        ):
+            good = of_clean[right]
+            auroc = fpr = math.nan
+            if n and len(good):
+                is_good = torch.arange(len(good) + n, device=good.device) < len(good)
+                auroc = float(binary_auroc(unit_ranks(torch.cat([good, of_bad])), is_good.long()))
+                fpr = float(fpr_at_tpr(good, of_bad))
+            found |= {f"{name}/{prefix}auroc": auroc, f"{name}/{prefix}fpr95": fpr}
+            if name == ERRORS:
+                found[f"{name}/{prefix}aurc"] = float(aurc(of_clean, clean.wrong))
     return found
 
 
@@ -82,12 +86,21 @@ def check_sources(ood: object) -> None:
             raise ValueError(f"ood: expected names other than {ERRORS!r}, without a slash; got {name!r}: rename it")
 
 
+class _Judged(NamedTuple):
+    """The N inputs of all processes."""
+
+    score: Tensor  # (N,), higher = more typical
+    max_softmax: Tensor  # (N,)
+    refused: Tensor  # (N,) bool
+    wrong: Tensor  # (N,) bool; without labels all True
+
+
 @torch.no_grad()
-def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labelled: bool) -> Predicted:
-    """Records of the inputs of a loader, of all processes; `what` is the name of that argument in errors."""
+def _judge(detector: FailureDetector, loader: Iterable[Any], what: str, *, labelled: bool) -> _Judged:
+    """The inputs of a loader, over all processes; `what` names the argument in errors."""
     check_loader(loader, what)
     nothing = torch.empty(0, dtype=torch.float64, device=detector.device)
-    parts = [Predicted(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs
+    parts = [_Judged(nothing, nothing, nothing.bool(), nothing.bool())]  # of a process without inputs
     for batch in loader:
         adapter = detector.extractor.adapter
         x = changed(inputs_of(batch, adapter), lambda value: value.to(detector.device))
@@ -96,25 +109,11 @@ def predict(detector: FailureDetector, loader: Iterable[Any], what: str, *, labe
         if labelled:
             wrong = verdict.prediction != labels_of(batch, adapter).to(verdict.prediction)
         softmax = verdict.logits.softmax(-1).amax(-1)
-        parts.append(Predicted(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
-    found = Predicted(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))
+        parts.append(_Judged(verdict.score.double(), softmax.double(), ~verdict.accept, wrong))
+    found = _Judged(*(gather_rows(torch.cat(values)) for values in zip(*parts, strict=True)))
     if not len(found.score):
         raise ValueError(f"{what}: {NO_BATCH}")
     return found
-
-
-def _source(name: str, clean: Predicted, right: Tensor, failures: Predicted) -> dict[str, float | None]:
-    n = len(failures.score)
-    found: dict[str, float | None] = {"n": float(n), "refused": _mean(failures.refused) if n else None}
-    defined = n > 0 and bool(right.any())
-    softmax = clean.max_softmax, failures.max_softmax
-    for prefix, of_clean, bad in (("", clean.score, failures.score), ("softmax_", *softmax)):
-        good = of_clean[right]
-        is_good = torch.arange(len(good) + n, device=good.device) < len(good)
-        auroc = binary_auroc(unit_ranks(torch.cat([good, bad])), is_good.long()) if defined else None
-        found[f"{prefix}auroc"] = None if auroc is None else float(auroc)
-        found[f"{prefix}fpr95"] = float(fpr_at_tpr(good, bad)) if defined else None
-    return {f"{name}/{key}": value for key, value in found.items()}
 
 
 def _mean(flags: Tensor) -> float:

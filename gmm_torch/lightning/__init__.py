@@ -1,4 +1,4 @@
-"""For a Lightning Trainer and modules of one's own; the only room that imports Lightning."""
+"""Callbacks and modules for a Lightning Trainer; the only room that imports Lightning."""
 
 from gmm_torch.errors import DriftError
 from gmm_torch.lightning.drift import DriftCallback, DriftWarning

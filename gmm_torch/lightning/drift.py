@@ -1,4 +1,4 @@
-"""Drift monitor as a callback of a Trainer."""
+"""A drift monitor as a callback of a Trainer."""
 
 import math
 from collections.abc import Callable
@@ -12,26 +12,18 @@ from gmm_torch.conformal.drift import DriftMonitor
 from gmm_torch.distributed import gather_rows
 from gmm_torch.errors import DriftError, warn
 
-__all__ = ["DriftCallback", "DriftWarning", "score_of"]
-
 
 class DriftWarning(UserWarning):
     """The inputs no longer look like the calibration set."""
 
 
-def score_of(outputs: Any) -> Tensor:
-    """The `score` of a step's result, such as `Records` or `Verdict`."""
-    score = outputs.get("score") if isinstance(outputs, dict) else getattr(outputs, "score", None)
-    if not isinstance(score, Tensor):
-        raise TypeError(
-            f"drift callback: expected steps to return something with a tensor `score`; got {type(outputs).__name__}: "
-            "pass a function from the step's result to the scores"
-        )
+def _score_of(outputs: Any) -> Tensor:
+    score: Tensor = outputs["score"] if isinstance(outputs, dict) else outputs.score
     return score
 
 
 class DriftCallback(Callback):
-    """Watches `trainer.predict` and `trainer.test` with a `DriftMonitor`, logs the capital and raises alarms.
+    """Monitors `trainer.predict` and `trainer.test` with a `DriftMonitor`, logs the capital and raises alarms.
 
     Loaders must keep the order in which inputs arrive. With several processes, the monitor takes their batches in the
     order of their ranks, so all processes need equally many batches.
@@ -39,7 +31,7 @@ class DriftCallback(Callback):
     Args:
         calibration: (n,) calibration scores; None for the module's `detector.calibration.scores`.
         stop: raise `DriftError` at an alarm instead of warning with `DriftWarning`.
-        score: function from a step's result to scores (N,).
+        score: function from a step's result to scores (N,); by default its `score`, such as that of a `Verdict`.
         time: function from a step's result to times (N,) in seconds, for windows.
         options: of `DriftMonitor`.
 
@@ -58,7 +50,7 @@ class DriftCallback(Callback):
         calibration: Tensor | None = None,
         *,
         stop: bool = False,
-        score: Callable[[Any], Tensor] = score_of,
+        score: Callable[[Any], Tensor] = _score_of,
         time: Callable[[Any], Tensor] | None = None,
         **options: Any,
     ) -> None:
@@ -82,14 +74,11 @@ class DriftCallback(Callback):
         Raises:
             ValueError: there are no calibration scores.
         """
-        calibration = self.calibration
+        calibration: Any = self.calibration
         if calibration is None:
-            calibration = getattr(getattr(getattr(pl_module, "detector", None), "calibration", None), "scores", None)
-        if not isinstance(calibration, Tensor) or len(calibration) == 0:
-            raise ValueError(
-                f"drift callback: {type(pl_module).__name__} has no calibrated `detector`: pass calibration scores, or "
-                "calibrate the detector first"
-            )
+            calibration = pl_module.detector.calibration.scores  # type: ignore[union-attr]
+        if not len(calibration):
+            raise ValueError("drift callback: expected calibration scores; got none: calibrate the detector first")
         self.monitor, self.alarms, self.path = self.new_monitor(calibration), [], []
         if self.earlier is not None:
             self._report(self.monitor.update(self.earlier, self.earlier_times))

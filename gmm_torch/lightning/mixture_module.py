@@ -1,4 +1,4 @@
-"""Fitting a mixture under a Lightning Trainer: an epoch is a pass, an epoch's end an update."""
+"""EM under a Lightning Trainer: an epoch is a pass, an epoch's end an update."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from gmm_torch.mixture.statistics import Statistics
 
 
 class MixtureModule(lightning.LightningModule):
-    """EM over features that are already there.
+    """EM over extracted features.
 
     Sufficient statistics are summed over the processes at the end of a pass, so any number of them gives the mixture
     of one. EM's state is part of the module's, so that a checkpoint resumes after the last whole pass. Logs
@@ -55,11 +55,11 @@ class MixtureModule(lightning.LightningModule):
         return DataLoader(rows, sampler=BatchSampler(share, self.batch_size, drop_last=False), batch_size=None)
 
     def on_fit_start(self) -> None:
-        """Bring EM to the Trainer's device."""
+        """Move EM to the Trainer's device."""
         self.em.to(self.device)
 
     def on_train_start(self) -> None:
-        """Make no pass where a checkpoint has brought EM that is done."""
+        """Stop if the checkpoint's EM is done."""
         self.trainer.should_stop = self.em.done
 
     def on_train_epoch_start(self) -> None:
@@ -79,7 +79,7 @@ class MixtureModule(lightning.LightningModule):
         self.trainer.should_stop = self.em.done
 
     def on_fit_end(self) -> None:
-        """Hand the result to the mixture."""
+        """Store the result in the mixture."""
         if self.em.done:
             self.mixture.adopt(self.em)
 
@@ -91,5 +91,5 @@ class MixtureModule(lightning.LightningModule):
         return self.em.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.em.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""A mixture of the classifier's features, kept up to date while it trains."""
+"""A mixture of the classifier's features that follows its training."""
 
 import copy
 import math
@@ -11,8 +11,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 from torchvision.utils import make_grid, save_image
 
+from gmm_torch.checks import check_count
 from gmm_torch.distributed import gather_objects
-from gmm_torch.evaluation.ranks import unit_ranks
+from gmm_torch.evaluation.metrics import unit_ranks
 from gmm_torch.features.hook import FeatureHook
 from gmm_torch.features.layers import PENULTIMATE
 from gmm_torch.features.modes import evaluating
@@ -20,24 +21,24 @@ from gmm_torch.files import atomic_path
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.online import OnlineMixture
 
-SHOWN_SIDE = 64  # pixels; smaller images are shown larger
+_SHOWN_SIDE = 64  # pixels; smaller images are shown larger
 
 
 class OnlineMixtureMonitor(Callback):
-    """Keeps an `OnlineMixture` of the features of the training steps, and looks at the validation images with it.
+    """Keeps an `OnlineMixture` of the features of the training steps, and scores the validation images with it.
 
     The features come from the training steps themselves: no second pass, and no wait for the device. The module has a
     `classifier`, and batches are (images, labels). Each validation first renews the mixture, then logs
     `mixture/log_likelihood` (in nats), `mixture/error_auroc` and `mixture/drift`, explained in `docs/training.md`, and
-    draws the least likely validation images: to each logger whose `experiment` has an `add_image`, without one to
+    draws the least likely validation images: to each logger whose `experiment` has an `add_image`, otherwise to
     `least_likely/<step>.png` in the Trainer's folder.
 
     Args:
         n_components, covariance_type, window, every, reg_covar, seed: see `OnlineMixture`.
         layer, pooling: see `FeatureHook`.
         exact_passes: largest number of EM iterations at the end of the training, over features in evaluation mode; 0
-            for none. The mixture is then as good as one fitted afterwards. The images are those that a fit afterwards
-            would see, of `mixture_dataloader()` of the Trainer's data module, or without one those of the train loader.
+            for none. The mixture is then as good as one fitted afterwards. The images come from `mixture_dataloader()`
+            of the Trainer's data module, or without one from the train loader.
         n_images: how many images to draw.
 
     Attributes:
@@ -59,9 +60,8 @@ class OnlineMixtureMonitor(Callback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("exact_passes", exact_passes), ("n_images", n_images)):
-            if value < 0:
-                raise ValueError(f"{name}: expected a number >= 0; got {value}")
+        check_count("exact_passes", exact_passes, at_least=0)
+        check_count("n_images", n_images, at_least=0)
         self.online = OnlineMixture(
             n_components, covariance_type, window=window, every=every, reg_covar=reg_covar, seed=seed
         )
@@ -78,27 +78,17 @@ class OnlineMixtureMonitor(Callback):
     # ---- training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the classifier; go on from a checkpoint."""
-        classifier = getattr(pl_module, "classifier", None)
-        if not isinstance(classifier, torch.nn.Module):
-            raise ValueError(
-                f"online mixture: expected a module with a `classifier`; {type(pl_module).__name__} has none"
-            )
-        self.hook = FeatureHook(classifier, self.layer, pooling=self.pooling)
+        """Hook the classifier; resume from a checkpoint."""
+        self.hook = FeatureHook(pl_module.classifier, self.layer, pooling=self.pooling)  # type: ignore[arg-type]
         if self._restored is not None:
             self.online.load_state_dict(self._restored["online"], pl_module.device)
-            before = self._restored["before"]
-            if before is not None:
+            if (before := self._restored["before"]) is not None:
                 self._before = copy.deepcopy(self.online.mixture)
                 self._before.load_state_dict(before)
             self._restored = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Refuse what has no images and labels.
-
-        Raises:
-            ValueError: the batch holds unlabelled images, too, whose passes can't be told from the labelled ones'.
-        """
+        """Raise ValueError for a batch with unlabelled images, whose passes look like those of the labelled ones."""
         if isinstance(batch, dict):
             raise ValueError(
                 f"online mixture: expected batches of images and labels; got {', '.join(batch)}: "
@@ -108,38 +98,38 @@ class OnlineMixtureMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take in the features of the step."""
+        """Add the features of the step."""
         assert self.hook is not None
         self.online.update(self.hook.take().features)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the exact passes, if asked to."""
+        """Make the exact passes."""
         if self.exact_passes:
             self.online.finish(self._final_features(trainer), self.exact_passes)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         if self.hook is not None:
             self.hook.remove()
             self.hook = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         self.on_fit_end(trainer, pl_module)
 
     # ---- validation
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Renew the mixture."""
-        self._start_validation()
-        if self._watches(trainer):
+        self._scores, self._wrong, self._unlikely = [], [], None
+        if self._is_on(trainer):
             self.online.refit()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
     ) -> None:
         """Score a batch."""
-        if not (self._watches(trainer) and self.online.started):
+        if not (self._is_on(trainer) and self.online.started):
             return
         assert self.hook is not None
         images, labels = batch[0], batch[1]
@@ -171,7 +161,7 @@ class OnlineMixtureMonitor(Callback):
         pl_module.log_dict({name: value.float() for name, value in values.items()}, sync_dist=True)
         if self.n_images and trainer.is_global_zero:
             self._draw(trainer, images[scores.argsort()[: self.n_images]])
-        self._start_validation()
+        self._scores, self._wrong, self._unlikely = [], [], None
 
     # ---- saving
 
@@ -181,24 +171,21 @@ class OnlineMixtureMonitor(Callback):
         return {"online": self.online.state_dict(), "before": before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, once the fit starts and the device is known."""
+        """Resume from a checkpoint, once the fit starts and the device is known."""
         self._restored = state_dict
 
     # ---- pieces
 
-    def _watches(self, trainer: Trainer) -> bool:
+    def _is_on(self, trainer: Trainer) -> bool:
         return self.hook is not None and not trainer.sanity_checking
-
-    def _start_validation(self) -> None:
-        self._scores, self._wrong, self._unlikely = [], [], None
 
     def _draw(self, trainer: Trainer, images: Tensor) -> None:
         """Least likely first, row by row."""
-        enlargement = max(1, SHOWN_SIDE // images.shape[-1])  # digits of 8 pixels could not be made out
+        enlargement = max(1, _SHOWN_SIDE // images.shape[-1])  # digits of 8 pixels could not be made out
         larger = images.float().repeat_interleave(enlargement, -1).repeat_interleave(enlargement, -2)
         grid = make_grid(larger, nrow=8, pad_value=1.0)
-        experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers]
-        boards = [experiment for experiment in experiments if experiment and hasattr(experiment, "add_image")]
+        experiments: list[Any] = [getattr(logger, "experiment", None) for logger in trainer.loggers]
+        boards = [experiment for experiment in experiments if hasattr(experiment, "add_image")]
         for board in boards:
             board.add_image("mixture/least_likely", grid, trainer.global_step)
         if not boards:

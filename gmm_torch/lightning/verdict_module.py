@@ -9,7 +9,7 @@ from gmm_torch.features.inputs import inputs_of
 
 
 class VerdictModule(LightningModule):
-    """Judges a loader's inputs, by `Trainer.predict`: a `Verdict` a batch.
+    """Gives a `Verdict` for each batch, by `Trainer.predict`.
 
     Args:
         detector: fitted and calibrated; batches are those that its `fit` takes.

@@ -22,15 +22,15 @@ Fitter = Callable[[GaussianMixture, Tensor], Any]
 
 
 class Breakdown(NamedTuple):
-    """Scores of N inputs, taken apart."""
+    """Scores of N inputs and the contributions of their parts."""
 
     score: Tensor  # (N,)
-    p_values: dict[str, Tensor]  # where it combines others, (N,) of each among the reference inputs
-    influence: dict[str, Tensor]  # by how much (N,) each lowers the score; the largest part dominates
-    n_reference: int = 0  # how many reference inputs there are
+    p_values: dict[str, Tensor]  # (N,) of each combined score among the reference inputs
+    influence: dict[str, Tensor]  # (N,), decrease of the score through each; the largest part dominates
+    n_reference: int = 0  # number of reference inputs
 
 
-SCORES: dict[str, type["Score"]] = {}  # by name; a subclass that has one is here as soon as it is defined
+SCORES: dict[str, type["Score"]] = {}  # by name; filled as subclasses with a name are defined
 
 
 class Score(nn.Module):
@@ -40,18 +40,18 @@ class Score(nn.Module):
     detector can be stored without code.
 
     Attributes:
-        name: how configurations and files call it.
-        in_words: what it looks at, as an explanation calls it; the name unless it says.
-        differentiable: whether the score has a useful gradient with respect to the input.
+        name: in configurations and files.
+        in_words: name in explanations; by default `name`.
+        differentiable: True if the score has a useful gradient with respect to the input.
         layers, pooling, views: the features that it is meant for; see `FeatureExtractor`.
-        reads_features: whether it reads features at all, or logits alone.
-        n_reference: among how many held-out inputs, at least, it ranks its parts; `hold_out` and `set_reference`
+        reads_features: False if it reads logits alone.
+        n_reference: minimum number of held-out inputs to rank its parts among; `hold_out` and `set_reference`
             give them. 0 for a score that ranks nothing.
-        needs_labels: whether `fit` wants `Features.labels`; only ever where an option asks for it.
-        needs_labels_to_calibrate: whether calibration does.
-        default_weights: of a part of the default score, its weight there with several views and with one; a class that
-            sets them is such a part. See `Combined`.
-        min_layers: of fewer layers the default leaves it out.
+        needs_labels: True if `fit` needs `Features.labels`; only where an option asks for it.
+        needs_labels_to_calibrate: True if calibration needs labels.
+        default_weights: weight in the default score with several views and with one view; a class that sets them is
+            part of it. See `Combined`.
+        min_layers: with fewer layers the default leaves it out.
         min_views, min_classes: with fewer it can't be built.
     """
 
@@ -69,27 +69,27 @@ class Score(nn.Module):
     min_layers: ClassVar[int] = 1
     min_views: ClassVar[int] = 1
     min_classes: ClassVar[int] = 1
-    n_components: int = 0  # asked for; none where it has no mixtures
+    n_components: int = 0  # asked for; 0 without mixtures
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         register(SCORES, cls)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
-        """By layer, of how many views, from the first, it reads features; nothing else is caught.
+        """Number of views, from the first, whose features it reads, by layer; nothing else is caught.
 
         Args:
-            layers: those that the detector was told of, or that were found.
+            layers: the detector's.
             n_views: of an input.
         """
         return dict.fromkeys(layers, n_views) if self.reads_features else {}
 
     @classmethod
     def chosen_views(cls, views: int | Sequence[str] | None) -> tuple[str, ...]:
-        """The views of an input: the first so many of those that the score is meant for, those named, or all.
+        """The views of an input: the first n that the score is meant for, those named, or all.
 
         Raises:
-            ValueError: a number of them that it is not meant for.
+            ValueError: a number that it is not meant for.
         """
         if views is None:
             return cls.views
@@ -102,8 +102,8 @@ class Score(nn.Module):
         if not 1 <= views <= most:
             expected = f"1 to {most}" if most > 1 else "1, the input alone,"
             raise ValueError(
-                f"views: expected {expected} for the score {cls.name!r}; got {views}: take fewer, or name those that "
-                'it shall look at all the same, such as views=("identity", "mirror")'
+                f"views: expected {expected} for the score {cls.name!r}; got {views}: take fewer, or name others, "
+                'such as views=("identity", "mirror")'
             )
         return cls.views[:views]
 
@@ -113,7 +113,7 @@ class Score(nn.Module):
         return self.needs_labels or self.needs_labels_to_calibrate
 
     def options(self) -> dict[str, Any]:
-        """The constructor's keyword arguments, as JSON can hold them: the attributes of the same names."""
+        """The constructor's keyword arguments for JSON: the attributes of the same names."""
         arguments = inspect.signature(type(self)).parameters.values()
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without a constructor
         return {each.name: getattr(self, each.name) for each in arguments if each.kind not in variable}
@@ -136,19 +136,19 @@ class Score(nn.Module):
         return self
 
     def hold_out(self, statistics: Tensor) -> Self:
-        """Take `statistics` of fitting inputs that `fit` was not given, in random order, if there is `n_reference`."""
+        """Store `statistics` of fitting inputs that `fit` did not see, in random order, if there is `n_reference`."""
         return self
 
     def set_reference(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
-        """Take `statistics` (N, S) of clean inputs as reference, if there is `n_reference`; they serve nothing else.
+        """Store `statistics` (N, S) of clean inputs as reference, if there is `n_reference`; they serve nothing else.
 
-        `wrong` (N,) bool says which of their predictions are wrong, for a score with `needs_labels_to_calibrate`. It
-        is no part of the statistics: what weights and p-values see of an input never depends on its label.
+        `wrong` (N,) bool marks wrong predictions, for a score with `needs_labels_to_calibrate`. It is no part of the
+        statistics: weights and p-values of an input never depend on its label.
         """
         return self
 
     def statistics(self, outputs: Features) -> Tensor:
-        """All that the score needs of each input, (N, J), so that no outputs need be kept; here itself, J = 1."""
+        """Numbers that the score needs of each input, (N, J), in place of its outputs; by default itself, J = 1."""
         return self(outputs)[:, None]
 
     def combine(self, statistics: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Score(nn.Module):
         return statistics[:, 0]
 
     def __call__(self, outputs: Features) -> Tensor:
-        """`forward`, out of the reach of autocast: that is for the classifier, whose pass is over."""
+        """`forward` without autocast, which is for the classifier alone."""
         with full_precision(outputs.logits.device):
             result: Tensor = super().__call__(outputs)
         return result
@@ -165,23 +165,23 @@ class Score(nn.Module):
         """(N,)."""
         raise NotImplementedError
 
-    # ---- what a score can say about its reasons
+    # ---- explanations
 
     def models(self) -> dict[str, FeatureMixture]:
-        """Its mixtures by name, that of the part or the layer that each is of; none where it has none."""
+        """Its mixtures by the name of their part or layer."""
         return {}
 
     @property
     def component_of(self) -> str | None:
-        """The name of the mixture that one component of an input is of, where one is told: the first."""
+        """Name of the mixture whose component is reported for an input: the first."""
         return next(iter(self.models()), None)
 
     def shares(self) -> dict[str, float]:
-        """Weights of the scores that it combines, by name; none where it combines none, or is on "meta"."""
+        """Weights of the scores that it combines, by name; empty on "meta"."""
         return {}
 
     def breakdown(self, outputs: Features) -> Breakdown:
-        """The score itself, and what it is made of."""
+        """The score and its parts."""
         return Breakdown(self(outputs), {}, {})
 
     def components(self, outputs: Features) -> Tensor:

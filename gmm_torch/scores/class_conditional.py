@@ -1,4 +1,4 @@
-"""A mixture for every class."""
+"""Likelihood under one mixture for each class."""
 
 import torch
 from torch import Tensor
@@ -10,20 +10,19 @@ from gmm_torch.mixture.covariance.tied import Tied
 from gmm_torch.scores.base import Fitter
 from gmm_torch.scores.log_likelihood import LayerMixtures
 
-MIN_POINTS = 10  # of a class, for each of its components; a class with fewer gets the mixture of all inputs
+_MIN_POINTS = 10  # of a class, for each of its components; a class with fewer gets the mixture of all inputs
 
 
 class ClassConditional(LayerMixtures):
-    """Sum over the layers of log p(z | c), c the predicted class, with a mixture of its own for every class.
+    """Sum over the layers of log p(z | c), c the predicted class, with one mixture for each class.
 
-    The classes of the fitting inputs are those that the classifier predicts, unless labels are asked for:
-    `labels=True` takes them from the loader that the detector is fitted to. It is there to be compared with: with
-    labels it is what the paper does without.
+    The classes of the fitting inputs are those that the classifier predicts; `labels=True` takes the labels of the
+    loader that the detector is fitted to. It is for comparison: the paper does without labels.
 
     Args:
         n_components: K for each class.
         covariance_type, transform: see `LayerMixtures`; any type but "tied", since the classes are fitted one by one.
-        labels: whether classes are labels instead of predictions.
+        labels: use labels in place of predictions.
     """
 
     name = "class_conditional"
@@ -49,7 +48,7 @@ class ClassConditional(LayerMixtures):
         classes = outputs.classes(self.needs_labels)
         n_classes = mixture.n_components // self.n_components
         sizes = torch.bincount(classes, minlength=n_classes).tolist()
-        large = [n >= MIN_POINTS * self.n_components for n in sizes]
+        large = [n >= _MIN_POINTS * self.n_components for n in sizes]
         pooled = None if all(large) else self._fitted(points, fitter)
         found = (self._fitted(points[classes == c], fitter) if large[c] else pooled for c in range(n_classes))
         parts = [each for each in found if each is not None]

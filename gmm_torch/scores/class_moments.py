@@ -20,8 +20,8 @@ def class_moments(points: Tensor, classes: Tensor, n_classes: int, reg_covar: fl
         points: (N, D), N >= 1.
         classes: (N,) int64 in [0, n_classes).
         n_classes: C.
-        reg_covar: > 0, added to each variance as a share of the feature's total variance, and as the same share of a
-            thousandth of the mean variance, so that a feature that never varies is no obstacle.
+        reg_covar: > 0, fraction of each feature's total variance, plus a thousandth of the mean variance, that is added
+            to its variance; so a feature may be constant.
     """
     wide = points.double()
     centre = wide.mean(0)

@@ -1,22 +1,22 @@
-"""Several p-values of one input as one statistic, and what that costs in finding wrong predictions."""
+"""Combination of several p-values of one input, and its expected AUROC on wrong predictions."""
 
 import math
 
 import torch
 from torch import Tensor
 
-WINDOW = 0.1  # half the width of what the slope of a rank is averaged over, in standard deviations of the reference
-MIN_EXCESS = 1e-3  # scale of the tail below the reference, in the same unit: tied lowest scores have none
-MIN_TAIL = 5  # lowest scores that give that scale: a small gap between two of them must not decide
+_WINDOW = 0.1  # half the window that averages the slope of a rank, in standard deviations of the reference
+_MIN_EXCESS = 1e-3  # scale of the tail below the reference, in the same unit: tied lowest scores have none
+_MIN_TAIL = 5  # lowest scores that give that scale: a small gap between two of them must not decide
 
 
 def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     """Logarithm of a p-value of each score among reference scores, as a continuous and increasing function.
 
     Between distinct reference scores it interpolates log(#{reference <= score} / (n + 1)) linearly, scores that are
-    tied counted as one rank. Below the smallest it goes on as an exponential tail whose scale is the mean excess of the
-    lowest tenth, of five at least, so that inputs further out stay ordered. Only the order of the combined statistic is
-    used, so this shape bears on power, never on validity.
+    tied counted as one rank. Below the smallest it continues as an exponential tail whose scale is the mean excess of
+    the lowest tenth, of five at least, so that inputs further out stay ordered. Only the order of the combined
+    statistic is used, so this shape affects power, never validity.
 
     The slope of a rank between two scores that nearly agree has no bound, and above the largest it is zero. So the
     gradient is that of the function averaged over a window of two tenths of the reference's standard deviation.
@@ -34,7 +34,7 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
     spread = torch.where(spread > 0, spread, 1)  # a reference that is constant has no scale: a nat
     if not (torch.is_grad_enabled() and score.requires_grad):
         return _interpolated(score, reference, spread)
-    at, reach = score.detach(), WINDOW * spread
+    at, reach = score.detach(), _WINDOW * spread
     above, below = (_interpolated(end, reference, spread) for end in (at + reach, at - reach))
     slope = torch.where(torch.isfinite(at), (above - below) / (2 * reach), 0)
     step = torch.where(torch.isfinite(at), score - at, 0)  # zero, with the gradient of the score
@@ -42,7 +42,7 @@ def log_tail(score: Tensor, reference: Tensor) -> Tensor:
 
 
 def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
-    """The value of `log_tail`."""
+    """`log_tail` without the gradient."""
     n = reference.shape[-1]
     up_to = torch.searchsorted(reference, score.detach().contiguous(), right=True).clamp(1, n)
     low, high = reference.gather(-1, up_to - 1), reference.gather(-1, up_to.clamp_max(n - 1))
@@ -53,9 +53,9 @@ def _interpolated(score: Tensor, reference: Tensor, spread: Tensor) -> Tensor:
     share = torch.where(gap > 0, (score - low) / torch.where(gap > 0, gap, 1), 0).clamp(0, 1)
     ends = torch.log(up_to.to(score)), torch.log(up_to_high.to(score))
     inside = torch.minimum(ends[0] + (ends[1] - ends[0]) * share, ends[1])  # rounding never makes it fall
-    n_tail = max(min(MIN_TAIL, n), n // 10)
+    n_tail = max(min(_MIN_TAIL, n), n // 10)
     tail = reference[..., n_tail - 1, None] - reference[..., :n_tail]
-    excess = torch.maximum(tail.mean(-1, keepdim=True), MIN_EXCESS * spread)
+    excess = torch.maximum(tail.mean(-1, keepdim=True), _MIN_EXCESS * spread)
     beyond = (first - score).clamp_min(0) / excess
     rank = torch.where(score < first, torch.log(lowest.to(score)), inside)
     return rank - math.log(n + 1) - beyond

@@ -16,9 +16,9 @@ from gmm_torch.scores.combination import expected_auroc, log_tail, root_mean
 from gmm_torch.scores.feature_mixture import FeatureMixture
 from gmm_torch.scores.mean_log_probability import MeanLogProbability
 
-HALF = 200  # with so many fitting inputs a part that learns from them has half of its weight
-# What the parts beside `mean_log_probability` may cost in finding wrong predictions, as an area under the ROC curve,
-# and the scales of their weights among which the largest of no higher cost is found.
+HALF = 200  # fitting inputs that give half its weight to a part that learns from them
+# Largest cost of the parts other than `mean_log_probability` in finding wrong predictions, as an area under the ROC
+# curve, and candidate scales of their weights: the largest within that cost is used.
 MAX_COST = 0.005
 SCALES = [2 ** (-k / 2) for k in range(13)]
 
@@ -30,7 +30,7 @@ def default_parts() -> dict[str, type[Score]]:
 
 
 def default_weights(n_views: int, n_layers: int) -> dict[str, float]:
-    """Weights of the parts of the default for so many views and layers."""
+    """Weights of the parts of the default for these numbers of views and layers."""
     parts = {name: kind for name, kind in default_parts().items() if n_layers >= kind.min_layers}
     weights = {name: kind.default_weights[n_views == 1] for name, kind in parts.items()}
     return {name: weight for name, weight in weights.items() if weight > 0}
@@ -39,24 +39,23 @@ def default_weights(n_views: int, n_layers: int) -> dict[str, float]:
 class Combined(Score):
     """-log sum_j w_j p_j^(-1/2) over the p-values of several scores.
 
-    What each finds is blind to what another sees: `mean_log_probability` finds wrong predictions and what lies at a
-    decision boundary, `moment_likelihood` other distributions, `logit_likelihood` and `augmentation_consistency`
-    adversarial images. With one view alone and several layers, `depth_consistency` takes over from the other views.
-    `docs/detector.md` has the study behind the choice; it used failures other than those of the published tables.
+    Each part finds other failures: `mean_log_probability` wrong predictions and inputs at a decision boundary,
+    `moment_likelihood` other distributions, `logit_likelihood` and `augmentation_consistency` adversarial images. With
+    one view and several layers, `depth_consistency` replaces the other views. `docs/detector.md` has the study behind
+    the choice; it used failures other than those of the published tables.
 
-    How much a part is worth depends on the network. `mean_log_probability` is near the best there is for wrong
-    predictions, and every other part costs some of that. Without any label it is known how much: where the
-    classifier's probabilities are true, wrong predictions are found with an expected area under the ROC curve
-    (`expected_auroc`). The weights of all other parts are scaled down together, to a 64th at most, until they cost
-    at most half a point of it among the reference inputs.
+    The best weights depend on the network. `mean_log_probability` is near the best score for wrong predictions, and
+    every other part costs some of that. The cost is estimated without labels: where the classifier's probabilities are
+    true, wrong predictions are found with an expected area under the ROC curve (`expected_auroc`). The weights of all
+    other parts are scaled down together, to a 64th at most, until they cost at most half a point of it among the
+    reference inputs.
 
     Args:
         n_components: K of the mixtures.
         covariance_type: of the mixtures.
-        weights: of the parts, by name; a part that is not named is left out. They are taken as they are. None for those
-            of the study, which depend on whether there are several views, scaled to the network; there a part that
-            learns from n fitting inputs has n / (n + 200) of its weight: with little to learn from, the classifier's
-            own certainty decides.
+        weights: of the parts, by name, used unchanged; a part that is not named is left out. None for the weights of
+            the study, which depend on the number of views, scaled to the network; a part that learns from n fitting
+            inputs has n / (n + 200) of its weight: with few inputs, the classifier's certainty decides.
     """
 
     name = "combined"
@@ -101,7 +100,7 @@ class Combined(Score):
         self.log_scale = self.references.new_zeros(())
 
     def _make(self, name: str) -> Score:
-        """A part, with those of the options that it takes."""
+        """A part, with the options that it takes."""
         kind = default_parts()[name]
         options = {"n_components": self.n_components, "covariance_type": self.covariance_type}
         taken = inspect.signature(kind).parameters
@@ -109,7 +108,7 @@ class Combined(Score):
 
     @property
     def _certainty(self) -> int:
-        """The place of `mean_log_probability` among the parts."""
+        """Index of `mean_log_probability` among the parts."""
         return list(self.weights).index(MeanLogProbability.name)
 
     def reads(self, layers: Sequence[str], n_views: int) -> dict[str, int]:
@@ -151,7 +150,7 @@ class Combined(Score):
         return self._rank_among(torch.cat([statistics, others.mT]), wrong)
 
     def _rank_among(self, statistics: Tensor, wrong: Tensor | None = None) -> Self:
-        """Make inputs the reference, and scale the weights by what they cost there."""
+        """Make inputs the reference, and scale the weights by their cost there."""
         table = self.part_scores(statistics)
         self.references = table.mT.contiguous().sort().values
         self.log_scale = self.log_weights.new_zeros(())
@@ -160,7 +159,7 @@ class Combined(Score):
         return self
 
     def _affordable(self, table: Tensor, probability: Tensor) -> Tensor:
-        """Logarithm, (), of the largest scale, at most 1, at which the other parts cost no more than they may.
+        """Logarithm, (), of the largest scale <= 1 at which the other parts cost at most `MAX_COST`.
 
         From scores of the parts (R, J), and the probability (R,) that the prediction is right.
         """
@@ -168,11 +167,10 @@ class Combined(Score):
         log_p = self._log_tails(table)
         log_scales = torch.tensor([math.log(scale) for scale in SCALES]).to(log_p)
         costs = [best - expected_auroc(self.join(log_p, each), probability) for each in log_scales]
-        # Where less than one wrong prediction is expected, its area counts for as much less: where all are certain it
-        # is made of rounding, and no part costs anything.
+        # Below one expected wrong prediction the area counts for less: where all are certain it is mere rounding.
         n_wrong = (1 - probability).sum().clamp_max(1)
         cost = torch.nan_to_num(torch.stack(costs), nan=0.0) * n_wrong
-        dear = (cost > MAX_COST).long().cumprod(0).sum()  # how many of the largest scales cost too much
+        dear = (cost > MAX_COST).long().cumprod(0).sum()  # number of scales that cost too much
         around = torch.stack([(dear - 1).clamp_min(0), dear.clamp_max(len(SCALES) - 1)])
         (cost_high, cost_low), (high, low) = cost[around], log_scales[around]
         share = ((cost_high - MAX_COST) / (cost_high - cost_low)).nan_to_num(0.0).clamp(0, 1)
@@ -210,7 +208,7 @@ class Combined(Score):
         return self.join(self._log_tails(self.part_scores(statistics)))
 
     def join(self, log_p: Tensor, log_scale: Tensor | None = None) -> Tensor:
-        """(N, J) log p-values of the parts as one number, (N,); with another scale of the weights if one is given."""
+        """One number (N,) from log p-values of the parts (N, J); `log_scale` replaces the scale of the weights."""
         log_scale = self.log_scale if log_scale is None else log_scale
         return root_mean(log_p, self._scaled(log_scale).to(log_p))
 
@@ -231,7 +229,7 @@ class Combined(Score):
         return {name: model for part in self._scores() for name, model in part.models().items()}
 
     def breakdown(self, outputs: Features) -> Breakdown:
-        """See `Score`; the influence is by how much the score would rise if a part had nothing to say, p = 1/2."""
+        """See `Score`; the influence is the rise of the score with p = 1/2 in place of the part's p-value."""
         table = self.part_scores(self.statistics(outputs))
         log_p = self._log_tails(table)
         whole = self.join(log_p)

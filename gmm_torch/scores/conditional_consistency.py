@@ -13,7 +13,7 @@ from gmm_torch.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.scores.feature_mixture import sized
 
 # Smallest share of a variance that is left when the other variable is known: what float32 tells from none.
-LEAST_LEFT = 2.0**-23
+_LEAST_LEFT = 2.0**-23
 
 
 class ConditionalConsistency(Score):
@@ -69,6 +69,6 @@ def log_conditional_tail(pairs: Tensor, log_weights: Tensor, means: Tensor, cova
     share = (log_weights + log_normal(distance, variance.log(), 1)).log_softmax(-1)  # (N, K)
     slope = covariances[:, 0, 1] / variance
     left = covariances[:, 1, 1] - slope * covariances[:, 0, 1]
-    scale = torch.maximum(left, LEAST_LEFT * covariances[:, 1, 1]).sqrt()
+    scale = torch.maximum(left, _LEAST_LEFT * covariances[:, 1, 1]).sqrt()
     standard = (deviation[..., 1] - slope * deviation[..., 0]) / scale
     return (share + log_normal_cdf(standard)).logsumexp(-1).clamp_max(0)

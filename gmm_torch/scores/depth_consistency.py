@@ -18,14 +18,14 @@ from gmm_torch.scores.conditional_consistency import ConditionalConsistency
 from gmm_torch.scores.feature_mixture import with_size
 
 MAX_WIDTH = 64  # of the features of a layer: a covariance for each class must stay cheap
-MAX_FULL = 100  # classes with covariances of their own; more of them share one
-PRIOR = 10  # the pooled covariance counts as so many inputs a feature in that of each class
+MAX_FULL = 100  # classes with one covariance each; more of them share one
+PRIOR = 10  # inputs a feature that the pooled covariance counts for in that of each class
 REG_COVAR = 1e-2
 TEMPERATURES: list[float] = torch.logspace(0, math.log10(32), 21).tolist()
 
 
 class DepthConsistency(ConditionalConsistency):
-    """log P(D <= d | S = s): d what the layers say for the predicted class, s what the classifier says for it.
+    """log P(D <= d | S = s): d the log-odds of the predicted class in the layers, s those in the classifier.
 
     A mixture with one component for each class that the classifier predicts (no label is used) makes a classifier of
     each layer. d is the mean over the layers of the log-odds of the predicted class in its posterior, s the log-odds in
@@ -112,7 +112,7 @@ def log_posterior(mixture: GaussianMixture, points: Tensor) -> Tensor:
 
 
 def best_temperature(logits: Tensor, classes: Tensor) -> float:
-    """The one of `TEMPERATURES` by which logits (N, C) must be divided to predict classes (N,) best.
+    """The entry of `TEMPERATURES` that, dividing logits (N, C), predicts classes (N,) best.
 
     The loss is convex in the inverse of the temperature, so its least value is found by halving.
     """

@@ -1,4 +1,4 @@
-"""A mixture of a score, with the way from a classifier's outputs to its points and back to names."""
+"""A mixture of a score, with the features behind its points and their names."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ from gmm_torch.features.projection import Projection
 from gmm_torch.mixture import GaussianMixture
 from gmm_torch.mixture.linear_algebra import robust_cholesky
 
-POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
+_POINTS_PER_COMPONENT = 20  # fewer can't tell a component from its neighbours
 # Features of a classifier are nearly rank-deficient: without a floor a component collapses onto a few points and
 # held-out inputs look impossible. Chosen by held-out likelihood, which needs no failures.
 REG_COVAR = 1e-2
-LARGEST = 0.9  # share of the inputs in one component from which the others count for nothing
+_LARGEST = 0.9  # fraction of the inputs in one component above which a warning is due
 LOG_SOFTMAX = "log_softmax"  # stands for a layer where the features are the classifier's log-probabilities
 
 
@@ -29,10 +29,10 @@ def sized(mixture: GaussianMixture, points: Tensor) -> GaussianMixture:
 
     Issues a `ComponentsWarning` where these are fewer.
     """
-    carried = max(1, len(points) // POINTS_PER_COMPONENT)
+    carried = max(1, len(points) // _POINTS_PER_COMPONENT)
     if carried < mixture.n_components:
         warn(
-            f"n_components={mixture.n_components}: expected {POINTS_PER_COMPONENT} fitting inputs for each; got "
+            f"n_components={mixture.n_components}: expected {_POINTS_PER_COMPONENT} fitting inputs for each; got "
             f"{len(points)}, so {carried} are fitted: give more inputs, or ask for fewer components",
             ComponentsWarning,
         )
@@ -51,8 +51,8 @@ def fit_mixture(mixture: GaussianMixture, features: Tensor, seed: int) -> Gaussi
 
     Of several processes, which all have the same features, each takes a share.
     """
-    # Few points in many dimensions: without shrinkage each component learns its own points by heart, and new inputs
-    # all fall to the widest of them.
+    # Few points in many dimensions: without shrinkage each component memorises its points, and new inputs all fall to
+    # the widest of them.
     shrinkage: Literal["oas"] | None = "oas" if mixture.family.shrinks else None
     return mixture.fit(share(features), reg_covar=REG_COVAR, shrinkage=shrinkage, seed=seed)
 
@@ -107,7 +107,7 @@ class FeatureMixture:
         means = parameters.means + mixture.location.double()
 
         def distance(v: Tensor) -> Tensor:
-            # about zero: v is centred on the mean of its own component already
+            # about zero: v is centred on its component's mean already
             table = mixture.family.squared_distance(v, torch.zeros_like(parameters.means), parameters.factors)
             return table.gather(1, chosen)[:, 0]
 
@@ -154,17 +154,17 @@ def half_gradient(quadratic: Callable[[Tensor], Tensor], deviation: Tensor) -> T
 
 
 class Concentration(NamedTuple):
-    """Inputs of which nearly all fall to one component."""
+    """Counts where one component has nearly all inputs."""
 
     largest: float  # share of that component
-    n_used: float  # as how many components in use all count: exp of the entropy of their shares
+    n_used: float  # effective number of components in use: exp of the entropy of their shares
 
 
 def concentration(counts: Tensor) -> Concentration | None:
-    """Whether nearly all inputs are in one of several components, from their counts (K,); None where not."""
+    """The concentration of counts (K,) if nearly all inputs are in one of several components, else None."""
     shares = counts.double().cpu() / max(1, int(counts.sum()))
     largest = float(shares.max())
-    if len(shares) < 2 or largest <= LARGEST:
+    if len(shares) < 2 or largest <= _LARGEST:
         return None
     return Concentration(largest, math.exp(-float(torch.special.xlogy(shares, shares).sum())))
 
@@ -172,7 +172,7 @@ def concentration(counts: Tensor) -> Concentration | None:
 def warn_of_unused_components(models: Mapping[str, FeatureMixture], outputs: Features) -> None:
     """Issue a `ComponentsWarning` for each mixture that has nearly all of these inputs in one component.
 
-    They are inputs that it has not learned from, where there are such: what is learned by heart looks used.
+    Give inputs that it has not learned from if possible: components that memorise points look used.
     """
     for name, model in models.items():
         k = model.mixture.n_components

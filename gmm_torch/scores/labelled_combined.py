@@ -14,11 +14,11 @@ from gmm_torch.scores.right_wrong_ratio import HALF, RightWrongRatio
 
 
 class LabelledCombined(Combined):
-    """`Combined` that has learned from labelled calibration inputs what tells right predictions from wrong ones.
+    """`Combined` that learns from labelled calibration inputs to tell right predictions from wrong ones.
 
     `FailureDetector(classifier, score=LabelledCombined()).fit(loader).calibrate(labelled)`, with batches
     (x, label, ...) of images that the classifier was not trained on. Two things are learned, from the third of them
-    that serves as reference, so that the p-values among the others stay valid:
+    that is the reference, so that the p-values among the others stay valid:
 
     - `mean_log_probability` is replaced by the `RightWrongRatio` of the certainty of the views.
     - What the other parts cost in finding wrong predictions is known from n wrong ones with a share n / (n + 20); the

@@ -14,7 +14,7 @@ from gmm_torch.mixture import GaussianMixture
 from gmm_torch.scores.base import N_COMPONENTS, Fitter, Score
 from gmm_torch.scores.feature_mixture import Block, FeatureMixture, each_view, sized
 
-PAPERS_COMPONENTS = 30  # K of the paper
+_PAPERS_COMPONENTS = 30  # K of the paper
 
 
 class LayerMixtures(Score):
@@ -102,7 +102,7 @@ class LogLikelihood(LayerMixtures):
     name = "log_likelihood"
 
     def __init__(
-        self, n_components: int = PAPERS_COMPONENTS, covariance_type: str = "full", transform: str = "none"
+        self, n_components: int = _PAPERS_COMPONENTS, covariance_type: str = "full", transform: str = "none"
     ) -> None:
         super().__init__(n_components, covariance_type, transform)
 

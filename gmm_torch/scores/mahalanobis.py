@@ -11,19 +11,19 @@ from gmm_torch.scores.base import Fitter
 from gmm_torch.scores.class_moments import class_moments
 from gmm_torch.scores.log_likelihood import LayerMixtures
 
-ABSENT = 1e-30  # weight of a class that no fitting input had: no explanation names it
+_ABSENT = 1e-30  # weight of a class that no fitting input had: no explanation names it
 
 
 class Mahalanobis(LayerMixtures):
     """Minus the sum over the layers of the squared distance to the nearest class mean, in one covariance for all.
 
     Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
-    equation 2, without their input perturbation and learnt weights. The classes are those that the classifier
-    predicts, unless labels are asked for: `labels=True` takes them from the loader that the detector is fitted to.
+    equation 2, without their input perturbation and learned weights. The classes are those that the classifier
+    predicts; `labels=True` takes the labels of the loader that the detector is fitted to.
 
     Args:
-        labels: whether classes are labels instead of predictions.
-        reg_covar: added to each feature's variance, as a share of it.
+        labels: use labels in place of predictions.
+        reg_covar: fraction of each feature's variance that is added to it.
         transform: of the features before; see `gmm_torch.features.transforms`. "unit" is Mahalanobis++
             (Mueller and Hein 2025, arXiv:2505.18032): distances between directions, which the norm of the features
             does not decide.
@@ -57,7 +57,7 @@ class Mahalanobis(LayerMixtures):
         self, mixture: GaussianMixture, points: Tensor, outputs: Features, fitter: Fitter
     ) -> GaussianMixture:
         found = class_moments(points, outputs.classes(self.needs_labels), mixture.n_components, self.reg_covar)
-        weights = self.present.to(found.means).clamp_min(ABSENT)
+        weights = self.present.to(found.means).clamp_min(_ABSENT)
         return mixture.set_parameters(weights / weights.sum(), found.means, found.within)
 
     def forward(self, outputs: Features) -> Tensor:

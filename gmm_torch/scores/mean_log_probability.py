@@ -17,8 +17,8 @@ class MeanLogProbability(Score):
     shows, as with digits.
 
     Args:
-        keep: the share of overlap that a view needs.
-        n_views: how many of the views, from the first, may count. A mirrored image shows as much as the image; a
+        keep: fraction of overlap that a view needs.
+        n_views: number of views, from the first, that may count. A mirrored image shows as much as the image; a
             blurred one shows less, and counting it makes wrong predictions harder to find.
     """
 

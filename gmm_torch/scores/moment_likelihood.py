@@ -23,8 +23,8 @@ class MomentLikelihood(JointLikelihood):
 
     Args:
         n_components, covariance_type: see `JointLikelihood`.
-        n_views: how many of the views, from the first, z is averaged over; fewer where there are fewer. Directions that
-            differ between image and mirror shorten the mean, so noise is seen that looks typical in each.
+        n_views: number of views, from the first, that z is averaged over; fewer where there are fewer. Directions that
+            differ between image and mirror shorten the mean, which shows noise that looks typical in each.
     """
 
     name = "moment_likelihood"

@@ -11,15 +11,15 @@ from gmm_torch.features.inputs import NO_LABELS
 from gmm_torch.scores.base import Fitter, Score
 from gmm_torch.scores.mean_log_probability import MeanLogProbability
 
-HALF = 20  # with so many wrong predictions, what they teach has half of its weight
-RIDGE = 0.1  # in units of the variance of each variable
-MIN_WRONG = 2  # of fewer there is no spread
+HALF = 20  # wrong predictions that give half its weight to what they teach
+_RIDGE = 0.1  # in units of the variance of each variable
+_MIN_WRONG = 2  # of fewer there is no spread
 
 
 class RightWrongRatio(Score):
     """log p(z | right) - log p(z | wrong), up to a constant, for two normal distributions of z with one covariance.
 
-    z are variables of certainty: `mean_log_probability`, the log-odds of the predicted class in each view, and minus
+    z are measures of certainty: `mean_log_probability`, the log-odds of the predicted class in each view, and minus
     the entropy of the softmax. The optimal way to choose among predictions is by that ratio (Neyman and Pearson;
     Heng and Soh 2025, "Know when to abstain: optimal selective classification with likelihood ratios",
     arXiv:2505.15008, who take distances of features for z; wrong predictions are few, and features of many
@@ -78,11 +78,10 @@ class RightWrongRatio(Score):
             raise ValueError(NO_LABELS)
         n_wrong, n = int(wrong.sum()), len(wrong)
         self.direction = _first(statistics.shape[1]).to(statistics)
-        if min(n_wrong, n - n_wrong) < MIN_WRONG:
+        if min(n_wrong, n - n_wrong) < _MIN_WRONG:
             warn(
-                f"labels: expected at least {MIN_WRONG} wrong and {MIN_WRONG} right predictions among the calibration "
-                f"inputs that are learned from; got {n_wrong} wrong of {n}: the classifier's certainty decides as it "
-                "does without labels; give more labelled inputs",
+                f"labels: expected at least {_MIN_WRONG} wrong and {_MIN_WRONG} right predictions to learn from; got "
+                f"{n_wrong} wrong of {n}: the classifier's certainty decides: give more labelled inputs",
                 LabelsWarning,
             )
             return self
@@ -115,7 +114,7 @@ def log_ratio_direction(z: Tensor, wrong: Tensor) -> Tensor:
         centred = part - means[-1]
         covariances.append(centred.mT @ centred / len(part))
     of_right, of_wrong = covariances
-    ridge = RIDGE * torch.eye(z.shape[1], dtype=wide.dtype, device=wide.device)
+    ridge = _RIDGE * torch.eye(z.shape[1], dtype=wide.dtype, device=wide.device)
     covariance = (of_right + share * of_wrong + (1 - share) * of_right) / 2 + ridge
     found = means[0] - means[1]
     along = covariance[:, 0] / covariance[0, 0]  # how the others move with certainty

@@ -7,7 +7,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from gmm_torch import __version__
-from gmm_torch_command import HOME
 from tests.configuration import configure
 from trainers.main import CONF, command
 
@@ -26,13 +25,6 @@ def said() -> str:
 
 def section(said: str, name: str) -> str:
     return said.split(f"== {name} ==\n")[1].split("\n\n==")[0]
-
-
-def test_help_begins_with_the_product_and_says_where_the_documentation_is(said):
-    assert said.startswith("gmm-torch says which answers of an image classifier to refuse.")
-    assert "docs/index.md" in said.split("\n\n")[-2]
-    assert (HOME / "docs" / "index.md").exists()
-    assert max(map(len, said.splitlines())) <= 110
 
 
 def test_every_task_has_a_line_of_its_own(said):

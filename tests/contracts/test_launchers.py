@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from trainers.main import CONF
 
-LAUNCHERS = {path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")}
+LAUNCHERS = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
 PLUGINS = {
     "workstation": "hydra_plugins.hydra_joblib_launcher",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
@@ -14,11 +14,7 @@ PLUGINS = {
 }
 
 
-def test_every_launcher_is_known():
-    assert set(PLUGINS) == LAUNCHERS
-
-
-@pytest.mark.parametrize("name", sorted(PLUGINS))
+@pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_composes(name):
     pytest.importorskip(PLUGINS[name])
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -35,7 +35,7 @@ LEARNING = {
     ("gmm_torch/scores/combined.py", "_affordable"): "so do the scales that are tried",
     ("gmm_torch/scores/feature_mixture.py", "warn_of_unused_components"): "a count of each component in use",
     ("gmm_torch/scores/feature_mixture.py", "concentration"): "whether to warn of it",
-    ("gmm_torch/evaluation/counts.py", "class_counts"): "a count of each class in a component",
+    ("gmm_torch/evaluation/rates.py", "class_counts"): "a count of each class in a component",
     ("gmm_torch/detector/detector.py", "_fit"): "an empty calibration comes to the device",
     ("gmm_torch/features/modes.py", "changed"): "what was made on the host comes to the device",
     ("gmm_torch/features/inputs.py", "of"): "on which scale the calibration images are",

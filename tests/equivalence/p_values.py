@@ -22,8 +22,8 @@ from gmm_torch.conformal.p_values import (
     threshold_index,
 )
 from gmm_torch.conformal.selection import adjusted_p_values, discoveries
-from gmm_torch.evaluation.binomial import interval, upper_bound
 from gmm_torch.evaluation.hypothesis_tests import compare, holm
+from gmm_torch.evaluation.rates import interval, upper_bound
 from tests.equivalence.rows import Row, asked, near
 
 SIZES = (19, 20, 59, 199, 1000)

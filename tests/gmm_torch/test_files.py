@@ -31,12 +31,6 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["scores.csv"]
 
 
-def test_an_exception_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
-    with pytest.raises(KeyError):
-        write_half(tmp_path / "x.csv")
-    assert os.listdir(tmp_path) == []
-
-
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.csv"):
         pass

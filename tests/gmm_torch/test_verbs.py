@@ -25,12 +25,6 @@ def fitted(covariance_type: str = "full", x: Tensor | None = None) -> GaussianMi
     return GaussianMixture(K, D, covariance_type, dtype=torch.float64).fit(points() if x is None else x, max_iter=20)
 
 
-def gaussian(mean: list[float], covariance: list[list[float]]) -> GaussianMixture:
-    d = len(mean)
-    mixture = GaussianMixture(1, d, dtype=torch.float64)
-    return mixture.set_parameters(torch.ones(1), torch.tensor([mean]), torch.tensor([covariance]))
-
-
 # ---- torch.distributions
 
 
@@ -43,11 +37,6 @@ def test_the_distribution_has_the_same_density_and_gradients(covariance_type):
     a = torch.autograd.grad(distribution.log_prob(x).sum(), parameters)
     b = torch.autograd.grad(mixture.log_prob(x).sum(), parameters)
     torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-
-
-def test_an_unfitted_mixture_has_no_distribution():
-    with pytest.raises(NotFittedError):
-        GaussianMixture(2, 2).to_distribution()
 
 
 # ---- rsample
@@ -104,21 +93,11 @@ def test_marginal_times_conditional_is_the_joint_density(covariance_type):
         torch.testing.assert_close(product, mixture.log_prob(point[None]), rtol=1e-7, atol=1e-7)
 
 
-def test_the_conditional_of_two_correlated_normals_is_the_textbook_one():
-    mixture = gaussian([1.0, 2.0], [[4.0, 1.2], [1.2, 1.0]])
-    conditional = mixture.condition([0], torch.tensor([3.0]))
-    torch.testing.assert_close(conditional.means, torch.tensor([[2 + 1.2 / 4 * 2]], dtype=torch.float64))
-    torch.testing.assert_close(conditional.covariances, torch.tensor([[[1 - 1.44 / 4]]], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("features", [[], [0, 0], [4], [-1]])
-def test_features_that_are_none_twice_or_absent_are_refused(features):
-    with pytest.raises(ValueError, match="features: expected distinct numbers from 0 to 3"):
-        fitted().marginal(features)
-
-
-def test_what_can_not_be_conditioned_on_is_refused():
+def test_features_and_values_that_fit_nothing_are_refused():
     mixture = fitted()
+    for features in ([], [0, 0], [4], [-1]):
+        with pytest.raises(ValueError, match="features: expected distinct numbers from 0 to 3"):
+            mixture.marginal(features)
     with pytest.raises(ValueError, match="fewer than all"):
         mixture.condition([0, 1, 2, 3], torch.zeros(4))
     with pytest.raises(ValueError, match=r"values: expected shape \(1,\); got \(2,\)"):

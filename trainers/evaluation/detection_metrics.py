@@ -16,15 +16,9 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from gmm_torch.checks import check_p_values
 from gmm_torch.conformal.mondrian import class_rates
 from gmm_torch.conformal.p_values import refused
-from gmm_torch.evaluation.auroc_difference import auroc_difference
-from gmm_torch.evaluation.binomial import interval
-from gmm_torch.evaluation.error_rates import cochran_armitage, error_rates, rises
-from gmm_torch.evaluation.homogeneity import homogeneity
-from gmm_torch.evaluation.hypothesis_tests import compare, holm, permutation
-from gmm_torch.evaluation.metrics import AUGRC, AURC, FPRAtTPR
-from gmm_torch.evaluation.ranks import unit_ranks
-from gmm_torch.evaluation.risk_coverage import excess_aurc
-from gmm_torch.evaluation.stratified_tests import compare_within
+from gmm_torch.evaluation.hypothesis_tests import auroc_difference, compare, compare_within, holm, permutation
+from gmm_torch.evaluation.metrics import augrc, aurc, excess_aurc, fpr_at_tpr, unit_ranks
+from gmm_torch.evaluation.rates import cochran_armitage, error_rates, homogeneity, interval, rises
 from trainers.records.record import Records
 from trainers.report.tables.text import BASELINE
 
@@ -50,7 +44,7 @@ def detection_metrics(good: Tensor, failures: Tensor) -> dict[str, float]:
         "auroc": float(BinaryAUROC()(rank, 1 - failure)),
         "aupr_in": float(BinaryAveragePrecision()(rank, 1 - failure)),
         "aupr_out": float(BinaryAveragePrecision()(1 - rank, failure)),
-        "fpr_at_95_tpr": float(FPRAtTPR(0.95)(scores, failure)),
+        "fpr_at_95_tpr": float(fpr_at_tpr(good, failures)),
     }
 
 
@@ -107,8 +101,7 @@ def source_metrics(good: Records, failures: Records) -> dict[str, Any]:
 
 def risk_coverage_metrics(scores: Tensor, wrong: Tensor) -> dict[str, float]:
     """The areas aurc, augrc and excess_aurc, of refusing inputs from the lowest of scores (N,) up, N >= 1."""
-    areas = {"aurc": AURC()(scores, wrong), "augrc": AUGRC()(scores, wrong), "excess_aurc": excess_aurc(scores, wrong)}
-    return {name: float(area) for name, area in areas.items()}
+    return {area.__name__: float(area(scores, wrong)) for area in (aurc, augrc, excess_aurc)}
 
 
 def error_metrics(clean: Records) -> dict[str, Any]:

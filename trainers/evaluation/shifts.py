@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 from gmm_torch.conformal.p_values import threshold_index
 from gmm_torch.detector import FailureDetector
 from gmm_torch.errors import WeightsError
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from trainers.data.images import LabelledImages
 from trainers.evaluation.detection_metrics import share
 from trainers.evaluation.predict import predict

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gmm_torch.detector.component_report import ComponentSummary
 from gmm_torch.detector.explanation import mixture_in_words
-from gmm_torch.evaluation.homogeneity import homogeneity
+from gmm_torch.evaluation.rates import homogeneity
 from trainers.evaluation.components import Components
 from trainers.records.record import Records
 from trainers.report.evaluation import Evaluation

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gmm_torch.conformal.p_values import realised_rate, usual_share
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from trainers.report.tables.corruptions import mean
 from trainers.report.tables.results import n_test_images
 from trainers.report.tables.text import (

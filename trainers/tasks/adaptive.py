@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from gmm_torch.detector import FailureDetector
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from gmm_torch.files import atomic_path
 from gmm_torch.scores import make_score
 from trainers.attacks import Attack

@@ -3,7 +3,7 @@ import torch
 
 from gmm_torch.conformal import Calibration
 from gmm_torch.conformal.mondrian import MondrianCalibration, class_rates
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 
 
 def drawn(sizes, seed=0):

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from gmm_torch.conformal.selective import UnattainableRiskError, select_alpha, select_threshold
-from gmm_torch.evaluation.binomial import upper_bound
+from gmm_torch.evaluation.rates import upper_bound
 
 
 def labelled(n, seed, slope=0.3):

@@ -1,6 +1,5 @@
 """Augmentation consistency: what other views say of a prediction, given how sure the classifier is of it."""
 
-import pytest
 import torch
 from scipy import stats
 
@@ -47,9 +46,3 @@ def test_it_asks_the_mean_log_odds_of_all_other_views():
     odds = (p / (1 - p)).log()
     expected = torch.stack([odds[:, 0], odds[:, 1:].mean(1)], dim=1)
     torch.testing.assert_close(fitted().odds(outputs).double(), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("n_views", "n_classes"), [(1, 3), (2, 1)])
-def test_without_another_view_or_class_there_is_nothing_to_agree(n_views, n_classes):
-    with pytest.raises(ValueError, match="augmentation_consistency: expected views >= 2 and classes >= 2"):
-        make_score("augmentation_consistency").build({}, n_views, n_classes)

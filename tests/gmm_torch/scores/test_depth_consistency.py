@@ -48,8 +48,11 @@ def test_a_sure_prediction_that_the_layer_is_against_scores_low():
     auroc = stats.mannwhitneyu(score(good).numpy(), score(bad).numpy()).statistic / 500**2
     assert auroc > 0.95
     assert (score(good) <= 0).all()
-    # P(D <= d | S) of clean inputs is nearly uniform: the second mixture is a good model of them
-    assert stats.kstest(score(clean(2000, 2)).exp().numpy(), "uniform").statistic < 0.1
+    # P(D <= d | S) of clean inputs is nearly uniform, however sure the classifier is: the second mixture fits them
+    new = clean(2000, 2)
+    assert stats.kstest(score(new).exp().numpy(), "uniform").statistic < 0.1
+    sure = log_odds(new.own_logits, new.own_logits.argmax(1))
+    assert abs(stats.spearmanr(sure.numpy(), score(new).numpy()).statistic) < 0.15
 
 
 def test_many_classes_are_told_apart_without_a_difference_for_each_input_class_and_feature(monkeypatch):
@@ -78,13 +81,6 @@ def test_the_temperature_is_the_best_of_all(sharpness):
     classes = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
     losses = [nn.functional.cross_entropy(sharpness * logits / t, classes) for t in TEMPERATURES]
     assert best_temperature(sharpness * logits, classes) == TEMPERATURES[int(torch.stack(losses).argmin())]
-
-
-def test_how_sure_the_classifier_is_makes_little_difference_by_itself():
-    score = make_score("depth_consistency", n_components=3).build({"z": D}, 1, C).fit(clean(2000, 0), fitter)
-    outputs = clean(2000, 1)
-    sure = log_odds(outputs.own_logits, outputs.own_logits.argmax(1))
-    assert abs(stats.spearmanr(sure.numpy(), score(outputs).numpy()).statistic) < 0.15
 
 
 def test_the_components_are_the_classes_shrunk_to_the_pooled_covariance():
@@ -123,11 +119,6 @@ def test_log_odds_are_exact_where_a_probability_is_nearly_one():
     logits = torch.tensor([[60.0, 0.0, 0.0], [0.0, 1.0, -torch.inf]])
     expected = torch.tensor([60 - np.log(2), 1.0])
     torch.testing.assert_close(log_odds(logits, torch.tensor([0, 1])), expected.float())
-
-
-def test_fewer_than_two_classes_are_refused():
-    with pytest.raises(ValueError, match=r"classes >= 2; got . and 1"):
-        make_score("depth_consistency").build({"z": D}, 1, 1)
 
 
 class Deep(nn.Module):
@@ -179,15 +170,6 @@ class TinyNetWithoutMaps(nn.Sequential):
 
 def rows(n):
     return [torch.randn(n, 4, generator=torch.Generator().manual_seed(0))]
-
-
-def test_one_pass_detectors_are_stored(tmp_path):
-    torch.manual_seed(0)
-    net = Deep().eval()
-    detector = FailureDetector(net, n_components=3, views=1).fit(batches(300, 1)).calibrate(batches(99, 2)).eval()
-    detector.save(tmp_path / "d.safetensors")
-    x = images(20, 3)
-    assert torch.equal(FailureDetector.load(tmp_path / "d.safetensors", net)(x).score, detector(x).score)
 
 
 def test_a_variable_that_is_known_from_the_other_has_the_same_tail_in_every_type():

@@ -19,21 +19,6 @@ def of_logits(logits, labels=None):
     return Features(logits, {"z": logits}, labels)
 
 
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_mahalanobis_distances_of_unit_norm_features_do_not_know_the_norm():
-    z = noise(400, 5) + 4 * torch.eye(5)[torch.arange(400) % 3]
-    outputs = of_logits(z)
-    score = make_score("mahalanobis", transform="unit").build({"z": 5}, 1, 5).fit(outputs, None)
-    unit = Features(outputs.logits, {"z": outputs.layers["z"] / z.norm(dim=1)[:, None, None]})
-    again = make_score("mahalanobis").build({"z": 5}, 1, 5).fit(unit, None)
-    torch.testing.assert_close(score(outputs), again(unit), rtol=1e-3, atol=1e-3)
-    far = Features(outputs.logits, {"z": 50 * outputs.layers["z"]})
-    torch.testing.assert_close(score(far), score(outputs), rtol=1e-3, atol=1e-3)
-
-
 # ---- right against wrong
 
 

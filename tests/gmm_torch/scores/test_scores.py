@@ -1,7 +1,5 @@
 """What each score is, against its definition; what all keep is in `test_detector.py`."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -66,23 +64,6 @@ def test_inputs_between_the_classes_score_lower_than_those_within(name):
     assert auroc > 0.9
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_every_score_says_whether_it_has_a_gradient_and_copies_itself_by_its_options(name):
-    score = make_score(name)
-    assert isinstance(type(score).differentiable, bool)
-    again = make_score(name, **score.options())
-    assert again.options() == score.options()
-    assert score.name == name
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_every_method_of_a_score_has_a_docstring_of_its_own_or_of_what_it_overrides(name):
-    kind = SCORES[name]
-    ours = {each for base in kind.__mro__ if base.__module__.startswith("gmm_torch.") for each in vars(base)}
-    methods = [each for each in ours if not each.startswith("_") and callable(getattr(kind, each))]
-    assert [each for each in methods if not inspect.getdoc(getattr(kind, each))] == []
-
-
 def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():
     z, _ = blobs(400, 0)
     outputs = Features(torch.zeros(400, 1, C), {"a": z[:, None], "b": z[:, None, :2] ** 2})
@@ -93,17 +74,6 @@ def test_log_likelihoods_of_layers_add_up_and_unit_norm_is_a_transform():
     unit = fitted("log_likelihood", n_components=2, transform="unit")
     far = outputs_of(blobs(50, 1)[0] * 1000)
     torch.testing.assert_close(unit(far), unit(outputs_of(blobs(50, 1)[0])), rtol=1e-3, atol=1e-3)
-
-
-def test_moments_of_a_layer_are_scaled_to_unit_norm_together(net):
-    x = images(9, 2)
-    detector = FailureDetector(
-        net, score=make_score("moment_likelihood", n_views=1), views=("identity", "mirror", "blur")
-    )
-    detector.fit(batches(200, 1))
-    outputs = detector.extractor(x)
-    maps = outputs.layers[detector.score.blocks[0].layer][:, 0]
-    torch.testing.assert_close(detector.score.points(outputs), maps / maps.norm(dim=-1, keepdim=True))
 
 
 def test_moments_are_averaged_over_image_and_mirror_alone(net):
@@ -147,14 +117,6 @@ def test_a_class_that_is_never_predicted_is_no_nearest_class():
     assert (score.components(outputs_of(z)) != 1).all()
     middle = outputs_of(kept.layers["z"].mean(0))  # where an absent class would be put
     assert score(middle) < score(kept).median()
-
-
-def test_a_feature_that_never_varies_is_no_obstacle():
-    z, _ = blobs(600, 5)
-    z[:, 2] = 0
-    outputs = outputs_of(z)
-    score = make_score("mahalanobis").build({"z": D}, 1, C).fit(outputs, fitter)
-    assert torch.isfinite(score(outputs)).all()
 
 
 @pytest.mark.parametrize("by_labels", [False, True])
@@ -221,15 +183,6 @@ def test_a_score_with_a_transform_is_stored_with_it(transform, net, tmp_path):
     assert ("head:input whiten[" in numbers) == (transform == "whiten")
 
 
-def test_calibration_inputs_leave_transforms_as_they_are(net):
-    score = make_score("log_likelihood", n_components=2, transform="power")
-    detector = FailureDetector(net, score=score).fit(batches(300, 1))
-    before = {name: value.clone() for name, value in score.transforms.state_dict().items()}
-    detector.calibrate([x * 3 for x, _ in batches(99, 2)])
-    for name, value in score.transforms.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
 def test_any_score_sums_over_layers():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -239,3 +192,12 @@ def test_any_score_sums_over_layers():
         score = make_score(name)
         detector = FailureDetector(net, score=score, layers=["0", "2"], views=1).fit(x.split(100))
         assert detector.calibrate(labelled)(x[:9]).score.shape == (9,)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_views", "n_classes"),
+    [("augmentation_consistency", 1, 3), ("augmentation_consistency", 2, 1), ("depth_consistency", 1, 1)],
+)
+def test_too_few_views_or_classes_to_compare_are_refused(name, n_views, n_classes):
+    with pytest.raises(ValueError, match=f"{name}: expected views >= . and classes >= 2"):
+        make_score(name).build({"z": D}, n_views, n_classes)

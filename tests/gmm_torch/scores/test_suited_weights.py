@@ -38,17 +38,9 @@ def test_the_parts_cost_new_inputs_no_more_than_they_may():
     """New inputs, so that the cost is not what it was set to: within two tenths of a point, seeds fixed."""
     score = fitted(spread=2.0)
     assert SCALES[-1] < float(score.log_scale.exp()) < 1
+    assert cost(score, outputs_of(1, spread=2.0)) == pytest.approx(MAX_COST, abs=5e-4)  # the reference
+    assert float(fitted(spread=60.0).log_scale) == 0  # every prediction is certain, so no part costs anything
     assert cost(score, outputs_of(2, spread=2.0)) == pytest.approx(MAX_COST, abs=0.002)
-
-
-def test_the_cost_is_just_what_it_may_be_on_the_reference():
-    score = fitted(spread=2.0)
-    assert cost(score, outputs_of(1, spread=2.0)) == pytest.approx(MAX_COST, abs=5e-4)  # between two scales of a grid
-
-
-def test_parts_that_cost_nothing_keep_their_weights():
-    score = fitted(spread=60.0)  # every prediction is certain
-    assert float(score.log_scale) == 0
 
 
 def test_only_the_other_parts_are_scaled():
@@ -58,11 +50,6 @@ def test_only_the_other_parts_are_scaled():
     weights[1:] += score.log_scale
     assert next(iter(score.weights)) == "mean_log_probability"
     torch.testing.assert_close(score.join(log_p), -torch.logsumexp(weights - 0.5 * log_p, dim=-1))
-
-
-def test_weights_that_were_given_are_taken_as_they_are():
-    score = fitted(spread=2.0, weights={"mean_log_probability": 1.0, "moment_likelihood": 0.5})
-    assert float(score.log_scale) == 0
 
 
 def test_the_scale_is_found_again_with_each_reference_and_is_part_of_the_state():

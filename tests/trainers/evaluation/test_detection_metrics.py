@@ -6,8 +6,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from gmm_torch.evaluation.hypothesis_tests import holm
-from gmm_torch.evaluation.stratified_tests import compare_within
+from gmm_torch.evaluation.hypothesis_tests import compare_within, holm
 from tests.trainers.evaluation.records import made_up
 from trainers.evaluation.detection_metrics import (
     DETECTION,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from trainers.attacks.adaptive.search import AdaptiveAttack
 from trainers.attacks.adaptive.threat_model import ThreatModel
 from trainers.data.progress import with_progress

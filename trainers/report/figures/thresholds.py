@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_roc
 
-from gmm_torch.evaluation import risk_coverage as functional
-from gmm_torch.evaluation.ranks import unit_ranks
+from gmm_torch.evaluation import metrics
+from gmm_torch.evaluation.metrics import unit_ranks
 from trainers.report.figures.style import CORRECT, OURS, RULE, SMALL, SOFTMAX, WIDE, legend_below, new_axes, thin
 
 Pair = Sequence[NDArray[Any]]
@@ -49,7 +49,7 @@ def risk_coverage(scores: NDArray[Any], softmax: NDArray[Any], wrong: NDArray[An
         ("softmax", softmax, SOFTMAX, (0, (4, 1.5))),
         ("ours", scores, OURS, "solid"),
     ):
-        curve = functional.risk_coverage(torch.from_numpy(order.astype(float)), torch.from_numpy(wrong.astype(float)))
+        curve = metrics.risk_coverage(torch.from_numpy(order.astype(float)), torch.from_numpy(wrong.astype(float)))
         coverage, risk = thin(100 * curve.coverage.numpy(), 100 * curve.risk.numpy())
         axes.plot(coverage, risk, color=colour, linestyle=line, label=label)
     top = max(1.0, 160 * float(wrong.mean()))  # the first few accepted images alone may reach 100 %

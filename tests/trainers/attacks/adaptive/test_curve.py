@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gmm_torch.evaluation.binomial import interval
+from gmm_torch.evaluation.rates import interval
 from trainers.attacks.adaptive import AdaptiveAttack, Imitation, Joint
 from trainers.attacks.adaptive.curve import Curve, trace, union
 from trainers.attacks.adaptive.diagnostics import curve_diagnostics, detector_diagnostics

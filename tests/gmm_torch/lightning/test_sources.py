@@ -12,7 +12,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from gmm_torch.lightning.inputs import Source, known_rows
+from gmm_torch.lightning.sources import Source
 
 X = torch.arange(20.0)[:, None]
 DATA = TensorDataset(X)
@@ -48,7 +48,7 @@ def test_a_part_of_the_data_set_is_that_part():
     ids=["weighted", "some", "batch sampler", "batches"],
 )
 def test_others_are_read_as_they_are(loader):
-    assert known_rows(loader) is None
+    assert Source.of(loader).rows is None
     source = Source.of(loader, 2)
     assert len(list(source.batches())) == min(2, len(loader))
 
