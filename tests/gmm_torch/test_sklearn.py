@@ -372,7 +372,7 @@ def test_parameters_are_validated_as_scikit_learn_does(wrong):
     [
         ({"weights_init": [0.5, 0.6]}, r"'weights' should be normalized, but got sum\(weights\) = 1.10000"),
         ({"weights_init": [1.5, -0.5]}, "range .* max value 1.50000, min value -0.50000"),
-        ({"weights_init": [1.0]}, r"'weights' should have the shape of \(2,\), but got \(1,\)"),
+        ({"weights_init": [1.0]}, r"weights_init: expected shape \(2,\); got \(1,\)"),
         ({"means_init": np.zeros((2, 2))}, r"'means' should have the shape of \(2, 3\), but got \(2, 2\)"),
         ({"precisions_init": -np.ones((2, 3))}, "'diag precision' should be positive"),
         ({"precisions_init": np.ones(2), "covariance_type": "full"}, "'full precision' should have the shape"),
