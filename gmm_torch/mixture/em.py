@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gmm_torch.devices import CHECK_EVERY, budget, full_precision, is_host, look
-from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.mixture.covariance import CovarianceFamily, Factors
 from gmm_torch.mixture.data_summary import DataSummary, Standardisation, check_range, sample_capacity
 from gmm_torch.mixture.e_step import Assignment, EStep, are_ill_conditioned, flagged
@@ -276,7 +275,7 @@ class EM:
     def start(self, parameters: Parameters, phase: Phase = "iterate") -> None:
         """Continue from parameters of standardised points, after the data summary; looks at their conditioning."""
         self.phase = phase
-        [flags] = look("conditioning", self._are_ill_conditioned(parameters))
+        [flags] = look("conditioning", are_ill_conditioned(self.family, parameters, self.dtype))
         self.ill_conditioned = flagged(flags, self.device)
         self.move_to(parameters)
 
@@ -291,12 +290,6 @@ class EM:
             self._step = Assignment(*values, torch.float64)
         else:
             self._step = self.step_type(*values, self.dtype, self.ill_conditioned)
-
-    def _are_ill_conditioned(self, parameters: Parameters) -> Tensor:
-        """Mask (R K,) of components for which float32 is not enough; (0,) if nothing is computed in float32."""
-        if self.dtype == torch.float64:
-            return torch.empty(0, dtype=torch.bool, device=self.device)
-        return are_ill_conditioned(self.family, parameters)
 
     @property
     def fresh(self) -> Factors:
@@ -335,8 +328,8 @@ class EM:
         n_iter = self.n_iter + 1
         is_last = n_iter >= self.options.max_iter
         if is_last or n_iter % budget(self.device, **CHECK_EVERY) == 0:
-            after = self._are_ill_conditioned(parameters)
-            collapsing = after if parameters is updated else self._are_ill_conditioned(updated)
+            after = are_ill_conditioned(self.family, parameters, self.dtype)
+            collapsing = after if parameters is updated else are_ill_conditioned(self.family, updated, self.dtype)
             collapsing = collapsing.index_fill(0, self.ill_conditioned, True)
             values = total.total_weight, torch.cat(history[-2:]), after, collapsing
             [total_weight], recent, ill_conditioned, wanted = look("convergence", *values)
@@ -386,11 +379,6 @@ class EM:
         """Mean objective of the best restart before each iteration's update, in raw units: (n_iter,) float64."""
         jacobian = self.standardisation.scale.log().sum()
         return torch.stack(self.history)[:, self.best] - jacobian
-
-    def warn_unless_converged(self) -> None:
-        """Issue a `ConvergenceWarning` with the `shortfall` unless EM converged."""
-        if not self.converged:
-            warn(self.shortfall(), ConvergenceWarning)
 
     def shortfall(self, prefix: str = "") -> str:
         """Describe by how much EM missed its tolerance and what helps; `prefix` precedes the options' names."""

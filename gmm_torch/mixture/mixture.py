@@ -10,6 +10,7 @@ from torch import Tensor
 from gmm_torch.checks import check_tensor
 from gmm_torch.devices import full_precision, summing_device
 from gmm_torch.distributed import sum_of_all
+from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.mixture.batches import Array, Batches, Points, as_tensor, check_weight, readable
 from gmm_torch.mixture.density import MixtureDensity
 from gmm_torch.mixture.em import EM
@@ -98,7 +99,7 @@ class GaussianMixture(MixtureDensity):
                 of range; with `missing`, a feature or a point without any value.
             TypeError: x is not floating point, or with `missing` a stream of batches; an unknown option.
         """
-        em = self.start_em(EMOptions.of(options))
+        em = self.start_em(EMOptions(**options))
         if missing:
             x = self._given(x)  # type: ignore[arg-type]
             weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(em.device)
@@ -125,7 +126,7 @@ class GaussianMixture(MixtureDensity):
                 the first points.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 by default.
         """
-        em = self.start_em(EMOptions.of({"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
+        em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
         known = None
         if self.is_fitted:
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
@@ -150,14 +151,11 @@ class GaussianMixture(MixtureDensity):
         if self._online is None:
             online, self._online_options = self.start_online(**options), options
         else:
-            online, begun = self._online, self._online_options
-            for name, value in options.items():
-                same = value is begun.get(name) or (not isinstance(value, Tensor) and value == begun.get(name))
-                if name not in begun or not same:
-                    raise ValueError(
-                        f"{name}: expected the value of the stream's first call, {begun.get(name, 'the default')}; "
-                        f"got {value}: give options in the first call"
-                    )
+            online = self._online
+            if not options.items() <= self._online_options.items():
+                raise ValueError(
+                    f"options: expected those of the stream's first call, {self._online_options}; got {options}"
+                )
         x = readable(x)
         online.update(x, sample_weight)
         if online.started and sum_of_all(len(x), online.em.device):  # an empty batch changes nothing
@@ -193,7 +191,8 @@ class GaussianMixture(MixtureDensity):
 
     def adopt(self, em: EM) -> Self:
         """Take over the result of a finished `em`; a `ConvergenceWarning` if it did not converge."""
-        em.warn_unless_converged()
+        if not em.converged:
+            warn(em.shortfall(), ConvergenceWarning)
         self.assign(*em.result())
         self.n_points = int(em.n_points)
         self.converged = em.converged

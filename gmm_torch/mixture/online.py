@@ -196,7 +196,7 @@ class OnlineMixture:
         self._mixture = self._empty(self._recent)
         self._mixture.load_state_dict(state["mixture"])
         if state["follower"] is not None:
-            em = self._mixture.start_em(EMOptions.of(self.options))
+            em = self._mixture.start_em(EMOptions(**self.options))
             self._follower = OnlineEM(em, window=self._window(self._mixture.n_features))
             self._follower.load_state_dict(state["follower"])
 
