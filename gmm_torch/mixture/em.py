@@ -252,24 +252,22 @@ class EM:
         self.parameters = Parameters(log_weights, means, self.family.replace(broad, everyone, self.fresh))
         if all(v is not None for v in (options.weights_init, options.means_init, options.precisions_init)):
             self.start(self._with_given(self.parameters))
-            return
-        self.phase = "assign"
-        self._prepare_step()
+        else:
+            self.phase = "assign"
+            self.move_to(self.parameters)
 
     def _with_given(self, parameters: Parameters) -> Parameters:
         """`parameters` with the initial values of the options."""
-        log_weights, means, factors = parameters.log_weights, parameters.means, parameters.factors
-        n_init = means.shape[0]
-        if self.options.means_init is not None:
+        options, (log_weights, means, factors) = self.options, vars(parameters).values()
+        if options.means_init is not None:
             means = self.parameters.means.clone()
-        if self.options.weights_init is not None:
-            given = self.options.weights_init.to(self.device, torch.float64)
-            log_weights = (given / given.sum()).log().expand(n_init, -1)
-        if self.options.precisions_init is not None:
-            precisions = self.options.precisions_init.to(self.device, torch.float64)
-            raw = self.family.from_precisions(precisions)
+        if options.weights_init is not None:
+            given = options.weights_init.to(self.device, torch.float64)
+            log_weights = (given / given.sum()).log().expand(options.n_init, -1)
+        if options.precisions_init is not None:
+            raw = self.family.from_precisions(options.precisions_init.to(self.device, torch.float64))
             factors = self.family.rescale(raw, 1 / self.standardisation.scale)
-            factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
+            factors = {name: value.expand(options.n_init, *value.shape) for name, value in factors.items()}
         return Parameters(log_weights, means, factors)
 
     def start(self, parameters: Parameters, phase: Phase = "iterate") -> None:
@@ -282,9 +280,6 @@ class EM:
     def move_to(self, parameters: Parameters) -> None:
         """Take new parameters and prepare their E-step; does not wait for the device."""
         self.parameters = parameters
-        self._prepare_step()
-
-    def _prepare_step(self) -> None:
         values = self.family, self.parameters, self.penalty, self.standardisation
         if self.phase == "assign":  # in float64: the conditioning is not known yet
             self._step = Assignment(*values, torch.float64)
@@ -320,7 +315,7 @@ class EM:
             updated = self.family.shrink(updated, total.moments["moments"][..., 0])
         parameters = updated
         if self.options.prior_count == 0 and self.n_components > 1:
-            parameters = _reseed(self.family, self.parameters, updated, total, self.fresh, self.penalty)
+            parameters = self._reseeded(updated, total)
         objective = total.log_likelihood
         if self.prior.matters:
             objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
@@ -336,13 +331,44 @@ class EM:
             if self._step.dtype != torch.float64 and sum(wanted) > len(self.ill_conditioned):
                 # A component needed float64 in this pass already: repeat the pass from the same parameters.
                 self.ill_conditioned = flagged(wanted, self.device)
-                self._prepare_step()
+                self.move_to(self.parameters)
                 return
             self.ill_conditioned = flagged(ill_conditioned, self.device)
             self._check_total_weight(total_weight)
             self._check_convergence(recent, is_last)
         self.jitter, self.history, self.n_iter = jitter, history, n_iter
         self.move_to(parameters)
+
+    def _reseeded(self, updated: Parameters, total: Statistics) -> Parameters:
+        """`updated`, or the parameters with one empty component at the worst explained point if that surely helps.
+
+        With weight e, the point's share of the data's weight, such a component changes the mean log-likelihood by at
+        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own point. If the sum is positive, a
+        mixture keeps its other parameters for this iteration, so the likelihood cannot fall.
+        """
+        family, current, n_features = self.family, self.parameters, self.n_features
+        share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
+        lightest = share.argmin(-1, keepdim=True)
+        chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
+        # The loss of the empty component must be small compared with the gain at a point of little weight too.
+        is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < _EMPTY_COUNT * total.worst_weight.clamp_max(
+            1
+        )
+        if is_host(share.device) and not bool(is_empty.any()):  # on an accelerator, looking costs more than going on
+            return updated
+        factors = family.replace(current.factors, chosen, self.fresh)
+        log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
+        means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
+        others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
+        rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
+        log_weights = torch.where(chosen, log_epsilon, rest)
+        precision = family.precision_diagonal(factors, n_features).expand(means.shape)
+        expected = (precision * self.penalty).sum(-1)
+        peak = log_normal(expected, family.log_det(factors, n_features).expand(share.shape), n_features)
+        peak = peak.gather(-1, lightest)[:, 0]
+        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
+        helps = (log_epsilon[:, 0] + peak - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
+        return Parameters(log_weights, means, factors).where(is_empty & helps, updated)
 
     def _check_total_weight(self, total_weight: float) -> None:
         if not math.isclose(total_weight, self.n_points, rel_tol=1e-6):
@@ -415,51 +441,6 @@ class EM:
         for name in _STATE if state["phase"] == "summary" else _STATE + _STATE_AFTER_SUMMARY:
             setattr(self, name, state[name])
         if self.phase != "summary":
-            self.parameters = Parameters.from_state_dict(state["parameters"])
             self.standardisation = Standardisation(**state["standardisation"])
             self._fresh = self._row_keys = None
-            self._prepare_step()
-
-
-def _reseed(
-    family: CovarianceFamily,
-    current: Parameters,
-    updated: Parameters,
-    total: Statistics,
-    fresh: Factors,
-    penalty: Tensor,
-) -> Parameters:
-    """`updated`, or `current` with one empty component moved to the worst explained point where that is sure to help.
-
-    With weight e, the point's share of the data's weight, such a component changes the mean log-likelihood by at least
-    log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own point. If the sum is positive, a mixture
-    keeps its other parameters for this iteration, so the likelihood cannot fall.
-
-    Args:
-        current: of R mixtures of K >= 2 components, under which `total` was summed.
-        updated: result of the M-step.
-        total: of all points of all processes.
-        fresh: see `CovarianceFamily.fresh`.
-        penalty: (D,), see `EM.penalty`.
-    """
-    n_features = current.means.shape[-1]
-    share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
-    lightest = share.argmin(-1, keepdim=True)
-    chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-    # The loss of the empty component must be small compared with the gain at a point of little weight too.
-    is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < _EMPTY_COUNT * total.worst_weight.clamp_max(1)
-    if is_host(share.device) and not bool(is_empty.any()):  # on an accelerator, looking costs more than going on
-        return updated
-    factors = family.replace(current.factors, chosen, fresh)
-    log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
-    means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
-    others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
-    rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
-    log_weights = torch.where(chosen, log_epsilon, rest)
-    precision = family.precision_diagonal(factors, n_features).expand(means.shape)
-    expected = (precision * penalty).sum(-1)
-    peak = log_normal(expected, family.log_det(factors, n_features).expand(share.shape), n_features)
-    peak = peak.gather(-1, lightest)[:, 0]
-    # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
-    helps = (log_epsilon[:, 0] + peak - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
-    return Parameters(log_weights, means, factors).where(is_empty & helps, updated)
+            self.move_to(Parameters.from_state_dict(state["parameters"]))

@@ -169,15 +169,11 @@ class GaussianMixture(MixtureDensity):
         Raises:
             ValueError: initial values of the wrong shape, not finite, or no weights or precisions.
         """
-        shapes = {
-            "weights_init": self.logits.shape,
-            "means_init": self.centred_means.shape,
-            "precisions_init": self.covariances.shape,
-        }
-        for name, shape in shapes.items():
-            if getattr(options, name) is not None:
-                check_tensor(name, getattr(options, name), shape)
-        weights, precisions = options.weights_init, options.precisions_init
+        weights, means, precisions = options.weights_init, options.means_init, options.precisions_init
+        given = {"weights_init": (weights, self.logits), "means_init": (means, self.centred_means)}
+        for name, (value, like) in (given | {"precisions_init": (precisions, self.covariances)}).items():
+            if value is not None:
+                check_tensor(name, value, like.shape)
         if weights is not None and (bool((weights < 0).any()) or not bool((weights > 0).any())):
             raise ValueError("weights_init: expected numbers >= 0, at least one positive; got others")
         if precisions is not None:

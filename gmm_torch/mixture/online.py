@@ -129,8 +129,6 @@ class OnlineMixture:
         x = x[torch.isfinite(x).all(1)]
         if sum_of_all(len(x), x.device) < _POINTS_PER_PARAMETER * self.n_components:
             return self
-        if self._recent is None:
-            raise ValueError("x: expected points in every process; call `update` in every process")
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from gmm_torch.checks import check_count
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import sum_of_all
 from gmm_torch.errors import NotFittedError
@@ -69,23 +70,19 @@ class OnlineEM:
             raise ValueError(f"power: expected a number above 1/2 and up to 1; got {power}")
         if offset < 1:
             raise ValueError(f"offset: expected at least 1; got {offset}")
-        if window is not None and window < 1:
-            raise ValueError(f"window: expected at least one point; got {window}")
         if not em.family.averages:
             raise ValueError(
-                f"covariance_type: expected full, tied, diag or spherical; got {em.family.name!r}, whose statistics "
-                "depend on the parameters of their batch, so they can't be averaged"
+                f"covariance_type: expected full, tied, diag or spherical on a stream; got {em.family.name!r}"
             )
-        if n_known < 0 or (n_known and known is None):
-            raise ValueError(f"n_known: expected 0 for a mixture without parameters, else at least 0; got {n_known}")
         if em.options.prior_count or em.options.weight_concentration > 1 or em.options.shrinkage:
             raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
         k, d = em.n_components, em.n_features
         self.em, self.known = em, known
         self.power, self.offset, self.window = power, offset, window
         self.n_first = max(20 * k, 2 * d) if n_first is None else n_first
-        if self.n_first < k:
-            raise ValueError(f"n_first: expected at least as many points as components ({k}); got {self.n_first}")
+        check_count("window", 1 if window is None else window)
+        check_count("n_first", self.n_first, at_least=k)
+        check_count("n_known", n_known, at_least=0)
         self.n_updates, self.n_known = 0, n_known
         self.moments: Factors = {}  # per point
         self.n_seen = torch.full((), n_known, dtype=torch.float64, device=em.device)

@@ -179,14 +179,6 @@ def test_the_best_of_several_restarts_is_kept():
     assert several.lower_bound_ >= np.median([mixture.lower_bound_ for mixture in single])
 
 
-def test_fit_predict_is_predict_after_fit_also_before_convergence():
-    x = blobs(seed=4)
-    mixture = GaussianMixture(4, max_iter=1, init_params="random", random_state=0)
-    with pytest.warns(ConvergenceWarning):
-        labels = mixture.fit_predict(x)
-    np.testing.assert_array_equal(labels, mixture.predict(x))
-
-
 @every_type
 def test_warm_start_goes_on_where_the_last_fit_ended(covariance_type):
     x = blobs(k=2, seed=5)
@@ -215,19 +207,6 @@ def test_warm_start_one_iteration_at_a_time_notices_convergence():
                 break
     assert mixture.converged_
     assert mixture.n_iter_ == 1
-
-
-def test_integer_weights_are_repetitions_and_zero_weights_omissions():
-    x = blobs(100)
-    weight = np.random.default_rng(0).integers(0, 4, size=len(x))
-    repeated = np.repeat(x, weight, axis=0)
-    start = initial_values(repeated, 3, "full")
-    weighted = GaussianMixture(3, **start).fit(x, sample_weight=weight)
-    plain = GaussianMixture(3, **start).fit(repeated)
-    np.testing.assert_allclose(weighted.means_, plain.means_, rtol=1e-9)
-    np.testing.assert_allclose(weighted.covariances_, plain.covariances_, rtol=1e-7)
-    assert weighted.score(x, sample_weight=weight) == pytest.approx(plain.score(repeated))
-    assert weighted.fit_predict(x, sample_weight=weight).shape == (100,)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -274,21 +253,6 @@ def test_computes_in_the_type_of_the_data_or_the_one_asked_for(dtype, given, exp
     assert mixture.score_samples(x).dtype == expected
     assert mixture.predict_proba(x).dtype == expected
     assert mixture.predict(x).dtype == np.int64
-
-
-@every_type
-def test_float32_data_far_from_the_origin_agree_with_float64(covariance_type):
-    x = (blobs() + 1e4).astype(np.float32)
-    # So many iterations: where the likelihood is flat, rounding decides when a tolerance is met.
-    options = {"n_components": 3, "covariance_type": covariance_type, "random_state": 0, "tol": 0.0, "max_iter": 20}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        narrow, wide = GaussianMixture(**options).fit(x), GaussianMixture(**options, dtype="float64").fit(x)
-    np.testing.assert_allclose(narrow.score_samples(x), wide.score_samples(x), rtol=1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        narrow.set_params(warm_start=True, max_iter=1).fit(x)
-    assert narrow.lower_bound_ == pytest.approx(wide.lower_bound_, abs=1e-4)
 
 
 @pytest.mark.cuda
@@ -341,21 +305,6 @@ def test_samples_are_scikit_learns_own_for_the_same_seed(covariance_type):
     expected_x, expected_y = ours.to_sklearn().sample(50)
     np.testing.assert_allclose(x, expected_x)
     np.testing.assert_array_equal(y, expected_y)
-
-
-@every_type
-def test_samples_come_grouped_by_component_with_its_moments(covariance_type):
-    ours = GaussianMixture(3, covariance_type=covariance_type, random_state=0).fit(blobs(dtype=np.float32))
-    x, y = ours.sample(20_000)
-    assert x.dtype == np.float64
-    assert (np.diff(y) >= 0).all()
-    dense = ours.mixture_.dense_covariances.numpy()
-    for k in range(3):
-        own = x[y == k]
-        error = 5 * np.sqrt(dense[k].diagonal().max() / len(own))
-        np.testing.assert_allclose(own.mean(0), ours.means_[k], atol=error)
-        np.testing.assert_allclose(np.cov(own.T), dense[k], atol=5 * dense[k].max() / np.sqrt(len(own)))
-    np.testing.assert_allclose(np.bincount(y) / len(y), ours.weights_, atol=0.02)
 
 
 # ---- as a part of scikit-learn

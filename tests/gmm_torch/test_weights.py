@@ -81,19 +81,6 @@ def test_the_objective_never_falls_whatever_the_total_weight(covariance_type, to
     assert (mixture.history.diff() > -1e-10).all()
 
 
-@each_type
-@pytest.mark.parametrize("factor", FACTORS)
-def test_a_weight_of_two_is_the_point_twice_in_any_unit(covariance_type, factor):
-    x, _ = points()
-    weight = torch.arange(240) % 3
-    options = {"means_init": x[[0, 90, 200]], "max_iter": 6, "tol": 0.0}
-    repeated = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
-    repeated.fit(x.repeat_interleave(weight, 0), **options)
-    weighted = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
-    weighted.fit(x, sample_weight=weight * factor, **options)
-    agree(weighted, repeated, x, 1e-8)
-
-
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("window", [None, 100])
 def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_type, window):
@@ -107,14 +94,6 @@ def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_typ
         streams.append(mixture)
     for mixture in streams[1:]:
         agree(mixture, streams[0], x, 1e-9)
-
-
-def test_a_stream_on_weights_of_one_is_that_without_weights_whatever_came_first():
-    x, weight = points()
-    plain, mixed = (GaussianMixture(2, 3, dtype=torch.float64).partial_fit(x, weight, window=50) for _ in range(2))
-    plain.partial_fit(x[:60], window=50)
-    mixed.partial_fit(x[:60], torch.ones(60), window=50)
-    agree(plain, mixed, x, 1e-12)
 
 
 def test_gradients_of_a_fit_do_not_change_when_all_weights_are_multiplied():

@@ -80,22 +80,12 @@ def test_passes_that_disagree_about_the_points_are_an_error(x):
         em.advance(em.collect([(x[1:], None)]))
 
 
-def test_relative_regularisation_is_a_share_of_the_variance():
-    x = torch.tensor([[0.0, 0.0], [2.0, 200.0], [0.0, 200.0], [2.0, 0.0]])  # variances 1 and 10^4
-    mixture = GaussianMixture(1, 2, "diag").fit(x, reg_covar=0.5)
-    torch.testing.assert_close(mixture.covariances, torch.tensor([[1.5, 1.5e4]]))
-
-
-def test_absolute_regularisation_is_a_variance():
-    x = torch.tensor([[0.0, 0.0], [2.0, 200.0], [0.0, 200.0], [2.0, 0.0]])
-    mixture = GaussianMixture(1, 2, "diag").fit(x, reg_covar=0.5, reg_mode="absolute")
-    torch.testing.assert_close(mixture.covariances, torch.tensor([[1.5, 1e4 + 0.5]]))
-
-
-def test_a_constant_feature_is_regularised_like_a_typical_other():
+@pytest.mark.parametrize(("mode", "expected"), [("relative", [1.5, 1.5e4, 50.0]), ("absolute", [1.5, 1e4 + 0.5, 0.5])])
+def test_regularisation_is_a_share_of_the_variance_or_a_variance(mode, expected):
+    # Variances 1 and 10^4; the constant feature counts as their geometric mean.
     x = torch.tensor([[0.0, 0.0, 7.0], [2.0, 200.0, 7.0], [0.0, 200.0, 7.0], [2.0, 0.0, 7.0]])
-    mixture = GaussianMixture(1, 3, "diag").fit(x, reg_covar=0.5)
-    torch.testing.assert_close(mixture.covariances, torch.tensor([[1.5, 1.5e4, 0.5 * 100]]))
+    mixture = GaussianMixture(1, 3, "diag").fit(x, reg_covar=0.5, reg_mode=mode)
+    torch.testing.assert_close(mixture.covariances, torch.tensor([expected]))
 
 
 def test_the_jitter_of_a_covariance_that_could_not_be_factorised_is_reported():
