@@ -31,8 +31,8 @@ _Workspace = tuple[Tensor | None, Tensor | None, Tensor | None]  # for features,
 class EStep:
     """Statistics of points under fixed parameters of R mixtures.
 
-    Densities and sums are computed in `dtype`, about the origin of the standardised data. A component whose second
-    moment would cancel against its mean is ill-conditioned and evaluated in float64, alone if the family allows it.
+    Densities and sums are computed in `dtype`. A component whose second moment would cancel against its mean is
+    ill-conditioned and evaluated in float64, alone if the family allows it.
 
     Args:
         parameters: float64, leading dimension R.

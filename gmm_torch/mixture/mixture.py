@@ -111,8 +111,6 @@ class GaussianMixture(MixtureDensity):
     def start_online(
         self,
         *,
-        power: float = 0.6,
-        offset: float = 2.0,
         window: int | None = None,
         n_first: int | None = None,
         n_known: int | None = None,
@@ -121,7 +119,7 @@ class GaussianMixture(MixtureDensity):
         """Start an `OnlineEM` from the mixture's parameters, if it has some; `assign(*result())` sets the mixture.
 
         Args:
-            power, offset, window, n_first: see `OnlineEM`.
+            window, n_first: see `OnlineEM`.
             n_known: number of points that the parameters stand for, those of the fit if None. With 0 they are fitted to
                 the first points.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 by default.
@@ -132,7 +130,7 @@ class GaussianMixture(MixtureDensity):
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
             known = about, self.location.to(em.device)
         n_known = self.n_points if n_known is None else n_known
-        return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first, n_known=n_known)
+        return OnlineEM(em, known, window=window, n_first=n_first, n_known=n_known)
 
     @torch.inference_mode(False)
     def partial_fit(self, x: Array, sample_weight: Array | None = None, **options: Any) -> Self:
@@ -245,13 +243,10 @@ class GaussianMixture(MixtureDensity):
         order of the components matters, nor a component of almost no weight. Costs K^2 D^3.
 
         Raises:
-            ValueError: another number of features.
             NotFittedError: a mixture has no parameters yet.
         """
         self.require_fitted()
         before.require_fitted()
-        if self.n_features != before.n_features:
-            raise ValueError(f"before: expected a mixture over {self.n_features} features; got {before.n_features}")
         # Relative to one location: the means may be far from zero.
         means = self.centred_means.double() + (self.location.double() - before.location.double())
         others, covariances = before.centred_means.double(), self.dense_covariances.double()
@@ -298,7 +293,7 @@ class GaussianMixture(MixtureDensity):
         At a fixed point t = F(t, x) of EM's map the implicit function theorem gives dt/dx = (I - dF/dt)^-1 dF/dx, so
         memory is that of one iteration. GMRES solves the linear system with one vector-Jacobian product of F per
         iteration. (See Bai, Kolter, Koltun, "Deep Equilibrium Models", 2019, theorem 1.) The search for the fixed point
-        starts from the mixture, which is not changed. Each process has the fit and the gradient of its own points.
+        starts from the mixture, which is not changed. Each process fits its points alone.
 
         Args:
             x, sample_weight, reg_covar: as in `fit`; x on the mixture's device.
@@ -315,8 +310,7 @@ class GaussianMixture(MixtureDensity):
         self.require_fitted()
         x = self._given(x)
         if sample_weight is not None:
-            checked = check_weight(sample_weight, len(x))
-            sample_weight = sample_weight if isinstance(sample_weight, Tensor) else checked.to(x.device)
+            sample_weight = check_weight(sample_weight, len(x)).to(x.device)
         sizes = self.n_components, self.n_features
         with full_precision(self.location.device):
             em = EM(self.family, *sizes, EMOptions(reg_covar=reg_covar), torch.float64, self.location.device)

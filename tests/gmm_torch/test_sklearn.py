@@ -1,5 +1,4 @@
 import contextlib
-import copy
 import importlib.util
 import io
 import pickle
@@ -329,26 +328,6 @@ def test_sample_weight_is_routed_when_asked_for():
         routed = make_pipeline(scaler, estimator).fit(x, sample_weight=weight)
     direct = GaussianMixture(2, random_state=0).fit(StandardScaler().fit_transform(x), sample_weight=weight)
     np.testing.assert_array_equal(routed[-1].means_, direct.means_)
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
-def test_copies_and_pickles_keep_the_mixture(duplicate):
-    x = blobs()
-    mixture = GaussianMixture(3, random_state=0).fit(x)
-    again = duplicate(mixture)
-    np.testing.assert_array_equal(again.score_samples(x), mixture.score_samples(x))
-    assert again.mixture_ is not mixture.mixture_
-    assert not hasattr(clone(mixture), "mixture_")
-
-
-def test_feature_names_are_kept_and_checked():
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(blobs(), columns=["a", "b", "c"])
-    mixture = GaussianMixture(2).fit(frame)
-    assert list(mixture.feature_names_in_) == ["a", "b", "c"]
-    assert list(mixture.to_sklearn().feature_names_in_) == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="feature names"):
-        mixture.predict(frame[["c", "b", "a"]])
 
 
 def test_fitted_parameters_cannot_be_overwritten_by_mistake():

@@ -58,21 +58,6 @@ def test_a_fit_that_is_killed_after_any_pass_resumes_bit_for_bit(x, covariance_t
     assert em.n_iter == expected.n_iter == 6
 
 
-def test_an_empty_pass_adds_nothing(x):
-    em = machine()
-    while not em.done:
-        total = em.collect([(x, None)])
-        em.advance(em.zero() + total + em.accumulate(x[:0]) + em.zero())  # type: ignore[operator]
-    assert_same_state(em, run_whole(x))
-
-
-def run_whole(x: Tensor) -> EM:
-    em = machine()
-    while not em.done:
-        em.advance(em.collect([(x, None)]))
-    return em
-
-
 def test_passes_that_disagree_about_the_points_are_an_error(x):
     em = machine()
     em.advance(em.collect([(x, None)]))

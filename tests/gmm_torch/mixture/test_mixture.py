@@ -1,9 +1,7 @@
 """The mixture as a module: fitting whatever holds points, errors, densities, saving, tracing."""
 
 import copy
-import io
 import math
-import pickle
 import shutil
 import warnings
 
@@ -261,18 +259,6 @@ def test_set_parameters_refuses_what_is_no_mixture(change, message):
 
 
 # ---- a real module
-
-
-@each_type
-def test_copies_and_pickles_give_the_same_densities(x, covariance_type):
-    mixture = fitted(x, covariance_type)
-    buffer = io.BytesIO()
-    torch.save(mixture, buffer)
-    for other in (copy.deepcopy(mixture), pickle.loads(pickle.dumps(mixture))):
-        assert torch.equal(other.log_prob(x), mixture.log_prob(x))
-        assert other.n_iter == mixture.n_iter
-        other.fit(x + 1)
-    assert mixture.score(x) == pytest.approx(mixture.lower_bound, abs=1e-3)
 
 
 @each_type

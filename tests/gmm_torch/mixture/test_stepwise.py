@@ -18,9 +18,16 @@ def stream(n: int, seed: int = 0, shift: float = 0.0) -> torch.Tensor:
     return centres[torch.randint(3, (n,), generator=generator)] + torch.randn(n, 4, generator=generator)
 
 
+@pytest.fixture
+def one_over_t(monkeypatch):
+    monkeypatch.setattr("gmm_torch.mixture.stepwise._POWER", 1.0)
+    monkeypatch.setattr("gmm_torch.mixture.stepwise._OFFSET", 1.0)
+
+
+@pytest.mark.usefixtures("one_over_t")
 def test_a_step_size_of_one_over_t_is_the_mean_of_all_batches():
     x, parts = stream(3000), []
-    follower = GaussianMixture(3, 4).start_online(power=1.0, offset=1.0, n_first=1000).update(x[:1000])
+    follower = GaussianMixture(3, 4).start_online(n_first=1000).update(x[:1000])
     parts.append(follower.moments["moments"].clone())
     for part in x[1000:].split(500):
         total = follower.em.accumulate(part)
@@ -50,6 +57,7 @@ def test_the_mixture_follows_a_drift():
     assert mixture.score(late) > GaussianMixture(3, 4, "diag").fit(late).score(late) - 0.5
 
 
+@pytest.mark.usefixtures("one_over_t")
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_a_fit_counts_as_many_points_as_it_had(covariance_type):
     """The first batch of a stream holds one of three clusters: the fit to 4,200 points of all outweighs it."""
@@ -58,7 +66,7 @@ def test_a_fit_counts_as_many_points_as_it_had(covariance_type):
     x = (centres[:, None] + torch.randn(3, 1400, 4, generator=generator)).flatten(0, 1)
     mixture = GaussianMixture(3, 4, covariance_type).fit(x, reg_covar=1e-6)
     before, means = mixture.score(x), mixture.means.clone()
-    mixture.partial_fit(x[:100], power=1.0, offset=1.0)
+    mixture.partial_fit(x[:100])
     rate = 1 / (4200 // 100 + 2)
     first = int((mixture.means - centres[0]).norm(dim=1).argmin())
     assert mixture.weights[first] == pytest.approx((1 - rate) / 3 + rate, rel=1e-3)
