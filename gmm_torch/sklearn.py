@@ -7,8 +7,6 @@ lists what differs. This is the only file of the library that imports scikit-lea
 """
 
 import copy
-import math
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, Self
@@ -18,8 +16,9 @@ import sklearn.mixture
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture._gaussian_mixture import _check_means, _check_precisions
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -32,19 +31,14 @@ from gmm_torch.mixture.batches import Batches, check_weight
 from gmm_torch.mixture.options import EMOptions
 from gmm_torch.mixture.parameters import Parameters
 
-# The types whose covariances are matrices; those of the others are variances.
-MATRIX_TYPES = ("full", "tied")
-INITIAL_VALUES = ("weights_init", "means_init", "precisions_init")
-# What `sklearn.mixture.GaussianMixture` has no parameter for.
-OWN_PARAMETERS = ("device", "dtype")
-# What both say of a fit beside its parameters.
-COURSE = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_")
+# Fitted attributes of both classes, besides the parameters.
+_COURSE = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "feature_names_in_")
 
 
-class GaussianMixture(DensityMixin, BaseEstimator):
-    """Gaussian mixture fitted by EM, with the interface of `sklearn.mixture.GaussianMixture`.
+class GaussianMixture(sklearn.mixture.GaussianMixture):
+    """Gaussian mixture fitted by EM, a subclass of `sklearn.mixture.GaussianMixture`.
 
-    Args and attributes are scikit-learn's but for these.
+    Args and attributes are scikit-learn's, except these.
 
     Args:
         reg_covar: variance that is added to the diagonal of every covariance, in squared units of the data; never
@@ -57,7 +51,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     Attributes:
         mixture_: the fitted `gmm_torch.GaussianMixture`. `weights_`, `means_`, `covariances_`, `precisions_` and
             `precisions_cholesky_` are read-only copies of its parameters, made when they are asked for; assign
-            parameters of your own through `from_sklearn`.
+            other parameters through `from_sklearn`.
         n_iter_: number of iterations of the batch of restarts.
         lower_bound_: mean log-likelihood of the training data in the last iteration, less a term of the size of the
             regularisation, in nats; `lower_bounds_` has those of each iteration.
@@ -102,20 +96,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         device: str | torch.device | None = None,
         dtype: str | None = None,
     ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
+        super().__init__(
+            n_components,
+            covariance_type=covariance_type,
+            tol=tol,
+            reg_covar=reg_covar,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            means_init=means_init,
+            precisions_init=precisions_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+        )
         self.device = device
         self.dtype = dtype
 
@@ -142,7 +138,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             )
         weight = None if sample_weight is None else check_weight(np.array(sample_weight), len(X))
         warm = self.warm_start and hasattr(self, "mixture_")
-        initial = self._last_parameters() if warm else self._initial_values(X.shape[1])
+        previous = [self.lower_bound_] if warm else []
         device = self._device()
         mixture = TorchMixture(
             self.n_components, X.shape[1], self.covariance_type, device=device, dtype=getattr(torch, X.dtype.name)
@@ -154,19 +150,28 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             "n_init": 1 if warm else self.n_init,
             "init_params": self.init_params,
             "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
-            **initial,
+            **(self._last_parameters() if warm else self._initial_values(X.shape[1])),
         }
         points = torch.from_numpy(X).to(device) if X.flags.writeable else X
         if self.max_iter == 0:
-            initialise(mixture, Batches(points, X.shape[1], device, weight), EMOptions(**options))
+            em = mixture.start_em(EMOptions(**options)).run(
+                Batches(points, X.shape[1], device, weight), until="iterate"
+            )
+            first = em.parameters.map(lambda value: value[0])
+            mixture.assign(em.standardisation.undo(em.family, first), em.standardisation.location)
         else:
-            progress = Progress(self.verbose, self.verbose_interval, options["n_init"])
+            self._print_verbose_msg_init_beg(0)
+            before = -np.inf
+
+            def report(n_iter: int, objective: Tensor) -> None:
+                nonlocal before
+                change, before = float(objective.max()) - before, float(objective.max())
+                self._print_verbose_msg_iter_end(n_iter, change)
+
+            options |= {"max_iter": self.max_iter, "on_iteration": report if self.verbose else None}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", EMConvergenceWarning)  # scikit-learn's takes its place
-                mixture.fit(
-                    points, max_iter=self.max_iter, sample_weight=weight, on_iteration=progress.iteration, **options
-                )
-        previous = [self.lower_bound_] if warm else []
+                mixture.fit(points, sample_weight=weight, **options)
         self.mixture_ = mixture
         self.n_iter_ = mixture.n_iter
         self.lower_bound_ = mixture.lower_bound
@@ -175,9 +180,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         # EM counts a fit of several restarts as converged when all of them are, scikit-learn when the best is.
         self.converged_ = mixture.converged or bool(len(changes) and abs(changes[-1]) < self.tol)
         if self.max_iter > 0:
-            progress.end(self.lower_bound_, self.converged_)
+            self._print_verbose_msg_init_end(self.lower_bound_, self.converged_)
             if not self.converged_:
-                warn_not_converged(changes, self.tol)
+                change = f" The lower bound still changed by {changes[-1]:.3g} an iteration" if len(changes) else ""
+                warn(
+                    "Best performing initialization did not converge. Try different init parameters, or increase "
+                    f"max_iter, tol, or check for degenerate data.{change and f'{change} (tol={self.tol:g}).'}",
+                    ConvergenceWarning,
+                )
         return self
 
     def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -203,68 +213,51 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         }
 
     def _initial_values(self, n_features: int) -> dict[str, Tensor]:
-        """The initial values that were given, checked, as float64 tensors."""
-        k, d, kind = self.n_components, n_features, self.covariance_type
-        precision_shape: tuple[int, ...] = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[kind]
-        shapes = {"weights": (k,), "means": (k, d), f"{kind} precision": precision_shape}
-        checked = {}
-        for name, (label, shape) in zip(INITIAL_VALUES, shapes.items(), strict=True):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            value = check_array(value, dtype=[np.float64, np.float32], ensure_2d=False, allow_nd=True, input_name=name)
-            if value.shape != shape:
-                raise ValueError(f"The parameter '{label}' should have the shape of {shape}, but got {value.shape}")
-            if name == "weights_init":
-                check_weights(value)
-            elif name == "precisions_init":
-                self._check_precisions(value)
-            checked[name] = torch.tensor(value, dtype=torch.float64, device="cpu")
-        return checked
-
-    def _check_precisions(self, precisions: NDArray[Any]) -> None:
-        """Raise unless the precisions are symmetric and positive-definite."""
-        if self.covariance_type in MATRIX_TYPES:
-            symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
-            if not (symmetric and (np.linalg.eigvalsh(precisions) > 0).all()):
-                raise ValueError(f"'{self.covariance_type} precision' should be symmetric, positive-definite")
-        elif not (precisions > 0).all():
-            raise ValueError(f"'{self.covariance_type} precision' should be positive")
+        """The given initial values, checked, as float64 tensors."""
+        k, weights, means, precisions = self.n_components, self.weights_init, self.means_init, self.precisions_init
+        values: dict[str, NDArray[Any]] = {}
+        if weights is not None:
+            values["weights_init"] = _check_weights(weights)
+        if means is not None:
+            values["means_init"] = _check_means(means, k, n_features)
+        if precisions is not None:
+            values["precisions_init"] = _check_precisions(precisions, self.covariance_type, k, n_features)
+        return {name: torch.tensor(value, dtype=torch.float64, device="cpu") for name, value in values.items()}
 
     # ---- the fitted parameters
 
     @property
     def weights_(self) -> NDArray[Any]:
         """(K,), non-negative, summing to one."""
-        return read_only(self.mixture_.weights)
+        return _read_only(self.mixture_.weights)
 
     @property
     def means_(self) -> NDArray[Any]:
         """(K, D)."""
-        return read_only(self.mixture_.means)
+        return _read_only(self.mixture_.means)
 
     @property
     def covariances_(self) -> NDArray[Any]:
         """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical."""
-        return read_only(self.mixture_.covariances)
+        return _read_only(self.mixture_.covariances)
 
     @property
     def precisions_(self) -> NDArray[Any]:
         """The inverses of `covariances_`, in their shape."""
-        return read_only(self._precisions(self._cholesky(self.mixture_)))
+        return _read_only(self._precisions(self._cholesky(self.mixture_)))
 
     @property
     def precisions_cholesky_(self) -> NDArray[Any]:
         """Upper triangular U with U U' the precisions (full, tied), or their square roots (diag, spherical)."""
-        return read_only(self._cholesky(self.mixture_))
+        return _read_only(self._cholesky(self.mixture_))
 
     @staticmethod
     def _cholesky(mixture: TorchMixture) -> Tensor:
-        """What the four families call their factor is what scikit-learn calls precisions_cholesky_."""
+        """`precisions_cholesky_`, which the four families store as their factor."""
         return mixture.parameters_about_location().factors["factor"]
 
     def _precisions(self, cholesky: Tensor) -> Tensor:
-        return cholesky @ cholesky.mT if self.covariance_type in MATRIX_TYPES else cholesky.square()
+        return cholesky @ cholesky.mT if self.covariance_type in ("full", "tied") else cholesky.square()
 
     # ---- densities
 
@@ -296,18 +289,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         with torch.no_grad():
             batches = Batches(X, mixture.n_features, mixture.location.device)
             return np.concatenate([function(mixture, x).cpu().numpy() for x, _ in batches])
-
-    def bic(self, X: ArrayLike) -> float:
-        """Bayesian information criterion on X (N, D); lower is better (Schwarz 1978)."""
-        log_likelihood = self.score_samples(X)
-        return float(-2 * log_likelihood.sum() + self._n_parameters() * math.log(len(log_likelihood)))
-
-    def aic(self, X: ArrayLike) -> float:
-        """Akaike information criterion on X (N, D); lower is better (Akaike 1974)."""
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters())
-
-    def _n_parameters(self) -> int:
-        return self.mixture_.n_parameters()
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Points (n_samples, D) drawn with `random_state`, and their components (n_samples,), which ascend."""
@@ -343,11 +324,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             TypeError: another kind of estimator.
         """
         if not isinstance(estimator, sklearn.mixture.GaussianMixture):
-            raise TypeError(
-                f"estimator: expected a sklearn.mixture.GaussianMixture; got {type(estimator).__name__}: "
-                "a BayesianGaussianMixture has no weights in this sense, refit it"
-            )
-        converted = cls(**copy.deepcopy(estimator.get_params(deep=False)), device=device, dtype=dtype)
+            raise TypeError(f"estimator: expected a sklearn.mixture.GaussianMixture; got {type(estimator).__name__}")
+        given = copy.deepcopy(estimator.get_params(deep=False))
+        converted = cls(**given | {"device": device, "dtype": dtype})
         if not hasattr(estimator, "precisions_cholesky_"):
             return converted
         weights, means, cholesky = (
@@ -361,19 +340,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         parameters = Parameters(weights.double().log(), means - location, {"factor": cholesky.double()})
         converted.mixture_ = mixture.assign(parameters, location)
         converted.n_features_in_ = means.shape[1]
-        copy_attributes(COURSE, estimator, converted)
+        _copy_attributes(_COURSE, estimator, converted)
         return converted
 
     def to_sklearn(self) -> sklearn.mixture.GaussianMixture:
         """The same mixture as a `sklearn.mixture.GaussianMixture`, fitted if this is; `device` and `dtype` are lost."""
         parameters = self.get_params(deep=False)
-        for name in OWN_PARAMETERS:
-            del parameters[name]
+        del parameters["device"], parameters["dtype"]
         converted = sklearn.mixture.GaussianMixture(**copy.deepcopy(parameters))
         if not hasattr(self, "mixture_"):
             return converted
         names = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "n_features_in_")
-        copy_attributes(names + COURSE, self, converted)
+        _copy_attributes(names + _COURSE, self, converted)
         return converted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -384,54 +362,24 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return state
 
 
-class Progress:
-    """Prints the course of a fit as scikit-learn's `verbose` does: 0 nothing, 1 iterations, 2 also changes, times."""
-
-    def __init__(self, verbose: int, interval: int, n_init: int) -> None:
-        self.verbose = int(verbose)
-        self.interval = interval
-        self.previous = math.nan
-        self.began = self.last = time.perf_counter()
-        self._print("Initialization 0" if n_init == 1 else f"Initializations 0 to {n_init - 1}")
-
-    def iteration(self, n_iter: int, objective: Tensor) -> None:
-        """After an iteration; objective is (R,), of each restart."""
-        if not self.verbose or (n_iter % self.interval and (n_iter + 1) % self.interval):
-            return
-        best = float(objective.max()) if self.verbose > 1 else math.nan
-        if n_iter % self.interval == 0:
-            now = time.perf_counter()
-            detail = f"\t time lapse {now - self.last:.5f}s\t ll change {best - self.previous:.5f}"
-            self._print(f"  Iteration {n_iter}", detail)
-            self.last = now
-        self.previous = best
-
-    def end(self, lower_bound: float, converged: bool) -> None:
-        """After the last iteration."""
-        message = f"Initialization {'converged' if converged else 'did not converge'}."
-        self._print(message, f" time lapse {time.perf_counter() - self.began:.5f}s\t lower bound {lower_bound:.5f}.")
-
-    def _print(self, message: str, detail: str = "") -> None:
-        if self.verbose:
-            print(message + (detail if self.verbose > 1 else ""))  # noqa: T201
-
-
-def copy_attributes(names: tuple[str, ...], source: object, target: object) -> None:
+def _copy_attributes(names: tuple[str, ...], source: object, target: object) -> None:
     """Give `target` copies of those attributes that `source` has."""
     for name in names:
         if hasattr(source, name):
             setattr(target, name, copy.copy(getattr(source, name)))
 
 
-def read_only(parameter: Tensor) -> NDArray[Any]:
+def _read_only(parameter: Tensor) -> NDArray[Any]:
     """A copy on the host that raises when written to, as a write would not reach the mixture."""
     array = parameter.detach().cpu().numpy().copy()
     array.setflags(write=False)
     return array
 
 
-def check_weights(weights: NDArray[Any]) -> None:
-    """Raise unless the weights lie in [0, 1] and sum to one."""
+def _check_weights(given: ArrayLike) -> NDArray[Any]:
+    """Weights (K,) as an array; ValueError unless they lie in [0, 1] and sum to one."""
+    # The signature of scikit-learn's own check changes between versions.
+    weights: NDArray[Any] = check_array(given, dtype=[np.float64, np.float32], ensure_2d=False)
     low, high, total = weights.min(), weights.max(), weights.sum()
     if low < 0 or high > 1:
         raise ValueError(
@@ -439,20 +387,4 @@ def check_weights(weights: NDArray[Any]) -> None:
         )
     if abs(total - 1) > (1e-6 if weights.dtype == np.float32 else 1e-8):
         raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}")
-
-
-def warn_not_converged(changes: NDArray[Any], tol: float) -> None:
-    """scikit-learn's warning, and by how much the tolerance was missed; changes are those of each iteration."""
-    missed = f" The lower bound still changed by {changes[-1]:.3g} an iteration (tol={tol:g})." if len(changes) else ""
-    warn(
-        "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
-        "or check for degenerate data." + missed,
-        ConvergenceWarning,
-    )
-
-
-def initialise(mixture: TorchMixture, batches: Batches, options: EMOptions) -> None:
-    """Give `mixture` the parameters that EM would start from; of several restarts, those of the first."""
-    em = mixture.start_em(options).run(batches, until="iterate")
-    start = em.parameters.map(lambda value: value[0])
-    mixture.assign(em.standardisation.undo(em.family, start), em.standardisation.location)
+    return weights

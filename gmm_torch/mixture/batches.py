@@ -40,7 +40,7 @@ class Batches:
         sample_weight: (N,) weights >= 0, with a tensor or array only.
 
     Raises:
-        ValueError: wrong rank, width, length or weights; an iterator that can be read only once.
+        ValueError: wrong rank, width, length or weights.
         TypeError: not floating point, or not points.
     """
 
@@ -59,11 +59,6 @@ class Batches:
             check_points(source, n_features)
             if sample_weight is not None:
                 self.weight = check_weight(sample_weight, len(source))
-        elif isinstance(source, Iterator):
-            raise ValueError(
-                "x: expected data that can be read at every pass (a tensor, an array or a DataLoader); got an iterator "
-                f"of type {type(source).__name__}: give its source"
-            )
         elif not isinstance(source, Iterable):
             raise TypeError(f"x: expected a tensor, an array or an iterable of batches; got {type(source).__name__}")
         elif sample_weight is not None:
@@ -133,12 +128,7 @@ def check_points(x: Any, n_features: int | None) -> None:
 
 def check_weight(weight: Tensor | np.ndarray, n: int) -> Tensor:
     """Weights as a float64 tensor (n,); raise unless finite, >= 0, with a sum that float64 can divide by."""
-    if not isinstance(weight, Tensor):
-        array = np.ma.asanyarray(weight)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"sample_weight: expected real numbers; got {array.dtype}")
-        weight = as_tensor(array, "sample_weight")
-    weight = weight.double()
+    weight = as_tensor(weight if isinstance(weight, Tensor) else np.ma.asanyarray(weight), "sample_weight").double()
     if weight.shape != (n,):
         raise ValueError(f"sample_weight: expected shape ({n},); got {tuple(weight.shape)}")
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):

@@ -282,16 +282,11 @@ def check_range(
     """
     limits = torch.finfo(dtype)
     high, low = min(limits.max / 8, torch.finfo(stored).max / 2), limits.tiny / limits.eps
-    wider = ": divide the data by a constant"
-    if dtype != torch.float64:
-        wider += ", or fit a mixture of dtype=torch.float64 to points of that type"
-    if largest > high:
+    smallest = min((size for size, does_vary in zip(deviation, varies, strict=True) if does_vary), default=low)
+    if largest > high or smallest < low:
+        change = "divide" if largest > high else "multiply"
         raise ValueError(
-            f"x: expected numbers up to {high:.2g} in size for a mixture in {stored}; got {largest:.2g}" + wider
+            f"x: expected numbers up to {high:.2g} in size, and features that are constant or have a standard "
+            f"deviation of at least {low:.2g}, for a mixture in {stored}; got {largest:.2g} and {smallest:.2g}: "
+            f"{change} the data by a constant" + ", or fit a mixture of dtype=torch.float64" * (dtype != torch.float64)
         )
-    for number, (size, does_vary) in enumerate(zip(deviation, varies, strict=True)):
-        if does_vary and size < low:
-            raise ValueError(
-                f"x: expected features with a standard deviation of at least {low:.2g}, or constant ones, for a "
-                f"mixture in {dtype}; feature {number} has {size:.2g}" + wider.replace("divide", "multiply")
-            )

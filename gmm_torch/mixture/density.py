@@ -216,7 +216,7 @@ class MixtureDensity(nn.Module):
                 (N,) float64 without gradient, 0 if nothing was observed. By default a point with NaN gives NaN.
 
         Raises:
-            ValueError, TypeError: wrong shape, type or device; with `missing`, infinity.
+            ValueError, TypeError: wrong shape or type; with `missing`, infinity.
         """
         if missing:
             return self._with_missing(missing_features.log_prob, x)
@@ -226,7 +226,7 @@ class MixtureDensity(nn.Module):
         """x (N, D) with NaN replaced by the expectation of that feature given the observed ones.
 
         Raises:
-            ValueError, TypeError: wrong shape, type or device; infinity.
+            ValueError, TypeError: wrong shape or type; infinity.
         """
         return self._with_missing(missing_features.impute, x)
 
@@ -315,13 +315,8 @@ class MixtureDensity(nn.Module):
         return x if isinstance(x, Tensor) else as_tensor(x).to(self.location.device)
 
     def _points(self, x: Array) -> Tensor:
-        """x checked, in the widest of its own, the parameters' type and float32."""
-        traced = torch.compiler.is_compiling()
-        given = x if traced and isinstance(x, Tensor) else self._given(x)
-        if not traced and given.device != self.location.device:
-            raise ValueError(
-                f"x: expected on the mixture's device {self.location.device}; got {given.device}: move one of them"
-            )
+        """x checked, in the widest of its type, the parameters' type and float32."""
+        given = x if torch.compiler.is_compiling() and isinstance(x, Tensor) else self._given(x)
         return given.to(torch.promote_types(torch.promote_types(given.dtype, self.location.dtype), torch.float32))
 
     # ---- sampling and information criteria

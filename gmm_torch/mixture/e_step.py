@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,21 +25,14 @@ _LOG_NOTHING = -80.0
 # it by ten.
 _ILL_CONDITIONED_NATS = 7.5e-6
 
-
-class _Workspace(NamedTuple):
-    """Memory for a chunk of `step` points. It is reused for a whole pass because fresh memory is slow on a CPU."""
-
-    step: int
-    features: Tensor
-    wide_features: Tensor | None  # in float64
-    scratch: Tensor
+_Workspace = tuple[Tensor | None, Tensor | None, Tensor | None]  # for features, features in float64, and scratch
 
 
 class EStep:
     """Statistics of points under fixed parameters of R mixtures.
 
-    Densities and sums are computed in `dtype`, about the origin of the standardised data. A component whose second
-    moment would cancel against its mean is ill-conditioned and evaluated in float64, alone if the family allows it.
+    Densities and sums are computed in `dtype`. A component whose second moment would cancel against its mean is
+    ill-conditioned and evaluated in float64, alone if the family allows it.
 
     Args:
         parameters: float64, leading dimension R.
@@ -101,16 +93,16 @@ class EStep:
             return self.zero()
         if not is_host(x.device):
             return reduce(add, (self.chunk(*part) for part in _equal_chunks(x, weight, self._chunk)))
+        # Memory for a chunk, reused for the whole pass because fresh memory is slow on a CPU.
         step = min(self._chunk, len(x), SPILL_POINTS)
-        workspace = _Workspace(
-            step,
+        workspace = (
             x.new_empty(self._n_rows * step, dtype=self.dtype),
             x.new_empty(self._n_rows * step, dtype=torch.float64) if self.ill_conditioned else None,
             x.new_empty(self._n_scratch * step, dtype=self.dtype),
         )
         blocks = (slice(start, start + SPILL_POINTS) for start in range(0, len(x), SPILL_POINTS))
         return reduce(
-            add, (self._block(x[rows], None if weight is None else weight[rows], workspace) for rows in blocks)
+            add, (self._block(x[rows], None if weight is None else weight[rows], step, workspace) for rows in blocks)
         )
 
     def zero(self) -> Statistics:
@@ -124,33 +116,20 @@ class EStep:
 
     def _zero_moments(self, prepared: Factors) -> Factors:
         some = next(iter(prepared.values()))
-        nobody = some.new_zeros(self._n_rows, 0)
         lead: tuple[int, ...] = (self.n_init, self.n_components)
         if self.ill_conditioned is not None and prepared is not self.prepared:
             lead = self.ill_conditioned[0].shape
-        return self.family.moments(prepared, nobody, some.new_zeros(*lead, 0))
+        return self.family.moments(prepared, some.new_zeros(self._n_rows, 0), some.new_zeros(*lead, 0))
 
-    def _block(self, x: Tensor, weight: Tensor | None, workspace: _Workspace) -> Statistics:
+    def _block(self, x: Tensor, weight: Tensor | None, step: int, workspace: _Workspace) -> Statistics:
         """Statistics of at most `SPILL_POINTS` points, summed in the computing type on a CPU."""
         moments = self._zero_moments(self.prepared)
-        wide_moments = self._zero_moments(self.wide_prepared) if self.ill_conditioned else {}
-        step, scratch, objectives = workspace.step, workspace.scratch, []
+        wide_moments = self._zero_moments(self.wide_prepared) if self.ill_conditioned else None
+        objectives = []
         for start in range(0, len(x), step):
-            part = x[start : start + step]
-            features = self._features(part, self.dtype, workspace.features)
-            wide_features = None
-            if workspace.wide_features is not None:
-                # Narrower points are standardised in float32, so copy the columns.
-                columns = None if x.dtype == torch.float64 else features[1 : self.n_features + 1]
-                wide_features = self._features(part, torch.float64, workspace.wide_features, columns)
-            joint, objective = self.responsibilities(features, wide_features, scratch)
-            if weight is not None:
-                joint.mul_(weight[start : start + step].to(self.dtype))
-            self.family.moments(self.prepared, features, joint, moments, scratch)
-            if wide_features is not None:
-                own = joint[self.ill_conditioned].double()
-                self.family.moments(self.wide_prepared, wide_features, own, out=wide_moments)
-            objectives.append(objective)
+            rows = slice(start, start + step)
+            own = None if weight is None else weight[rows]
+            objectives.append(self._sums(x[rows], own, moments, wide_moments, workspace)[0])
         return self._statistics(x, weight, torch.cat(objectives, dim=-1), moments, wide_moments)
 
     def chunk(self, x: Tensor, weight: Tensor | None) -> Statistics:
@@ -158,25 +137,41 @@ class EStep:
 
         No operation depends on values, so it can be compiled, and captured in a CUDA graph.
         """
-        features, wide_features, wide_moments = self._features(x, self.dtype), None, {}
+        return self._statistics(x, weight, *self._sums(x, weight))
+
+    def _sums(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        moments: Factors | None = None,
+        wide_moments: Factors | None = None,
+        workspace: _Workspace = (None, None, None),
+    ) -> tuple[Tensor, Factors, Factors | None]:
+        """Objective (R, n) and moments of a chunk, also of the ill-conditioned components in float64.
+
+        They are added in place to earlier moments, if given.
+        """
+        buffer, wide_buffer, scratch = workspace
+        features, wide_features = self._features(x, self.dtype, buffer), None
         if self.ill_conditioned is not None:
-            wide_features = self._features(x, torch.float64)
-        joint, objective = self.responsibilities(features, wide_features, None)
+            # Narrower points are standardised in float32, so copy the columns.
+            columns = None if x.dtype == torch.float64 else features[1 : self.n_features + 1]
+            wide_features = self._features(x, torch.float64, wide_buffer, columns)
+        joint, objective = self.responsibilities(features, wide_features, scratch)
         if weight is not None:
-            joint = joint * weight.to(self.dtype)
-        moments = self.family.moments(self.prepared, features, joint)
+            joint.mul_(weight.to(self.dtype))
+        moments = self.family.moments(self.prepared, features, joint, moments, scratch)
         if wide_features is not None:
             own = joint[self.ill_conditioned].double()
-            wide_moments = self.family.moments(self.wide_prepared, wide_features, own)
-        return self._statistics(x, weight, objective, moments, wide_moments)
+            wide_moments = self.family.moments(self.wide_prepared, wide_features, own, wide_moments)
+        return objective, moments, wide_moments
 
     def _features(
         self, x: Tensor, dtype: torch.dtype, buffer: Tensor | None = None, columns: Tensor | None = None
     ) -> Tensor:
         """Features (1 + D + Q, n) of x (n, D), in the buffer if given; `columns` (D, n) is x already standardised."""
         if torch.compiler.is_compiling():  # it fuses the parts, and needs an `out` in one block of memory
-            columns = self.standardisation.columns(x, dtype)
-            return torch.cat([columns.new_ones(1, len(x)), columns, self.family.products(columns)])
+            return self.family.features(self.standardisation.columns(x, dtype))
         size = self._n_rows * len(x)
         flat = x.new_empty(size, dtype=dtype) if buffer is None else buffer[:size]
         features = flat.view(len(x), -1).mT if self.family.by_point else flat.view(-1, len(x))
@@ -185,15 +180,17 @@ class EStep:
             self.standardisation.columns(x, dtype, out=place)
         else:
             place.copy_(columns)
-        return self.family.complete(features, self.n_features)
+        features[0] = 1
+        self.family.products(place, out=features[self.n_features + 1 :])
+        return features
 
     def _statistics(
-        self, x: Tensor, weight: Tensor | None, objective: Tensor, moments: Factors, wide_moments: Factors
+        self, x: Tensor, weight: Tensor | None, objective: Tensor, moments: Factors, wide_moments: Factors | None
     ) -> Statistics:
         """Statistics from objective (R, n) and moments; `wide_moments` replace those of ill-conditioned components."""
         objective = objective.double()
         moments = {name: value.double() for name, value in moments.items()}
-        for name, value in wide_moments.items():
+        for name, value in (wide_moments or {}).items():
             moments[name][self.ill_conditioned] = value
         if weight is None:
             total_weight = objective.new_full((), len(x))
@@ -246,13 +243,15 @@ def flagged(flags: list[float], device: torch.device) -> Tensor:
     return torch.tensor(indices, device=device)
 
 
-def are_ill_conditioned(family: CovarianceFamily, parameters: Parameters) -> Tensor:
-    """Mask (R K,) of components for which float32 quadratic forms lose too many digits.
+def are_ill_conditioned(family: CovarianceFamily, parameters: Parameters, dtype: torch.dtype) -> Tensor:
+    """Mask (R K,) of components for which float32 quadratic forms lose too many digits; (0,) if `dtype` is float64.
 
     The error of a sum of products grows with the norm of the precision and the component's distance from the origin,
     divided by the root of D because roundings add up like a random walk. Compared with float64 on features of a
     CIFAR-10 classifier, this overestimates the loss of the E-step and the M-step.
     """
+    if dtype == torch.float64:
+        return torch.empty(0, dtype=torch.bool, device=parameters.means.device)
     n_features = parameters.means.shape[-1]
     norm = family.precision_norm(parameters.factors, n_features)
     distance = (parameters.means.square().sum(-1) + n_features).sqrt()

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gmm_torch.devices import CHECK_EVERY, budget, full_precision, is_host, look
-from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.mixture.covariance import CovarianceFamily, Factors
 from gmm_torch.mixture.data_summary import DataSummary, Standardisation, check_range, sample_capacity
 from gmm_torch.mixture.e_step import Assignment, EStep, are_ill_conditioned, flagged
@@ -254,50 +253,39 @@ class EM:
         self.parameters = Parameters(log_weights, means, self.family.replace(broad, everyone, self.fresh))
         if all(v is not None for v in (options.weights_init, options.means_init, options.precisions_init)):
             self.start(self._with_given(self.parameters))
-            return
-        self.phase = "assign"
-        self._prepare_step()
+        else:
+            self.phase = "assign"
+            self.move_to(self.parameters)
 
     def _with_given(self, parameters: Parameters) -> Parameters:
         """`parameters` with the initial values of the options."""
-        log_weights, means, factors = parameters.log_weights, parameters.means, parameters.factors
-        n_init = means.shape[0]
-        if self.options.means_init is not None:
+        options, (log_weights, means, factors) = self.options, vars(parameters).values()
+        if options.means_init is not None:
             means = self.parameters.means.clone()
-        if self.options.weights_init is not None:
-            given = self.options.weights_init.to(self.device, torch.float64)
-            log_weights = (given / given.sum()).log().expand(n_init, -1)
-        if self.options.precisions_init is not None:
-            precisions = self.options.precisions_init.to(self.device, torch.float64)
-            raw = self.family.from_precisions(precisions)
+        if options.weights_init is not None:
+            given = options.weights_init.to(self.device, torch.float64)
+            log_weights = (given / given.sum()).log().expand(options.n_init, -1)
+        if options.precisions_init is not None:
+            raw = self.family.from_precisions(options.precisions_init.to(self.device, torch.float64))
             factors = self.family.rescale(raw, 1 / self.standardisation.scale)
-            factors = {name: value.expand(n_init, *value.shape) for name, value in factors.items()}
+            factors = {name: value.expand(options.n_init, *value.shape) for name, value in factors.items()}
         return Parameters(log_weights, means, factors)
 
     def start(self, parameters: Parameters, phase: Phase = "iterate") -> None:
         """Continue from parameters of standardised points, after the data summary; looks at their conditioning."""
         self.phase = phase
-        [flags] = look("conditioning", self._are_ill_conditioned(parameters))
+        [flags] = look("conditioning", are_ill_conditioned(self.family, parameters, self.dtype))
         self.ill_conditioned = flagged(flags, self.device)
         self.move_to(parameters)
 
     def move_to(self, parameters: Parameters) -> None:
         """Take new parameters and prepare their E-step; does not wait for the device."""
         self.parameters = parameters
-        self._prepare_step()
-
-    def _prepare_step(self) -> None:
         values = self.family, self.parameters, self.penalty, self.standardisation
         if self.phase == "assign":  # in float64: the conditioning is not known yet
             self._step = Assignment(*values, torch.float64)
         else:
             self._step = self.step_type(*values, self.dtype, self.ill_conditioned)
-
-    def _are_ill_conditioned(self, parameters: Parameters) -> Tensor:
-        """Mask (R K,) of components for which float32 is not enough; (0,) if nothing is computed in float32."""
-        if self.dtype == torch.float64:
-            return torch.empty(0, dtype=torch.bool, device=self.device)
-        return are_ill_conditioned(self.family, parameters)
 
     @property
     def fresh(self) -> Factors:
@@ -328,7 +316,7 @@ class EM:
             updated = self.family.shrink(updated, total.moments["moments"][..., 0])
         parameters = updated
         if self.options.prior_count == 0 and self.n_components > 1:
-            parameters = _reseed(self.family, self.parameters, updated, total, self.fresh, self.penalty)
+            parameters = self._reseeded(updated, total)
         objective = total.log_likelihood
         if self.prior.matters:
             objective = objective + self.prior.log_density(self.family, self.parameters, self.penalty)
@@ -336,21 +324,52 @@ class EM:
         n_iter = self.n_iter + 1
         is_last = n_iter >= self.options.max_iter
         if is_last or n_iter % budget(self.device, **CHECK_EVERY) == 0:
-            after = self._are_ill_conditioned(parameters)
-            collapsing = after if parameters is updated else self._are_ill_conditioned(updated)
+            after = are_ill_conditioned(self.family, parameters, self.dtype)
+            collapsing = after if parameters is updated else are_ill_conditioned(self.family, updated, self.dtype)
             collapsing = collapsing.index_fill(0, self.ill_conditioned, True)
             values = total.total_weight, torch.cat(history[-2:]), after, collapsing
             [total_weight], recent, ill_conditioned, wanted = look("convergence", *values)
             if self._step.dtype != torch.float64 and sum(wanted) > len(self.ill_conditioned):
                 # A component needed float64 in this pass already: repeat the pass from the same parameters.
                 self.ill_conditioned = flagged(wanted, self.device)
-                self._prepare_step()
+                self.move_to(self.parameters)
                 return
             self.ill_conditioned = flagged(ill_conditioned, self.device)
             self._check_total_weight(total_weight)
             self._check_convergence(recent, is_last)
         self.jitter, self.history, self.n_iter = jitter, history, n_iter
         self.move_to(parameters)
+
+    def _reseeded(self, updated: Parameters, total: Statistics) -> Parameters:
+        """`updated`, or the parameters with one empty component at the worst explained point if that surely helps.
+
+        With weight e, the point's share of the data's weight, such a component changes the mean log-likelihood by at
+        least log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own point. If the sum is positive, a
+        mixture keeps its other parameters for this iteration, so the likelihood cannot fall.
+        """
+        family, current, n_features = self.family, self.parameters, self.n_features
+        share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
+        lightest = share.argmin(-1, keepdim=True)
+        chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
+        # The loss of the empty component must be small compared with the gain at a point of little weight too.
+        is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < _EMPTY_COUNT * total.worst_weight.clamp_max(
+            1
+        )
+        if is_host(share.device) and not bool(is_empty.any()):  # on an accelerator, looking costs more than going on
+            return updated
+        factors = family.replace(current.factors, chosen, self.fresh)
+        log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
+        means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
+        others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
+        rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
+        log_weights = torch.where(chosen, log_epsilon, rest)
+        precision = family.precision_diagonal(factors, n_features).expand(means.shape)
+        expected = (precision * self.penalty).sum(-1)
+        peak = log_normal(expected, family.log_det(factors, n_features).expand(share.shape), n_features)
+        peak = peak.gather(-1, lightest)[:, 0]
+        # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
+        helps = (log_epsilon[:, 0] + peak - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
+        return Parameters(log_weights, means, factors).where(is_empty & helps, updated)
 
     def _check_total_weight(self, total_weight: float) -> None:
         if not math.isclose(total_weight, self.n_points, rel_tol=1e-6):
@@ -388,11 +407,6 @@ class EM:
         jacobian = self.standardisation.scale.log().sum()
         return torch.stack(self.history)[:, self.best] - jacobian
 
-    def warn_unless_converged(self) -> None:
-        """Issue a `ConvergenceWarning` with the `shortfall` unless EM converged."""
-        if not self.converged:
-            warn(self.shortfall(), ConvergenceWarning)
-
     def shortfall(self, prefix: str = "") -> str:
         """Describe by how much EM missed its tolerance and what helps; `prefix` precedes the options' names."""
         gain, n, most = self.gain, self.n_iter, self.options.max_iter
@@ -428,51 +442,6 @@ class EM:
         for name in _STATE if state["phase"] == "summary" else _STATE + _STATE_AFTER_SUMMARY:
             setattr(self, name, state[name])
         if self.phase != "summary":
-            self.parameters = Parameters.from_state_dict(state["parameters"])
             self.standardisation = Standardisation(**state["standardisation"])
             self._fresh = self._row_keys = None
-            self._prepare_step()
-
-
-def _reseed(
-    family: CovarianceFamily,
-    current: Parameters,
-    updated: Parameters,
-    total: Statistics,
-    fresh: Factors,
-    penalty: Tensor,
-) -> Parameters:
-    """`updated`, or `current` with one empty component moved to the worst explained point where that is sure to help.
-
-    With weight e, the point's share of the data's weight, such a component changes the mean log-likelihood by at least
-    log(1 - e), on all points, plus e log(1 + e N(x; x) / p(x)) at its own point. If the sum is positive, a mixture
-    keeps its other parameters for this iteration, so the likelihood cannot fall.
-
-    Args:
-        current: of R mixtures of K >= 2 components, under which `total` was summed.
-        updated: result of the M-step.
-        total: of all points of all processes.
-        fresh: see `CovarianceFamily.fresh`.
-        penalty: (D,), see `EM.penalty`.
-    """
-    n_features = current.means.shape[-1]
-    share = total.moments["moments"][..., 0] / total.total_weight  # (R, K)
-    lightest = share.argmin(-1, keepdim=True)
-    chosen = torch.zeros_like(share, dtype=torch.bool).scatter_(-1, lightest, True)
-    # The loss of the empty component must be small compared with the gain at a point of little weight too.
-    is_empty = share.gather(-1, lightest)[:, 0] * total.total_weight < _EMPTY_COUNT * total.worst_weight.clamp_max(1)
-    if is_host(share.device) and not bool(is_empty.any()):  # on an accelerator, looking costs more than going on
-        return updated
-    factors = family.replace(current.factors, chosen, fresh)
-    log_epsilon = (total.worst_weight / total.total_weight).log()[:, None]  # (R, 1)
-    means = torch.where(chosen[..., None], total.worst_point[:, None], current.means)
-    others = current.log_weights.masked_fill(chosen, -torch.inf).logsumexp(-1, keepdim=True)
-    rest = current.log_weights - others + torch.log1p(-log_epsilon.exp().clamp_max(0.5))
-    log_weights = torch.where(chosen, log_epsilon, rest)
-    precision = family.precision_diagonal(factors, n_features).expand(means.shape)
-    expected = (precision * penalty).sum(-1)
-    peak = log_normal(expected, family.log_det(factors, n_features).expand(share.shape), n_features)
-    peak = peak.gather(-1, lightest)[:, 0]
-    # log(1 + e N / p) > 1.5 > -log(1 - e) / e for every e <= 1 / 2.
-    helps = (log_epsilon[:, 0] + peak - total.worst > 1.5) & (log_epsilon[:, 0] <= -math.log(2))
-    return Parameters(log_weights, means, factors).where(is_empty & helps, updated)
+            self.move_to(Parameters.from_state_dict(state["parameters"]))

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gmm_torch.errors import SolverError
 from gmm_torch.mixture.covariance import CovarianceFamily
@@ -85,14 +84,20 @@ def implicit(step: EMStep, tol: float, max_iter: int) -> Fitted:
     fixed = fixed.requires_grad_()
     with torch.enable_grad():
         after = step.pack(step(step.unpack(fixed)))
+        found = after.clone()
 
     def solve(gradient: Tensor) -> Tensor:
+        """(I - dF/dt)'^-1 dL/dt, for which F's own backward pass takes dL/dt."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("implicit_fit: expected one derivative; got create_graph=True")
+
         def transposed(vector: Tensor) -> Tensor:
             return torch.autograd.grad(after, fixed, vector, retain_graph=True)[0]
 
         return _solve_adjoint(transposed, gradient, tol, max_iter)
 
-    return step.raw(step.unpack(_Implicit.apply(after, solve)))  # type: ignore[no-untyped-call]
+    found.register_hook(solve)
+    return step.raw(step.unpack(found))
 
 
 def _find_fixed_point(function: _Map, start: Tensor, tol: float, max_iter: int) -> Tensor:
@@ -131,17 +136,3 @@ def _solve_adjoint(transposed: _Map, gradient: Tensor, tol: float, max_iter: int
             "max_iter, or use fewer components (two that nearly coincide leave the fixed point undetermined)"
         )
     return torch.from_numpy(solution).to(gradient)
-
-
-class _Implicit(torch.autograd.Function):
-    """The identity, whose backward pass turns dL/dt into (I - dF/dt)'^-1 dL/dt."""
-
-    @staticmethod
-    def forward(ctx, after: Tensor, solve: _Map) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.solve = solve
-        return after.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
-        return ctx.solve(gradient), None

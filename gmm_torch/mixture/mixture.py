@@ -10,6 +10,7 @@ from torch import Tensor
 from gmm_torch.checks import check_tensor
 from gmm_torch.devices import full_precision, summing_device
 from gmm_torch.distributed import sum_of_all
+from gmm_torch.errors import ConvergenceWarning, warn
 from gmm_torch.mixture.batches import Array, Batches, Points, as_tensor, check_weight, readable
 from gmm_torch.mixture.density import MixtureDensity
 from gmm_torch.mixture.em import EM
@@ -98,7 +99,7 @@ class GaussianMixture(MixtureDensity):
                 of range; with `missing`, a feature or a point without any value.
             TypeError: x is not floating point, or with `missing` a stream of batches; an unknown option.
         """
-        em = self.start_em(EMOptions.of(options))
+        em = self.start_em(EMOptions(**options))
         if missing:
             x = self._given(x)  # type: ignore[arg-type]
             weight = None if sample_weight is None else check_weight(sample_weight, len(x)).to(em.device)
@@ -110,8 +111,6 @@ class GaussianMixture(MixtureDensity):
     def start_online(
         self,
         *,
-        power: float = 0.6,
-        offset: float = 2.0,
         window: int | None = None,
         n_first: int | None = None,
         n_known: int | None = None,
@@ -120,18 +119,18 @@ class GaussianMixture(MixtureDensity):
         """Start an `OnlineEM` from the mixture's parameters, if it has some; `assign(*result())` sets the mixture.
 
         Args:
-            power, offset, window, n_first: see `OnlineEM`.
+            window, n_first: see `OnlineEM`.
             n_known: number of points that the parameters stand for, those of the fit if None. With 0 they are fitted to
                 the first points.
             **options: see `EMOptions`; `reg_covar` is 1e-3 and `max_iter`, for the first points, 10 by default.
         """
-        em = self.start_em(EMOptions.of({"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
+        em = self.start_em(EMOptions(**{"max_iter": 10, "tol": 0.0, "reg_covar": 1e-3, **options}))
         known = None
         if self.is_fitted:
             about = self.parameters_about_location().map(lambda value: value.to(em.device))
             known = about, self.location.to(em.device)
         n_known = self.n_points if n_known is None else n_known
-        return OnlineEM(em, known, power=power, offset=offset, window=window, n_first=n_first, n_known=n_known)
+        return OnlineEM(em, known, window=window, n_first=n_first, n_known=n_known)
 
     @torch.inference_mode(False)
     def partial_fit(self, x: Array, sample_weight: Array | None = None, **options: Any) -> Self:
@@ -150,14 +149,11 @@ class GaussianMixture(MixtureDensity):
         if self._online is None:
             online, self._online_options = self.start_online(**options), options
         else:
-            online, begun = self._online, self._online_options
-            for name, value in options.items():
-                same = value is begun.get(name) or (not isinstance(value, Tensor) and value == begun.get(name))
-                if name not in begun or not same:
-                    raise ValueError(
-                        f"{name}: expected the value of the stream's first call, {begun.get(name, 'the default')}; "
-                        f"got {value}: give options in the first call"
-                    )
+            online = self._online
+            if not options.items() <= self._online_options.items():
+                raise ValueError(
+                    f"options: expected those of the stream's first call, {self._online_options}; got {options}"
+                )
         x = readable(x)
         online.update(x, sample_weight)
         if online.started and sum_of_all(len(x), online.em.device):  # an empty batch changes nothing
@@ -171,15 +167,11 @@ class GaussianMixture(MixtureDensity):
         Raises:
             ValueError: initial values of the wrong shape, not finite, or no weights or precisions.
         """
-        shapes = {
-            "weights_init": self.logits.shape,
-            "means_init": self.centred_means.shape,
-            "precisions_init": self.covariances.shape,
-        }
-        for name, shape in shapes.items():
-            if getattr(options, name) is not None:
-                check_tensor(name, getattr(options, name), shape)
-        weights, precisions = options.weights_init, options.precisions_init
+        weights, means, precisions = options.weights_init, options.means_init, options.precisions_init
+        given = {"weights_init": (weights, self.logits), "means_init": (means, self.centred_means)}
+        for name, (value, like) in (given | {"precisions_init": (precisions, self.covariances)}).items():
+            if value is not None:
+                check_tensor(name, value, like.shape)
         if weights is not None and (bool((weights < 0).any()) or not bool((weights > 0).any())):
             raise ValueError("weights_init: expected numbers >= 0, at least one positive; got others")
         if precisions is not None:
@@ -193,7 +185,8 @@ class GaussianMixture(MixtureDensity):
 
     def adopt(self, em: EM) -> Self:
         """Take over the result of a finished `em`; a `ConvergenceWarning` if it did not converge."""
-        em.warn_unless_converged()
+        if not em.converged:
+            warn(em.shortfall(), ConvergenceWarning)
         self.assign(*em.result())
         self.n_points = int(em.n_points)
         self.converged = em.converged
@@ -250,13 +243,10 @@ class GaussianMixture(MixtureDensity):
         order of the components matters, nor a component of almost no weight. Costs K^2 D^3.
 
         Raises:
-            ValueError: another number of features.
             NotFittedError: a mixture has no parameters yet.
         """
         self.require_fitted()
         before.require_fitted()
-        if self.n_features != before.n_features:
-            raise ValueError(f"before: expected a mixture over {self.n_features} features; got {before.n_features}")
         # Relative to one location: the means may be far from zero.
         means = self.centred_means.double() + (self.location.double() - before.location.double())
         others, covariances = before.centred_means.double(), self.dense_covariances.double()
@@ -303,7 +293,7 @@ class GaussianMixture(MixtureDensity):
         At a fixed point t = F(t, x) of EM's map the implicit function theorem gives dt/dx = (I - dF/dt)^-1 dF/dx, so
         memory is that of one iteration. GMRES solves the linear system with one vector-Jacobian product of F per
         iteration. (See Bai, Kolter, Koltun, "Deep Equilibrium Models", 2019, theorem 1.) The search for the fixed point
-        starts from the mixture, which is not changed. Each process has the fit and the gradient of its own points.
+        starts from the mixture, which is not changed. Each process fits its points alone.
 
         Args:
             x, sample_weight, reg_covar: as in `fit`; x on the mixture's device.
@@ -320,8 +310,7 @@ class GaussianMixture(MixtureDensity):
         self.require_fitted()
         x = self._given(x)
         if sample_weight is not None:
-            checked = check_weight(sample_weight, len(x))
-            sample_weight = sample_weight if isinstance(sample_weight, Tensor) else checked.to(x.device)
+            sample_weight = check_weight(sample_weight, len(x)).to(x.device)
         sizes = self.n_components, self.n_features
         with full_precision(self.location.device):
             em = EM(self.family, *sizes, EMOptions(reg_covar=reg_covar), torch.float64, self.location.device)

@@ -23,10 +23,9 @@ _POINTS_PER_PARAMETER = 20
 class OnlineMixture:
     """Stepwise EM between refits, and EM on the recent points at a refit; `docs/training.md` explains why.
 
-    `update`, after a training step, takes in the features of that step: one step of `OnlineEM`, which never waits for
-    the device. `refit`, at a validation or the end of an epoch, does wait: EM runs on the recent points, in new
-    coordinates, from the present parameters and from a new start, and the one with the better likelihood is kept. There
-    are no parameters before the first refit.
+    `update`, after a training step, makes one step of `OnlineEM` and never waits for the device. `refit`, at a
+    validation or the end of an epoch, does wait: EM runs on the recent points, in new coordinates, from the present
+    parameters and from a new start, and the better is kept. There are no parameters before the first refit.
 
     With a process group of torch.distributed, every process gives its own points, in as many calls as the others, and
     all have the same mixture.
@@ -129,8 +128,6 @@ class OnlineMixture:
         x = x[torch.isfinite(x).all(1)]
         if sum_of_all(len(x), x.device) < _POINTS_PER_PARAMETER * self.n_components:
             return self
-        if self._recent is None:
-            raise ValueError("x: expected points in every process; call `update` in every process")
         self._follower = self._fit(x, **self.options)
         self._pending = []
         return self
@@ -139,8 +136,7 @@ class OnlineMixture:
     def finish(self, x: Tensor, max_iter: int, tol: float = 1e-3) -> Self:
         """End with EM on all final points, from the present parameters and from a new start, and keep the better.
 
-        The result is at least as good as a mixture fitted afterwards, which would use that new start. Later updates
-        have no effect before the next refit.
+        Later updates have no effect before the next refit.
 
         Args:
             x: (N, D).
@@ -196,7 +192,7 @@ class OnlineMixture:
         self._mixture = self._empty(self._recent)
         self._mixture.load_state_dict(state["mixture"])
         if state["follower"] is not None:
-            em = self._mixture.start_em(EMOptions.of(self.options))
+            em = self._mixture.start_em(EMOptions(**self.options))
             self._follower = OnlineEM(em, window=self._window(self._mixture.n_features))
             self._follower.load_state_dict(state["follower"])
 

@@ -1,10 +1,8 @@
 """Options of a fit, and the prior that they describe."""
 
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -71,17 +69,6 @@ class EMOptions:
         if self.shrinkage is not None:
             check_choice("shrinkage", self.shrinkage, ("oas",))
         get_initialisation(self.init_params)
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """Options from keyword arguments; TypeError for an unknown name, ValueError for a value out of range."""
-        names = [each.name for each in fields(cls)]
-        for name in options:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, n=1)
-                do = f"write {close[0]}" if close else f"there are {', '.join(names)}"
-                raise TypeError(f"{name}: expected an option of the fit; got an unknown one: {do}")
-        return cls(**options)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def content_keys(wide: Tensor, seed: int) -> Tensor:
 
 def _content(wide: Tensor, multipliers: Tensor) -> Tensor:
     bits = wide.view(torch.int64)
-    # Round numbers differ only in their high bits, most of which a product would lose.
+    # Round numbers differ only in their high bits, and a product would lose most of those.
     return mixed((bits >> 36).bitwise_xor_(bits).mul_(multipliers).sum(1))
 
 

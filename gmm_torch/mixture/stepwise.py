@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from gmm_torch.checks import check_count
 from gmm_torch.devices import full_precision
 from gmm_torch.distributed import sum_of_all
 from gmm_torch.errors import NotFittedError
@@ -18,6 +19,8 @@ from gmm_torch.mixture.statistics import Statistics, moments_of, stand_ins
 
 __all__ = ["OnlineEM"]
 
+# Of the step size: a power in (1/2, 1], smaller ones forget faster, and an offset >= 1, larger ones start more slowly.
+_POWER, _OFFSET = 0.6, 2.0
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -25,28 +28,23 @@ class OnlineEM:
     """Stepwise EM (Cappe and Moulines 2009, equation 10; Liang and Klein 2009, section 3).
 
     A step is an iteration of `em` whose statistics are a running mean over the batches,
-    s <- (1 - g) s + g s_batch with g = (t + offset)^-power. `update` neither reads a number from the device nor keeps
+    s <- (1 - g) s + g s_batch with g = (t + 2)^-0.6. `update` neither reads a number from the device nor keeps
     the batch, so it can follow a training step.
 
-    On a stream that never settles g must not fall to zero. With `window`, g = n_batch / min(n_seen, window): all points
-    count alike until there are `window` of them, then points have a half-life of 0.7 `window` points.
+    With `window`, for a stream that never settles, g = n_batch / min(n_seen, window): all points count alike until
+    there are `window` of them, then points have a half-life of 0.7 `window` points.
 
-    The first `n_first` points are kept and fitted by `em`; the stream continues from there. Coordinates are
-    standardised once, on these points; the regularisation is relative to their variance. With parameters known from
-    `n_known` other points, no first points are needed.
-
-    Batches should be mixed: if each holds points of one kind, the mixture describes the last ones.
+    The first `n_first` points are kept and fitted by `em`, which also sets coordinates and regularisation; with
+    parameters known from `n_known` other points, none are needed. Batches should be mixed: if each holds points of one
+    kind, the mixture describes the last ones.
 
     With a process group of torch.distributed, every process gives its own batches, in as many calls as the others, and
-    all get the same mixture. `n_first` then counts the points of all processes, which wait for each other's counts
-    until the stream has started.
+    all get the same mixture. `n_first` then counts the points of all processes.
 
     Args:
         em: a new EM; it makes `max_iter` iterations on the first points.
         known: initial parameters with means relative to a location (D,), and the location; None to initialise.
-        power: of the step size, in (1/2, 1]; small values forget fast, 1 averages all batches alike.
-        offset: of the step size, >= 1; large values start slowly.
-        window: number of points to remember, replaces `power` and `offset`.
+        window: number of points to remember.
         n_first: points to start from; None for 20 per component and at least twice the features.
         n_known: number of points behind `known`; 0 lets `em` continue from `known` on the first points.
 
@@ -59,33 +57,23 @@ class OnlineEM:
         em: EM,
         known: tuple[Parameters, Tensor] | None = None,
         *,
-        power: float = 0.6,
-        offset: float = 2.0,
         window: int | None = None,
         n_first: int | None = None,
         n_known: int = 0,
     ) -> None:
-        if not 0.5 < power <= 1:
-            raise ValueError(f"power: expected a number above 1/2 and up to 1; got {power}")
-        if offset < 1:
-            raise ValueError(f"offset: expected at least 1; got {offset}")
-        if window is not None and window < 1:
-            raise ValueError(f"window: expected at least one point; got {window}")
         if not em.family.averages:
             raise ValueError(
-                f"covariance_type: expected full, tied, diag or spherical; got {em.family.name!r}, whose statistics "
-                "depend on the parameters of their batch, so they can't be averaged"
+                f"covariance_type: expected full, tied, diag or spherical on a stream; got {em.family.name!r}"
             )
-        if n_known < 0 or (n_known and known is None):
-            raise ValueError(f"n_known: expected 0 for a mixture without parameters, else at least 0; got {n_known}")
         if em.options.prior_count or em.options.weight_concentration > 1 or em.options.shrinkage:
             raise ValueError("expected no prior and no shrinkage on a stream: raise reg_covar instead")
         k, d = em.n_components, em.n_features
-        self.em, self.known = em, known
-        self.power, self.offset, self.window = power, offset, window
+        self.em, self.known, self.window = em, known, window
         self.n_first = max(20 * k, 2 * d) if n_first is None else n_first
-        if self.n_first < k:
-            raise ValueError(f"n_first: expected at least as many points as components ({k}); got {self.n_first}")
+        check_count("window", 1 if window is None else window)
+        check_count("n_first", self.n_first, at_least=k)
+        if n_known < 0 or (n_known and known is None):
+            raise ValueError(f"n_known: expected 0 for a mixture without parameters, else at least 0; got {n_known}")
         self.n_updates, self.n_known = 0, n_known
         self.moments: Factors = {}  # per point
         self.n_seen = torch.full((), n_known, dtype=torch.float64, device=em.device)
@@ -130,8 +118,7 @@ class OnlineEM:
     def result(self) -> tuple[Parameters, Tensor]:
         """Current parameters in raw units about a location (D,), and the location.
 
-        Looks for components that have become too ill-conditioned for float32, which waits for the device: call it now
-        and then.
+        Looks for components too ill-conditioned for float32, which waits for the device: call it now and then.
 
         Raises:
             NotFittedError: not enough points have come yet.
@@ -195,7 +182,7 @@ class OnlineEM:
         if self.window is None:
             # Known points count as batches of the mean size.
             batches = (self.n_updates + 1) * (self.n_seen / (self.n_seen - self.n_known).clamp_min(_TINY))
-            rate = (total_weight > 0).double() * (batches + self.offset) ** -self.power
+            rate = (total_weight > 0).double() * (batches + _OFFSET) ** -_POWER
         else:
             rate = (total_weight / self.n_seen.clamp_max(self.window)).clamp_max(1)
         self.moments = {name: value + rate * (moments[name] - value) for name, value in self.moments.items()}

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmm_torch import ConvergenceWarning, GaussianMixture
-from gmm_torch.mixture.options import EMOptions
+from gmm_torch import GaussianMixture
 
 TYPES = ("full", "tied", "diag", "spherical", {"name": "low_rank", "rank": 2})
 FACTORS = (1e-30, 1e-9, 3.0, 1e30)
@@ -71,16 +70,6 @@ def test_a_prior_counts_points_of_the_mean_weight(covariance_type):
     agree(equal, GaussianMixture(3, 3, covariance_type, dtype=torch.float64).fit(x, **options), x, 1e-9)
 
 
-def test_shrinkage_counts_points_of_the_mean_weight():
-    x, weight = points()
-    fits = [
-        GaussianMixture(3, 3, dtype=torch.float64).fit(x, sample_weight=weight * factor, shrinkage="oas", max_iter=6)
-        for factor in (1.0, *FACTORS)
-    ]
-    for fit in fits[1:]:
-        agree(fit, fits[0], x, 1e-9)
-
-
 @each_type
 @pytest.mark.parametrize("total", [0.1, 1.0, 1e6])
 def test_the_objective_never_falls_whatever_the_total_weight(covariance_type, total):
@@ -90,29 +79,6 @@ def test_the_objective_never_falls_whatever_the_total_weight(covariance_type, to
     mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
     mixture.fit(x, sample_weight=weight / weight.sum() * total, means_init=begin, max_iter=30, tol=0.0)
     assert (mixture.history.diff() > -1e-10).all()
-
-
-@each_type
-def test_the_objective_never_falls_with_weights_over_twelve_decades(covariance_type):
-    x, _ = points()
-    weight = 10 ** (12 * torch.rand(240, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-    begin = torch.cat([x[:5], x.new_full((1, 3), 1e4)])
-    mixture = GaussianMixture(6, 3, covariance_type, dtype=torch.float64)
-    mixture.fit(x, sample_weight=weight, means_init=begin, max_iter=30, tol=0.0)
-    assert (mixture.history.diff() > -1e-10).all()
-
-
-@each_type
-@pytest.mark.parametrize("factor", FACTORS)
-def test_a_weight_of_two_is_the_point_twice_in_any_unit(covariance_type, factor):
-    x, _ = points()
-    weight = torch.arange(240) % 3
-    options = {"means_init": x[[0, 90, 200]], "max_iter": 6, "tol": 0.0}
-    repeated = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
-    repeated.fit(x.repeat_interleave(weight, 0), **options)
-    weighted = GaussianMixture(3, 3, covariance_type, dtype=torch.float64)
-    weighted.fit(x, sample_weight=weight * factor, **options)
-    agree(weighted, repeated, x, 1e-8)
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
@@ -128,14 +94,6 @@ def test_a_stream_does_not_change_when_all_weights_are_multiplied(covariance_typ
         streams.append(mixture)
     for mixture in streams[1:]:
         agree(mixture, streams[0], x, 1e-9)
-
-
-def test_a_stream_on_weights_of_one_is_that_without_weights_whatever_came_first():
-    x, weight = points()
-    plain, mixed = (GaussianMixture(2, 3, dtype=torch.float64).partial_fit(x, weight, window=50) for _ in range(2))
-    plain.partial_fit(x[:60], window=50)
-    mixed.partial_fit(x[:60], torch.ones(60), window=50)
-    agree(plain, mixed, x, 1e-12)
 
 
 def test_gradients_of_a_fit_do_not_change_when_all_weights_are_multiplied():
@@ -157,24 +115,3 @@ def test_a_score_does_not_change_when_all_weights_are_multiplied(factor):
     x, weight = points()
     mixture = GaussianMixture(2, 3, dtype=torch.float64).fit(x)
     assert mixture.score(x, weight * factor) == pytest.approx(mixture.score(x, weight), rel=1e-12)
-
-
-@pytest.mark.parametrize("factor", [1e-300, 1e300])
-def test_weights_that_float64_cannot_sum_are_refused(factor):
-    x, weight = points()
-    with pytest.raises(ValueError, match=r"sample_weight: expected a sum from .*: multiply all by a constant"):
-        GaussianMixture(2, 3, dtype=torch.float64).fit(x, sample_weight=weight * factor)
-
-
-def test_a_fit_goes_on_from_its_state_with_weights():
-    x, weight = points()
-    options = {"max_iter": 5, "tol": 0.0}
-    whole = GaussianMixture(3, 3).fit(x, sample_weight=weight * 1e-9, **options)
-    em = GaussianMixture(3, 3).start_em(EMOptions(**options))
-    while not em.done:
-        em.advance(em.collect([(x, weight * 1e-9)]))
-        state, em = em.state_dict(), GaussianMixture(3, 3).start_em(EMOptions(**options))
-        em.load_state_dict(state)
-    with pytest.warns(ConvergenceWarning):
-        resumed = GaussianMixture(3, 3).adopt(em)
-    agree(resumed, whole, x, 1e-12)

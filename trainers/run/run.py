@@ -123,7 +123,7 @@ class Run:
         """How the mixtures are fitted."""
         options: dict[str, Any] = OmegaConf.to_container(self.cfg.mixture.em)  # type: ignore[assignment]
         with naming("mixture.em"):
-            return EMOptions.of(options | {"seed": self.cfg.seed})
+            return EMOptions(**options | {"seed": self.cfg.seed})
 
     @cached_property
     def _attacks(self) -> dict[str, Attack | AttackBudgets]:

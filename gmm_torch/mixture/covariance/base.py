@@ -162,12 +162,6 @@ class CovarianceFamily(ABC):
         """Terms that log w_k N(x | k) is linear in, (1 + D + Q, n): one, the columns (D, n), products."""
         return torch.cat([columns.new_ones(1, columns.shape[1]), columns, self.products(columns)])
 
-    def complete(self, features: Tensor, n_features: int) -> Tensor:
-        """`features` in place, for points in rows 1 to D of `features` (1 + D + Q, n); not differentiable."""
-        features[0] = 1
-        self.products(features[1 : n_features + 1], out=features[n_features + 1 :])
-        return features
-
     def prepare(self, parameters: Parameters, reg_covar: Tensor) -> Factors:
         """The part of the E-step that does not depend on the points, for `log_joint`.
 

@@ -159,7 +159,7 @@ class LowRank(CovarianceFamily):
         scratch: Tensor | None = None,
     ) -> Factors:
         """{"moments": (..., K, 1 + 2 D), "cross": (..., K, q, D)}, the latter of A' (x - old mean) with x."""
-        columns = self._columns(features)
+        columns = features[1 : prepared["basis"].shape[-1] + 1]
         along = self._project(prepared, features, scratch)
         weighted = torch.mul(along, responsibilities[..., None, :], out=None if scratch is None else along)
         weighted = weighted.flatten(0, -2)
@@ -224,15 +224,11 @@ class LowRank(CovarianceFamily):
 
     def _project(self, prepared: Factors, features: Tensor, scratch: Tensor | None) -> Tensor:
         """A' (x - mean), (..., K, q, n)."""
-        columns, flat = self._columns(features), prepared["basis"].flatten(0, -2)
+        flat = prepared["basis"].flatten(0, -2)
+        columns = features[1 : flat.shape[1] + 1]
         along = torch.mm(flat, columns, out=workspace_view(scratch, len(flat), columns.shape[1]))
         along = along.view(*prepared["shift"].shape, -1)
         return torch.sub(along, prepared["shift"][..., None], out=None if scratch is None else along)
-
-    @staticmethod
-    def _columns(features: Tensor) -> Tensor:
-        n_features = (len(features) - 1) // 2
-        return features[1 : n_features + 1]
 
 
 def _decompose(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:

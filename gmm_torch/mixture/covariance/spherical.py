@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from gmm_torch.mixture.covariance.base import Factors
-from gmm_torch.mixture.covariance.variances import Variances
+from gmm_torch.mixture.covariance.diag import Diag
 
 __all__ = ["Spherical"]
 
 
-class Spherical(Variances):
+class Spherical(Diag):
     """Factors: {"factor": (..., K)}, the inverse standard deviations. Q = 1 product: the squared norm."""
 
     name = "spherical"

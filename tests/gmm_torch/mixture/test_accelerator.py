@@ -5,13 +5,11 @@ import sys
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gmm_torch.devices
 from gmm_torch import GaussianMixture
 from gmm_torch.mixture.covariance import get_family
-from gmm_torch.mixture.covariance.base import weighted_sums
 from gmm_torch.mixture.data_summary import DataSummary, Standardisation
 from gmm_torch.mixture.e_step import EStep, _equal_chunks
 from gmm_torch.mixture.parameters import Parameters
@@ -86,16 +84,6 @@ def test_a_summary_without_looks_is_that_of_the_host(as_accelerator):
         assert torch.equal(mine, theirs)
 
 
-def test_sums_of_many_points_are_added_in_float64(as_accelerator):
-    generator = torch.Generator().manual_seed(0)
-    weights, columns = torch.rand(2, 3, 1003, generator=generator), 1 + torch.rand(4, 1003, generator=generator)
-    expected = weights.double() @ columns.double().mT
-    as_accelerator()
-    found = weighted_sums(weights, columns)
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, expected, rtol=3e-7, atol=0)
-
-
 @pytest.mark.parametrize(("n", "largest"), [(0, 5), (1, 5), (5, 5), (11, 5), (1003, 100), (7, 1)])
 def test_chunks_are_of_one_size_and_count_every_point_once(n, largest):
     x = torch.arange(n, dtype=torch.float64)[:, None]
@@ -108,25 +96,6 @@ def test_chunks_are_of_one_size_and_count_every_point_once(n, largest):
         assert torch.equal(counted, torch.ones(n).double() if weight is None else weight)
         assert len(sizes) == min(n, 1)
         assert all(size <= largest for size in sizes)
-
-
-@pytest.mark.parametrize("d", [64, 200])
-def test_a_chunk_takes_as_many_operations_in_any_number_of_features(as_accelerator, d):
-    class Count(TorchDispatchMode):
-        n = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.n += 1
-            return func(*args, **(kwargs or {}))
-
-    family = get_family("full")
-    as_accelerator()
-    generator = torch.Generator().manual_seed(0)
-    parameters = Parameters(torch.zeros(2), torch.randn(2, d, generator=generator), family.unit(2, d))
-    prepared, features = family.prepare(parameters, torch.ones(d)), family.features(torch.zeros(d, 50))
-    with Count() as counted:
-        family.moments(prepared, features, family.log_joint(prepared, features))
-    assert counted.n < 120
 
 
 def iteration(covariance_type, seed, ill_conditioned):

@@ -41,10 +41,3 @@ def test_a_replayed_chunk_has_the_statistics_of_other_points(captured, covarianc
     replay = captured.captured(step, first)
     for x in (other, first):
         close(replay(x), step.chunk(x, None))
-
-
-def test_a_host_has_nothing_to_replay(captured):
-    step, first, other = scene(captured, "diag", "cpu")
-    chunks = captured.ways(step, first)
-    assert list(chunks) == ["as it is", "compiled"]
-    close(chunks["as it is"](other), step.chunk(other, None))

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gmm_torch.mixture.data_summary import DataSummary, Standardisation
+from gmm_torch.mixture.data_summary import DataSummary
 from gmm_torch.mixture.sampling import RowKeys, row_keys, sample_rows
 
 
@@ -110,17 +110,6 @@ def test_constant_features_take_the_scale_of_the_others():
         standardisation = of(x).standardisation(per_feature=True)
         assert standardisation.scale.tolist() == [scale, scale]
         assert standardisation.unit.tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_standardised_points_are_the_same_in_any_memory_layout(x, dtype):
-    one = torch.ones(3, dtype=torch.float64)
-    standardisation, points = Standardisation(1e6 * one, 2 * one, one), x.to(dtype)
-    by_feature, by_point = torch.empty(3, 500, dtype=dtype), torch.empty(500, 3, dtype=dtype).mT
-    for out in (by_feature, by_point):
-        standardisation.columns(points, dtype, out=out)
-    assert torch.equal(by_feature, by_point)
-    assert torch.equal(by_feature, standardisation.columns(points, dtype))
 
 
 @pytest.mark.parametrize("n", [0, 1, 40, 200, 999])
