@@ -1,6 +1,5 @@
 """A detector in a folder or a repository of the Hugging Face Hub: a safetensors file, and a page that describes it."""
 
-import functools
 import json
 import os
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from gmm_torch.detector.detector import FailureDetector
 
 DETECTOR, CONFIG, METRICS, CARD = "detector.safetensors", "config.json", "metrics.json", "README.md"
-TIMEOUT = 10.0  # seconds that the Hub may take to answer
 
 Metrics = Mapping[str, Any] | str | os.PathLike[str] | None
 
@@ -63,7 +61,14 @@ class OnHub:
         Raises:
             ImportError: huggingface_hub is not installed.
         """
-        return str(_shared()(self, metrics).push_to_hub(repo_id, **options))
+        from huggingface_hub import ModelHubMixin
+
+        # a class of an optional package can be no base of a detector
+        class Shared(ModelHubMixin):  # type: ignore[misc]
+            def save_pretrained(shared, save_directory: str | Path, **_: Any) -> None:
+                self.save_pretrained(save_directory, metrics=metrics)
+
+        return str(Shared().push_to_hub(repo_id, **options))
 
     @classmethod
     def from_pretrained(
@@ -73,86 +78,24 @@ class OnHub:
         *,
         strict: bool = True,
         adapter: Adapter | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
+        **options: Any,
     ) -> Self:
         """The detector of a folder or of a repository of the Hub, for `classifier`; see `FailureDetector.load`.
-
-        Where the Hub can't be reached, it is the one that an earlier call left in the cache.
 
         Args:
             folder_or_repo: a folder that `save_pretrained` wrote, or "user/name".
             classifier, strict, adapter: see `FailureDetector.load`.
-            revision: a branch, tag or commit of the repository.
-            token, cache_dir, force_download, local_files_only: see `huggingface_hub.hf_hub_download`.
+            **options: of `huggingface_hub.hf_hub_download`: revision, token, cache_dir, local_files_only, ...
 
         Raises:
             FileNotFoundError: a folder without a detector, or neither a folder nor a repository that can be reached.
             ImportError: a repository, and huggingface_hub is not installed.
             FileFormatError, ValueError: see `FailureDetector.load`.
         """
-        if os.path.isdir(folder_or_repo):
-            path = str(Path(folder_or_repo) / DETECTOR)
-        else:
-            options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
-            path = _download(str(folder_or_repo), revision, local_files_only, **options)
+        path = Path(folder_or_repo) / DETECTOR
+        if not path.parent.is_dir():
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(str(folder_or_repo), DETECTOR, **options))
         found = cast("type[FailureDetector]", cls).load(path, classifier, strict=strict, adapter=adapter)
         return cast(Self, found)
-
-
-@functools.cache
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "huggingface_hub: expected to be installed, for a repository of the Hub; it is not: pip install "
-            "huggingface_hub"
-        ) from error
-    return huggingface_hub
-
-
-@functools.cache
-def _shared() -> Any:
-    """The class through which the Hub's own mixin pushes."""
-
-    class Shared(_hub().ModelHubMixin):  # type: ignore[misc]
-        def __init__(self, detector: OnHub, metrics: Metrics) -> None:
-            self.detector, self.metrics = detector, metrics
-
-        def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-            self.detector.save_pretrained(save_directory, metrics=self.metrics)
-
-    return Shared
-
-
-def _download(repo_id: str, revision: str | None, local: bool, **options: Any) -> str:
-    """The detector's file in the cache.
-
-    The Hub's client tries a file five times, half a minute in all, where there is no network. So it is asked once
-    whether the repository is there, and then for the file of that commit.
-    """
-    hub = _hub()
-    unreachable: Exception | None = None
-    if not local:
-        try:
-            revision = hub.HfApi(token=options["token"]).model_info(repo_id, revision=revision, timeout=TIMEOUT).sha
-        except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:  # it answers, and says no
-            raise FileNotFoundError(_missing(repo_id, error)) from error
-        except Exception as error:  # of requests, httpx or httpx2: what its client is made of differs by version
-            unreachable, local, options["force_download"] = error, True, False
-    try:
-        return str(hub.hf_hub_download(repo_id, DETECTOR, revision=revision, **options, local_files_only=local))
-    except hub.errors.EntryNotFoundError as error:
-        raise FileNotFoundError(_missing(repo_id, unreachable or error)) from (unreachable or error)
-
-
-def _missing(repo_id: str, error: Exception) -> str:
-    return (
-        f"detector: expected a folder or a repository of the Hugging Face Hub with {DETECTOR}; got {repo_id!r}, which "
-        f"is no folder here and could not be had from the Hub ({str(error).splitlines()[0]}): check the name, the "
-        "network and, for a private repository, the token"
-    )

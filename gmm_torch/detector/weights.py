@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmm_torch.features.adapter import named_networks, unwrapped_names
-from gmm_torch.features.places import parse
+from gmm_torch.features.adapter import unwrapped_names
 
 
-def fingerprint(module: nn.Module, prefix: str = "") -> dict[str, str]:
+def fingerprint(module: nn.Module) -> dict[str, str]:
     """Hashes of a module's state: of its names and shapes ("structure"), and of its values in float32 ("weights").
 
     A network has the same hashes in `DataParallel`, `DistributedDataParallel` and `torch.compile`. Entries of a
-    quantised one that are no tensors are part of its structure. With a prefix, such as "net.", they are those of a
-    module that holds it alone, by that name.
+    quantised one that are no tensors are part of its structure.
     """
     structure, weights = hashlib.sha256(), hashlib.sha256()
     names = unwrapped_names(module)
-    named = ((prefix + names[name], value) for name, value in module.state_dict().items())
+    named = ((names[name], value) for name, value in module.state_dict().items())
     for name, value in sorted(named, key=lambda each: each[0]):
         for part in value if isinstance(value, tuple | list) else (value,):  # packed: a weight and its bias
             if not isinstance(part, Tensor):
@@ -106,20 +104,14 @@ def check_classifier(
         ValueError: another one.
     """
     actual = fingerprint(classifier)
-    if actual["structure"] != stored["structure"]:
-        nested = _nested(classifier, stored["structure"], layers[0])
-        if nested is not None:
-            raise ValueError(
-                f"classifier: its layers are those the detector {path} was fitted to, under other names; {nested}"
-            )
     for part, meaning in (("structure", "layers or shapes"), ("weights", "weights")):
         if actual[part] != stored[part] and (strict or part == "structure"):
             reads = f", which reads {', '.join(layers[:3])}" if part == "structure" else ""
             reads += _other_moments(classifier, preprocessing)
             raise ValueError(
                 f"classifier: its {meaning} are not those the detector {path} was fitted to{reads}; load that "
-                "classifier's checkpoint (`with_normalization` makes that of a detector of the command line), "
-                "or fit and calibrate a detector for this one"
+                "classifier's checkpoint, in a module like that of the fit (`with_normalization` makes that of a detector of "
+                "the command line), or fit and calibrate a detector for this one"
             )
 
 
@@ -133,28 +125,3 @@ def _other_moments(classifier: nn.Module, preprocessing: Mapping[str, Any]) -> s
             if found != fitted:
                 return f" (its {name} is {found}, that of the fit {fitted})"
     return ""
-
-
-def _nested(classifier: nn.Module, structure: str, layer: str) -> str | None:
-    """The prefix by which names of a classifier's layers differ from those stored, as text; None for other ones."""
-    networks, names = dict(named_networks(classifier)), sorted(unwrapped_names(classifier).values())
-    if not names:
-        return None
-    for prefix in _before(parse(layer).module, networks):
-        if fingerprint(classifier, f"{prefix}.")["structure"] == structure:
-            stored = f"{prefix}.{names[0]}"
-            return f"stored is {stored!r} and here {names[0]!r}: give the module that holds this one as {prefix!r}"
-    for prefix, network in networks.items():
-        holds_all = prefix and all(name.startswith(f"{prefix}.") for name in names)
-        if holds_all and fingerprint(network)["structure"] == structure:
-            stored = names[0].removeprefix(f"{prefix}.")
-            return f"stored is {stored!r} and here {names[0]!r}: give its module {prefix!r}"
-    return None
-
-
-def _before(name: str, networks: dict[str, nn.Module]) -> Iterator[str]:
-    """The parts of a layer's name that may stand before that of a network."""
-    for inner in networks:
-        prefix = name.removesuffix(f".{inner}") if inner else name
-        if prefix and (prefix != name or not inner):
-            yield prefix

@@ -247,25 +247,6 @@ def test_a_file_for_another_classifier_is_refused(its_net, detector, tmp_path):
     FailureDetector.load(tmp_path / "d.safetensors", TinyNet(), strict=False)
 
 
-def test_a_file_for_the_module_that_holds_a_classifier_says_so(its_net, detector, tmp_path):
-    path = tmp_path / "d.safetensors"
-    holder = nn.ModuleDict({"model": nn.ModuleDict({"net": its_net})})
-    name = next(iter(sorted(its_net.state_dict())))
-    detector.save(path)
-    with pytest.raises(
-        ValueError, match=rf"stored is '{name}' and here 'model.net.{name}': give its module 'model.net'"
-    ):
-        FailureDetector.load(path, holder)
-    holder.forward = its_net.forward
-    held = FailureDetector(holder, n_components=2, views=1).fit(batches(100, 0)).calibrate(batches(100, 1))
-    held.save(path)
-    for inner, prefix in ((its_net, "model.net"), (holder["model"], "model")):
-        own = name if inner is its_net else f"net.{name}"
-        expected = f"stored is 'model.net.{name}' and here '{own}': give the module that holds this one as '{prefix}'"
-        with pytest.raises(ValueError, match=expected):
-            FailureDetector.load(path, inner)
-
-
 def test_a_missing_file_is_named(its_net, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing at .*none\.safetensors"):
         FailureDetector.load(tmp_path / "none.safetensors", its_net)

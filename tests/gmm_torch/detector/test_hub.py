@@ -1,6 +1,5 @@
 import json
 import shutil
-import time
 
 import pytest
 import torch
@@ -35,14 +34,6 @@ def detector():
 @pytest.fixture(scope="module")
 def metrics(detector):
     return METRICS | {"calibration": METRICS["calibration"] | {"n": len(detector.calibration)}}
-
-
-@pytest.fixture
-def unreachable(monkeypatch):
-    """A Hub that nobody answers for; whoever waits for another try fails."""
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for {seconds} s"))
 
 
 def test_a_folder_holds_the_same_detector_and_no_pickle(detector, tmp_path):
@@ -122,18 +113,17 @@ def test_push_uploads_the_folder(detector, metrics, tmp_path, monkeypatch):
     assert again.n_fitted == detector.n_fitted
 
 
-def test_without_a_network_a_name_fails_at_once(detector, unreachable, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"detector: expected a folder or a .*; got 'me/mine', which is"):
-        FailureDetector.from_pretrained("me/mine", detector.classifier, cache_dir=tmp_path)
-
-
-def test_without_a_network_the_cache_serves(detector, unreachable, tmp_path):
+def test_a_repository_in_the_cache_serves_without_a_network(detector, tmp_path):
+    pytest.importorskip("huggingface_hub")
     commit = "a" * 40
     kept = tmp_path / "models--me--mine"
     detector.save_pretrained(kept / "snapshots" / commit)
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text(commit)
-    found = FailureDetector.from_pretrained("me/mine", detector.classifier, cache_dir=tmp_path)
+    offline = {"cache_dir": tmp_path, "local_files_only": True}
+    found = FailureDetector.from_pretrained("me/mine", detector.classifier, **offline)
     assert len(found.calibration) == len(detector.calibration)
     with pytest.raises(ValueError, match="classifier: its layers or shapes"):
-        FailureDetector.from_pretrained("me/mine", nn.Linear(6, 3), cache_dir=tmp_path)
+        FailureDetector.from_pretrained("me/mine", nn.Linear(6, 3), **offline)
+    with pytest.raises(FileNotFoundError):
+        FailureDetector.from_pretrained("me/other", detector.classifier, **offline)
