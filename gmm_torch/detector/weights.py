@@ -110,8 +110,8 @@ def check_classifier(
             reads += _other_moments(classifier, preprocessing)
             raise ValueError(
                 f"classifier: its {meaning} are not those the detector {path} was fitted to{reads}; load that "
-                "classifier's checkpoint, in a module like that of the fit (`with_normalization` makes that of a detector of "
-                "the command line), or fit and calibrate a detector for this one"
+                "classifier's checkpoint, in a module like that of the fit (`with_normalization` makes that of the "
+                "command line), or fit and calibrate a detector for this one"
             )
 
 
