@@ -167,7 +167,8 @@ def read_parts(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what is mapped dies with the process where someone writes into the file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # what a damaged header makes of the reader can be anything
         raise FileFormatError(
             f"detector file: {path} is truncated or no safetensors file ({error}): {AGAIN}"

@@ -59,7 +59,6 @@ ONCE = {
         "gmm_torch/mixture/sampling.py",
         "__init__",
     ): "the keys of points are drawn on the host, as everywhere",
-    ("gmm_torch/mixture/em.py", "<dictcomp>"): "components as wide as the data, to begin with",
     ("gmm_torch/mixture/covariance/low_rank.py", "fresh"): "directions are drawn on the host, as everywhere",
     ("gmm_torch/mixture/mixture.py", "adopt"): "what is reported of a fit is kept on the host",
 }

@@ -52,7 +52,6 @@ FILES = {
     ("gmm_torch/detector/weights.py", "fingerprint"): "the classifier's weights are hashed on the host",
     ("gmm_torch/detector/file.py", "<dictcomp>"): "tensors are written from the host",
     ("gmm_torch/features/modes.py", "changed"): "a detector is read on the host and comes to the device",
-    ("gmm_torch/mixture/density.py", "<dictcomp>"): "a mixture without parameters comes to the device",
 }
 EM = {place: why for place, why in (ALLOWED | ONCE).items() if "batches" not in place[0] and "low_rank" not in place[0]}
 

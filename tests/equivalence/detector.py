@@ -65,7 +65,7 @@ def explained(judge: FailureDetector, x: Tensor, features: Features | None = Non
         judge(x).logits,
         torch.tensor(prediction),
         torch.tensor(score),
-        torch.tensor(p_value).double(),
+        torch.tensor(p_value, dtype=torch.float64),
         torch.tensor(accept),
     )
 

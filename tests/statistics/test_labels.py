@@ -100,7 +100,7 @@ def p_values(classifier, draw, *, with_labels):
     """P-values of new inputs, the statistics that weights see with a column of labels put back or not."""
     detector = fitted(classifier, "right_wrong_ratio", "weighted", draw)
     deployment, reference, calibration, new = (
-        detector.statistics(batches(n, 100 * draw + seed), labels=seed == 5)
+        detector.statistics(batches(n, 100 * draw + seed), labels=seed in (4, 5))
         for n, seed in ((1000, 3), (1000, 4), (N_CALIBRATION, 5), (N_NEW, 6))
     )
 
